@@ -1,0 +1,223 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""BEATs model configurations."""
+
+from typing import Any, ClassVar, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import PreTrainedConfig
+
+
+@strict
+class BeatsConfig(PreTrainedConfig):
+    r"""
+    Configuration of a BEATs encoder and its classification heads. The defaults are the architecture of the released
+    base models (90 M parameters; Chen et al., 2022, section 4.1, and the `cfg` of Microsoft's checkpoints). They are
+    *not* the class defaults of Microsoft's code, which describe a different network (no DeepNorm, maximum distance
+    1280).
+
+    Args:
+        num_mel_bins (`int`, defaults to 128):
+            Number of mel filters of the fbank that the model reads.
+        patch_size (`int`, defaults to 16):
+            Side of a square patch: frames in time and mel bins in frequency. Must divide `num_mel_bins`.
+        embed_dim (`int`, defaults to 512):
+            Width of a patch embedding. When it differs from `hidden_size`, a linear layer projects to `hidden_size`.
+        conv_bias (`bool`, defaults to `False`):
+            Whether the patch convolution has a bias.
+        hidden_size (`int`, defaults to 768):
+            Width of the encoder.
+        num_hidden_layers (`int`, defaults to 12):
+            Number of encoder layers.
+        num_attention_heads (`int`, defaults to 12):
+            Attention heads per layer. Must divide `hidden_size`.
+        intermediate_size (`int`, defaults to 3072):
+            Width of the feed-forward network.
+        hidden_act (`str`, defaults to `"gelu"`):
+            Activation of the feed-forward network: a name known to transformers' `ACT2FN`, or `"glu"` for the
+            reference's gated unit `x * silu(gate)`.
+        hidden_dropout (`float`, defaults to 0.1):
+            Dropout on the output of every sublayer and on the input of the first layer.
+        attention_dropout (`float`, defaults to 0.1):
+            Dropout on attention probabilities.
+        activation_dropout (`float`, defaults to 0.0):
+            Dropout after the feed-forward activation.
+        feat_proj_dropout (`float`, defaults to 0.1):
+            Dropout on the projected patch embeddings (`dropout_input` of the reference).
+        layerdrop (`float`, defaults to 0.05):
+            Probability that a layer is skipped in training.
+        deep_norm (`bool`, defaults to `True`):
+            DeepNorm: residuals scaled by (2N)^(1/4), initialisation gains of (8N)^(-1/4). Excludes
+            `layer_norm_first`.
+        layer_norm_first (`bool`, defaults to `False`):
+            Pre-norm layers, with one more layer norm after the last layer.
+        num_conv_pos_embeddings (`int`, defaults to 128):
+            Kernel of the convolutional position embedding, in patches.
+        num_conv_pos_embedding_groups (`int`, defaults to 16):
+            Groups of that convolution. Must divide `hidden_size`.
+        relative_position_embedding (`bool`, defaults to `True`):
+            Whether attention has a learned bias by bucketed relative position, shared by all layers.
+        gru_rel_pos (`bool`, defaults to `True`):
+            Whether each layer gates that bias by head and query.
+        num_buckets (`int`, defaults to 320):
+            Buckets of relative positions, half of them for each direction.
+        max_bucket_distance (`int`, defaults to 800):
+            Distance, in patches, from which on all positions share the last bucket.
+        initializer_range (`float`, defaults to 0.02):
+            Standard deviation of the normal initialisation.
+        layer_norm_eps (`float`, defaults to 1e-5):
+            Epsilon of every layer norm.
+        classifier_dropout (`float`, defaults to 0.0):
+            Dropout before a classification head (`predictor_dropout` of the reference).
+        use_weighted_layer_sum (`bool`, defaults to `False`):
+            Whether classification heads read a learned average of all hidden states instead of the last one.
+        frame_pooling (`"mean"` or `"concat"`, defaults to `"mean"`):
+            How `BeatsForAudioFrameClassification` joins the frequency patches of one time column.
+        legacy_padding_mask (`bool`, defaults to `False`):
+            Reproduce the padding mask of Microsoft's code, which lets the model see some padding and hides some
+            audio. Only for matching numbers computed with that code; the feature extractor has the same option.
+
+    Raises:
+        `ValueError` (as `StrictDataclassClassValidationError` of huggingface_hub): an impossible architecture.
+
+    Example:
+
+    ```python
+    >>> from transformers_beats import BeatsConfig, BeatsModel
+
+    >>> config = BeatsConfig()
+    >>> model = BeatsModel(config)
+    ```
+    """
+
+    model_type = "beats"
+
+    # Remote code, for people who do not have this package: saving copies this file, and `auto_map` names the classes.
+    # Set here because `register_for_auto_class` imports the auto classes, which import this package.
+    _auto_class: ClassVar[str | None] = "AutoConfig"
+    _remote_code: ClassVar[dict[str, str]] = {
+        "AutoConfig": "configuration_beats.BeatsConfig",
+        "AutoModel": "modeling_beats.BeatsModel",
+        "AutoModelForAudioClassification": "modeling_beats.BeatsForAudioClassification",
+        "AutoModelForAudioFrameClassification": "modeling_beats.BeatsForAudioFrameClassification",
+    }
+
+    num_mel_bins: int = 128
+    patch_size: int = 16
+    embed_dim: int = 512
+    conv_bias: bool = False
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout: float | int = 0.1
+    attention_dropout: float | int = 0.1
+    activation_dropout: float | int = 0.0
+    feat_proj_dropout: float | int = 0.1
+    layerdrop: float | int = 0.05
+    deep_norm: bool = True
+    layer_norm_first: bool = False
+    num_conv_pos_embeddings: int = 128
+    num_conv_pos_embedding_groups: int = 16
+    relative_position_embedding: bool = True
+    gru_rel_pos: bool = True
+    num_buckets: int = 320
+    max_bucket_distance: int = 800
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-5
+    classifier_dropout: float | int = 0.0
+    use_weighted_layer_sum: bool = False
+    frame_pooling: Literal["mean", "concat"] = "mean"
+    legacy_padding_mask: bool = False
+
+    @property
+    def num_freq_patches(self) -> int:
+        """Patches along frequency in one time column: 8 in the released models."""
+        return self.num_mel_bins // self.patch_size
+
+    def validate_architecture(self):
+        """Part of `@strict`-powered validation. Validates the architecture of the config."""
+        for name in (
+            *("num_mel_bins", "patch_size", "embed_dim", "hidden_size", "num_hidden_layers", "num_attention_heads"),
+            *("intermediate_size", "num_conv_pos_embeddings", "num_conv_pos_embedding_groups"),
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        for name in (
+            *("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"),
+            *("classifier_dropout", "layerdrop"),
+        ):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is a probability in [0, 1), got {getattr(self, name)}.")
+        for divisor, dividend in (
+            ("num_attention_heads", "hidden_size"),
+            ("num_conv_pos_embedding_groups", "hidden_size"),
+            ("patch_size", "num_mel_bins"),
+        ):
+            if getattr(self, dividend) % getattr(self, divisor) != 0:
+                raise ValueError(
+                    f"`{divisor}` ({getattr(self, divisor)}) must divide `{dividend}` ({getattr(self, dividend)})."
+                )
+        if self.deep_norm and self.layer_norm_first:
+            raise ValueError("`deep_norm` scales the residuals of post-norm layers: set `layer_norm_first=False`.")
+        if self.gru_rel_pos and not self.relative_position_embedding:
+            raise ValueError("`gru_rel_pos` gates the relative bias: it needs `relative_position_embedding=True`.")
+        if self.num_buckets < 4 or self.num_buckets % 2 != 0:
+            raise ValueError(f"`num_buckets` must be even and at least 4, got {self.num_buckets}.")
+        if self.max_bucket_distance <= self.num_buckets // 4:
+            raise ValueError(
+                f"`max_bucket_distance` ({self.max_bucket_distance}) must exceed `num_buckets // 4` "
+                f"({self.num_buckets // 4}), up to which every distance has a bucket of its own."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Serialises the configuration, with the whole `auto_map` of the remote code.
+
+        Saving a model adds only its own class to `auto_map`, as a (slow, fast) pair if its name contains
+        "Tokenizer", which `AutoModel` then cannot read. A model loaded from the Hub and saved again would also keep
+        references to the repository it came from (`user/repo--modeling_beats.BeatsModel`).
+        """
+        output = super().to_dict()
+        auto_map = dict(self._remote_code)
+        for auto_class, reference in (output.get("auto_map") or {}).items():
+            if isinstance(reference, (list, tuple)):
+                reference = next(name for name in reference if name is not None)
+            if reference.split("--")[-1] != auto_map.get(auto_class):
+                auto_map[auto_class] = reference
+        output["auto_map"] = auto_map
+        return output
+
+
+@strict
+class BeatsTokenizerConfig(BeatsConfig):
+    r"""
+    Configuration of a self-distilled BEATs acoustic tokenizer: a BEATs encoder and a codebook. All arguments of
+    [`BeatsConfig`] apply, with the same defaults (the released tokenizers have the encoder of the released models).
+
+    Args:
+        codebook_size (`int`, defaults to 1024):
+            Number of codes.
+        codebook_dim (`int`, defaults to 256):
+            Dimension of a code.
+    """
+
+    model_type = "beats_tokenizer"
+
+    _remote_code: ClassVar[dict[str, str]] = {
+        "AutoConfig": "configuration_beats.BeatsTokenizerConfig",
+        "AutoModel": "modeling_beats_tokenizer.BeatsTokenizerModel",
+    }
+
+    codebook_size: int = 1024
+    codebook_dim: int = 256
+
+    def validate_architecture(self):
+        """Part of `@strict`-powered validation. Validates the architecture of the config."""
+        super().validate_architecture()
+        for name in ("codebook_size", "codebook_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+
+
+__all__ = ["BeatsConfig", "BeatsTokenizerConfig"]

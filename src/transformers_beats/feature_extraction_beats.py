@@ -1,0 +1,376 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Feature extractor for BEATs: 16 kHz mono waveforms to normalised Kaldi filter banks."""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.utils import PaddingStrategy, TensorType, logging
+
+
+logger = logging.get_logger(__name__)
+
+# Kaldi's analysis settings, as in the reference: 25 ms frames every 10 ms, pre-emphasis, lowest filter from 20 Hz.
+FRAME_LENGTH_MS = 25
+FRAME_SHIFT_MS = 10
+PREEMPHASIS = 0.97
+LOW_FREQUENCY = 20.0
+# Kaldi works on the 16-bit integer scale and floors the mel energies at the epsilon of float32.
+INT16_SCALE = 2.0**15
+MEL_FLOOR = 1.1920928955078125e-07
+# Clips are transformed in blocks of about this many frames, which stay in a CPU's caches.
+FRAMES_PER_BLOCK = 2048
+
+
+def num_fbank_frames(num_samples: int, sampling_rate: int = 16000) -> int:
+    """Number of whole 25 ms frames in `num_samples` samples, 10 ms apart (no padding at the edges)."""
+    frame_length, frame_shift = sampling_rate * FRAME_LENGTH_MS // 1000, sampling_rate * FRAME_SHIFT_MS // 1000
+    return max(0, 1 + (num_samples - frame_length) // frame_shift)
+
+
+def num_fbank_samples(num_frames: int, sampling_rate: int = 16000) -> int:
+    """Number of samples that `num_frames` frames cover: the inverse of [`num_fbank_frames`]."""
+    return (sampling_rate * FRAME_LENGTH_MS + (num_frames - 1) * sampling_rate * FRAME_SHIFT_MS) // 1000
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _povey_window(frame_length: int, device: torch.device) -> torch.Tensor:
+    return torch.hann_window(frame_length, periodic=False, dtype=torch.float32).pow(0.85).to(device)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _mel_filters(num_mel_bins: int, fft_length: int, sampling_rate: int, device: torch.device) -> torch.Tensor:
+    """Triangular filters in Kaldi's mel scale, `(fft_length // 2 + 1, num_mel_bins)`; the Nyquist bin is unused."""
+    mel_low = 1127.0 * math.log(1.0 + LOW_FREQUENCY / 700.0)
+    mel_high = 1127.0 * math.log(1.0 + 0.5 * sampling_rate / 700.0)
+    step = (mel_high - mel_low) / (num_mel_bins + 1)
+    index = torch.arange(num_mel_bins).unsqueeze(1)
+    left, center, right = (mel_low + (index + offset) * step for offset in (0, 1.0, 2.0))
+    frequencies = (sampling_rate / fft_length) * torch.arange(fft_length // 2)
+    mel = 1127.0 * (1.0 + frequencies / 700.0).log().unsqueeze(0)
+    filters = torch.minimum((mel - left) / (center - left), (right - mel) / (right - center)).clamp(min=0.0)
+    return torch.nn.functional.pad(filters, (0, 1)).T.to(device)
+
+
+def kaldi_fbank(waveforms: torch.Tensor, num_mel_bins: int = 128, sampling_rate: int = 16000) -> torch.Tensor:
+    """
+    Kaldi-compatible log mel filter banks, batched, on any device, differentiable.
+
+    The operations and their order are those of torchaudio's `compliance.kaldi.fbank` with Microsoft's settings
+    (25 ms Povey window, 10 ms shift, DC offset removed, pre-emphasis 0.97, no dither, power spectrum), so that the
+    result equals the reference's. Always computed in float32, also under autocast: at the 16-bit scale half
+    precision overflows.
+
+    Args:
+        waveforms (`torch.Tensor` of shape `(batch_size, num_samples)`):
+            Mono waveforms with full scale at 1.0.
+        num_mel_bins (`int`, defaults to 128):
+            Number of mel filters.
+        sampling_rate (`int`, defaults to 16000):
+            Sampling rate in hertz.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_frames, num_mel_bins)`, float32, natural logarithm, with
+        `num_frames = 1 + (num_samples - 400) // 160` at 16 kHz.
+
+    Raises:
+        `ValueError`: if `waveforms` is not two-dimensional or is shorter than one frame.
+    """
+    if waveforms.ndim != 2:
+        raise ValueError(f"`waveforms` must have shape (batch_size, num_samples), got {tuple(waveforms.shape)}.")
+    num_frames = num_fbank_frames(waveforms.shape[1], sampling_rate)
+    if num_frames == 0:
+        raise ValueError(f"`waveforms` have {waveforms.shape[1]} samples, less than one {FRAME_LENGTH_MS} ms frame.")
+    block = max(1, FRAMES_PER_BLOCK // num_frames)
+    if waveforms.device.type != "cpu" or waveforms.shape[0] <= block:
+        return _kaldi_fbank_block(waveforms, num_mel_bins, sampling_rate)
+    return torch.cat([_kaldi_fbank_block(part, num_mel_bins, sampling_rate) for part in waveforms.split(block)])
+
+
+def _kaldi_fbank_block(waveforms: torch.Tensor, num_mel_bins: int, sampling_rate: int) -> torch.Tensor:
+    frame_length, frame_shift = sampling_rate * FRAME_LENGTH_MS // 1000, sampling_rate * FRAME_SHIFT_MS // 1000
+    fft_length = 1 << (frame_length - 1).bit_length()
+    with torch.autocast(device_type=waveforms.device.type, enabled=False):
+        frames = (waveforms.float() * INT16_SCALE).unfold(1, frame_length, frame_shift)
+        frames = frames - frames.mean(dim=-1, keepdim=True)
+        # The first sample of a frame has no predecessor: Kaldi takes the sample itself.
+        previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
+        frames = (frames - PREEMPHASIS * previous) * _povey_window(frame_length, waveforms.device)
+        power = torch.fft.rfft(frames, n=fft_length).abs().pow(2.0)
+        mel_energies = power @ _mel_filters(num_mel_bins, fft_length, sampling_rate, waveforms.device)
+        return mel_energies.clamp(min=MEL_FLOOR).log()
+
+
+class BeatsFeatureExtractor(SequenceFeatureExtractor):
+    r"""
+    Turns 16 kHz mono waveforms into the normalised filter banks that BEATs reads: `(fbank - fbank_mean) / (2 *
+    fbank_std)`, equal to the reference's `preprocess`.
+
+    Args:
+        feature_size (`int`, defaults to 128):
+            Number of mel filters.
+        sampling_rate (`int`, defaults to 16000):
+            Sampling rate of the waveforms, in hertz.
+        padding_value (`float`, *optional*):
+            What stands in padded frames. Defaults to the value of digital silence after normalisation (-2.39 with
+            the default statistics). The model ignores padded frames given the `attention_mask`.
+        fbank_mean (`float`, defaults to 15.41663):
+            Mean of the fbank over the training data. The default is AudioSet's, used by Microsoft's checkpoints.
+        fbank_std (`float`, defaults to 6.55582):
+            Standard deviation of the fbank over the training data.
+        patch_size (`int`, defaults to 16):
+            Frames in one patch column of the model. A shorter clip is padded with silence to one column.
+        legacy_padding_mask (`bool`, defaults to `False`):
+            Reproduce the frame mask of Microsoft's code, together with the model option of the same name. The result
+            then depends on the padded length; it is exact for batches padded by `__call__`, not by `pad`.
+        return_attention_mask (`bool`, defaults to `True`):
+            Whether `__call__` and `pad` return the `attention_mask`.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from transformers_beats import BeatsFeatureExtractor
+
+    >>> extractor = BeatsFeatureExtractor()
+    >>> inputs = extractor([np.zeros(16000), np.zeros(32000)], sampling_rate=16000, return_tensors="pt")
+    >>> inputs["input_values"].shape, inputs["attention_mask"].sum(dim=1).tolist()
+    (torch.Size([2, 198, 128]), [98, 198])
+    ```
+    """
+
+    model_input_names = ["input_values", "attention_mask"]
+    # Saving copies this file next to the configuration, for use with `trust_remote_code=True`.
+    _auto_class = "AutoFeatureExtractor"
+
+    def __init__(
+        self,
+        feature_size: int = 128,
+        sampling_rate: int = 16000,
+        padding_value: float | None = None,
+        fbank_mean: float = 15.41663,
+        fbank_std: float = 6.55582,
+        patch_size: int = 16,
+        legacy_padding_mask: bool = False,
+        return_attention_mask: bool = True,
+        **kwargs,
+    ):
+        if not fbank_std > 0:
+            raise ValueError(f"`fbank_std` must be positive, got {fbank_std}.")
+        if padding_value is None:
+            padding_value = (math.log(MEL_FLOOR) - fbank_mean) / (2 * fbank_std)
+        super().__init__(
+            feature_size=feature_size,
+            sampling_rate=sampling_rate,
+            padding_value=padding_value,
+            return_attention_mask=return_attention_mask,
+            **kwargs,
+        )
+        self.fbank_mean = fbank_mean
+        self.fbank_std = fbank_std
+        self.patch_size = patch_size
+        self.legacy_padding_mask = legacy_padding_mask
+
+    def __call__(
+        self,
+        raw_speech: np.ndarray | torch.Tensor | Sequence,
+        sampling_rate: int | None = None,
+        padding: bool | str | PaddingStrategy = True,
+        max_length: int | float | None = None,
+        truncation: bool = False,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | TensorType | None = None,
+        device: str | torch.device | None = None,
+        **kwargs,
+    ) -> BatchFeature:
+        """
+        Featurises one or several mono waveforms.
+
+        Args:
+            raw_speech (`np.ndarray`, `torch.Tensor`, `list[float]`, or a list of these):
+                One clip `(num_samples,)`, or a batch: a list of clips of any lengths or an array `(batch_size,
+                num_samples)`. Floating point with full scale at 1.0, or int16, int32 or uint8 PCM, which is scaled.
+            sampling_rate (`int`, *optional*):
+                Sampling rate of `raw_speech` in hertz. Pass it: a mismatch is an error, its absence only a warning.
+            padding (`bool`, `str` or `PaddingStrategy`, defaults to `True`):
+                `True` or `"longest"` pads to the longest clip, `"max_length"` to `max_length`, `False` returns clips
+                of their own lengths.
+            max_length (`int` or `float`, *optional*):
+                For padding and truncation: an `int` counts samples, a `float` seconds.
+            truncation (`bool`, defaults to `False`):
+                Whether to cut clips to `max_length`.
+            return_attention_mask (`bool`, *optional*):
+                Overrides the attribute of the same name.
+            return_tensors (`str` or `TensorType`, *optional*):
+                `"pt"` or `"np"` for one array of the whole batch; otherwise a list of one NumPy array per clip.
+            device (`str` or `torch.device`, *optional*):
+                Where to compute, and where the tensors of `return_tensors="pt"` stay. Defaults to the device of
+                the first clip. Gradients flow to waveforms that are tensors.
+
+        Returns:
+            [`BatchFeature`] with `input_values` `(batch_size, num_frames, feature_size)`, float32, and
+            `attention_mask` `(batch_size, num_frames)`, int32: 1 for each frame that lies wholly in the clip, that is
+            for the first `1 + (num_samples - 400) // 160` of them. Clips with less than one patch column (2,800
+            samples) count as if silence up to one column belonged to them.
+
+        Raises:
+            `ValueError`: for empty clips, NaN or infinite samples, several channels, 64-bit integers, another
+            sampling rate, `max_length` missing where it is needed, or clips of different lengths without padding
+            where one tensor is asked for.
+        """
+        self._check_sampling_rate(sampling_rate)
+        waveforms = self._to_waveforms(raw_speech, device)
+        strategy = self._get_padding_strategies(padding=padding, max_length=max_length)
+        max_samples = self._to_samples(max_length)
+        if truncation:
+            if max_samples is None:
+                raise ValueError("`truncation=True` needs a `max_length`, in samples (int) or seconds (float).")
+            waveforms = [waveform[:max_samples] for waveform in waveforms]
+
+        minimum = num_fbank_samples(self.patch_size, self.sampling_rate)
+        lengths = [max(waveform.shape[0], minimum) for waveform in waveforms]
+        if strategy == PaddingStrategy.DO_NOT_PAD:
+            parts = [self._extract([waveform], [length], length) for waveform, length in zip(waveforms, lengths)]
+            features = [values[0] for values, _ in parts]
+            masks = [mask[0] for _, mask in parts]
+        else:
+            padded_length = max(lengths)
+            if strategy == PaddingStrategy.MAX_LENGTH:
+                padded_length = max(padded_length, max_samples or 0)
+            features, masks = self._extract(waveforms, lengths, padded_length)
+
+        if return_attention_mask is None:
+            return_attention_mask = self.return_attention_mask
+        outputs = BatchFeature({"input_values": _convert(features, return_tensors)})
+        if return_attention_mask:
+            outputs["attention_mask"] = _convert(masks, return_tensors)
+        return outputs
+
+    def _extract(
+        self, waveforms: list[torch.Tensor], lengths: list[int], padded_length: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalised fbank and frame mask of clips zero-padded to `padded_length` samples."""
+        batch = torch.stack([torch.nn.functional.pad(w, (0, padded_length - w.shape[0])) for w in waveforms])
+        self._check_samples(batch)
+        fbank = kaldi_fbank(batch, self.feature_size, self.sampling_rate)
+        fbank = (fbank - self.fbank_mean) / (2 * self.fbank_std)
+        num_frames = fbank.shape[1]
+        if self.legacy_padding_mask:
+            # The reference deals `padded_length // num_frames` samples to a frame and keeps a frame with any audio.
+            samples_per_frame = padded_length // num_frames
+            valid = [min(num_frames, -(-length // samples_per_frame)) for length in lengths]
+        else:
+            valid = [num_fbank_frames(length, self.sampling_rate) for length in lengths]
+        frame_index = torch.arange(num_frames, device=fbank.device)
+        mask = frame_index < torch.tensor(valid, device=fbank.device).unsqueeze(1)
+        if not self.legacy_padding_mask:
+            fbank = fbank.masked_fill(~mask.unsqueeze(-1), self.padding_value)
+        return fbank, mask.to(torch.int32)
+
+    def _check_sampling_rate(self, sampling_rate: int | None) -> None:
+        if sampling_rate is None:
+            logger.warning_once(
+                f"Pass `sampling_rate` to {type(self).__name__}: audio that is not at {self.sampling_rate} Hz gives "
+                "wrong results without any other sign."
+            )
+        elif sampling_rate != self.sampling_rate:
+            raise ValueError(
+                f"The audio is at {sampling_rate} Hz, the model needs {self.sampling_rate} Hz. Resample it, for "
+                f"example with `transformers.audio_utils.load_audio(path, sampling_rate={self.sampling_rate})` or "
+                f"`librosa.resample(audio, orig_sr={sampling_rate}, target_sr={self.sampling_rate})`."
+            )
+
+    def _check_samples(self, waveforms: torch.Tensor) -> None:
+        peaks = waveforms.detach().abs().amax(dim=1)
+        finite = peaks.isfinite()
+        if not finite.all():
+            raise ValueError(f"Clip {int(finite.int().argmin())} of the batch contains NaN or infinite samples.")
+        if peaks.max() > 32:
+            logger.warning_once(
+                f"The waveform reaches {peaks.max().item():.0f}, but full scale is 1.0. Divide 16-bit samples by "
+                "32768, or pass them as int16."
+            )
+
+    def _to_samples(self, max_length: int | float | None) -> int | None:
+        if max_length is None:
+            return None
+        samples = round(max_length * self.sampling_rate) if isinstance(max_length, float) else int(max_length)
+        if samples < 1:
+            raise ValueError(f"`max_length` must be positive, got {max_length}.")
+        return samples
+
+    def _to_waveforms(self, raw_speech, device: str | torch.device | None) -> list[torch.Tensor]:
+        """Splits a batch into clips and makes each a one-dimensional float32 tensor on one device."""
+        if isinstance(raw_speech, (np.ndarray, torch.Tensor)):
+            if raw_speech.ndim == 2 and raw_speech.shape[1] <= 8 < raw_speech.shape[0]:
+                raise ValueError(_several_channels(raw_speech.shape))
+            clips = list(raw_speech) if raw_speech.ndim == 2 else [raw_speech]
+        elif isinstance(raw_speech, (list, tuple)):
+            is_batch = len(raw_speech) > 0 and isinstance(raw_speech[0], (list, tuple, np.ndarray, torch.Tensor))
+            # A list of zero-dimensional arrays is one clip.
+            clips = list(raw_speech) if is_batch and np.ndim(raw_speech[0]) > 0 else [raw_speech]
+            if is_batch and len(clips) == 1 and clips[0] is raw_speech:
+                clips = [[float(sample) for sample in raw_speech]]
+        else:
+            raise ValueError(
+                f"Expected a waveform or a list of waveforms, got {type(raw_speech).__name__}. Load files first, for "
+                f"example with `transformers.audio_utils.load_audio(path, sampling_rate={self.sampling_rate})`."
+            )
+        waveforms = [_to_float_waveform(clip, index) for index, clip in enumerate(clips)]
+        if not waveforms:
+            raise ValueError("The batch is empty: pass at least one waveform.")
+        device = waveforms[0].device if device is None else device
+        return [waveform.to(device) for waveform in waveforms]
+
+
+def _several_channels(shape: Sequence[int]) -> str:
+    return (
+        f"Expected mono audio, got an array of shape {tuple(shape)}. Average the channels first, for example "
+        "`audio.mean(axis=0)` for (channels, samples) or `audio.mean(axis=1)` for (samples, channels)."
+    )
+
+
+def _to_float_waveform(clip, index: int) -> torch.Tensor:
+    """One clip as a one-dimensional float32 tensor with full scale at 1.0."""
+    waveform = clip if isinstance(clip, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(clip))
+    if waveform.ndim == 2 and waveform.shape[0] == 1:
+        waveform = waveform[0]
+    if waveform.ndim != 1:
+        raise ValueError(_several_channels(waveform.shape))
+    if waveform.shape[0] == 0:
+        raise ValueError(f"Clip {index} of the batch is empty.")
+    if waveform.dtype == torch.uint8:
+        return (waveform.float() - 128.0) / 128.0
+    if waveform.dtype in (torch.int16, torch.int32):
+        return waveform.float() / -float(torch.iinfo(waveform.dtype).min)
+    if not waveform.is_floating_point():
+        raise ValueError(
+            f"Clip {index} of the batch has dtype {waveform.dtype}, whose full scale is unknown. Pass floating point "
+            "samples in [-1, 1], or PCM as int16, int32 or uint8."
+        )
+    return waveform.float()
+
+
+def _convert(values: torch.Tensor | list[torch.Tensor], return_tensors: str | TensorType | None):
+    """`values` as one tensor, one array, or a list of arrays."""
+    if return_tensors is None:
+        return [value.detach().cpu().numpy() for value in values]
+    tensor_type = TensorType(return_tensors)
+    if isinstance(values, list):
+        if len({value.shape for value in values}) > 1:
+            raise ValueError("The clips differ in length: pass `padding=True` to return them as one tensor.")
+        values = torch.stack(values)
+    if tensor_type == TensorType.PYTORCH:
+        return values
+    if tensor_type == TensorType.NUMPY:
+        return values.detach().cpu().numpy()
+    raise ValueError(f"`return_tensors` must be 'pt' or 'np', got {return_tensors!r}.")
+
+
+__all__ = ["BeatsFeatureExtractor", "kaldi_fbank", "num_fbank_frames", "num_fbank_samples"]

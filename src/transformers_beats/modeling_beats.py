@@ -1,0 +1,693 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+# The architecture is Microsoft's (Chen et al., 2022, arXiv:2212.09058; MIT licence).
+"""PyTorch BEATs: Bidirectional Encoder representation from Audio Transformers."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.utils.versions import require_version
+
+
+# Before 5.14 the attention functions accept `position_bias` and ignore it, which gives a wrong model without an error.
+require_version("transformers>=5.14", "BEATs needs `position_bias`: pip install -U 'transformers>=5.14'")
+
+from transformers import initialization as init  # noqa: E402
+from transformers.activations import ACT2FN  # noqa: E402
+from transformers.masking_utils import create_bidirectional_mask  # noqa: E402
+from transformers.modeling_layers import GradientCheckpointingLayer  # noqa: E402
+from transformers.modeling_outputs import SequenceClassifierOutput  # noqa: E402
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel  # noqa: E402
+from transformers.processing_utils import Unpack  # noqa: E402
+from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring  # noqa: E402
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults  # noqa: E402
+from transformers.utils.output_capturing import capture_outputs  # noqa: E402
+
+from .configuration_beats import BeatsConfig  # noqa: E402
+
+
+@dataclass
+@auto_docstring(
+    custom_intro="""
+    Output of [`BeatsModel`].
+    """
+)
+class BeatsModelOutput(ModelOutput):
+    r"""
+    last_hidden_state (`torch.FloatTensor` of shape `(batch_size, num_patches, hidden_size)`):
+        Representation of every patch, time-major: the frequency patches of the first time column, then the second's.
+    pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`):
+        Mean of `last_hidden_state` over the valid patches; zeros for a clip that has none.
+    patch_attention_mask (`torch.BoolTensor` of shape `(batch_size, num_patches)`):
+        Which patches are valid, that is, hold no padding.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+    patch_attention_mask: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+@auto_docstring(
+    custom_intro="""
+    Output of [`BeatsForAudioFrameClassification`].
+    """
+)
+class BeatsFrameClassifierOutput(ModelOutput):
+    r"""
+    loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned when `labels` is provided):
+        Mean classification loss over the valid time columns.
+    logits (`torch.FloatTensor` of shape `(batch_size, num_columns, config.num_labels)`):
+        Classification scores of every time column, before softmax or sigmoid.
+    column_attention_mask (`torch.BoolTensor` of shape `(batch_size, num_columns)`):
+        Which time columns are valid, that is, hold no padding.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    column_attention_mask: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+def patch_mask_from_frame_mask(attention_mask: torch.Tensor, config: BeatsConfig) -> torch.Tensor:
+    """
+    Which patches are valid, given which frames are.
+
+    A patch is valid when all the frames of its time column are. With `config.legacy_padding_mask`, frames are dealt
+    evenly to patches as if these were a sequence in time, and a patch is valid when any of its frames is: the rule of
+    Microsoft's code, which keeps padding and hides single frequencies of a time column.
+
+    Args:
+        attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`):
+            1 or `True` for valid frames.
+        config ([`BeatsConfig`]):
+            Gives the patch geometry and the rule.
+
+    Returns:
+        `torch.BoolTensor` of shape `(batch_size, num_patches)`, time-major.
+    """
+    batch_size, num_frames = attention_mask.shape
+    num_columns = num_frames // config.patch_size
+    valid = attention_mask.bool()
+    if config.legacy_padding_mask:
+        num_patches = num_columns * config.num_freq_patches
+        frames_per_patch = num_frames // num_patches
+        return valid[:, : num_patches * frames_per_patch].view(batch_size, num_patches, frames_per_patch).any(-1)
+    columns = valid[:, : num_columns * config.patch_size].reshape(batch_size, num_columns, config.patch_size).all(-1)
+    return columns.repeat_interleave(config.num_freq_patches, dim=1)
+
+
+def masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Mean of `values` `(batch_size, length, dim)` where `mask` `(batch_size, length)` is true; zeros if nowhere."""
+    if mask is None:
+        return values.mean(dim=1)
+    # In float32: the sum over hundreds of patches loses digits in half precision.
+    total = values.float().masked_fill(~mask.unsqueeze(-1), 0.0).sum(dim=1)
+    return (total / mask.sum(dim=1, keepdim=True).clamp(min=1)).to(values.dtype)
+
+
+class BeatsPatchEmbeddings(nn.Module):
+    """Cuts `(batch_size, num_frames, num_mel_bins)` into square patches, `(batch_size, num_patches, embed_dim)`."""
+
+    def __init__(self, config: BeatsConfig):
+        super().__init__()
+        self.projection = nn.Conv2d(
+            1, config.embed_dim, kernel_size=config.patch_size, stride=config.patch_size, bias=config.conv_bias
+        )
+
+    def forward(self, input_values: torch.Tensor) -> torch.Tensor:
+        embeddings = self.projection(input_values.unsqueeze(1))
+        # (batch_size, dim, columns, frequencies): flattening the last two is time-major.
+        return embeddings.flatten(2).transpose(1, 2)
+
+
+class BeatsEmbeddings(nn.Module):
+    """Patch embeddings, layer norm, projection to the width of the encoder, dropout."""
+
+    def __init__(self, config: BeatsConfig):
+        super().__init__()
+        self.patch_embeddings = BeatsPatchEmbeddings(config)
+        self.layer_norm = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
+        needs_projection = config.embed_dim != config.hidden_size
+        self.projection = nn.Linear(config.embed_dim, config.hidden_size) if needs_projection else nn.Identity()
+        self.dropout = nn.Dropout(config.feat_proj_dropout)
+
+    def forward(self, input_values: torch.Tensor) -> torch.Tensor:
+        embeddings = self.patch_embeddings(input_values.to(self.layer_norm.weight.dtype))
+        return self.dropout(self.projection(self.layer_norm(embeddings)))
+
+
+class BeatsPositionalConvEmbedding(nn.Module):
+    """Convolutional position embedding over the sequence of patches, same length out as in."""
+
+    # Below this, PyTorch's CPU kernels for grouped convolutions in half precision return wrong values.
+    min_half_precision_channels_per_group = 16
+
+    def __init__(self, config: BeatsConfig):
+        super().__init__()
+        conv = nn.Conv1d(
+            config.hidden_size,
+            config.hidden_size,
+            kernel_size=config.num_conv_pos_embeddings,
+            padding=config.num_conv_pos_embeddings // 2,
+            groups=config.num_conv_pos_embedding_groups,
+        )
+        self.conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
+        self.activation = nn.GELU()
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        length, dtype = hidden_states.shape[1], hidden_states.dtype
+        conv = self.conv
+        if conv.in_channels // conv.groups >= self.min_half_precision_channels_per_group:
+            position_embeddings = conv(hidden_states.transpose(1, 2))
+        else:
+            with torch.autocast(device_type=hidden_states.device.type, enabled=False):
+                position_embeddings = nn.functional.conv1d(
+                    hidden_states.transpose(1, 2).float(),
+                    conv.weight.float(),
+                    conv.bias.float() if conv.bias is not None else None,
+                    padding=conv.padding,
+                    groups=conv.groups,
+                ).to(dtype)
+        # An even kernel gives one position too many.
+        return self.activation(position_embeddings[..., :length]).transpose(1, 2)
+
+
+class BeatsRelativePositionBias(nn.Module):
+    """
+    Learned attention bias by bucketed relative position (T5's bidirectional scheme), one table for all layers:
+    `(num_heads, length, length)`.
+    """
+
+    def __init__(self, config: BeatsConfig):
+        super().__init__()
+        self.num_buckets = config.num_buckets
+        self.max_distance = config.max_bucket_distance
+        self.relative_attention_bias = nn.Embedding(config.num_buckets, config.num_attention_heads)
+
+    def relative_position_bucket(self, relative_position: torch.Tensor) -> torch.Tensor:
+        """Bucket of each `key position - query position`: exact up to a distance, then logarithmic."""
+        num_buckets = self.num_buckets // 2
+        max_exact = num_buckets // 2
+        distance = relative_position.abs()
+        logarithmic = max_exact + (
+            torch.log(distance.clamp(min=1).float() / max_exact)
+            / math.log(self.max_distance / max_exact)
+            * (num_buckets - max_exact)
+        ).to(torch.long)
+        bucket = torch.where(distance < max_exact, distance, logarithmic.clamp(max=num_buckets - 1))
+        return bucket + (relative_position > 0).to(torch.long) * num_buckets
+
+    def forward(self, length: int) -> torch.Tensor:
+        device = self.relative_attention_bias.weight.device
+        # Only 2 * length - 1 distances differ. Row i of the bias is a window of `length` of them that starts at
+        # distance -i, so all rows are one strided view, in reverse.
+        distances = torch.arange(1 - length, length, device=device)
+        values = self.relative_attention_bias(self.relative_position_bucket(distances))
+        return values.transpose(0, 1).unfold(1, length, 1).flip(1)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    position_bias: torch.Tensor | None = None,
+    **kwargs: Unpack[TransformersKwargs],
+):
+    # Scaling the query, not the scores, keeps large scores finite in float16.
+    attn_weights = torch.matmul(query * scaling, key.transpose(2, 3))
+    if position_bias is not None:
+        attn_weights = attn_weights + position_bias
+    if attention_mask is not None:
+        attn_weights = attn_weights + attention_mask
+
+    attn_weights = nn.functional.softmax(attn_weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    attn_weights = nn.functional.dropout(attn_weights, p=dropout, training=module.training)
+
+    attn_output = torch.matmul(attn_weights, value).transpose(1, 2).contiguous()
+    return attn_output, attn_weights
+
+
+class BeatsAttention(nn.Module):
+    """Multi-head self-attention whose relative position bias is gated by head and query."""
+
+    def __init__(self, config: BeatsConfig):
+        super().__init__()
+        self.config = config
+        self.num_attention_heads = config.num_attention_heads
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.attention_dropout = config.attention_dropout
+        self.is_causal = False
+
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        if config.gru_rel_pos:
+            self.gru_rel_pos_linear = nn.Linear(self.head_dim, 8)
+            self.gru_rel_pos_const = nn.Parameter(torch.ones(1, self.num_attention_heads, 1, 1))
+
+    def gate_position_bias(self, query_states: torch.Tensor, position_bias: torch.Tensor) -> torch.Tensor:
+        """
+        The bias as this layer sees it, `(batch_size, num_heads, length, length)` in the dtype of the queries. Two
+        gates a and b of each unscaled query give the factor `a * (b * gru_rel_pos_const - 1) + 2`.
+        """
+        position_bias = position_bias.to(query_states.dtype).unsqueeze(0)
+        if not self.config.gru_rel_pos:
+            return position_bias.expand(query_states.shape[0], -1, -1, -1)
+        gates = self.gru_rel_pos_linear(query_states).unflatten(-1, (2, 4)).sum(dim=-1).sigmoid()
+        gate_a, gate_b = gates.chunk(2, dim=-1)
+        factor = gate_a * (gate_b * self.gru_rel_pos_const - 1.0) + 2.0
+        return factor.to(query_states.dtype) * position_bias
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_bias: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        input_shape = hidden_states.shape[:-1]
+        hidden_shape = (*input_shape, -1, self.head_dim)
+
+        query_states = self.q_proj(hidden_states).view(hidden_shape).transpose(1, 2)
+        key_states = self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2)
+        value_states = self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2)
+        if position_bias is not None:
+            position_bias = self.gate_position_bias(query_states, position_bias)
+
+        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        attn_output, attn_weights = attention_interface(
+            self,
+            query_states,
+            key_states,
+            value_states,
+            attention_mask,
+            dropout=0.0 if not self.training else self.attention_dropout,
+            scaling=self.scaling,
+            position_bias=position_bias,
+            **kwargs,
+        )
+
+        attn_output = attn_output.reshape(*input_shape, -1).contiguous()
+        return self.out_proj(attn_output), attn_weights
+
+
+class BeatsMLP(nn.Module):
+    """Feed-forward network; `hidden_act="glu"` is the reference's gated variant, whose gate is the second half."""
+
+    def __init__(self, config: BeatsConfig):
+        super().__init__()
+        self.is_gated = config.hidden_act == "glu"
+        self.activation_fn = nn.SiLU() if self.is_gated else ACT2FN[config.hidden_act]
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size * (2 if self.is_gated else 1))
+        self.dropout = nn.Dropout(config.activation_dropout)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        hidden_states = self.fc1(hidden_states)
+        if self.is_gated:
+            hidden_states, gate = hidden_states.chunk(2, dim=-1)
+            hidden_states = hidden_states * self.activation_fn(gate)
+        else:
+            hidden_states = self.activation_fn(hidden_states)
+        return self.fc2(self.dropout(hidden_states))
+
+
+class BeatsLayer(GradientCheckpointingLayer):
+    """Encoder layer: post-norm with DeepNorm's residual scale, plain post-norm, or pre-norm."""
+
+    def __init__(self, config: BeatsConfig):
+        super().__init__()
+        self.layer_norm_first = config.layer_norm_first
+        self.residual_scale = (2 * config.num_hidden_layers) ** 0.25 if config.deep_norm else 1.0
+        self.self_attn = BeatsAttention(config)
+        self.self_attn_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = BeatsMLP(config)
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_bias: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        residual = hidden_states * self.residual_scale
+        if self.layer_norm_first:
+            hidden_states = self.self_attn_layer_norm(hidden_states)
+        hidden_states, _ = self.self_attn(hidden_states, attention_mask, position_bias, **kwargs)
+        hidden_states = residual + self.dropout(hidden_states)
+        if not self.layer_norm_first:
+            hidden_states = self.self_attn_layer_norm(hidden_states)
+
+        residual = hidden_states * self.residual_scale
+        if self.layer_norm_first:
+            hidden_states = self.final_layer_norm(hidden_states)
+        hidden_states = residual + self.dropout(self.mlp(hidden_states))
+        if not self.layer_norm_first:
+            hidden_states = self.final_layer_norm(hidden_states)
+        return hidden_states
+
+
+class BeatsEncoder(nn.Module):
+    """Convolutional and relative positions, then the layers."""
+
+    def __init__(self, config: BeatsConfig):
+        super().__init__()
+        self.config = config
+        self.pos_conv_embed = BeatsPositionalConvEmbedding(config)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.relative_position = BeatsRelativePositionBias(config) if config.relative_position_embedding else None
+        self.layers = nn.ModuleList([BeatsLayer(config) for _ in range(config.num_hidden_layers)])
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        patch_attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        if patch_attention_mask is not None:
+            # The convolution must see padding as it sees the end of a clip: as zeros.
+            hidden_states = hidden_states.masked_fill(~patch_attention_mask.unsqueeze(-1), 0.0)
+        hidden_states = hidden_states + self.pos_conv_embed(hidden_states)
+        if not self.config.layer_norm_first:
+            hidden_states = self.layer_norm(hidden_states)
+        hidden_states = self.dropout(hidden_states)
+
+        attention_mask = create_bidirectional_mask(
+            config=self.config, inputs_embeds=hidden_states, attention_mask=patch_attention_mask
+        )
+        position_bias = self.relative_position(hidden_states.shape[1]) if self.relative_position is not None else None
+        for layer in self.layers:
+            layer_output = layer(hidden_states, attention_mask, position_bias, **kwargs)
+            if self.training and self.config.layerdrop > 0:
+                # Chosen without a branch: every parameter takes part in every step, as DDP, FSDP and full-graph
+                # compilation need.
+                is_kept = torch.rand((), device=hidden_states.device) >= self.config.layerdrop
+                layer_output = torch.where(is_kept, layer_output, hidden_states)
+            hidden_states = layer_output
+
+        return self.layer_norm(hidden_states) if self.config.layer_norm_first else hidden_states
+
+
+@auto_docstring
+class BeatsPreTrainedModel(PreTrainedModel):
+    config: BeatsConfig
+    base_model_prefix = "beats"
+    main_input_name = "input_values"
+    input_modalities = ["audio"]
+    # The losses are means over the batch: without this, Trainer would scale them for gradient accumulation.
+    accepts_loss_kwargs = False
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["BeatsEmbeddings", "BeatsLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = False
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {
+        "hidden_states": BeatsLayer,
+        "attentions": BeatsAttention,
+    }
+    _input_embed_layer = "patch_embeddings"
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        """Initialises as the reference does: normal weights, and DeepNorm's gains on top."""
+        super()._init_weights(module)
+        if isinstance(module, BeatsPositionalConvEmbedding):
+            conv = module.conv
+            weight = conv.parametrizations.weight
+            init.normal_(weight.original1, mean=0.0, std=math.sqrt(4 / (conv.kernel_size[0] * conv.in_channels)))
+            init.copy_(weight.original0, torch.norm_except_dim(weight.original1, 2, 2))
+            init.zeros_(conv.bias)
+        elif isinstance(module, BeatsAttention) and module.config.gru_rel_pos:
+            init.ones_(module.gru_rel_pos_const)
+        elif isinstance(module, BeatsLayer) and self.config.deep_norm:
+            gain = (8 * self.config.num_hidden_layers) ** -0.25
+            init.xavier_normal_(module.self_attn.q_proj.weight)
+            init.xavier_normal_(module.self_attn.k_proj.weight)
+            for linear in (module.self_attn.v_proj, module.self_attn.out_proj, module.mlp.fc1, module.mlp.fc2):
+                init.xavier_normal_(linear.weight, gain=gain)
+        elif isinstance(module, BeatsLayerAverage):
+            init.zeros_(module.weight)
+
+
+@auto_docstring(
+    custom_intro="""
+    The BEATs encoder: from filter banks to one representation per patch.
+    """
+)
+class BeatsModel(BeatsPreTrainedModel):
+    # Saving copies this file and the configuration's, for use with `trust_remote_code=True`.
+    _auto_class = "AutoModel"
+
+    def __init__(self, config: BeatsConfig):
+        super().__init__(config)
+        self.embeddings = BeatsEmbeddings(config)
+        self.encoder = BeatsEncoder(config)
+
+        # Initialize weights and apply final processing
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.patch_embeddings
+
+    def to_grid(self, patches: torch.Tensor) -> torch.Tensor:
+        """
+        Arranges patches by time and frequency.
+
+        Args:
+            patches (`torch.Tensor` of shape `(batch_size, num_patches, ...)`):
+                Hidden states or a mask, time-major, as the model returns them.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, num_columns, num_freq_patches, ...)`; a column spans 160 ms.
+        """
+        return patches.unflatten(1, (-1, self.config.num_freq_patches))
+
+    def _check_inputs(self, input_values: torch.Tensor | None, attention_mask: torch.Tensor | None) -> None:
+        if input_values is None:
+            raise ValueError("You have to specify `input_values`.")
+        if input_values.ndim != 3 or input_values.shape[2] != self.config.num_mel_bins:
+            raise ValueError(
+                f"`input_values` must have shape (batch_size, num_frames, {self.config.num_mel_bins}), got "
+                f"{tuple(input_values.shape)}. Waveforms go through `BeatsFeatureExtractor` first."
+            )
+        if input_values.shape[1] < self.config.patch_size:
+            raise ValueError(
+                f"`input_values` have {input_values.shape[1]} frames, less than a patch of {self.config.patch_size}. "
+                "`BeatsFeatureExtractor` pads short clips."
+            )
+        if attention_mask is not None and attention_mask.shape != input_values.shape[:2]:
+            raise ValueError(
+                f"`attention_mask` must have shape {tuple(input_values.shape[:2])}, one value for each frame of "
+                f"`input_values`, got {tuple(attention_mask.shape)}."
+            )
+
+    @merge_with_config_defaults
+    @capture_outputs
+    @auto_docstring
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BeatsModelOutput:
+        r"""
+        input_values (`torch.FloatTensor` of shape `(batch_size, num_frames, num_mel_bins)`):
+            Normalised filter banks from [`BeatsFeatureExtractor`]. Frames beyond the last whole patch are not used.
+        attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*):
+            1 for frames of audio, 0 for padding. A patch takes part when all its frames do. Without it, everything
+            counts as audio.
+        """
+        self._check_inputs(input_values, attention_mask)
+        hidden_states = self.embeddings(input_values)
+        patch_attention_mask = None
+        if attention_mask is not None:
+            patch_attention_mask = patch_mask_from_frame_mask(attention_mask, self.config).to(hidden_states.device)
+
+        hidden_states = self.encoder(hidden_states, patch_attention_mask, **kwargs)
+        pooler_output = masked_mean(hidden_states, patch_attention_mask)
+        if patch_attention_mask is None:
+            patch_attention_mask = hidden_states.new_ones(hidden_states.shape[:2], dtype=torch.bool)
+        return BeatsModelOutput(
+            last_hidden_state=hidden_states,
+            pooler_output=pooler_output,
+            patch_attention_mask=patch_attention_mask,
+        )
+
+
+class BeatsLayerAverage(nn.Module):
+    """Average of all hidden states, the input of the first layer included, with learned softmax weights."""
+
+    def __init__(self, config: BeatsConfig):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(config.num_hidden_layers + 1))
+
+    def forward(self, hidden_states: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        weights = self.weight.softmax(dim=0)
+        return sum(weight * states for weight, states in zip(weights, hidden_states))
+
+
+class BeatsClassificationModel(BeatsPreTrainedModel):
+    """What both classification heads share: the encoder, its freezing, and the choice of hidden states."""
+
+    def __init__(self, config: BeatsConfig):
+        super().__init__(config)
+        self.num_labels: int = config.num_labels  # ty: ignore[invalid-assignment]
+        self.beats = BeatsModel(config)
+        self.layer_average = BeatsLayerAverage(config) if config.use_weighted_layer_sum else None
+        self.dropout = nn.Dropout(config.classifier_dropout)
+
+    def freeze_base_model(self):
+        """Disables the gradient of the encoder, so that only the classification head is trained."""
+        for parameter in self.beats.parameters():
+            parameter.requires_grad = False
+
+    def encode(self, input_values, attention_mask, **kwargs) -> tuple[BeatsModelOutput, torch.Tensor]:
+        """The encoder's output, and the representations of the patches `(batch_size, num_patches, hidden_size)`."""
+        if self.layer_average is None:
+            outputs = self.beats(input_values, attention_mask=attention_mask, **kwargs)
+            return outputs, self.dropout(outputs.last_hidden_state)
+        wanted = kwargs.pop("output_hidden_states", None)
+        outputs = self.beats(input_values, attention_mask=attention_mask, output_hidden_states=True, **kwargs)
+        average = self.layer_average(outputs.hidden_states)
+        if not (self.config.output_hidden_states if wanted is None else wanted):
+            outputs.hidden_states = None
+        return outputs, self.dropout(average)
+
+    def compute_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Loss of `config.problem_type`, which is inferred from `labels` if unset; in float32."""
+        if self.config.problem_type in ("multi_label_classification", "regression"):
+            labels = labels.float()
+        return self.loss_function(labels, logits.float(), self.config)
+
+
+@auto_docstring(
+    custom_intro="""
+    BEATs with an audio classification head: a linear layer on every patch, averaged over the valid patches (the
+    reference's predictor). Returns logits, where Microsoft's code returns their sigmoid.
+    """
+)
+class BeatsForAudioClassification(BeatsClassificationModel):
+    _auto_class = "AutoModelForAudioClassification"
+
+    def __init__(self, config: BeatsConfig):
+        super().__init__(config)
+        self.classifier = nn.Linear(config.hidden_size, self.num_labels)
+
+        # Initialize weights and apply final processing
+        self.post_init()
+
+    @can_return_tuple
+    @auto_docstring
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> SequenceClassifierOutput:
+        r"""
+        input_values (`torch.FloatTensor` of shape `(batch_size, num_frames, num_mel_bins)`):
+            Normalised filter banks from [`BeatsFeatureExtractor`].
+        attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*):
+            1 for frames of audio, 0 for padding.
+        labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, config.num_labels)`, *optional*):
+            Class indices for `problem_type="single_label_classification"` (cross-entropy), zeros and ones or
+            probabilities for `"multi_label_classification"` (binary cross-entropy with logits), values for
+            `"regression"` (mean squared error). If `problem_type` is unset, one label means regression, integer
+            labels mean a single class and floating-point labels several.
+        """
+        outputs, hidden_states = self.encode(input_values, attention_mask, **kwargs)
+        patch_attention_mask = outputs.patch_attention_mask if attention_mask is not None else None
+        logits = masked_mean(self.classifier(hidden_states), patch_attention_mask)
+        loss = self.compute_loss(logits, labels) if labels is not None else None
+        return SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+@auto_docstring(
+    custom_intro="""
+    BEATs with one prediction for every time column of 160 ms, for sound event detection. The frequency patches of a
+    column are averaged or concatenated (`config.frame_pooling`).
+    """
+)
+class BeatsForAudioFrameClassification(BeatsClassificationModel):
+    _auto_class = "AutoModelForAudioFrameClassification"
+
+    def __init__(self, config: BeatsConfig):
+        super().__init__(config)
+        num_inputs = config.num_freq_patches if config.frame_pooling == "concat" else 1
+        self.classifier = nn.Linear(config.hidden_size * num_inputs, self.num_labels)
+
+        # Initialize weights and apply final processing
+        self.post_init()
+
+    @can_return_tuple
+    @auto_docstring
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BeatsFrameClassifierOutput:
+        r"""
+        input_values (`torch.FloatTensor` of shape `(batch_size, num_frames, num_mel_bins)`):
+            Normalised filter banks from [`BeatsFeatureExtractor`].
+        attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*):
+            1 for frames of audio, 0 for padding.
+        labels (`torch.Tensor` of shape `(batch_size, num_columns, ...)`, *optional*):
+            Class indices `(batch_size, num_columns)`, -100 where a column does not count, or zeros, ones or
+            probabilities for each class `(batch_size, num_columns, config.num_labels)`. Padded columns never count.
+            `problem_type` is treated as in [`BeatsForAudioClassification`].
+        """
+        outputs, hidden_states = self.encode(input_values, attention_mask, **kwargs)
+        grid = self.beats.to_grid(hidden_states)
+        columns = grid.flatten(2) if self.config.frame_pooling == "concat" else grid.mean(dim=2)
+        logits = self.classifier(columns)
+        # Under the legacy rule a column may be valid at some frequencies only.
+        column_attention_mask = self.beats.to_grid(outputs["patch_attention_mask"]).any(dim=-1)
+
+        loss = None
+        if labels is not None:
+            if labels.shape[:2] != logits.shape[:2]:
+                raise ValueError(
+                    f"`labels` must begin with (batch_size, num_columns) = {tuple(logits.shape[:2])}, got "
+                    f"{tuple(labels.shape)}. A column spans {self.config.patch_size} frames."
+                )
+            counts = column_attention_mask.to(labels.device)
+            loss = self.compute_loss(logits[column_attention_mask], labels[counts])
+        return BeatsFrameClassifierOutput(
+            loss=loss,
+            logits=logits,
+            column_attention_mask=column_attention_mask,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+__all__ = [
+    "BeatsForAudioClassification",
+    "BeatsForAudioFrameClassification",
+    "BeatsModel",
+    "BeatsPreTrainedModel",
+]

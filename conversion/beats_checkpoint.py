@@ -1,0 +1,332 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Reading BEATs checkpoints in Microsoft's layout: what they hold, and what that is called in transformers."""
+
+import hashlib
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from transformers_beats import (
+    BeatsConfig,
+    BeatsForAudioClassification,
+    BeatsModel,
+    BeatsTokenizerConfig,
+    BeatsTokenizerModel,
+)
+from transformers_beats.audioset_labels import AUDIOSET_LABELS
+
+
+class CheckpointError(Exception):
+    """A file that cannot be converted, with one line that says why."""
+
+
+# `cfg` keys that fix the network. A Microsoft file without one of them is refused: its class defaults describe another
+# network, which loads strictly and computes garbage.
+ARCHITECTURE = {
+    "input_patch_size": "patch_size",
+    "embed_dim": "embed_dim",
+    "conv_bias": "conv_bias",
+    "encoder_layers": "num_hidden_layers",
+    "encoder_embed_dim": "hidden_size",
+    "encoder_ffn_embed_dim": "intermediate_size",
+    "encoder_attention_heads": "num_attention_heads",
+    "activation_fn": "hidden_act",
+    "layer_norm_first": "layer_norm_first",
+    "deep_norm": "deep_norm",
+    "conv_pos": "num_conv_pos_embeddings",
+    "conv_pos_groups": "num_conv_pos_embedding_groups",
+    "relative_position_embedding": "relative_position_embedding",
+    "num_buckets": "num_buckets",
+    "max_distance": "max_bucket_distance",
+    "gru_rel_pos": "gru_rel_pos",
+}
+QUANTIZER = {"quant_n": "codebook_size", "quant_dim": "codebook_dim"}
+REGULARIZATION = {
+    "dropout": "hidden_dropout",
+    "attention_dropout": "attention_dropout",
+    "activation_dropout": "activation_dropout",
+    "encoder_layerdrop": "layerdrop",
+    "dropout_input": "feat_proj_dropout",
+    "predictor_dropout": "classifier_dropout",
+}
+# Read elsewhere (the number of classes follows from the predictor) or of no use outside the original training.
+IGNORED = {
+    *("finetuned_model", "predictor_class", "layer_wise_gradient_decay_ratio", "embed_loss_beta"),
+    *("decoder_embed_dim", "decoder_pos_trainable", "decoder_attention_heads", "decoder_mlp_ratio", "decoder_layers"),
+    *("codebook_vocab_size", "mask_ratio", "use_flash_attn"),
+}
+# What ESPnet's configuration class assumes where its exports are silent.
+ESPNET_DEFAULTS = {
+    "input_patch_size": 16,
+    "embed_dim": 512,
+    "conv_bias": False,
+    "encoder_layers": 12,
+    "encoder_embed_dim": 768,
+    "encoder_ffn_embed_dim": 3072,
+    "encoder_attention_heads": 12,
+    "activation_fn": "gelu",
+    "layer_norm_first": False,
+    "deep_norm": False,
+    "conv_pos": 128,
+    "conv_pos_groups": 16,
+    "relative_position_embedding": False,
+    "num_buckets": 320,
+    "max_distance": 1280,
+    "gru_rel_pos": False,
+    "quant_n": 1024,
+    "quant_dim": 256,
+}
+# The reference's names; the last two both mean the tanh approximation there.
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "relu": "relu",
+    "tanh": "tanh",
+    "linear": "linear",
+    "glu": "glu",
+    "gelu_fast": "gelu_new",
+    "gelu_accurate": "gelu_new",
+}
+
+KEY_RENAMINGS = [
+    (r"patch_embedding\.", "beats.embeddings.patch_embeddings.projection."),
+    (r"layer_norm\.", "beats.embeddings.layer_norm."),
+    (r"post_extract_proj\.", "beats.embeddings.projection."),
+    (r"encoder\.pos_conv\.0\.weight_g$", "beats.encoder.pos_conv_embed.conv.parametrizations.weight.original0"),
+    (r"encoder\.pos_conv\.0\.weight_v$", "beats.encoder.pos_conv_embed.conv.parametrizations.weight.original1"),
+    (r"encoder\.pos_conv\.0\.", "beats.encoder.pos_conv_embed.conv."),
+    (r"encoder\.layer_norm\.", "beats.encoder.layer_norm."),
+    (
+        r"encoder\.layers\.\d+\.self_attn\.relative_attention_bias\.",
+        "beats.encoder.relative_position.relative_attention_bias.",
+    ),
+    (r"encoder\.layers\.(\d+)\.self_attn\.grep_linear\.", r"beats.encoder.layers.\1.self_attn.gru_rel_pos_linear."),
+    (r"encoder\.layers\.(\d+)\.self_attn\.grep_a$", r"beats.encoder.layers.\1.self_attn.gru_rel_pos_const"),
+    (r"encoder\.layers\.(\d+)\.fc1\.(?:linear\.)?", r"beats.encoder.layers.\1.mlp.fc1."),
+    (r"encoder\.layers\.(\d+)\.fc2\.", r"beats.encoder.layers.\1.mlp.fc2."),
+    (r"encoder\.layers\.(\d+)\.", r"beats.encoder.layers.\1."),
+    (r"predictor\.", "classifier."),
+    (r"quantize_layer\.", "projection."),
+    (r"quantize\.embedding\.weight$", "quantizer.codebook"),
+    (r"quantize\.embedding\.initted$", "quantizer.is_initialized"),
+    (r"quantize\.cluster_size$", "quantizer.cluster_size"),
+]
+DROPPED_KEYS = {
+    "patch_embedding_pad.weight": "a constant that ESPnet's padding mask uses",
+    "raw2fbank_pad.weight": "a constant that ESPnet's padding mask uses",
+    "quantize.embedding.cluster_size": "counts of the k-means initialisation, not used afterwards",
+    "quantize.embedding.embed_avg": "codebook at its initialisation, not used afterwards",
+}
+
+
+@dataclass
+class BeatsCheckpoint:
+    """
+    A BEATs checkpoint in the terms of transformers.
+
+    Attributes:
+        kind: `"pretrained"`, `"finetuned"` or `"tokenizer"`.
+        origin: `"microsoft"` or `"espnet"`.
+        config: Configuration, with labels if there are any.
+        state_dict: Tensors under the names of the model class of `kind`; all checked for name, shape and finiteness.
+        sha256: Hash of the source file.
+        notes: What a person should know: filled-in defaults, unknown `cfg` keys, dropped tensors.
+    """
+
+    kind: Literal["pretrained", "finetuned", "tokenizer"]
+    origin: Literal["microsoft", "espnet"]
+    config: BeatsConfig
+    state_dict: dict[str, torch.Tensor]
+    sha256: str
+    notes: list[str] = field(default_factory=list)
+
+    def build_model(self) -> BeatsModel | BeatsForAudioClassification | BeatsTokenizerModel:
+        """The model with the checkpoint's weights, which it shares with `state_dict`."""
+        model = _empty_model(self.kind, self.config)
+        model.load_state_dict(self.state_dict, assign=True)
+        return model.eval()
+
+
+def read_checkpoint(path: str | Path, origin: Literal["auto", "microsoft", "espnet"] = "auto") -> BeatsCheckpoint:
+    """
+    Reads and checks a checkpoint in Microsoft's layout: `{"cfg": ..., "model": ..., "label_dict": ...}`.
+
+    Args:
+        path: The `.pt` file. Read with `weights_only=True`: nothing in it is executed.
+        origin: Who wrote the file, which decides what a value missing in `cfg` means: an error (Microsoft), or
+            ESPnet's class default. `"auto"` recognises ESPnet by its constant padding kernels.
+
+    Raises:
+        CheckpointError: if the file is damaged, of another format, contains code, or does not fit its own `cfg`.
+    """
+    path = Path(path)
+    contents = _load(path)
+    cfg, source = contents["cfg"], contents["model"]
+    if origin == "auto":
+        is_espnet = any(key.endswith(("patch_embedding_pad.weight", "raw2fbank_pad.weight")) for key in source)
+        origin = "espnet" if is_espnet else "microsoft"
+    kind = _detect_kind(cfg, source, origin)
+    notes: list[str] = []
+    state_dict = _rename(source, kind, notes)
+    config = _build_config(cfg, kind, origin, notes)
+    if kind == "finetuned":
+        _add_labels(config, contents.get("label_dict"), state_dict["classifier.weight"].shape[0], notes)
+    config.dtype = state_dict[next(iter(state_dict))].dtype
+    _check_tensors(state_dict, config, kind)
+    return BeatsCheckpoint(kind, origin, config, state_dict, _sha256(path), notes)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file.")
+    try:
+        # Mapping the file instead of reading it halves the memory; the format before torch 1.6 cannot be mapped.
+        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        # torch names the class or function that it refused to import.
+        if "GLOBAL" in str(error):
+            message = f"{path}: contains Python objects other than tensors; loading it could run code."
+            raise CheckpointError(message) from error
+        raise CheckpointError(f"{path}: not a PyTorch checkpoint, or damaged.") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path}: not a PyTorch checkpoint, or damaged.") from error
+    is_layout = isinstance(contents, Mapping) and all(isinstance(contents.get(k), Mapping) for k in ("cfg", "model"))
+    if not is_layout:
+        found = sorted(map(str, contents))[:5] if isinstance(contents, Mapping) else type(contents).__name__
+        raise CheckpointError(f"{path}: not a BEATs checkpoint: expected `cfg` and `model`, found {found}.")
+    if not contents["model"] or not all(isinstance(v, torch.Tensor) for v in contents["model"].values()):
+        raise CheckpointError(f"{path}: not a BEATs checkpoint: `model` is not a dictionary of tensors.")
+    return dict(contents)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _detect_kind(cfg: Mapping, source: Mapping, origin: str) -> Literal["pretrained", "finetuned", "tokenizer"]:
+    if any(key.startswith("quantize.") for key in source):
+        return "tokenizer"
+    if "predictor.weight" in source:
+        return "finetuned"
+    if cfg.get("finetuned_model") and origin == "microsoft":
+        raise CheckpointError("`cfg` says that the model is fine-tuned, but the file has no `predictor.weight`.")
+    return "pretrained"
+
+
+def _rename(source: Mapping[str, torch.Tensor], kind: str, notes: list[str]) -> dict[str, torch.Tensor]:
+    """Tensors under the names of our model; every key is renamed, dropped for a stated reason, or refused."""
+    state_dict: dict[str, torch.Tensor] = {}
+    unknown = []
+    for key, tensor in source.items():
+        # Newer torch writes weight norm as a parametrization.
+        key = key.replace("parametrizations.weight.original0", "weight_g")
+        key = key.replace("parametrizations.weight.original1", "weight_v")
+        if key in DROPPED_KEYS:
+            notes.append(f"dropped `{key}`: {DROPPED_KEYS[key]}")
+            continue
+        for pattern, replacement in KEY_RENAMINGS:
+            name, matches = re.subn(rf"^{pattern}", replacement, key)
+            if matches:
+                break
+        else:
+            unknown.append(key)
+            continue
+        if kind == "pretrained":
+            name = name.removeprefix("beats.")
+        if name == "quantizer.is_initialized":
+            tensor = tensor.reshape(()).bool()
+        if name in state_dict and not torch.equal(state_dict[name], tensor):
+            raise CheckpointError(f"`{key}` differs from the copies in other layers, which must share it.")
+        state_dict.setdefault(name, tensor)
+    if unknown:
+        raise CheckpointError(f"tensors that no BEATs model has: {', '.join(unknown[:5])} ({len(unknown)} in all).")
+    return state_dict
+
+
+def _build_config(cfg: Mapping[str, Any], kind: str, origin: str, notes: list[str]) -> BeatsConfig:
+    required = {**ARCHITECTURE, **(QUANTIZER if kind == "tokenizer" else {})}
+    missing = [key for key in required if key not in cfg]
+    if missing and origin == "microsoft":
+        raise CheckpointError(
+            f"`cfg` lacks {', '.join(missing)}. Microsoft's files state the whole architecture; if ESPnet wrote this "
+            "one, say so with --origin espnet."
+        )
+    if missing:
+        filled = ", ".join(f"{key}={ESPNET_DEFAULTS[key]}" for key in missing)
+        notes.append(f"not in `cfg`, ESPnet's defaults used: {filled}")
+    values = {name: cfg.get(key, ESPNET_DEFAULTS[key]) for key, name in required.items()}
+    if values["hidden_act"] not in ACTIVATIONS:
+        raise CheckpointError(f"unknown activation {values['hidden_act']!r}; known are {', '.join(ACTIVATIONS)}.")
+    values["hidden_act"] = ACTIVATIONS[values["hidden_act"]]
+    values |= {name: cfg[key] for key, name in REGULARIZATION.items() if key in cfg}
+    known = {*ARCHITECTURE, *QUANTIZER, *REGULARIZATION, *IGNORED}
+    if unknown := sorted(set(map(str, cfg)) - known):
+        notes.append(f"`cfg` keys without a meaning here: {', '.join(unknown)}")
+    try:
+        return (BeatsTokenizerConfig if kind == "tokenizer" else BeatsConfig)(**values)
+    except (ValueError, TypeError) as error:
+        # Strict dataclasses wrap the reason in a second exception.
+        reason = str(error.__cause__ or error).replace("\n", " ").strip()
+        raise CheckpointError(f"`cfg` is not a valid architecture: {reason}") from error
+
+
+def _add_labels(config: BeatsConfig, label_dict: Any, num_labels: int, notes: list[str]) -> None:
+    """
+    Names the classes in the checkpoint's own order, which is not the order of AudioSet's class list: `label_dict` maps
+    the checkpoint's indices to AudioSet machine ids.
+    """
+    config.problem_type = "multi_label_classification"
+    config.num_labels = num_labels
+    if label_dict is None:
+        notes.append("no `label_dict`: the classes have no names")
+        return
+    try:
+        ids = {int(index): str(machine_id) for index, machine_id in label_dict.items()}
+    except (AttributeError, ValueError):
+        raise CheckpointError("`label_dict` must map class indices to labels.") from None
+    if sorted(ids) != list(range(num_labels)):
+        raise CheckpointError(f"`label_dict` must name the classes 0 to {num_labels - 1}, it has {len(ids)} entries.")
+    unknown = [machine_id for machine_id in ids.values() if machine_id not in AUDIOSET_LABELS]
+    if unknown:
+        notes.append(f"labels that AudioSet does not have, kept as they are: {', '.join(unknown[:5])}")
+    names = {index: AUDIOSET_LABELS.get(machine_id, machine_id) for index, machine_id in sorted(ids.items())}
+    if len(set(names.values())) < num_labels:
+        raise CheckpointError("`label_dict` gives several classes the same label.")
+    config.id2label = names
+    config.label2id = {name: index for index, name in names.items()}
+
+
+def _empty_model(kind: str, config: BeatsConfig):
+    model_class = {
+        "pretrained": BeatsModel,
+        "finetuned": BeatsForAudioClassification,
+        "tokenizer": BeatsTokenizerModel,
+    }[kind]
+    with torch.device("meta"):
+        return model_class(config)
+
+
+def _check_tensors(state_dict: Mapping[str, torch.Tensor], config: BeatsConfig, kind: str) -> None:
+    expected = _empty_model(kind, config).state_dict()
+    if missing := sorted(expected.keys() - state_dict.keys()):
+        raise CheckpointError(f"tensors missing in the file: {', '.join(missing[:5])} ({len(missing)} in all).")
+    if surplus := sorted(state_dict.keys() - expected.keys()):
+        raise CheckpointError(
+            f"tensors that `cfg` has no place for: {', '.join(surplus[:5])} ({len(surplus)} in all)."
+        )
+    for name, tensor in state_dict.items():
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"`{name}` has shape {tuple(tensor.shape)} in the file, {tuple(expected[name].shape)} by its `cfg`."
+            )
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"`{name}` contains NaN or infinite values.")

@@ -1,0 +1,157 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Converts a BEATs checkpoint in Microsoft's layout (`.pt`) into a directory for `from_pretrained`."""
+
+import enum
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from beats_checkpoint import BeatsCheckpoint, CheckpointError, read_checkpoint
+from huggingface_hub import ModelCardData
+
+from transformers_beats import BeatsFeatureExtractor
+
+
+class Origin(str, enum.Enum):
+    AUTO = "auto"
+    MICROSOFT = "microsoft"
+    ESPNET = "espnet"
+
+
+USAGE = {
+    "pretrained": """import torch
+from transformers import AutoFeatureExtractor, AutoModel
+from transformers.audio_utils import load_audio
+
+extractor = AutoFeatureExtractor.from_pretrained(path, trust_remote_code=True)
+model = AutoModel.from_pretrained(path, trust_remote_code=True)
+audio = load_audio("clip.wav", sampling_rate=16000)
+with torch.no_grad():
+    outputs = model(**extractor(audio, sampling_rate=16000, return_tensors="pt"))
+embedding = outputs.pooler_output  # (1, {hidden_size})""",
+    "finetuned": """from transformers import pipeline
+from transformers.audio_utils import load_audio
+
+classifier = pipeline("audio-classification", model=path, trust_remote_code=True)
+print(classifier(load_audio("clip.wav", sampling_rate=16000), top_k=5))""",
+    "tokenizer": """import torch
+from transformers import AutoFeatureExtractor, AutoModel
+from transformers.audio_utils import load_audio
+
+extractor = AutoFeatureExtractor.from_pretrained(path, trust_remote_code=True)
+tokenizer = AutoModel.from_pretrained(path, trust_remote_code=True)
+audio = load_audio("clip.wav", sampling_rate=16000)
+with torch.no_grad():
+    codes = tokenizer(**extractor(audio, sampling_rate=16000, return_tensors="pt")).codes  # (1, columns, 8)""",
+}
+
+
+def render_model_card(checkpoint: BeatsCheckpoint, source_name: str) -> str:
+    """Model card of a converted checkpoint: metadata, usage that runs as written, provenance."""
+    data = ModelCardData(
+        license="mit" if checkpoint.origin == "microsoft" else None,
+        library_name="transformers",
+        pipeline_tag="audio-classification" if checkpoint.kind == "finetuned" else "feature-extraction",
+        tags=["beats", "audio", "transformers-beats"],
+    )
+    usage = USAGE[checkpoint.kind].replace("{hidden_size}", str(checkpoint.config.hidden_size))
+    notes = "\n".join(f"- {note}" for note in checkpoint.notes) or "- nothing was left out or filled in"
+    return f"""---
+{data.to_yaml()}
+---
+
+# BEATs, {checkpoint.kind}
+
+Converted from `{source_name}` (SHA-256 `{checkpoint.sha256}`) by
+`transformers-beats`. BEATs is described in [Audio Pre-Training with Acoustic
+Tokenizers](https://arxiv.org/abs/2212.09058).
+
+## Usage
+
+Input is mono audio at 16 kHz. With the package `transformers-beats` installed, `import transformers_beats` and leave
+out `trust_remote_code=True`.
+
+```python
+path = "."  # this directory, or its name on the Hub
+{usage}
+```
+
+## Conversion
+
+{notes}
+"""
+
+
+def convert(
+    source: Path,
+    output_dir: Path,
+    origin: Origin = Origin.AUTO,
+    fbank_mean: float | None = None,
+    fbank_std: float | None = None,
+    overwrite: bool = False,
+) -> BeatsCheckpoint:
+    """
+    Converts `source` into `output_dir`: configuration, weights (safetensors), feature extractor, remote code and card.
+
+    Everything is written to a temporary directory beside `output_dir` and renamed at the end, so that a refused or
+    interrupted conversion leaves nothing.
+
+    Raises:
+        CheckpointError: if the checkpoint is refused, or `output_dir` is not empty and `overwrite` is not set.
+    """
+    if output_dir.exists() and not output_dir.is_dir():
+        raise CheckpointError(f"{output_dir}: is a file.")
+    if output_dir.is_dir() and any(output_dir.iterdir()) and not overwrite:
+        raise CheckpointError(f"{output_dir}: is not empty; pass --overwrite to replace it.")
+    checkpoint = read_checkpoint(source, origin.value)
+    statistics = {"fbank_mean": fbank_mean, "fbank_std": fbank_std}
+    extractor = BeatsFeatureExtractor(
+        feature_size=checkpoint.config.num_mel_bins,
+        patch_size=checkpoint.config.patch_size,
+        **{name: value for name, value in statistics.items() if value is not None},
+    )
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}.", dir=output_dir.parent))
+    try:
+        checkpoint.build_model().save_pretrained(temporary)
+        extractor.save_pretrained(temporary)
+        (temporary / "README.md").write_text(render_model_card(checkpoint, source.name), encoding="utf-8")
+        temporary.chmod(0o755)
+        if output_dir.is_dir():
+            shutil.rmtree(output_dir)
+        temporary.rename(output_dir)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return checkpoint
+
+
+def main(
+    source: Annotated[Path, typer.Argument(help="Checkpoint in Microsoft's layout (.pt).")],
+    output_dir: Annotated[Path, typer.Argument(help="Directory to write; `from_pretrained` reads it.")],
+    origin: Annotated[
+        Origin, typer.Option(help="Who wrote the file: decides what a value missing in its `cfg` means.")
+    ] = Origin.AUTO,
+    fbank_mean: Annotated[
+        float | None, typer.Option(help="Mean of the fbank in training, if not AudioSet's 15.41663.")
+    ] = None,
+    fbank_std: Annotated[float | None, typer.Option(help="Its standard deviation, if not AudioSet's 6.55582.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT_DIR.")] = False,
+) -> None:
+    """Convert a BEATs checkpoint (pre-trained, fine-tuned or tokenizer) for transformers."""
+    try:
+        checkpoint = convert(source, output_dir, origin, fbank_mean, fbank_std, overwrite)
+    except (CheckpointError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(code=1) from None
+    num_parameters = sum(tensor.numel() for tensor in checkpoint.state_dict.values())
+    print(f"{output_dir}: BEATs, {checkpoint.kind}, {num_parameters / 1e6:.1f} M values")
+    for note in checkpoint.notes:
+        print(f"  {note}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 
 from transformers_beats import (
     BeatsConfig,
@@ -243,7 +244,7 @@ def _rename(source: Mapping[str, torch.Tensor], kind: str, notes: list[str]) -> 
         if kind == "pretrained":
             name = name.removeprefix("beats.")
         if name == "quantizer.is_initialized":
-            tensor = tensor.reshape(()).bool()
+            tensor = tensor.reshape(())
         if name in state_dict and not torch.equal(state_dict[name], tensor):
             raise CheckpointError(f"`{key}` differs from the copies in other layers, which must share it.")
         state_dict.setdefault(name, tensor)
@@ -273,7 +274,7 @@ def _build_config(cfg: Mapping[str, Any], kind: str, origin: str, notes: list[st
         notes.append(f"`cfg` keys without a meaning here: {', '.join(unknown)}")
     try:
         return (BeatsTokenizerConfig if kind == "tokenizer" else BeatsConfig)(**values)
-    except (ValueError, TypeError) as error:
+    except StrictDataclassError as error:
         # Strict dataclasses wrap the reason in a second exception.
         reason = str(error.__cause__ or error).replace("\n", " ").strip()
         raise CheckpointError(f"`cfg` is not a valid architecture: {reason}") from error

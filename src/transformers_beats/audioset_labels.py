@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""The 527 classes of AudioSet (Gemmeke et al., 2017): machine id to display name, in the order of the official list."""
+"""The 527 classes of AudioSet (Gemmeke et al., 2017), in the order of the official list: machine id to name."""
 
 AUDIOSET_LABELS: dict[str, str] = {
     "/m/09x0r": "Speech",

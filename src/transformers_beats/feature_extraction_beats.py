@@ -312,11 +312,8 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
                 raise ValueError(_several_channels(raw_speech.shape))
             clips = list(raw_speech) if raw_speech.ndim == 2 else [raw_speech]
         elif isinstance(raw_speech, (list, tuple)):
-            is_batch = len(raw_speech) > 0 and isinstance(raw_speech[0], (list, tuple, np.ndarray, torch.Tensor))
-            # A list of zero-dimensional arrays is one clip.
-            clips = list(raw_speech) if is_batch and np.ndim(raw_speech[0]) > 0 else [raw_speech]
-            if is_batch and len(clips) == 1 and clips[0] is raw_speech:
-                clips = [[float(sample) for sample in raw_speech]]
+            is_batch = len(raw_speech) > 0 and np.ndim(raw_speech[0]) > 0
+            clips = list(raw_speech) if is_batch else [raw_speech]
         else:
             raise ValueError(
                 f"Expected a waveform or a list of waveforms, got {type(raw_speech).__name__}. Load files first, for "

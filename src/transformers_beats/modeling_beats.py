@@ -338,6 +338,13 @@ class BeatsLayer(GradientCheckpointingLayer):
         self.mlp = BeatsMLP(config)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout)
+        if config.deep_norm:
+            # For `_init_weights`.
+            beta = (8 * config.num_hidden_layers) ** -0.25
+            gains = {"self_attn.q_proj": 1.0, "self_attn.k_proj": 1.0, "self_attn.v_proj": beta}
+            gains |= {"self_attn.out_proj": beta, "mlp.fc1": beta, "mlp.fc2": beta}
+            for name, gain in gains.items():
+                self.get_submodule(name).xavier_gain = gain  # ty: ignore[invalid-assignment]
 
     def forward(
         self,
@@ -430,20 +437,17 @@ class BeatsPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module):
         """Initialises as the reference does: normal weights, and DeepNorm's gains on top."""
         super()._init_weights(module)
-        if isinstance(module, BeatsPositionalConvEmbedding):
-            conv = module.conv
-            weight = conv.parametrizations.weight
-            init.normal_(weight.original1, mean=0.0, std=math.sqrt(4 / (conv.kernel_size[0] * conv.in_channels)))
-            init.copy_(weight.original0, torch.norm_except_dim(weight.original1, 2, 2))
-            init.zeros_(conv.bias)
+        # Outside of its own namespace, transformers calls this for modules with parameters of their own only, so
+        # nothing can be initialised from the module that contains it.
+        if isinstance(module, nn.Linear) and hasattr(module, "xavier_gain"):
+            init.xavier_normal_(module.weight, gain=module.xavier_gain)
+        elif isinstance(module, nn.utils.parametrize.ParametrizationList):
+            # The position convolution: direction and norm of its weight.
+            kernel_size = module.original1.shape[2]
+            init.normal_(module.original1, mean=0.0, std=math.sqrt(4 / (kernel_size * self.config.hidden_size)))
+            init.copy_(module.original0, torch.norm_except_dim(module.original1, 2, 2))
         elif isinstance(module, BeatsAttention) and module.config.gru_rel_pos:
             init.ones_(module.gru_rel_pos_const)
-        elif isinstance(module, BeatsLayer) and self.config.deep_norm:
-            gain = (8 * self.config.num_hidden_layers) ** -0.25
-            init.xavier_normal_(module.self_attn.q_proj.weight)
-            init.xavier_normal_(module.self_attn.k_proj.weight)
-            for linear in (module.self_attn.v_proj, module.self_attn.out_proj, module.mlp.fc1, module.mlp.fc2):
-                init.xavier_normal_(linear.weight, gain=gain)
         elif isinstance(module, BeatsLayerAverage):
             init.zeros_(module.weight)
 
@@ -551,6 +555,9 @@ class BeatsClassificationModel(BeatsPreTrainedModel):
     def __init__(self, config: BeatsConfig):
         super().__init__(config)
         self.num_labels: int = config.num_labels  # ty: ignore[invalid-assignment]
+        # By default the name of the class decides, and a name that transformers does not know, such as
+        # "ForAudioFrameClassification" or a subclass's, means the loss of a causal language model.
+        self.loss_type = "ForSequenceClassification"
         self.beats = BeatsModel(config)
         self.layer_average = BeatsLayerAverage(config) if config.use_weighted_layer_sum else None
         self.dropout = nn.Dropout(config.classifier_dropout)
@@ -563,18 +570,28 @@ class BeatsClassificationModel(BeatsPreTrainedModel):
     def encode(self, input_values, attention_mask, **kwargs) -> tuple[BeatsModelOutput, torch.Tensor]:
         """The encoder's output, and the representations of the patches `(batch_size, num_patches, hidden_size)`."""
         if self.layer_average is None:
-            outputs = self.beats(input_values, attention_mask=attention_mask, **kwargs)
+            outputs = self.beats(input_values, attention_mask=attention_mask, return_dict=True, **kwargs)
             return outputs, self.dropout(outputs.last_hidden_state)
         wanted = kwargs.pop("output_hidden_states", None)
-        outputs = self.beats(input_values, attention_mask=attention_mask, output_hidden_states=True, **kwargs)
+        outputs = self.beats(
+            input_values, attention_mask=attention_mask, output_hidden_states=True, return_dict=True, **kwargs
+        )
         average = self.layer_average(outputs.hidden_states)
-        if not (self.config.output_hidden_states if wanted is None else wanted):
-            outputs.hidden_states = None
+        outputs.hidden_states = self._select(outputs.hidden_states, wanted)
         return outputs, self.dropout(average)
+
+    def _select(self, hidden_states: tuple, wanted: bool | int | list[int] | None) -> tuple | None:
+        """The hidden states that the caller asked for, as transformers returns them for a flag or for indices."""
+        wanted = self.config.output_hidden_states if wanted is None else wanted
+        if isinstance(wanted, bool) or wanted is None:
+            return hidden_states if wanted else None
+        indices = {index % len(hidden_states) for index in ([wanted] if isinstance(wanted, int) else wanted)}
+        return tuple(states if index in indices else None for index, states in enumerate(hidden_states))
 
     def compute_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Loss of `config.problem_type`, which is inferred from `labels` if unset; in float32."""
-        if self.config.problem_type in ("multi_label_classification", "regression"):
+        problem_type = self.config.problem_type or ("regression" if self.num_labels == 1 else None)
+        if problem_type in ("multi_label_classification", "regression"):
             labels = labels.float()
         return self.loss_function(labels, logits.float(), self.config)
 

@@ -61,7 +61,7 @@ class BeatsQuantizer(nn.Module):
         super().__init__()
         self.register_buffer("codebook", torch.zeros(config.codebook_size, config.codebook_dim))
         self.register_buffer("cluster_size", torch.zeros(config.codebook_size))
-        self.register_buffer("is_initialized", torch.tensor(False))
+        self.register_buffer("is_initialized", torch.zeros(()))
 
     def _apply(self, fn, recurse=True):
         def keep_dtype(tensor):
@@ -147,7 +147,7 @@ class BeatsTokenizerModel(BeatsTokenizerPreTrainedModel):
         output_code_usage (`bool`, *optional*, defaults to `False`):
             Whether to count the codes of the batch.
         """
-        outputs = self.beats(input_values, attention_mask=attention_mask, **kwargs)
+        outputs = self.beats(input_values, attention_mask=attention_mask, return_dict=True, **kwargs)
         mask = outputs.patch_attention_mask
         projected_states = self.projection(outputs.last_hidden_state)
         codes = self.quantizer(projected_states)

@@ -1,0 +1,84 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+
+ROOT = Path(__file__).parent.parent
+FIXTURES = Path(__file__).parent / "fixtures"
+sys.path.insert(0, str(ROOT / "conversion"))
+
+from beats_checkpoint import read_checkpoint  # noqa: E402
+
+from transformers_beats import BeatsConfig, BeatsFeatureExtractor  # noqa: E402
+
+
+ENCODERS = ["beats_tiny", "beats_tiny_prenorm", "beats_tiny_plain", "beats_tiny_glu"]
+CHECKPOINTS = [*ENCODERS, "beats_tiny_finetuned", "tokenizer_tiny"]
+NUM_CLIPS = 3
+
+
+@pytest.fixture(scope="session")
+def golden_inputs() -> dict[str, torch.Tensor]:
+    """Waveforms and their fbanks as the reference computes them."""
+    return load_file(FIXTURES / "inputs.safetensors")
+
+
+@pytest.fixture(scope="session")
+def waveforms(golden_inputs) -> list[torch.Tensor]:
+    """Three mono clips at 16 kHz, of 32,777, 16,123 and 10,000 samples."""
+    return [golden_inputs[f"waveform{index}"] for index in range(NUM_CLIPS)]
+
+
+@pytest.fixture
+def extract(waveforms):
+    """Features of one clip, or of all clips as a padded batch."""
+
+    def extract(index: int | None = None, **kwargs):
+        clips = waveforms if index is None else waveforms[index]
+        return BeatsFeatureExtractor(**kwargs)(clips, sampling_rate=16000, return_tensors="pt")
+
+    return extract
+
+
+@pytest.fixture
+def golden_model():
+    """A model with the weights of a golden checkpoint; keyword arguments change its configuration."""
+
+    def build(name: str, **kwargs):
+        checkpoint = read_checkpoint(FIXTURES / f"{name}.pt")
+        for key, value in kwargs.items():
+            setattr(checkpoint.config, key, value)
+        return checkpoint.build_model()
+
+    return build
+
+
+@pytest.fixture
+def golden_outputs():
+    def load(name: str) -> dict[str, torch.Tensor]:
+        return load_file(FIXTURES / f"{name}.expected.safetensors")
+
+    return load
+
+
+@pytest.fixture
+def tiny_config() -> BeatsConfig:
+    """A small model whose position convolution has 16 channels a group; no dropout."""
+    return BeatsConfig(
+        hidden_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=96,
+        embed_dim=32,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        feat_proj_dropout=0.0,
+        layerdrop=0.0,
+        num_labels=5,
+    )

@@ -1,0 +1,164 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Importing the package, the Auto classes, and remote code: each in a fresh process, as users meet them."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from conftest import FIXTURES
+from convert_beats_checkpoint import convert
+
+
+def run_python(code: str, *arguments, **environment) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-W", "error::UserWarning", "-c", textwrap.dedent(code), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+
+
+def check(result: subprocess.CompletedProcess) -> str:
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """Directories of a converted pre-trained model, fine-tuned model and tokenizer."""
+    root = tmp_path_factory.mktemp("converted")
+    for name in ("beats_tiny", "beats_tiny_finetuned", "tokenizer_tiny"):
+        convert(FIXTURES / f"{name}.pt", root / name)
+    return root
+
+
+def test_import_is_light_and_silent():
+    result = run_python(
+        """
+        import sys
+        import transformers_beats
+        print([name for name in ("torch", "datasets", "librosa", "evaluate", "soundfile") if name in sys.modules])
+        """
+    )
+    assert check(result).strip() == "[]"
+    assert result.stderr == ""
+
+
+def test_importing_every_module_is_silent():
+    result = run_python(
+        """
+        import transformers_beats
+        for name in transformers_beats.__all__:
+            getattr(transformers_beats, name)
+        """
+    )
+    check(result)
+    assert result.stderr == ""
+
+
+def test_unknown_names_are_attribute_errors():
+    import transformers_beats
+
+    with pytest.raises(AttributeError, match="no attribute 'BeatsNothing'"):
+        transformers_beats.BeatsNothing  # noqa: B018
+    assert "BeatsModel" in dir(transformers_beats)
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import transformers_beats",
+        "import transformers_beats; import transformers.modeling_layers",
+        "import transformers_beats; from transformers import pipeline, Trainer",
+        "import transformers_beats; from transformers import AutoFeatureExtractor",
+        "from transformers import AutoModel, pipeline; import transformers_beats",
+        "import transformers_beats.modeling_beats",
+        "import transformers_beats.modeling_beats_tokenizer",
+        "from transformers_beats import BeatsConfig",
+        "from transformers_beats import BeatsFeatureExtractor",
+    ],
+)
+def test_auto_classes_know_the_models_whatever_is_imported_first(imports, converted):
+    code = f"""
+        import sys
+        {imports}
+        from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
+        from transformers import AutoModelForAudioFrameClassification
+        root = sys.argv[1]
+        print(type(AutoFeatureExtractor.from_pretrained(root + "/beats_tiny")).__module__)
+        print(type(AutoModel.from_pretrained(root + "/beats_tiny")).__name__)
+        print(type(AutoModel.from_pretrained(root + "/tokenizer_tiny")).__name__)
+        print(type(AutoModelForAudioClassification.from_pretrained(root + "/beats_tiny_finetuned")).__name__)
+        print(type(AutoModelForAudioFrameClassification.from_pretrained(root + "/beats_tiny")).__name__)
+        """
+    assert check(run_python(code, converted)).split() == [
+        "transformers_beats.feature_extraction_beats",
+        "BeatsModel",
+        "BeatsTokenizerModel",
+        "BeatsForAudioClassification",
+        "BeatsForAudioFrameClassification",
+    ]
+
+
+REMOTE_CODE = """
+import sys
+
+class Absent:
+    def find_spec(self, fullname, path, target=None):
+        if fullname.partition(".")[0] == "transformers_beats":
+            raise ModuleNotFoundError("No module named 'transformers_beats'", name=fullname)
+
+sys.meta_path.insert(0, Absent())
+import numpy as np
+import torch
+import transformers
+from transformers import AutoConfig, AutoFeatureExtractor, pipeline
+
+auto_class, path = sys.argv[1:3]
+clip = np.random.default_rng(0).standard_normal(20000).astype(np.float32) * 0.1
+config = AutoConfig.from_pretrained(path, trust_remote_code=True)
+extractor = AutoFeatureExtractor.from_pretrained(path, trust_remote_code=True)
+model = getattr(transformers, auto_class).from_pretrained(path, trust_remote_code=True).eval()
+with torch.no_grad():
+    outputs = model(**extractor(clip, sampling_rate=16000, return_tensors="pt"))
+print(type(model).__module__.partition(".")[0], type(model).__name__, float(outputs[0].double().sum()))
+if len(sys.argv) > 3:
+    model.save_pretrained(sys.argv[3])
+    extractor.save_pretrained(sys.argv[3])
+"""
+
+CASES = [
+    ("AutoModel", "beats_tiny"),
+    ("AutoModel", "beats_tiny_finetuned"),
+    ("AutoModel", "tokenizer_tiny"),
+    ("AutoModelForAudioClassification", "beats_tiny_finetuned"),
+    ("AutoModelForAudioFrameClassification", "beats_tiny_finetuned"),
+]
+
+
+@pytest.mark.parametrize(("auto_class", "name"), CASES)
+def test_directories_work_without_the_package(auto_class, name, converted, tmp_path):
+    modules = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+    saved_again = tmp_path / "again"
+    output = check(run_python(REMOTE_CODE, auto_class, converted / name, saved_again, **modules)).split()
+    assert output[0] == "transformers_modules"
+    # Saved again by somebody without the package, it still works without the package.
+    again = check(run_python(REMOTE_CODE, auto_class, saved_again, **modules)).split()
+    assert again[:2] == output[:2]
+    assert again[2] == output[2]
+
+
+def test_remote_code_needs_consent(converted, tmp_path):
+    code = REMOTE_CODE.replace("trust_remote_code=True", "trust_remote_code=False")
+    result = run_python(code, "AutoModel", converted / "beats_tiny", HF_HOME=str(tmp_path))
+    assert result.returncode != 0
+    assert "trust_remote_code" in result.stderr
+
+
+def test_old_transformers_is_refused_with_a_reason(tmp_path):
+    package = tmp_path / "transformers-5.13.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 5.13.0\n")
+    # The version is read from the metadata that comes first on the path.
+    result = run_python("import transformers_beats.modeling_beats", PYTHONPATH=str(tmp_path))
+    assert result.returncode != 0
+    assert "transformers>=5.14 is required" in result.stderr
+    assert "position_bias" in result.stderr

@@ -1,0 +1,64 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import json
+
+import pytest
+
+from transformers_beats import BeatsConfig, BeatsForAudioClassification, BeatsTokenizerConfig
+
+
+def test_defaults_are_the_released_models():
+    config = BeatsConfig()
+    assert (config.patch_size, config.embed_dim, config.num_freq_patches) == (16, 512, 8)
+    assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (768, 12, 12)
+    assert (config.intermediate_size, config.hidden_act, config.deep_norm) == (3072, "gelu", True)
+    assert (config.num_conv_pos_embeddings, config.num_conv_pos_embedding_groups) == (128, 16)
+    assert (config.gru_rel_pos, config.num_buckets, config.max_bucket_distance) == (True, 320, 800)
+    assert config.layerdrop == 0.05
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_attention_heads": 5}, "`num_attention_heads` (5) must divide `hidden_size` (768)"),
+        ({"num_conv_pos_embedding_groups": 7}, "must divide `hidden_size`"),
+        ({"patch_size": 24}, "`patch_size` (24) must divide `num_mel_bins` (128)"),
+        ({"layer_norm_first": True}, "`layer_norm_first=False`"),
+        ({"relative_position_embedding": False}, "`relative_position_embedding=True`"),
+        ({"num_buckets": 321}, "must be even"),
+        ({"max_bucket_distance": 80}, "must exceed `num_buckets // 4` (80)"),
+        ({"hidden_dropout": 1.5}, "`hidden_dropout` is a probability in [0, 1), got 1.5"),
+        ({"num_hidden_layers": 0}, "`num_hidden_layers` must be at least 1"),
+        ({"hidden_size": "768"}, "hidden_size"),
+        ({"frame_pooling": "max"}, "frame_pooling"),
+    ],
+)
+def test_impossible_architectures_are_refused(arguments, message):
+    # Strict dataclasses raise exceptions of their own, which carry the reason as their cause.
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        BeatsConfig(**arguments)
+    assert message in f"{caught.value} {caught.value.__cause__}"
+
+
+def test_tokenizer_config_checks_its_codebook():
+    with pytest.raises(Exception, match="codebook_size"):
+        BeatsTokenizerConfig(codebook_size=0)
+
+
+@pytest.mark.parametrize("config_class", [BeatsConfig, BeatsTokenizerConfig])
+def test_saved_config_names_every_auto_class(config_class, tmp_path):
+    config_class().save_pretrained(tmp_path)
+    auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
+    assert auto_map == config_class._remote_code
+    assert (tmp_path / "configuration_beats.py").is_file()
+    assert config_class.from_pretrained(tmp_path).to_dict() == config_class().to_dict()
+
+
+def test_auto_map_forgets_the_repository_a_model_came_from(tiny_config, tmp_path):
+    tiny_config.auto_map = {
+        "AutoConfig": "user/repo--configuration_beats.BeatsConfig",
+        "AutoModel": "user/repo--modeling_beats.BeatsModel",
+        "AutoModelForCTC": ("modeling_other.TheirTokenizerThing", None),
+    }
+    BeatsForAudioClassification(tiny_config).save_pretrained(tmp_path)
+    auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
+    assert auto_map == {**BeatsConfig._remote_code, "AutoModelForCTC": "modeling_other.TheirTokenizerThing"}

@@ -1,0 +1,301 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import logging
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import DataCollatorWithPadding
+
+from transformers_beats import BeatsFeatureExtractor
+from transformers_beats.feature_extraction_beats import kaldi_fbank, num_fbank_frames, num_fbank_samples
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    return BeatsFeatureExtractor()
+
+
+def noise(num_samples: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(num_samples).astype(np.float32) * 0.1
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_fbank_equals_the_reference(golden_inputs, extract, index):
+    torch.testing.assert_close(extract(index).input_values, golden_inputs[f"single{index}.fbank"], rtol=0, atol=1e-6)
+
+
+def test_legacy_batch_equals_the_reference(golden_inputs, extract):
+    features = extract(legacy_padding_mask=True)
+    torch.testing.assert_close(features.input_values, golden_inputs["batch.fbank"], rtol=0, atol=1e-6)
+    # 32,777 samples are dealt to 203 frames: 161 each.
+    assert features.attention_mask.sum(dim=1).tolist() == [203, -(-16123 // 161), -(-10000 // 161)]
+
+
+@pytest.mark.parametrize("num_samples", [400, 559, 560, 2800, 16000, 160000])
+def test_number_of_frames(num_samples):
+    assert num_fbank_frames(num_samples) == 1 + (num_samples - 400) // 160
+    assert kaldi_fbank(torch.zeros(1, num_samples)).shape == (1, num_fbank_frames(num_samples), 128)
+
+
+def test_number_of_samples_inverts_number_of_frames():
+    for num_frames in (1, 16, 998):
+        assert num_fbank_frames(num_fbank_samples(num_frames)) == num_frames
+        assert num_fbank_frames(num_fbank_samples(num_frames) - 1) == num_frames - 1
+
+
+def test_fbank_of_many_clips_equals_fbank_of_each():
+    # More frames than one block holds.
+    waveforms = torch.from_numpy(np.stack([noise(48000, seed) for seed in range(20)]))
+    together = kaldi_fbank(waveforms)
+    alone = torch.cat([kaldi_fbank(waveform[None]) for waveform in waveforms])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+
+
+def test_fbank_is_differentiable_also_on_silence():
+    waveform = torch.from_numpy(noise(4000)).reshape(1, -1)
+    waveform[:, :1000] = 0
+    waveform.requires_grad_()
+    kaldi_fbank(waveform).sum().backward()
+    assert waveform.grad is not None
+    assert waveform.grad.isfinite().all()
+    assert waveform.grad[:, 1000:].abs().max() > 0
+
+
+def test_cached_filters_survive_inference_mode():
+    with torch.inference_mode():
+        kaldi_fbank(torch.zeros(1, 1200), num_mel_bins=40)
+    waveform = torch.rand(1, 1200, requires_grad=True)
+    kaldi_fbank(waveform, num_mel_bins=40).sum().backward()
+    assert waveform.grad is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_fbank_is_float32_under_autocast(dtype):
+    waveform = torch.from_numpy(noise(8000)).reshape(1, -1)
+    expected = kaldi_fbank(waveform)
+    with torch.autocast("cpu", dtype=dtype):
+        actual = kaldi_fbank(waveform)
+    assert actual.dtype == torch.float32
+    assert torch.equal(actual, expected)
+
+
+def test_gradient_flows_from_features_to_tensors(extractor):
+    waveform = torch.from_numpy(noise(4000)).requires_grad_()
+    features = extractor(waveform, sampling_rate=16000, return_tensors="pt")
+    features.input_values.sum().backward()
+    assert waveform.grad is not None
+
+
+def as_int16(clip):
+    return (clip * 32768).astype(np.int16)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda clip: clip.astype(np.float64),
+        lambda clip: clip.tolist(),
+        lambda clip: tuple(clip.tolist()),
+        lambda clip: list(clip),
+        torch.from_numpy,
+        lambda clip: torch.from_numpy(clip)[None],
+        lambda clip: clip[None],
+        lambda clip: [clip],
+        lambda clip: [clip.tolist()],
+        lambda clip: [torch.from_numpy(clip)[None]],
+        lambda clip: clip[::-1].copy()[::-1],
+    ],
+)
+def test_same_features_for_every_kind_of_input(extractor, convert):
+    clip = noise(8000)
+    expected = extractor(clip, sampling_rate=16000, return_tensors="pt")
+    actual = extractor(convert(clip), sampling_rate=16000, return_tensors="pt")
+    assert torch.equal(actual.input_values, expected.input_values)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [as_int16, lambda clip: as_int16(clip).astype(np.int32) << 16, lambda clip: torch.from_numpy(as_int16(clip))],
+)
+def test_pcm_is_scaled(extractor, convert):
+    clip = noise(8000)
+    expected = extractor(as_int16(clip).astype(np.float32) / 32768, sampling_rate=16000, return_tensors="pt")
+    actual = extractor(convert(clip), sampling_rate=16000, return_tensors="pt")
+    torch.testing.assert_close(actual.input_values, expected.input_values, rtol=0, atol=1e-5)
+
+
+def test_unsigned_8_bit_pcm_is_centred(extractor):
+    silence = extractor(np.full(8000, 128, np.uint8), sampling_rate=16000, return_tensors="pt")
+    torch.testing.assert_close(silence.input_values, torch.full((1, 48, 128), extractor.padding_value))
+
+
+def test_input_is_left_alone(extractor):
+    clip = noise(1000)
+    copy = clip.copy()
+    extractor([clip, noise(5000)], sampling_rate=16000, return_tensors="np")
+    assert np.array_equal(clip, copy)
+
+
+def test_return_types(extractor):
+    clips = [noise(8000), noise(4000)]
+    tensors = extractor(clips, sampling_rate=16000, return_tensors="pt")
+    arrays = extractor(clips, sampling_rate=16000, return_tensors="np")
+    lists = extractor(clips, sampling_rate=16000)
+    assert isinstance(arrays.input_values, np.ndarray)
+    assert isinstance(lists.input_values, list)
+    assert np.array_equal(arrays.input_values, tensors.input_values.numpy())
+    assert np.array_equal(np.stack(lists.input_values), arrays.input_values)
+    assert tensors.attention_mask.dtype == torch.int32
+    assert "attention_mask" not in extractor(clips, sampling_rate=16000, return_attention_mask=False)
+
+
+def test_padding_truncation_and_max_length(extractor):
+    clips = [noise(16000), noise(48000)]
+
+    def num_frames(**kwargs):
+        features = extractor(clips, sampling_rate=16000, **kwargs)
+        return [len(values) for values in features.input_values]
+
+    assert num_frames() == [298, 298]
+    assert num_frames(padding=False) == [98, 298]
+    assert num_frames(padding="max_length", max_length=64000) == [398, 398]
+    assert num_frames(padding="max_length", max_length=4.0) == [398, 398]
+    assert num_frames(padding="max_length", max_length=2.0, truncation=True) == [198, 198]
+    assert num_frames(padding=False, max_length=32000, truncation=True) == [98, 198]
+    assert num_frames(max_length=0.01, truncation=True) == [16, 16]
+
+
+def test_ragged_tensors_need_padding(extractor):
+    with pytest.raises(ValueError, match="padding=True"):
+        extractor([noise(8000), noise(4000)], sampling_rate=16000, padding=False, return_tensors="pt")
+
+
+@pytest.mark.parametrize("num_samples", [1, 399, 400, 1600, 2799, 2800])
+def test_short_clips_fill_one_column(extractor, num_samples):
+    features = extractor(noise(num_samples), sampling_rate=16000, return_tensors="pt")
+    assert features.input_values.shape == (1, 16, 128)
+    assert features.attention_mask.tolist() == [[1] * 16]
+    padded = np.pad(noise(num_samples), (0, 2800 - num_samples))
+    expected = extractor(padded, sampling_rate=16000, return_tensors="pt")
+    assert torch.equal(features.input_values, expected.input_values)
+
+
+def test_padding_value_is_silence(extractor):
+    silence = extractor(np.zeros(4000, np.float32), sampling_rate=16000, return_tensors="pt")
+    torch.testing.assert_close(silence.input_values, torch.full((1, 23, 128), extractor.padding_value))
+    other = BeatsFeatureExtractor(fbank_mean=11.72215, fbank_std=10.60431)
+    assert other.padding_value != extractor.padding_value
+
+
+def test_statistics_are_saved_with_the_checkpoint(tmp_path):
+    BeatsFeatureExtractor(fbank_mean=11.72215, fbank_std=10.60431).save_pretrained(tmp_path)
+    reloaded = BeatsFeatureExtractor.from_pretrained(tmp_path)
+    assert (reloaded.fbank_mean, reloaded.fbank_std) == (11.72215, 10.60431)
+    assert (tmp_path / "feature_extraction_beats.py").is_file()
+
+
+def test_resampling_is_asked_for(extractor):
+    with pytest.raises(ValueError, match=r"44100 Hz.*16000 Hz.*librosa\.resample"):
+        extractor(noise(8000), sampling_rate=44100)
+
+
+def test_missing_sampling_rate_warns_once(extractor, caplog):
+    logger = logging.getLogger("transformers")
+    logger.propagate = True
+    type(extractor)._check_sampling_rate.__globals__["logger"].warning_once.cache_clear()
+    with caplog.at_level(logging.WARNING, "transformers"):
+        extractor(noise(8000))
+        extractor(noise(8000))
+    assert sum("sampling_rate" in record.getMessage() for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("clip", "message"),
+    [
+        ([], "empty"),
+        (np.zeros(0, np.float32), "empty"),
+        ([np.zeros(4000, np.float32), np.zeros(0, np.float32)], "Clip 1 of the batch is empty"),
+        (np.array([0.0, np.nan] * 2000), "NaN"),
+        ([noise(4000), np.full(4000, np.inf)], "Clip 1 of the batch contains NaN or infinite"),
+        (np.zeros((4000, 2), np.float32), "mono"),
+        ([np.zeros((2, 4000), np.float32)], "mono"),
+        (np.zeros((2, 2, 4000), np.float32), "mono"),
+        (np.zeros(4000, np.int64), "full scale is unknown"),
+        (np.zeros(4000, bool), "full scale is unknown"),
+        (np.array(0.5, np.float32), "mono"),
+        ("clip.wav", "load_audio"),
+        (None, "load_audio"),
+    ],
+)
+def test_bad_input_is_refused_with_a_reason(extractor, clip, message):
+    with pytest.raises(ValueError, match=message):
+        extractor(clip, sampling_rate=16000)
+
+
+@pytest.mark.parametrize("kwargs", [{"max_length": 0}, {"max_length": -1.0}])
+def test_max_length_must_be_positive(extractor, kwargs):
+    with pytest.raises(ValueError, match="positive"):
+        extractor(noise(4000), sampling_rate=16000, truncation=True, **kwargs)
+
+
+def test_truncation_needs_max_length(extractor):
+    with pytest.raises(ValueError, match="max_length"):
+        extractor(noise(4000), sampling_rate=16000, truncation=True)
+
+
+def test_fbank_std_must_be_positive():
+    with pytest.raises(ValueError, match="fbank_std"):
+        BeatsFeatureExtractor(fbank_std=0.0)
+
+
+def test_fbank_refuses_other_shapes():
+    with pytest.raises(ValueError, match="batch_size, num_samples"):
+        kaldi_fbank(torch.zeros(4000))
+    with pytest.raises(ValueError, match="399 samples"):
+        kaldi_fbank(torch.zeros(1, 399))
+
+
+def test_data_collator_pads_as_the_extractor_does(extractor):
+    clips = [noise(16000), noise(30000), noise(500)]
+    examples = [dict(extractor(clip, sampling_rate=16000).items()) for clip in clips]
+    examples = [{key: value[0] for key, value in example.items()} for example in examples]
+    collated = DataCollatorWithPadding(extractor)(examples)
+    expected = extractor(clips, sampling_rate=16000, return_tensors="pt")
+    assert torch.equal(collated["attention_mask"], expected.attention_mask)
+    torch.testing.assert_close(collated["input_values"], expected.input_values, rtol=0, atol=1e-5)
+
+
+lengths = st.integers(min_value=1, max_value=20 * 16000)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    batch=st.lists(lengths, min_size=1, max_size=4),
+    dtype=st.sampled_from([np.float32, np.float64, np.int16]),
+    seed=st.integers(0, 2**16),
+)
+def test_any_batch_gives_each_clip_its_own_frames(batch, dtype, seed):
+    extractor = BeatsFeatureExtractor()
+    clips = [noise(length, seed + index) for index, length in enumerate(batch)]
+    clips = [as_int16(clip) if dtype == np.int16 else clip.astype(dtype) for clip in clips]
+    features = extractor(clips, sampling_rate=16000, return_tensors="pt")
+    assert features.input_values.isfinite().all()
+    assert features.input_values.shape[1] == max(max(num_fbank_frames(length), 16) for length in batch)
+    for index, clip in enumerate(clips):
+        num_frames = max(num_fbank_frames(len(clip)), 16)
+        mask = features.attention_mask[index]
+        assert mask.sum() == num_frames
+        assert mask[:num_frames].all()
+        assert (features.input_values[index, num_frames:] == np.float32(extractor.padding_value)).all()
+        alone = extractor(clip, sampling_rate=16000, return_tensors="pt")
+        torch.testing.assert_close(features.input_values[index, :num_frames], alone.input_values[0], rtol=0, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(scale=st.floats(0, 1), offset=st.floats(-1, 1), length=st.integers(1, 8000), seed=st.integers(0, 2**16))
+def test_features_are_finite_for_any_level(scale, offset, length, seed):
+    clip = noise(length, seed) * 10 * scale + offset
+    features = BeatsFeatureExtractor()(np.clip(clip, -1, 1), sampling_rate=16000, return_tensors="pt")
+    assert features.input_values.isfinite().all()

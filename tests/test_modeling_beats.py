@@ -1,0 +1,559 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import copy
+
+import pytest
+import torch
+from conftest import CHECKPOINTS, ENCODERS, NUM_CLIPS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transformers_beats import (
+    BeatsConfig,
+    BeatsFeatureExtractor,
+    BeatsForAudioClassification,
+    BeatsForAudioFrameClassification,
+    BeatsModel,
+)
+from transformers_beats.modeling_beats import (
+    BeatsAttention,
+    BeatsRelativePositionBias,
+    masked_mean,
+    patch_mask_from_frame_mask,
+)
+
+
+ATTENTION = ["eager", "sdpa", "flex_attention"]
+
+
+@pytest.fixture(autouse=True)
+def static_shapes():
+    """PyTorch's flex attention for CPUs writes code that does not compile once shapes become dynamic."""
+    with torch._dynamo.config.patch(automatic_dynamic_shapes=False, recompile_limit=64):
+        yield
+
+
+@pytest.fixture
+def inputs():
+    """Two clips of 203 frames, the second padded from frame 120 on."""
+    generator = torch.Generator().manual_seed(0)
+    attention_mask = torch.ones(2, 203, dtype=torch.int32)
+    attention_mask[1, 120:] = 0
+    return {"input_values": torch.randn(2, 203, 128, generator=generator), "attention_mask": attention_mask}
+
+
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((actual.float() - expected).norm() / expected.norm()).item()
+
+
+# Equality with Microsoft's code
+
+
+@pytest.mark.parametrize("attention", ATTENTION)
+@pytest.mark.parametrize("name", CHECKPOINTS)
+@torch.no_grad()
+def test_single_clips_equal_the_reference(name, attention, golden_model, golden_outputs, extract):
+    model, expected = golden_model(name), golden_outputs(name)
+    model.set_attn_implementation(attention)
+    assert model.config._attn_implementation == attention
+    for index in range(NUM_CLIPS):
+        check_outputs(model(**extract(index), output_hidden_states=True), expected, f"single{index}", model.config)
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+@torch.no_grad()
+def test_legacy_batches_equal_the_reference(name, golden_model, golden_outputs, extract):
+    model, expected = golden_model(name, legacy_padding_mask=True), golden_outputs(name)
+    features = extract(legacy_padding_mask=True)
+    check_outputs(model(**features, output_hidden_states=True), expected, "batch", model.config)
+    mask = patch_mask_from_frame_mask(features["attention_mask"], model.config)
+    assert torch.equal(~mask, expected["batch.patch_padding_mask"])
+
+
+def check_outputs(outputs, expected, prefix: str, config: BeatsConfig):
+    """Compares whatever the reference recorded under `prefix` with our outputs."""
+    actual = {f"hidden_state_{index}": states for index, states in enumerate(outputs.hidden_states)}
+    if config.layer_norm_first:
+        # transformers puts the last layer norm into the last hidden state, the reference does not.
+        del actual[f"hidden_state_{config.num_hidden_layers}"]
+    if "last_hidden_state" in outputs:
+        actual["last_hidden_state"] = outputs.last_hidden_state
+    if "logits" in outputs:
+        actual["probabilities"] = outputs.logits.sigmoid()
+    if "codes" in outputs:
+        actual["quantize_input"] = outputs.projected_states
+        codes, labels = outputs.codes.flatten(1), expected[f"{prefix}.labels"]
+        assert torch.equal(codes[codes != -100], labels[codes != -100])
+        assert torch.equal(codes != -100, outputs.patch_attention_mask)
+    compared = [name for name in actual if f"{prefix}.{name}" in expected]
+    assert compared or "codes" in outputs
+    for name in compared:
+        torch.testing.assert_close(actual[name], expected[f"{prefix}.{name}"], rtol=0, atol=1e-5, msg=name)
+
+
+@torch.no_grad()
+def test_patch_embedding_equals_the_reference(golden_model, golden_outputs, extract):
+    model = golden_model("beats_tiny")
+    embeddings = model.embeddings
+    actual = embeddings.layer_norm(embeddings.patch_embeddings(extract(0)["input_values"]))
+    torch.testing.assert_close(actual, golden_outputs("beats_tiny")["single0.patch_embedding"], rtol=0, atol=1e-6)
+
+
+# Padding
+
+
+@pytest.mark.parametrize("attention", ATTENTION)
+@pytest.mark.parametrize("name", ENCODERS)
+@torch.no_grad()
+def test_a_clip_gives_the_same_alone_and_in_a_batch(name, attention, golden_model, extract):
+    model = golden_model(name)
+    model.set_attn_implementation(attention)
+    batch = model(**extract())
+    for index in range(NUM_CLIPS):
+        alone = model(**extract(index))
+        num_patches = alone.last_hidden_state.shape[1]
+        assert batch.patch_attention_mask[index].sum() == num_patches
+        torch.testing.assert_close(
+            batch.last_hidden_state[index, :num_patches], alone.last_hidden_state[0], rtol=0, atol=1e-5
+        )
+        torch.testing.assert_close(batch.pooler_output[index], alone.pooler_output[0], rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_logits_are_the_same_alone_and_in_a_batch(golden_model, extract):
+    model = golden_model("beats_tiny_finetuned")
+    batch = model(**extract()).logits
+    for index in range(NUM_CLIPS):
+        torch.testing.assert_close(batch[index], model(**extract(index)).logits[0], rtol=0, atol=1e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 60_000), min_size=1, max_size=4),
+    position=st.integers(0, 3),
+    seed=st.integers(0, 2**16),
+)
+def test_neighbours_and_padding_never_change_a_clip(lengths, position, seed):
+    config = BeatsConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        embed_dim=16,
+        num_conv_pos_embedding_groups=2,
+        num_conv_pos_embeddings=16,
+    )
+    torch.manual_seed(0)
+    model = BeatsModel(config).eval()
+    generator = torch.Generator().manual_seed(seed)
+    clips = [torch.rand(length, generator=generator) - 0.5 for length in lengths]
+    position %= len(clips)
+    extractor = BeatsFeatureExtractor()
+    padding = {"padding": "max_length", "max_length": 4.0}
+    with torch.no_grad():
+        batch = model(**extractor(clips, sampling_rate=16000, return_tensors="pt", **padding))
+        alone = model(**extractor(clips[position], sampling_rate=16000, return_tensors="pt"))
+    num_patches = alone.last_hidden_state.shape[1]
+    assert batch.patch_attention_mask[position].sum() == num_patches
+    torch.testing.assert_close(
+        batch.last_hidden_state[position, :num_patches], alone.last_hidden_state[0], rtol=0, atol=1e-5
+    )
+
+
+@given(frames=st.lists(st.booleans(), min_size=16, max_size=200))
+def test_a_patch_is_valid_when_its_whole_column_is(frames):
+    mask = patch_mask_from_frame_mask(torch.tensor([frames]), BeatsConfig())
+    expected = [all(frames[start : start + 16]) for start in range(0, len(frames) - 15, 16)]
+    assert mask.view(-1, 8).tolist() == [[value] * 8 for value in expected]
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@torch.no_grad()
+def test_a_clip_of_padding_only_gives_finite_zeros(attention, tiny_config, inputs):
+    model = BeatsModel(tiny_config).eval()
+    model.set_attn_implementation(attention)
+    inputs["attention_mask"][1] = 0
+    outputs = model(**inputs)
+    assert outputs.last_hidden_state.isfinite().all()
+    assert torch.equal(outputs.pooler_output[1], torch.zeros(64))
+    assert outputs.pooler_output[0].abs().max() > 0
+
+
+@torch.no_grad()
+def test_without_a_mask_everything_counts(tiny_config, inputs):
+    model = BeatsModel(tiny_config).eval()
+    inputs["attention_mask"][:] = 1
+    with_mask, without_mask = model(**inputs), model(inputs["input_values"])
+    assert without_mask.patch_attention_mask.all()
+    torch.testing.assert_close(with_mask.last_hidden_state, without_mask.last_hidden_state)
+
+
+def test_masked_mean():
+    values = torch.tensor([[[1.0], [3.0], [100.0]], [[1.0], [2.0], [3.0]]])
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    assert masked_mean(values, mask).tolist() == [[2.0], [0.0]]
+    assert masked_mean(values, None)[1].tolist() == [2.0]
+
+
+# The parts
+
+
+def test_relative_position_bias_depends_on_the_distance_alone(tiny_config):
+    bias = BeatsRelativePositionBias(tiny_config)(20)
+    assert bias.shape == (4, 20, 20)
+    table = BeatsRelativePositionBias(tiny_config)
+    table.load_state_dict(BeatsRelativePositionBias(tiny_config).state_dict())
+    positions = torch.arange(20)
+    buckets = table.relative_position_bucket(positions[None, :] - positions[:, None])
+    expected = table.relative_attention_bias(buckets).permute(2, 0, 1)
+    assert torch.equal(table(20), expected)
+
+
+def test_relative_buckets_of_the_released_models():
+    table = BeatsRelativePositionBias(BeatsConfig())
+    distance = torch.tensor([0, 1, 79, 80, 799, 800, 10_000])
+    backward = table.relative_position_bucket(-distance)
+    forward = table.relative_position_bucket(distance)
+    # 160 buckets a direction: exact below 80, logarithmic up to the maximum distance, constant from there on.
+    assert backward[:4].tolist() == [0, 1, 79, 80]
+    assert backward[4:].tolist() == [159, 159, 159]
+    assert (forward[1:] - backward[1:]).tolist() == [160] * 6
+    assert forward[0] == 0
+
+
+def test_one_table_of_relative_positions_for_all_layers(tiny_config):
+    names = [name for name, _ in BeatsModel(tiny_config).named_parameters() if "relative_attention_bias" in name]
+    assert names == ["encoder.relative_position.relative_attention_bias.weight"]
+
+
+def test_gate_is_between_bounds(tiny_config):
+    attention = BeatsAttention(tiny_config)
+    queries = torch.randn(2, 4, 6, 16) * 100
+    gated = attention.gate_position_bias(queries, torch.ones(4, 6, 6))
+    assert gated.shape == (2, 4, 6, 6)
+    assert gated.min() >= 1.0
+    assert gated.max() <= 2.0
+
+
+def test_weights_are_initialised_as_in_the_reference():
+    torch.manual_seed(0)
+    config = BeatsConfig(num_hidden_layers=2)
+    model = BeatsModel(config)
+    layer = model.encoder.layers[1]
+    gain = (8 * config.num_hidden_layers) ** -0.25
+    xavier = (2 / (768 + 768)) ** 0.5
+    assert layer.self_attn.q_proj.weight.std().item() == pytest.approx(xavier, rel=0.02)
+    assert layer.self_attn.v_proj.weight.std().item() == pytest.approx(gain * xavier, rel=0.02)
+    assert layer.self_attn.out_proj.weight.std().item() == pytest.approx(gain * xavier, rel=0.02)
+    assert layer.mlp.fc1.weight.std().item() == pytest.approx(gain * (2 / (768 + 3072)) ** 0.5, rel=0.02)
+    assert model.embeddings.projection.weight.std().item() == pytest.approx(0.02, rel=0.02)
+    conv = model.encoder.pos_conv_embed.conv
+    assert conv.weight.std().item() == pytest.approx((4 / (128 * 768)) ** 0.5, rel=0.02)
+    torch.testing.assert_close(conv.weight, conv.parametrizations.weight.original1)
+    assert layer.self_attn.gru_rel_pos_const.eq(1).all()
+    assert layer.residual_scale == 4**0.25
+
+
+def test_number_of_parameters_of_the_base_model():
+    with torch.device("meta"):
+        model = BeatsModel(BeatsConfig())
+    # The reference has 90.0 M with one table of relative positions.
+    assert 89e6 < sum(parameter.numel() for parameter in model.parameters()) < 91e6
+
+
+def test_grid_is_time_by_frequency(tiny_config):
+    model = BeatsModel(tiny_config).eval()
+    fbank = torch.zeros(1, 48, 128)
+    embed = model.get_input_embeddings()
+    before = model.to_grid(embed(fbank))
+    fbank[0, 16:32, 112:] = 1
+    changed = (model.to_grid(embed(fbank)) != before).any(dim=-1)
+    assert changed.shape == (1, 3, 8)
+    assert changed.nonzero().tolist() == [[0, 1, 7]]
+
+
+# Numerics
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("hidden_size", "groups"), [(16, 16), (48, 16), (64, 16), (96, 16), (192, 16), (256, 16), (64, 4), (768, 16)]
+)
+@torch.no_grad()
+def test_half_precision_is_right_for_every_size(hidden_size, groups, dtype, inputs):
+    torch.manual_seed(0)
+    config = BeatsConfig(
+        hidden_size=hidden_size,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=2 * hidden_size,
+        embed_dim=32,
+        num_conv_pos_embedding_groups=groups,
+    )
+    model = BeatsModel(config).eval()
+    expected = model(**inputs).last_hidden_state
+    tolerance = 0.02 if dtype == torch.bfloat16 else 0.003
+    with torch.autocast("cpu", dtype=dtype):
+        assert relative_error(model(**inputs).last_hidden_state, expected) < tolerance
+    model.to(dtype)
+    for attention in ("eager", "sdpa"):
+        model.set_attn_implementation(attention)
+        actual = model(**inputs).last_hidden_state
+        assert actual.dtype == dtype
+        assert relative_error(actual, expected) < tolerance
+
+
+@pytest.mark.parametrize("groups", [4, 16])
+def test_half_precision_gradients_are_right(groups, tiny_config, inputs):
+    tiny_config.num_conv_pos_embedding_groups = groups
+    model = BeatsForAudioClassification(tiny_config)
+    labels = torch.tensor([1, 3])
+
+    def gradients():
+        model.zero_grad()
+        model(**inputs, labels=labels).loss.backward()
+        return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+    expected = gradients()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual = gradients()
+    largest = max(gradient.norm() for gradient in expected.values())
+    for name, gradient in expected.items():
+        # Some are zero up to rounding: softmax ignores a shift of all keys, for one.
+        if gradient.norm() > 1e-4 * largest:
+            assert relative_error(actual[name], gradient) < 0.1, name
+
+
+@torch.no_grad()
+def test_large_scores_stay_finite_in_float16(tiny_config, inputs):
+    model = BeatsModel(tiny_config).eval()
+    for layer in model.encoder.layers:
+        layer.self_attn.q_proj.weight.mul_(80)
+        layer.self_attn.k_proj.weight.mul_(80)
+    # Products of queries and keys now exceed 65,504, the scaled scores do not.
+    model.half()
+    for attention in ("eager", "sdpa"):
+        model.set_attn_implementation(attention)
+        assert model(**inputs).last_hidden_state.isfinite().all()
+
+
+def test_inputs_are_left_alone(tiny_config, inputs):
+    model = BeatsForAudioClassification(tiny_config)
+    copies = copy.deepcopy(inputs)
+    model(**inputs).logits.sum().backward()
+    assert all(torch.equal(inputs[name], copies[name]) for name in inputs)
+
+
+# Training
+
+
+def loss_and_gradients(model, inputs, labels):
+    model.zero_grad()
+    loss = model(**inputs, labels=labels).loss
+    loss.backward()
+    return loss.detach(), {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_gradient_checkpointing_changes_nothing(use_reentrant, tiny_config, inputs):
+    model = BeatsForAudioClassification(tiny_config).train()
+    labels = torch.tensor([1, 3])
+    loss, gradients = loss_and_gradients(model, inputs, labels)
+    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+    actual_loss, actual_gradients = loss_and_gradients(model, inputs, labels)
+    torch.testing.assert_close(actual_loss, loss)
+    for name, gradient in gradients.items():
+        assert gradient is not None, name
+        torch.testing.assert_close(actual_gradients[name], gradient, msg=name)
+
+
+def test_layerdrop_follows_torchs_seed_and_spares_evaluation(tiny_config, inputs):
+    tiny_config.layerdrop = 0.5
+    model = BeatsModel(tiny_config).train()
+
+    def run(seed):
+        torch.manual_seed(seed)
+        return model(**inputs).last_hidden_state.detach()
+
+    assert torch.equal(run(0), run(0))
+    assert len({run(seed).sum().item() for seed in range(12)}) > 1
+    model.eval()
+    assert torch.equal(run(0), run(1))
+
+
+def test_layerdrop_skips_layers(tiny_config, inputs):
+    tiny_config.layerdrop = 0.999999
+    model = BeatsModel(tiny_config).train()
+    outputs = model(**inputs, output_hidden_states=True)
+    assert torch.equal(outputs.last_hidden_state, outputs.hidden_states[0])
+    outputs.last_hidden_state.sum().backward()
+    # Unused, yet part of the graph: DDP waits for a gradient of every parameter.
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "num_labels", "labels"),
+    [
+        (None, 5, torch.tensor([1, 3])),
+        ("single_label_classification", 5, torch.tensor([1, 3])),
+        (None, 5, torch.tensor([[0.0, 1, 0, 1, 0], [1, 0, 0, 0, 0]])),
+        ("multi_label_classification", 5, torch.tensor([[0, 1, 0, 1, 0], [1, 0, 0, 0, 0]])),
+        (None, 1, torch.tensor([1, 3])),
+        ("regression", 2, torch.tensor([[0.5, 1.0], [2.0, 3.0]])),
+    ],
+)
+def test_losses(problem_type, num_labels, labels, tiny_config, inputs):
+    tiny_config.problem_type = problem_type
+    tiny_config.num_labels = num_labels
+    model = BeatsForAudioClassification(tiny_config).eval()
+    outputs = model(**inputs, labels=labels)
+    if num_labels == 1:
+        expected = torch.nn.functional.mse_loss(outputs.logits.squeeze(), labels.float())
+    elif problem_type == "regression":
+        expected = torch.nn.functional.mse_loss(outputs.logits, labels)
+    elif labels.ndim == 1:
+        expected = torch.nn.functional.cross_entropy(outputs.logits, labels)
+    else:
+        expected = torch.nn.functional.binary_cross_entropy_with_logits(outputs.logits, labels.float())
+    torch.testing.assert_close(outputs.loss, expected)
+
+
+def test_trainer_is_told_that_losses_are_means(tiny_config):
+    assert BeatsForAudioClassification(tiny_config).accepts_loss_kwargs is False
+
+
+def test_freezing_leaves_only_the_head(tiny_config):
+    model = BeatsForAudioClassification(tiny_config)
+    model.freeze_base_model()
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trainable == {"classifier.weight", "classifier.bias"}
+
+
+def test_weighted_layer_sum(tiny_config, inputs):
+    tiny_config.use_weighted_layer_sum = True
+    model = BeatsForAudioClassification(tiny_config).eval()
+    outputs = model(**inputs)
+    assert outputs.hidden_states is None
+    states = model(**inputs, output_hidden_states=True).hidden_states
+    assert len(states) == 4
+    mask = patch_mask_from_frame_mask(inputs["attention_mask"], tiny_config)
+    expected = masked_mean(model.classifier(torch.stack(states).mean(dim=0)), mask)
+    torch.testing.assert_close(outputs.logits, expected)
+    some = model(**inputs, output_hidden_states=[0, -1]).hidden_states
+    assert [state is not None for state in some] == [True, False, False, True]
+    outputs.logits.sum().backward()
+    assert model.layer_average.weight.grad is not None
+
+
+# Frames
+
+
+@pytest.mark.parametrize("frame_pooling", ["mean", "concat"])
+def test_frame_head_predicts_each_column(frame_pooling, tiny_config, inputs):
+    tiny_config.frame_pooling = frame_pooling
+    model = BeatsForAudioFrameClassification(tiny_config).eval()
+    outputs = model(**inputs, labels=torch.randint(5, (2, 12)))
+    assert outputs.logits.shape == (2, 12, 5)
+    # 120 frames are seven whole columns of sixteen.
+    assert outputs.column_attention_mask.sum(dim=1).tolist() == [12, 7]
+    outputs.loss.backward()
+    assert model.classifier.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("kind", ["indices", "multi-hot"])
+def test_frame_loss_ignores_padding(kind, tiny_config, inputs):
+    model = BeatsForAudioFrameClassification(tiny_config).eval()
+    labels = torch.randint(5, (2, 12))
+    if kind == "multi-hot":
+        labels = torch.nn.functional.one_hot(labels, 5).float()
+    loss = model(**inputs, labels=labels).loss
+    labels[1, 7:] = labels[1, :1]
+    torch.testing.assert_close(model(**inputs, labels=labels).loss, loss)
+    labels[1, 0] = (labels[1, 0] + 1) % 5 if kind == "indices" else 1 - labels[1, 0]
+    assert not torch.equal(model(**inputs, labels=labels).loss, loss)
+
+
+def test_frame_labels_must_fit_the_columns(tiny_config, inputs):
+    model = BeatsForAudioFrameClassification(tiny_config)
+    with pytest.raises(ValueError, match=r"\(2, 12\), got \(2, 13\)"):
+        model(**inputs, labels=torch.zeros(2, 13, dtype=torch.long))
+
+
+# Interface
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_values": torch.zeros(2, 16000)}, "BeatsFeatureExtractor"),
+        ({"input_values": torch.zeros(2, 100, 64)}, r"\(batch_size, num_frames, 128\)"),
+        ({"input_values": torch.zeros(2, 15, 128)}, "15 frames"),
+        ({"input_values": torch.zeros(2, 32, 128), "attention_mask": torch.ones(2, 16)}, r"\(2, 32\).*\(2, 16\)"),
+        ({}, "input_values"),
+    ],
+)
+def test_bad_inputs_are_refused_with_a_reason(arguments, message, tiny_config):
+    with pytest.raises(ValueError, match=message):
+        BeatsModel(tiny_config)(**arguments)
+
+
+@pytest.mark.parametrize("model_class", [BeatsForAudioClassification, BeatsForAudioFrameClassification])
+def test_tuples_are_returned_on_request(model_class, tiny_config, inputs):
+    model = model_class(tiny_config).eval()
+    expected = model(**inputs).logits
+    assert torch.equal(model(**inputs, return_dict=False)[0], expected)
+    model.config.return_dict = False
+    assert torch.equal(model(**inputs)[0], expected)
+
+
+@pytest.mark.parametrize("model_class", [BeatsModel, BeatsForAudioFrameClassification])
+def test_the_encoder_moves_between_heads(model_class, tiny_config, inputs, tmp_path):
+    source = BeatsForAudioClassification(tiny_config).eval()
+    source.save_pretrained(tmp_path)
+    target = model_class.from_pretrained(tmp_path).eval()
+    encoder = target if model_class is BeatsModel else target.beats
+    assert torch.equal(encoder(**inputs).last_hidden_state, source.beats(**inputs).last_hidden_state)
+
+
+def test_saved_weights_have_our_names(tiny_config, tmp_path):
+    BeatsModel(tiny_config).save_pretrained(tmp_path)
+    from safetensors import safe_open
+
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        names = set(file.keys())
+    assert names == set(BeatsModel(tiny_config).state_dict())
+
+
+@pytest.mark.parametrize("model_class", [BeatsForAudioClassification, BeatsForAudioFrameClassification])
+def test_models_are_one_graph(model_class, tiny_config, inputs):
+    tiny_config.layerdrop = 0.1
+    model = model_class(tiny_config)
+    # The "eager" backend traces as every backend does, and a graph break is an error.
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    for mode in (model.eval, model.train):
+        mode()
+        torch.manual_seed(0)
+        expected = model(**inputs).logits
+        torch.manual_seed(0)
+        torch.testing.assert_close(compiled(**inputs).logits, expected, rtol=0, atol=1e-6)
+    assert compiled(inputs["input_values"]).logits.isfinite().all()
+
+
+@pytest.mark.slow
+def test_compiled_model_gives_the_same(tiny_config, inputs):
+    model = BeatsForAudioClassification(tiny_config)
+    compiled = torch.compile(model, fullgraph=True)
+    labels = torch.tensor([1, 3])
+    loss, gradients = loss_and_gradients(model, inputs, labels)
+    gradients = {name: gradient.clone() for name, gradient in gradients.items()}
+    model.zero_grad()
+    compiled_loss = compiled(**inputs, labels=labels).loss
+    compiled_loss.backward()
+    torch.testing.assert_close(compiled_loss.detach(), loss)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_model_can_be_exported(tiny_config, inputs):
+    model = BeatsForAudioClassification(tiny_config).eval()
+    program = torch.export.export(model, (), inputs)
+    torch.testing.assert_close(program.module()(**inputs).logits, model(**inputs).logits)

@@ -1,0 +1,113 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import copy
+
+import pytest
+import torch
+from conftest import NUM_CLIPS
+
+from transformers_beats import BeatsModel, BeatsTokenizerConfig, BeatsTokenizerModel
+
+
+@pytest.fixture
+def tokenizer(golden_model):
+    return golden_model("tokenizer_tiny")
+
+
+@torch.no_grad()
+def test_codes_equal_the_reference(tokenizer, golden_outputs, extract):
+    expected = golden_outputs("tokenizer_tiny")
+    for index in range(NUM_CLIPS):
+        codes = tokenizer(**extract(index)).codes
+        assert codes.shape[2] == 8
+        assert torch.equal(codes.flatten(1), expected[f"single{index}.labels"])
+
+
+@torch.no_grad()
+def test_codes_are_the_same_alone_and_in_a_batch(tokenizer, extract):
+    batch = tokenizer(**extract()).codes
+    for index in range(NUM_CLIPS):
+        alone = tokenizer(**extract(index)).codes[0]
+        assert torch.equal(batch[index, : len(alone)], alone)
+        assert batch[index, len(alone) :].eq(-100).all()
+
+
+@torch.no_grad()
+def test_quantized_states_are_the_nearest_codes(tokenizer, extract):
+    outputs = tokenizer(**extract())
+    codebook = tokenizer.quantizer.codebook
+    valid = outputs.patch_attention_mask
+    units = torch.nn.functional.normalize(outputs.projected_states, dim=-1)[valid]
+    nearest = torch.cdist(units.double(), codebook.double()).argmin(dim=1)
+    assert torch.equal(outputs.codes.flatten(1)[valid], nearest)
+    assert torch.equal(outputs.quantized_states[valid], codebook[nearest])
+    assert outputs.quantized_states[~valid].abs().max() == 0
+
+
+@torch.no_grad()
+def test_usage_counts_valid_patches_only(tokenizer, extract):
+    outputs = tokenizer(**extract(), output_code_usage=True)
+    valid_codes = outputs.codes[outputs.codes != -100]
+    assert torch.equal(outputs.code_counts, torch.bincount(valid_codes, minlength=64))
+    frequencies = outputs.code_counts[outputs.code_counts > 0] / len(valid_codes)
+    expected = torch.exp(-(frequencies * frequencies.log()).sum())
+    torch.testing.assert_close(outputs.perplexity, expected)
+    assert tokenizer(**extract()).code_counts is None
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_tokenizing_changes_nothing(mode, tokenizer, extract):
+    getattr(tokenizer, mode)()
+    before = copy.deepcopy(tokenizer.state_dict())
+    tokenizer(**extract(), output_code_usage=True)
+    assert all(torch.equal(value, before[name]) for name, value in tokenizer.state_dict().items())
+
+
+def test_an_uninitialised_codebook_is_refused(extract):
+    config = BeatsTokenizerConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, embed_dim=16
+    )
+    with pytest.raises(ValueError, match="codebook is not initialised"):
+        BeatsTokenizerModel(config)(**extract(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_the_codebook_stays_float32(dtype, tokenizer, extract, tmp_path):
+    codebook = tokenizer.quantizer.codebook.clone()
+    expected = tokenizer(**extract(0)).codes
+    tokenizer.save_pretrained(tmp_path)
+    for model in (tokenizer.to(dtype), BeatsTokenizerModel.from_pretrained(tmp_path, dtype=dtype).eval()):
+        assert model.projection[0].weight.dtype == dtype
+        assert model.quantizer.codebook.dtype == torch.float32
+        assert torch.equal(model.quantizer.codebook, codebook)
+        agreement = (model(**extract(0)).codes == expected).float().mean()
+        assert agreement > 0.9
+
+
+def test_saving_keeps_the_codebook(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    reloaded = BeatsTokenizerModel.from_pretrained(tmp_path)
+    state, expected = reloaded.state_dict(), tokenizer.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+@torch.no_grad()
+def test_a_model_takes_the_encoder_of_a_tokenizer(tokenizer, extract, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    model = BeatsModel.from_pretrained(tmp_path).eval()
+    expected = tokenizer.beats(**extract(0)).last_hidden_state
+    assert torch.equal(model(**extract(0)).last_hidden_state, expected)
+
+
+@torch.no_grad()
+def test_the_tokenizer_is_one_graph(tokenizer, extract):
+    compiled = torch.compile(tokenizer, fullgraph=True, backend="eager")
+    inputs = dict(extract(0))
+    assert torch.equal(compiled(**inputs).codes, tokenizer(**inputs).codes)
+    assert compiled(**inputs, output_code_usage=True).code_counts.sum() == 96
+
+
+def test_tuples_are_returned_on_request(tokenizer, extract):
+    tokenizer.config.return_dict = False
+    assert torch.equal(tokenizer(**extract(0))[0], tokenizer(**extract(0), return_dict=True).codes)

@@ -1,24 +1,11 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from beats_checkpoint import read_checkpoint
+from golden import FIXTURES, NUM_CLIPS
 from safetensors.torch import load_file
 
-
-ROOT = Path(__file__).parent.parent
-FIXTURES = Path(__file__).parent / "fixtures"
-sys.path.insert(0, str(ROOT / "conversion"))
-
-from beats_checkpoint import read_checkpoint  # noqa: E402
-
-from transformers_beats import BeatsConfig, BeatsFeatureExtractor  # noqa: E402
-
-
-ENCODERS = ["beats_tiny", "beats_tiny_prenorm", "beats_tiny_plain", "beats_tiny_glu"]
-CHECKPOINTS = [*ENCODERS, "beats_tiny_finetuned", "tokenizer_tiny"]
-NUM_CLIPS = 3
+from transformers_beats import BeatsConfig, BeatsFeatureExtractor
 
 
 @pytest.fixture(scope="session")

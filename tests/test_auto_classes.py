@@ -7,8 +7,8 @@ import sys
 import textwrap
 
 import pytest
-from conftest import FIXTURES
 from convert_beats_checkpoint import convert
+from golden import FIXTURES
 
 
 def run_python(code: str, *arguments, **environment) -> subprocess.CompletedProcess:
@@ -68,11 +68,9 @@ def test_unknown_names_are_attribute_errors():
         "import transformers_beats",
         "import transformers_beats; import transformers.modeling_layers",
         "import transformers_beats; from transformers import pipeline, Trainer",
-        "import transformers_beats; from transformers import AutoFeatureExtractor",
         "from transformers import AutoModel, pipeline; import transformers_beats",
         "import transformers_beats.modeling_beats",
         "import transformers_beats.modeling_beats_tokenizer",
-        "from transformers_beats import BeatsConfig",
         "from transformers_beats import BeatsFeatureExtractor",
     ],
 )
@@ -110,45 +108,51 @@ sys.meta_path.insert(0, Absent())
 import numpy as np
 import torch
 import transformers
-from transformers import AutoConfig, AutoFeatureExtractor, pipeline
+from transformers import AutoConfig, AutoFeatureExtractor
 
-auto_class, path = sys.argv[1:3]
+source, target = sys.argv[1:3]
 clip = np.random.default_rng(0).standard_normal(20000).astype(np.float32) * 0.1
-config = AutoConfig.from_pretrained(path, trust_remote_code=True)
-extractor = AutoFeatureExtractor.from_pretrained(path, trust_remote_code=True)
-model = getattr(transformers, auto_class).from_pretrained(path, trust_remote_code=True).eval()
-with torch.no_grad():
-    outputs = model(**extractor(clip, sampling_rate=16000, return_tensors="pt"))
-print(type(model).__module__.partition(".")[0], type(model).__name__, float(outputs[0].double().sum()))
-if len(sys.argv) > 3:
-    model.save_pretrained(sys.argv[3])
-    extractor.save_pretrained(sys.argv[3])
+for case in sys.argv[3:]:
+    auto_class, name = case.split(":")
+    path = f"{source}/{name}"
+    config = AutoConfig.from_pretrained(path, trust_remote_code=True)
+    extractor = AutoFeatureExtractor.from_pretrained(path, trust_remote_code=True)
+    torch.manual_seed(0)
+    model = getattr(transformers, auto_class).from_pretrained(path, trust_remote_code=True).eval()
+    with torch.no_grad():
+        outputs = model(**extractor(clip, sampling_rate=16000, return_tensors="pt"))
+    print(type(model).__module__.partition(".")[0], type(model).__name__, float(outputs[0].double().sum()))
+    if target:
+        model.save_pretrained(f"{target}/{name}")
+        extractor.save_pretrained(f"{target}/{name}")
 """
 
-CASES = [
-    ("AutoModel", "beats_tiny"),
-    ("AutoModel", "beats_tiny_finetuned"),
-    ("AutoModel", "tokenizer_tiny"),
-    ("AutoModelForAudioClassification", "beats_tiny_finetuned"),
-    ("AutoModelForAudioFrameClassification", "beats_tiny_finetuned"),
-]
+CASES = {
+    "AutoModelForAudioClassification:beats_tiny_finetuned": "BeatsForAudioClassification",
+    "AutoModelForAudioFrameClassification:beats_tiny_finetuned": "BeatsForAudioFrameClassification",
+    "AutoModel:beats_tiny_finetuned": "BeatsModel",
+    "AutoModel:beats_tiny": "BeatsModel",
+    "AutoModel:tokenizer_tiny": "BeatsTokenizerModel",
+}
 
 
-@pytest.mark.parametrize(("auto_class", "name"), CASES)
-def test_directories_work_without_the_package(auto_class, name, converted, tmp_path):
+def test_directories_work_without_the_package(converted, tmp_path):
     modules = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
-    saved_again = tmp_path / "again"
-    output = check(run_python(REMOTE_CODE, auto_class, converted / name, saved_again, **modules)).split()
-    assert output[0] == "transformers_modules"
-    # Saved again by somebody without the package, it still works without the package.
-    again = check(run_python(REMOTE_CODE, auto_class, saved_again, **modules)).split()
-    assert again[:2] == output[:2]
-    assert again[2] == output[2]
+    output = check(run_python(REMOTE_CODE, converted, "", *CASES, **modules))
+    classes = [line.split()[:2] for line in output.splitlines()]
+    assert classes == [["transformers_modules", name] for name in CASES.values()]
+
+
+def test_directories_saved_without_the_package_work_without_it(converted, tmp_path):
+    modules = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+    cases = ["AutoModelForAudioClassification:beats_tiny_finetuned", "AutoModel:tokenizer_tiny"]
+    output = check(run_python(REMOTE_CODE, converted, tmp_path, *cases, **modules))
+    assert check(run_python(REMOTE_CODE, tmp_path, "", *cases, **modules)) == output
 
 
 def test_remote_code_needs_consent(converted, tmp_path):
     code = REMOTE_CODE.replace("trust_remote_code=True", "trust_remote_code=False")
-    result = run_python(code, "AutoModel", converted / "beats_tiny", HF_HOME=str(tmp_path))
+    result = run_python(code, converted, "", "AutoModel:beats_tiny", HF_HOME=str(tmp_path))
     assert result.returncode != 0
     assert "trust_remote_code" in result.stderr
 

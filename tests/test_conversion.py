@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from beats_checkpoint import CheckpointError, read_checkpoint
-from conftest import CHECKPOINTS, FIXTURES, ROOT
 from convert_beats_checkpoint import Origin, convert
+from golden import CHECKPOINTS, FIXTURES, ROOT
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 

@@ -131,6 +131,14 @@ def test_unsigned_8_bit_pcm_is_centred(extractor):
     torch.testing.assert_close(silence.input_values, torch.full((1, 48, 128), extractor.padding_value))
 
 
+def test_batches_of_datasets_in_numpy_format(extractor):
+    clips = [noise(8000), noise(5000)]
+    batch = np.empty(2, dtype=object)
+    batch[:] = clips
+    actual = extractor(batch, sampling_rate=16000, return_tensors="pt")
+    assert torch.equal(actual.input_values, extractor(clips, sampling_rate=16000, return_tensors="pt").input_values)
+
+
 def test_input_is_left_alone(extractor):
     clip = noise(1000)
     copy = clip.copy()
@@ -224,7 +232,6 @@ def test_missing_sampling_rate_warns_once(extractor, caplog):
         (np.zeros((2, 2, 4000), np.float32), "mono"),
         (np.zeros(4000, np.int64), "full scale is unknown"),
         (np.zeros(4000, bool), "full scale is unknown"),
-        (np.array(0.5, np.float32), "mono"),
         ("clip.wav", "load_audio"),
         (None, "load_audio"),
     ],

@@ -3,7 +3,7 @@ import copy
 
 import pytest
 import torch
-from conftest import CHECKPOINTS, ENCODERS, NUM_CLIPS
+from golden import CHECKPOINTS, ENCODERS, NUM_CLIPS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

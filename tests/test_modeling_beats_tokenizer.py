@@ -3,7 +3,7 @@ import copy
 
 import pytest
 import torch
-from conftest import NUM_CLIPS
+from golden import NUM_CLIPS
 
 from transformers_beats import BeatsModel, BeatsTokenizerConfig, BeatsTokenizerModel
 

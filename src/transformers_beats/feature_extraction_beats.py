@@ -307,6 +307,9 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
 
     def _to_waveforms(self, raw_speech, device: str | torch.device | None) -> list[torch.Tensor]:
         """Splits a batch into clips and makes each a one-dimensional float32 tensor on one device."""
+        if isinstance(raw_speech, np.ndarray) and raw_speech.dtype == object:
+            # What `datasets` makes of clips of different lengths in its NumPy format.
+            raw_speech = list(raw_speech)
         if isinstance(raw_speech, (np.ndarray, torch.Tensor)):
             if raw_speech.ndim == 2 and raw_speech.shape[1] <= 8 < raw_speech.shape[0]:
                 raise ValueError(_several_channels(raw_speech.shape))

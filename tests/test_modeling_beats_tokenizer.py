@@ -4,8 +4,15 @@ import copy
 import pytest
 import torch
 from golden import NUM_CLIPS
+from transformers import AutoModel
 
-from transformers_beats import BeatsModel, BeatsTokenizerConfig, BeatsTokenizerModel
+from transformers_beats import (
+    BeatsModel,
+    BeatsRandomProjectionTokenizer,
+    BeatsRandomProjectionTokenizerConfig,
+    BeatsTokenizerConfig,
+    BeatsTokenizerModel,
+)
 
 
 @pytest.fixture
@@ -111,3 +118,66 @@ def test_the_tokenizer_is_one_graph(tokenizer, extract):
 def test_tuples_are_returned_on_request(tokenizer, extract):
     tokenizer.config.return_dict = False
     assert torch.equal(tokenizer(**extract(0))[0], tokenizer(**extract(0), return_dict=True).codes)
+
+
+# Random projection
+
+
+def random_projection(**kwargs) -> BeatsRandomProjectionTokenizer:
+    return BeatsRandomProjectionTokenizer(BeatsRandomProjectionTokenizerConfig(**kwargs))
+
+
+def test_random_projection_is_the_equation_of_the_paper(extract):
+    tokenizer = random_projection(normalize=False, codebook_size=50, codebook_dim=12)
+    fbank = extract(0)["input_values"]
+    codes = tokenizer(fbank).codes
+    assert codes.shape == (1, 12, 8)
+    projection, codebook = tokenizer.quantizer.projection.double(), tokenizer.quantizer.codebook.double()
+    for column in range(12):
+        for band in range(8):
+            patch = fbank[0, 16 * column : 16 * (column + 1), 16 * band : 16 * (band + 1)].double().flatten()
+            distances = (codebook - projection @ patch).pow(2).sum(dim=1)
+            assert codes[0, column, band] == distances.argmin()
+
+
+def test_random_projection_ignores_level_and_contrast_when_normalised(extract):
+    tokenizer = random_projection(normalize=True)
+    fbank = extract(0)["input_values"]
+    agreement = (tokenizer(fbank * 0.5 + 3).codes == tokenizer(fbank).codes).float().mean()
+    assert agreement > 0.99
+    torch.testing.assert_close(tokenizer.quantizer.codebook.norm(dim=1), torch.ones(1024))
+
+
+def test_random_projection_follows_its_seed_alone(extract, tmp_path):
+    torch.manual_seed(1)
+    first = random_projection(seed=3)
+    torch.manual_seed(2)
+    second = random_projection(seed=3)
+    assert torch.equal(first.quantizer.projection, second.quantizer.projection)
+    assert not torch.equal(first.quantizer.codebook, random_projection(seed=4).quantizer.codebook)
+    first.save_pretrained(tmp_path)
+    reloaded = AutoModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert isinstance(reloaded, BeatsRandomProjectionTokenizer)
+    for tokenizer in (second, reloaded, second.to(torch.float16)):
+        assert tokenizer.quantizer.codebook.dtype == torch.float32
+        assert torch.equal(tokenizer(**extract(0)).codes, first(**extract(0)).codes)
+
+
+def test_random_projection_knows_padding(extract):
+    tokenizer = random_projection()
+    outputs = tokenizer(**extract(), output_code_usage=True)
+    for index in range(NUM_CLIPS):
+        alone = tokenizer(**extract(index)).codes[0]
+        assert torch.equal(outputs.codes[index, : len(alone)], alone)
+        assert outputs.codes[index, len(alone) :].eq(-100).all()
+    assert outputs.code_counts.sum() == (outputs.codes != -100).sum()
+    assert outputs.quantized_states[~outputs.patch_attention_mask].abs().max() == 0
+
+
+def test_random_projection_has_nothing_to_train():
+    assert list(random_projection().parameters()) == []
+
+
+def test_random_projection_refuses_waveforms():
+    with pytest.raises(ValueError, match="BeatsFeatureExtractor"):
+        random_projection()(torch.zeros(1, 16000))

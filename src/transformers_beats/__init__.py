@@ -14,10 +14,10 @@ from importlib.abc import MetaPathFinder
 __version__ = "0.1.0"
 
 _MODULES = {
-    "configuration_beats": ["BeatsConfig", "BeatsTokenizerConfig"],
+    "configuration_beats": ["BeatsConfig", "BeatsRandomProjectionTokenizerConfig", "BeatsTokenizerConfig"],
     "feature_extraction_beats": ["BeatsFeatureExtractor"],
     "modeling_beats": ["BeatsForAudioClassification", "BeatsForAudioFrameClassification", "BeatsModel"],
-    "modeling_beats_tokenizer": ["BeatsTokenizerModel"],
+    "modeling_beats_tokenizer": ["BeatsRandomProjectionTokenizer", "BeatsTokenizerModel"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted(_HOME)
@@ -34,29 +34,32 @@ def __dir__():
 
 
 def _register_configs(auto):
-    from .configuration_beats import BeatsConfig, BeatsTokenizerConfig
+    from . import configuration_beats as configs
 
-    for config in (BeatsConfig, BeatsTokenizerConfig):
+    for config in (configs.BeatsConfig, configs.BeatsTokenizerConfig, configs.BeatsRandomProjectionTokenizerConfig):
         auto.AutoConfig.register(config.model_type, config, exist_ok=True)
 
 
 def _register_feature_extractors(auto):
-    from .configuration_beats import BeatsConfig, BeatsTokenizerConfig
+    from . import configuration_beats as configs
     from .feature_extraction_beats import BeatsFeatureExtractor
 
-    for config in (BeatsConfig, BeatsTokenizerConfig):
+    for config in (configs.BeatsConfig, configs.BeatsTokenizerConfig, configs.BeatsRandomProjectionTokenizerConfig):
         auto.AutoFeatureExtractor.register(config, BeatsFeatureExtractor, exist_ok=True)
 
 
 def _register_models(auto):
-    from .configuration_beats import BeatsConfig, BeatsTokenizerConfig
-    from .modeling_beats import BeatsForAudioClassification, BeatsForAudioFrameClassification, BeatsModel
-    from .modeling_beats_tokenizer import BeatsTokenizerModel
+    from . import modeling_beats as models
+    from . import modeling_beats_tokenizer as tokenizers
 
-    auto.AutoModel.register(BeatsConfig, BeatsModel, exist_ok=True)
-    auto.AutoModel.register(BeatsTokenizerConfig, BeatsTokenizerModel, exist_ok=True)
-    auto.AutoModelForAudioClassification.register(BeatsConfig, BeatsForAudioClassification, exist_ok=True)
-    auto.AutoModelForAudioFrameClassification.register(BeatsConfig, BeatsForAudioFrameClassification, exist_ok=True)
+    for auto_class, model in (
+        (auto.AutoModel, models.BeatsModel),
+        (auto.AutoModel, tokenizers.BeatsTokenizerModel),
+        (auto.AutoModel, tokenizers.BeatsRandomProjectionTokenizer),
+        (auto.AutoModelForAudioClassification, models.BeatsForAudioClassification),
+        (auto.AutoModelForAudioFrameClassification, models.BeatsForAudioFrameClassification),
+    ):
+        auto_class.register(model.config_class, model, exist_ok=True)
 
 
 _REGISTRATIONS = {

@@ -8,7 +8,71 @@ from transformers.configuration_utils import PreTrainedConfig
 
 
 @strict
-class BeatsConfig(PreTrainedConfig):
+class BeatsBaseConfig(PreTrainedConfig):
+    """
+    What all configurations share: patch geometry, and the remote code for people who do not have this package.
+
+    Args:
+        num_mel_bins (`int`, defaults to 128):
+            Number of mel filters of the fbank that the model reads.
+        patch_size (`int`, defaults to 16):
+            Side of a square patch: frames in time and mel bins in frequency. Must divide `num_mel_bins`.
+        legacy_padding_mask (`bool`, defaults to `False`):
+            Reproduce the padding mask of Microsoft's code, which lets the model see some padding and hides some
+            audio. Only for matching numbers computed with that code; the feature extractor has the same option.
+    """
+
+    # Saving copies this file, and `auto_map` names the classes. `_auto_class` is set by hand because
+    # `register_for_auto_class` imports the auto classes, which import this package.
+    _auto_class: ClassVar[str | None] = "AutoConfig"
+    _remote_code: ClassVar[dict[str, str]] = {}
+
+    num_mel_bins: int = 128
+    patch_size: int = 16
+    legacy_padding_mask: bool = False
+
+    @property
+    def num_freq_patches(self) -> int:
+        """Patches along frequency in one time column: 8 in the released models."""
+        return self.num_mel_bins // self.patch_size
+
+    def validate_architecture(self):
+        """Part of `@strict`-powered validation. Validates the architecture of the config."""
+        self._check_positive("num_mel_bins", "patch_size")
+        self._check_divides("patch_size", "num_mel_bins")
+
+    def _check_positive(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+
+    def _check_divides(self, divisor: str, dividend: str) -> None:
+        if getattr(self, dividend) % getattr(self, divisor) != 0:
+            raise ValueError(
+                f"`{divisor}` ({getattr(self, divisor)}) must divide `{dividend}` ({getattr(self, dividend)})."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Serialises the configuration, with the whole `auto_map` of the remote code.
+
+        Saving a model adds only its own class to `auto_map`, as a (slow, fast) pair if its name contains
+        "Tokenizer", which `AutoModel` then cannot read. A model loaded from the Hub and saved again would also keep
+        references to the repository it came from (`user/repo--modeling_beats.BeatsModel`).
+        """
+        output = super().to_dict()
+        auto_map = dict(self._remote_code)
+        for auto_class, reference in (output.get("auto_map") or {}).items():
+            if isinstance(reference, (list, tuple)):
+                reference = next(name for name in reference if name is not None)
+            if reference.split("--")[-1] != auto_map.get(auto_class):
+                auto_map[auto_class] = reference
+        output["auto_map"] = auto_map
+        return output
+
+
+@strict
+class BeatsConfig(BeatsBaseConfig):
     r"""
     Configuration of a BEATs encoder and its classification heads. The defaults are the architecture of the released
     base models (90 M parameters; Chen et al., 2022, section 4.1, and the `cfg` of Microsoft's checkpoints). They are
@@ -91,9 +155,6 @@ class BeatsConfig(PreTrainedConfig):
 
     model_type = "beats"
 
-    # Remote code, for people who do not have this package: saving copies this file, and `auto_map` names the classes.
-    # Set here because `register_for_auto_class` imports the auto classes, which import this package.
-    _auto_class: ClassVar[str | None] = "AutoConfig"
     _remote_code: ClassVar[dict[str, str]] = {
         "AutoConfig": "configuration_beats.BeatsConfig",
         "AutoModel": "modeling_beats.BeatsModel",
@@ -101,8 +162,6 @@ class BeatsConfig(PreTrainedConfig):
         "AutoModelForAudioFrameClassification": "modeling_beats.BeatsForAudioFrameClassification",
     }
 
-    num_mel_bins: int = 128
-    patch_size: int = 16
     embed_dim: int = 512
     conv_bias: bool = False
     hidden_size: int = 768
@@ -128,36 +187,20 @@ class BeatsConfig(PreTrainedConfig):
     classifier_dropout: float | int = 0.0
     use_weighted_layer_sum: bool = False
     frame_pooling: Literal["mean", "concat"] = "mean"
-    legacy_padding_mask: bool = False
-
-    @property
-    def num_freq_patches(self) -> int:
-        """Patches along frequency in one time column: 8 in the released models."""
-        return self.num_mel_bins // self.patch_size
 
     def validate_architecture(self):
         """Part of `@strict`-powered validation. Validates the architecture of the config."""
-        for name in (
-            *("num_mel_bins", "patch_size", "embed_dim", "hidden_size", "num_hidden_layers", "num_attention_heads"),
-            *("intermediate_size", "num_conv_pos_embeddings", "num_conv_pos_embedding_groups"),
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        super().validate_architecture()
+        self._check_positive("embed_dim", "hidden_size", "num_hidden_layers", "num_attention_heads")
+        self._check_positive("intermediate_size", "num_conv_pos_embeddings", "num_conv_pos_embedding_groups")
         for name in (
             *("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"),
             *("classifier_dropout", "layerdrop"),
         ):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is a probability in [0, 1), got {getattr(self, name)}.")
-        for divisor, dividend in (
-            ("num_attention_heads", "hidden_size"),
-            ("num_conv_pos_embedding_groups", "hidden_size"),
-            ("patch_size", "num_mel_bins"),
-        ):
-            if getattr(self, dividend) % getattr(self, divisor) != 0:
-                raise ValueError(
-                    f"`{divisor}` ({getattr(self, divisor)}) must divide `{dividend}` ({getattr(self, dividend)})."
-                )
+        self._check_divides("num_attention_heads", "hidden_size")
+        self._check_divides("num_conv_pos_embedding_groups", "hidden_size")
         if self.deep_norm and self.layer_norm_first:
             raise ValueError("`deep_norm` scales the residuals of post-norm layers: set `layer_norm_first=False`.")
         if self.gru_rel_pos and not self.relative_position_embedding:
@@ -169,24 +212,6 @@ class BeatsConfig(PreTrainedConfig):
                 f"`max_bucket_distance` ({self.max_bucket_distance}) must exceed `num_buckets // 4` "
                 f"({self.num_buckets // 4}), up to which every distance has a bucket of its own."
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        Serialises the configuration, with the whole `auto_map` of the remote code.
-
-        Saving a model adds only its own class to `auto_map`, as a (slow, fast) pair if its name contains
-        "Tokenizer", which `AutoModel` then cannot read. A model loaded from the Hub and saved again would also keep
-        references to the repository it came from (`user/repo--modeling_beats.BeatsModel`).
-        """
-        output = super().to_dict()
-        auto_map = dict(self._remote_code)
-        for auto_class, reference in (output.get("auto_map") or {}).items():
-            if isinstance(reference, (list, tuple)):
-                reference = next(name for name in reference if name is not None)
-            if reference.split("--")[-1] != auto_map.get(auto_class):
-                auto_map[auto_class] = reference
-        output["auto_map"] = auto_map
-        return output
 
 
 @strict
@@ -215,9 +240,44 @@ class BeatsTokenizerConfig(BeatsConfig):
     def validate_architecture(self):
         """Part of `@strict`-powered validation. Validates the architecture of the config."""
         super().validate_architecture()
-        for name in ("codebook_size", "codebook_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        self._check_positive("codebook_size", "codebook_dim")
 
 
-__all__ = ["BeatsConfig", "BeatsTokenizerConfig"]
+@strict
+class BeatsRandomProjectionTokenizerConfig(BeatsBaseConfig):
+    r"""
+    Configuration of the tokenizer of the first iteration of pre-training: a frozen random projection and a frozen
+    random codebook. `num_mel_bins`, `patch_size` and `legacy_padding_mask` are those of [`BeatsConfig`].
+
+    Args:
+        codebook_size (`int`, defaults to 1024):
+            Number of codes.
+        codebook_dim (`int`, defaults to 256):
+            Dimension of a code.
+        normalize (`bool`, defaults to `True`):
+            Whether each patch is brought to zero mean and unit variance, and projections and codes to unit length, as
+            in BEST-RQ (Chiu et al., 2022). `False` is the plain distance of the BEATs paper's equation, which on real
+            audio hardly measures more than loudness.
+        seed (`int`, defaults to 0):
+            Seed of projection and codebook.
+    """
+
+    model_type = "beats_random_projection_tokenizer"
+
+    _remote_code: ClassVar[dict[str, str]] = {
+        "AutoConfig": "configuration_beats.BeatsRandomProjectionTokenizerConfig",
+        "AutoModel": "modeling_beats_tokenizer.BeatsRandomProjectionTokenizer",
+    }
+
+    codebook_size: int = 1024
+    codebook_dim: int = 256
+    normalize: bool = True
+    seed: int = 0
+
+    def validate_architecture(self):
+        """Part of `@strict`-powered validation. Validates the architecture of the config."""
+        super().validate_architecture()
+        self._check_positive("codebook_size", "codebook_dim")
+
+
+__all__ = ["BeatsConfig", "BeatsRandomProjectionTokenizerConfig", "BeatsTokenizerConfig"]

@@ -25,7 +25,7 @@ from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring  
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults  # noqa: E402
 from transformers.utils.output_capturing import capture_outputs  # noqa: E402
 
-from .configuration_beats import BeatsConfig  # noqa: E402
+from .configuration_beats import BeatsBaseConfig, BeatsConfig  # noqa: E402
 
 
 @dataclass
@@ -74,7 +74,36 @@ class BeatsFrameClassifierOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-def patch_mask_from_frame_mask(attention_mask: torch.Tensor, config: BeatsConfig) -> torch.Tensor:
+def check_fbank(
+    input_values: torch.Tensor | None, attention_mask: torch.Tensor | None, config: BeatsBaseConfig
+) -> torch.Tensor:
+    """
+    Returns `input_values` if they are a batch of filter banks that hold a patch, and the mask, if any, fits them.
+
+    Raises:
+        `ValueError`: otherwise, with what to do.
+    """
+    if input_values is None:
+        raise ValueError("You have to specify `input_values`.")
+    if input_values.ndim != 3 or input_values.shape[2] != config.num_mel_bins:
+        raise ValueError(
+            f"`input_values` must have shape (batch_size, num_frames, {config.num_mel_bins}), got "
+            f"{tuple(input_values.shape)}. Waveforms go through `BeatsFeatureExtractor` first."
+        )
+    if input_values.shape[1] < config.patch_size:
+        raise ValueError(
+            f"`input_values` have {input_values.shape[1]} frames, less than a patch of {config.patch_size}. "
+            "`BeatsFeatureExtractor` pads short clips."
+        )
+    if attention_mask is not None and attention_mask.shape != input_values.shape[:2]:
+        raise ValueError(
+            f"`attention_mask` must have shape {tuple(input_values.shape[:2])}, one value for each frame of "
+            f"`input_values`, got {tuple(attention_mask.shape)}."
+        )
+    return input_values
+
+
+def patch_mask_from_frame_mask(attention_mask: torch.Tensor, config: BeatsBaseConfig) -> torch.Tensor:
     """
     Which patches are valid, given which frames are.
 
@@ -85,7 +114,7 @@ def patch_mask_from_frame_mask(attention_mask: torch.Tensor, config: BeatsConfig
     Args:
         attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`):
             1 or `True` for valid frames.
-        config ([`BeatsConfig`]):
+        config ([`BeatsBaseConfig`]):
             Gives the patch geometry and the rule.
 
     Returns:
@@ -485,25 +514,6 @@ class BeatsModel(BeatsPreTrainedModel):
         """
         return patches.unflatten(1, (-1, self.config.num_freq_patches))
 
-    def _check_inputs(self, input_values: torch.Tensor | None, attention_mask: torch.Tensor | None) -> None:
-        if input_values is None:
-            raise ValueError("You have to specify `input_values`.")
-        if input_values.ndim != 3 or input_values.shape[2] != self.config.num_mel_bins:
-            raise ValueError(
-                f"`input_values` must have shape (batch_size, num_frames, {self.config.num_mel_bins}), got "
-                f"{tuple(input_values.shape)}. Waveforms go through `BeatsFeatureExtractor` first."
-            )
-        if input_values.shape[1] < self.config.patch_size:
-            raise ValueError(
-                f"`input_values` have {input_values.shape[1]} frames, less than a patch of {self.config.patch_size}. "
-                "`BeatsFeatureExtractor` pads short clips."
-            )
-        if attention_mask is not None and attention_mask.shape != input_values.shape[:2]:
-            raise ValueError(
-                f"`attention_mask` must have shape {tuple(input_values.shape[:2])}, one value for each frame of "
-                f"`input_values`, got {tuple(attention_mask.shape)}."
-            )
-
     @merge_with_config_defaults
     @capture_outputs
     @auto_docstring
@@ -520,8 +530,7 @@ class BeatsModel(BeatsPreTrainedModel):
             1 for frames of audio, 0 for padding. A patch takes part when all its frames do. Without it, everything
             counts as audio.
         """
-        self._check_inputs(input_values, attention_mask)
-        hidden_states = self.embeddings(input_values)
+        hidden_states = self.embeddings(check_fbank(input_values, attention_mask, self.config))
         patch_attention_mask = None
         if attention_mask is not None:
             patch_attention_mask = patch_mask_from_frame_mask(attention_mask, self.config).to(hidden_states.device)

@@ -7,18 +7,19 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from transformers import initialization as init
+from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_beats import BeatsTokenizerConfig
-from .modeling_beats import BeatsModel, BeatsPreTrainedModel
+from .configuration_beats import BeatsRandomProjectionTokenizerConfig, BeatsTokenizerConfig
+from .modeling_beats import BeatsModel, BeatsPreTrainedModel, check_fbank, patch_mask_from_frame_mask
 
 
 @dataclass
 @auto_docstring(
     custom_intro="""
-    Output of [`BeatsTokenizerModel`].
+    Output of [`BeatsTokenizerModel`] and [`BeatsRandomProjectionTokenizer`].
     """
 )
 class BeatsTokenizerOutput(ModelOutput):
@@ -28,7 +29,7 @@ class BeatsTokenizerOutput(ModelOutput):
     quantized_states (`torch.FloatTensor` of shape `(batch_size, num_patches, codebook_dim)`):
         The codes' vectors, float32; zeros on padding.
     projected_states (`torch.FloatTensor` of shape `(batch_size, num_patches, codebook_dim)`):
-        What is quantised: the encoder's output, projected, before the l2 normalisation.
+        What is quantised: the encoder's output or the patch, projected, before the l2 normalisation.
     patch_attention_mask (`torch.BoolTensor` of shape `(batch_size, num_patches)`):
         Which patches are valid, that is, hold no padding.
     code_counts (`torch.LongTensor` of shape `(codebook_size,)`, *optional*, returned with `output_code_usage=True`):
@@ -47,7 +48,33 @@ class BeatsTokenizerOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-class BeatsQuantizer(nn.Module):
+def code_usage(codes: torch.Tensor, mask: torch.Tensor, codebook_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """How often each code stands where `mask` is true, `(codebook_size,)`, and the perplexity of that distribution."""
+    # Added up, not `bincount`, which neither compiles nor is deterministic on a GPU.
+    counts = torch.zeros(codebook_size, dtype=torch.long, device=codes.device)
+    counts = counts.scatter_add(0, codes.flatten(), mask.flatten().long())
+    frequencies = counts / counts.sum().clamp(min=1)
+    return counts, torch.special.entr(frequencies).sum().exp()
+
+
+def nearest_code(states: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+    """Index `(...)` of the row of `codebook` `(codebook_size, dim)` that is nearest to each state `(..., dim)`."""
+    # The squared norm of the state is the same for every code.
+    return (codebook.pow(2).sum(dim=1) - 2 * states @ codebook.T).argmin(dim=-1)
+
+
+class BeatsFloat32Buffers(nn.Module):
+    """A module whose buffers keep their dtype when a model is cast: codes found in half precision would differ."""
+
+    def _apply(self, fn, recurse=True):
+        def keep_dtype(tensor):
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_dtype, recurse)
+
+
+class BeatsQuantizer(BeatsFloat32Buffers):
     """
     Nearest code on the unit sphere: `argmin_i ||v_i - l2(e)||^2` (section 3.2.2 of the paper). The codebook and its
     statistics are buffers, since no gradient trains them, and stay float32 whatever the model's dtype.
@@ -62,13 +89,6 @@ class BeatsQuantizer(nn.Module):
         self.register_buffer("codebook", torch.zeros(config.codebook_size, config.codebook_dim))
         self.register_buffer("cluster_size", torch.zeros(config.codebook_size))
         self.register_buffer("is_initialized", torch.zeros(()))
-
-    def _apply(self, fn, recurse=True):
-        def keep_dtype(tensor):
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        return super()._apply(keep_dtype, recurse)
 
     def forward(self, projected_states: torch.Tensor) -> torch.Tensor:
         """
@@ -88,10 +108,7 @@ class BeatsQuantizer(nn.Module):
                 "Codes of an untrained codebook would mean nothing."
             )
         with torch.autocast(device_type=projected_states.device.type, enabled=False):
-            unit_states = nn.functional.normalize(projected_states.float(), dim=-1)
-            # The squared norm of the state is the same for every code.
-            distances = self.codebook.pow(2).sum(dim=1) - 2 * unit_states @ self.codebook.T
-            return distances.argmin(dim=-1)
+            return nearest_code(nn.functional.normalize(projected_states.float(), dim=-1), self.codebook)
 
 
 @auto_docstring
@@ -155,11 +172,7 @@ class BeatsTokenizerModel(BeatsTokenizerPreTrainedModel):
 
         code_counts = perplexity = None
         if output_code_usage:
-            # A sum of ones, not `bincount`, which neither compiles nor is deterministic on a GPU.
-            code_counts = torch.zeros(self.config.codebook_size, dtype=torch.long, device=codes.device)
-            code_counts = code_counts.scatter_add(0, codes.flatten(), mask.flatten().long())
-            frequencies = code_counts / code_counts.sum().clamp(min=1)
-            perplexity = torch.special.entr(frequencies).sum().exp()
+            code_counts, perplexity = code_usage(codes, mask, self.config.codebook_size)
 
         return BeatsTokenizerOutput(
             codes=self.beats.to_grid(codes.masked_fill(~mask, -100)),
@@ -173,4 +186,124 @@ class BeatsTokenizerModel(BeatsTokenizerPreTrainedModel):
         )
 
 
-__all__ = ["BeatsTokenizerModel", "BeatsTokenizerPreTrainedModel"]
+class BeatsRandomProjectionQuantizer(BeatsFloat32Buffers):
+    """
+    Frozen random projection W and codebook V, drawn from a seed: `argmin_i ||v_i - W x||^2` (section 3.2.1 of the
+    paper), normalised as in BEST-RQ if `config.normalize` is set.
+    """
+
+    projection: torch.Tensor
+    codebook: torch.Tensor
+
+    def __init__(self, config: BeatsRandomProjectionTokenizerConfig):
+        super().__init__()
+        self.config = config
+        self.register_buffer("projection", torch.zeros(config.codebook_dim, config.patch_size**2))
+        self.register_buffer("codebook", torch.zeros(config.codebook_size, config.codebook_dim))
+
+    def draw(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Projection (Xavier uniform) and codebook (standard normal, of unit length if normalised)."""
+        generator = torch.Generator().manual_seed(self.config.seed)
+        bound = (6 / sum(self.projection.shape)) ** 0.5
+        projection = (torch.rand(self.projection.shape, generator=generator) * 2 - 1) * bound
+        codebook = torch.randn(self.codebook.shape, generator=generator)
+        return projection, nn.functional.normalize(codebook, dim=-1) if self.config.normalize else codebook
+
+    def forward(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            patches (`torch.Tensor` of shape `(..., patch_size**2)`):
+                The values of each patch.
+
+        Returns:
+            The projections `(..., codebook_dim)`, float32, and the indices `(...)` of the nearest codes.
+        """
+        with torch.autocast(device_type=patches.device.type, enabled=False):
+            patches = patches.float()
+            if self.config.normalize:
+                patches = nn.functional.layer_norm(patches, patches.shape[-1:])
+            projected = patches @ self.projection.T
+            states = nn.functional.normalize(projected, dim=-1) if self.config.normalize else projected
+            return projected, nearest_code(states, self.codebook)
+
+
+@auto_docstring(
+    custom_intro="""
+    The tokenizer of the first iteration of pre-training: the nearest code of a random codebook to a random projection
+    of every patch. Nothing in it is trained, so the seed in the configuration is all there is to know.
+    """
+)
+class BeatsRandomProjectionTokenizer(PreTrainedModel):
+    _auto_class = "AutoModel"
+
+    config: BeatsRandomProjectionTokenizerConfig
+    main_input_name = "input_values"
+    input_modalities = ["audio"]
+    _keep_in_fp32_modules_strict = ["quantizer"]
+
+    def __init__(self, config: BeatsRandomProjectionTokenizerConfig):
+        super().__init__(config)
+        self.quantizer = BeatsRandomProjectionQuantizer(config)
+
+        # Initialize weights and apply final processing
+        self.post_init()
+
+    # transformers reads both from the parameters, of which there are none.
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.quantizer.codebook.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.quantizer.codebook.device
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        if isinstance(module, BeatsRandomProjectionQuantizer):
+            projection, codebook = module.draw()
+            init.copy_(module.projection, projection)
+            init.copy_(module.codebook, codebook)
+
+    @can_return_tuple
+    @auto_docstring
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        output_code_usage: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BeatsTokenizerOutput:
+        r"""
+        input_values (`torch.FloatTensor` of shape `(batch_size, num_frames, num_mel_bins)`):
+            Normalised filter banks from [`BeatsFeatureExtractor`].
+        attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*):
+            1 for frames of audio, 0 for padding.
+        output_code_usage (`bool`, *optional*, defaults to `False`):
+            Whether to count the codes of the batch.
+        """
+        fbank = check_fbank(input_values, attention_mask, self.config)
+        size, num_freq_patches = self.config.patch_size, self.config.num_freq_patches
+        num_columns = fbank.shape[1] // size
+        grid = fbank[:, : num_columns * size].unflatten(1, (num_columns, size)).unflatten(3, (num_freq_patches, size))
+        # (batch, column, frame, frequency, mel) to time-major patches, each a vector of frames by mels.
+        patches = grid.transpose(2, 3).flatten(3).flatten(1, 2)
+        projected_states, codes = self.quantizer(patches)
+
+        if attention_mask is None:
+            mask = torch.ones_like(codes, dtype=torch.bool)
+        else:
+            mask = patch_mask_from_frame_mask(attention_mask, self.config).to(codes.device)
+        code_counts = perplexity = None
+        if output_code_usage:
+            code_counts, perplexity = code_usage(codes, mask, self.config.codebook_size)
+        return BeatsTokenizerOutput(
+            codes=codes.masked_fill(~mask, -100).unflatten(1, (num_columns, num_freq_patches)),
+            quantized_states=self.quantizer.codebook[codes].masked_fill(~mask.unsqueeze(-1), 0.0),
+            projected_states=projected_states,
+            patch_attention_mask=mask,
+            code_counts=code_counts,
+            perplexity=perplexity,
+        )
+
+
+__all__ = ["BeatsRandomProjectionTokenizer", "BeatsTokenizerModel", "BeatsTokenizerPreTrainedModel"]

@@ -2,7 +2,8 @@
 """Converts a BEATs checkpoint in Microsoft's layout (`.pt`) into a directory for `from_pretrained`."""
 
 import enum
-import shutil
+import json
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -97,36 +98,59 @@ def convert(
     Converts `source` into `output_dir`: configuration, weights (safetensors), feature extractor, remote code and card.
 
     Everything is written to a temporary directory beside `output_dir` and renamed at the end, so that a refused or
-    interrupted conversion leaves nothing.
+    interrupted conversion leaves everything as it was.
 
     Raises:
-        CheckpointError: if the checkpoint is refused, or `output_dir` is not empty and `overwrite` is not set.
+        CheckpointError: if the checkpoint, the statistics or `output_dir` ([`check_output_dir`]) are refused.
     """
-    if output_dir.exists() and not output_dir.is_dir():
-        raise CheckpointError(f"{output_dir}: is a file.")
-    if output_dir.is_dir() and any(output_dir.iterdir()) and not overwrite:
-        raise CheckpointError(f"{output_dir}: is not empty; pass --overwrite to replace it.")
+    output_dir = output_dir.resolve()
+    check_output_dir(output_dir, overwrite)
     checkpoint = read_checkpoint(source, origin.value)
     statistics = {"fbank_mean": fbank_mean, "fbank_std": fbank_std}
-    extractor = BeatsFeatureExtractor(
-        feature_size=checkpoint.config.num_mel_bins,
-        patch_size=checkpoint.config.patch_size,
-        **{name: value for name, value in statistics.items() if value is not None},
-    )
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}.", dir=output_dir.parent))
     try:
-        checkpoint.build_model().save_pretrained(temporary)
-        extractor.save_pretrained(temporary)
-        (temporary / "README.md").write_text(render_model_card(checkpoint, source.name), encoding="utf-8")
-        temporary.chmod(0o755)
-        if output_dir.is_dir():
-            shutil.rmtree(output_dir)
-        temporary.rename(output_dir)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        extractor = BeatsFeatureExtractor(
+            feature_size=checkpoint.config.num_mel_bins,
+            patch_size=checkpoint.config.patch_size,
+            **{name: value for name, value in statistics.items() if value is not None},
+        )
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}.", dir=output_dir.parent) as work:
+        new = Path(work) / "new"
+        checkpoint.build_model().save_pretrained(new)
+        extractor.save_pretrained(new)
+        (new / "README.md").write_text(render_model_card(checkpoint, source.name), encoding="utf-8")
+        if output_dir.exists():
+            # Goes with the temporary directory, after the new one has taken its place.
+            output_dir.rename(Path(work) / "old")
+        new.rename(output_dir)
     return checkpoint
+
+
+def check_output_dir(output_dir: Path, overwrite: bool) -> None:
+    """
+    Raises a [`CheckpointError`] unless `output_dir`, an absolute path, can be written without losing anything: it must
+    be absent or empty or, with `overwrite`, hold a BEATs model.
+    """
+    if Path.cwd().is_relative_to(output_dir):
+        raise CheckpointError(f"{output_dir}: is the current directory or contains it; name a directory of its own.")
+    if not output_dir.exists():
+        return
+    if not output_dir.is_dir():
+        raise CheckpointError(f"{output_dir}: is a file.")
+    if not any(output_dir.iterdir()):
+        return
+    if not overwrite:
+        raise CheckpointError(f"{output_dir}: is not empty; pass --overwrite to replace it.")
+    try:
+        model_type = json.loads((output_dir / "config.json").read_text())["model_type"]
+    except (OSError, ValueError, KeyError, TypeError):
+        model_type = ""
+    if not str(model_type).startswith("beats"):
+        raise CheckpointError(f"{output_dir}: holds no BEATs model; --overwrite replaces nothing else.")
+    if any(output_dir.glob("*.pt")):
+        raise CheckpointError(f"{output_dir}: holds .pt files; move them away, --overwrite would delete them.")
 
 
 def main(
@@ -142,6 +166,8 @@ def main(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT_DIR.")] = False,
 ) -> None:
     """Convert a BEATs checkpoint (pre-trained, fine-tuned or tokenizer) for transformers."""
+    # So that an ended conversion cleans up as an interrupted one does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         checkpoint = convert(source, output_dir, origin, fbank_mean, fbank_std, overwrite)
     except (CheckpointError, OSError) as error:

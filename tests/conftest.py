@@ -53,6 +53,15 @@ def golden_outputs():
 
 
 @pytest.fixture
+def compiler():
+    """A compiler that remembers no other test, with one graph for each length."""
+    torch._dynamo.reset()
+    # PyTorch's flex attention for CPUs writes code that does not compile once shapes become dynamic.
+    with torch._dynamo.config.patch(automatic_dynamic_shapes=False):
+        yield
+
+
+@pytest.fixture
 def tiny_config() -> BeatsConfig:
     """A small model whose position convolution has 16 channels a group; no dropout."""
     return BeatsConfig(

@@ -54,6 +54,43 @@ def test_importing_every_module_is_silent():
     assert result.stderr == ""
 
 
+def test_importing_again_changes_nothing():
+    code = """
+        import importlib, sys
+        import transformers_beats
+        importlib.reload(transformers_beats)
+        del sys.modules["transformers_beats"]
+        import transformers_beats
+        print(sum(type(finder).__name__ == "_AutoClassFinder" for finder in sys.meta_path))
+        import transformers.configuration_utils
+        print(type(transformers.configuration_utils.__spec__.loader).__name__)
+        from transformers import AutoConfig
+        print(type(AutoConfig.for_model("beats")).__name__)
+        """
+    assert check(run_python(code)).split() == ["1", "SourceFileLoader", "BeatsConfig"]
+
+
+def test_another_threads_import_does_not_keep_configurations_from_being_known():
+    code = """
+        import threading, time
+        import transformers_beats
+        import sys
+
+        thread = threading.Thread(target=lambda: __import__("transformers.trainer"))
+        thread.start()
+        while "transformers.models.auto.modeling_auto" not in sys.modules and thread.is_alive():
+            time.sleep(0.01)
+        thread_was_importing = thread.is_alive()
+        from transformers import AutoConfig
+        print(type(AutoConfig.for_model("beats")).__name__, thread_was_importing)
+        thread.join()
+        from transformers import AutoModel
+        from transformers_beats import BeatsConfig
+        print(BeatsConfig in AutoModel._model_mapping)
+        """
+    assert check(run_python(code)).split() == ["BeatsConfig", "True", "True"]
+
+
 def test_unknown_names_are_attribute_errors():
     import transformers_beats
 

@@ -30,6 +30,7 @@ def test_defaults_are_the_released_models():
         ({"num_hidden_layers": 0}, "`num_hidden_layers` must be at least 1"),
         ({"hidden_size": "768"}, "hidden_size"),
         ({"frame_pooling": "max"}, "frame_pooling"),
+        ({"hidden_act": "swiglu"}, "`hidden_act` 'swiglu' is neither"),
     ],
 )
 def test_impossible_architectures_are_refused(arguments, message):

@@ -2,10 +2,13 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,8 @@ from beats_checkpoint import CheckpointError, read_checkpoint
 from convert_beats_checkpoint import Origin, convert
 from golden import CHECKPOINTS, FIXTURES, ROOT
 from huggingface_hub import ModelCard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification, BeatsModel, BeatsTokenizerModel
@@ -195,6 +200,17 @@ def set_tensor(key, change):
             "differs from the copies in other layers",
         ),
         ("beats_tiny", set_tensor("layer_norm.bias", lambda tensor: tensor / 0), "NaN or infinite"),
+        ("beats_tiny", set_tensor("layer_norm.bias", lambda tensor: tensor.int()), "floating-point"),
+        ("beats_tiny", set_tensor("layer_norm.bias", lambda tensor: tensor.to(torch.complex64)), "floating-point"),
+        ("beats_tiny", set_tensor("layer_norm.bias", lambda tensor: tensor.to_sparse()), "floating-point"),
+        ("beats_tiny", set_tensor("layer_norm.bias", lambda tensor: tensor.to("meta")), "floating-point"),
+        ("beats_tiny", lambda c: c["model"].update({3: torch.zeros(1)}), "not a dictionary of tensors"),
+        ("beats_tiny", lambda c: c["model"].update({"encoder.layers.0.mlp.fc1.bias": torch.zeros(96)}), "no BEATs"),
+        ("beats_tiny", lambda c: c["cfg"].update(activation_fn=["gelu"]), "unknown activation"),
+        ("beats_tiny_finetuned", set_tensor("predictor.weight", lambda tensor: tensor[0, 0]), "not a matrix"),
+        ("tokenizer_tiny", set_tensor("quantize.embedding.initted", lambda tensor: tensor * 0), "never learned"),
+        ("tokenizer_tiny", set_tensor("quantize.embedding.initted", lambda tensor: tensor.repeat(2)), "never learned"),
+        ("tokenizer_tiny", set_tensor("quantize.embedding.weight", lambda tensor: tensor * 0), "all zero"),
         ("beats_tiny_finetuned", lambda c: c["label_dict"].pop(3), "must name the classes 0 to 5"),
         ("beats_tiny_finetuned", lambda c: c["label_dict"].update({3: "/m/06mb1"}), "the same label"),
         ("beats_tiny_finetuned", lambda c: c.update(label_dict=["a"]), "must map class indices"),
@@ -249,16 +265,55 @@ def test_damaged_and_foreign_files_give_one_line(kind, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_existing_directories_are_replaced_only_on_request(tmp_path):
+def test_converted_models_are_replaced_only_on_request(tmp_path):
     output_dir = tmp_path / "out"
-    output_dir.mkdir()
-    (output_dir / "precious").touch()
+    convert(FIXTURES / "beats_tiny.pt", output_dir)
     with pytest.raises(CheckpointError, match="--overwrite"):
-        convert(FIXTURES / "beats_tiny.pt", output_dir)
-    assert (output_dir / "precious").exists()
-    convert(FIXTURES / "beats_tiny.pt", output_dir, Origin.AUTO, overwrite=True)
-    assert not (output_dir / "precious").exists()
+        convert(FIXTURES / "tokenizer_tiny.pt", output_dir)
     assert json.loads((output_dir / "config.json").read_text())["model_type"] == "beats"
+    convert(FIXTURES / "tokenizer_tiny.pt", output_dir, Origin.AUTO, overwrite=True)
+    assert json.loads((output_dir / "config.json").read_text())["model_type"] == "beats_tokenizer"
+    assert list(tmp_path.iterdir()) == [output_dir]
+
+
+def test_nothing_but_a_converted_model_is_ever_replaced(tmp_path, monkeypatch):
+    precious = tmp_path / "home" / "precious"
+    precious.parent.mkdir()
+    precious.touch()
+    with pytest.raises(CheckpointError, match="holds no BEATs model"):
+        convert(FIXTURES / "beats_tiny.pt", precious.parent, overwrite=True)
+    with pytest.raises(CheckpointError, match="is a file"):
+        convert(FIXTURES / "beats_tiny.pt", precious, overwrite=True)
+    monkeypatch.chdir(precious.parent)
+    for output_dir in (Path(), Path("..")):
+        with pytest.raises(CheckpointError, match="current directory"):
+            convert(FIXTURES / "beats_tiny.pt", output_dir, overwrite=True)
+    assert precious.exists()
+
+    converted = tmp_path / "converted"
+    convert(FIXTURES / "beats_tiny.pt", converted)
+    source = shutil.copy(FIXTURES / "beats_tiny.pt", converted / "model.pt")
+    with pytest.raises(CheckpointError, match=r"holds \.pt files"):
+        convert(Path(source), converted, overwrite=True)
+    assert Path(source).exists()
+
+
+@pytest.mark.parametrize("statistics", [{"fbank_std": 0.0}, {"fbank_mean": float("nan")}])
+def test_impossible_statistics_are_refused(statistics, tmp_path):
+    with pytest.raises(CheckpointError, match="fbank_std"):
+        convert(FIXTURES / "beats_tiny.pt", tmp_path / "out", **statistics)
+    assert not (tmp_path / "out").exists()
+
+
+@settings(max_examples=60, deadline=None)
+@given(start=st.sampled_from([b"", b"\x80\x02", b"PK\x03\x04"]), rest=st.binary(max_size=200))
+def test_random_bytes_are_refused(start, rest):
+    with tempfile.NamedTemporaryFile(suffix=".pt") as file:
+        file.write(start + rest)
+        file.flush()
+        with pytest.raises(CheckpointError) as caught:
+            read_checkpoint(file.name)
+        assert len(str(caught.value).splitlines()) == 1
 
 
 def test_an_interrupted_conversion_leaves_nothing(tmp_path, monkeypatch):
@@ -269,6 +324,19 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         convert(FIXTURES / "beats_tiny.pt", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_ended_conversion_leaves_nothing(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), str(FIXTURES / "beats_tiny.pt"), str(tmp_path / "out")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None and not list(tmp_path.iterdir()):
+        time.sleep(0.001)
+    process.terminate()
+    process.wait()
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["out"])
 
 
 def test_a_killed_conversion_leaves_no_directory_that_looks_finished(tmp_path):

@@ -63,11 +63,26 @@ def test_fbank_is_differentiable_also_on_silence():
     assert waveform.grad[:, 1000:].abs().max() > 0
 
 
-def test_cached_filters_survive_inference_mode():
+class Fbank(torch.nn.Module):
+    def forward(self, waveforms):
+        return kaldi_fbank(waveforms)
+
+
+def test_what_was_computed_before_changes_nothing():
+    waveform = torch.from_numpy(noise(4000)).reshape(1, -1)
+    expected = kaldi_fbank(waveform)
     with torch.inference_mode():
-        kaldi_fbank(torch.zeros(1, 1200), num_mel_bins=40)
-    waveform = torch.rand(1, 1200, requires_grad=True)
-    kaldi_fbank(waveform, num_mel_bins=40).sum().backward()
+        kaldi_fbank(waveform)
+    torch.export.export(Fbank(), (waveform,))
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(kaldi_fbank(waveform), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.device("meta"):
+        assert torch.equal(kaldi_fbank(waveform), expected)
+    waveform.requires_grad_()
+    kaldi_fbank(waveform).sum().backward()
     assert waveform.grad is not None
 
 
@@ -106,6 +121,8 @@ def as_int16(clip):
         lambda clip: [clip.tolist()],
         lambda clip: [torch.from_numpy(clip)[None]],
         lambda clip: clip[::-1].copy()[::-1],
+        lambda clip: np.frombuffer(clip.tobytes(), np.float32),
+        lambda clip: clip.astype(">f4"),
     ],
 )
 def test_same_features_for_every_kind_of_input(extractor, convert):
@@ -172,6 +189,8 @@ def test_padding_truncation_and_max_length(extractor):
     assert num_frames(padding="max_length", max_length=4.0) == [398, 398]
     assert num_frames(padding="max_length", max_length=2.0, truncation=True) == [198, 198]
     assert num_frames(padding=False, max_length=32000, truncation=True) == [98, 198]
+    assert num_frames(padding=False, max_length=np.int64(32000), truncation=True) == [98, 198]
+    assert num_frames(padding=False, max_length=np.float32(2.0), truncation=True) == [98, 198]
     assert num_frames(max_length=0.01, truncation=True) == [16, 16]
 
 
@@ -228,6 +247,9 @@ def test_missing_sampling_rate_warns_once(extractor, caplog):
         (np.array([0.0, np.nan] * 2000), "NaN"),
         ([noise(4000), np.full(4000, np.inf)], "Clip 1 of the batch contains NaN or infinite"),
         (np.zeros((4000, 2), np.float32), "mono"),
+        (np.zeros((2, 4000), np.float32), "stereo or two clips"),
+        (torch.zeros(2, 4000), "stereo or two clips"),
+        (np.full(4000, 1e20, np.float32), "full scale is 1.0"),
         ([np.zeros((2, 4000), np.float32)], "mono"),
         (np.zeros((2, 2, 4000), np.float32), "mono"),
         (np.zeros(4000, np.int64), "full scale is unknown"),
@@ -241,7 +263,7 @@ def test_bad_input_is_refused_with_a_reason(extractor, clip, message):
         extractor(clip, sampling_rate=16000)
 
 
-@pytest.mark.parametrize("kwargs", [{"max_length": 0}, {"max_length": -1.0}])
+@pytest.mark.parametrize("kwargs", [{"max_length": 0}, {"max_length": -1.0}, {"max_length": float("nan")}])
 def test_max_length_must_be_positive(extractor, kwargs):
     with pytest.raises(ValueError, match="positive"):
         extractor(noise(4000), sampling_rate=16000, truncation=True, **kwargs)
@@ -252,9 +274,20 @@ def test_truncation_needs_max_length(extractor):
         extractor(noise(4000), sampling_rate=16000, truncation=True)
 
 
-def test_fbank_std_must_be_positive():
+@pytest.mark.parametrize("statistics", [{"fbank_std": 0.0}, {"fbank_std": float("nan")}, {"fbank_mean": float("inf")}])
+def test_statistics_must_make_sense(statistics):
     with pytest.raises(ValueError, match="fbank_std"):
-        BeatsFeatureExtractor(fbank_std=0.0)
+        BeatsFeatureExtractor(**statistics)
+
+
+def test_padding_is_on_the_right():
+    with pytest.raises(ValueError, match="padding_side"):
+        BeatsFeatureExtractor(padding_side="left")
+
+
+def test_unknown_arguments_are_errors(extractor):
+    with pytest.raises(TypeError, match="truncaton"):
+        extractor(noise(4000), sampling_rate=16000, truncaton=True)
 
 
 def test_fbank_refuses_other_shapes():

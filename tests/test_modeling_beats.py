@@ -25,11 +25,7 @@ from transformers_beats.modeling_beats import (
 ATTENTION = ["eager", "sdpa", "flex_attention"]
 
 
-@pytest.fixture(autouse=True)
-def static_shapes():
-    """PyTorch's flex attention for CPUs writes code that does not compile once shapes become dynamic."""
-    with torch._dynamo.config.patch(automatic_dynamic_shapes=False, recompile_limit=64):
-        yield
+pytestmark = pytest.mark.usefixtures("compiler")
 
 
 @pytest.fixture
@@ -166,15 +162,18 @@ def test_a_patch_is_valid_when_its_whole_column_is(frames):
     assert mask.view(-1, 8).tolist() == [[value] * 8 for value in expected]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @torch.no_grad()
-def test_a_clip_of_padding_only_gives_finite_zeros(attention, tiny_config, inputs):
+def test_a_clip_of_padding_only_gives_finite_zeros(attention, dtype, tiny_config, inputs):
     model = BeatsModel(tiny_config).eval()
     model.set_attn_implementation(attention)
+    model.encoder.relative_position.relative_attention_bias.weight.fill_(-40)
+    model.to(dtype)
     inputs["attention_mask"][1] = 0
     outputs = model(**inputs)
     assert outputs.last_hidden_state.isfinite().all()
-    assert torch.equal(outputs.pooler_output[1], torch.zeros(64))
+    assert torch.equal(outputs.pooler_output[1], torch.zeros(64, dtype=dtype))
     assert outputs.pooler_output[0].abs().max() > 0
 
 
@@ -384,7 +383,7 @@ def test_layerdrop_skips_layers(tiny_config, inputs):
     tiny_config.layerdrop = 0.999999
     model = BeatsModel(tiny_config).train()
     outputs = model(**inputs, output_hidden_states=True)
-    assert torch.equal(outputs.last_hidden_state, outputs.hidden_states[0])
+    assert all(torch.equal(states, outputs.hidden_states[0]) for states in outputs.hidden_states)
     outputs.last_hidden_state.sum().backward()
     # Unused, yet part of the graph: DDP waits for a gradient of every parameter.
     assert all(parameter.grad is not None for parameter in model.parameters())
@@ -455,6 +454,9 @@ def test_frame_head_predicts_each_column(frame_pooling, tiny_config, inputs):
     assert outputs.logits.shape == (2, 12, 5)
     # 120 frames are seven whole columns of sixteen.
     assert outputs.column_attention_mask.sum(dim=1).tolist() == [12, 7]
+    assert not outputs.column_attention_mask.dtype.is_floating_point
+    # Trainer pads predictions with -100, which a boolean could not hold.
+    assert outputs.column_attention_mask.dtype != torch.bool
     outputs.loss.backward()
     assert model.classifier.weight.grad.abs().max() > 0
 
@@ -470,6 +472,26 @@ def test_frame_loss_ignores_padding(kind, tiny_config, inputs):
     torch.testing.assert_close(model(**inputs, labels=labels).loss, loss)
     labels[1, 0] = (labels[1, 0] + 1) % 5 if kind == "indices" else 1 - labels[1, 0]
     assert not torch.equal(model(**inputs, labels=labels).loss, loss)
+
+
+def test_a_batch_without_labelled_columns_teaches_nothing(tiny_config, inputs):
+    model = BeatsForAudioFrameClassification(tiny_config)
+    for mask, label in ((1, -100), (0, 3)):
+        inputs["attention_mask"][:] = mask
+        model.zero_grad()
+        loss = model(**inputs, labels=torch.full((2, 12), label)).loss
+        assert loss == 0
+        loss.backward()
+        assert all(parameter.grad.eq(0).all() for parameter in model.parameters())
+
+
+def test_frame_head_for_one_kind_of_event(tiny_config, inputs):
+    tiny_config.num_labels = 1
+    tiny_config.problem_type = "multi_label_classification"
+    model = BeatsForAudioFrameClassification(tiny_config).eval()
+    labels = torch.randint(2, (2, 12))
+    loss = model(**inputs, labels=labels).loss
+    torch.testing.assert_close(model(**inputs, labels=labels.unsqueeze(-1)).loss, loss)
 
 
 def test_frame_labels_must_fit_the_columns(tiny_config, inputs):
@@ -523,19 +545,40 @@ def test_saved_weights_have_our_names(tiny_config, tmp_path):
     assert names == set(BeatsModel(tiny_config).state_dict())
 
 
+@pytest.mark.parametrize("use_weighted_layer_sum", [False, True])
 @pytest.mark.parametrize("model_class", [BeatsForAudioClassification, BeatsForAudioFrameClassification])
-def test_models_are_one_graph(model_class, tiny_config, inputs):
+def test_models_are_one_graph(model_class, use_weighted_layer_sum, tiny_config, inputs):
     tiny_config.layerdrop = 0.1
-    model = model_class(tiny_config)
+    tiny_config.use_weighted_layer_sum = use_weighted_layer_sum
+    # A copy that has not run: what is set up lazily must not break the graph.
+    model = copy.deepcopy(model_class(tiny_config))
     # The "eager" backend traces as every backend does, and a graph break is an error.
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     for mode in (model.eval, model.train):
         mode()
         torch.manual_seed(0)
-        expected = model(**inputs).logits
+        actual = compiled(**inputs).logits
         torch.manual_seed(0)
-        torch.testing.assert_close(compiled(**inputs).logits, expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(actual, model(**inputs).logits, rtol=0, atol=1e-6)
     assert compiled(inputs["input_values"]).logits.isfinite().all()
+
+
+@torch.no_grad()
+def test_one_graph_serves_every_length(tiny_config):
+    model = BeatsModel(tiny_config).eval()
+    graphs = []
+
+    def count(graph, _):
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=count)
+    with torch._dynamo.config.patch(automatic_dynamic_shapes=True):
+        for num_columns in range(2, 14):
+            fbank = torch.randn(1, 16 * num_columns, 128)
+            expected = model(fbank).last_hidden_state
+            torch.testing.assert_close(compiled(fbank).last_hidden_state, expected, rtol=0, atol=1e-6)
+    assert len(graphs) <= 2
 
 
 @pytest.mark.slow
@@ -553,7 +596,19 @@ def test_compiled_model_gives_the_same(tiny_config, inputs):
         torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_model_can_be_exported(tiny_config, inputs):
+def test_model_can_be_exported_for_any_length(tiny_config, inputs):
     model = BeatsForAudioClassification(tiny_config).eval()
-    program = torch.export.export(model, (), inputs)
-    torch.testing.assert_close(program.module()(**inputs).logits, model(**inputs).logits)
+    frames = torch.export.Dim.DYNAMIC
+    shapes = {"input_values": {1: frames}, "attention_mask": {1: frames}}
+    program = torch.export.export(model, (), inputs, dynamic_shapes=shapes)
+    for num_frames in (203, 160, 77):
+        part = {name: value[:, :num_frames] for name, value in inputs.items()}
+        torch.testing.assert_close(program.module()(**part).logits, model(**part).logits)
+
+
+def test_a_subclass_elsewhere_keeps_its_file_to_itself(tiny_config, tmp_path):
+    class Mine(BeatsForAudioClassification):
+        pass
+
+    Mine(tiny_config).save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("test_*.py"))

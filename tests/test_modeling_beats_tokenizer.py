@@ -15,6 +15,9 @@ from transformers_beats import (
 )
 
 
+pytestmark = pytest.mark.usefixtures("compiler")
+
+
 @pytest.fixture
 def tokenizer(golden_model):
     return golden_model("tokenizer_tiny")

@@ -8,7 +8,8 @@ soon as they are imported themselves.
 
 import importlib
 import sys
-from importlib.abc import MetaPathFinder
+import threading
+from importlib.abc import Loader, MetaPathFinder
 
 
 __version__ = "0.1.0"
@@ -69,43 +70,67 @@ _REGISTRATIONS = {
 }
 
 
-def _register_loaded():
-    """Registers our classes with every Auto class that is loaded and does not know them yet."""
-    while loaded := next((name for name in _REGISTRATIONS if name in sys.modules), None):
+def _register_loaded(just_executed=None, within_import=False):
+    """
+    Registers our classes with every Auto class that is loaded and does not know them yet. Within another import our
+    modules may meet half-initialised ones; what fails then is tried again when that import is complete.
+    """
+    for name in list(_REGISTRATIONS):
+        module = sys.modules.get(name)
+        is_incomplete = getattr(getattr(module, "__spec__", None), "_initializing", False)
+        if module is None or (is_incomplete and module is not just_executed):
+            continue
         # Removed first: registering imports our modules, which comes back here.
-        _REGISTRATIONS.pop(loaded)(sys.modules[loaded])
+        register = _REGISTRATIONS.pop(name, None)
+        try:
+            if register is not None:
+                register(module)
+        except BaseException as error:
+            _REGISTRATIONS[name] = register
+            if not (within_import and isinstance(error, (ImportError, AttributeError))):
+                raise
+
+
+class _ThenRegister(Loader):
+    """Loads a module as its own loader does, then registers our classes."""
+
+    imports = threading.local()
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def create_module(self, spec):
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module):
+        # Nobody who looks at the module later should find us.
+        module.__spec__.loader = module.__loader__ = self.loader
+        depth = getattr(self.imports, "depth", 0)
+        self.imports.depth = depth + 1
+        try:
+            self.loader.exec_module(module)
+        finally:
+            self.imports.depth = depth
+        _register_loaded(module, within_import=depth > 0)
 
 
 class _AutoClassFinder(MetaPathFinder):
     """
-    Calls `_register_loaded` whenever an import within transformers or this package is complete. Importing the Auto
-    classes right here would make `import transformers_beats` take seconds; registering in the middle of an import
-    would meet half-initialised modules.
+    Notices imports of transformers and of this package, until the Auto classes are loaded. Importing those right here
+    would make `import transformers_beats` take seconds.
     """
-
-    depth = 0
 
     def find_spec(self, fullname, path, target=None):
         if not _REGISTRATIONS or fullname.partition(".")[0] not in ("transformers", __name__):
             return None
         others = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec"))
         spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
-        if spec is None or spec.loader is None:
-            return spec
-        execute = spec.loader.exec_module
-
-        def execute_and_register(module):
-            self.depth += 1
-            try:
-                execute(module)
-            finally:
-                self.depth -= 1
-            if self.depth == 0:
-                _register_loaded()
-
-        spec.loader.exec_module = execute_and_register
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            spec.loader = _ThenRegister(spec.loader)
         return spec
 
 
 _register_loaded()
+# A module that is reloaded, or imported again, replaces its finder.
+sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != _AutoClassFinder.__name__]
 sys.meta_path.insert(0, _AutoClassFinder())

@@ -4,6 +4,7 @@
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
+from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 
 
@@ -201,6 +202,8 @@ class BeatsConfig(BeatsBaseConfig):
                 raise ValueError(f"`{name}` is a probability in [0, 1), got {getattr(self, name)}.")
         self._check_divides("num_attention_heads", "hidden_size")
         self._check_divides("num_conv_pos_embedding_groups", "hidden_size")
+        if self.hidden_act != "glu" and self.hidden_act not in ACT2FN:
+            raise ValueError(f"`hidden_act` {self.hidden_act!r} is neither 'glu' nor an activation of transformers.")
         if self.deep_norm and self.layer_norm_first:
             raise ValueError("`deep_norm` scales the residuals of post-norm layers: set `layer_norm_first=False`.")
         if self.gru_rel_pos and not self.relative_position_embedding:

@@ -3,7 +3,7 @@
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -37,22 +37,21 @@ def num_fbank_samples(num_frames: int, sampling_rate: int = 16000) -> int:
     return (sampling_rate * FRAME_LENGTH_MS + (num_frames - 1) * sampling_rate * FRAME_SHIFT_MS) // 1000
 
 
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)
+# Neither is cached: it would save little, and what is made while exporting or compiling must not stay. Device and
+# dtype are explicit, since both have defaults that users can change.
 def _povey_window(frame_length: int, device: torch.device) -> torch.Tensor:
-    return torch.hann_window(frame_length, periodic=False, dtype=torch.float32).pow(0.85).to(device)
+    window = torch.hann_window(frame_length, periodic=False, dtype=torch.float32, device="cpu")
+    return window.pow(0.85).to(device)
 
 
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)
 def _mel_filters(num_mel_bins: int, fft_length: int, sampling_rate: int, device: torch.device) -> torch.Tensor:
     """Triangular filters in Kaldi's mel scale, `(fft_length // 2 + 1, num_mel_bins)`; the Nyquist bin is unused."""
     mel_low = 1127.0 * math.log(1.0 + LOW_FREQUENCY / 700.0)
     mel_high = 1127.0 * math.log(1.0 + 0.5 * sampling_rate / 700.0)
     step = (mel_high - mel_low) / (num_mel_bins + 1)
-    index = torch.arange(num_mel_bins).unsqueeze(1)
+    index = torch.arange(num_mel_bins, dtype=torch.float32, device="cpu").unsqueeze(1)
     left, center, right = (mel_low + (index + offset) * step for offset in (0, 1.0, 2.0))
-    frequencies = (sampling_rate / fft_length) * torch.arange(fft_length // 2)
+    frequencies = (sampling_rate / fft_length) * torch.arange(fft_length // 2, dtype=torch.float32, device="cpu")
     mel = 1127.0 * (1.0 + frequencies / 700.0).log().unsqueeze(0)
     filters = torch.minimum((mel - left) / (center - left), (right - mel) / (right - center)).clamp(min=0.0)
     return torch.nn.functional.pad(filters, (0, 1)).T.to(device)
@@ -161,8 +160,10 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         return_attention_mask: bool = True,
         **kwargs,
     ):
-        if not fbank_std > 0:
-            raise ValueError(f"`fbank_std` must be positive, got {fbank_std}.")
+        if not (math.isfinite(fbank_mean) and math.isfinite(fbank_std) and fbank_std > 0):
+            raise ValueError(f"`fbank_std` must be positive and both finite, got {fbank_mean} and {fbank_std}.")
+        if kwargs.get("padding_side", "right") != "right":
+            raise ValueError("Clips begin with their first patch: `padding_side` must be 'right'.")
         if padding_value is None:
             padding_value = (math.log(MEL_FLOOR) - fbank_mean) / (2 * fbank_std)
         super().__init__(
@@ -187,7 +188,6 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         return_attention_mask: bool | None = None,
         return_tensors: str | TensorType | None = None,
         device: str | torch.device | None = None,
-        **kwargs,
     ) -> BatchFeature:
         """
         Featurises one or several mono waveforms.
@@ -195,14 +195,16 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         Args:
             raw_speech (`np.ndarray`, `torch.Tensor`, `list[float]`, or a list of these):
                 One clip `(num_samples,)`, or a batch: a list of clips of any lengths or an array `(batch_size,
-                num_samples)`. Floating point with full scale at 1.0, or int16, int32 or uint8 PCM, which is scaled.
+                num_samples)`. An array of two rows is refused, since it could be stereo as well: pass two clips as a
+                list. Floating point with full scale at 1.0, or int16, int32 or uint8 PCM, which is scaled.
             sampling_rate (`int`, *optional*):
                 Sampling rate of `raw_speech` in hertz. Pass it: a mismatch is an error, its absence only a warning.
             padding (`bool`, `str` or `PaddingStrategy`, defaults to `True`):
                 `True` or `"longest"` pads to the longest clip, `"max_length"` to `max_length`, `False` returns clips
                 of their own lengths.
             max_length (`int` or `float`, *optional*):
-                For padding and truncation: an `int` counts samples, a `float` seconds.
+                For padding and truncation: an integer counts samples, any other number seconds. (In `pad`, which gets
+                features, it counts frames.)
             truncation (`bool`, defaults to `False`):
                 Whether to cut clips to `max_length`.
             return_attention_mask (`bool`, *optional*):
@@ -291,6 +293,8 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         finite = peaks.isfinite()
         if not finite.all():
             raise ValueError(f"Clip {int(finite.int().argmin())} of the batch contains NaN or infinite samples.")
+        if peaks.max() > 1e10:
+            raise ValueError(f"The waveform reaches {peaks.max().item():.0e}, but full scale is 1.0.")
         if peaks.max() > 32:
             logger.warning_once(
                 f"The waveform reaches {peaks.max().item():.0f}, but full scale is 1.0. Divide 16-bit samples by "
@@ -300,10 +304,10 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
     def _to_samples(self, max_length: int | float | None) -> int | None:
         if max_length is None:
             return None
-        samples = round(max_length * self.sampling_rate) if isinstance(max_length, float) else int(max_length)
-        if samples < 1:
+        if not math.isfinite(max_length) or max_length <= 0:
             raise ValueError(f"`max_length` must be positive, got {max_length}.")
-        return samples
+        is_samples = isinstance(max_length, Integral)
+        return int(max_length) if is_samples else max(1, round(float(max_length) * self.sampling_rate))
 
     def _to_waveforms(self, raw_speech, device: str | torch.device | None) -> list[torch.Tensor]:
         """Splits a batch into clips and makes each a one-dimensional float32 tensor on one device."""
@@ -311,9 +315,15 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             # What `datasets` makes of clips of different lengths in its NumPy format.
             raw_speech = list(raw_speech)
         if isinstance(raw_speech, (np.ndarray, torch.Tensor)):
-            if raw_speech.ndim == 2 and raw_speech.shape[1] <= 8 < raw_speech.shape[0]:
+            is_batch = raw_speech.ndim == 2
+            if is_batch and raw_speech.shape[0] == 2:
+                raise ValueError(
+                    f"An array of shape {tuple(raw_speech.shape)} could be stereo or two clips. Average stereo with "
+                    "`audio.mean(axis=0)`, pass two clips as a list."
+                )
+            if is_batch and raw_speech.shape[1] <= 8 < raw_speech.shape[0]:
                 raise ValueError(_several_channels(raw_speech.shape))
-            clips = list(raw_speech) if raw_speech.ndim == 2 else [raw_speech]
+            clips = list(raw_speech) if is_batch else [raw_speech]
         elif isinstance(raw_speech, (list, tuple)):
             is_batch = len(raw_speech) > 0 and np.ndim(raw_speech[0]) > 0
             clips = list(raw_speech) if is_batch else [raw_speech]
@@ -338,7 +348,14 @@ def _several_channels(shape: Sequence[int]) -> str:
 
 def _to_float_waveform(clip, index: int) -> torch.Tensor:
     """One clip as a one-dimensional float32 tensor with full scale at 1.0."""
-    waveform = clip if isinstance(clip, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(clip))
+    if isinstance(clip, torch.Tensor):
+        waveform = clip
+    else:
+        array = np.ascontiguousarray(clip)
+        if not (array.flags.writeable and array.dtype.isnative):
+            # Memory-mapped or foreign: torch takes neither without complaint.
+            array = array.astype(array.dtype.newbyteorder("="))
+        waveform = torch.from_numpy(array)
     if waveform.ndim == 2 and waveform.shape[0] == 1:
         waveform = waveform[0]
     if waveform.ndim != 1:

@@ -23,7 +23,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack  # noqa: E402
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring  # noqa: E402
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults  # noqa: E402
-from transformers.utils.output_capturing import capture_outputs  # noqa: E402
+from transformers.utils.output_capturing import capture_outputs, maybe_install_capturing_hooks  # noqa: E402
 
 from .configuration_beats import BeatsBaseConfig, BeatsConfig  # noqa: E402
 
@@ -63,8 +63,9 @@ class BeatsFrameClassifierOutput(ModelOutput):
         Mean classification loss over the valid time columns.
     logits (`torch.FloatTensor` of shape `(batch_size, num_columns, config.num_labels)`):
         Classification scores of every time column, before softmax or sigmoid.
-    column_attention_mask (`torch.BoolTensor` of shape `(batch_size, num_columns)`):
-        Which time columns are valid, that is, hold no padding.
+    column_attention_mask (`torch.IntTensor` of shape `(batch_size, num_columns)`):
+        1 for valid time columns, 0 for those that hold padding. An integer, so that it stays apart from the -100 with
+        which `Trainer` joins batches of different lengths.
     """
 
     loss: torch.Tensor | None = None
@@ -121,13 +122,15 @@ def patch_mask_from_frame_mask(attention_mask: torch.Tensor, config: BeatsBaseCo
         `torch.BoolTensor` of shape `(batch_size, num_patches)`, time-major.
     """
     batch_size, num_frames = attention_mask.shape
-    num_columns = num_frames // config.patch_size
     valid = attention_mask.bool()
     if config.legacy_padding_mask:
-        num_patches = num_columns * config.num_freq_patches
+        num_patches = num_frames // config.patch_size * config.num_freq_patches
         frames_per_patch = num_frames // num_patches
         return valid[:, : num_patches * frames_per_patch].view(batch_size, num_patches, frames_per_patch).any(-1)
-    columns = valid[:, : num_columns * config.patch_size].reshape(batch_size, num_columns, config.patch_size).all(-1)
+    # Counted between indices: cutting off an incomplete column by a slice would not export for any length.
+    num_valid = nn.functional.pad(valid.long().cumsum(dim=1), (1, 0))
+    start = torch.arange(num_frames // config.patch_size, device=valid.device) * config.patch_size
+    columns = num_valid[:, start + config.patch_size] - num_valid[:, start] == config.patch_size
     return columns.repeat_interleave(config.num_freq_patches, dim=1)
 
 
@@ -233,12 +236,14 @@ class BeatsRelativePositionBias(nn.Module):
         return bucket + (relative_position > 0).to(torch.long) * num_buckets
 
     def forward(self, length: int) -> torch.Tensor:
-        device = self.relative_attention_bias.weight.device
-        # Only 2 * length - 1 distances differ. Row i of the bias is a window of `length` of them that starts at
-        # distance -i, so all rows are one strided view, in reverse.
-        distances = torch.arange(1 - length, length, device=device)
-        values = self.relative_attention_bias(self.relative_position_bucket(distances))
-        return values.transpose(0, 1).unfold(1, length, 1).flip(1)
+        # Only 2 * length - 1 distances differ, so only these are looked up: 0 to length - 1, one that is not used, and
+        # 1 - length to -1. Repeated rows of 2 * length values, read as rows of one value less, shift by one from row
+        # to row, which leaves distance `key - query` at (query, key). This compiles and exports for any length.
+        index = torch.arange(2 * length, device=self.relative_attention_bias.weight.device)
+        distances = torch.where(index < length, index, index - 2 * length)
+        values = self.relative_attention_bias(self.relative_position_bucket(distances)).transpose(0, 1)
+        rows = values.unsqueeze(1).expand(-1, length, -1).reshape(-1, 2 * length * length)
+        return rows[:, : length * (2 * length - 1)].view(-1, length, 2 * length - 1)[..., :length]
 
 
 def eager_attention_forward(
@@ -257,7 +262,8 @@ def eager_attention_forward(
     if position_bias is not None:
         attn_weights = attn_weights + position_bias
     if attention_mask is not None:
-        attn_weights = attn_weights + attention_mask
+        # Where all keys are masked, a negative bias on top of the mask must not become minus infinity.
+        attn_weights = (attn_weights + attention_mask).clamp(min=torch.finfo(attn_weights.dtype).min)
 
     attn_weights = nn.functional.softmax(attn_weights, dim=-1, dtype=torch.float32).to(query.dtype)
     attn_weights = nn.functional.dropout(attn_weights, p=dropout, training=module.training)
@@ -361,6 +367,7 @@ class BeatsLayer(GradientCheckpointingLayer):
     def __init__(self, config: BeatsConfig):
         super().__init__()
         self.layer_norm_first = config.layer_norm_first
+        self.layerdrop = config.layerdrop
         self.residual_scale = (2 * config.num_hidden_layers) ** 0.25 if config.deep_norm else 1.0
         self.self_attn = BeatsAttention(config)
         self.self_attn_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -382,6 +389,7 @@ class BeatsLayer(GradientCheckpointingLayer):
         position_bias: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
+        layer_input = hidden_states
         residual = hidden_states * self.residual_scale
         if self.layer_norm_first:
             hidden_states = self.self_attn_layer_norm(hidden_states)
@@ -396,6 +404,11 @@ class BeatsLayer(GradientCheckpointingLayer):
         hidden_states = residual + self.dropout(self.mlp(hidden_states))
         if not self.layer_norm_first:
             hidden_states = self.final_layer_norm(hidden_states)
+
+        if self.training and self.layerdrop > 0:
+            # Chosen without a branch: every parameter takes part in every step, as DDP, FSDP and compilation need.
+            is_kept = torch.rand((), device=hidden_states.device) >= self.layerdrop
+            hidden_states = torch.where(is_kept, hidden_states, layer_input)
         return hidden_states
 
 
@@ -430,13 +443,7 @@ class BeatsEncoder(nn.Module):
         )
         position_bias = self.relative_position(hidden_states.shape[1]) if self.relative_position is not None else None
         for layer in self.layers:
-            layer_output = layer(hidden_states, attention_mask, position_bias, **kwargs)
-            if self.training and self.config.layerdrop > 0:
-                # Chosen without a branch: every parameter takes part in every step, as DDP, FSDP and full-graph
-                # compilation need.
-                is_kept = torch.rand((), device=hidden_states.device) >= self.config.layerdrop
-                layer_output = torch.where(is_kept, layer_output, hidden_states)
-            hidden_states = layer_output
+            hidden_states = layer(hidden_states, attention_mask, position_bias, **kwargs)
 
         return self.layer_norm(hidden_states) if self.config.layer_norm_first else hidden_states
 
@@ -461,6 +468,12 @@ class BeatsPreTrainedModel(PreTrainedModel):
         "attentions": BeatsAttention,
     }
     _input_embed_layer = "patch_embeddings"
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        # A subclass elsewhere is its author's: saving it must not copy her file as remote code without being asked.
+        if cls.__module__.rpartition(".")[0] != __name__.rpartition(".")[0]:
+            cls._auto_class = None
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -569,6 +582,9 @@ class BeatsClassificationModel(BeatsPreTrainedModel):
         self.loss_type = "ForSequenceClassification"
         self.beats = BeatsModel(config)
         self.layer_average = BeatsLayerAverage(config) if config.use_weighted_layer_sum else None
+        if config.use_weighted_layer_sum:
+            # Otherwise the first forward pass would, which cannot be compiled.
+            maybe_install_capturing_hooks(self.beats)
         self.dropout = nn.Dropout(config.classifier_dropout)
 
     def freeze_base_model(self):
@@ -602,6 +618,8 @@ class BeatsClassificationModel(BeatsPreTrainedModel):
         problem_type = self.config.problem_type or ("regression" if self.num_labels == 1 else None)
         if problem_type in ("multi_label_classification", "regression"):
             labels = labels.float()
+        if problem_type == "multi_label_classification" and self.num_labels == 1:
+            labels = labels.view_as(logits)
         return self.loss_function(labels, logits.float(), self.config)
 
 
@@ -691,7 +709,7 @@ class BeatsForAudioFrameClassification(BeatsClassificationModel):
         columns = grid.flatten(2) if self.config.frame_pooling == "concat" else grid.mean(dim=2)
         logits = self.classifier(columns)
         # Under the legacy rule a column may be valid at some frequencies only.
-        column_attention_mask = self.beats.to_grid(outputs["patch_attention_mask"]).any(dim=-1)
+        is_valid = self.beats.to_grid(outputs["patch_attention_mask"]).any(dim=-1)
 
         loss = None
         if labels is not None:
@@ -700,12 +718,16 @@ class BeatsForAudioFrameClassification(BeatsClassificationModel):
                     f"`labels` must begin with (batch_size, num_columns) = {tuple(logits.shape[:2])}, got "
                     f"{tuple(labels.shape)}. A column spans {self.config.patch_size} frames."
                 )
-            counts = column_attention_mask.to(labels.device)
-            loss = self.compute_loss(logits[column_attention_mask], labels[counts])
+            counts = is_valid.to(labels.device)
+            if labels.ndim == 2 and not labels.is_floating_point():
+                counts = counts & (labels != -100)
+            loss = self.compute_loss(logits[counts.to(logits.device)], labels[counts])
+            # A batch without a single labelled column teaches nothing; its mean would be NaN.
+            loss = torch.where(counts.any().to(loss.device), loss, 0.0 * logits.sum())
         return BeatsFrameClassifierOutput(
             loss=loss,
             logits=logits,
-            column_attention_mask=column_attention_mask,
+            column_attention_mask=is_valid.int(),
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )

@@ -100,7 +100,7 @@ class BeatsQuantizer(BeatsFloat32Buffers):
             `torch.LongTensor` of shape `(...)`: the indices of the nearest codes.
 
         Raises:
-            `ValueError`: if the codebook was never learned or loaded.
+            `ValueError`: if the codebook was never learned or loaded. A compiled model does not look.
         """
         if not torch.compiler.is_compiling() and not self.is_initialized:
             raise ValueError(
@@ -282,11 +282,10 @@ class BeatsRandomProjectionTokenizer(PreTrainedModel):
             Whether to count the codes of the batch.
         """
         fbank = check_fbank(input_values, attention_mask, self.config)
-        size, num_freq_patches = self.config.patch_size, self.config.num_freq_patches
-        num_columns = fbank.shape[1] // size
-        grid = fbank[:, : num_columns * size].unflatten(1, (num_columns, size)).unflatten(3, (num_freq_patches, size))
-        # (batch, column, frame, frequency, mel) to time-major patches, each a vector of frames by mels.
-        patches = grid.transpose(2, 3).flatten(3).flatten(1, 2)
+        size = self.config.patch_size
+        # (batch, column, frequency, frame, mel): time-major patches, each a vector of frames by mels.
+        grid = fbank.unfold(1, size, size).unfold(2, size, size)
+        patches = grid.flatten(3).flatten(1, 2)
         projected_states, codes = self.quantizer(patches)
 
         if attention_mask is None:
@@ -297,7 +296,7 @@ class BeatsRandomProjectionTokenizer(PreTrainedModel):
         if output_code_usage:
             code_counts, perplexity = code_usage(codes, mask, self.config.codebook_size)
         return BeatsTokenizerOutput(
-            codes=codes.masked_fill(~mask, -100).unflatten(1, (num_columns, num_freq_patches)),
+            codes=codes.masked_fill(~mask, -100).unflatten(1, grid.shape[1:3]),
             quantized_states=self.quantizer.codebook[codes].masked_fill(~mask.unsqueeze(-1), 0.0),
             projected_states=projected_states,
             patch_attention_mask=mask,

@@ -91,6 +91,13 @@ def test_another_threads_import_does_not_keep_configurations_from_being_known():
     assert check(run_python(code)).split() == ["BeatsConfig", "True", "True"]
 
 
+def test_modules_run_as_programs():
+    command = [sys.executable, "-m", "transformers_beats.demo", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "--model" in result.stdout
+
+
 def test_unknown_names_are_attribute_errors():
     import transformers_beats
 

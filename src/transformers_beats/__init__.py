@@ -99,6 +99,10 @@ class _ThenRegister(Loader):
     def __init__(self, loader):
         self.loader = loader
 
+    def __getattr__(self, name):
+        # `python -m` asks for the code and executes it itself.
+        return getattr(self.__dict__["loader"], name)
+
     def create_module(self, spec):
         return self.loader.create_module(spec)
 

@@ -1,6 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 import json
-import os
 import re
 import shutil
 import signal
@@ -326,7 +325,8 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_ended_conversion_leaves_nothing(tmp_path):
+def signal_while_writing(tmp_path, number: int) -> None:
+    """Starts a conversion to `out`, sends it a signal once it has begun to write, and waits for its end."""
     process = subprocess.Popen(
         [sys.executable, str(SCRIPT), str(FIXTURES / "beats_tiny.pt"), str(tmp_path / "out")],
         stdout=subprocess.DEVNULL,
@@ -334,21 +334,17 @@ def test_an_ended_conversion_leaves_nothing(tmp_path):
     )
     while process.poll() is None and not list(tmp_path.iterdir()):
         time.sleep(0.001)
-    process.terminate()
+    process.send_signal(number)
     process.wait()
+
+
+def test_an_ended_conversion_leaves_nothing(tmp_path):
+    signal_while_writing(tmp_path, signal.SIGTERM)
     assert [path.name for path in tmp_path.iterdir()] in ([], ["out"])
 
 
 def test_a_killed_conversion_leaves_no_directory_that_looks_finished(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(FIXTURES / "beats_tiny.pt"), str(tmp_path / "out")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while process.poll() is None and not list(tmp_path.iterdir()):
-        time.sleep(0.001)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    signal_while_writing(tmp_path, signal.SIGKILL)
     if (tmp_path / "out").exists():
         BeatsModel.from_pretrained(tmp_path / "out")
 

@@ -14,6 +14,7 @@ from beats_checkpoint import BeatsCheckpoint, CheckpointError, read_checkpoint
 from huggingface_hub import ModelCardData
 
 from transformers_beats import BeatsFeatureExtractor
+from transformers_beats.files import replace_directory
 
 
 class Origin(str, enum.Enum):
@@ -121,10 +122,7 @@ def convert(
         checkpoint.build_model().save_pretrained(new)
         extractor.save_pretrained(new)
         (new / "README.md").write_text(render_model_card(checkpoint, source.name), encoding="utf-8")
-        if output_dir.exists():
-            # Goes with the temporary directory, after the new one has taken its place.
-            output_dir.rename(Path(work) / "old")
-        new.rename(output_dir)
+        replace_directory(new, output_dir)
     return checkpoint
 
 

@@ -34,18 +34,21 @@ def __dir__():
     return sorted([*globals(), *__all__])
 
 
-def _register_configs(auto):
+def _configs():
     from . import configuration_beats as configs
 
-    for config in (configs.BeatsConfig, configs.BeatsTokenizerConfig, configs.BeatsRandomProjectionTokenizerConfig):
+    return configs.BeatsConfig, configs.BeatsTokenizerConfig, configs.BeatsRandomProjectionTokenizerConfig
+
+
+def _register_configs(auto):
+    for config in _configs():
         auto.AutoConfig.register(config.model_type, config, exist_ok=True)
 
 
 def _register_feature_extractors(auto):
-    from . import configuration_beats as configs
     from .feature_extraction_beats import BeatsFeatureExtractor
 
-    for config in (configs.BeatsConfig, configs.BeatsTokenizerConfig, configs.BeatsRandomProjectionTokenizerConfig):
+    for config in _configs():
         auto.AutoFeatureExtractor.register(config, BeatsFeatureExtractor, exist_ok=True)
 
 

@@ -12,7 +12,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_beats import BeatsRandomProjectionTokenizerConfig, BeatsTokenizerConfig
+from .configuration_beats import BeatsBaseConfig, BeatsRandomProjectionTokenizerConfig, BeatsTokenizerConfig
 from .modeling_beats import BeatsModel, BeatsPreTrainedModel, check_fbank, patch_mask_from_frame_mask
 
 
@@ -55,6 +55,30 @@ def code_usage(codes: torch.Tensor, mask: torch.Tensor, codebook_size: int) -> t
     counts = counts.scatter_add(0, codes.flatten(), mask.flatten().long())
     frequencies = counts / counts.sum().clamp(min=1)
     return counts, torch.special.entr(frequencies).sum().exp()
+
+
+def tokenizer_output(
+    codes: torch.Tensor,
+    codebook: torch.Tensor,
+    projected_states: torch.Tensor,
+    mask: torch.Tensor,
+    config: BeatsBaseConfig,
+    output_code_usage: bool,
+    **captured,
+) -> BeatsTokenizerOutput:
+    """What every tokenizer answers, given code and validity of each patch, both `(batch_size, num_patches)`."""
+    code_counts = perplexity = None
+    if output_code_usage:
+        code_counts, perplexity = code_usage(codes, mask, len(codebook))
+    return BeatsTokenizerOutput(
+        codes=codes.masked_fill(~mask, -100).unflatten(1, (-1, config.num_freq_patches)),
+        quantized_states=codebook[codes].masked_fill(~mask.unsqueeze(-1), 0.0),
+        projected_states=projected_states,
+        patch_attention_mask=mask,
+        code_counts=code_counts,
+        perplexity=perplexity,
+        **captured,
+    )
 
 
 def nearest_code(states: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
@@ -165,22 +189,15 @@ class BeatsTokenizerModel(BeatsTokenizerPreTrainedModel):
             Whether to count the codes of the batch.
         """
         outputs = self.beats(input_values, attention_mask=attention_mask, return_dict=True, **kwargs)
-        mask = outputs.patch_attention_mask
         projected_states = self.projection(outputs.last_hidden_state)
         codes = self.quantizer(projected_states)
-        quantized_states = self.quantizer.codebook[codes].masked_fill(~mask.unsqueeze(-1), 0.0)
-
-        code_counts = perplexity = None
-        if output_code_usage:
-            code_counts, perplexity = code_usage(codes, mask, self.config.codebook_size)
-
-        return BeatsTokenizerOutput(
-            codes=self.beats.to_grid(codes.masked_fill(~mask, -100)),
-            quantized_states=quantized_states,
-            projected_states=projected_states,
-            patch_attention_mask=mask,
-            code_counts=code_counts,
-            perplexity=perplexity,
+        return tokenizer_output(
+            codes,
+            self.quantizer.codebook,
+            projected_states,
+            outputs.patch_attention_mask,
+            self.config,
+            output_code_usage,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
@@ -292,17 +309,7 @@ class BeatsRandomProjectionTokenizer(PreTrainedModel):
             mask = torch.ones_like(codes, dtype=torch.bool)
         else:
             mask = patch_mask_from_frame_mask(attention_mask, self.config).to(codes.device)
-        code_counts = perplexity = None
-        if output_code_usage:
-            code_counts, perplexity = code_usage(codes, mask, self.config.codebook_size)
-        return BeatsTokenizerOutput(
-            codes=codes.masked_fill(~mask, -100).unflatten(1, grid.shape[1:3]),
-            quantized_states=self.quantizer.codebook[codes].masked_fill(~mask.unsqueeze(-1), 0.0),
-            projected_states=projected_states,
-            patch_attention_mask=mask,
-            code_counts=code_counts,
-            perplexity=perplexity,
-        )
+        return tokenizer_output(codes, self.quantizer.codebook, projected_states, mask, self.config, output_code_usage)
 
 
 __all__ = ["BeatsRandomProjectionTokenizer", "BeatsTokenizerModel", "BeatsTokenizerPreTrainedModel"]

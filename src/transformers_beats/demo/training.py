@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score
 from transformers import EvalPrediction, Trainer, TrainingArguments, set_seed
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudioClassification
+from transformers_beats.files import replace_directory
 
 from .sounds import CLASSES, make_dataset
 
@@ -91,14 +92,6 @@ def compute_accuracy(prediction: EvalPrediction) -> dict[str, float]:
     return {"accuracy": float(accuracy_score(prediction.label_ids, np.argmax(prediction.predictions, axis=-1)))}
 
 
-def replace_directory(new: Path, target: Path) -> None:
-    """Moves the directory `new` to `target` on the same disk; an older `target` goes only when `new` is complete."""
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".old-") as trash:
-        if target.exists():
-            target.rename(Path(trash) / target.name)
-        new.rename(target)
-
-
 def train_classifier(model_dir: Path, settings: TrainingSettings) -> float:
     """
     Trains a classifier and saves it with its feature extractor, ready for `pipeline("audio-classification")`.
@@ -157,4 +150,4 @@ def train_classifier(model_dir: Path, settings: TrainingSettings) -> float:
     return accuracy
 
 
-__all__ = ["TrainingSettings", "build_model", "compute_accuracy", "featurize", "replace_directory", "train_classifier"]
+__all__ = ["TrainingSettings", "build_model", "compute_accuracy", "featurize", "train_classifier"]

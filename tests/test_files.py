@@ -1,0 +1,28 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import pytest
+
+from transformers_beats.files import replace_directory
+
+
+@pytest.fixture
+def directories(tmp_path):
+    """A new directory with a file, and an older one in the place where it shall go."""
+    for name in ("new", "target"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"of_{name}").touch()
+    return tmp_path / "new", tmp_path / "target"
+
+
+def test_a_directory_takes_the_place_of_another(directories):
+    new, target = directories
+    replace_directory(new, target)
+    assert [path.name for path in target.iterdir()] == ["of_new"]
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_failed_move_brings_the_older_directory_back(directories):
+    new, target = directories
+    with pytest.raises(FileNotFoundError):
+        replace_directory(new / "absent", target)
+    assert [path.name for path in target.iterdir()] == ["of_target"]
+    assert sorted(target.parent.iterdir()) == [new, target]

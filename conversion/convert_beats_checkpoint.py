@@ -5,7 +5,6 @@ import enum
 import json
 import signal
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,7 @@ from beats_checkpoint import BeatsCheckpoint, CheckpointError, read_checkpoint
 from huggingface_hub import ModelCardData
 
 from transformers_beats import BeatsFeatureExtractor
-from transformers_beats.files import replace_directory
+from transformers_beats.files import replace_directory, work_directory
 
 
 class Origin(str, enum.Enum):
@@ -117,8 +116,8 @@ def convert(
     except ValueError as error:
         raise CheckpointError(str(error)) from error
     output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}.", dir=output_dir.parent) as work:
-        new = Path(work) / "new"
+    with work_directory(output_dir.parent, f".{output_dir.name}.") as work:
+        new = work / "new"
         checkpoint.build_model().save_pretrained(new)
         extractor.save_pretrained(new)
         (new / "README.md").write_text(render_model_card(checkpoint, source.name), encoding="utf-8")

@@ -1,7 +1,9 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+from pathlib import Path
+
 import pytest
 
-from transformers_beats.files import replace_directory
+from transformers_beats.files import replace_directory, work_directory
 
 
 @pytest.fixture
@@ -26,3 +28,16 @@ def test_a_failed_move_brings_the_older_directory_back(directories):
         replace_directory(new / "absent", target)
     assert [path.name for path in target.iterdir()] == ["of_target"]
     assert sorted(target.parent.iterdir()) == [new, target]
+
+
+def test_an_exception_at_the_moment_of_creation_leaves_nothing(tmp_path, monkeypatch):
+    mkdir = Path.mkdir
+
+    def mkdir_then_signal(self, *args, **kwargs):
+        mkdir(self, *args, **kwargs)
+        raise SystemExit(143)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir_then_signal)
+    with pytest.raises(SystemExit), work_directory(tmp_path, ".work-"):
+        raise AssertionError("not reached")
+    assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,26 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Writing without leaving anything half-written."""
 
-import tempfile
+import secrets
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def work_directory(parent: Path, prefix: str) -> Generator[Path, None, None]:
+    """
+    A new directory in `parent` that is gone at the end, whatever happens in between: unlike with
+    `tempfile.TemporaryDirectory`, there is no moment at which it exists and an exception, for example from a signal
+    handler, would leave it behind.
+    """
+    path = parent / f"{prefix}{secrets.token_hex(6)}"
+    try:
+        path.mkdir(mode=0o700)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def replace_directory(new: Path, target: Path) -> None:
@@ -10,8 +28,8 @@ def replace_directory(new: Path, target: Path) -> None:
     Moves the directory `new` to `target` on the same disk. An older `target` goes only once `new` is in its place; if
     the move fails or is interrupted, it comes back.
     """
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".old-") as trash:
-        old = Path(trash) / target.name
+    with work_directory(target.parent, ".old-") as trash:
+        old = trash / target.name
         try:
             if target.exists():
                 target.rename(old)

@@ -1,7 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Trains a small BEATs classifier from scratch on the synthesised sounds, with transformers' `Trainer`."""
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from sklearn.metrics import accuracy_score
 from transformers import EvalPrediction, Trainer, TrainingArguments, set_seed
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudioClassification
-from transformers_beats.files import replace_directory
+from transformers_beats.files import replace_directory, work_directory
 
 from .sounds import CLASSES, make_dataset
 
@@ -112,9 +111,9 @@ def train_classifier(model_dir: Path, settings: TrainingSettings) -> float:
     model = build_model()
 
     model_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=model_dir.parent, prefix=".training-") as work:
+    with work_directory(model_dir.parent, ".training-") as work:
         arguments = TrainingArguments(
-            output_dir=work,
+            output_dir=str(work),
             num_train_epochs=settings.num_epochs,
             max_steps=settings.max_steps,
             per_device_train_batch_size=16,
@@ -143,7 +142,7 @@ def train_classifier(model_dir: Path, settings: TrainingSettings) -> float:
         )
         trainer.train()
         accuracy = trainer.evaluate()["eval_accuracy"]
-        saved = Path(work) / "model"
+        saved = work / "model"
         model.save_pretrained(saved)
         extractor.save_pretrained(saved)
         replace_directory(saved, model_dir)

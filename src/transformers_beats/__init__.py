@@ -18,6 +18,7 @@ _MODULES = {
     "configuration_beats": ["BeatsConfig", "BeatsRandomProjectionTokenizerConfig", "BeatsTokenizerConfig"],
     "feature_extraction_beats": ["BeatsFeatureExtractor"],
     "modeling_beats": ["BeatsForAudioClassification", "BeatsForAudioFrameClassification", "BeatsModel"],
+    "modeling_beats_pretraining": ["BeatsForPreTraining", "BeatsTokenizerForPreTraining"],
     "modeling_beats_tokenizer": ["BeatsRandomProjectionTokenizer", "BeatsTokenizerModel"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
@@ -54,12 +55,15 @@ def _register_feature_extractors(auto):
 
 def _register_models(auto):
     from . import modeling_beats as models
+    from . import modeling_beats_pretraining as pretraining
     from . import modeling_beats_tokenizer as tokenizers
 
     for auto_class, model in (
         (auto.AutoModel, models.BeatsModel),
         (auto.AutoModel, tokenizers.BeatsTokenizerModel),
         (auto.AutoModel, tokenizers.BeatsRandomProjectionTokenizer),
+        (auto.AutoModelForPreTraining, pretraining.BeatsForPreTraining),
+        (auto.AutoModelForPreTraining, pretraining.BeatsTokenizerForPreTraining),
         (auto.AutoModelForAudioClassification, models.BeatsForAudioClassification),
         (auto.AutoModelForAudioFrameClassification, models.BeatsForAudioFrameClassification),
     ):

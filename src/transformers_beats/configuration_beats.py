@@ -137,6 +137,19 @@ class BeatsConfig(BeatsBaseConfig):
             Whether classification heads read a learned average of all hidden states instead of the last one.
         frame_pooling (`"mean"` or `"concat"`, defaults to `"mean"`):
             How `BeatsForAudioFrameClassification` joins the frequency patches of one time column.
+        codebook_size (`int`, defaults to 1024):
+            Number of codes of the acoustic tokenizer whose codes `BeatsForPreTraining` predicts.
+        mask_ratio (`float`, defaults to 0.75):
+            Share of a clip's patches that `BeatsForPreTraining` hides.
+        mask_embedding (`"zeros"` or `"learned"`, defaults to `"zeros"`):
+            What the label predictor sees in the place of a hidden patch; the paper has zeros.
+        kept_positions (`"original"` or `"compacted"`, defaults to `"original"`):
+            Where the encoder of `BeatsForPreTraining` sees the kept patches: where they are in the clip, or as
+            neighbours, as in ESPnet. The paper does not say.
+        label_predictor_num_hidden_layers (`int`, defaults to 3):
+            Layers of the label predictor. The paper does not give their number; 3 is ESPnet's.
+        label_smoothing (`float`, defaults to 0.0):
+            Label smoothing of masked acoustic modelling.
         legacy_padding_mask (`bool`, defaults to `False`):
             Reproduce the padding mask of Microsoft's code, which lets the model see some padding and hides some
             audio. Only for matching numbers computed with that code; the feature extractor has the same option.
@@ -188,18 +201,27 @@ class BeatsConfig(BeatsBaseConfig):
     classifier_dropout: float | int = 0.0
     use_weighted_layer_sum: bool = False
     frame_pooling: Literal["mean", "concat"] = "mean"
+    codebook_size: int = 1024
+    mask_ratio: float = 0.75
+    mask_embedding: Literal["zeros", "learned"] = "zeros"
+    kept_positions: Literal["original", "compacted"] = "original"
+    label_predictor_num_hidden_layers: int = 3
+    label_smoothing: float | int = 0.0
 
     def validate_architecture(self):
         """Part of `@strict`-powered validation. Validates the architecture of the config."""
         super().validate_architecture()
         self._check_positive("embed_dim", "hidden_size", "num_hidden_layers", "num_attention_heads")
         self._check_positive("intermediate_size", "num_conv_pos_embeddings", "num_conv_pos_embedding_groups")
+        self._check_positive("codebook_size", "label_predictor_num_hidden_layers")
         for name in (
             *("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"),
-            *("classifier_dropout", "layerdrop"),
+            *("classifier_dropout", "layerdrop", "label_smoothing"),
         ):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is a probability in [0, 1), got {getattr(self, name)}.")
+        if not 0 < self.mask_ratio < 1:
+            raise ValueError(f"`mask_ratio` must lie between 0 and 1, got {self.mask_ratio}.")
         self._check_divides("num_attention_heads", "hidden_size")
         self._check_divides("num_conv_pos_embedding_groups", "hidden_size")
         if self.hidden_act != "glu" and self.hidden_act not in ACT2FN:
@@ -228,6 +250,18 @@ class BeatsTokenizerConfig(BeatsConfig):
             Number of codes.
         codebook_dim (`int`, defaults to 256):
             Dimension of a code.
+        codebook_decay (`float`, defaults to 0.99):
+            Decay of the moving average that the codebook is in training.
+        commitment_weight (`float`, defaults to 1.0):
+            Weight of the commitment loss, which is a mean over patches and dimensions, as in Microsoft's code.
+        dead_code_threshold (`float`, defaults to 0.0):
+            In training, a code whose moving average of patches per batch falls below this is replaced by a patch of
+            the batch. 0 replaces none.
+        estimator_num_hidden_layers (`int`, defaults to 3):
+            Layers of the estimator that predicts the teacher from the codes' vectors (section 3.2.2 of the paper).
+        teacher_output_size (`int`, *optional*):
+            Dimension of what the estimator predicts: the teacher's `hidden_size`, or its `num_labels` if the teacher
+            is a fine-tuned classifier. Defaults to `hidden_size`.
     """
 
     model_type = "beats_tokenizer"
@@ -237,13 +271,23 @@ class BeatsTokenizerConfig(BeatsConfig):
         "AutoModel": "modeling_beats_tokenizer.BeatsTokenizerModel",
     }
 
-    codebook_size: int = 1024
     codebook_dim: int = 256
+    codebook_decay: float = 0.99
+    commitment_weight: float | int = 1.0
+    dead_code_threshold: float | int = 0.0
+    estimator_num_hidden_layers: int = 3
+    teacher_output_size: int | None = None
 
     def validate_architecture(self):
         """Part of `@strict`-powered validation. Validates the architecture of the config."""
         super().validate_architecture()
-        self._check_positive("codebook_size", "codebook_dim")
+        self._check_positive("codebook_dim", "estimator_num_hidden_layers")
+        if self.teacher_output_size is not None:
+            self._check_positive("teacher_output_size")
+        if not 0 <= self.codebook_decay < 1:
+            raise ValueError(f"`codebook_decay` must lie in [0, 1), got {self.codebook_decay}.")
+        if self.commitment_weight < 0 or self.dead_code_threshold < 0:
+            raise ValueError("`commitment_weight` and `dead_code_threshold` must not be negative.")
 
 
 @strict

@@ -1,0 +1,465 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+# The training objectives are those of Chen et al., 2022 (arXiv:2212.09058).
+"""PyTorch BEATs, the two objectives of its iterative pre-training: masked acoustic modelling and tokenizer training."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import distributed, nn
+from transformers import initialization as init
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .configuration_beats import BeatsConfig, BeatsTokenizerConfig
+from .modeling_beats import (
+    BeatsAttention,
+    BeatsEncoder,
+    BeatsLayer,
+    BeatsModel,
+    BeatsPreTrainedModel,
+    check_fbank,
+    gather_patches,
+    patch_mask_from_frame_mask,
+)
+from .modeling_beats_tokenizer import BeatsQuantizer, BeatsTokenizerModel, code_usage, nearest_code
+
+
+# k-means sees at most so many patches: 64 for each of 1,024 codes.
+MAX_KMEANS_PATCHES = 65536
+KMEANS_ITERATIONS = 10
+
+
+@dataclass
+@auto_docstring(
+    custom_intro="""
+    Output of [`BeatsForPreTraining`].
+    """
+)
+class BeatsForPreTrainingOutput(ModelOutput):
+    r"""
+    loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `labels` is provided):
+        Mean cross-entropy over the masked patches that hold no padding, in nats; 0 if there is none.
+    logits (`torch.FloatTensor` of shape `(batch_size, num_masked, config.codebook_size)`):
+        Scores of the codes at `masked_positions`.
+    masked_positions (`torch.LongTensor` of shape `(batch_size, num_masked)`):
+        Which patch each row of `logits` predicts, ascending; -100 where a shorter clip of the batch has fewer.
+    accuracy (`torch.FloatTensor` of shape `()`, *optional*, returned when `labels` is provided):
+        Share of masked patches whose best code is the right one.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    masked_positions: torch.Tensor | None = None
+    accuracy: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+@auto_docstring(
+    custom_intro="""
+    Output of [`BeatsTokenizerForPreTraining`].
+    """
+)
+class BeatsTokenizerForPreTrainingOutput(ModelOutput):
+    r"""
+    loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `teacher_outputs` is provided):
+        `distillation_loss + config.commitment_weight * commitment_loss`.
+    distillation_loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `teacher_outputs` is provided):
+        One minus the cosine between the estimator's and the teacher's outputs, averaged over the valid patches.
+    commitment_loss (`torch.FloatTensor` of shape `()`):
+        Mean squared difference between the normalised encoder output and its code, over valid patches and dimensions.
+    estimates (`torch.FloatTensor` of shape `(batch_size, num_patches, config.teacher_output_size)`):
+        What the estimator takes the teacher's output to be.
+    codes (`torch.LongTensor` of shape `(batch_size, num_columns, num_freq_patches)`):
+        Index of the code of every patch, by time and frequency; -100 on padding.
+    code_counts (`torch.LongTensor` of shape `(codebook_size,)`):
+        How many valid patches of the batch have each code.
+    perplexity (`torch.FloatTensor` of shape `()`):
+        Exponential of the entropy of the codes in the batch.
+    """
+
+    loss: torch.Tensor | None = None
+    distillation_loss: torch.Tensor | None = None
+    commitment_loss: torch.Tensor | None = None
+    estimates: torch.Tensor | None = None
+    codes: torch.Tensor | None = None
+    code_counts: torch.Tensor | None = None
+    perplexity: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+def num_kept_patches(num_patches: int, mask_ratio: float) -> int:
+    """How many of a clip's patches the encoder sees: at least one, and at least one less than there are."""
+    if num_patches < 2:
+        return num_patches
+    return num_patches - min(max(int(num_patches * mask_ratio + 0.5), 1), num_patches - 1)
+
+
+def select_kept_patches(valid: torch.Tensor, noise: torch.Tensor, mask_ratio: float) -> torch.Tensor:
+    """
+    Which patches are kept: of each clip's valid patches, the [`num_kept_patches`] with the least noise.
+
+    Args:
+        valid (`torch.BoolTensor` of shape `(batch_size, num_patches)`):
+            Which patches hold no padding.
+        noise (`torch.Tensor` of shape `(batch_size, num_patches)`):
+            Finite. If uniform, so is the choice.
+        mask_ratio (`float`):
+            Share of the valid patches that are not kept.
+
+    Returns:
+        `torch.BoolTensor` of shape `(batch_size, num_patches)`.
+    """
+    counts = [num_kept_patches(number, mask_ratio) for number in range(valid.shape[1] + 1)]
+    num_kept = torch.tensor(counts, device=valid.device)[valid.sum(dim=1)]
+    ranks = noise.masked_fill(~valid, torch.inf).argsort(dim=1).argsort(dim=1)
+    return valid & (ranks < num_kept.unsqueeze(1))
+
+
+def first_positions(mask: torch.Tensor, count: int) -> torch.Tensor:
+    """
+    The first `count` positions where `mask` `(batch_size, length)` is true, ascending, `(batch_size, count)`. Clips
+    that have fewer are filled up with positions where it is false.
+    """
+    length = mask.shape[1]
+    index = torch.arange(length, device=mask.device)
+    return torch.where(mask, index, index + length).sort(dim=1).values[:, :count] % length
+
+
+class BeatsLabelPredictor(nn.Module):
+    """Transformer that predicts the codes of masked patches from the representations of the kept ones."""
+
+    def __init__(self, config: BeatsConfig):
+        super().__init__()
+        is_learned = config.mask_embedding == "learned"
+        self.mask_embedding = nn.Parameter(torch.zeros(config.hidden_size)) if is_learned else None
+        self.encoder = BeatsEncoder(config, config.label_predictor_num_hidden_layers)
+        self.classifier = nn.Linear(config.hidden_size, config.codebook_size)
+
+    def forward(
+        self,
+        kept_states: torch.Tensor,
+        is_kept: torch.Tensor,
+        masked_positions: torch.Tensor,
+        patch_attention_mask: torch.Tensor | None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        """
+        Args:
+            kept_states (`torch.Tensor` of shape `(batch_size, num_kept, hidden_size)`):
+                Encoder output for the kept patches of each clip in their order.
+            is_kept (`torch.BoolTensor` of shape `(batch_size, num_patches)`):
+                Where they belong.
+            masked_positions (`torch.LongTensor` of shape `(batch_size, num_masked)`):
+                Which patches to predict.
+            patch_attention_mask (`torch.BoolTensor` of shape `(batch_size, num_patches)`, *optional*):
+                Which patches hold no padding.
+
+        Returns:
+            Logits `(batch_size, num_masked, codebook_size)`.
+        """
+        index = (is_kept.cumsum(dim=1) - 1).clamp(min=0)
+        empty = kept_states.new_zeros(()) if self.mask_embedding is None else self.mask_embedding.to(kept_states.dtype)
+        hidden_states = torch.where(is_kept.unsqueeze(-1), gather_patches(kept_states, index), empty)
+        hidden_states = self.encoder(hidden_states, patch_attention_mask, **kwargs)
+        return self.classifier(gather_patches(hidden_states, masked_positions))
+
+
+@auto_docstring(
+    custom_intro="""
+    BEATs for masked acoustic modelling (section 3.3 of the paper): most patches of a clip are hidden, only the others
+    go through the encoder, and a label predictor tells the acoustic tokenizer's codes of the hidden ones.
+    """
+)
+class BeatsForPreTraining(BeatsPreTrainedModel):
+    _auto_class = "AutoModelForPreTraining"
+    # What the encoder's layers return, not the label predictor's.
+    _can_record_outputs = {
+        "hidden_states": OutputRecorder(BeatsLayer, layer_name="beats"),
+        "attentions": OutputRecorder(BeatsAttention, index=1, layer_name="beats"),
+    }
+
+    def __init__(self, config: BeatsConfig):
+        super().__init__(config)
+        self.beats = BeatsModel(config)
+        self.label_predictor = BeatsLabelPredictor(config)
+
+        # Initialize weights and apply final processing
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, BeatsLabelPredictor) and module.mask_embedding is not None:
+            init.normal_(module.mask_embedding, mean=0.0, std=self.config.initializer_range)
+
+    def compute_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross-entropy and accuracy where `labels` `(batch_size, num_masked)` are not -100, in float32."""
+        counts = labels != -100
+        total = nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(),
+            labels.flatten(),
+            ignore_index=-100,
+            label_smoothing=float(self.config.label_smoothing),
+            reduction="sum",
+        )
+        num_labels = counts.sum().clamp(min=1)
+        return total / num_labels, (logits.argmax(dim=-1) == labels).sum() / num_labels
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    @auto_docstring
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BeatsForPreTrainingOutput:
+        r"""
+        input_values (`torch.FloatTensor` of shape `(batch_size, num_frames, num_mel_bins)`):
+            Normalised filter banks from [`BeatsFeatureExtractor`].
+        attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*):
+            1 for frames of audio, 0 for padding.
+        labels (`torch.LongTensor` of shape `(batch_size, num_columns, num_freq_patches)`, *optional*):
+            The `codes` of an acoustic tokenizer; -100 where a patch does not count.
+        noise (`torch.FloatTensor` of shape `(batch_size, num_patches)`, *optional*):
+            The patches of a clip with the least noise are kept. Drawn uniformly if not given.
+        """
+        hidden_states = self.beats.embeddings(check_fbank(input_values, attention_mask, self.config))
+        batch_size, num_patches = hidden_states.shape[:2]
+        if labels is not None and labels.numel() != batch_size * num_patches:
+            expected = (batch_size, num_patches // self.config.num_freq_patches, self.config.num_freq_patches)
+            raise ValueError(f"`labels` must have shape {expected}, a code for each patch, got {tuple(labels.shape)}.")
+        valid = torch.ones((batch_size, num_patches), dtype=torch.bool, device=hidden_states.device)
+        patch_attention_mask = None
+        if attention_mask is not None:
+            valid = patch_mask_from_frame_mask(attention_mask, self.config).to(hidden_states.device)
+            patch_attention_mask = valid
+        if noise is None:
+            noise = torch.rand(valid.shape, device=valid.device)
+
+        is_kept = select_kept_patches(valid, noise.to(valid.device), self.config.mask_ratio)
+        num_kept = num_kept_patches(num_patches, self.config.mask_ratio)
+        kept_positions = first_positions(is_kept, num_kept)
+        if self.config.kept_positions == "original":
+            kept_states = self.beats.encoder(hidden_states, is_kept, kept_positions=kept_positions, **kwargs)
+        else:
+            hidden_states = gather_patches(hidden_states, kept_positions)
+            kept_states = self.beats.encoder(hidden_states, is_kept.gather(1, kept_positions), **kwargs)
+
+        is_masked = valid & ~is_kept
+        masked_positions = first_positions(is_masked, num_patches - num_kept)
+        logits = self.label_predictor(kept_states, is_kept, masked_positions, patch_attention_mask, **kwargs)
+
+        is_prediction = is_masked.gather(1, masked_positions)
+        loss = accuracy = None
+        if labels is not None:
+            labels = labels.to(logits.device).flatten(1).gather(1, masked_positions)
+            loss, accuracy = self.compute_loss(logits, labels.masked_fill(~is_prediction, -100))
+        return BeatsForPreTrainingOutput(
+            loss=loss,
+            logits=logits,
+            masked_positions=masked_positions.masked_fill(~is_prediction, -100),
+            accuracy=accuracy,
+        )
+
+
+def _is_distributed() -> bool:
+    # Asked at every step: the process group may come into being after the model.
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+class BeatsTrainableQuantizer(BeatsQuantizer):
+    """
+    [`BeatsQuantizer`] with a codebook that follows the patches assigned to it: k-means on the first batch, then an
+    exponential moving average, as in Microsoft's code. All processes of a process group keep the same codebook.
+    """
+
+    def __init__(self, config: BeatsTokenizerConfig):
+        super().__init__(config)
+        self.decay = config.codebook_decay
+        self.dead_code_threshold = config.dead_code_threshold
+
+    def _sums(self, states: torch.Tensor, codes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Sum of the states of each code, and in the last column their number: `(codebook_size, codebook_dim + 1)`."""
+        values = torch.cat([states * weights.unsqueeze(1), weights.unsqueeze(1)], dim=1)
+        return values.new_zeros(len(self.codebook), values.shape[1]).index_add(0, codes, values)
+
+    @torch.no_grad()
+    def initialize(self, states: torch.Tensor, mask: torch.Tensor) -> None:
+        """
+        Learns the codebook by k-means (cosine) from the patches of all processes, if it was neither learned nor loaded.
+
+        Args:
+            states (`torch.Tensor` of shape `(num_patches, codebook_dim)`):
+                Vectors of unit length, float32.
+            mask (`torch.BoolTensor` of shape `(num_patches,)`):
+                Which of them count.
+
+        Raises:
+            `ValueError`: if none counts.
+        """
+        if self.is_initialized:
+            return
+        vectors = states[mask]
+        if _is_distributed():
+            # As objects, since each process may hold another number of patches; this happens once.
+            parts: list = [None] * distributed.get_world_size()
+            distributed.all_gather_object(parts, vectors.cpu())
+            vectors = torch.cat(parts).to(states.device)
+        if len(vectors) == 0:
+            raise ValueError("The first batch holds no valid patch to learn a codebook from.")
+        # The same on every process, so that all learn the same codebook; broadcast in case their devices round apart.
+        generator = torch.Generator().manual_seed(0)
+        vectors = vectors[torch.randperm(len(vectors), generator=generator)[:MAX_KMEANS_PATCHES].to(vectors.device)]
+        # With fewer vectors than codes, some codes begin as equals.
+        self.codebook.copy_(vectors[torch.arange(len(self.codebook), device=vectors.device) % len(vectors)])
+        weights = vectors.new_ones(len(vectors))
+        for _ in range(KMEANS_ITERATIONS):
+            sums = self._sums(vectors, nearest_code(vectors, self.codebook), weights)
+            self._follow(sums, decay=0.0)
+        share = mask.sum().clamp(min=1) / len(vectors)
+        if _is_distributed():
+            distributed.all_reduce(share)
+        self.cluster_size.copy_(sums[:, -1] * share)
+        self.is_initialized.fill_(1.0)
+        if _is_distributed():
+            distributed.broadcast(self.codebook, src=0)
+            distributed.broadcast(self.cluster_size, src=0)
+
+    def _follow(self, sums: torch.Tensor, decay: float) -> None:
+        """Moves every code that has patches towards their normalised mean, and back onto the unit sphere."""
+        means = nn.functional.normalize(sums[:, :-1], dim=-1)
+        moved = nn.functional.normalize(self.codebook * decay + means * (1 - decay), dim=-1)
+        self.codebook.copy_(torch.where(sums[:, -1:] > 0, moved, self.codebook))
+
+    @torch.no_grad()
+    def update(self, states: torch.Tensor, codes: torch.Tensor, mask: torch.Tensor) -> None:
+        """
+        One step of the moving average, from the patches of all processes.
+
+        Args:
+            states (`torch.Tensor` of shape `(num_patches, codebook_dim)`):
+                Vectors of unit length, float32.
+            codes (`torch.LongTensor` of shape `(num_patches,)`):
+                Their codes.
+            mask (`torch.BoolTensor` of shape `(num_patches,)`):
+                Which of them count.
+        """
+        sums = self._sums(states, codes, mask.to(states.dtype))
+        if _is_distributed():
+            distributed.all_reduce(sums)
+        self._follow(sums, self.decay)
+        counts = sums[:, -1]
+        self.cluster_size.mul_(self.decay).add_(counts, alpha=1 - self.decay)
+        if self.dead_code_threshold > 0:
+            # Drawn by one process for all. The addition matters only where a batch holds nothing valid.
+            chosen = torch.multinomial(mask.to(states.dtype) + 1e-12, len(self.codebook), replacement=True)
+            candidates = states[chosen]
+            if _is_distributed():
+                distributed.broadcast(candidates, src=0)
+            is_dead = self.cluster_size < self.dead_code_threshold
+            self.codebook.copy_(torch.where(is_dead.unsqueeze(1), candidates, self.codebook))
+            # As many patches as an average code, so that a new code has time to find its own.
+            self.cluster_size.copy_(torch.where(is_dead, counts.mean(), self.cluster_size))
+
+
+class BeatsEstimator(nn.Module):
+    """Transformer that predicts the teacher's outputs from the vectors of the codes."""
+
+    def __init__(self, config: BeatsTokenizerConfig):
+        super().__init__()
+        self.projection = nn.Linear(config.codebook_dim, config.hidden_size)
+        self.encoder = BeatsEncoder(config, config.estimator_num_hidden_layers)
+        self.head = nn.Linear(config.hidden_size, config.teacher_output_size or config.hidden_size)
+
+    def forward(self, quantized_states: torch.Tensor, patch_attention_mask: torch.Tensor | None, **kwargs):
+        hidden_states = self.projection(quantized_states.to(self.projection.weight.dtype))
+        return self.head(self.encoder(hidden_states, patch_attention_mask, **kwargs))
+
+
+@auto_docstring(
+    custom_intro="""
+    The training of a self-distilled acoustic tokenizer (section 3.2.2 of the paper): the vectors of the codes must tell
+    an estimator what a teacher, the model of the last iteration, makes of every patch.
+    """
+)
+class BeatsTokenizerForPreTraining(BeatsTokenizerModel):
+    _auto_class = "AutoModelForPreTraining"
+
+    def __init__(self, config: BeatsTokenizerConfig):
+        super().__init__(config)
+        self.quantizer = BeatsTrainableQuantizer(config)
+        self.estimator = BeatsEstimator(config)
+
+        # Initialize weights and apply final processing
+        self.post_init()
+
+    @can_return_tuple
+    @auto_docstring
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        teacher_outputs: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BeatsTokenizerForPreTrainingOutput:
+        r"""
+        input_values (`torch.FloatTensor` of shape `(batch_size, num_frames, num_mel_bins)`):
+            Normalised filter banks from [`BeatsFeatureExtractor`].
+        attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*):
+            1 for frames of audio, 0 for padding.
+        teacher_outputs (`torch.FloatTensor` of shape `(batch_size, num_patches, teacher_output_size)`, *optional*):
+            For every patch the teacher's last hidden state or, of a fine-tuned teacher, its logits before they are
+            averaged over the patches.
+        """
+        outputs = self.beats(input_values, attention_mask=attention_mask, return_dict=True, **kwargs)
+        mask = outputs.patch_attention_mask
+        projected_states = self.projection(outputs.last_hidden_state)
+        states = nn.functional.normalize(projected_states.float(), dim=-1)
+        flat_states, flat_mask = states.detach().flatten(0, 1), mask.flatten()
+        if self.training:
+            self.quantizer.initialize(flat_states, flat_mask)
+        codes = self.quantizer(projected_states)
+        quantized_states = self.quantizer.codebook[codes]
+        if self.training:
+            self.quantizer.update(flat_states, codes.flatten(), flat_mask)
+
+        num_valid = mask.sum().clamp(min=1)
+        commitment_loss = ((states - quantized_states).pow(2).mean(dim=-1) * mask).sum() / num_valid
+        # Straight-through: the estimator reads the code, the gradient goes to the encoder.
+        straight_through = states + (quantized_states - states).detach()
+        patch_attention_mask = mask if attention_mask is not None else None
+        estimates = self.estimator(straight_through, patch_attention_mask, **kwargs)
+
+        loss = distillation_loss = None
+        if teacher_outputs is not None:
+            if teacher_outputs.shape != estimates.shape:
+                raise ValueError(
+                    f"`teacher_outputs` must have shape {tuple(estimates.shape)}, got {tuple(teacher_outputs.shape)}: "
+                    "`config.teacher_output_size` is the teacher's `hidden_size` or `num_labels`."
+                )
+            cosine = nn.functional.cosine_similarity(estimates.float(), teacher_outputs.float(), dim=-1)
+            distillation_loss = ((1 - cosine) * mask).sum() / num_valid
+            loss = distillation_loss + self.config.commitment_weight * commitment_loss
+        code_counts, perplexity = code_usage(codes, mask, len(self.quantizer.codebook))
+        return BeatsTokenizerForPreTrainingOutput(
+            loss=loss,
+            distillation_loss=distillation_loss,
+            commitment_loss=commitment_loss,
+            estimates=estimates,
+            codes=codes.masked_fill(~mask, -100).unflatten(1, (-1, self.config.num_freq_patches)),
+            code_counts=code_counts,
+            perplexity=perplexity,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+__all__ = ["BeatsForPreTraining", "BeatsTokenizerForPreTraining"]

@@ -1,0 +1,437 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModel, AutoModelForPreTraining
+
+from transformers_beats import (
+    BeatsConfig,
+    BeatsForAudioClassification,
+    BeatsForPreTraining,
+    BeatsModel,
+    BeatsTokenizerConfig,
+    BeatsTokenizerForPreTraining,
+    BeatsTokenizerModel,
+)
+from transformers_beats.modeling_beats import BeatsEncoder, BeatsRelativePositionBias, gather_patches
+from transformers_beats.modeling_beats_pretraining import (
+    BeatsTrainableQuantizer,
+    first_positions,
+    num_kept_patches,
+    select_kept_patches,
+)
+
+
+POSITIONS = ["original", "compacted"]
+NUM_COLUMNS, NUM_PATCHES = 6, 48
+
+
+@pytest.fixture
+def config(tiny_config) -> BeatsConfig:
+    return BeatsConfig(**tiny_config.to_diff_dict() | {"codebook_size": 32, "label_predictor_num_hidden_layers": 2})
+
+
+@pytest.fixture
+def batch() -> dict[str, torch.Tensor]:
+    """Two clips, the second of 3 columns and some frames, and codes of all patches."""
+    generator = torch.Generator().manual_seed(0)
+    attention_mask = torch.ones(2, 100, dtype=torch.long)
+    attention_mask[1, 50:] = 0
+    return {
+        "input_values": torch.randn(2, 100, 128, generator=generator),
+        "attention_mask": attention_mask,
+        "labels": torch.randint(32, (2, NUM_COLUMNS, 8), generator=generator),
+        "noise": torch.rand(2, NUM_PATCHES, generator=generator),
+    }
+
+
+def build(model_class, config):
+    torch.manual_seed(0)
+    return model_class(copy.deepcopy(config))
+
+
+# Masking
+
+
+@pytest.mark.parametrize(("num_patches", "expected"), [(0, 0), (1, 1), (2, 1), (8, 2), (248, 62), (496, 124)])
+def test_a_quarter_of_the_patches_is_kept(num_patches, expected):
+    assert num_kept_patches(num_patches, 0.75) == expected
+
+
+def test_never_all_and_never_none_are_kept():
+    for ratio in (0.01, 0.5, 0.99):
+        counts = [num_kept_patches(number, ratio) for number in range(2, 100)]
+        assert all(0 < count < number for number, count in enumerate(counts, start=2))
+        # The encoder has room for as many as the longest clip keeps.
+        assert counts == sorted(counts)
+
+
+def test_of_each_clip_the_valid_patches_with_the_least_noise_are_kept():
+    valid = torch.arange(16).expand(3, -1) < torch.tensor([[16], [8], [0]])
+    noise = torch.arange(16.0).flip(0).expand(3, -1)
+    is_kept = select_kept_patches(valid, noise, 0.75)
+    assert is_kept.nonzero().tolist() == [[0, 12], [0, 13], [0, 14], [0, 15], [1, 6], [1, 7]]
+
+
+def test_every_patch_is_kept_equally_often():
+    torch.manual_seed(0)
+    valid = torch.ones(4000, 16, dtype=torch.bool)
+    shares = select_kept_patches(valid, torch.rand(4000, 16), 0.75).float().mean(dim=0)
+    # Four standard deviations of a share of 4,000.
+    assert (shares - 0.25).abs().max() < 4 * math.sqrt(0.25 * 0.75 / 4000)
+
+
+def test_positions_are_those_of_the_mask_and_then_others():
+    mask = torch.tensor([[False, True, False, True], [False, False, True, False]])
+    assert first_positions(mask, 2).tolist() == [[1, 3], [2, 0]]
+
+
+# Positions of the kept patches
+
+
+def test_the_bias_of_kept_patches_is_that_of_their_places(config):
+    bias = build(BeatsRelativePositionBias, config)
+    positions = torch.tensor([[0, 3, 4, 40], [7, 8, 20, 47]])
+    with torch.no_grad():
+        full, kept = bias(NUM_PATCHES), bias(NUM_PATCHES, positions)
+    for index, place in enumerate(positions):
+        torch.testing.assert_close(kept[index], full[:, place][:, :, place], rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_original_positions_equal_masking_inside_attention(config):
+    torch.manual_seed(0)
+    config._attn_implementation = "sdpa"
+    encoder = BeatsEncoder(config).eval()
+    hidden_states = torch.randn(2, NUM_PATCHES, config.hidden_size)
+    is_kept = select_kept_patches(torch.ones(2, NUM_PATCHES, dtype=torch.bool), torch.rand(2, NUM_PATCHES), 0.75)
+    positions = first_positions(is_kept, 12)
+    gathered = encoder(hidden_states, is_kept, kept_positions=positions)
+    masked = encoder(hidden_states, is_kept)
+    torch.testing.assert_close(gathered, gather_patches(masked, positions), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_positions_decide_whether_the_encoder_sees_gaps(positions, config, batch):
+    config.kept_positions = positions
+    model = build(BeatsForPreTraining, config).eval()
+    # All columns are alike, so that the kept patches are the same twelve, close together or with a gap.
+    input_values = batch["input_values"][:1, :16].repeat(1, NUM_COLUMNS, 1)
+    states = []
+    for second_column in (8, 32):
+        noise = torch.ones(1, NUM_PATCHES)
+        noise[0, :8] = noise[0, second_column : second_column + 4] = 0
+        states.append(model(input_values, noise=noise, output_hidden_states=True).hidden_states[-1])
+    assert torch.allclose(*states, atol=1e-5) == (positions == "compacted")
+
+
+# Masked acoustic modelling
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_only_kept_patches_go_through_the_encoder(positions, config, batch):
+    config.kept_positions = positions
+    model = build(BeatsForPreTraining, config).eval()
+    model.set_attn_implementation("eager")
+    outputs = model(**batch, output_hidden_states=True, output_attentions=True)
+    assert {tuple(states.shape) for states in outputs.hidden_states} == {(2, 12, config.hidden_size)}
+    assert len(outputs.hidden_states) == config.num_hidden_layers + 1
+    assert {tuple(weights.shape) for weights in outputs.attentions} == {(2, config.num_attention_heads, 12, 12)}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_hidden_patches_stay_hidden(positions, config, batch):
+    config.kept_positions = positions
+    model = build(BeatsForPreTraining, config).eval()
+    expected = model(**batch)
+    is_masked = torch.zeros(2, NUM_PATCHES, dtype=torch.bool)
+    for clip, places in enumerate(expected.masked_positions):
+        is_masked[clip, places[places >= 0]] = True
+    assert is_masked.sum(dim=1).tolist() == [36, 18]
+    # A patch is 16 frames of 16 mel bins.
+    frames = is_masked.view(2, NUM_COLUMNS, 8).repeat_interleave(16, dim=1).repeat_interleave(16, dim=2)
+    batch["input_values"][:, :96][frames] += 3.0
+    torch.testing.assert_close(model(**batch).logits, expected.logits, rtol=0, atol=0)
+    batch["input_values"][:, :96][~frames] += 3.0
+    assert not torch.allclose(model(**batch).logits, expected.logits, atol=1e-2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_padding_changes_nothing(positions, config, batch):
+    config.kept_positions = positions
+    model = build(BeatsForPreTraining, config).eval()
+    together = model(**batch)
+    alone = model(
+        input_values=batch["input_values"][1:, :50],
+        labels=batch["labels"][1:, :3],
+        noise=batch["noise"][1:, :24],
+    )
+    assert together.masked_positions[1, :18].tolist() == alone.masked_positions[0].tolist()
+    assert (together.masked_positions[1, 18:] == -100).all()
+    torch.testing.assert_close(together.logits[1, :18], alone.logits[0], rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_is_the_cross_entropy_of_masked_valid_patches(smoothing, config, batch):
+    config.label_smoothing = smoothing
+    outputs = build(BeatsForPreTraining, config).eval()(**batch)
+    logits, labels = [], []
+    for clip, places in enumerate(outputs.masked_positions):
+        is_real = places >= 0
+        logits.append(outputs.logits[clip, is_real])
+        labels.append(batch["labels"][clip].flatten()[places[is_real]])
+    logits, labels = torch.cat(logits), torch.cat(labels)
+    expected = nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+    torch.testing.assert_close(outputs.loss, expected)
+    torch.testing.assert_close(outputs.accuracy, (logits.argmax(dim=-1) == labels).float().mean())
+
+
+@torch.no_grad()
+def test_labels_that_do_not_count_do_not_count(config, batch):
+    model = build(BeatsForPreTraining, config).eval()
+    batch["labels"][:] = -100
+    outputs = model(**batch)
+    assert (outputs.loss, outputs.accuracy) == (0, 0)
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+@pytest.mark.parametrize("mask_embedding", ["zeros", "learned"])
+def test_every_parameter_learns(mask_embedding, positions, config, batch):
+    config.mask_embedding, config.kept_positions = mask_embedding, positions
+    model = build(BeatsForPreTraining, config)
+    model(**batch).loss.backward()
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert without == []
+    assert ("label_predictor.mask_embedding" in dict(model.named_parameters())) == (mask_embedding == "learned")
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_a_learned_mask_embedding_is_not_zero_at_first(config):
+    config.mask_embedding = "learned"
+    assert build(BeatsForPreTraining, config).label_predictor.mask_embedding.std() > 0.01
+
+
+def test_the_model_learns(config, batch):
+    model = build(BeatsForPreTraining, config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(40):
+        loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(math.log(32), rel=0.1)
+    assert losses[-1] < 0.2 * losses[0]
+
+
+@pytest.mark.parametrize("num_frames", [16, 31, 32])
+def test_shortest_clips(num_frames, config):
+    model = build(BeatsForPreTraining, config)
+    attention_mask = torch.ones(2, num_frames)
+    attention_mask[1] = 0
+    outputs = model(torch.randn(2, num_frames, 128), attention_mask, labels=torch.zeros(2, num_frames // 16, 8).long())
+    outputs.loss.backward()
+    assert outputs.loss.isfinite()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_codes_of_another_shape_are_refused(config, batch):
+    model = build(BeatsForPreTraining, config)
+    with pytest.raises(ValueError, match=r"\(2, 6, 8\)"):
+        model(batch["input_values"], labels=batch["labels"][:, :-1])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_attention_implementations_agree(attention, config, batch):
+    model = build(BeatsForPreTraining, config).eval()
+    expected = model(**batch).logits
+    model.set_attn_implementation(attention)
+    torch.testing.assert_close(model(**batch).logits, expected, rtol=0, atol=1e-5)
+
+
+def test_gradient_checkpointing_changes_nothing(config, batch):
+    gradients = []
+    for is_checkpointing in (False, True):
+        model = build(BeatsForPreTraining, config).train()
+        if is_checkpointing:
+            model.gradient_checkpointing_enable()
+        model(**batch).loss.backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    torch.testing.assert_close(*gradients)
+
+
+# Saving and loading
+
+
+def test_a_checkpoint_of_pre_training_serves_all_models(config, batch, tmp_path):
+    model = build(BeatsForPreTraining, config).eval()
+    model.save_pretrained(tmp_path)
+    again = AutoModelForPreTraining.from_pretrained(tmp_path)
+    assert type(again) is BeatsForPreTraining
+    assert {name for name, _ in again.named_parameters()} == {name for name, _ in model.named_parameters()}
+    for loaded in (
+        AutoModel.from_pretrained(tmp_path),
+        BeatsModel.from_pretrained(tmp_path),
+        BeatsForAudioClassification.from_pretrained(tmp_path, num_labels=3).beats,
+    ):
+        state = model.beats.state_dict()
+        assert loaded.state_dict().keys() == state.keys()
+        assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
+    with torch.no_grad():
+        torch.testing.assert_close(again(**batch).logits, model(**batch).logits, rtol=0, atol=0)
+
+
+# Tokenizer training
+
+
+@pytest.fixture
+def tokenizer_config(config) -> BeatsTokenizerConfig:
+    values = config.to_diff_dict() | {"codebook_dim": 12, "estimator_num_hidden_layers": 2, "teacher_output_size": 20}
+    return BeatsTokenizerConfig(**{name: value for name, value in values.items() if name != "model_type"})
+
+
+@pytest.fixture
+def tokenizer_batch(batch) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    inputs = {name: batch[name] for name in ("input_values", "attention_mask")}
+    return inputs | {"teacher_outputs": torch.randn(2, NUM_PATCHES, 20, generator=generator)}
+
+
+def test_the_first_batch_makes_the_codebook(tokenizer_config, tokenizer_batch):
+    model = build(BeatsTokenizerForPreTraining, tokenizer_config).train()
+    assert not model.quantizer.is_initialized
+    outputs = model(**tokenizer_batch)
+    assert model.quantizer.is_initialized
+    codebook = model.quantizer.codebook
+    torch.testing.assert_close(codebook.norm(dim=-1), torch.ones(32))
+    # 72 valid patches, of 48 and 24.
+    assert outputs.code_counts.sum() == 72
+    assert (outputs.codes == -100).sum() == 2 * NUM_PATCHES - 72
+    assert 1 < outputs.perplexity <= 32
+
+
+def test_an_untrained_tokenizer_is_refused_in_evaluation(tokenizer_config, tokenizer_batch):
+    model = build(BeatsTokenizerForPreTraining, tokenizer_config).eval()
+    with pytest.raises(ValueError, match="not initialised"):
+        model(**tokenizer_batch)
+
+
+def test_k_means_finds_clusters(tokenizer_config):
+    torch.manual_seed(0)
+    tokenizer_config.codebook_size = 8
+    centers = nn.functional.normalize(torch.randn(8, 12), dim=-1)
+    labels = torch.arange(8).repeat(200)
+    states = nn.functional.normalize(centers[labels] + 0.02 * torch.randn(1600, 12), dim=-1)
+    quantizer = BeatsTrainableQuantizer(tokenizer_config)
+    quantizer.initialize(states, torch.ones(1600, dtype=torch.bool))
+    distances = torch.cdist(states, quantizer.codebook).min(dim=1).values
+    # k-means may join two clusters, but not most.
+    assert (distances < 0.2).float().mean() >= 0.6
+    torch.testing.assert_close(quantizer.cluster_size.sum(), torch.tensor(1600.0))
+
+
+def test_the_codebook_is_a_moving_average_of_valid_patches(tokenizer_config):
+    torch.manual_seed(0)
+    quantizer = BeatsTrainableQuantizer(tokenizer_config)
+    codebook = nn.functional.normalize(torch.randn(32, 12), dim=-1)
+    quantizer.codebook.copy_(codebook)
+    quantizer.cluster_size.fill_(2.0)
+    states = nn.functional.normalize(torch.randn(4, 12), dim=-1)
+    quantizer.update(states, torch.tensor([5, 5, 7, 9]), torch.tensor([True, True, True, False]))
+    expected = codebook.clone()
+    for code, members in ((5, states[:2]), (7, states[2:3])):
+        mean = nn.functional.normalize(members.mean(dim=0), dim=0)
+        expected[code] = nn.functional.normalize(0.99 * codebook[code] + 0.01 * mean, dim=0)
+    torch.testing.assert_close(quantizer.codebook, expected)
+    sizes = torch.full((32,), 0.99 * 2.0)
+    sizes[5] += 0.02
+    sizes[7] += 0.01
+    torch.testing.assert_close(quantizer.cluster_size, sizes)
+
+
+def test_dead_codes_become_patches_of_the_batch(tokenizer_config):
+    torch.manual_seed(0)
+    tokenizer_config.dead_code_threshold = 0.5
+    quantizer = BeatsTrainableQuantizer(tokenizer_config)
+    quantizer.codebook.copy_(nn.functional.normalize(torch.randn(32, 12), dim=-1))
+    quantizer.cluster_size.copy_(torch.arange(32) % 2 * 2.0)
+    before = quantizer.codebook.clone()
+    states = nn.functional.normalize(torch.randn(64, 12), dim=-1)
+    mask = torch.arange(64) < 40
+    quantizer.update(states, torch.ones(64, dtype=torch.long), mask)
+    assert torch.equal(quantizer.codebook[3::2], before[3::2])
+    distances = torch.cdist(quantizer.codebook[::2], states[:40]).min(dim=1).values
+    assert distances.max() < 1e-3
+    assert (quantizer.cluster_size >= 0.5).all()
+
+
+def test_evaluation_leaves_the_codebook_alone(tokenizer_config, tokenizer_batch):
+    model = build(BeatsTokenizerForPreTraining, tokenizer_config).train()
+    model(**tokenizer_batch)
+    before = copy.deepcopy(dict(model.named_buffers()))
+    model.eval()(**tokenizer_batch)
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+
+
+def test_the_loss_is_distillation_and_commitment(tokenizer_config, tokenizer_batch):
+    tokenizer_config.commitment_weight = 0.3
+    model = build(BeatsTokenizerForPreTraining, tokenizer_config).train()
+    model(**tokenizer_batch)
+    model.eval()
+    with torch.no_grad():
+        outputs = model(**tokenizer_batch)
+        tokens = BeatsTokenizerModel.forward(model, tokenizer_batch["input_values"], tokenizer_batch["attention_mask"])
+    valid = tokens.patch_attention_mask
+    cosine = nn.functional.cosine_similarity(outputs.estimates, tokenizer_batch["teacher_outputs"], dim=-1)
+    states = nn.functional.normalize(tokens.projected_states, dim=-1)
+    torch.testing.assert_close(outputs.distillation_loss, (1 - cosine)[valid].mean())
+    torch.testing.assert_close(outputs.commitment_loss, (states - tokens.quantized_states)[valid].pow(2).mean())
+    torch.testing.assert_close(outputs.loss, outputs.distillation_loss + 0.3 * outputs.commitment_loss)
+    assert torch.equal(outputs.codes, tokens.codes)
+
+
+def test_the_gradient_passes_straight_through_the_quantiser(tokenizer_config, tokenizer_batch):
+    tokenizer_config.commitment_weight = 0.0
+    model = build(BeatsTokenizerForPreTraining, tokenizer_config).train()
+    model(**tokenizer_batch).loss.backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+    assert model.projection[0].weight.grad.abs().sum() > 0
+
+
+def test_a_teacher_of_another_size_is_refused(tokenizer_config, tokenizer_batch):
+    model = build(BeatsTokenizerForPreTraining, tokenizer_config)
+    tokenizer_batch["teacher_outputs"] = torch.randn(2, NUM_PATCHES, 21)
+    with pytest.raises(ValueError, match="teacher_output_size"):
+        model(**tokenizer_batch)
+
+
+def test_half_precision_leaves_the_codebook_in_float32(tokenizer_config, tokenizer_batch):
+    model = build(BeatsTokenizerForPreTraining, tokenizer_config).to(torch.bfloat16).train()
+    outputs = model(**tokenizer_batch)
+    outputs.loss.backward()
+    assert {buffer.dtype for buffer in model.quantizer.buffers()} == {torch.float32}
+    torch.testing.assert_close(model.quantizer.codebook.norm(dim=-1), torch.ones(32))
+
+
+def test_a_trained_tokenizer_loads_as_a_tokenizer(tokenizer_config, tokenizer_batch, tmp_path):
+    model = build(BeatsTokenizerForPreTraining, tokenizer_config).train()
+    model(**tokenizer_batch)
+    model.eval().save_pretrained(tmp_path)
+    inputs = {name: tokenizer_batch[name] for name in ("input_values", "attention_mask")}
+    with torch.no_grad():
+        expected = model(**tokenizer_batch)
+        for loaded in (AutoModel.from_pretrained(tmp_path), BeatsTokenizerModel.from_pretrained(tmp_path)):
+            assert type(loaded) is BeatsTokenizerModel
+            assert torch.equal(loaded(**inputs).codes, expected.codes)
+        again = AutoModelForPreTraining.from_pretrained(tmp_path)
+        torch.testing.assert_close(again(**tokenizer_batch).loss, expected.loss, rtol=0, atol=0)

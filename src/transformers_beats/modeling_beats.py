@@ -469,7 +469,8 @@ class BeatsEncoder(nn.Module):
         hidden_states = hidden_states + self.pos_conv_embed(hidden_states)
         if kept_positions is not None:
             hidden_states = gather_patches(hidden_states, kept_positions)
-            patch_attention_mask = patch_attention_mask.gather(1, kept_positions)
+            if patch_attention_mask is not None:
+                patch_attention_mask = patch_attention_mask.gather(1, kept_positions)
         if not self.config.layer_norm_first:
             hidden_states = self.layer_norm(hidden_states)
         hidden_states = self.dropout(hidden_states)
@@ -504,6 +505,8 @@ class BeatsPreTrainedModel(PreTrainedModel):
         "attentions": BeatsAttention,
     }
     _input_embed_layer = "patch_embeddings"
+    # What a checkpoint of pre-training has on top of encoder and tokenizer.
+    _keys_to_ignore_on_load_unexpected = [r"^label_predictor\.", r"^estimator\."]
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

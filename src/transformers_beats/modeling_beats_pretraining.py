@@ -1,6 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 # The training objectives are those of Chen et al., 2022 (arXiv:2212.09058).
-"""PyTorch BEATs, the two objectives of its iterative pre-training: masked acoustic modelling and tokenizer training."""
+"""PyTorch BEATs, the two objectives of iterative pre-training: masked acoustic modelling, tokenizer training."""
 
 from dataclasses import dataclass
 
@@ -294,7 +294,7 @@ class BeatsTrainableQuantizer(BeatsQuantizer):
     @torch.no_grad()
     def initialize(self, states: torch.Tensor, mask: torch.Tensor) -> None:
         """
-        Learns the codebook by k-means (cosine) from the patches of all processes, if it was neither learned nor loaded.
+        Learns the codebook by k-means (cosine) from the patches of all processes, unless it was learned or loaded.
 
         Args:
             states (`torch.Tensor` of shape `(num_patches, codebook_dim)`):
@@ -386,12 +386,14 @@ class BeatsEstimator(nn.Module):
 
 @auto_docstring(
     custom_intro="""
-    The training of a self-distilled acoustic tokenizer (section 3.2.2 of the paper): the vectors of the codes must tell
-    an estimator what a teacher, the model of the last iteration, makes of every patch.
+    The training of a self-distilled acoustic tokenizer (section 3.2.2 of the paper): the vectors of the codes must
+    tell an estimator what a teacher, the model of the last iteration, makes of every patch.
     """
 )
 class BeatsTokenizerForPreTraining(BeatsTokenizerModel):
     _auto_class = "AutoModelForPreTraining"
+
+    quantizer: BeatsTrainableQuantizer
 
     def __init__(self, config: BeatsTokenizerConfig):
         super().__init__(config)

@@ -1,0 +1,136 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+Cost of a training step of masked acoustic modelling, base size: only the kept patches in the encoder, against all of
+them with the masked ones hidden from attention, which computes the same loss.
+
+    python benchmarks/pretraining_step.py
+"""
+
+import json
+import multiprocessing
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from transformers_beats import BeatsConfig, BeatsForPreTraining
+from transformers_beats.modeling_beats import BeatsEncoder, gather_patches
+
+
+class EncodeAllPatches(BeatsEncoder):
+    """The peer: every patch goes through the layers, and the kept ones are picked out afterwards."""
+
+    def forward(self, hidden_states, patch_attention_mask=None, kept_positions=None, **kwargs):
+        hidden_states = super().forward(hidden_states, patch_attention_mask, **kwargs)
+        return hidden_states if kept_positions is None else gather_patches(hidden_states, kept_positions)
+
+
+def build_model(encodes_all: bool, device: str, **config) -> BeatsForPreTraining:
+    torch.manual_seed(0)
+    # Without dropout, so that both compute the same.
+    names = ("hidden_dropout", "attention_dropout", "feat_proj_dropout", "layerdrop")
+    model = BeatsForPreTraining(BeatsConfig(**dict.fromkeys(names, 0.0) | config))
+    if encodes_all:
+        model.beats.encoder.__class__ = EncodeAllPatches
+    return model.to(device).train()
+
+
+def make_batch(batch_size: int, seconds: float, device: str) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    num_frames = int(seconds * 100) - 2
+    num_columns = num_frames // 16
+    batch = {
+        "input_values": torch.randn(batch_size, num_frames, 128, generator=generator),
+        "labels": torch.randint(1024, (batch_size, num_columns, 8), generator=generator),
+        "noise": torch.rand(batch_size, num_columns * 8, generator=generator),
+    }
+    return {name: value.to(device) for name, value in batch.items()}
+
+
+def step(model: BeatsForPreTraining, batch: dict[str, torch.Tensor], bf16: bool) -> float:
+    device = batch["input_values"].device.type
+    with torch.autocast(device, torch.bfloat16, enabled=bf16):
+        loss = model(**batch).loss
+    loss.backward()
+    model.zero_grad()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return loss.item()
+
+
+def peak_resident_memory() -> int:
+    """In bytes, of this process (Linux). `resource` would also count the parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def peak_memory(
+    encodes_all: bool, device: str, batch_size: int, seconds: float, bf16: bool, config: dict, queue
+) -> None:
+    """In a process of its own: bytes at the peak of one step above what the model and the batch take."""
+    model, batch = build_model(encodes_all, device, **config), make_batch(batch_size, seconds, device)
+    if device == "cuda":
+        before = torch.cuda.memory_allocated()
+        step(model, batch, bf16)
+        queue.put(torch.cuda.max_memory_allocated() - before)
+        return
+    before = peak_resident_memory()
+    step(model, batch, bf16)
+    queue.put(peak_resident_memory() - before)
+
+
+def main(
+    batch_size: Annotated[int, typer.Option(help="Clips in a batch")] = 4,
+    seconds: Annotated[float, typer.Option(help="Length of a clip")] = 10.0,
+    repeats: Annotated[int, typer.Option(help="Timed steps of each")] = 5,
+    bf16: Annotated[bool, typer.Option(help="Autocast to bfloat16")] = False,
+    kept_positions: Annotated[str, typer.Option(help="original or compacted")] = "original",
+    layers: Annotated[int, typer.Option(help="Layers of the encoder")] = 12,
+) -> None:
+    """Time and memory of a step, and their ratios."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    config = {"kept_positions": kept_positions, "num_hidden_layers": layers}
+    batch = make_batch(batch_size, seconds, device)
+    names = {False: "kept patches only", True: "all patches"}
+    models = {encodes_all: build_model(encodes_all, device, **config) for encodes_all in names}
+    losses = {encodes_all: step(model, batch, bf16) for encodes_all, model in models.items()}
+    times: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(repeats):
+        for encodes_all, model in models.items():
+            start = time.perf_counter()
+            step(model, batch, bf16)
+            times[encodes_all].append(time.perf_counter() - start)
+
+    memory = {}
+    context = multiprocessing.get_context("spawn")
+    for encodes_all in names:
+        queue = context.Queue()
+        arguments = (encodes_all, device, batch_size, seconds, bf16, config, queue)
+        process = context.Process(target=peak_memory, args=arguments)
+        process.start()
+        memory[encodes_all] = queue.get()
+        process.join()
+
+    title = f"{torch.cuda.get_device_name() if device == 'cuda' else platform.processor() or platform.machine()}, "
+    title += f"{torch.get_num_threads()} threads, {'bfloat16' if bf16 else 'float32'}, {batch_size} x {seconds:g} s"
+    table = Table(title=title)
+    for header in ("encoder sees", "loss", "step, median", "peak memory of a step"):
+        table.add_column(header)
+    medians = {encodes_all: statistics.median(values) for encodes_all, values in times.items()}
+    for encodes_all, name in names.items():
+        seconds_text, mebibytes = f"{medians[encodes_all]:.2f} s", f"{memory[encodes_all] / 2**20:.0f} MiB"
+        table.add_row(name, f"{losses[encodes_all]:.5f}", seconds_text, mebibytes)
+    ratios = {"time": medians[True] / medians[False], "memory": memory[True] / memory[False]}
+    table.add_row("ratio", "", f"{ratios['time']:.2f}", f"{ratios['memory']:.2f}")
+    Console(width=100).print(table)
+    print(json.dumps({"seconds": medians, "bytes": memory, "ratios": ratios, "losses": losses}))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,96 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+The whole iterative pre-training (section 3.1 of the paper):
+
+    accelerate launch -m transformers_beats.training.iterate RECIPE.yaml [key=value ...]
+
+Every stage writes a directory that is there or not there, so that an interrupted run goes on with the next one:
+
+    OUTPUT_DIR/iteration-1/tokenizer    a random projection; in later iterations distilled from the last model
+    OUTPUT_DIR/iteration-1/codes        its codes of all clips
+    OUTPUT_DIR/iteration-1/model        what learned to predict them
+"""
+
+import gc
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from transformers.utils import logging
+
+from transformers_beats import BeatsRandomProjectionTokenizer, BeatsRandomProjectionTokenizerConfig
+from transformers_beats.files import replace_directory, work_directory
+
+from .arguments import (
+    PRETRAIN_ARGUMENTS,
+    TOKENIZE_ARGUMENTS,
+    TRAIN_TOKENIZER_ARGUMENTS,
+    IterateArguments,
+    build_arguments,
+    parse_arguments,
+    run_command,
+)
+from .pretrain import pretrain
+from .tokenize import DESCRIPTION, tokenize
+from .train_tokenizer import train_tokenizer
+
+
+logger = logging.get_logger(__name__)
+
+
+def save_random_projection(values: dict | None, directory: Path) -> None:
+    """The tokenizer of the first iteration. Written by one process."""
+    state = PartialState()
+    if state.is_main_process:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with work_directory(directory.parent, ".writing-") as work:
+            config = BeatsRandomProjectionTokenizerConfig(**(values or {}))
+            BeatsRandomProjectionTokenizer(config).save_pretrained(work / "new")
+            replace_directory(work / "new", directory)
+    state.wait_for_everyone()
+
+
+def is_missing(result: Path, number: int) -> bool:
+    """Whether a stage has to run; says so, and frees what the stage before has left on the device."""
+    logger.warning(f"Iteration {number}: {f'{result} is there already' if result.exists() else f'making {result}'}.")
+    # A trainer and its model refer to each other.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return not result.exists()
+
+
+def iterate(arguments: IterateArguments) -> Path:
+    """
+    Runs all stages that are not done yet.
+
+    Returns:
+        `Path`: the directory of the last model.
+    """
+    model: Path | None = None
+    for number in range(1, arguments.num_iterations + 1):
+        directory = Path(arguments.output_dir) / f"iteration-{number}"
+        tokenizer, codes, teacher = directory / "tokenizer", directory / "codes", model
+        model = directory / "model"
+        if is_missing(tokenizer, number):
+            if teacher is None:
+                save_random_projection(arguments.random_projection, tokenizer)
+            else:
+                values = arguments.stage_values("tokenizer", teacher=str(teacher), output_dir=str(tokenizer))
+                train_tokenizer(*build_arguments(TRAIN_TOKENIZER_ARGUMENTS, values))
+        if is_missing(codes / DESCRIPTION, number):
+            values = arguments.stage_values("tokenize", tokenizer=str(tokenizer), output_dir=str(codes))
+            tokenize(*build_arguments(TOKENIZE_ARGUMENTS, values))
+        if is_missing(model, number):
+            values = arguments.stage_values("model", codes=str(codes), output_dir=str(model))
+            pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+    return Path(arguments.output_dir) / f"iteration-{arguments.num_iterations}" / "model"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line entry."""
+    iterate(*parse_arguments((IterateArguments,), argv))
+
+
+if __name__ == "__main__":
+    run_command(main)

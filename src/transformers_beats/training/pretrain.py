@@ -1,0 +1,75 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+Masked acoustic modelling (section 3.3 of the paper):
+
+    accelerate launch -m transformers_beats.training.pretrain RECIPE.yaml [key=value ...]
+"""
+
+from transformers_beats import BeatsConfig, BeatsForPreTraining
+
+from .arguments import (
+    PRETRAIN_ARGUMENTS,
+    BatchArguments,
+    BeatsTrainingArguments,
+    PreTrainingModelArguments,
+    parse_arguments,
+    run_command,
+)
+from .data import DataArguments, DataCollator
+from .stages import load_crops, load_extractor, load_tokenizer, prepare_training, seed_weights
+from .tokenize import load_codes
+from .trainer import BeatsPreTrainer, train_and_save
+
+
+def build_model(arguments: PreTrainingModelArguments, codebook_size: int) -> BeatsForPreTraining:
+    """
+    The model to train. Its `codebook_size` is the tokenizer's unless the configuration gives another.
+
+    Raises:
+        `ValueError`: if it has fewer codes than the tokenizer.
+    """
+    values = {"codebook_size": codebook_size} | (arguments.config or {})
+    if values["codebook_size"] < codebook_size:
+        raise ValueError(
+            f"`config.codebook_size` is {values['codebook_size']}, but the tokenizer has {codebook_size} codes."
+        )
+    if arguments.model_name_or_path is None:
+        return BeatsForPreTraining(BeatsConfig(**values))
+    return BeatsForPreTraining.from_pretrained(arguments.model_name_or_path, **values, ignore_mismatched_sizes=True)
+
+
+def pretrain(
+    model_arguments: PreTrainingModelArguments,
+    data: DataArguments,
+    batch: BatchArguments,
+    training: BeatsTrainingArguments,
+) -> None:
+    """Trains a [`BeatsForPreTraining`] and writes it to `training.output_dir`; goes on where it was interrupted."""
+    output_dir = prepare_training(training, batch, data)
+    extractor = load_extractor(model_arguments.feature_extractor)
+    tokenizer = codes = None
+    if model_arguments.codes is not None:
+        codes, codebook_size = load_codes(model_arguments.codes, data)
+    else:
+        tokenizer = load_tokenizer(str(model_arguments.tokenizer))
+        codebook_size = tokenizer.config.codebook_size
+    crops = load_crops(data, extractor, codes)
+    seed_weights(training.seed)
+    trainer = BeatsPreTrainer(
+        build_model(model_arguments, codebook_size),
+        training,
+        data_collator=DataCollator(extractor, data.crop_seconds),
+        train_dataset=crops,
+        feature_extractor=extractor,
+        tokenizer=tokenizer,
+    )
+    train_and_save(trainer, output_dir)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line entry."""
+    pretrain(*parse_arguments(PRETRAIN_ARGUMENTS, argv))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,89 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""What the stages of pre-training have in common: extractor, audio, tokenizer."""
+
+from pathlib import Path
+
+import datasets
+import torch
+from accelerate import PartialState
+from transformers import AutoModel, PreTrainedModel
+from transformers.utils import logging
+
+from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
+from transformers_beats.modeling_beats_tokenizer import BeatsRandomProjectionTokenizer, BeatsTokenizerModel
+
+from .arguments import BatchArguments, BeatsTrainingArguments, apply_batch_plan
+from .data import (
+    CropDataset,
+    DataArguments,
+    FbankDataset,
+    StreamingCrops,
+    load_audio_dataset,
+    prepare_clips,
+)
+
+
+logger = logging.get_logger(__name__)
+
+
+def load_extractor(name: str | None) -> BeatsFeatureExtractor:
+    """The feature extractor of a directory or Hub repository; without a name, that of Microsoft's checkpoints."""
+    return BeatsFeatureExtractor() if name is None else BeatsFeatureExtractor.from_pretrained(name)
+
+
+def load_crops(data: DataArguments, extractor: BeatsFeatureExtractor, codes: datasets.Dataset | None = None):
+    """
+    The clips of a training run, for a `DataLoader`: audio, or fbanks if `data.precompute_fbank` is set; with their
+    codes, if given.
+    """
+    if data.streaming:
+        if codes is not None or data.precompute_fbank:
+            raise ValueError("A streamed data set has no place for codes or fbanks: set `streaming: false`.")
+        return StreamingCrops(load_audio_dataset(data), data, extractor.sampling_rate)
+    # One process of a node prepares the clips, the others read what it has cached.
+    with PartialState().local_main_process_first():
+        clips = prepare_clips(load_audio_dataset(data), data, extractor.sampling_rate)
+        crops = CropDataset(clips, data, codes, extractor.sampling_rate)
+        return FbankDataset(crops, extractor) if data.precompute_fbank else crops
+
+
+def load_tokenizer(name: str) -> PreTrainedModel:
+    """
+    The acoustic tokenizer of a directory or Hub repository, in evaluation mode.
+
+    Raises:
+        `ValueError`: if it holds another kind of model.
+    """
+    tokenizer = AutoModel.from_pretrained(name)
+    if not isinstance(tokenizer, (BeatsTokenizerModel, BeatsRandomProjectionTokenizer)):
+        raise ValueError(f"{name}: holds a {type(tokenizer).__name__}, not an acoustic tokenizer.")
+    return tokenizer.requires_grad_(False).eval()
+
+
+def prepare_training(training: BeatsTrainingArguments, batch: BatchArguments, data: DataArguments) -> Path:
+    """
+    Plans the batch, and gives the `Trainer` a directory beside `training.output_dir`.
+
+    Returns:
+        `Path`: the directory that the model is to be written to.
+    """
+    from .trainer import training_directory
+
+    plan = apply_batch_plan(training, batch, data.crop_seconds)
+    logger.warning_once(
+        f"A step takes {plan.seconds:g} s of audio: {training.world_size} process(es) x "
+        f"{plan.gradient_accumulation_steps} accumulation step(s) x {plan.per_device_train_batch_size} clip(s)."
+    )
+    if not training.output_dir:
+        raise ValueError("`output_dir` is missing: where the model is to be written.")
+    output_dir = Path(training.output_dir)
+    if output_dir.exists():
+        raise ValueError(f"{output_dir} exists already: move it away, or choose another `output_dir`.")
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    training.output_dir = str(training_directory(output_dir))
+    return output_dir
+
+
+def seed_weights(seed: int) -> None:
+    """Before the model is made: `Trainer` seeds only what comes after it."""
+    torch.manual_seed(seed)

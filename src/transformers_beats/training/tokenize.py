@@ -1,0 +1,167 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+Codes of a whole data set, computed once:
+
+    accelerate launch -m transformers_beats.training.tokenize RECIPE.yaml [key=value ...]
+"""
+
+import json
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch.utils.data import DataLoader, Subset
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
+from transformers_beats.files import replace_directory, work_directory
+
+from .arguments import TOKENIZE_ARGUMENTS, TokenizeArguments, parse_arguments, run_command
+from .data import DataArguments, DataCollator, featurize
+from .stages import load_crops, load_extractor, load_tokenizer
+
+
+logger = logging.get_logger(__name__)
+
+DESCRIPTION = "codes.json"
+# What of the data decides which audio an item holds.
+CROP_SETTINGS = (
+    "dataset",
+    "dataset_config",
+    "split",
+    "select",
+    "crop_seconds",
+    "num_crops",
+    "min_seconds",
+    "crop_seed",
+)
+
+
+def crop_settings(data: DataArguments) -> dict:
+    """What must agree between the codes and the audio that they are read with."""
+    return {name: getattr(data, name) for name in CROP_SETTINGS}
+
+
+@torch.no_grad()
+def compute_codes(
+    crops,
+    indices: range,
+    tokenizer: PreTrainedModel,
+    extractor: BeatsFeatureExtractor,
+    collator: DataCollator,
+    arguments: TokenizeArguments,
+    device: torch.device,
+) -> datasets.Dataset:
+    """Codes of some items: `codes` `(num_columns, num_freq_patches)`, int16, without padding."""
+    loader = DataLoader(
+        Subset(crops, indices),
+        batch_size=arguments.batch_size,
+        num_workers=arguments.num_workers,
+        collate_fn=collator,
+    )
+    rows = []
+    for batch in loader:
+        inputs = featurize(batch, extractor, device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=arguments.bf16):
+            codes = tokenizer(
+                inputs["input_values"].to(device), attention_mask=inputs["attention_mask"].to(device)
+            ).codes
+        for item in codes.cpu().numpy():
+            rows.append(item[(item >= 0).all(axis=1)].astype(np.int16))
+    shape = (None, tokenizer.config.num_freq_patches)
+    features = datasets.Features({"codes": datasets.Array2D(shape=shape, dtype="int16")})
+    return datasets.Dataset.from_dict({"codes": rows}, features=features)
+
+
+def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
+    """
+    Writes the codes of every item of the data to `arguments.output_dir`, in Arrow files of `shard_size` items. What an
+    interrupted run has finished is kept; several processes share the shards.
+
+    Raises:
+        `ValueError`: a streamed data set, or a codebook too large for int16.
+    """
+    if data.streaming:
+        raise ValueError("Codes belong to the items of a data set: set `streaming: false`.")
+    output_dir = Path(arguments.output_dir)
+    if (output_dir / DESCRIPTION).exists():
+        raise ValueError(f"{output_dir} holds codes already: move it away, or choose another `output_dir`.")
+    state = PartialState()
+    extractor = load_extractor(arguments.feature_extractor)
+    device = torch.device(state.device or "cpu")
+    tokenizer = load_tokenizer(arguments.tokenizer).to(device)
+    if tokenizer.config.codebook_size > np.iinfo(np.int16).max + 1:
+        raise ValueError(f"Codes are stored as int16, but the codebook has {tokenizer.config.codebook_size}.")
+    crops = load_crops(data, extractor)
+    collator = DataCollator(extractor, data.crop_seconds)
+    output_dir.mkdir(parents=True, exist_ok=True)
+
+    starts = range(0, len(crops), arguments.shard_size)
+    own = list(enumerate(starts))[state.process_index :: state.num_processes]
+    for number, start in tqdm(own, desc="Tokenizing", unit="shard", disable=not state.is_local_main_process):
+        shard = output_dir / f"shard-{number:05d}"
+        if shard.exists():
+            continue
+        indices = range(start, min(start + arguments.shard_size, len(crops)))
+        codes = compute_codes(crops, indices, tokenizer, extractor, collator, arguments, device)
+        with work_directory(output_dir, ".writing-") as work:
+            codes.save_to_disk(str(work / "new"))
+            replace_directory(work / "new", shard)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        write_description(output_dir, arguments, data, len(crops), len(starts), tokenizer.config.codebook_size)
+    state.wait_for_everyone()
+
+
+def write_description(
+    output_dir: Path, arguments: TokenizeArguments, data: DataArguments, num_items: int, num_shards: int, size: int
+) -> None:
+    """Written last, and at once: codes without it are incomplete."""
+    description = {
+        "tokenizer": arguments.tokenizer,
+        "codebook_size": size,
+        "num_items": num_items,
+        "num_shards": num_shards,
+        "data": crop_settings(data),
+    }
+    temporary = output_dir / f".{DESCRIPTION}"
+    temporary.write_text(json.dumps(description, indent=2), encoding="utf-8")
+    temporary.rename(output_dir / DESCRIPTION)
+
+
+def load_codes(directory: str, data: DataArguments) -> tuple[datasets.Dataset, int]:
+    """
+    Codes that [`tokenize`] wrote, memory-mapped, and the size of their codebook.
+
+    Raises:
+        `ValueError`: if there are none, if they are incomplete, or if they belong to other data or other crops.
+    """
+    path = Path(directory)
+    try:
+        description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{directory}: holds no complete codes; `tokenize` writes them.") from error
+    # Through JSON, as what was written went.
+    settings = json.loads(json.dumps(crop_settings(data)))
+    for name, value in description["data"].items():
+        if settings.get(name) != value:
+            raise ValueError(
+                f"{directory}: the codes were computed with `{name}: {value}`, but the data have "
+                f"`{name}: {settings.get(name)}`. Tokenize again, or take the same data."
+            )
+    shards = [path / f"shard-{number:05d}" for number in range(description["num_shards"])]
+    codes = [datasets.Dataset.load_from_disk(str(shard)) for shard in shards]
+    return datasets.concatenate_datasets(codes), description["codebook_size"]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line entry."""
+    tokenize(*parse_arguments(TOKENIZE_ARGUMENTS, argv))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,95 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+Training of a self-distilled tokenizer (section 3.2.2 of the paper):
+
+    accelerate launch -m transformers_beats.training.train_tokenizer RECIPE.yaml [key=value ...]
+"""
+
+from transformers import AutoConfig, PreTrainedModel
+
+from transformers_beats import (
+    BeatsForAudioClassification,
+    BeatsModel,
+    BeatsTokenizerConfig,
+    BeatsTokenizerForPreTraining,
+)
+
+from .arguments import (
+    TRAIN_TOKENIZER_ARGUMENTS,
+    BatchArguments,
+    BeatsTrainingArguments,
+    TokenizerModelArguments,
+    parse_arguments,
+    run_command,
+)
+from .data import DataArguments, DataCollator
+from .stages import load_crops, load_extractor, prepare_training, seed_weights
+from .trainer import BeatsTokenizerTrainer, train_and_save
+
+
+def load_teacher(name: str) -> PreTrainedModel:
+    """The teacher of a directory or Hub repository: the whole classifier if it was fine-tuned, else the encoder."""
+    architectures = AutoConfig.from_pretrained(name).architectures or []
+    is_classifier = BeatsForAudioClassification.__name__ in architectures
+    return (BeatsForAudioClassification if is_classifier else BeatsModel).from_pretrained(name)
+
+
+def build_tokenizer(arguments: TokenizerModelArguments, teacher: PreTrainedModel) -> BeatsTokenizerForPreTraining:
+    """
+    The tokenizer to train, whose estimator has the size of the teacher's output.
+
+    Raises:
+        `ValueError`: if it is to start from the teacher's weights and these do not fit.
+    """
+    is_classifier = isinstance(teacher, BeatsForAudioClassification)
+    output_size = teacher.config.num_labels if is_classifier else teacher.config.hidden_size
+    config = BeatsTokenizerConfig(**{"teacher_output_size": output_size} | (arguments.config or {}))
+    if config.teacher_output_size != output_size:
+        raise ValueError(
+            f"`config.teacher_output_size` is {config.teacher_output_size}, but the teacher's output has "
+            f"{output_size} dimensions: leave it out."
+        )
+    tokenizer = BeatsTokenizerForPreTraining(config)
+    if arguments.initialize_from_teacher:
+        encoder = teacher.beats if is_classifier else teacher
+        try:
+            tokenizer.beats.load_state_dict(encoder.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"`initialize_from_teacher` needs a tokenizer of the teacher's size: {error}") from error
+    return tokenizer
+
+
+def train_tokenizer(
+    tokenizer_arguments: TokenizerModelArguments,
+    data: DataArguments,
+    batch: BatchArguments,
+    training: BeatsTrainingArguments,
+) -> None:
+    """
+    Trains a [`BeatsTokenizerForPreTraining`] and writes it to `training.output_dir`, where `BeatsTokenizerModel` finds
+    the tokenizer; goes on where it was interrupted.
+    """
+    output_dir = prepare_training(training, batch, data)
+    extractor = load_extractor(tokenizer_arguments.feature_extractor)
+    teacher = load_teacher(tokenizer_arguments.teacher)
+    crops = load_crops(data, extractor)
+    seed_weights(training.seed)
+    trainer = BeatsTokenizerTrainer(
+        build_tokenizer(tokenizer_arguments, teacher),
+        training,
+        data_collator=DataCollator(extractor, data.crop_seconds),
+        train_dataset=crops,
+        feature_extractor=extractor,
+        teacher=teacher,
+        min_perplexity=tokenizer_arguments.min_perplexity,
+    )
+    train_and_save(trainer, output_dir)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line entry."""
+    train_tokenizer(*parse_arguments(TRAIN_TOKENIZER_ARGUMENTS, argv))
+
+
+if __name__ == "__main__":
+    run_command(main)

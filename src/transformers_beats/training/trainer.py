@@ -1,0 +1,253 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""What transformers' `Trainer` needs for the two objectives of pre-training, and how a stage ends or goes on."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers.trainer_callback import TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
+from transformers_beats.files import replace_directory
+from transformers_beats.modeling_beats import BeatsForAudioClassification, BeatsModel
+from transformers_beats.modeling_beats_tokenizer import code_usage
+
+from .data import featurize
+
+
+TRAINER_STATE = "trainer_state.json"
+LOG_HISTORY = "log_history.json"
+
+
+class CodebookCollapseError(RuntimeError):
+    """A tokenizer in training uses next to none of its codes."""
+
+
+class SeedEachProcess(TrainerCallback):
+    """
+    `Trainer` seeds all processes alike, so that their clips would share masks and dropout. Runs once the model is
+    made; the states of a checkpoint are restored after it.
+    """
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if args.process_index > 0:
+            torch.manual_seed(args.seed + args.process_index)
+
+
+class BeatsTrainer(Trainer):
+    """
+    A [`Trainer`] that computes the fbank on the training device, and logs what the model counts.
+
+    Args:
+        feature_extractor ([`BeatsFeatureExtractor`]):
+            Turns the waveforms of the collator into the model's input; a batch of ready features is left alone.
+        kwargs:
+            See [`Trainer`].
+    """
+
+    def __init__(self, *args, feature_extractor: BeatsFeatureExtractor, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.feature_extractor = feature_extractor
+        self.add_callback(SeedEachProcess())
+        # Sums over the steps since the last log, for training and for evaluation.
+        self._sums: dict[bool, dict[str, torch.Tensor]] = {True: {}, False: {}}
+        self._counts: dict[bool, dict[str, int]] = {True: defaultdict(int), False: defaultdict(int)}
+
+    def _prepare_inputs(self, inputs):
+        return featurize(super()._prepare_inputs(inputs), self.feature_extractor, self.args.device)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(**inputs)
+        with torch.no_grad():
+            for name, value in self.measure(outputs, inputs).items():
+                sums, counts = self._sums[model.training], self._counts[model.training]
+                sums[name] = sums[name] + value.detach() if name in sums else value.detach()
+                counts[name] += 1
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def measure(self, outputs: Mapping, inputs: Mapping) -> dict[str, torch.Tensor]:
+        """Scalars to average, and under `code_counts` a histogram to add up, until the next log."""
+        raise NotImplementedError
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        inputs = self._prepare_inputs(inputs)
+        # Every evaluation hides the same patches, whatever happened before.
+        with torch.no_grad(), torch.random.fork_rng(), self.compute_loss_context_manager():
+            torch.manual_seed(self.args.seed)
+            loss = self.compute_loss(model, inputs)
+        return loss.detach(), None, None
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds what the model measured since the last log, averaged over steps and processes."""
+        is_evaluation = "eval_loss" in logs
+        if is_evaluation or "loss" in logs:
+            measured = self._collect(is_training=not is_evaluation)
+            logs |= {f"eval_{name}" if is_evaluation else name: value for name, value in measured.items()}
+            self.check(measured)
+        super().log(logs, start_time)
+
+    def check(self, measured: dict[str, float]) -> None:
+        """Called on every process before a log; raises what ought to end the run."""
+
+    def _collect(self, is_training: bool) -> dict[str, float]:
+        sums, counts = self._sums[is_training], self._counts[is_training]
+        measured = {}
+        for name, value in sums.items():
+            if self.args.world_size > 1:
+                value = self.accelerator.reduce(value, reduction="sum")
+            if name != "code_counts":
+                measured[name] = value.item() / (counts[name] * self.args.world_size)
+                continue
+            frequencies = value / value.sum().clamp(min=1)
+            # In nats, as the loss is: what guessing by frequency alone would cost.
+            measured["code_entropy"] = torch.special.entr(frequencies).sum().item()
+            measured["code_perplexity"] = torch.special.entr(frequencies).sum().exp().item()
+            measured["codes_alive"] = (value > 0).float().mean().item()
+        sums.clear()
+        counts.clear()
+        return measured
+
+
+class BeatsPreTrainer(BeatsTrainer):
+    """
+    Masked acoustic modelling with `BeatsForPreTraining`. Logs `accuracy` on the masked patches, and the entropy, the
+    perplexity and the share of codes alive of the labels.
+
+    Args:
+        tokenizer (`PreTrainedModel`, *optional*):
+            Computes the codes of batches that come without `labels`.
+    """
+
+    def __init__(self, *args, tokenizer: PreTrainedModel | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.tokenizer = None if tokenizer is None else tokenizer.requires_grad_(False).eval().to(self.args.device)
+
+    def _prepare_inputs(self, inputs):
+        inputs = super()._prepare_inputs(inputs)
+        if "labels" not in inputs:
+            if self.tokenizer is None:
+                raise ValueError("The batch has no codes: pass `codes` from `tokenize`, or a `tokenizer`.")
+            with torch.no_grad(), self.compute_loss_context_manager():
+                codes = self.tokenizer(inputs["input_values"], attention_mask=inputs["attention_mask"]).codes
+            inputs["labels"] = codes
+        return inputs
+
+    def measure(self, outputs: Mapping, inputs: Mapping) -> dict[str, torch.Tensor]:
+        labels = inputs["labels"]
+        codebook_size = outputs["logits"].shape[-1]
+        counts, _ = code_usage(labels.clamp(min=0), labels >= 0, codebook_size)
+        return {"accuracy": outputs["accuracy"], "code_counts": counts}
+
+
+class BeatsTokenizerTrainer(BeatsTrainer):
+    """
+    Training of `BeatsTokenizerForPreTraining`. Logs both losses and the usage of the codes.
+
+    Args:
+        teacher ([`BeatsModel`] or [`BeatsForAudioClassification`]):
+            The estimator learns its last hidden state or, of a fine-tuned classifier, its logits for each patch.
+        min_perplexity (`float`, defaults to 2.0):
+            The run ends with a [`CodebookCollapseError`] if the codes between two logs have less.
+    """
+
+    def __init__(self, *args, teacher: PreTrainedModel, min_perplexity: float = 2.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.teacher = teacher.requires_grad_(False).eval().to(self.args.device)
+        self.min_perplexity = min_perplexity
+
+    def _prepare_inputs(self, inputs):
+        inputs = super()._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            inputs["teacher_outputs"] = teacher_outputs(self.teacher, inputs["input_values"], inputs["attention_mask"])
+        return inputs
+
+    def measure(self, outputs: Mapping, inputs: Mapping) -> dict[str, torch.Tensor]:
+        return {name: outputs[name] for name in ("distillation_loss", "commitment_loss", "code_counts")}
+
+    def check(self, measured: dict[str, float]) -> None:
+        perplexity = measured["code_perplexity"]
+        if perplexity < self.min_perplexity:
+            raise CodebookCollapseError(
+                f"The codebook collapsed: at step {self.state.global_step} the codes have a perplexity of "
+                f"{perplexity:.2f}, less than `min_perplexity` ({self.min_perplexity:g}), and "
+                f"{measured['codes_alive']:.1%} of them are in use. Try a longer warm-up, a smaller learning rate, or "
+                "`config.dead_code_threshold`."
+            )
+
+
+def teacher_outputs(teacher: PreTrainedModel, input_values: torch.Tensor, attention_mask: torch.Tensor | None):
+    """
+    What a tokenizer is to learn from its teacher, for each patch.
+
+    Args:
+        teacher ([`BeatsModel`] or [`BeatsForAudioClassification`]):
+            In evaluation mode.
+        input_values (`torch.FloatTensor` of shape `(batch_size, num_frames, num_mel_bins)`):
+            Normalised filter banks.
+        attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*):
+            1 for frames of audio.
+
+    Returns:
+        `torch.FloatTensor` of shape `(batch_size, num_patches, hidden_size)`: the last hidden state; or of shape
+        `(batch_size, num_patches, num_labels)`: the logits of each patch, whose mean are the classifier's.
+    """
+    if isinstance(teacher, BeatsForAudioClassification):
+        _, hidden_states = teacher.encode(input_values, attention_mask)
+        return teacher.classifier(hidden_states)
+    if not isinstance(teacher, BeatsModel):
+        raise ValueError(f"A teacher is a BeatsModel or a BeatsForAudioClassification, got {type(teacher).__name__}.")
+    return teacher(input_values, attention_mask=attention_mask).last_hidden_state
+
+
+def last_complete_checkpoint(directory: Path) -> Path | None:
+    """
+    The newest checkpoint of a run that was written to its end, if any. `Trainer` writes its state last, so one whose
+    state cannot be read was cut off.
+    """
+    checkpoints = []
+    for path in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        try:
+            state = TrainerState.load_from_json(str(path / TRAINER_STATE))
+        except (OSError, ValueError, TypeError):
+            continue
+        checkpoints.append((state.global_step, path))
+    return max(checkpoints)[1] if checkpoints else None
+
+
+def training_directory(output_dir: Path) -> Path:
+    """Where a stage keeps checkpoints and logs, beside the model that it is to write."""
+    return output_dir.with_name(f"{output_dir.name}.training")
+
+
+def train_and_save(trainer: BeatsTrainer, output_dir: Path) -> None:
+    """
+    Trains, from the last complete checkpoint beside `output_dir` on if there is one, and writes model,
+    feature extractor and `log_history.json` to `output_dir`, which appears when it is complete.
+    """
+    directory = training_directory(output_dir)
+    checkpoint = last_complete_checkpoint(directory)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    final = directory / "final"
+    trainer.save_model(str(final))
+    if trainer.is_world_process_zero():
+        trainer.feature_extractor.save_pretrained(final)
+        (final / "training_args.bin").unlink(missing_ok=True)
+        (final / LOG_HISTORY).write_text(json.dumps(trainer.state.log_history, indent=1), encoding="utf-8")
+        replace_directory(final, output_dir)
+    trainer.accelerator.wait_for_everyone()
+
+
+__all__ = [
+    "BeatsPreTrainer",
+    "BeatsTokenizerTrainer",
+    "BeatsTrainer",
+    "CodebookCollapseError",
+    "last_complete_checkpoint",
+    "teacher_outputs",
+    "train_and_save",
+    "training_directory",
+]

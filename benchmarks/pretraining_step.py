@@ -18,6 +18,7 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
 
 from transformers_beats import BeatsConfig, BeatsForPreTraining
 from transformers_beats.modeling_beats import BeatsEncoder, gather_patches
@@ -64,6 +65,14 @@ def step(model: BeatsForPreTraining, batch: dict[str, torch.Tensor], bf16: bool)
     return loss.item()
 
 
+def count_operations(model: BeatsForPreTraining, batch: dict[str, torch.Tensor]) -> int:
+    """Floating-point operations of the matrix products and convolutions of a step."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        step(model, batch, bf16=False)
+    return counter.get_total_flops()
+
+
 def peak_resident_memory() -> int:
     """In bytes, of this process (Linux). `resource` would also count the parent's."""
     status = Path("/proc/self/status").read_text()
@@ -100,6 +109,7 @@ def main(
     names = {False: "kept patches only", True: "all patches"}
     models = {encodes_all: build_model(encodes_all, device, **config) for encodes_all in names}
     losses = {encodes_all: step(model, batch, bf16) for encodes_all, model in models.items()}
+    operations = {encodes_all: count_operations(model, batch) for encodes_all, model in models.items()}
     times: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(repeats):
         for encodes_all, model in models.items():
@@ -120,16 +130,18 @@ def main(
     title = f"{torch.cuda.get_device_name() if device == 'cuda' else platform.processor() or platform.machine()}, "
     title += f"{torch.get_num_threads()} threads, {'bfloat16' if bf16 else 'float32'}, {batch_size} x {seconds:g} s"
     table = Table(title=title)
-    for header in ("encoder sees", "loss", "step, median", "peak memory of a step"):
+    for header in ("encoder sees", "loss", "operations", "step, median", "peak memory of a step"):
         table.add_column(header)
     medians = {encodes_all: statistics.median(values) for encodes_all, values in times.items()}
     for encodes_all, name in names.items():
         seconds_text, mebibytes = f"{medians[encodes_all]:.2f} s", f"{memory[encodes_all] / 2**20:.0f} MiB"
-        table.add_row(name, f"{losses[encodes_all]:.5f}", seconds_text, mebibytes)
-    ratios = {"time": medians[True] / medians[False], "memory": memory[True] / memory[False]}
-    table.add_row("ratio", "", f"{ratios['time']:.2f}", f"{ratios['memory']:.2f}")
+        loss, tera = f"{losses[encodes_all]:.5f}", f"{operations[encodes_all] / 1e12:.2f} TFLOP"
+        table.add_row(name, loss, tera, seconds_text, mebibytes)
+    ratios = {"operations": operations[True] / operations[False]}
+    ratios |= {"time": medians[True] / medians[False], "memory": memory[True] / memory[False]}
+    table.add_row("ratio", "", *(f"{ratios[name]:.2f}" for name in ("operations", "time", "memory")))
     Console(width=100).print(table)
-    print(json.dumps({"seconds": medians, "bytes": memory, "ratios": ratios, "losses": losses}))
+    print(json.dumps({"seconds": medians, "bytes": memory, "operations": operations, "ratios": ratios}))
 
 
 if __name__ == "__main__":

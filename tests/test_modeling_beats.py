@@ -15,6 +15,7 @@ from transformers_beats import (
     BeatsModel,
 )
 from transformers_beats.modeling_beats import (
+    CPU_HAS_AVX512,
     BeatsAttention,
     BeatsRelativePositionBias,
     masked_mean,
@@ -22,7 +23,11 @@ from transformers_beats.modeling_beats import (
 )
 
 
-ATTENTION = ["eager", "sdpa", "flex_attention"]
+ATTENTION = [
+    "eager",
+    "sdpa",
+    pytest.param("flex_attention", marks=pytest.mark.skipif(not CPU_HAS_AVX512, reason="refused on this CPU")),
+]
 
 
 pytestmark = pytest.mark.usefixtures("compiler")
@@ -47,21 +52,23 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
 @pytest.mark.parametrize("attention", ATTENTION)
 @pytest.mark.parametrize("name", CHECKPOINTS)
 @torch.no_grad()
-def test_single_clips_equal_the_reference(name, attention, golden_model, golden_outputs, extract):
+def test_single_clips_equal_the_reference(name, attention, golden_model, golden_outputs, golden_inputs):
     model, expected = golden_model(name), golden_outputs(name)
     model.set_attn_implementation(attention)
     assert model.config._attn_implementation == attention
     for index in range(NUM_CLIPS):
-        check_outputs(model(**extract(index), output_hidden_states=True), expected, f"single{index}", model.config)
+        outputs = model(golden_inputs[f"single{index}.fbank"], output_hidden_states=True)
+        check_outputs(outputs, expected, f"single{index}", model.config)
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
 @torch.no_grad()
-def test_legacy_batches_equal_the_reference(name, golden_model, golden_outputs, extract):
+def test_legacy_batches_equal_the_reference(name, golden_model, golden_outputs, golden_inputs, extract):
     model, expected = golden_model(name, legacy_padding_mask=True), golden_outputs(name)
-    features = extract(legacy_padding_mask=True)
-    check_outputs(model(**features, output_hidden_states=True), expected, "batch", model.config)
-    mask = patch_mask_from_frame_mask(features["attention_mask"], model.config)
+    attention_mask = extract(legacy_padding_mask=True)["attention_mask"]
+    outputs = model(golden_inputs["batch.fbank"], attention_mask=attention_mask, output_hidden_states=True)
+    check_outputs(outputs, expected, "batch", model.config)
+    mask = patch_mask_from_frame_mask(attention_mask, model.config)
     assert torch.equal(~mask, expected["batch.patch_padding_mask"])
 
 
@@ -86,11 +93,17 @@ def check_outputs(outputs, expected, prefix: str, config: BeatsConfig):
         torch.testing.assert_close(actual[name], expected[f"{prefix}.{name}"], rtol=0, atol=1e-5, msg=name)
 
 
+def test_flex_attention_is_refused_where_it_is_wrong(monkeypatch, tiny_config, inputs):
+    monkeypatch.setattr("transformers_beats.modeling_beats.CPU_HAS_AVX512", False)
+    model = BeatsModel._from_config(tiny_config, attn_implementation="flex_attention").eval()
+    with pytest.raises(ValueError, match="CPUs without AVX-512"):
+        model(**inputs)
+
+
 @torch.no_grad()
-def test_patch_embedding_equals_the_reference(golden_model, golden_outputs, extract):
-    model = golden_model("beats_tiny")
-    embeddings = model.embeddings
-    actual = embeddings.layer_norm(embeddings.patch_embeddings(extract(0)["input_values"]))
+def test_patch_embedding_equals_the_reference(golden_model, golden_outputs, golden_inputs):
+    embeddings = golden_model("beats_tiny").embeddings
+    actual = embeddings.layer_norm(embeddings.patch_embeddings(golden_inputs["single0.fbank"]))
     torch.testing.assert_close(actual, golden_outputs("beats_tiny")["single0.patch_embedding"], rtol=0, atol=1e-6)
 
 

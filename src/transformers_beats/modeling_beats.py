@@ -28,6 +28,9 @@ from transformers.utils.output_capturing import capture_outputs, maybe_install_c
 from .configuration_beats import BeatsBaseConfig, BeatsConfig  # noqa: E402
 
 
+CPU_HAS_AVX512 = "AVX512" in torch.backends.cpu.get_cpu_capability()
+
+
 @dataclass
 @auto_docstring(
     custom_intro="""
@@ -475,6 +478,13 @@ class BeatsEncoder(nn.Module):
             hidden_states = self.layer_norm(hidden_states)
         hidden_states = self.dropout(hidden_states)
 
+        # With PyTorch 2.13 and AVX2, sequences whose length is no multiple of 16 come out wrong, some as NaN.
+        if self.config._attn_implementation == "flex_attention" and not CPU_HAS_AVX512:
+            if hidden_states.device.type == "cpu":
+                raise ValueError(
+                    "PyTorch's flex attention gives wrong results on CPUs without AVX-512: use "
+                    "`model.set_attn_implementation('sdpa')`."
+                )
         attention_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=patch_attention_mask
         )

@@ -141,7 +141,7 @@ def main(
     name: Annotated[str, typer.Option(help="What a variant of the recipe is called in the table")] = "recipe",
     folds: Annotated[str, typer.Option(help="Folds to test on")] = "1,2",
     seeds: Annotated[str, typer.Option(help="Seeds of pre-training and fine-tuning")] = "0,1",
-    epochs: Annotated[int, typer.Option(help="Epochs of fine-tuning")] = 15,
+    epochs: Annotated[int, typer.Option(help="Epochs of fine-tuning")] = 25,
     learning_rate: Annotated[float, typer.Option(help="Of fine-tuning a pre-trained model")] = 5e-4,
     scratch_learning_rate: Annotated[float, typer.Option(help="Of training from scratch; 0 leaves it out")] = 1e-3,
     threads: Annotated[int, typer.Option(help="Threads; 0 for all")] = 0,

@@ -38,6 +38,11 @@ class RecipeError(ValueError):
     """A recipe or a command line that cannot be used; the message is one line."""
 
 
+def is_on_cpu() -> bool:
+    """Whether there is no accelerator, or accelerate was told to leave it alone."""
+    return not torch.accelerator.is_available() or bool(strtobool(os.environ.get("ACCELERATE_USE_CPU", "false")))
+
+
 @dataclass
 class BeatsTrainingArguments(TrainingArguments):
     """
@@ -60,8 +65,7 @@ class BeatsTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         # Without this, bf16 on a CPU is refused.
-        if not torch.accelerator.is_available() or strtobool(os.environ.get("ACCELERATE_USE_CPU", "false")):
-            self.use_cpu = True
+        self.use_cpu = self.use_cpu or is_on_cpu()
         if self.use_cpu and self.bf16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
             # There PyTorch computes it without vector instructions, which took ten times as long as float32.
             logger.warning("This CPU does not compute in bfloat16: training in float32 (`bf16: false`).")

@@ -15,7 +15,7 @@ import gc
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from transformers.utils import logging
 
 from transformers_beats import BeatsRandomProjectionTokenizer, BeatsRandomProjectionTokenizerConfig
@@ -31,6 +31,7 @@ from .arguments import (
     run_command,
 )
 from .pretrain import pretrain
+from .stages import process_state
 from .tokenize import DESCRIPTION, tokenize
 from .train_tokenizer import train_tokenizer
 
@@ -40,7 +41,7 @@ logger = logging.get_logger(__name__)
 
 def save_random_projection(values: dict | None, directory: Path) -> None:
     """The tokenizer of the first iteration. Written by one process."""
-    state = PartialState()
+    state = process_state()
     if state.is_main_process:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with work_directory(directory.parent, ".writing-") as work:
@@ -52,12 +53,15 @@ def save_random_projection(values: dict | None, directory: Path) -> None:
 
 def is_missing(result: Path, number: int) -> bool:
     """Whether a stage has to run; says so, and frees what the stage before has left on the device."""
-    logger.warning(f"Iteration {number}: {f'{result} is there already' if result.exists() else f'making {result}'}.")
+    # One process looks for all: the others could be so late that the result is there already.
+    process_state()
+    (is_there,) = broadcast_object_list([result.exists()])
+    logger.warning(f"Iteration {number}: {f'{result} is there already' if is_there else f'making {result}'}.")
     # A trainer and its model refer to each other.
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return not result.exists()
+    return not is_there
 
 
 def iterate(arguments: IterateArguments) -> Path:

@@ -12,7 +12,7 @@ from transformers.utils import logging
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.modeling_beats_tokenizer import BeatsRandomProjectionTokenizer, BeatsTokenizerModel
 
-from .arguments import BatchArguments, BeatsTrainingArguments, apply_batch_plan
+from .arguments import BatchArguments, BeatsTrainingArguments, apply_batch_plan, is_on_cpu
 from .data import (
     CropDataset,
     DataArguments,
@@ -24,6 +24,11 @@ from .data import (
 
 
 logger = logging.get_logger(__name__)
+
+
+def process_state() -> PartialState:
+    """Which process this is. Without an accelerator, accelerate left alone takes every process for the only one."""
+    return PartialState(cpu=is_on_cpu())
 
 
 def load_extractor(name: str | None) -> BeatsFeatureExtractor:
@@ -41,7 +46,7 @@ def load_crops(data: DataArguments, extractor: BeatsFeatureExtractor, codes: dat
             raise ValueError("A streamed data set has no place for codes or fbanks: set `streaming: false`.")
         return StreamingCrops(load_audio_dataset(data), data, extractor.sampling_rate)
     # One process of a node prepares the clips, the others read what it has cached.
-    with PartialState().local_main_process_first():
+    with process_state().local_main_process_first():
         clips = prepare_clips(load_audio_dataset(data), data, extractor.sampling_rate)
         crops = CropDataset(clips, data, codes, extractor.sampling_rate)
         return FbankDataset(crops, extractor) if data.precompute_fbank else crops

@@ -11,7 +11,6 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
@@ -22,7 +21,7 @@ from transformers_beats.files import replace_directory, work_directory
 
 from .arguments import TOKENIZE_ARGUMENTS, TokenizeArguments, parse_arguments, run_command
 from .data import DataArguments, DataCollator, featurize
-from .stages import load_crops, load_extractor, load_tokenizer
+from .stages import load_crops, load_extractor, load_tokenizer, process_state
 
 
 logger = logging.get_logger(__name__)
@@ -90,7 +89,7 @@ def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
     output_dir = Path(arguments.output_dir)
     if (output_dir / DESCRIPTION).exists():
         raise ValueError(f"{output_dir} holds codes already: move it away, or choose another `output_dir`.")
-    state = PartialState()
+    state = process_state()
     extractor = load_extractor(arguments.feature_extractor)
     device = torch.device(state.device or "cpu")
     tokenizer = load_tokenizer(arguments.tokenizer).to(device)

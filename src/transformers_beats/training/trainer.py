@@ -62,15 +62,25 @@ class BeatsTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         outputs = model(**inputs)
-        with torch.no_grad():
-            for name, value in self.measure(outputs, inputs).items():
-                sums, counts = self._sums[model.training], self._counts[model.training]
-                sums[name] = sums[name] + value.detach() if name in sums else value.detach()
-                counts[name] += 1
-        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+        measured = {"loss": outputs["loss"], **self.measure(outputs, inputs)}
+        if self.args.world_size > 1:
+            # A mean over processes follows: with this, every patch counts alike, wherever it is.
+            num_patches = self.num_patches(outputs).float()
+            weight = num_patches * self.args.world_size / self.accelerator.reduce(num_patches).clamp(min=1)
+            measured = {name: value if name == "code_counts" else value * weight for name, value in measured.items()}
+        loss = measured.pop("loss")
+        sums, counts = self._sums[model.training], self._counts[model.training]
+        for name, value in measured.items():
+            sums[name] = sums[name] + value.detach() if name in sums else value.detach()
+            counts[name] += 1
+        return (loss, outputs) if return_outputs else loss
 
     def measure(self, outputs: Mapping, inputs: Mapping) -> dict[str, torch.Tensor]:
         """Scalars to average, and under `code_counts` a histogram to add up, until the next log."""
+        raise NotImplementedError
+
+    def num_patches(self, outputs: Mapping) -> torch.Tensor:
+        """How many patches the loss is a mean over."""
         raise NotImplementedError
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
@@ -142,6 +152,9 @@ class BeatsPreTrainer(BeatsTrainer):
         counts, _ = code_usage(labels.clamp(min=0), labels >= 0, codebook_size)
         return {"accuracy": outputs["accuracy"], "code_counts": counts}
 
+    def num_patches(self, outputs: Mapping) -> torch.Tensor:
+        return (outputs["masked_positions"] != -100).sum()
+
 
 class BeatsTokenizerTrainer(BeatsTrainer):
     """
@@ -167,6 +180,9 @@ class BeatsTokenizerTrainer(BeatsTrainer):
 
     def measure(self, outputs: Mapping, inputs: Mapping) -> dict[str, torch.Tensor]:
         return {name: outputs[name] for name in ("distillation_loss", "commitment_loss", "code_counts")}
+
+    def num_patches(self, outputs: Mapping) -> torch.Tensor:
+        return outputs["code_counts"].sum()
 
     def check(self, measured: dict[str, float]) -> None:
         perplexity = measured["code_perplexity"]

@@ -1,0 +1,104 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""What test_distributed.py runs in each of its processes: `torchrun distributed_worker.py TASK ARGUMENTS.json`."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import distributed
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from transformers_beats import BeatsConfig, BeatsForPreTraining
+from transformers_beats.training.arguments import IterateArguments
+from transformers_beats.training.iterate import iterate
+from transformers_beats.training.trainer import BeatsPreTrainer
+
+
+class NoiseOfTheClip(BeatsPreTrainer):
+    """Masks each clip by its length, so that it is the same in every process; all clips differ in length."""
+
+    def _prepare_inputs(self, inputs):
+        inputs = super()._prepare_inputs(inputs)
+        num_patches = inputs["labels"][0].numel()
+        seeds = (inputs["attention_mask"].sum(dim=1) + 1000 * self.state.global_step).tolist()
+        noise = [torch.rand(num_patches, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return inputs | {"noise": torch.stack(noise)}
+
+
+class RecordMasks(BeatsPreTrainer):
+    """Keeps which patches each process has masked."""
+
+    masks: list[torch.Tensor]
+
+    def measure(self, outputs, inputs):
+        self.masks = [*getattr(self, "masks", []), outputs["masked_positions"]]
+        return super().measure(outputs, inputs)
+
+
+def run_iterate(values: dict, trainer_class: type[BeatsPreTrainer] = NoiseOfTheClip) -> list[BeatsPreTrainer]:
+    """`iterate`, with another trainer; returns the trainers that it made."""
+    from transformers_beats.training import pretrain
+
+    trainers = []
+
+    def make(*args, **kwargs):
+        trainers.append(trainer_class(*args, **kwargs))
+        return trainers[-1]
+
+    pretrain.BeatsPreTrainer = make
+    try:
+        iterate(IterateArguments(**values))
+    finally:
+        pretrain.BeatsPreTrainer = BeatsPreTrainer
+    return trainers
+
+
+def record_masks(values: dict) -> None:
+    (trainer,) = run_iterate(values, RecordMasks)
+    parts: list = [None] * distributed.get_world_size()
+    distributed.all_gather_object(parts, torch.stack(trainer.masks))
+    torch.save(parts, Path(values["output_dir"]) / "masks.pt")
+
+
+def train_steps(model: BeatsForPreTraining, batches: list[dict]) -> list[float]:
+    """Losses of a few steps of AdamW."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    losses = []
+    for batch in batches:
+        loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+def train_fully_sharded(values: dict) -> None:
+    """Every process takes its clips of each batch; process 0 writes what it learned."""
+    distributed.init_process_group("gloo")
+    rank, world_size = distributed.get_rank(), distributed.get_world_size()
+    model = BeatsForPreTraining.from_pretrained(values["model"]).train()
+    mesh = init_device_mesh("cpu", (world_size,))
+    for layer in [*model.beats.encoder.layers, *model.label_predictor.encoder.layers]:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    batches = torch.load(values["batches"], weights_only=True)
+    own = [{name: value.chunk(world_size)[rank] for name, value in batch.items()} for batch in batches]
+    losses: list = [None] * world_size
+    distributed.all_gather_object(losses, train_steps(model, own))
+    full = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state = get_model_state_dict(model, options=full)
+    if rank == 0:
+        fresh = BeatsForPreTraining(BeatsConfig.from_pretrained(values["model"]))
+        fresh.save_pretrained(values["output_dir"], state_dict=state)
+        Path(values["output_dir"], "losses.json").write_text(json.dumps(losses))
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    tasks = {"iterate": run_iterate, "record_masks": record_masks, "fully_shard": train_fully_sharded}
+    tasks[sys.argv[1]](json.loads(Path(sys.argv[2]).read_text()))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed_worker import run_iterate, train_steps
 from safetensors.torch import load_file
+from worker import run_iterate, train_steps
 
 from transformers_beats import BeatsConfig, BeatsForPreTraining
 from transformers_beats.training.data import DataArguments
@@ -24,7 +24,7 @@ def launch(task: str, values: dict, tmp_path: Path) -> None:
     arguments.write_text(json.dumps(values))
     # `accelerate launch --cpu` starts one process only, whatever it is told.
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(Path(__file__).with_name("distributed_worker.py")), task, str(arguments)]
+    command += [str(Path(__file__).with_name("worker.py")), task, str(arguments)]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-6000:]

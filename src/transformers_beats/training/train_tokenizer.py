@@ -8,6 +8,7 @@ Training of a self-distilled tokenizer (section 3.2.2 of the paper):
 from transformers import AutoConfig, PreTrainedModel
 
 from transformers_beats import (
+    BeatsConfig,
     BeatsForAudioClassification,
     BeatsModel,
     BeatsTokenizerConfig,
@@ -28,9 +29,16 @@ from .trainer import BeatsTokenizerTrainer, train_and_save
 
 
 def load_teacher(name: str) -> PreTrainedModel:
-    """The teacher of a directory or Hub repository: the whole classifier if it was fine-tuned, else the encoder."""
-    architectures = AutoConfig.from_pretrained(name).architectures or []
-    is_classifier = BeatsForAudioClassification.__name__ in architectures
+    """
+    The teacher of a directory or Hub repository: the whole classifier if it was fine-tuned, else the encoder.
+
+    Raises:
+        `ValueError`: if it holds another kind of model.
+    """
+    config = AutoConfig.from_pretrained(name)
+    if not isinstance(config, BeatsConfig):
+        raise ValueError(f"{name}: holds a {config.model_type}, not a BEATs model that could be a teacher.")
+    is_classifier = BeatsForAudioClassification.__name__ in (config.architectures or [])
     return (BeatsForAudioClassification if is_classifier else BeatsModel).from_pretrained(name)
 
 

@@ -1,7 +1,9 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""What test_distributed.py runs in each of its processes: `torchrun distributed_worker.py TASK ARGUMENTS.json`."""
+"""What the tests run in processes of their own: `worker.py TASK ARGUMENTS.json`, also under torchrun."""
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -10,11 +12,12 @@ from torch import distributed
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from transformers.trainer_callback import TrainerState
 
 from transformers_beats import BeatsConfig, BeatsForPreTraining
 from transformers_beats.training.arguments import IterateArguments
 from transformers_beats.training.iterate import iterate
-from transformers_beats.training.trainer import BeatsPreTrainer
+from transformers_beats.training.trainer import TRAINER_STATE, BeatsPreTrainer
 
 
 class NoiseOfTheClip(BeatsPreTrainer):
@@ -63,6 +66,20 @@ def record_masks(values: dict) -> None:
     torch.save(parts, Path(values["output_dir"]) / "masks.pt")
 
 
+def run_until_killed(values: dict) -> None:
+    """`iterate` until this process kills itself where the checkpoint `values["kill_at"]` is all but written."""
+    target = values.pop("kill_at")
+    save_to_json = TrainerState.save_to_json
+
+    def save_or_die(self, path):
+        if path.endswith(f"{target}/{TRAINER_STATE}"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        save_to_json(self, path)
+
+    TrainerState.save_to_json = save_or_die
+    iterate(IterateArguments(**values))
+
+
 def train_steps(model: BeatsForPreTraining, batches: list[dict]) -> list[float]:
     """Losses of a few steps of AdamW."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -100,5 +117,10 @@ def train_fully_sharded(values: dict) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    tasks = {"iterate": run_iterate, "record_masks": record_masks, "fully_shard": train_fully_sharded}
+    tasks = {
+        "iterate": run_iterate,
+        "run_until_killed": run_until_killed,
+        "record_masks": record_masks,
+        "fully_shard": train_fully_sharded,
+    }
     tasks[sys.argv[1]](json.loads(Path(sys.argv[2]).read_text()))

@@ -14,9 +14,8 @@ from transformers_beats.training.arguments import (
     TRAIN_TOKENIZER_ARGUMENTS,
     IterateArguments,
     apply_batch_plan,
-    build_arguments,
-    parse_arguments,
 )
+from transformers_beats.training.recipes import build_arguments, parse_arguments
 
 
 RECIPES = Path(__file__).parent.parent / "recipes"

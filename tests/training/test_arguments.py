@@ -17,15 +17,12 @@ from transformers_beats.training.arguments import (
     BeatsTrainingArguments,
     IterateArguments,
     PreTrainingModelArguments,
-    RecipeError,
     TokenizeArguments,
     TokenizerModelArguments,
     apply_batch_plan,
-    build_arguments,
-    parse_arguments,
     plan_batch,
-    run_command,
 )
+from transformers_beats.training.recipes import RecipeError, build_arguments, parse_arguments, run_command
 
 
 @dataclass

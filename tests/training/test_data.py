@@ -14,15 +14,14 @@ from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.feature_extraction_beats import kaldi_fbank
 from transformers_beats.training.data import (
     CropDataset,
-    DataArguments,
     DataCollator,
     FbankDataset,
     StreamingCrops,
     fbank_statistics,
     featurize,
-    load_audio_dataset,
     prepare_clips,
 )
+from transformers_beats.training.sources import DataArguments, load_audio_dataset
 from transformers_beats.training.statistics import main as statistics_main
 
 
@@ -158,7 +157,7 @@ def test_checks_are_cached_until_a_file_changes(folder, monkeypatch):
     clips_of(folder)
     calls = []
     monkeypatch.setattr(
-        "transformers_beats.training.data.decode_audio", lambda *args: calls.append(args) or np.ones(9000)
+        "transformers_beats.training.sources.decode_audio", lambda *args: calls.append(args) or np.ones(9000)
     )
     clips_of(folder)
     assert calls == []

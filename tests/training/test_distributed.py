@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from worker import run_iterate, train_steps
 
 from transformers_beats import BeatsConfig, BeatsForPreTraining
-from transformers_beats.training.data import DataArguments
+from transformers_beats.training.sources import DataArguments
 from transformers_beats.training.tokenize import load_codes
 
 

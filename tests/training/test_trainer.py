@@ -30,11 +30,11 @@ from transformers_beats.training.arguments import (
     TRAIN_TOKENIZER_ARGUMENTS,
     BeatsTrainingArguments,
     IterateArguments,
-    build_arguments,
 )
-from transformers_beats.training.data import DataArguments
 from transformers_beats.training.iterate import iterate
 from transformers_beats.training.pretrain import pretrain
+from transformers_beats.training.recipes import build_arguments
+from transformers_beats.training.sources import DataArguments
 from transformers_beats.training.tokenize import load_codes, tokenize
 from transformers_beats.training.train_tokenizer import train_tokenizer
 from transformers_beats.training.trainer import (

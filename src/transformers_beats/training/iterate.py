@@ -21,16 +21,9 @@ from transformers.utils import logging
 from transformers_beats import BeatsRandomProjectionTokenizer, BeatsRandomProjectionTokenizerConfig
 from transformers_beats.files import replace_directory, work_directory
 
-from .arguments import (
-    PRETRAIN_ARGUMENTS,
-    TOKENIZE_ARGUMENTS,
-    TRAIN_TOKENIZER_ARGUMENTS,
-    IterateArguments,
-    build_arguments,
-    parse_arguments,
-    run_command,
-)
+from .arguments import PRETRAIN_ARGUMENTS, TOKENIZE_ARGUMENTS, TRAIN_TOKENIZER_ARGUMENTS, IterateArguments
 from .pretrain import pretrain
+from .recipes import build_arguments, parse_arguments, run_command
 from .stages import process_state
 from .tokenize import DESCRIPTION, tokenize
 from .train_tokenizer import train_tokenizer

@@ -7,15 +7,10 @@ Masked acoustic modelling (section 3.3 of the paper):
 
 from transformers_beats import BeatsConfig, BeatsForPreTraining
 
-from .arguments import (
-    PRETRAIN_ARGUMENTS,
-    BatchArguments,
-    BeatsTrainingArguments,
-    PreTrainingModelArguments,
-    parse_arguments,
-    run_command,
-)
-from .data import DataArguments, DataCollator
+from .arguments import PRETRAIN_ARGUMENTS, BatchArguments, BeatsTrainingArguments, PreTrainingModelArguments
+from .data import DataCollator
+from .recipes import parse_arguments, run_command
+from .sources import DataArguments
 from .stages import load_crops, load_extractor, load_tokenizer, prepare_training, seed_weights
 from .tokenize import load_codes
 from .trainer import BeatsPreTrainer, train_and_save

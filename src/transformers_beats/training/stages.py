@@ -13,14 +13,9 @@ from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.modeling_beats_tokenizer import BeatsRandomProjectionTokenizer, BeatsTokenizerModel
 
 from .arguments import BatchArguments, BeatsTrainingArguments, apply_batch_plan, is_on_cpu
-from .data import (
-    CropDataset,
-    DataArguments,
-    FbankDataset,
-    StreamingCrops,
-    load_audio_dataset,
-    prepare_clips,
-)
+from .data import CropDataset, FbankDataset, StreamingCrops, prepare_clips
+from .sources import DataArguments, load_audio_dataset
+from .trainer import training_directory
 
 
 logger = logging.get_logger(__name__)
@@ -72,8 +67,6 @@ def prepare_training(training: BeatsTrainingArguments, batch: BatchArguments, da
     Returns:
         `Path`: the directory that the model is to be written to.
     """
-    from .trainer import training_directory
-
     plan = apply_batch_plan(training, batch, data.crop_seconds)
     logger.warning_once(
         f"A step takes {plan.seconds:g} s of audio: {training.world_size} process(es) x "

@@ -11,8 +11,9 @@ from pathlib import Path
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.files import replace_directory, work_directory
 
-from .arguments import parse_arguments, run_command
-from .data import CropDataset, DataArguments, fbank_statistics, load_audio_dataset, prepare_clips
+from .data import CropDataset, fbank_statistics, prepare_clips
+from .recipes import parse_arguments, run_command
+from .sources import DataArguments, load_audio_dataset
 
 
 @dataclass

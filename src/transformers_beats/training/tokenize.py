@@ -19,8 +19,10 @@ from transformers.utils import logging
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.files import replace_directory, work_directory
 
-from .arguments import TOKENIZE_ARGUMENTS, TokenizeArguments, parse_arguments, run_command
-from .data import DataArguments, DataCollator, featurize
+from .arguments import TOKENIZE_ARGUMENTS, TokenizeArguments
+from .data import DataCollator, featurize
+from .recipes import parse_arguments, run_command
+from .sources import DataArguments
 from .stages import load_crops, load_extractor, load_tokenizer, process_state
 
 

@@ -15,15 +15,10 @@ from transformers_beats import (
     BeatsTokenizerForPreTraining,
 )
 
-from .arguments import (
-    TRAIN_TOKENIZER_ARGUMENTS,
-    BatchArguments,
-    BeatsTrainingArguments,
-    TokenizerModelArguments,
-    parse_arguments,
-    run_command,
-)
-from .data import DataArguments, DataCollator
+from .arguments import TRAIN_TOKENIZER_ARGUMENTS, BatchArguments, BeatsTrainingArguments, TokenizerModelArguments
+from .data import DataCollator
+from .recipes import parse_arguments, run_command
+from .sources import DataArguments
 from .stages import load_crops, load_extractor, prepare_training, seed_weights
 from .trainer import BeatsTokenizerTrainer, train_and_save
 

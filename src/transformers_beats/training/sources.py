@@ -1,0 +1,183 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Where the audio of a training comes from: folders, Parquet, tar shards or the Hub."""
+
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import datasets
+import numpy as np
+
+from transformers_beats.audio import AudioError, decode_audio
+
+
+LOSSLESS_SUFFIXES = (".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".w64", ".wav", ".wv")
+LOSSY_SUFFIXES = (".aac", ".m4a", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".webm", ".wma")
+AUDIO_SUFFIXES = frozenset((*LOSSLESS_SUFFIXES, *LOSSY_SUFFIXES))
+METADATA_FILES = {"metadata.csv": "csv", "metadata.jsonl": "json", "metadata.parquet": "parquet"}
+# What a row says of its audio: the bytes of a file, or where it lies.
+AUDIO_STRUCT = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+
+
+@dataclass
+class DataArguments:
+    """The audio of a training run."""
+
+    dataset: str = field(
+        metadata={"help": "Folder of audio files, of *.parquet files or of WebDataset shards (*.tar), or a Hub id."}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
+    split: str = field(default="train", metadata={"help": "Split of a Hub data set; a folder has only `train`."})
+    streaming: bool = field(default=False, metadata={"help": "Read the data as they come, for codes on the fly."})
+    audio_column: str | None = field(default=None, metadata={"help": "Column of the audio, if there are several."})
+    select: dict | None = field(
+        default=None, metadata={"help": "Rows to keep, by column: {fold: [2, 3]} keeps two of its values."}
+    )
+    crop_seconds: float = field(default=10.0, metadata={"help": "Longer clips are cut at random to so much."})
+    num_crops: int = field(default=1, metadata={"help": "Crops of each clip in an epoch."})
+    min_seconds: float = field(default=0.2, metadata={"help": "Shorter clips are skipped, and counted."})
+    crop_seed: int = field(default=0, metadata={"help": "Seed of the crops."})
+    precompute_fbank: bool = field(
+        default=False, metadata={"help": "Compute the fbank once, to disk, instead of in every step."}
+    )
+    num_proc: int | None = field(default=None, metadata={"help": "Processes that check or prepare the clips."})
+
+    def __post_init__(self):
+        if not self.crop_seconds > 0:
+            raise ValueError(f"`crop_seconds` must be positive, got {self.crop_seconds}.")
+        if self.num_crops < 1 or self.min_seconds < 0 or self.crop_seed < 0:
+            raise ValueError("`num_crops` must be at least 1, `min_seconds` and `crop_seed` not negative.")
+
+
+def load_audio_dataset(arguments: DataArguments) -> Any:
+    """
+    The rows of `arguments.dataset` with their audio, not decoded, in the column `audio` (`bytes` and `path`, one of
+    which may be None). torchcodec is not needed.
+
+    Returns:
+        `datasets.Dataset`, or `datasets.IterableDataset` if `arguments.streaming` is set.
+
+    Raises:
+        `ValueError`: if there is no such folder, no audio in it, or no column of the asked name.
+    """
+    path = Path(arguments.dataset)
+    if not path.exists():
+        if path.is_absolute() or arguments.dataset.startswith(".") or len(path.parts) > 2:
+            raise ValueError(f"{path}: no such file or folder.")
+        dataset = datasets.load_dataset(
+            arguments.dataset, arguments.dataset_config, split=arguments.split, streaming=arguments.streaming
+        )
+    elif shards := _find_files(path, {".parquet"} if not (path / "metadata.parquet").exists() else set()):
+        dataset = datasets.load_dataset(
+            "parquet", data_files=[str(shard) for shard in shards], split="train", streaming=arguments.streaming
+        )
+    elif shards := _find_files(path, {".tar"}):
+        kind = datasets.IterableDataset if arguments.streaming else datasets.Dataset
+        features = datasets.Features({"audio": AUDIO_STRUCT})
+        gen_kwargs = {"shards": [str(shard) for shard in shards]}
+        dataset = kind.from_generator(read_tar_shards, features=features, gen_kwargs=gen_kwargs)
+    else:
+        dataset = list_audio_files(path)
+        if arguments.streaming:
+            dataset = dataset.to_iterable_dataset(num_shards=min(64, len(dataset)))
+    return _select_rows(_name_audio_column(dataset, arguments), arguments.select)
+
+
+def _find_files(path: Path, suffixes: set[str] | frozenset[str]) -> list[Path]:
+    if path.is_file():
+        return [path] if path.suffix.lower() in suffixes else []
+    files = (file for file in path.rglob("*") if file.suffix.lower() in suffixes)
+    return sorted(file for file in files if file.is_file() and not file.name.startswith("."))
+
+
+def read_tar_shards(shards: list[str]) -> Iterator[dict[str, Any]]:
+    """The audio files in tar archives; their other files are left out."""
+    for shard in shards:
+        with tarfile.open(shard) as archive:
+            for member in archive:
+                if member.isfile() and PurePosixPath(member.name).suffix.lower() in AUDIO_SUFFIXES:
+                    file = archive.extractfile(member)
+                    data = file.read() if file is not None else b""
+                    yield {"audio": {"bytes": data, "path": f"{shard}/{member.name}"}}
+
+
+def list_audio_files(path: Path) -> datasets.Dataset:
+    """
+    All audio files under a folder, or those that its `metadata.csv` (or `.jsonl`, `.parquet`) names in the column
+    `file_name`, with its other columns.
+    """
+    columns: dict[str, list] = {}
+    metadata = next((path / name for name in METADATA_FILES if (path / name).is_file()), None)
+    if metadata is not None:
+        table = datasets.load_dataset(METADATA_FILES[metadata.name], data_files=str(metadata), split="train")
+        if "file_name" not in table.column_names:
+            raise ValueError(f"{metadata}: has no column `file_name`, only {', '.join(table.column_names)}.")
+        columns = {name: list(table[name]) for name in table.column_names}
+        files = [path / name for name in columns["file_name"]]
+    else:
+        files = _find_files(path, AUDIO_SUFFIXES)
+        if not files:
+            raise ValueError(f"{path}: holds no audio files, no Parquet files and no tar shards.")
+        columns["file_name"] = [str(file.relative_to(path)) if file != path else file.name for file in files]
+    columns["audio"] = [{"bytes": None, "path": str(file)} for file in files]
+    # So that what is cached of a file is not used for another one of its name.
+    columns["modified"] = [file.stat().st_mtime_ns if file.exists() else 0 for file in files]
+    dataset = datasets.Dataset.from_dict(columns)
+    return dataset.cast_column("audio", AUDIO_STRUCT)
+
+
+def _name_audio_column(dataset, arguments: DataArguments):
+    """The data set with its audio in the column `audio`, not decoded."""
+    features = dataset.features or {}
+    candidates = [
+        name
+        for name, feature in features.items()
+        if isinstance(feature, datasets.Audio) or (isinstance(feature, dict) and {"bytes", "path"} <= feature.keys())
+    ]
+    name = arguments.audio_column
+    if name is None:
+        if len(candidates) != 1:
+            found = f"several audio columns ({', '.join(candidates)})" if candidates else "no audio column"
+            raise ValueError(f"{arguments.dataset}: has {found} among {', '.join(features)}: set `audio_column`.")
+        name = candidates[0]
+    elif name not in features:
+        raise ValueError(f"{arguments.dataset}: has no column {name!r}, only {', '.join(features)}.")
+    if isinstance(features[name], datasets.Audio):
+        # As a plain struct: an `Audio` cannot be read without torchcodec where it is streamed.
+        dataset = dataset.cast_column(name, AUDIO_STRUCT)
+    return dataset if name == "audio" else dataset.rename_column(name, "audio")
+
+
+def _select_rows(dataset, select: dict | None):
+    for column, values in (select or {}).items():
+        if column not in dataset.features:
+            raise ValueError(f"`select` names the column {column!r}, but there are {', '.join(dataset.features)}.")
+        wanted = values if isinstance(values, list) else [values]
+        dataset = dataset.filter(partial(_is_in, wanted=wanted), input_columns=column)
+    return dataset
+
+
+def _is_in(value: Any, wanted: list) -> bool:
+    return value in wanted
+
+
+def decode_row(row: dict[str, Any], sampling_rate: int) -> np.ndarray:
+    """
+    The waveform of a row.
+
+    Raises:
+        [`AudioError`]: naming its file.
+    """
+    audio = row["audio"]
+    if not audio.get("bytes"):
+        return decode_audio(audio["path"], sampling_rate)
+    try:
+        return decode_audio(audio["bytes"], sampling_rate)
+    except AudioError as error:
+        raise AudioError(f"{audio.get('path') or 'audio'}: {error}") from error
+
+
+__all__ = ["DataArguments", "decode_row", "load_audio_dataset"]

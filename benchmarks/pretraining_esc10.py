@@ -4,8 +4,8 @@ What pre-training on four folds of ESC-10 without labels is worth on the fifth:
 
     python benchmarks/pretraining_esc10.py --dataset ESC10 --output runs/esc10 [key=value ...]
 
-For every fold and seed: pre-training as in the recipe (`key=value` changes it), then fine-tuning from scratch and from
-the model of each iteration. Whatever is done already is not done again; the table shows all that is.
+For every fold: pre-training as in the recipe (`key=value` changes it); for every seed: fine-tuning from scratch and from
+the model of each iteration. Whatever is done already is not done again; the tables show all that is.
 """
 
 import json
@@ -135,13 +135,33 @@ def print_results(results: Path) -> None:
     Console(width=140).print(table)
 
 
+def print_pretraining(output: Path) -> None:
+    """What every model of `output` had learned of its codes at the end, over the steps of the last log."""
+    table = Table(title="Pre-training, last log")
+    names = {
+        "loss": "cross-entropy (nats)",
+        "code_entropy": "entropy of the codes (nats)",
+        "accuracy": "masked-code accuracy",
+        "code_perplexity": "perplexity of the codes",
+        "codes_alive": "codes in use",
+    }
+    for header in ("model", "steps", *names.values()):
+        table.add_column(header)
+    for path in sorted(output.glob("*/iteration-*/model/log_history.json")):
+        last = [entry for entry in json.loads(path.read_text()) if "loss" in entry][-1]
+        name = str(path.parent.relative_to(output))
+        table.add_row(name, str(last["step"]), *(f"{last[key]:.3f}" for key in names))
+    Console(width=140).print(table)
+
+
 def main(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value for the recipe")] = None,
     dataset: Annotated[str, typer.Option(help="Folder of ESC-10, with metadata.csv")] = "../shared/data/esc10",
     output: Annotated[Path, typer.Option(help="Where models and results go")] = Path("runs/esc10"),
     name: Annotated[str, typer.Option(help="What a variant of the recipe is called in the table")] = "recipe",
     folds: Annotated[str, typer.Option(help="Folds to test on")] = "1,2",
-    seeds: Annotated[str, typer.Option(help="Seeds of pre-training and fine-tuning")] = "0,1",
+    seeds: Annotated[str, typer.Option(help="Seeds of fine-tuning, for each of which there is a run")] = "0,1",
+    pretraining_seed: Annotated[int, typer.Option(help="Seed of pre-training")] = 0,
     epochs: Annotated[int, typer.Option(help="Epochs of fine-tuning")] = 25,
     learning_rate: Annotated[float, typer.Option(help="Of fine-tuning a pre-trained model")] = 5e-4,
     scratch_learning_rate: Annotated[float, typer.Option(help="Of training from scratch; 0 leaves it out")] = 1e-3,
@@ -156,10 +176,10 @@ def main(
     results.mkdir(parents=True, exist_ok=True)
     for seed in map(int, seeds.split(",")):
         for fold in map(int, folds.split(",")):
-            directory = output / f"{name}-fold{fold}-seed{seed}"
+            directory = output / f"{name}-fold{fold}-seed{pretraining_seed}"
             others = [other for other in range(1, NUM_FOLDS + 1) if other != fold]
             recipe = [str(RECIPE), f"data.dataset={dataset}", f"data.select.fold={others}", f"output_dir={directory}"]
-            recipe += [f"model.seed={seed}", f"tokenizer.seed={seed}", f"random_projection.seed={seed}"]
+            recipe += [f"{stage}.seed={pretraining_seed}" for stage in ("model", "tokenizer", "random_projection")]
             (arguments,) = parse_arguments((IterateArguments,), [*recipe, *(overrides or [])])
             starts: dict[str, tuple[Path | BeatsConfig, float]] = {}
             if scratch_learning_rate:
@@ -178,6 +198,7 @@ def main(
                 result.write_text(json.dumps(values | {"learning_rate": rate, "epochs": epochs}))
                 print_results(results)
     print_results(results)
+    print_pretraining(output)
 
 
 if __name__ == "__main__":

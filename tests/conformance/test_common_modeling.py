@@ -18,11 +18,13 @@ from transformers_beats import (
     BeatsConfig,
     BeatsForAudioClassification,
     BeatsForAudioFrameClassification,
+    BeatsForPreTraining,
     BeatsModel,
     BeatsTokenizerConfig,
     BeatsTokenizerModel,
 )
 from transformers_beats.modeling_beats import BeatsPatchEmbeddings
+from transformers_beats.modeling_beats_pretraining import num_kept_patches
 from transformers_beats.modeling_beats_tokenizer import BeatsQuantizer
 
 
@@ -141,6 +143,33 @@ class BeatsModelTest(BeatsCommonTests, unittest.TestCase):
         weight = property(lambda embeddings: embeddings.projection.weight)
         with mock.patch.object(BeatsPatchEmbeddings, "weight", weight, create=True):
             super().test_enable_input_require_grads_with_gradient_checkpointing()
+
+
+class BeatsForPreTrainingTester(BeatsModelTester):
+    architecture = {**BeatsModelTester.architecture, "codebook_size": 20, "label_predictor_num_hidden_layers": 1}
+
+    def __init__(self, parent, **kwargs):
+        super().__init__(parent, **kwargs)
+        # From these the common tests compute the number of patches, for their own noise.
+        self.image_size, self.patch_size = self.num_frames, self.get_config().patch_size
+        self.seq_length = self.encoder_seq_length = num_kept_patches(self.seq_length, self.get_config().mask_ratio)
+
+    def prepare_config_and_inputs_for_common(self):
+        config, inputs = super().prepare_config_and_inputs_for_common()
+        # The same patches are hidden in every call.
+        inputs["noise"] = floats_tensor((self.batch_size, self.num_columns * config.num_freq_patches))
+        return config, inputs
+
+
+class BeatsForPreTrainingTest(BeatsCommonTests, unittest.TestCase):
+    all_model_classes = (BeatsForPreTraining,)
+    model_tester_class = BeatsForPreTrainingTester
+
+    def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
+        inputs = super()._prepare_for_class(inputs_dict, model_class, return_labels=return_labels)
+        if return_labels:
+            inputs["labels"] = torch.zeros(inputs["noise"].shape, dtype=torch.long, device=torch_device)
+        return inputs
 
 
 class BeatsTokenizerModelTester(BeatsModelTester):

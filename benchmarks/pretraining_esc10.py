@@ -4,8 +4,8 @@ What pre-training on four folds of ESC-10 without labels is worth on the fifth:
 
     python benchmarks/pretraining_esc10.py --dataset ESC10 --output runs/esc10 [key=value ...]
 
-For every fold: pre-training as in the recipe (`key=value` changes it); for every seed: fine-tuning from scratch and from
-the model of each iteration. Whatever is done already is not done again; the tables show all that is.
+For every fold: pre-training as in the recipe (`key=value` changes it); for every seed: fine-tuning from scratch and
+from the model of each iteration. Whatever is done already is not done again; the tables show all that is.
 """
 
 import json

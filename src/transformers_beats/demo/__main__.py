@@ -9,8 +9,8 @@ from pathlib import Path
 
 
 DESCRIPTION = """\
-Trains a small BEATs classifier on synthesised sounds and shows what it hears, or classifies your own audio files.
-Nothing is downloaded.
+Trains a small BEATs classifier on synthesised sounds and shows what it hears, or classifies your own audio files,
+or pre-trains a small BEATs without labels and shows what that is worth. Nothing is downloaded.
 """
 EPILOG = """\
 examples:
@@ -18,8 +18,10 @@ examples:
   %(prog)s door.wav street.flac             your files, with the model trained above
   %(prog)s --model my-beats door.wav        your files, with your own model
   %(prog)s --model my-beats                 synthesised sounds, with your own model
+  %(prog)s --pretrain                       pre-train, fine-tune with few labels, compare (some minutes)
 
-Written to the output directory: demo-model/, which `pipeline("audio-classification")` loads, and predictions.png.
+Written to the output directory: demo-model/, which `pipeline("audio-classification")` loads, and predictions.png;
+by --pretrain: pretraining/, with the models, the sounds and the recipe, and pretraining-curves.png.
 """
 # Classes of each clip in the table and in the picture.
 TABLE_TOP_K, PICTURE_TOP_K = 3, 5
@@ -45,6 +47,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="directory of a BeatsForAudioClassification and its feature extractor, as `save_pretrained` writes them "
         "(default: the demo's own model, trained if there is none yet)",
+    )
+    parser.add_argument(
+        "--pretrain",
+        action="store_true",
+        help="two iterations of pre-training on sounds without labels, then fine-tuning with a few labels, from "
+        "scratch and from each iteration; interrupted, it goes on where it was; finished, it only fine-tunes again",
     )
     parser.add_argument(
         "--output",
@@ -107,6 +115,16 @@ def make_output_directory(path: Path) -> None:
         raise DemoError(f"{path}: cannot be written to")
 
 
+def pretrain(args: argparse.Namespace) -> None:
+    """Runs `--pretrain`."""
+    from rich.console import Console
+
+    from .pretraining import PretrainingSettings, run_pretraining
+
+    make_output_directory(args.output)
+    run_pretraining(args.output, PretrainingSettings(seed=args.seed), Console(highlight=False))
+
+
 def run(args: argparse.Namespace) -> None:
     """Runs the demo: reads or synthesises clips, trains or loads a model, prints the table, draws the picture."""
     from rich.console import Console
@@ -146,6 +164,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not 0 <= args.seed < 2**31:
         parser.error("--seed must be between 0 and 2147483647")
+    if args.pretrain and (args.clips or args.model):
+        parser.error("--pretrain takes neither clips nor --model")
     missing = [name for name in ("matplotlib", "rich") if importlib.util.find_spec(name) is None]
     if missing:
         print(
@@ -159,7 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     from .inference import DemoError
 
     try:
-        run(args)
+        (pretrain if args.pretrain else run)(args)
     except DemoError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -4,11 +4,13 @@ What pre-training on four folds of ESC-10 without labels is worth on the fifth:
 
     python benchmarks/pretraining_esc10.py --dataset ESC10 --output runs/esc10 [key=value ...]
 
-For every fold: pre-training as in the recipe (`key=value` changes it); for every seed: fine-tuning from scratch and
-from the model of each iteration. Whatever is done already is not done again; the tables show all that is.
+For every fold: pre-training as in the recipe (`key=value` changes it), and a linear probe of each encoder; for every
+seed: fine-tuning from scratch and from the model of each iteration. Whatever is done already is not done again; the
+tables show all that is.
 """
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -18,12 +20,15 @@ import typer
 from datasets import Array2D, ClassLabel, Dataset, Features, List, Value, load_dataset
 from rich.console import Console
 from rich.table import Table
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from transformers import Trainer, TrainingArguments, set_seed
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudioClassification
 from transformers_beats.audio import decode_audio
 from transformers_beats.demo.training import compute_accuracy
-from transformers_beats.training.arguments import IterateArguments
+from transformers_beats.training.arguments import BeatsTrainingArguments, IterateArguments
 from transformers_beats.training.iterate import iterate
 from transformers_beats.training.recipes import parse_arguments
 
@@ -68,26 +73,17 @@ class Rolled(torch.utils.data.Dataset):
         return row | {"input_values": row["input_values"].roll(shift, dims=0)}
 
 
-def fine_tune(
-    source: Path | BeatsConfig,
-    clips: Dataset,
-    extractor: BeatsFeatureExtractor,
-    fold: int,
-    seed: int,
-    learning_rate: float,
-    epochs: int,
-    work: Path,
-) -> float:
-    """Accuracy on one fold after fine-tuning on the others, from a pre-trained model or from random weights."""
-    folds = np.array(clips["fold"])
-    names = clips.features["label"].names
+def build_classifier(source: Path | BeatsConfig, names: list[str], seed: int) -> BeatsForAudioClassification:
+    """A classifier from a pre-trained model or, given its configuration, from random weights."""
     set_seed(seed)
     labels = {"num_labels": len(names), "problem_type": "single_label_classification"}
     if isinstance(source, Path):
-        model = BeatsForAudioClassification.from_pretrained(source, **labels)
-    else:
-        model = BeatsForAudioClassification(BeatsConfig(**source.to_diff_dict() | labels))
-    arguments = TrainingArguments(
+        return BeatsForAudioClassification.from_pretrained(source, **labels)
+    return BeatsForAudioClassification(BeatsConfig(**source.to_diff_dict() | labels))
+
+
+def fine_tuning_arguments(work: Path, seed: int, learning_rate: float, epochs: int) -> TrainingArguments:
+    return BeatsTrainingArguments(
         output_dir=str(work),
         num_train_epochs=epochs,
         per_device_train_batch_size=32,
@@ -95,15 +91,26 @@ def fine_tune(
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=0.1,
-        weight_decay=0.01,
+        adam_beta2=0.999,
+        remove_unused_columns=True,
         logging_strategy="epoch",
         save_strategy="no",
-        report_to="none",
         seed=seed,
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
+        # In float32 on a CPU that does not compute in it.
+        bf16=True,
         disable_tqdm=True,
     )
+
+
+def fine_tune(
+    model: BeatsForAudioClassification,
+    clips: Dataset,
+    extractor: BeatsFeatureExtractor,
+    fold: int,
+    arguments: TrainingArguments,
+) -> float:
+    """Accuracy on one fold after fine-tuning on the others."""
+    folds = np.array(clips["fold"])
     clips = clips.remove_columns("fold")
     trainer = Trainer(
         model,
@@ -118,20 +125,39 @@ def fine_tune(
     return trainer.evaluate()["eval_accuracy"]
 
 
+@torch.no_grad()
+def probe(model: BeatsForAudioClassification, clips: Dataset, fold: int) -> float:
+    """Accuracy on one fold of a logistic regression on what the frozen encoder makes of the others."""
+    encoder = model.beats.eval()
+    clips = clips.with_format("torch")
+    features = [encoder(clip["input_values"].unsqueeze(0).to(encoder.device)).pooler_output for clip in clips]
+    pooled = torch.cat(features).float().cpu().numpy()
+    labels, is_test = np.array(clips["label"]), np.array(clips["fold"]) == fold
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    classifier.fit(pooled[~is_test], labels[~is_test])
+    return float(classifier.score(pooled[is_test], labels[is_test]))
+
+
+def format_accuracies(results: list[dict], key: str) -> str:
+    accuracies = np.array([result[key] for result in results])
+    spread = f" ± {accuracies.std(ddof=1):.1%}" if len(accuracies) > 1 else ""
+    return f"{accuracies.mean():.1%}{spread}"
+
+
 def print_results(results: Path) -> None:
-    """Mean and spread of every variant, over folds and seeds."""
+    """Mean and standard deviation of every variant, over folds and seeds."""
     table = Table(title="ESC-10, accuracy on the fold left out")
-    for header in ("run", "start", "mean", "standard deviation", "runs", "fold-seed: accuracy"):
+    for header in ("run", "start", "linear probe", "fine-tuned", "fold-seed: fine-tuned"):
         table.add_column(header)
     groups: dict[tuple[str, str], list[dict]] = {}
     for path in sorted(results.glob("*.json")):
         result = json.loads(path.read_text())
         groups.setdefault((result["name"], result["start"]), []).append(result)
     for (name, start), group in groups.items():
-        accuracies = np.array([result["accuracy"] for result in group])
-        spread = f"{accuracies.std(ddof=1):.1%}" if len(group) > 1 else "-"
+        # The probe of a pre-trained encoder does not depend on the seed of fine-tuning.
+        probed = list({(result["fold"], result["probe"]): result for result in group}.values())
         each = ", ".join(f"{result['fold']}-{result['seed']}: {result['accuracy']:.1%}" for result in group)
-        table.add_row(name, start, f"{accuracies.mean():.1%}", spread, str(len(group)), each)
+        table.add_row(name, start, format_accuracies(probed, "probe"), format_accuracies(group, "accuracy"), each)
     Console(width=140).print(table)
 
 
@@ -154,6 +180,25 @@ def print_pretraining(output: Path) -> None:
     Console(width=140).print(table)
 
 
+def build_recipe(dataset: str, directory: Path, fold: int, seed: int, overrides: list[str]) -> IterateArguments:
+    """The recipe for pre-training on all folds but one."""
+    others = [other for other in range(1, NUM_FOLDS + 1) if other != fold]
+    recipe = [str(RECIPE), f"data.dataset={dataset}", f"data.select.fold={others}", f"output_dir={directory}"]
+    recipe += [f"{stage}.seed={seed}" for stage in ("model", "tokenizer", "random_projection")]
+    (arguments,) = parse_arguments((IterateArguments,), [*recipe, *overrides])
+    return arguments
+
+
+def find_starts(arguments: IterateArguments, is_scratch_left_out: bool) -> dict[str, Path | BeatsConfig]:
+    """What fine-tuning starts from: the configuration of a new model, and where each iteration's will be."""
+    starts: dict[str, Path | BeatsConfig] = {}
+    if not is_scratch_left_out:
+        starts["scratch"] = BeatsConfig(**arguments.model["config"])
+    for number in range(1, arguments.num_iterations + 1):
+        starts[f"iteration-{number}"] = Path(arguments.output_dir) / f"iteration-{number}" / "model"
+    return starts
+
+
 def main(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value for the recipe")] = None,
     dataset: Annotated[str, typer.Option(help="Folder of ESC-10, with metadata.csv")] = "../shared/data/esc10",
@@ -174,29 +219,25 @@ def main(
     clips = load_features(dataset, extractor)
     results = output / "results"
     results.mkdir(parents=True, exist_ok=True)
-    for seed in map(int, seeds.split(",")):
-        for fold in map(int, folds.split(",")):
-            directory = output / f"{name}-fold{fold}-seed{pretraining_seed}"
-            others = [other for other in range(1, NUM_FOLDS + 1) if other != fold]
-            recipe = [str(RECIPE), f"data.dataset={dataset}", f"data.select.fold={others}", f"output_dir={directory}"]
-            recipe += [f"{stage}.seed={pretraining_seed}" for stage in ("model", "tokenizer", "random_projection")]
-            (arguments,) = parse_arguments((IterateArguments,), [*recipe, *(overrides or [])])
-            starts: dict[str, tuple[Path | BeatsConfig, float]] = {}
-            if scratch_learning_rate:
-                starts["scratch"] = (BeatsConfig(**arguments.model["config"]), scratch_learning_rate)
-            for number in range(1, arguments.num_iterations + 1):
-                starts[f"iteration-{number}"] = (directory / f"iteration-{number}" / "model", learning_rate)
-            for start, (source, rate) in starts.items():
-                result = results / f"{name}-{start}-fold{fold}-seed{seed}.json"
-                if result.exists():
-                    continue
-                if isinstance(source, Path):
-                    arguments.num_iterations = int(start.rpartition("-")[2])
-                    iterate(arguments)
-                accuracy = fine_tune(source, clips, extractor, fold, seed, rate, epochs, directory / "fine-tuning")
-                values = {"name": name, "start": start, "fold": fold, "seed": seed, "accuracy": accuracy}
-                result.write_text(json.dumps(values | {"learning_rate": rate, "epochs": epochs}))
-                print_results(results)
+    for seed, fold in product(map(int, seeds.split(",")), map(int, folds.split(","))):
+        directory = output / f"{name}-fold{fold}-seed{pretraining_seed}"
+        arguments = build_recipe(dataset, directory, fold, pretraining_seed, overrides or [])
+        for start, source in find_starts(arguments, is_scratch_left_out=not scratch_learning_rate).items():
+            result = results / f"{name}-{start}-fold{fold}-seed{seed}.json"
+            if result.exists():
+                continue
+            rate = scratch_learning_rate
+            if isinstance(source, Path):
+                rate = learning_rate
+                arguments.num_iterations = int(start.rpartition("-")[2])
+                iterate(arguments)
+            model = build_classifier(source, clips.features["label"].names, seed)
+            probed = probe(model, clips, fold)
+            training = fine_tuning_arguments(directory / "fine-tuning", seed, rate, epochs)
+            accuracy = fine_tune(model, clips, extractor, fold, training)
+            values = {"name": name, "start": start, "fold": fold, "seed": seed, "accuracy": accuracy, "probe": probed}
+            result.write_text(json.dumps(values | {"learning_rate": rate, "epochs": epochs}))
+            print_results(results)
     print_results(results)
     print_pretraining(output)
 

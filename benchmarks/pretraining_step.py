@@ -130,16 +130,25 @@ def main(
     title = f"{torch.cuda.get_device_name() if device == 'cuda' else platform.processor() or platform.machine()}, "
     title += f"{torch.get_num_threads()} threads, {'bfloat16' if bf16 else 'float32'}, {batch_size} x {seconds:g} s"
     table = Table(title=title)
-    for header in ("encoder sees", "loss", "operations", "step, median", "peak memory of a step"):
+    for header in (
+        "encoder sees",
+        "loss",
+        "operations",
+        "step, median",
+        "patches per second",
+        "peak memory of a step",
+    ):
         table.add_column(header)
     medians = {encodes_all: statistics.median(values) for encodes_all, values in times.items()}
     for encodes_all, name in names.items():
         seconds_text, mebibytes = f"{medians[encodes_all]:.2f} s", f"{memory[encodes_all] / 2**20:.0f} MiB"
         loss, tera = f"{losses[encodes_all]:.5f}", f"{operations[encodes_all] / 1e12:.2f} TFLOP"
-        table.add_row(name, loss, tera, seconds_text, mebibytes)
+        speed = f"{batch['noise'].numel() / medians[encodes_all]:,.0f}"
+        table.add_row(name, loss, tera, seconds_text, speed, mebibytes)
     ratios = {"operations": operations[True] / operations[False]}
     ratios |= {"time": medians[True] / medians[False], "memory": memory[True] / memory[False]}
-    table.add_row("ratio", "", *(f"{ratios[name]:.2f}" for name in ("operations", "time", "memory")))
+    operations_text, time_text, memory_text = (f"{ratio:.2f}" for ratio in ratios.values())
+    table.add_row("ratio", "", operations_text, time_text, "", memory_text)
     Console(width=100).print(table)
     print(json.dumps({"seconds": medians, "bytes": memory, "operations": operations, "ratios": ratios}))
 

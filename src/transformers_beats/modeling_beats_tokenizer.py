@@ -83,8 +83,10 @@ def tokenizer_output(
 
 def nearest_code(states: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     """Index `(...)` of the row of `codebook` `(codebook_size, dim)` that is nearest to each state `(..., dim)`."""
-    # The squared norm of the state is the same for every code.
-    return (codebook.pow(2).sum(dim=1) - 2 * states @ codebook.T).argmin(dim=-1)
+    # Under autocast the products would be rounded to half precision, and other codes be the nearest.
+    with torch.autocast(device_type=states.device.type, enabled=False):
+        # The squared norm of the state is the same for every code.
+        return (codebook.pow(2).sum(dim=1) - 2 * states @ codebook.T).argmin(dim=-1)
 
 
 class BeatsFloat32Buffers(nn.Module):
@@ -131,8 +133,7 @@ class BeatsQuantizer(BeatsFloat32Buffers):
                 "The codebook is not initialised: load a trained tokenizer with `from_pretrained`, or train one. "
                 "Codes of an untrained codebook would mean nothing."
             )
-        with torch.autocast(device_type=projected_states.device.type, enabled=False):
-            return nearest_code(nn.functional.normalize(projected_states.float(), dim=-1), self.codebook)
+        return nearest_code(nn.functional.normalize(projected_states.float(), dim=-1), self.codebook)
 
 
 @auto_docstring

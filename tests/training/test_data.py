@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from transformers_beats import BeatsFeatureExtractor
+from transformers_beats.audio import AudioError
 from transformers_beats.feature_extraction_beats import kaldi_fbank
 from transformers_beats.training.data import (
     CropDataset,
@@ -21,7 +22,7 @@ from transformers_beats.training.data import (
     featurize,
     prepare_clips,
 )
-from transformers_beats.training.sources import DataArguments, load_audio_dataset
+from transformers_beats.training.sources import DataArguments, decode_row, load_audio_dataset
 from transformers_beats.training.statistics import main as statistics_main
 
 
@@ -46,7 +47,7 @@ def folder(tmp_path):
 
 
 def arguments(path, **kwargs) -> DataArguments:
-    return DataArguments(dataset=str(path), **{"crop_seconds": 1.0} | kwargs)
+    return DataArguments(dataset=str(path), **{"crop_seconds": 1.0, "num_crops": 1} | kwargs)
 
 
 def clips_of(path, **kwargs):
@@ -169,6 +170,28 @@ def test_checks_are_cached_until_a_file_changes(folder, monkeypatch):
 # Crops
 
 
+def test_long_clips_have_as_many_crops_as_fit(folder):
+    # At 16 kHz: 1, 1.5, 0.5 and 2.5 s.
+    clips, data = clips_of(folder, num_crops=None)
+    crops = CropDataset(clips, data)
+    assert len(crops) == 1 + 1 + 1 + 2
+    assert sorted(len(crops[index]["waveform"]) for index in range(len(crops))) == [8000] + 4 * [16000]
+    fbanks = FbankDataset(crops, BeatsFeatureExtractor())
+    assert len(fbanks) == len(crops)
+    for index in range(len(crops)):
+        expected = BeatsFeatureExtractor()(crops[index]["waveform"], sampling_rate=16000)["input_values"][0]
+        torch.testing.assert_close(fbanks[index]["input_values"], torch.from_numpy(expected), rtol=0, atol=1e-5)
+
+
+def test_the_fingerprint_of_crops_follows_names_and_lengths(folder):
+    crops = CropDataset(*clips_of(folder))
+    assert CropDataset(*clips_of(folder)).fingerprint == crops.fingerprint
+    (folder / "dog" / "0.wav").rename(folder / "dog" / "9.wav")
+    renamed = CropDataset(*clips_of(folder)).fingerprint
+    soundfile.write(folder / "dog" / "9.wav", np.ones(9000), 16000)
+    assert len({crops.fingerprint, renamed, CropDataset(*clips_of(folder)).fingerprint}) == 3
+
+
 def test_crops_are_the_same_in_every_stage(folder):
     clips, data = clips_of(folder, crop_seconds=0.5, num_crops=3, crop_seed=7)
     first, second = CropDataset(clips, data), CropDataset(clips_of(folder)[0], data)
@@ -237,6 +260,37 @@ def test_a_crop_without_a_patch_is_refused():
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
+def test_streams_differ_from_epoch_to_epoch(num_workers, folder):
+    data = arguments(folder, streaming=True, crop_seconds=0.4)
+    crops = StreamingCrops(load_audio_dataset(data), data)
+    loader = DataLoader(
+        crops, batch_size=1, num_workers=num_workers, collate_fn=DataCollator(BeatsFeatureExtractor(), 0.4)
+    )
+
+    def epoch(number):
+        crops.set_epoch(number)
+        return torch.cat([batch["waveforms"] for batch in loader])
+
+    first = epoch(0)
+    assert torch.equal(epoch(0), first)
+    assert not torch.equal(epoch(1), first)
+
+
+def test_rows_without_audio_and_shards_cut_off_are_skipped(folder, tmp_path, caplog):
+    to_tar(folder, tmp_path / "tar")
+    whole = [row["audio"]["path"] for row in load_audio_dataset(arguments(tmp_path / "tar"))]
+    assert len(whole) == 4
+    shard = tmp_path / "tar" / "shard-1.tar"
+    shard.write_bytes(shard.read_bytes()[:-60_000])
+    rest = [row["audio"]["path"] for row in load_audio_dataset(arguments(tmp_path / "tar"))]
+    assert set(rest) < set(whole)
+    assert "shard-1.tar: the rest of this shard cannot be read" in caplog.text
+    for audio in (None, {"bytes": None, "path": None}, {"bytes": b"", "path": None}):
+        with pytest.raises(AudioError, match="a row holds no audio"):
+            decode_row({"audio": audio}, 16000)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
 def test_workers_share_the_rows_of_a_stream(num_workers, folder):
     data = arguments(folder, streaming=True)
     crops = StreamingCrops(load_audio_dataset(data), data)
@@ -260,7 +314,7 @@ def test_statistics_are_those_of_all_frames(folder):
 
 
 def test_the_command_stores_statistics_in_an_extractor(folder, tmp_path):
-    statistics_main([f"dataset={folder}", f"output_dir={tmp_path / 'extractor'}", "crop_seconds=1"])
+    statistics_main([f"dataset={folder}", f"output_dir={tmp_path / 'extractor'}", "crop_seconds=1", "num_crops=1"])
     extractor = BeatsFeatureExtractor.from_pretrained(tmp_path / "extractor")
     clips, data = clips_of(folder)
     expected = fbank_statistics(CropDataset(clips, data), BeatsFeatureExtractor(), num_clips=100)

@@ -24,6 +24,7 @@ from transformers_beats import (
     BeatsTokenizerForPreTraining,
     BeatsTokenizerModel,
 )
+from transformers_beats.training import trainer as trainer_module
 from transformers_beats.training.arguments import (
     PRETRAIN_ARGUMENTS,
     TOKENIZE_ARGUMENTS,
@@ -149,6 +150,13 @@ def test_accumulated_batches_learn_what_one_batch_learns(recipe, tmp_path):
         assert actual == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_model_of_another_size_is_not_gone_on_from(recipe, one_iteration, tmp_path):
+    values = stage_values(recipe, "model", codes=str(one_iteration / "codes"), output_dir=str(tmp_path / "more"))
+    values |= {"model_name_or_path": str(one_iteration / "model"), "config": {"intermediate_size": 64}}
+    with pytest.raises(ValueError, match=r"`config` gives .*fc1.* another size than the model has"):
+        pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+
+
 def test_training_goes_on_from_a_model(recipe, one_iteration, tmp_path):
     before = BeatsForPreTraining.from_pretrained(one_iteration / "model")
     values = stage_values(recipe, "model", codes=str(one_iteration / "codes"), output_dir=str(tmp_path / "more"))
@@ -182,10 +190,13 @@ def tokenizer_arguments(recipe: dict, teacher: Path, output_dir: Path, **values)
 
 def test_a_collapsed_codebook_ends_the_run(recipe, one_iteration, tmp_path):
     # 16 codes cannot have a perplexity of 20.
-    arguments = tokenizer_arguments(recipe, one_iteration / "model", tmp_path / "tokenizer", min_perplexity=20.0)
-    with pytest.raises(CodebookCollapseError, match=r"at step 1 the codes have a perplexity of \d+\.\d\d, less than"):
-        train_tokenizer(*arguments)
-    assert not (tmp_path / "tokenizer").exists()
+    # In the second case no step is logged.
+    for step, logging_steps in ((1, 1), (6, 100)):
+        output_dir = tmp_path / f"tokenizer-{step}"
+        values = {"min_perplexity": 20.0, "logging_steps": logging_steps}
+        with pytest.raises(CodebookCollapseError, match=rf"at step {step} the codes have a perplexity of \d+\.\d\d,"):
+            train_tokenizer(*tokenizer_arguments(recipe, one_iteration / "model", output_dir, **values))
+        assert not output_dir.exists()
 
 
 def test_a_fine_tuned_teacher_is_asked_for_its_logits(recipe, one_iteration, tmp_path):
@@ -238,6 +249,22 @@ def test_tokenizing_goes_on_where_it_was_interrupted(recipe, one_iteration):
     assert (codes / "shard-00000").stat().st_mtime_ns == kept
 
 
+def test_unfinished_codes_of_another_tokenizer_are_not_mixed(recipe, one_iteration):
+    codes = one_iteration / "codes"
+    (codes / "codes.json").rename(codes / "unfinished-codes.json")
+    shutil.copytree(one_iteration / "tokenizer", one_iteration / "other")
+    values = stage_values(recipe, "tokenize", tokenizer=str(one_iteration / "other"), output_dir=str(codes))
+    with pytest.raises(ValueError, match="holds unfinished codes of another tokenizer"):
+        tokenize(*build_arguments(TOKENIZE_ARGUMENTS, values))
+
+
+def test_codes_of_other_files_are_refused(recipe, one_iteration, sounds, tmp_path):
+    (sounds / "00.wav").rename(sounds / "99.wav")
+    values = stage_values(recipe, "model", codes=str(one_iteration / "codes"), output_dir=str(tmp_path / "new"))
+    with pytest.raises(ValueError, match="computed from other files than"):
+        pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+
+
 def test_codes_of_other_crops_are_refused(recipe, one_iteration):
     with pytest.raises(ValueError, match=r"`crop_seconds: 1\.0`, but the data have `crop_seconds: 0\.5`"):
         load_codes(str(one_iteration / "codes"), DataArguments(**recipe["data"] | {"crop_seconds": 0.5}))
@@ -254,6 +281,39 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path):
         if state is not None:
             (checkpoint / "trainer_state.json").write_text(state)
     assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
+def test_a_run_killed_after_its_last_step_does_no_step_more(recipe, tmp_path, monkeypatch):
+    # Five steps end within the second epoch of three.
+    recipe["num_iterations"] = 1
+    recipe["model"] |= {"max_steps": 5, "save_steps": 5}
+    in_one_go = copy.deepcopy(recipe) | {"output_dir": str(tmp_path / "one-go")}
+    iterate(IterateArguments(**in_one_go))
+    monkeypatch.setattr(trainer_module, "replace_directory", lambda *args: sys.exit("killed"))
+    with pytest.raises(SystemExit, match="killed"):
+        iterate(IterateArguments(**recipe))
+    monkeypatch.undo()
+    iterate(IterateArguments(**recipe))
+    model, expected = (Path(run["output_dir"]) / "iteration-1/model" for run in (recipe, in_one_go))
+    assert history_of(model, "step", "loss") == history_of(expected, "step", "loss")
+    weights = BeatsForPreTraining.from_pretrained(expected).state_dict()
+    for name, value in BeatsForPreTraining.from_pretrained(model).state_dict().items():
+        assert torch.equal(value, weights[name]), name
+
+
+def test_an_interrupted_training_does_not_go_on_with_other_settings(recipe, one_iteration, tmp_path, monkeypatch):
+    values = stage_values(recipe, "model", codes=str(one_iteration / "codes"), output_dir=str(tmp_path / "new"))
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "replace_directory", lambda *args: sys.exit("killed"))
+        with pytest.raises(SystemExit, match="killed"):
+            pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+    with pytest.raises(ValueError, match=r"unfinished training with `learning_rate: 0\.001`, now it is 0\.01: remove"):
+        pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values | {"learning_rate": 0.01}))
+    # The same result, if asked for again, is computed again.
+    pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+    (tmp_path / "new").rename(tmp_path / "first")
+    pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values | {"seed": 1}))
+    assert history_of(tmp_path / "new", "loss") != history_of(tmp_path / "first", "loss")
 
 
 def test_runs_that_were_killed_learn_what_a_run_in_one_go_learns(recipe, tmp_path):

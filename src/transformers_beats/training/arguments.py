@@ -20,6 +20,16 @@ from .sources import DataArguments
 
 logger = logging.get_logger(__name__)
 
+TIMEOUT_SECONDS = 12 * 3600
+
+
+def is_bf16_slow() -> bool:
+    """Whether PyTorch computes bfloat16 without vector instructions on this CPU, ten times as slow; says so."""
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    logger.warning_once("This CPU does not compute in bfloat16: float32 is used (`bf16: false`).")
+    return True
+
 
 def is_on_cpu() -> bool:
     """Whether there is no accelerator, or accelerate was told to leave it alone."""
@@ -45,14 +55,13 @@ class BeatsTrainingArguments(TrainingArguments):
     save_total_limit: int | None = field(default=2, metadata={"help": "How many checkpoints are kept."})
     logging_steps: float = field(default=50, metadata={"help": "Steps from one log to the next."})
     seed: int = field(default=0, metadata={"help": "Random seed."})
+    # While one process of a node prepares a large data set, the others wait.
+    ddp_timeout: int = field(default=TIMEOUT_SECONDS, metadata={"help": "Seconds that a process waits for others."})
 
     def __post_init__(self):
         # Without this, bf16 on a CPU is refused.
         self.use_cpu = self.use_cpu or is_on_cpu()
-        if self.use_cpu and self.bf16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            # There PyTorch computes it without vector instructions, which took ten times as long as float32.
-            logger.warning("This CPU does not compute in bfloat16: training in float32 (`bf16: false`).")
-            self.bf16 = False
+        self.bf16 = self.bf16 and not (self.use_cpu and is_bf16_slow())
         # Elsewhere than with CUDA, PyTorch warns that it does nothing.
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         super().__post_init__()
@@ -129,6 +138,7 @@ class TokenizeArguments:
     def __post_init__(self):
         check_at_least(self, 1, "batch_size", "shard_size")
         check_at_least(self, 0, "num_workers")
+        self.bf16 = self.bf16 and not (is_on_cpu() and is_bf16_slow())
 
 
 @dataclass
@@ -287,8 +297,10 @@ def apply_batch_plan(training: TrainingArguments, batch: BatchArguments, crop_se
     Raises:
         `ValueError`: see [`plan_batch`]; also if `gradient_accumulation_steps` was set as well.
     """
-    # Without torchrun, a process drives all its GPUs.
-    num_devices = training.world_size * max(training.n_gpu, 1)
+    # `DataParallel` would keep a codebook for each GPU, and lose all but one.
+    if training.n_gpu > 1:
+        raise ValueError(f"One process would drive {training.n_gpu} GPUs: start the command with `accelerate launch`.")
+    num_devices = training.world_size
     clips, steps = training.per_device_train_batch_size, training.gradient_accumulation_steps
     if batch.batch_seconds is None:
         return BatchPlan(clips, steps, clips * steps * num_devices * crop_seconds)

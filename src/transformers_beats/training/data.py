@@ -39,12 +39,15 @@ class Clips:
             The rows.
         num_samples (`np.ndarray` of shape `(num_clips,)`):
             Their lengths at the model's sampling rate.
+        names (`list[str]`):
+            Names of their files, without folders.
         num_skipped (`int`):
             How many rows cannot be read, or are too short.
     """
 
     dataset: datasets.Dataset
     num_samples: np.ndarray
+    names: list[str]
     num_skipped: int
 
 
@@ -63,16 +66,17 @@ def _map_cached(dataset: datasets.Dataset, function, features: datasets.Features
 
 
 def check_clip(row: dict[str, Any], sampling_rate: int, min_seconds: float) -> dict[str, Any]:
-    """Length of a clip, or what is wrong with it."""
+    """Name and length of a clip, or what is wrong with it."""
+    name = Path((row["audio"] or {}).get("path") or "").name
     try:
         num_samples = len(decode_row(row, sampling_rate))
     except AudioError as error:
-        return {"num_samples": 0, "problem": str(error)}
+        return {"name": name, "num_samples": 0, "problem": str(error)}
     if num_samples < min_seconds * sampling_rate:
         seconds = num_samples / sampling_rate
         problem = f"{row['audio'].get('path')}: lasts {seconds:.3f} s, less than `min_seconds` ({min_seconds:g})."
-        return {"num_samples": num_samples, "problem": problem}
-    return {"num_samples": num_samples, "problem": ""}
+        return {"name": name, "num_samples": num_samples, "problem": problem}
+    return {"name": name, "num_samples": num_samples, "problem": ""}
 
 
 def prepare_clips(dataset: datasets.Dataset, arguments: DataArguments, sampling_rate: int) -> Clips:
@@ -82,10 +86,13 @@ def prepare_clips(dataset: datasets.Dataset, arguments: DataArguments, sampling_
     Raises:
         `ValueError`: if no clip is left.
     """
+    features = {name: datasets.Value("string") for name in ("name", "problem")} | {
+        "num_samples": datasets.Value("int64")
+    }
     checks = _map_cached(
         dataset,
         partial(check_clip, sampling_rate=sampling_rate, min_seconds=arguments.min_seconds),
-        datasets.Features({"num_samples": datasets.Value("int64"), "problem": datasets.Value("string")}),
+        datasets.Features(features),
         num_proc=arguments.num_proc,
         desc="Checking clips",
     )
@@ -97,7 +104,16 @@ def prepare_clips(dataset: datasets.Dataset, arguments: DataArguments, sampling_
     good = [index for index, problem in enumerate(checks["problem"]) if not problem]
     if not good:
         raise ValueError(f"{arguments.dataset}: none of {len(checks)} clips can be used.")
-    return Clips(dataset.select(good), np.array(checks["num_samples"])[good], len(problems))
+    checks_of_good = checks.select(good)
+    num_samples, names = np.array(checks_of_good["num_samples"][:]), checks_of_good["name"][:]
+    return Clips(dataset.select(good), num_samples, names, len(problems))
+
+
+def count_crops(num_samples: int, arguments: DataArguments, sampling_rate: int) -> int:
+    """Crops of a clip in an epoch: `num_crops`, or as many as fit into it one after another, and at least one."""
+    if arguments.num_crops is not None:
+        return arguments.num_crops
+    return max(1, num_samples // round(arguments.crop_seconds * sampling_rate))
 
 
 def crop(waveform: np.ndarray, num_samples: int, generator: np.random.Generator) -> np.ndarray:
@@ -110,8 +126,8 @@ def crop(waveform: np.ndarray, num_samples: int, generator: np.random.Generator)
 
 class CropDataset(Dataset):
     """
-    Crops of clips. Crop i is number `i % num_crops` of clip `i // num_crops`. Where it lies depends on the seed, the
-    clip and this number only, so that every stage of pre-training sees the same.
+    Crops of clips, those of the first clip first. Where a crop lies depends on the seed, the clip and the number of
+    the crop only, so that every stage of pre-training sees the same.
 
     Args:
         clips ([`Clips`]):
@@ -136,17 +152,24 @@ class CropDataset(Dataset):
     ):
         self.clips, self.arguments, self.sampling_rate = clips, arguments, sampling_rate
         self.num_samples = round(arguments.crop_seconds * sampling_rate)
+        counts = [count_crops(int(length), arguments, sampling_rate) for length in clips.num_samples]
+        # The first crop of each clip, and the number of crops.
+        self.offsets = np.concatenate([[0], np.cumsum(counts)])
         self.codes = check_codes(codes, len(self))
 
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the names, the order and the lengths of the clips."""
+        return Hasher.hash((self.clips.names, self.clips.num_samples.tolist()))
+
     def __len__(self) -> int:
-        return len(self.clips.dataset) * self.arguments.num_crops
+        return int(self.offsets[-1])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        clip, number = divmod(int(index), self.arguments.num_crops)
+        clip = int(np.searchsorted(self.offsets, index, side="right")) - 1
         waveform = decode_row(self.clips.dataset[clip], self.sampling_rate)
-        generator = np.random.default_rng([self.arguments.crop_seed, clip, number])
-        item = {"waveform": crop(waveform, self.num_samples, generator), "index": int(index)}
-        return item | read_codes(self.codes, index)
+        generator = np.random.default_rng([self.arguments.crop_seed, clip, int(index - self.offsets[clip])])
+        return {"waveform": crop(waveform, self.num_samples, generator), **read_codes(self.codes, index)}
 
 
 def check_codes(codes: datasets.Dataset | None, num_items: int) -> datasets.Dataset | None:
@@ -167,9 +190,8 @@ def compute_fbanks(
     """The fbanks of all crops of a clip, given as a batch of one row."""
     rate = extractor.sampling_rate
     waveform = decode_row({"audio": row["audio"][0]}, rate)
-    generators = [
-        np.random.default_rng([arguments.crop_seed, indices[0], number]) for number in range(arguments.num_crops)
-    ]
+    num_crops = count_crops(len(waveform), arguments, rate)
+    generators = [np.random.default_rng([arguments.crop_seed, indices[0], number]) for number in range(num_crops)]
     crops = [crop(waveform, round(arguments.crop_seconds * rate), generator) for generator in generators]
     return {"input_values": extractor(crops, sampling_rate=rate, padding=False)["input_values"]}
 
@@ -190,33 +212,38 @@ class FbankDataset(Dataset):
             desc="Computing fbanks",
         ).with_format("torch")
         self.codes = crops.codes
+        self.fingerprint = crops.fingerprint
 
     def __len__(self) -> int:
         return len(self.fbanks)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        item = {"input_values": self.fbanks[int(index)]["input_values"], "index": int(index)}
-        return item | read_codes(self.codes, index)
+        return {"input_values": self.fbanks[int(index)]["input_values"], **read_codes(self.codes, index)}
 
 
 class StreamingCrops(IterableDataset):
     """
-    Crops of clips as they come, each clip at another place in every epoch. What cannot be read is skipped and counted
-    in `num_skipped`. `DataLoader` workers share the rows.
+    Crops of clips as they come, shuffled within a buffer; `num_crops` of each, or one, at another place in every
+    epoch. What cannot be read is skipped and counted in `num_skipped`. `DataLoader` workers share the rows.
     """
 
     def __init__(self, dataset: datasets.IterableDataset, arguments: DataArguments, sampling_rate: int = 16000):
-        self.dataset, self.arguments, self.sampling_rate = dataset, arguments, sampling_rate
+        self.dataset = dataset.shuffle(seed=arguments.crop_seed, buffer_size=arguments.shuffle_buffer_size)
+        self.arguments, self.sampling_rate = arguments, sampling_rate
         self.num_samples = round(arguments.crop_seconds * sampling_rate)
         self.num_skipped = 0
         self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by `Trainer` before each epoch; workers are copies made after it."""
+        self.epoch = epoch
+        self.dataset.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         # `datasets` itself gives every worker its part of the rows.
         worker = get_worker_info()
         number = 0 if worker is None else worker.id
         generator = np.random.default_rng([self.arguments.crop_seed, self.epoch, number])
-        self.epoch += 1
         for row in self.dataset:
             try:
                 waveform = decode_row(row, self.sampling_rate)
@@ -226,7 +253,7 @@ class StreamingCrops(IterableDataset):
                 self.num_skipped += 1
                 logger.warning(f"Skipped, {self.num_skipped} so far: {error}")
                 continue
-            for _ in range(self.arguments.num_crops):
+            for _ in range(self.arguments.num_crops or 1):
                 yield {"waveform": crop(waveform, self.num_samples, generator)}
 
 

@@ -11,7 +11,7 @@ from .arguments import PRETRAIN_ARGUMENTS, BatchArguments, BeatsTrainingArgument
 from .data import DataCollator
 from .recipes import parse_arguments, run_command
 from .sources import DataArguments
-from .stages import load_crops, load_extractor, load_tokenizer, prepare_training, seed_weights
+from .stages import load_crops, load_extractor, load_tokenizer, prepare_training, seed_weights, training_settings
 from .tokenize import load_codes
 from .trainer import BeatsPreTrainer, train_and_save
 
@@ -30,7 +30,18 @@ def build_model(arguments: PreTrainingModelArguments, codebook_size: int) -> Bea
         )
     if arguments.model_name_or_path is None:
         return BeatsForPreTraining(BeatsConfig(**values))
-    return BeatsForPreTraining.from_pretrained(arguments.model_name_or_path, **values, ignore_mismatched_sizes=True)
+    model, loading = BeatsForPreTraining.from_pretrained(
+        arguments.model_name_or_path, **values, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    # Other codes need another classifier; everything else is what the training is to go on from.
+    names = (name for name, *_ in loading["mismatched_keys"])
+    mismatched = [name for name in names if not name.startswith("label_predictor.classifier.")]
+    if mismatched:
+        raise ValueError(
+            f"{arguments.model_name_or_path}: `config` gives {', '.join(sorted(mismatched)[:3])} another size than "
+            "the model has."
+        )
+    return model
 
 
 def pretrain(
@@ -44,11 +55,17 @@ def pretrain(
     extractor = load_extractor(model_arguments.feature_extractor)
     tokenizer = codes = None
     if model_arguments.codes is not None:
-        codes, codebook_size = load_codes(model_arguments.codes, data)
+        codes, description = load_codes(model_arguments.codes, data)
+        codebook_size = description["codebook_size"]
     else:
         tokenizer = load_tokenizer(str(model_arguments.tokenizer))
         codebook_size = tokenizer.config.codebook_size
     crops = load_crops(data, extractor, codes)
+    if codes is not None and crops.fingerprint != description["clips"]:
+        raise ValueError(
+            f"{model_arguments.codes}: the codes were computed from other files than {data.dataset} now holds, or "
+            "from the same in another order: tokenize again."
+        )
     seed_weights(training.seed)
     trainer = BeatsPreTrainer(
         build_model(model_arguments, codebook_size),
@@ -58,7 +75,7 @@ def pretrain(
         feature_extractor=extractor,
         tokenizer=tokenizer,
     )
-    train_and_save(trainer, output_dir)
+    train_and_save(trainer, output_dir, training_settings(training, model_arguments, data))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -10,9 +10,12 @@ from typing import Any
 
 import datasets
 import numpy as np
+from transformers.utils import logging
 
 from transformers_beats.audio import AudioError, decode_audio
 
+
+logger = logging.get_logger(__name__)
 
 LOSSLESS_SUFFIXES = (".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".w64", ".wav", ".wv")
 LOSSY_SUFFIXES = (".aac", ".m4a", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".webm", ".wma")
@@ -37,9 +40,13 @@ class DataArguments:
         default=None, metadata={"help": "Rows to keep, by column: {fold: [2, 3]} keeps two of its values."}
     )
     crop_seconds: float = field(default=10.0, metadata={"help": "Longer clips are cut at random to so much."})
-    num_crops: int = field(default=1, metadata={"help": "Crops of each clip in an epoch."})
+    num_crops: int | None = field(
+        default=None,
+        metadata={"help": "Crops of each clip in an epoch. Default: as many as fit into it; streamed, one."},
+    )
     min_seconds: float = field(default=0.2, metadata={"help": "Shorter clips are skipped, and counted."})
-    crop_seed: int = field(default=0, metadata={"help": "Seed of the crops."})
+    crop_seed: int = field(default=0, metadata={"help": "Seed of the crops, and of the order of a stream."})
+    shuffle_buffer_size: int = field(default=1000, metadata={"help": "Streamed clips among which the next is drawn."})
     precompute_fbank: bool = field(
         default=False, metadata={"help": "Compute the fbank once, to disk, instead of in every step."}
     )
@@ -48,8 +55,10 @@ class DataArguments:
     def __post_init__(self):
         if not self.crop_seconds > 0:
             raise ValueError(f"`crop_seconds` must be positive, got {self.crop_seconds}.")
-        if self.num_crops < 1 or self.min_seconds < 0 or self.crop_seed < 0:
-            raise ValueError("`num_crops` must be at least 1, `min_seconds` and `crop_seed` not negative.")
+        if (self.num_crops is not None and self.num_crops < 1) or self.shuffle_buffer_size < 1:
+            raise ValueError("`num_crops` and `shuffle_buffer_size` must be at least 1.")
+        if self.min_seconds < 0 or self.crop_seed < 0:
+            raise ValueError("`min_seconds` and `crop_seed` must not be negative.")
 
 
 def load_audio_dataset(arguments: DataArguments) -> Any:
@@ -77,7 +86,8 @@ def load_audio_dataset(arguments: DataArguments) -> Any:
     elif shards := _find_files(path, {".tar"}):
         kind = datasets.IterableDataset if arguments.streaming else datasets.Dataset
         features = datasets.Features({"audio": AUDIO_STRUCT})
-        gen_kwargs = {"shards": [str(shard) for shard in shards]}
+        # With their times, so that what is cached of a shard is read anew when it changes.
+        gen_kwargs = {"shards": [(str(shard), shard.stat().st_mtime_ns) for shard in shards]}
         dataset = kind.from_generator(read_tar_shards, features=features, gen_kwargs=gen_kwargs)
     else:
         dataset = list_audio_files(path)
@@ -93,15 +103,18 @@ def _find_files(path: Path, suffixes: set[str] | frozenset[str]) -> list[Path]:
     return sorted(file for file in files if file.is_file() and not file.name.startswith("."))
 
 
-def read_tar_shards(shards: list[str]) -> Iterator[dict[str, Any]]:
-    """The audio files in tar archives; their other files are left out."""
-    for shard in shards:
-        with tarfile.open(shard) as archive:
-            for member in archive:
-                if member.isfile() and PurePosixPath(member.name).suffix.lower() in AUDIO_SUFFIXES:
-                    file = archive.extractfile(member)
-                    data = file.read() if file is not None else b""
-                    yield {"audio": {"bytes": data, "path": f"{shard}/{member.name}"}}
+def read_tar_shards(shards: list[tuple[str, int]]) -> Iterator[dict[str, Any]]:
+    """The audio files in tar archives, given with their times; other files, and what is cut off, are left out."""
+    for shard, _ in shards:
+        try:
+            with tarfile.open(shard) as archive:
+                for member in archive:
+                    if member.isfile() and PurePosixPath(member.name).suffix.lower() in AUDIO_SUFFIXES:
+                        file = archive.extractfile(member)
+                        data = file.read() if file is not None else b""
+                        yield {"audio": {"bytes": data, "path": f"{shard}/{member.name}"}}
+        except (tarfile.TarError, EOFError) as error:
+            logger.warning(f"{shard}: the rest of this shard cannot be read: {error}")
 
 
 def list_audio_files(path: Path) -> datasets.Dataset:
@@ -171,8 +184,10 @@ def decode_row(row: dict[str, Any], sampling_rate: int) -> np.ndarray:
     Raises:
         [`AudioError`]: naming its file.
     """
-    audio = row["audio"]
+    audio = row["audio"] or {}
     if not audio.get("bytes"):
+        if not audio.get("path"):
+            raise AudioError("a row holds no audio.")
         return decode_audio(audio["path"], sampling_rate)
     try:
         return decode_audio(audio["bytes"], sampling_rate)

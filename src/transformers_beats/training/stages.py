@@ -1,7 +1,10 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """What the stages of pre-training have in common: extractor, audio, tokenizer."""
 
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import datasets
 import torch
@@ -12,7 +15,7 @@ from transformers.utils import logging
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.modeling_beats_tokenizer import BeatsRandomProjectionTokenizer, BeatsTokenizerModel
 
-from .arguments import BatchArguments, BeatsTrainingArguments, apply_batch_plan, is_on_cpu
+from .arguments import TIMEOUT_SECONDS, BatchArguments, BeatsTrainingArguments, apply_batch_plan, is_on_cpu
 from .data import CropDataset, FbankDataset, StreamingCrops, prepare_clips
 from .sources import DataArguments, load_audio_dataset
 from .trainer import training_directory
@@ -20,10 +23,27 @@ from .trainer import training_directory
 
 logger = logging.get_logger(__name__)
 
+# Of `TrainingArguments`.
+DECISIVE_ARGUMENTS = (
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "learning_rate",
+    "lr_scheduler_kwargs",
+    "lr_scheduler_type",
+    "max_grad_norm",
+    "max_steps",
+    "num_train_epochs",
+    "optim",
+    "seed",
+    "warmup_steps",
+    "weight_decay",
+)
+
 
 def process_state() -> PartialState:
     """Which process this is. Without an accelerator, accelerate left alone takes every process for the only one."""
-    return PartialState(cpu=is_on_cpu())
+    return PartialState(cpu=is_on_cpu(), timeout=timedelta(seconds=TIMEOUT_SECONDS))
 
 
 def load_extractor(name: str | None) -> BeatsFeatureExtractor:
@@ -80,6 +100,18 @@ def prepare_training(training: BeatsTrainingArguments, batch: BatchArguments, da
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     training.output_dir = str(training_directory(output_dir))
     return output_dir
+
+
+def training_settings(training: BeatsTrainingArguments, *others: Any) -> dict[str, Any]:
+    """What an interrupted training must go on with: of `training` what decides the result, of the others all."""
+    settings = {name: getattr(training, name) for name in DECISIVE_ARGUMENTS}
+    settings["batch_size"] = (
+        training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
+    )
+    for arguments in others:
+        settings |= asdict(arguments)
+    # These say how the data are read, not which.
+    return {name: value for name, value in settings.items() if name not in ("num_proc", "precompute_fbank")}
 
 
 def seed_weights(seed: int) -> None:

@@ -29,12 +29,14 @@ from .stages import load_crops, load_extractor, load_tokenizer, process_state
 logger = logging.get_logger(__name__)
 
 DESCRIPTION = "codes.json"
+UNFINISHED = f"unfinished-{DESCRIPTION}"
 # What of the data decides which audio an item holds.
 CROP_SETTINGS = (
     "dataset",
     "dataset_config",
     "split",
     "select",
+    "audio_column",
     "crop_seconds",
     "num_crops",
     "min_seconds",
@@ -84,7 +86,7 @@ def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
     interrupted run has finished is kept; several processes share the shards.
 
     Raises:
-        `ValueError`: a streamed data set, or a codebook too large for int16.
+        `ValueError`: a streamed data set, a codebook too large for int16, or a directory with other codes.
     """
     if data.streaming:
         raise ValueError("Codes belong to the items of a data set: set `streaming: false`.")
@@ -99,9 +101,19 @@ def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
         raise ValueError(f"Codes are stored as int16, but the codebook has {tokenizer.config.codebook_size}.")
     crops = load_crops(data, extractor)
     collator = DataCollator(extractor, data.crop_seconds)
-    output_dir.mkdir(parents=True, exist_ok=True)
-
     starts = range(0, len(crops), arguments.shard_size)
+    description = {
+        "tokenizer": arguments.tokenizer,
+        "codebook_size": tokenizer.config.codebook_size,
+        "num_items": len(crops),
+        "num_shards": len(starts),
+        "shard_size": arguments.shard_size,
+        "clips": crops.fingerprint,
+        "data": crop_settings(data),
+    }
+    if state.is_main_process:
+        begin_codes(output_dir, description)
+    state.wait_for_everyone()
     own = list(enumerate(starts))[state.process_index :: state.num_processes]
     for number, start in tqdm(own, desc="Tokenizing", unit="shard", disable=not state.is_local_main_process):
         shard = output_dir / f"shard-{number:05d}"
@@ -114,29 +126,35 @@ def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
             replace_directory(work / "new", shard)
     state.wait_for_everyone()
     if state.is_main_process:
-        write_description(output_dir, arguments, data, len(crops), len(starts), tokenizer.config.codebook_size)
+        # Last, and at once: codes without it are incomplete.
+        (output_dir / UNFINISHED).rename(output_dir / DESCRIPTION)
     state.wait_for_everyone()
 
 
-def write_description(
-    output_dir: Path, arguments: TokenizeArguments, data: DataArguments, num_items: int, num_shards: int, size: int
-) -> None:
-    """Written last, and at once: codes without it are incomplete."""
-    description = {
-        "tokenizer": arguments.tokenizer,
-        "codebook_size": size,
-        "num_items": num_items,
-        "num_shards": num_shards,
-        "data": crop_settings(data),
-    }
-    temporary = output_dir / f".{DESCRIPTION}"
-    temporary.write_text(json.dumps(description, indent=2), encoding="utf-8")
-    temporary.rename(output_dir / DESCRIPTION)
-
-
-def load_codes(directory: str, data: DataArguments) -> tuple[datasets.Dataset, int]:
+def begin_codes(output_dir: Path, description: dict) -> None:
     """
-    Codes that [`tokenize`] wrote, memory-mapped, and the size of their codebook.
+    Notes in `output_dir` which codes it is to hold.
+
+    Raises:
+        `ValueError`: if an interrupted run has begun other codes there.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    path, text = output_dir / UNFINISHED, json.dumps(description, indent=2)
+    if not path.exists():
+        temporary = output_dir / f".{UNFINISHED}"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.rename(path)
+    elif path.read_text(encoding="utf-8") != text:
+        raise ValueError(
+            f"{output_dir} holds unfinished codes of another tokenizer, other audio or other settings (see "
+            f"{UNFINISHED} there): remove it, or choose another `output_dir`."
+        )
+
+
+def load_codes(directory: str, data: DataArguments) -> tuple[datasets.Dataset, dict]:
+    """
+    Codes that [`tokenize`] wrote, memory-mapped, and their description: among others `codebook_size`, and with `clips`
+    the fingerprint of the [`CropDataset`] that they belong to.
 
     Raises:
         `ValueError`: if there are none, if they are incomplete, or if they belong to other data or other crops.
@@ -156,7 +174,7 @@ def load_codes(directory: str, data: DataArguments) -> tuple[datasets.Dataset, i
             )
     shards = [path / f"shard-{number:05d}" for number in range(description["num_shards"])]
     codes = [datasets.Dataset.load_from_disk(str(shard)) for shard in shards]
-    return datasets.concatenate_datasets(codes), description["codebook_size"]
+    return datasets.concatenate_datasets(codes), description
 
 
 def main(argv: list[str] | None = None) -> None:

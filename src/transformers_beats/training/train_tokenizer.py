@@ -19,7 +19,7 @@ from .arguments import TRAIN_TOKENIZER_ARGUMENTS, BatchArguments, BeatsTrainingA
 from .data import DataCollator
 from .recipes import parse_arguments, run_command
 from .sources import DataArguments
-from .stages import load_crops, load_extractor, prepare_training, seed_weights
+from .stages import load_crops, load_extractor, prepare_training, seed_weights, training_settings
 from .trainer import BeatsTokenizerTrainer, train_and_save
 
 
@@ -86,7 +86,7 @@ def train_tokenizer(
         teacher=teacher,
         min_perplexity=tokenizer_arguments.min_perplexity,
     )
-    train_and_save(trainer, output_dir)
+    train_and_save(trainer, output_dir, training_settings(training, tokenizer_arguments, data))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 """What transformers' `Trainer` needs for the two objectives of pre-training, and how a stage ends or goes on."""
 
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from .data import featurize
 
 TRAINER_STATE = "trainer_state.json"
 LOG_HISTORY = "log_history.json"
+SETTINGS = "settings.json"
 
 
 class CodebookCollapseError(RuntimeError):
@@ -103,6 +105,11 @@ class BeatsTrainer(Trainer):
     def check(self, measured: dict[str, float]) -> None:
         """Called on every process before a log; raises what ought to end the run."""
 
+    def check_rest(self) -> None:
+        """[`check`] of the steps after the last log."""
+        if measured := self._collect(is_training=True):
+            self.check(measured)
+
     def _collect(self, is_training: bool) -> dict[str, float]:
         sums, counts = self._sums[is_training], self._counts[is_training]
         measured = {}
@@ -141,7 +148,7 @@ class BeatsPreTrainer(BeatsTrainer):
         if "labels" not in inputs:
             if self.tokenizer is None:
                 raise ValueError("The batch has no codes: pass `codes` from `tokenize`, or a `tokenizer`.")
-            with torch.no_grad(), self.compute_loss_context_manager():
+            with torch.no_grad(), self.accelerator.autocast():
                 codes = self.tokenizer(inputs["input_values"], attention_mask=inputs["attention_mask"]).codes
             inputs["labels"] = codes
         return inputs
@@ -174,7 +181,7 @@ class BeatsTokenizerTrainer(BeatsTrainer):
 
     def _prepare_inputs(self, inputs):
         inputs = super()._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
+        with torch.no_grad(), self.accelerator.autocast():
             inputs["teacher_outputs"] = teacher_outputs(self.teacher, inputs["input_values"], inputs["attention_mask"])
         return inputs
 
@@ -239,14 +246,60 @@ def training_directory(output_dir: Path) -> Path:
     return output_dir.with_name(f"{output_dir.name}.training")
 
 
-def train_and_save(trainer: BeatsTrainer, output_dir: Path) -> None:
+def check_settings(directory: Path, settings: dict) -> None:
+    """
+    Notes the settings of a training in its directory.
+
+    Raises:
+        `ValueError`: if the directory holds a training with others, which its checkpoints would go on with.
+    """
+    path, settings = directory / SETTINGS, json.loads(json.dumps(settings, default=str))
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        directory.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{SETTINGS}")
+        temporary.write_text(json.dumps(settings, indent=1), encoding="utf-8")
+        temporary.rename(path)
+        return
+    for name in sorted(settings.keys() | earlier.keys()):
+        if settings.get(name) != earlier.get(name):
+            raise ValueError(
+                f"{directory} holds an unfinished training with `{name}: {earlier.get(name)}`, now it is "
+                f"{settings.get(name)}: remove the directory to begin anew."
+            )
+
+
+def train_and_save(trainer: BeatsTrainer, output_dir: Path, settings: dict) -> None:
     """
     Trains, from the last complete checkpoint beside `output_dir` on if there is one, and writes model,
     feature extractor and `log_history.json` to `output_dir`, which appears when it is complete.
+
+    Args:
+        trainer ([`BeatsTrainer`]):
+            Its `args.output_dir` is the [`training_directory`] of `output_dir`.
+        output_dir (`Path`):
+            Where the result goes.
+        settings (`dict`):
+            What must not change between an interrupted training and its continuation.
+
+    Raises:
+        `ValueError`: if an interrupted training had other settings.
+        [`CodebookCollapseError`]: see [`BeatsTokenizerTrainer`].
     """
     directory = training_directory(output_dir)
+    if trainer.is_world_process_zero():
+        check_settings(directory, settings)
     checkpoint = last_complete_checkpoint(directory)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.accelerator.wait_for_everyone()
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE)) if checkpoint else None
+    if state is not None and state.global_step >= state.max_steps:
+        # Interrupted between its last step and here; `Trainer` would do one step more.
+        trainer._load_from_checkpoint(str(checkpoint))
+        trainer.state = state
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.check_rest()
     final = directory / "final"
     trainer.save_model(str(final))
     if trainer.is_world_process_zero():
@@ -254,6 +307,10 @@ def train_and_save(trainer: BeatsTrainer, output_dir: Path) -> None:
         (final / "training_args.bin").unlink(missing_ok=True)
         (final / LOG_HISTORY).write_text(json.dumps(trainer.state.log_history, indent=1), encoding="utf-8")
         replace_directory(final, output_dir)
+        # What is left are the logs for trackers.
+        for path in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+            shutil.rmtree(path, ignore_errors=True)
+        (directory / SETTINGS).unlink(missing_ok=True)
     trainer.accelerator.wait_for_everyone()
 
 

@@ -334,7 +334,9 @@ def test_runs_that_were_killed_learn_what_a_run_in_one_go_learns(recipe, tmp_pat
     for stage in ("iteration-1/model", "iteration-2/tokenizer", "iteration-2/model"):
         names = ("step", "loss", "grad_norm", "learning_rate", "code_perplexity")
         expected = history_of(tmp_path / "one-go" / stage, *names)
-        assert history_of(Path(recipe["output_dir"]) / stage, *names) == expected
+        # Not to the last digit: the processes may compute with another number of threads.
+        for actual, entry in zip(history_of(Path(recipe["output_dir"]) / stage, *names), expected, strict=True):
+            assert actual == pytest.approx(entry, rel=1e-5)
         assert [entry["step"] for entry in expected] == [1, 2, 3, 4, 5, 6]
 
 

@@ -224,19 +224,22 @@ def main(
         arguments = build_recipe(dataset, directory, fold, pretraining_seed, overrides or [])
         for start, source in find_starts(arguments, is_scratch_left_out=not scratch_learning_rate).items():
             result = results / f"{name}-{start}-fold{fold}-seed{seed}.json"
+            rate = learning_rate if isinstance(source, Path) else scratch_learning_rate
+            values = {"name": name, "start": start, "fold": fold, "seed": seed, "pretraining_seed": pretraining_seed}
+            values |= {"learning_rate": rate, "epochs": epochs}
             if result.exists():
+                earlier = json.loads(result.read_text())
+                if any(earlier[key] != value for key, value in values.items()):
+                    raise typer.BadParameter(f"{result} has other settings than {values}: choose another --name.")
                 continue
-            rate = scratch_learning_rate
             if isinstance(source, Path):
-                rate = learning_rate
                 arguments.num_iterations = int(start.rpartition("-")[2])
                 iterate(arguments)
             model = build_classifier(source, clips.features["label"].names, seed)
             probed = probe(model, clips, fold)
             training = fine_tuning_arguments(directory / "fine-tuning", seed, rate, epochs)
             accuracy = fine_tune(model, clips, extractor, fold, training)
-            values = {"name": name, "start": start, "fold": fold, "seed": seed, "accuracy": accuracy, "probe": probed}
-            result.write_text(json.dumps(values | {"learning_rate": rate, "epochs": epochs}))
+            result.write_text(json.dumps(values | {"accuracy": accuracy, "probe": probed}))
             print_results(results)
     print_results(results)
     print_pretraining(output)

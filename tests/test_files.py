@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from transformers_beats.files import replace_directory, work_directory
+from transformers_beats.files import replace_directory, replace_file, work_directory
 
 
 @pytest.fixture
@@ -28,6 +28,30 @@ def test_a_failed_move_brings_the_older_directory_back(directories):
         replace_directory(new / "absent", target)
     assert [path.name for path in target.iterdir()] == ["of_target"]
     assert sorted(target.parent.iterdir()) == [new, target]
+
+
+def test_a_file_takes_the_place_of_another(tmp_path):
+    target = tmp_path / "target.txt"
+    target.write_text("old")
+    with replace_file(target) as temporary:
+        temporary.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_file_that_fails_half_way_leaves_the_older_one(tmp_path):
+    target = tmp_path / "target.txt"
+    target.write_text("old")
+
+    def write_and_fail(path):
+        path.write_text("ne")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"), replace_file(target) as temporary:
+        write_and_fail(temporary)
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_an_exception_at_the_moment_of_creation_leaves_nothing(tmp_path, monkeypatch):

@@ -23,6 +23,17 @@ def work_directory(parent: Path, prefix: str) -> Generator[Path, None, None]:
         shutil.rmtree(path, ignore_errors=True)
 
 
+@contextmanager
+def replace_file(target: Path) -> Generator[Path, None, None]:
+    """Gives a path beside `target` to write to, which then takes its place, or is gone if an exception was raised."""
+    temporary = target.with_name(f".{target.name}.partial")
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def replace_directory(new: Path, target: Path) -> None:
     """
     Moves the directory `new` to `target` on the same disk. An older `target` goes only once `new` is in its place; if

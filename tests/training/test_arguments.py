@@ -2,6 +2,7 @@
 """Recipes and command lines, the batch in seconds, the defaults of training."""
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import ClassVar, Literal
 
 import pytest
@@ -20,6 +21,7 @@ from transformers_beats.training.arguments import (
     TokenizeArguments,
     TokenizerModelArguments,
     apply_batch_plan,
+    check_launch,
     plan_batch,
 )
 from transformers_beats.training.recipes import RecipeError, build_arguments, parse_arguments, run_command
@@ -348,6 +350,28 @@ def test_without_seconds_the_plan_is_what_the_training_arguments_say(training):
 def test_accumulation_is_given_only_once(training):
     with pytest.raises(ValueError, match="leave one of them out"):
         apply_batch_plan(training(gradient_accumulation_steps=2), BatchArguments(batch_seconds=960), 10)
+
+
+def use_deepspeed(arguments: BeatsTrainingArguments, config: dict) -> BeatsTrainingArguments:
+    """Arguments as on a GPU with DeepSpeed, without which no plugin can be made."""
+    arguments.use_cpu, arguments.deepspeed_plugin = False, SimpleNamespace(deepspeed_config=config)
+    return arguments
+
+
+def test_zero_stage_3_is_refused(training):
+    check_launch(use_deepspeed(training(), {"zero_optimization": {"stage": 2}}))
+    check_launch(use_deepspeed(training(), {}))
+    with pytest.raises(ValueError, match="ZeRO stage 3 splits"):
+        check_launch(use_deepspeed(training(), {"zero_optimization": {"stage": 3}}))
+
+
+def test_what_accelerate_leaves_out_on_a_cpu_is_refused(training):
+    with pytest.raises(ValueError, match="no FSDP on CPUs"):
+        check_launch(training(use_cpu=True, fsdp=True))
+    arguments = training(use_cpu=True)
+    arguments.deepspeed_plugin = SimpleNamespace(deepspeed_config={})
+    with pytest.raises(ValueError, match="no DeepSpeed on CPUs"):
+        check_launch(arguments)
 
 
 def test_training_defaults_are_those_of_the_project(training):

@@ -114,6 +114,15 @@ def test_batches_without_codes_need_a_tokenizer(trainer):
         trainer.evaluate()
 
 
+def test_deepspeeds_precision_is_not_that_of_the_audio(trainer):
+    trainer.is_deepspeed_enabled = True
+    batch = {"waveforms": torch.rand(1, 16000) / 3, "num_samples": torch.tensor([16000])}
+    prepared = trainer._prepare_inputs(batch | {"labels": torch.zeros(1, 6, 8, dtype=torch.long)})
+    (expected,) = trainer.feature_extractor(batch["waveforms"].numpy(), sampling_rate=16000)["input_values"]
+    assert prepared["input_values"].dtype == torch.float32
+    torch.testing.assert_close(prepared["input_values"][0], torch.as_tensor(expected))
+
+
 # Pre-training
 
 

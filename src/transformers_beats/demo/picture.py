@@ -2,7 +2,6 @@
 """Draws clips as the model sees them, with its predictions."""
 
 import math
-import os
 import textwrap
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from matplotlib.patches import Patch
 
 from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.feature_extraction_beats import FRAME_SHIFT_MS, LOW_FREQUENCY
+from transformers_beats.files import replace_file
 
 from .inference import MAX_SECONDS, Clip
 
@@ -116,12 +116,8 @@ def draw_predictions(clips: list[Clip], extractor: BeatsFeatureExtractor, path: 
         legend = [Patch(color=MARKED_COLOR, label="true class"), Patch(color=OTHER_COLOR, label="other class")]
         figure.legend(handles=legend, loc="outside upper right", ncols=2, frameon=False)
 
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
+    with replace_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 __all__ = ["MAX_PICTURED", "draw_predictions"]

@@ -23,7 +23,7 @@ from rich.table import Table
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers import PrinterCallback, set_seed
 from transformers.utils import logging
 
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification, BeatsModel
@@ -36,7 +36,7 @@ from transformers_beats.training.trainer import CodebookCollapseError
 
 from .inference import DemoError
 from .sounds import CLASSES, SAMPLING_RATE, make_dataset
-from .training import build_model, compute_accuracy, featurize
+from .training import build_model, build_trainer, featurize
 
 
 NUM_ITERATIONS = 2
@@ -190,31 +190,16 @@ def fine_tune(
         labels = {name: getattr(model.config, name) for name in ("id2label", "label2id", "problem_type")}
         with quiet_loading():
             model = BeatsForAudioClassification.from_pretrained(source, **labels)
-    arguments = TrainingArguments(
-        output_dir=str(work),
+    trainer = build_trainer(
+        model,
+        work,
+        train,
+        held_out,
         max_steps=settings.fine_tuning_steps,
         per_device_train_batch_size=10,
-        per_device_eval_batch_size=32,
-        learning_rate=1e-3,
-        lr_scheduler_type="cosine",
-        warmup_steps=0.1,
-        weight_decay=0.01,
         logging_strategy="no",
-        save_strategy="no",
-        report_to="none",
-        seed=seed,
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
-    )
-    trainer = Trainer(
-        model,
-        arguments,
-        train_dataset=train,
-        eval_dataset=held_out,
-        # Trainer then pads batches with `extractor.pad`.
-        processing_class=BeatsFeatureExtractor(),
-        compute_metrics=compute_accuracy,
+        seed=seed,
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()

@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,6 +92,49 @@ def compute_accuracy(prediction: EvalPrediction) -> dict[str, float]:
     return {"accuracy": float(accuracy_score(prediction.label_ids, np.argmax(prediction.predictions, axis=-1)))}
 
 
+def build_trainer(
+    model: BeatsForAudioClassification, work: Path, train: Dataset, held_out: Dataset, **arguments: Any
+) -> Trainer:
+    """
+    A trainer of featurized clips that measures the accuracy on `held_out`.
+
+    Args:
+        model ([`BeatsForAudioClassification`]):
+            What to train.
+        work (`Path`):
+            Directory for what `Trainer` writes.
+        train (`Dataset`):
+            From [`featurize`].
+        held_out (`Dataset`):
+            Likewise.
+        arguments:
+            Of `TrainingArguments`: length, logs and seed.
+    """
+    training = TrainingArguments(
+        output_dir=str(work),
+        per_device_eval_batch_size=32,
+        learning_rate=1e-3,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.1,
+        weight_decay=0.01,
+        save_strategy="no",
+        report_to="none",
+        # In float32, as most CPUs do not compute in bfloat16; those that do would save a fifth of the time.
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+        **arguments,
+    )
+    return Trainer(
+        model,
+        training,
+        train_dataset=train,
+        eval_dataset=held_out,
+        # Trainer then pads batches with `extractor.pad`.
+        processing_class=BeatsFeatureExtractor(),
+        compute_metrics=compute_accuracy,
+    )
+
+
 def train_classifier(model_dir: Path, settings: TrainingSettings) -> float:
     """
     Trains a classifier and saves it with its feature extractor, ready for `pipeline("audio-classification")`.
@@ -112,33 +156,17 @@ def train_classifier(model_dir: Path, settings: TrainingSettings) -> float:
 
     model_dir.parent.mkdir(parents=True, exist_ok=True)
     with work_directory(model_dir.parent, ".training-") as work:
-        arguments = TrainingArguments(
-            output_dir=str(work),
+        trainer = build_trainer(
+            model,
+            work,
+            train,
+            held_out,
             num_train_epochs=settings.num_epochs,
             max_steps=settings.max_steps,
             per_device_train_batch_size=16,
-            per_device_eval_batch_size=32,
-            learning_rate=1e-3,
-            lr_scheduler_type="cosine",
-            warmup_steps=0.1,
-            weight_decay=0.01,
             logging_strategy="epoch",
             eval_strategy="epoch",
-            save_strategy="no",
-            report_to="none",
             seed=settings.seed,
-            # In float32, as most CPUs do not compute in bfloat16; those that do would save a fifth of the time.
-            use_cpu=not torch.cuda.is_available(),
-            dataloader_pin_memory=torch.cuda.is_available(),
-        )
-        trainer = Trainer(
-            model,
-            arguments,
-            train_dataset=train,
-            eval_dataset=held_out,
-            # Trainer then pads batches with `extractor.pad`.
-            processing_class=extractor,
-            compute_metrics=compute_accuracy,
         )
         trainer.train()
         accuracy = trainer.evaluate()["eval_accuracy"]
@@ -149,4 +177,4 @@ def train_classifier(model_dir: Path, settings: TrainingSettings) -> float:
     return accuracy
 
 
-__all__ = ["TrainingSettings", "build_model", "compute_accuracy", "featurize", "train_classifier"]
+__all__ = ["TrainingSettings", "build_model", "build_trainer", "compute_accuracy", "featurize", "train_classifier"]

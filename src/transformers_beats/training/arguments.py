@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
+from accelerate import DeepSpeedPlugin
 from huggingface_hub.errors import StrictDataclassError
 from transformers import SchedulerType, TrainingArguments
+from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 from transformers.utils import logging
 from transformers.utils.generic import strtobool
 
@@ -287,6 +289,25 @@ def plan_batch(batch_seconds: float, crop_seconds: float, world_size: int, max_c
     return BatchPlan(clips, steps, clips * steps * seconds_per_clip_each)
 
 
+def check_launch(training: TrainingArguments) -> None:
+    """Raises `ValueError` if the training, as its processes were started, would not be what its arguments say."""
+    # `DataParallel` would keep a codebook for each GPU, and lose all but one.
+    if training.n_gpu > 1:
+        raise ValueError(f"One process would drive {training.n_gpu} GPUs: start the command with `accelerate launch`.")
+    deepspeed = training.deepspeed_plugin
+    if training.use_cpu and (deepspeed is not None or training.fsdp):
+        name = "FSDP" if deepspeed is None else "DeepSpeed"
+        raise ValueError(f"accelerate has no {name} on CPUs, and would train without it: leave it out.")
+    if deepspeed is None:
+        return
+    config = deepspeed.deepspeed_config
+    if config.get("zero_optimization", {}).get("stage", 0) > 2:
+        raise ValueError(
+            "ZeRO stage 3 splits the frozen tokenizer or teacher as well, which then cannot be computed: "
+            "use stage 1 or 2, or FSDP."
+        )
+
+
 def apply_batch_plan(training: TrainingArguments, batch: BatchArguments, crop_seconds: float) -> BatchPlan:
     """
     Sets batch size and accumulation of `training` from `batch.batch_seconds`, if that is given.
@@ -297,9 +318,6 @@ def apply_batch_plan(training: TrainingArguments, batch: BatchArguments, crop_se
     Raises:
         `ValueError`: see [`plan_batch`]; also if `gradient_accumulation_steps` was set as well.
     """
-    # `DataParallel` would keep a codebook for each GPU, and lose all but one.
-    if training.n_gpu > 1:
-        raise ValueError(f"One process would drive {training.n_gpu} GPUs: start the command with `accelerate launch`.")
     num_devices = training.world_size
     clips, steps = training.per_device_train_batch_size, training.gradient_accumulation_steps
     if batch.batch_seconds is None:
@@ -312,6 +330,11 @@ def apply_batch_plan(training: TrainingArguments, batch: BatchArguments, crop_se
     plan = plan_batch(batch.batch_seconds, crop_seconds, num_devices, clips)
     training.per_device_train_batch_size = plan.per_device_train_batch_size
     training.gradient_accumulation_steps = plan.gradient_accumulation_steps
+    if training.deepspeed:
+        # As `Trainer` does when it searches for hyperparameters: `auto` has been filled in already.
+        training.hf_deepspeed_config = HfTrainerDeepSpeedConfig(training.deepspeed)
+        training.hf_deepspeed_config.trainer_config_process(training)
+        training.deepspeed_plugin = DeepSpeedPlugin(hf_ds_config=training.hf_deepspeed_config)
     return plan
 
 
@@ -327,5 +350,6 @@ __all__ = [
     "TokenizeArguments",
     "TokenizerModelArguments",
     "apply_batch_plan",
+    "check_launch",
     "plan_batch",
 ]

@@ -21,6 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from transformers_beats.files import replace_file
+
 from .trainer import LOG_HISTORY
 
 
@@ -130,12 +132,8 @@ def draw_curves(histories: Mapping[str, list[dict[str, Any]]], path: Path) -> No
     for text in legend.get_texts():
         text.set_parse_math(False)
 
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
+    with replace_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -15,7 +15,14 @@ from transformers.utils import logging
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.modeling_beats_tokenizer import BeatsRandomProjectionTokenizer, BeatsTokenizerModel
 
-from .arguments import TIMEOUT_SECONDS, BatchArguments, BeatsTrainingArguments, apply_batch_plan, is_on_cpu
+from .arguments import (
+    TIMEOUT_SECONDS,
+    BatchArguments,
+    BeatsTrainingArguments,
+    apply_batch_plan,
+    check_launch,
+    is_on_cpu,
+)
 from .data import CropDataset, FbankDataset, StreamingCrops, prepare_clips
 from .sources import DataArguments, load_audio_dataset
 from .trainer import training_directory
@@ -87,6 +94,7 @@ def prepare_training(training: BeatsTrainingArguments, batch: BatchArguments, da
     Returns:
         `Path`: the directory that the model is to be written to.
     """
+    check_launch(training)
     plan = apply_batch_plan(training, batch, data.crop_seconds)
     logger.warning_once(
         f"A step takes {plan.seconds:g} s of audio: {training.world_size} process(es) x "

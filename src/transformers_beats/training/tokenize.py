@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
-from transformers_beats.files import replace_directory, work_directory
+from transformers_beats.files import replace_directory, replace_file, work_directory
 
 from .arguments import TOKENIZE_ARGUMENTS, TokenizeArguments
 from .data import DataCollator, featurize
@@ -141,9 +141,8 @@ def begin_codes(output_dir: Path, description: dict) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     path, text = output_dir / UNFINISHED, json.dumps(description, indent=2)
     if not path.exists():
-        temporary = output_dir / f".{UNFINISHED}"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.rename(path)
+        with replace_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     elif path.read_text(encoding="utf-8") != text:
         raise ValueError(
             f"{output_dir} holds unfinished codes of another tokenizer, other audio or other settings (see "

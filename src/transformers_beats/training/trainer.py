@@ -13,7 +13,7 @@ from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
-from transformers_beats.files import replace_directory
+from transformers_beats.files import replace_directory, replace_file
 from transformers_beats.modeling_beats import BeatsForAudioClassification, BeatsModel
 from transformers_beats.modeling_beats_tokenizer import code_usage
 
@@ -58,6 +58,10 @@ class BeatsTrainer(Trainer):
         # Sums over the steps since the last log, for training and for evaluation.
         self._sums: dict[bool, dict[str, torch.Tensor]] = {True: {}, False: {}}
         self._counts: dict[bool, dict[str, int]] = {True: defaultdict(int), False: defaultdict(int)}
+
+    def _prepare_input(self, data):
+        # `Trainer` would give audio and fbank DeepSpeed's precision, which is for the model.
+        return data.to(self.args.device) if isinstance(data, torch.Tensor) else super()._prepare_input(data)
 
     def _prepare_inputs(self, inputs):
         return featurize(super()._prepare_inputs(inputs), self.feature_extractor, self.args.device)
@@ -258,9 +262,8 @@ def check_settings(directory: Path, settings: dict) -> None:
         earlier = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         directory.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{SETTINGS}")
-        temporary.write_text(json.dumps(settings, indent=1), encoding="utf-8")
-        temporary.rename(path)
+        with replace_file(path) as temporary:
+            temporary.write_text(json.dumps(settings, indent=1), encoding="utf-8")
         return
     for name in sorted(settings.keys() | earlier.keys()):
         if settings.get(name) != earlier.get(name):

@@ -14,14 +14,27 @@ from transformers_beats.training.arguments import (
     TRAIN_TOKENIZER_ARGUMENTS,
     IterateArguments,
     apply_batch_plan,
+    check_config,
 )
+from transformers_beats.training.finetune import FINETUNE_ARGUMENTS, Arguments
 from transformers_beats.training.recipes import build_arguments, parse_arguments
 
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 FLAT = {"audioset_pretrain": PRETRAIN_ARGUMENTS, "audioset_tokenizer": TRAIN_TOKENIZER_ARGUMENTS}
+# Learning rate, and seconds of audio in a step.
+FINE_TUNING = {
+    "audioset2m_finetune": (1e-4, 10000),
+    "audioset20k_finetune": (3e-5, 800),
+    "esc10_finetune": (1e-3, 160),
+    "esc50_finetune": (3e-5, 300),
+    "folder_finetune": (1e-4, 160),
+    "iemocap_finetune": (3e-5, 320),
+    "speech_commands_v1_finetune": (3e-5, 128),
+    "speech_commands_v2_finetune": (3e-5, 128),
+}
 ITERATE = ["audioset_iterate", "esc10_iterate", "folder_iterate"]
-SOURCE = re.compile(r"#.*\b(paper|Microsoft|ESPnet|our choice)\b", re.IGNORECASE)
+SOURCE = re.compile(r"#.*\b(paper|Microsoft|ESPnet|appendix|our choice)\b", re.IGNORECASE)
 
 
 def recipe(name: str) -> str:
@@ -43,10 +56,10 @@ def values_without_source(lines: list[str]) -> list[str]:
 
 
 def test_all_recipes_are_known():
-    assert sorted(path.stem for path in RECIPES.iterdir()) == sorted([*FLAT, *ITERATE])
+    assert sorted(path.stem for path in RECIPES.iterdir()) == sorted([*FLAT, *FINE_TUNING, *ITERATE])
 
 
-@pytest.mark.parametrize("name", [*FLAT, *ITERATE])
+@pytest.mark.parametrize("name", [*FLAT, *FINE_TUNING, *ITERATE])
 def test_every_value_has_a_source(name):
     assert values_without_source(Path(recipe(name)).read_text(encoding="utf-8").splitlines()) == []
 
@@ -56,7 +69,7 @@ def test_a_value_without_source_is_found():
     assert values_without_source(lines) == ["b: 2", "  d: 3  # because", "  e: 4"]
 
 
-@pytest.mark.parametrize("name", [*FLAT, *ITERATE])
+@pytest.mark.parametrize("name", [*FLAT, *FINE_TUNING, *ITERATE])
 def test_no_key_appears_twice(name):
     """YAML would silently take the later one."""
     node = yaml.compose(Path(recipe(name)).read_text(encoding="utf-8"))
@@ -79,6 +92,16 @@ def test_flat_recipes_parse(name):
     config_class = BeatsConfig if name == "audioset_pretrain" else BeatsTokenizerConfig
     assert config_class(**model.config).codebook_size == 1024
     assert data.crop_seconds == 10
+
+
+@pytest.mark.parametrize("name", FINE_TUNING)
+def test_fine_tuning_recipes_parse(name):
+    arguments = Arguments(*parse_arguments(FINETUNE_ARGUMENTS, [recipe(name)]))
+    check_config(BeatsConfig, arguments.tuning.config)
+    plan = apply_batch_plan(arguments.training, arguments.batch, arguments.data.crop_seconds)
+    learning_rate, seconds = FINE_TUNING[name]
+    assert arguments.training.learning_rate == learning_rate
+    assert plan.seconds == pytest.approx(seconds, rel=0.01)
 
 
 @pytest.mark.parametrize("name", ITERATE)

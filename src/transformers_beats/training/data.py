@@ -43,12 +43,15 @@ class Clips:
             Names of their files, without folders.
         num_skipped (`int`):
             How many rows cannot be read, or are too short.
+        whole (`tuple[Clips, np.ndarray]`, *optional*):
+            The clips that these were selected from, and their indices there.
     """
 
     dataset: datasets.Dataset
     num_samples: np.ndarray
     names: list[str]
     num_skipped: int
+    whole: tuple["Clips", np.ndarray] | None = None
 
 
 def _map_cached(dataset: datasets.Dataset, function, features: datasets.Features, **kwargs) -> datasets.Dataset:
@@ -86,6 +89,8 @@ def prepare_clips(dataset: datasets.Dataset, arguments: DataArguments, sampling_
     Raises:
         `ValueError`: if no clip is left.
     """
+    if len(dataset) == 0:
+        raise ValueError(f"{arguments.dataset}: there is no clip, or `select` leaves none.")
     features = {name: datasets.Value("string") for name in ("name", "problem")} | {
         "num_samples": datasets.Value("int64")
     }
@@ -116,11 +121,14 @@ def count_crops(num_samples: int, arguments: DataArguments, sampling_rate: int) 
     return max(1, num_samples // round(arguments.crop_seconds * sampling_rate))
 
 
+def crop_start(length: int, num_samples: int, generator: np.random.Generator) -> int:
+    """Where a random part of `num_samples` samples begins; 0 if there are no more."""
+    return 0 if length <= num_samples else int(generator.integers(length - num_samples + 1))
+
+
 def crop(waveform: np.ndarray, num_samples: int, generator: np.random.Generator) -> np.ndarray:
     """A random part of `num_samples` samples, or all if there are no more."""
-    if len(waveform) <= num_samples:
-        return waveform
-    start = int(generator.integers(len(waveform) - num_samples + 1))
+    start = crop_start(len(waveform), num_samples, generator)
     return waveform[start : start + num_samples]
 
 

@@ -4,7 +4,7 @@
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -40,9 +40,9 @@ class SeedEachProcess(TrainerCallback):
             torch.manual_seed(args.seed + args.process_index)
 
 
-class BeatsTrainer(Trainer):
+class WaveformTrainer(Trainer):
     """
-    A [`Trainer`] that computes the fbank on the training device, and logs what the model counts.
+    A [`Trainer`] that computes the fbank on the training device.
 
     Args:
         feature_extractor ([`BeatsFeatureExtractor`]):
@@ -55,9 +55,6 @@ class BeatsTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.feature_extractor = feature_extractor
         self.add_callback(SeedEachProcess())
-        # Sums over the steps since the last log, for training and for evaluation.
-        self._sums: dict[bool, dict[str, torch.Tensor]] = {True: {}, False: {}}
-        self._counts: dict[bool, dict[str, int]] = {True: defaultdict(int), False: defaultdict(int)}
 
     def _prepare_input(self, data):
         # `Trainer` would give audio and fbank DeepSpeed's precision, which is for the model.
@@ -65,6 +62,19 @@ class BeatsTrainer(Trainer):
 
     def _prepare_inputs(self, inputs):
         return featurize(super()._prepare_inputs(inputs), self.feature_extractor, self.args.device)
+
+    def check_rest(self) -> None:
+        """Called on every process after the last step; raises what ought to end the run."""
+
+
+class BeatsTrainer(WaveformTrainer):
+    """A [`WaveformTrainer`] for the objectives of pre-training, which logs what the model counts."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # Sums over the steps since the last log, for training and for evaluation.
+        self._sums: dict[bool, dict[str, torch.Tensor]] = {True: {}, False: {}}
+        self._counts: dict[bool, dict[str, int]] = {True: defaultdict(int), False: defaultdict(int)}
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         outputs = model(**inputs)
@@ -273,18 +283,26 @@ def check_settings(directory: Path, settings: dict) -> None:
             )
 
 
-def train_and_save(trainer: BeatsTrainer, output_dir: Path, settings: dict) -> None:
+def train_and_save(
+    trainer: WaveformTrainer,
+    output_dir: Path,
+    settings: dict,
+    finish: Callable[[Path], None] | None = None,
+) -> None:
     """
     Trains, from the last complete checkpoint beside `output_dir` on if there is one, and writes model,
     feature extractor and `log_history.json` to `output_dir`, which appears when it is complete.
 
     Args:
-        trainer ([`BeatsTrainer`]):
+        trainer ([`WaveformTrainer`]):
             Its `args.output_dir` is the [`training_directory`] of `output_dir`.
         output_dir (`Path`):
             Where the result goes.
         settings (`dict`):
             What must not change between an interrupted training and its continuation.
+        finish (`Callable[[Path], None]`, *optional*):
+            Called on every process once the model is trained, with the directory that becomes `output_dir`. It writes
+            the model there instead of [`~transformers.Trainer.save_model`], and whatever else belongs to it.
 
     Raises:
         `ValueError`: if an interrupted training had other settings.
@@ -304,7 +322,10 @@ def train_and_save(trainer: BeatsTrainer, output_dir: Path, settings: dict) -> N
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         trainer.check_rest()
     final = directory / "final"
-    trainer.save_model(str(final))
+    if finish is None:
+        trainer.save_model(str(final))
+    else:
+        finish(final)
     if trainer.is_world_process_zero():
         trainer.feature_extractor.save_pretrained(final)
         (final / "training_args.bin").unlink(missing_ok=True)
@@ -322,6 +343,7 @@ __all__ = [
     "BeatsTokenizerTrainer",
     "BeatsTrainer",
     "CodebookCollapseError",
+    "WaveformTrainer",
     "last_complete_checkpoint",
     "teacher_outputs",
     "train_and_save",

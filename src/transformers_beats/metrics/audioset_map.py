@@ -1,0 +1,144 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Mean average precision of AudioSet, with area under the ROC curve and d-prime."""
+
+import math
+from statistics import NormalDist
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+from evaluate.utils.file_utils import add_start_docstrings
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+
+_DESCRIPTION = """
+Measures of multi-label classification as papers on AudioSet report them, by scikit-learn: the mean over classes of the
+average precision (mAP) and of the area under the ROC curve (AUC), and d-prime, sqrt(2) times the quantile of the
+standard normal distribution at the mean AUC. Classes without positive clips have no average precision and are left out
+of the mAP; classes without positive or without negative clips are left out of the AUC.
+"""
+
+_KWARGS_DESCRIPTION = """
+Args:
+    predictions (`float` table of shape `(num_clips, num_labels)`):
+        Scores: only their order within a class counts, so that logits do as well as probabilities.
+    references (table of shape `(num_clips, num_labels)`):
+        1 where the clip has the label, 0 elsewhere.
+    per_class (`bool`, defaults to `False`):
+        Whether to add what each class has.
+
+Returns:
+    `dict[str, Any]`:
+        - `mAP` (`float`), in [0, 1];
+        - `auc` (`float`), in [0, 1], or None if no class has both positive and negative clips;
+        - `d_prime` (`float`), or None if there is no AUC, or it is 0 or 1, where d-prime is infinite;
+        - `num_classes_without_positives`, `num_classes_without_negatives` (`int`);
+        - with `per_class`: `per_class_ap` and `per_class_auc` (`list[float | None]` of length `num_labels`) and
+          `support` (`list[int]`), the number of positive clips.
+
+Example:
+
+    >>> result = metric.compute(predictions=[[0.9, 0.2], [0.4, 0.3], [0.5, 0.1]], references=[[1, 0], [1, 1], [0, 0]])
+    >>> round(result["mAP"], 4), round(result["auc"], 4), round(result["d_prime"], 4)
+    (0.9167, 0.75, 0.9539)
+"""
+
+_CITATION = """
+@inproceedings{gemmeke2017audioset,
+  title     = {Audio Set: An ontology and human-labeled dataset for audio events},
+  author    = {Gemmeke, Jort F. and Ellis, Daniel P. W. and Freedman, Dylan and Jansen, Aren and Lawrence, Wade and
+               Moore, R. Channing and Plakal, Manoj and Ritter, Marvin},
+  booktitle = {ICASSP},
+  year      = {2017}
+}
+"""
+
+
+def check_table(values: Any, name: str) -> np.ndarray:
+    """
+    The values as a finite float64 table with at least one row and column.
+
+    Raises:
+        `ValueError`: if they are none.
+    """
+    try:
+        table = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a table of numbers, (num_clips, num_labels): {error}") from error
+    if table.ndim != 2 or not table.size:
+        raise ValueError(f"{name} must have the shape (num_clips, num_labels), not empty, got {table.shape}.")
+    if not np.isfinite(table).all():
+        clip, label = np.argwhere(~np.isfinite(table))[0]
+        raise ValueError(f"{name} must be finite, got {table[clip, label]} for clip {clip}, label {label}.")
+    return table
+
+
+def compute_audioset_map(predictions: Any, references: Any, per_class: bool = False) -> dict[str, Any]:
+    """
+    See the description of [`AudiosetMap`].
+
+    Raises:
+        `ValueError`: if the tables are empty, of different shapes or not finite, a reference is neither 0 nor 1, or no
+        class has a positive clip.
+    """
+    scores, labels = check_table(predictions, "predictions"), check_table(references, "references")
+    if scores.shape != labels.shape:
+        raise ValueError(f"predictions have the shape {scores.shape}, references {labels.shape}: they must be equal.")
+    is_binary = (labels == 0) | (labels == 1)
+    if not is_binary.all():
+        clip, label = np.argwhere(~is_binary)[0]
+        raise ValueError(f"references must be 0 or 1, got {labels[clip, label]:g} for clip {clip}, label {label}.")
+    support = labels.sum(axis=0).astype(np.int64)
+    has_positives, has_negatives = support > 0, support < len(labels)
+    if not has_positives.any():
+        raise ValueError(f"No class has a positive clip among the {len(labels)} references: there is no mAP.")
+    ap: list[float | None] = [None] * len(support)
+    auc: list[float | None] = [None] * len(support)
+    for label in np.flatnonzero(has_positives):
+        ap[label] = float(average_precision_score(labels[:, label], scores[:, label]))
+        if has_negatives[label]:
+            auc[label] = float(roc_auc_score(labels[:, label], scores[:, label]))
+    mean_auc = _mean(auc)
+    result: dict[str, Any] = {
+        "mAP": _mean(ap),
+        "auc": mean_auc,
+        "d_prime": d_prime(mean_auc),
+        "num_classes_without_positives": int((~has_positives).sum()),
+        "num_classes_without_negatives": int((~has_negatives).sum()),
+    }
+    if per_class:
+        result |= {"per_class_ap": ap, "per_class_auc": auc, "support": support.tolist()}
+    return result
+
+
+def d_prime(auc: float | None) -> float | None:
+    """
+    The distance, in standard deviations, of two normal distributions of equal variance that have this area under the
+    ROC curve; None where that is no finite number.
+    """
+    if auc is None or not 0 < auc < 1:
+        return None
+    return math.sqrt(2) * NormalDist().inv_cdf(auc)
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+@add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
+class AudiosetMap(evaluate.Metric):
+    def _info(self) -> evaluate.MetricInfo:
+        # Not integers for the references: 0.5 would silently become 0.
+        row = datasets.List(datasets.Value("float64"))
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_KWARGS_DESCRIPTION,
+            features=datasets.Features({"predictions": row, "references": row}),
+            reference_urls=["https://research.google.com/audioset/"],
+        )
+
+    def _compute(self, *, predictions: Any = None, references: Any = None, **kwargs) -> dict[str, Any]:
+        return compute_audioset_map(predictions, references, **kwargs)

@@ -1,0 +1,287 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Sound event detection from frame-level scores: segment-based F1 and PSDS, by the library sed_scores_eval."""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+import pandas
+from evaluate.utils.file_utils import add_start_docstrings
+
+
+_DESCRIPTION = """
+Measures of sound event detection for frame-level scores, by the library sed_scores_eval (`pip install
+transformers-beats[sed]`). Segment-based F1: time is divided into segments of one second, and a class counts as present
+in a segment if one of its scores there exceeds the threshold, or one of its events reaches into it; the F1 of the
+classes are averaged. PSDS, the polyphonic sound detection score, needs no threshold: it is the area under a curve of
+event detections over false alarms per hour, in the two scenarios of the DCASE challenge. Classes without events are
+left out of all three.
+"""
+
+_KWARGS_DESCRIPTION = """
+Args:
+    predictions (sequence of length `num_clips` of `float` tables of shape `(num_columns, num_labels)`):
+        Scores of each clip, without padding; clips may differ in `num_columns`.
+    references (sequence of length `num_clips` of sequences of `dict`):
+        Events of each clip: `label`, a class index, `onset` and `offset`, in seconds from the clip's start. Events of
+        one class that overlap or touch are one event.
+    column_seconds (`float`, defaults to 0.16):
+        Duration of a column; BEATs has one every 160 ms.
+    durations (sequence of `float` of length `num_clips`, *optional*):
+        Durations of the clips, in seconds. By default each ends with its last column or its last event, whichever is
+        later.
+    threshold (`float`, defaults to 0.5):
+        For the F1: a score above it is a detection.
+    segment_seconds (`float`, defaults to 1.0):
+        For the F1: the length of a segment.
+    per_class (`bool`, defaults to `False`):
+        Whether to add what each class has.
+
+Returns:
+    `dict[str, Any]`:
+        - `segment_f1` (`float`), in [0, 1];
+        - `psds1` (`float`), in [0, 1]: detections and events must overlap by 70 %;
+        - `psds2` (`float`), in [0, 1]: 10 % are enough, but detections of another class' events cost;
+        - `num_classes_without_events` (`int`);
+        - with `per_class`: `per_class_segment_f1`, `per_class_psds1` and `per_class_psds2` (`list[float | None]` of
+          length `num_labels`; their mean is not quite the PSDS, which also has a cost of instability across classes)
+          and `support` (`list[int]`), the number of events.
+
+Example:
+
+    >>> events = [[{"label": 0, "onset": 0.0, "offset": 0.5}]]
+    >>> metric.compute(predictions=[[[0.9], [0.8], [0.1], [0.1]]], references=events, column_seconds=0.25)
+    {'segment_f1': 1.0, 'psds1': 1.0, 'psds2': 1.0, 'num_classes_without_events': 0}
+"""
+
+_CITATION = """
+@inproceedings{ebbers2022threshold,
+  title     = {Threshold Independent Evaluation of Sound Event Detection Scores},
+  author    = {Ebbers, Janek and Haeb-Umbach, Reinhold and Serizel, Romain},
+  booktitle = {ICASSP},
+  year      = {2022}
+}
+@inproceedings{bilen2020framework,
+  title     = {A Framework for the Robust Evaluation of Sound Event Detection},
+  author    = {Bilen, {\\c{C}}a{\\u{g}}da{\\c{s}} and Ferroni, Giacomo and Tuveri, Francesco and Azcarreta, Juan and
+               Krstulovi{\\'c}, Sacha},
+  booktitle = {ICASSP},
+  year      = {2020}
+}
+"""
+
+# The scenarios of task 4 of the DCASE challenges 2021 to 2023.
+PSDS1 = {"dtc_threshold": 0.7, "gtc_threshold": 0.7, "alpha_ct": 0.0, "alpha_st": 1.0}
+PSDS2 = {"dtc_threshold": 0.1, "gtc_threshold": 0.1, "cttc_threshold": 0.3, "alpha_ct": 0.5, "alpha_st": 1.0}
+# The last samples of a clip, fewer than two columns of them, are in no column: events may begin there.
+UNREAD_COLUMNS = 2
+
+Event = tuple[float, float, int]
+
+
+class WritableFrame(pandas.DataFrame):
+    """
+    A table that gives out copies of its values. pandas 3 gives out views that must not be written to, which
+    sed_scores_eval 0.0.4 cannot read (mended after it: github.com/fgnt/sed_scores_eval/pull/17).
+    """
+
+    @property
+    def _constructor(self) -> type["WritableFrame"]:
+        return WritableFrame
+
+    def to_numpy(self, *args, **kwargs) -> np.ndarray:
+        return np.array(super().to_numpy(*args, **kwargs))
+
+
+def import_sed_scores_eval() -> Any:
+    """
+    The library, which is optional.
+
+    Raises:
+        `ImportError`: if it cannot be imported.
+    """
+    try:
+        # No import statement: `evaluate.load` would demand what it names, without saying how to get it.
+        return importlib.import_module("sed_scores_eval")
+    except ImportError as error:
+        raise ImportError(
+            "Sound event detection is evaluated by sed_scores_eval, which cannot be imported "
+            f"({error}): pip install transformers-beats[sed]"
+        ) from error
+
+
+def check_scores(predictions: Any) -> list[np.ndarray]:
+    """
+    The scores of each clip as float64.
+
+    Raises:
+        `ValueError`: if there are none, their shapes do not fit, or one is not finite.
+    """
+    if not len(predictions):
+        raise ValueError("predictions are empty: there must be at least one clip.")
+    tables = []
+    for clip, scores in enumerate(predictions):
+        try:
+            table = np.asarray(scores, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"predictions of clip {clip} must be (num_columns, num_labels) numbers: {error}"
+            ) from error
+        if table.ndim != 2 or not table.size:
+            raise ValueError(f"predictions of clip {clip} must be (num_columns, num_labels), got {table.shape}.")
+        if not np.isfinite(table).all():
+            column, label = np.argwhere(~np.isfinite(table))[0]
+            value = table[column, label]
+            raise ValueError(
+                f"predictions must be finite, got {value} for clip {clip}, column {column}, label {label}."
+            )
+        if tables and table.shape[1] != tables[0].shape[1]:
+            raise ValueError(
+                f"predictions have {tables[0].shape[1]} labels for clip 0, but {table.shape[1]} for clip {clip}."
+            )
+        tables.append(table)
+    return tables
+
+
+def check_events(events: Any, clip: int, num_labels: int, end: float) -> list[Event]:
+    """
+    The events of a clip as `(onset, offset, label)`, sorted; events of one class that overlap or touch are joined.
+
+    Raises:
+        `ValueError`: if a label is no class index, or the times are not 0 <= onset < offset, onset before `end`.
+    """
+    checked = []
+    for event in events:
+        label, onset, offset = event.get("label"), event.get("onset"), event.get("offset")
+        if label is None or not (0 <= label < num_labels and label == int(label)):
+            raise ValueError(
+                f"An event of clip {clip} has the label {label}: must be an index from 0 to {num_labels - 1}."
+            )
+        if onset is None or offset is None or not 0 <= onset < offset < np.inf:
+            raise ValueError(f"An event of clip {clip} lasts from {onset} to {offset}: must be 0 <= onset < offset.")
+        if not onset < end:
+            raise ValueError(f"An event of clip {clip} begins at {onset:g} s, but the clip ends at {end:g} s.")
+        checked.append((float(onset), float(offset), int(label)))
+    joined: list[Event] = []
+    for onset, offset, label in sorted(checked, key=lambda event: (event[2], event[0])):
+        if joined and joined[-1][2] == label and onset <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(offset, joined[-1][1]), label)
+        else:
+            joined.append((onset, offset, label))
+    return joined
+
+
+def check_references(
+    references: Any, tables: list[np.ndarray], column_seconds: float, durations: Sequence[float] | None
+) -> tuple[list[list[Event]], list[float]]:
+    """
+    The events of each clip, and its duration in seconds.
+
+    Raises:
+        `ValueError`: if there are not as many as clips, a duration does not fit the columns, or an event is wrong.
+    """
+    if len(references) != len(tables):
+        raise ValueError(f"There are predictions for {len(tables)} clips, references for {len(references)}.")
+    if durations is not None and len(durations) != len(tables):
+        raise ValueError(f"There are predictions for {len(tables)} clips, durations for {len(durations)}.")
+    all_events, all_durations = [], []
+    for clip, (table, events) in enumerate(zip(tables, references)):
+        seconds = len(table) * column_seconds
+        if durations is None:
+            events = check_events(events, clip, table.shape[1], seconds + UNREAD_COLUMNS * column_seconds)
+            duration = max([seconds, *(offset for _, offset, _ in events)])
+        else:
+            duration = float(durations[clip])
+            # Rounding of the duration, or padding to a whole column, is no mistake.
+            if not (seconds - column_seconds <= duration < np.inf):
+                raise ValueError(f"Clip {clip} has {seconds:g} s of columns, but the duration {duration:g} s.")
+            events = check_events(events, clip, table.shape[1], duration)
+        all_events.append(events)
+        all_durations.append(duration)
+    return all_events, all_durations
+
+
+def make_frame(table: np.ndarray, labels: list[int], column_seconds: float) -> WritableFrame:
+    """The scores of a clip for some labels as sed_scores_eval wants them, with the time of each column."""
+    times = np.arange(len(table) + 1) * column_seconds
+    columns = {"onset": times[:-1], "offset": times[1:]}
+    return WritableFrame(columns | {str(label): table[:, label] for label in labels})
+
+
+def compute_sound_event_detection(
+    predictions: Any,
+    references: Any,
+    column_seconds: float = 0.16,
+    durations: Sequence[float] | None = None,
+    threshold: float = 0.5,
+    segment_seconds: float = 1.0,
+    per_class: bool = False,
+) -> dict[str, Any]:
+    """
+    See the description of [`SoundEventDetection`].
+
+    Raises:
+        `ValueError`: if scores are not finite, shapes or events do not fit, or no class has an event.
+        `ImportError`: if sed_scores_eval is not installed.
+    """
+    if not (0 < column_seconds < np.inf and 0 < segment_seconds < np.inf and np.isfinite(threshold)):
+        raise ValueError(
+            "column_seconds and segment_seconds must be positive and threshold finite, "
+            f"got {column_seconds}, {segment_seconds} and {threshold}."
+        )
+    tables = check_scores(predictions)
+    events, clip_seconds = check_references(references, tables, column_seconds, durations)
+    num_labels = tables[0].shape[1]
+    support = np.bincount([label for clip in events for _, _, label in clip], minlength=num_labels)
+    # The library refuses classes without events.
+    labels = np.flatnonzero(support).tolist()
+    if not labels:
+        raise ValueError(f"The {len(events)} clips have no events: there is nothing to detect.")
+    library = import_sed_scores_eval()
+
+    names = [f"{clip:09d}" for clip in range(len(tables))]
+    frames = {name: make_frame(table, labels, column_seconds) for name, table in zip(names, tables)}
+    truth = {name: [(on, off, str(label)) for on, off, label in clip] for name, clip in zip(names, events)}
+    audio_durations = dict(zip(names, clip_seconds))
+    f1, *_ = library.segment_based.fscore(frames, truth, audio_durations, threshold, segment_length=segment_seconds)
+    # Without other classes there are no cross triggers, whose mean the library would take.
+    scenario2 = PSDS2 if len(labels) > 1 else {**PSDS2, "cttc_threshold": None, "alpha_ct": 0.0}
+    psds1, per_class_psds1, *_ = library.intersection_based.psds(frames, truth, audio_durations, **PSDS1)
+    psds2, per_class_psds2, *_ = library.intersection_based.psds(frames, truth, audio_durations, **scenario2)
+    result: dict[str, Any] = {
+        "segment_f1": float(f1["macro_average"]),
+        "psds1": float(psds1),
+        "psds2": float(psds2),
+        "num_classes_without_events": num_labels - len(labels),
+    }
+    if per_class:
+        for key, values in (("segment_f1", f1), ("psds1", per_class_psds1), ("psds2", per_class_psds2)):
+            result[f"per_class_{key}"] = [
+                float(values[str(label)]) if support[label] else None for label in range(num_labels)
+            ]
+        result["support"] = support.tolist()
+    return result
+
+
+@add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
+class SoundEventDetection(evaluate.Metric):
+    def _info(self) -> evaluate.MetricInfo:
+        # Not an integer for the label: 0.5 would silently become 0.
+        event = {name: datasets.Value("float64") for name in ("label", "onset", "offset")}
+        features = {
+            "predictions": datasets.List(datasets.List(datasets.Value("float64"))),
+            "references": datasets.List(event),
+        }
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_KWARGS_DESCRIPTION,
+            features=datasets.Features(features),
+            reference_urls=["https://github.com/fgnt/sed_scores_eval"],
+        )
+
+    def _compute(self, *, predictions: Any = None, references: Any = None, **kwargs) -> dict[str, Any]:
+        return compute_sound_event_detection(predictions, references, **kwargs)

@@ -1,0 +1,132 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+What a fine-tuned classifier is worth on labelled clips:
+
+    accelerate launch -m transformers_beats.training.evaluate model=DIR dataset=FOLDER output_dir=REPORT
+"""
+
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import transformers
+from rich.console import Console
+from transformers import AutoConfig
+
+import transformers_beats
+from transformers_beats import BeatsForAudioClassification, BeatsForAudioFrameClassification
+from transformers_beats.files import replace_directory, work_directory
+
+from .arguments import BeatsTrainingArguments, check_at_least
+from .classification import ClassificationTrainer, LabelledClips, Windows, as_predictions, collate_waveforms
+from .finetune import load_clips
+from .labels import LabelArguments
+from .recipes import parse_arguments, run_command
+from .reports import compute_metrics, print_report, write_report
+from .sources import DataArguments
+from .stages import load_extractor, process_state
+
+
+@dataclass
+class EvaluateArguments:
+    """What is evaluated, and where the report goes."""
+
+    model: str = field(metadata={"help": "Directory or Hub id of a fine-tuned classifier."})
+    output_dir: str = field(metadata={"help": "Directory of the report."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a model on the Hub."})
+    batch_size: int = field(default=16, metadata={"help": "Windows that a device takes at a time."})
+    num_workers: int = field(default=0, metadata={"help": "Processes that decode audio for each device."})
+    bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16."})
+
+    def __post_init__(self):
+        check_at_least(self, 1, "batch_size")
+        check_at_least(self, 0, "num_workers")
+
+
+def load_classifier(name: str, revision: str | None) -> BeatsForAudioClassification | BeatsForAudioFrameClassification:
+    """
+    The classifier of a directory or Hub repository, in evaluation mode.
+
+    Raises:
+        `ValueError`: if it holds another kind of model, or no classifier.
+    """
+    config = AutoConfig.from_pretrained(name, revision=revision)
+    is_frames = "BeatsForAudioFrameClassification" in (config.architectures or [])
+    model_class = BeatsForAudioFrameClassification if is_frames else BeatsForAudioClassification
+    if config.model_type != "beats":
+        raise ValueError(f"{name}: holds a model of type {config.model_type!r}, not of BEATs.")
+    model, loading = model_class.from_pretrained(name, revision=revision, output_loading_info=True)
+    if missing := sorted(loading["missing_keys"]):
+        raise ValueError(f"{name}: holds no fine-tuned classifier; it lacks {', '.join(missing)}.")
+    return model.eval()
+
+
+def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArguments) -> dict[str, float]:
+    """
+    Classifies all clips, prints the metrics and writes a report; see [`write_report`].
+
+    Returns:
+        `dict[str, float]`: the metrics.
+
+    Raises:
+        `ValueError`: an output directory that exists, clips or labels that cannot be used, a model of another kind.
+    """
+    output_dir = Path(arguments.output_dir)
+    if output_dir.exists():
+        raise ValueError(f"{output_dir} exists already: move it away, or choose another `output_dir`.")
+    if data.streaming or data.precompute_fbank:
+        raise ValueError("An evaluation reads audio from disk: leave `streaming` and `precompute_fbank` out.")
+    model = load_classifier(arguments.model, arguments.revision)
+    names = [model.config.id2label[index] for index in range(model.num_labels)]
+    if isinstance(model, BeatsForAudioFrameClassification):
+        labels.task = "frames"
+    clips, known_labels = load_clips(data, labels, names)
+    extractor = load_extractor(arguments.model)
+    # Without labels: what loss a model has was the matter of its training.
+    windows = Windows(clips, data, extractor)
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with work_directory(output_dir.parent, ".writing-") as work:
+        training = BeatsTrainingArguments(
+            output_dir=str(work),
+            per_device_eval_batch_size=arguments.batch_size,
+            dataloader_num_workers=arguments.num_workers,
+            bf16=arguments.bf16,
+            label_names=["labels"],
+        )
+        trainer = ClassificationTrainer(model, training, data_collator=collate_waveforms, feature_extractor=extractor)
+        output = trainer.predict(windows, ignore_keys=["hidden_states", "attentions"]).predictions
+        problem_type = str(model.config.problem_type or "single_label_classification")
+        windows.targets = LabelledClips(known_labels, as_indices=True, extractor=extractor)
+        predictions = as_predictions(output, windows, known_labels, problem_type)
+        metrics = compute_metrics(predictions)
+        if process_state().is_main_process:
+            print_report(Console(), predictions, metrics)
+            write_report(work / "new", predictions, metrics, describe(arguments, data))
+            replace_directory(work / "new", output_dir)
+    process_state().wait_for_everyone()
+    return metrics
+
+
+def describe(arguments: EvaluateArguments, data: DataArguments) -> dict[str, str | None]:
+    """What was evaluated on what, and with which versions."""
+    return {
+        "model": arguments.model,
+        "revision": arguments.revision,
+        "dataset": data.dataset,
+        "config": data.dataset_config,
+        "split": data.split,
+        "transformers_beats": transformers_beats.__version__,
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line entry."""
+    evaluate(*parse_arguments((EvaluateArguments, DataArguments, LabelArguments), argv))
+
+
+if __name__ == "__main__":
+    run_command(main)

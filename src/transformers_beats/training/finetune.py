@@ -1,0 +1,449 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+Fine-tuning of a classifier, with cross-validation, linear probing and LoRA:
+
+    accelerate launch -m transformers_beats.training.finetune RECIPE.yaml [key=value ...]
+"""
+
+import copy
+import json
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from accelerate.utils import broadcast_object_list
+from rich.console import Console
+from transformers.utils import logging
+
+from transformers_beats import (
+    BeatsConfig,
+    BeatsFeatureExtractor,
+    BeatsForAudioClassification,
+    BeatsForAudioFrameClassification,
+)
+from transformers_beats.files import replace_directory, work_directory
+
+from .arguments import BatchArguments, BeatsTrainingArguments, check_at_least, check_config
+from .averaging import average_checkpoints
+from .classification import (
+    AugmentationArguments,
+    ClassificationTrainer,
+    LabelledClips,
+    TrainingCrops,
+    Windows,
+    as_predictions,
+    collate_waveforms,
+    metrics_function,
+)
+from .data import Clips, prepare_clips
+from .folds import FoldArguments, read_folds, report_folds
+from .labels import LabelArguments, Labels, name_some, read_labels
+from .lora import add_lora, save_merged
+from .probe import embed, probe_metrics, train_head
+from .recipes import parse_arguments, run_command
+from .reports import compute_metrics, write_report
+from .sources import DataArguments, load_audio_dataset
+from .stages import load_extractor, prepare_training, process_state, seed_weights, training_settings
+from .trainer import LOG_HISTORY, train_and_save
+
+
+logger = logging.get_logger(__name__)
+
+PROBLEM_TYPES = {
+    "single_label": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "frames": "multi_label_classification",
+}
+EVALUATION = "evaluation"
+
+
+@dataclass
+class FineTuningArguments:
+    """What is fine-tuned, and how."""
+
+    _sections: ClassVar[dict[str, tuple[type, ...]]] = {"config": (BeatsConfig,)}
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "Directory or Hub id of a pre-trained or fine-tuned model; {fold} in it stands for the fold. "
+            "Default: random weights."
+        },
+    )
+    config: dict | None = field(
+        default=None, metadata={"help": "Configuration of a new model; of another one, what differs from its own."}
+    )
+    feature_extractor: str | None = field(
+        default=None,
+        metadata={"help": "Directory or Hub id of a feature extractor. Default: the model's; AudioSet's statistics."},
+    )
+    fbank_mean: float | None = field(
+        default=None, metadata={"help": "Mean of the fbank before normalisation, in the feature extractor's place."}
+    )
+    fbank_std: float | None = field(default=None, metadata={"help": "Likewise, the standard deviation."})
+    freeze: bool = field(
+        default=False, metadata={"help": "Linear probing: the encoder is run once, and only the classifier trained."}
+    )
+    lora: dict | None = field(
+        default=None, metadata={"help": "Low-rank adapters, fields of PEFT's LoraConfig; {} for defaults."}
+    )
+    layer_wise_learning_rate_decay: float = field(
+        default=1.0, metadata={"help": "Factor of the learning rate from a layer to the one before it."}
+    )
+    layer_wise_gradient_decay_ratio: float = field(
+        default=1.0,
+        metadata={"help": "Factor of the gradient from a layer to the one before it, as in Microsoft's code."},
+    )
+    average_checkpoints: int = field(
+        default=0, metadata={"help": "Average the weights of so many of the last checkpoints. 0: the last weights."}
+    )
+
+    def __post_init__(self):
+        check_at_least(self, 0, "average_checkpoints")
+        for name in ("layer_wise_learning_rate_decay", "layer_wise_gradient_decay_ratio"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must lie in (0, 1], got {getattr(self, name)}.")
+        if self.fbank_std is not None and not self.fbank_std > 0:
+            raise ValueError(f"`fbank_std` must be positive, got {self.fbank_std}.")
+        if self.freeze and self.lora is not None:
+            raise ValueError("`freeze` and `lora` exclude each other: the one trains no layer, the other all.")
+        has_decay = self.layer_wise_learning_rate_decay != 1 or self.layer_wise_gradient_decay_ratio != 1
+        if has_decay and (self.freeze or self.lora is not None):
+            raise ValueError("Layer-wise decay is for full fine-tuning: leave `freeze` and `lora` out.")
+        if self.average_checkpoints and (self.freeze or self.lora is not None):
+            raise ValueError("`average_checkpoints` is for full fine-tuning: leave `freeze` and `lora` out.")
+        if self.model_name_or_path is None:
+            check_config(BeatsConfig, self.config)
+
+
+@dataclass
+class EvaluationDataArguments:
+    """The clips to evaluate on, if there are no folds. `data` says how they are read."""
+
+    eval_dataset: str | None = field(default=None, metadata={"help": "As `dataset`. Default: the same."})
+    eval_split: str | None = field(default=None, metadata={"help": "As `split`."})
+    eval_select: dict | None = field(default=None, metadata={"help": "As `select`: {fold: 5}."})
+
+    @property
+    def is_given(self) -> bool:
+        return any(value is not None for value in asdict(self).values())
+
+
+FINETUNE_ARGUMENTS = (
+    FineTuningArguments,
+    DataArguments,
+    LabelArguments,
+    EvaluationDataArguments,
+    FoldArguments,
+    AugmentationArguments,
+    BatchArguments,
+    BeatsTrainingArguments,
+)
+
+
+@dataclass
+class Arguments:
+    """All arguments of the command."""
+
+    tuning: FineTuningArguments
+    data: DataArguments
+    labels: LabelArguments
+    evaluation: EvaluationDataArguments
+    folds: FoldArguments
+    augmentation: AugmentationArguments
+    batch: BatchArguments
+    training: BeatsTrainingArguments
+
+    def __post_init__(self):
+        if self.data.streaming or self.data.precompute_fbank:
+            raise ValueError("Fine-tuning reads audio from disk: leave `streaming` and `precompute_fbank` out.")
+        if self.folds.is_given and self.evaluation.is_given:
+            raise ValueError("Folds say what is evaluated: leave `eval_dataset`, `eval_split` and `eval_select` out.")
+
+
+def build_model(
+    arguments: FineTuningArguments, labels: Labels, augmentation: AugmentationArguments, fold: str | None
+) -> BeatsForAudioClassification | BeatsForAudioFrameClassification:
+    """
+    The classifier to train, on random weights or on those of a checkpoint.
+
+    Raises:
+        `ValueError`: if `config` makes the encoder another size than the checkpoint has.
+    """
+    model_class = BeatsForAudioFrameClassification if labels.task == "frames" else BeatsForAudioClassification
+    problem_type = "multi_label_classification" if augmentation.mixes else PROBLEM_TYPES[labels.task]
+    values = {
+        "id2label": dict(enumerate(labels.names)),
+        "label2id": {name: index for index, name in enumerate(labels.names)},
+        "problem_type": problem_type,
+        **(arguments.config or {}),
+    }
+    if arguments.model_name_or_path is None:
+        return model_class(BeatsConfig(**values))
+    model, loading = model_class.from_pretrained(
+        model_path(arguments, fold), **values, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    mismatched = [name for name, *_ in loading["mismatched_keys"] if not name.startswith("classifier.")]
+    missing = [name for name in loading["missing_keys"] if name.startswith("beats.")]
+    if mismatched or missing:
+        raise ValueError(
+            f"{model_path(arguments, fold)}: its encoder does not have the weights {name_some(mismatched + missing)}, "
+            "or has them in another size."
+        )
+    # Hub and disk hold half precision at times, in which small steps of the optimiser would be lost.
+    return model.float()
+
+
+def model_path(arguments: FineTuningArguments, fold: str | None) -> str:
+    """Where the weights are, for a fold."""
+    return str(arguments.model_name_or_path).replace("{fold}", fold or "")
+
+
+def build_extractor(arguments: FineTuningArguments, fold: str | None) -> BeatsFeatureExtractor:
+    """The feature extractor that was asked for, or that of the model; without either, the default."""
+    if arguments.feature_extractor is not None or arguments.model_name_or_path is None:
+        extractor = load_extractor(arguments.feature_extractor)
+    else:
+        try:
+            extractor = load_extractor(model_path(arguments, fold))
+        except OSError:
+            logger.warning(f"{model_path(arguments, fold)}: has no feature extractor; AudioSet's statistics are used.")
+            extractor = BeatsFeatureExtractor()
+    asked = {"fbank_mean": arguments.fbank_mean, "fbank_std": arguments.fbank_std}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    # The padding value follows from the statistics, and is not that of others.
+    kept = {name: value for name, value in extractor.to_dict().items() if name != "padding_value"}
+    return BeatsFeatureExtractor.from_dict(kept | asked) if asked else extractor
+
+
+def load_clips(data: DataArguments, labels: LabelArguments, known: list[str] | None = None) -> tuple[Clips, Labels]:
+    """
+    Clips that can be read, and their labels.
+
+    Args:
+        data ([`DataArguments`]):
+            Where they are.
+        labels ([`LabelArguments`]):
+            Where their labels are.
+        known (`list[str]`, *optional*):
+            Classes that a model has already.
+
+    Raises:
+        `ValueError`: see [`prepare_clips`] and [`read_labels`].
+    """
+    with process_state().local_main_process_first():
+        clips = prepare_clips(load_audio_dataset(data), data, BeatsFeatureExtractor().sampling_rate)
+    return clips, read_labels(clips.dataset, labels, clips.names, known)
+
+
+def load_evaluation_clips(arguments: Arguments, known: list[str]) -> tuple[Clips, Labels] | None:
+    """The clips that `eval_dataset`, `eval_split` and `eval_select` name; None without them."""
+    evaluation = arguments.evaluation
+    if not evaluation.is_given:
+        return None
+    data = copy.copy(arguments.data)
+    data.dataset = evaluation.eval_dataset or data.dataset
+    data.split = evaluation.eval_split or data.split
+    # The selection of the training clips is not that of the others.
+    data.select = evaluation.eval_select
+    return load_clips(data, arguments.labels, known)
+
+
+def check_classes(train: Labels, evaluation: Labels | None) -> None:
+    """Warns of classes that cannot be learned, or not be judged."""
+    counts = train.counts()
+    absent = [name for name, count in zip(train.names, counts) if count == 0]
+    if absent:
+        logger.warning(f"{len(absent)} of {len(counts)} classes have no clip to learn from: {name_some(absent)}.")
+    single = [name for name, count in zip(train.names, counts) if count == 1]
+    if single:
+        logger.warning(f"{len(single)} classes have a single clip to learn from: {name_some(single)}.")
+    if evaluation is not None and len(evaluation) == 0:
+        raise ValueError("There is no clip to evaluate on.")
+
+
+def finetune_once(
+    arguments: Arguments,
+    train: tuple[Clips, Labels],
+    evaluation: tuple[Clips, Labels] | None,
+    output_dir: Path,
+    fold: str | None = None,
+) -> dict[str, float]:
+    """
+    Trains one classifier and writes it, with an evaluation if there are clips for one, to `output_dir`.
+
+    Returns:
+        `dict[str, float]`: the metrics on the evaluation clips, on the main process.
+    """
+    tuning, training = arguments.tuning, copy.deepcopy(arguments.training)
+    if train[1].task == "frames" and arguments.augmentation.roll:
+        raise ValueError("`roll` would move the events of frames away from their labels: leave it out.")
+    training.output_dir = str(output_dir)
+    output_dir = prepare_training(training, arguments.batch, arguments.data)
+    training.label_names = ["labels"]
+    # Each checkpoint that is to be averaged has to be there at the end.
+    training.save_total_limit = max(training.save_total_limit or 0, tuning.average_checkpoints) or None
+    if evaluation is None:
+        training.eval_strategy = "no"
+    check_classes(train[1], None if evaluation is None else evaluation[1])
+
+    seed_weights(training.seed)
+    extractor = build_extractor(tuning, fold)
+    model = build_model(tuning, train[1], arguments.augmentation, fold)
+    problem_type = str(model.config.problem_type)
+    as_indices = problem_type == "single_label_classification"
+    crops = TrainingCrops(train[0], LabelledClips(train[1], as_indices, extractor), arguments.data)
+    windows = compute = None
+    if evaluation is not None:
+        targets = LabelledClips(evaluation[1], as_indices, extractor)
+        windows = Windows(evaluation[0], arguments.data, extractor, targets)
+        compute = metrics_function(windows, evaluation[1], problem_type)
+    trainer = ClassificationTrainer(
+        model if tuning.lora is None else add_lora(model, tuning.lora),
+        training,
+        data_collator=collate_waveforms,
+        train_dataset=crops,
+        eval_dataset=windows,
+        compute_metrics=compute,
+        feature_extractor=extractor,
+        augmentation=arguments.augmentation,
+        learning_rate_decay=tuning.layer_wise_learning_rate_decay,
+        gradient_decay=tuning.layer_wise_gradient_decay_ratio,
+    )
+    metrics: dict[str, float] = {}
+    finish = partial(
+        finish_training, trainer=trainer, arguments=arguments, evaluation=evaluation, metrics=metrics, fold=fold
+    )
+    settings = training_settings(
+        training, tuning, arguments.data, arguments.labels, arguments.augmentation, arguments.folds
+    )
+    train_and_save(trainer, output_dir, settings, finish)
+    return metrics
+
+
+def finish_training(
+    final: Path,
+    trainer: ClassificationTrainer,
+    arguments: Arguments,
+    evaluation: tuple[Clips, Labels] | None,
+    metrics: dict[str, float],
+    fold: str | None,
+) -> None:
+    """Averages checkpoints, writes the model to `final`, and evaluates it; fills `metrics`."""
+    tuning = arguments.tuning
+    if tuning.average_checkpoints:
+        average_checkpoints(trainer.classifier, Path(str(trainer.args.output_dir)), tuning.average_checkpoints)
+    predictions = None
+    if evaluation is not None:
+        windows: Any = trainer.eval_dataset
+        output = trainer.predict(windows, ignore_keys=["hidden_states", "attentions"]).predictions
+        problem_type = str(trainer.accelerator.unwrap_model(trainer.classifier).config.problem_type)
+        predictions = as_predictions(output, windows, evaluation[1], problem_type)
+        metrics |= compute_metrics(predictions)
+    if tuning.lora is not None:
+        save_merged(trainer, final)
+    else:
+        trainer.save_model(str(final))
+    if predictions is not None and trainer.is_world_process_zero():
+        write_report(final / EVALUATION, predictions, metrics, describe(arguments, fold))
+
+
+def describe(arguments: Arguments, fold: str | None) -> dict[str, Any]:
+    """What a report says of a training."""
+    tuning, evaluation = arguments.tuning, arguments.evaluation
+    description = {
+        "model": model_path(tuning, fold) if tuning.model_name_or_path else "random weights",
+        "dataset": evaluation.eval_dataset or arguments.data.dataset,
+        "split": evaluation.eval_split or arguments.data.split,
+    }
+    return description | ({"fold": fold} if fold else {})
+
+
+def probe_once(
+    arguments: Arguments,
+    train: tuple[Clips, Labels],
+    evaluation: tuple[Clips, Labels] | None,
+    output_dir: Path,
+    fold: str | None = None,
+) -> dict[str, float]:
+    """
+    Trains a classifier on the embeddings of a frozen encoder; writes and returns what [`finetune_once`] does, and the
+    metrics of a logistic regression on the same embeddings.
+
+    Raises:
+        `ValueError`: labels of frames, or augmentation, which has no place before embeddings that are computed once.
+    """
+    if train[1].task == "frames" or arguments.augmentation != AugmentationArguments():
+        raise ValueError("`freeze` embeds whole clips once: leave labels of frames and augmentation out.")
+    tuning, training = arguments.tuning, copy.deepcopy(arguments.training)
+    training.output_dir = str(output_dir)
+    output_dir = prepare_training(training, arguments.batch, arguments.data)
+    training.save_strategy, training.eval_strategy = "no", "no"
+    check_classes(train[1], None if evaluation is None else evaluation[1])
+    seed_weights(training.seed)
+    extractor = build_extractor(tuning, fold)
+    model = build_model(tuning, train[1], arguments.augmentation, fold)
+    embedded = (embed(model, extractor, train[0], arguments.data, training), train[1])
+    log_history = train_head(model, *embedded, training)
+    predictions, metrics = None, {}
+    if evaluation is not None:
+        unseen = (embed(model, extractor, evaluation[0], arguments.data, training), evaluation[1])
+        predictions, metrics = probe_metrics(model, embedded, unseen, training.seed)
+    if process_state().is_main_process:
+        with work_directory(output_dir.parent, ".writing-") as work:
+            model.save_pretrained(work / "new")
+            extractor.save_pretrained(work / "new")
+            (work / "new" / LOG_HISTORY).write_text(json.dumps(log_history, indent=1), encoding="utf-8")
+            if predictions is not None:
+                description = describe(arguments, fold) | {"trained": "classifier on frozen embeddings"}
+                write_report(work / "new" / EVALUATION, predictions, metrics, description)
+            replace_directory(work / "new", output_dir)
+    process_state().wait_for_everyone()
+    return metrics
+
+
+def finetune(arguments: Arguments) -> dict[str, Any]:
+    """
+    Fine-tunes, once or once for each fold.
+
+    Returns:
+        `dict[str, Any]`: the metrics; of folds, those of each, and mean and standard deviation.
+    """
+    clips, labels = load_clips(arguments.data, arguments.labels)
+    output_dir = Path(str(arguments.training.output_dir))
+    run = probe_once if arguments.tuning.freeze else finetune_once
+    if not arguments.folds.is_given:
+        metrics = run(arguments, (clips, labels), load_evaluation_clips(arguments, labels.names), output_dir)
+        if metrics and process_state().is_main_process:
+            Console().print({name: round(value, 4) for name, value in metrics.items()})
+        return metrics
+    folds = read_folds(clips.dataset, labels, arguments.folds, arguments.training.seed)
+    for fold in folds:
+        fold_dir = output_dir / f"fold-{fold.name}"
+        # One process looks for all, as in `iterate`.
+        process_state()
+        (is_there,) = broadcast_object_list([fold_dir.exists()])
+        if is_there:
+            logger.warning(f"Fold {fold.name}: {fold_dir} is there already.")
+            continue
+        logger.warning(f"Fold {fold.name}: {len(fold.train)} clips to learn from, {len(fold.test)} to evaluate on.")
+        run(arguments, select(clips, labels, fold.train), select(clips, labels, fold.test), fold_dir, fold.name)
+    return report_folds(output_dir, folds, EVALUATION) if process_state().is_main_process else {}
+
+
+def select(clips: Clips, labels: Labels, indices: np.ndarray) -> tuple[Clips, Labels]:
+    """Some of the clips, and their labels."""
+    names = [clips.names[index] for index in indices]
+    chosen = Clips(clips.dataset.select(indices), clips.num_samples[indices], names, 0, whole=(clips, indices))
+    return chosen, labels.select(indices.tolist())
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line entry."""
+    finetune(Arguments(*parse_arguments(FINETUNE_ARGUMENTS, argv)))
+
+
+if __name__ == "__main__":
+    run_command(main)

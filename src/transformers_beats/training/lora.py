@@ -1,0 +1,59 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Low-rank adapters, with PEFT."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, Trainer
+
+
+# Beside the classifier, which is trained as it is: every linear layer of attention and feed-forward network.
+DEFAULTS: dict[str, Any] = {
+    "r": 8,
+    "lora_alpha": 16,
+    "target_modules": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
+}
+ADAPTER = "adapter"
+
+
+def add_lora(model: PreTrainedModel, values: dict[str, Any]) -> Any:
+    """
+    A classifier whose encoder is frozen but for low-rank adapters (Hu et al., 2021).
+
+    Args:
+        model ([`PreTrainedModel`]):
+            The classifier.
+        values (`dict[str, Any]`):
+            Fields of PEFT's `LoraConfig`, before the defaults of this module.
+
+    Returns:
+        `peft.PeftModel`
+
+    Raises:
+        `ValueError`: if PEFT is not installed, or does not accept the fields.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ValueError("`lora` needs PEFT: pip install peft") from error
+    try:
+        fields: dict[str, Any] = {"modules_to_save": ["classifier"]} | DEFAULTS | values
+        config = LoraConfig(**fields)
+    except TypeError as error:
+        raise ValueError(f"`lora`: {error}") from error
+    return get_peft_model(model, config)
+
+
+def save_merged(trainer: Trainer, directory: Path) -> None:
+    """
+    Writes the adapter to `directory/adapter`, and to `directory` an ordinary model with the adapter added to its
+    weights, which needs no PEFT. Called on every process.
+    """
+    trainer.save_model(str(directory / ADAPTER))
+    if trainer.is_world_process_zero():
+        model: Any = trainer.accelerator.unwrap_model(trainer.model)
+        model.merge_and_unload().save_pretrained(directory)
+    trainer.accelerator.wait_for_everyone()
+
+
+__all__ = ["add_lora", "save_merged"]

@@ -1,0 +1,360 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Fine-tuning and evaluation by command: what they learn, write, resume and refuse."""
+
+import json
+import shutil
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import ENCODER
+from safetensors.torch import load_file
+
+from transformers_beats import (
+    BeatsConfig,
+    BeatsFeatureExtractor,
+    BeatsForAudioClassification,
+    BeatsForAudioFrameClassification,
+    BeatsForPreTraining,
+)
+from transformers_beats.training import finetune as finetune_module
+from transformers_beats.training.evaluate import EvaluateArguments, evaluate
+from transformers_beats.training.finetune import FINETUNE_ARGUMENTS, Arguments, finetune
+from transformers_beats.training.labels import LabelArguments
+from transformers_beats.training.recipes import build_arguments
+from transformers_beats.training.sources import DataArguments
+
+
+CLASSES = {"high": 3000, "low": 200, "noise": None}
+SECONDS = 0.6
+
+
+def write_clip(path: Path, frequency: int | None, seed: int, seconds: float = SECONDS) -> None:
+    generator = np.random.default_rng(seed)
+    samples = 0.3 * generator.standard_normal(round(16000 * seconds))
+    if frequency is not None:
+        samples = 0.03 * samples + 0.5 * np.sin(np.arange(len(samples)) * 2 * np.pi * frequency / 16000)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.clip(samples, -1, 1), 16000)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Eight clips of each of three classes, told apart by their pitch; with folds in a table."""
+    rows = []
+    for label, (name, frequency) in enumerate(CLASSES.items()):
+        for number in range(8):
+            path = Path(name) / f"{number}.wav"
+            write_clip(tmp_path / "clips" / path, frequency, seed=10 * label + number)
+            rows.append({"file_name": f"clips/{path}", "label": name, "fold": number % 2 + 1})
+    datasets.Dataset.from_list(rows).to_csv(str(tmp_path / "clips.csv"))
+    return tmp_path / "clips"
+
+
+@pytest.fixture
+def recipe(folder, tmp_path) -> dict:
+    return {
+        "dataset": str(folder),
+        "crop_seconds": 1.0,
+        "config": ENCODER,
+        "output_dir": str(tmp_path / "classifier"),
+        "max_steps": 12,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 3e-3,
+        "logging_steps": 1,
+        "save_steps": 3,
+        "disable_tqdm": True,
+    }
+
+
+def run(recipe: dict, **values) -> dict:
+    return finetune(Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe | values)))
+
+
+def evaluate_directory(model: Path, dataset: Path, output_dir: Path, **labels) -> dict:
+    arguments = EvaluateArguments(model=str(model), output_dir=str(output_dir), batch_size=5)
+    return evaluate(arguments, DataArguments(dataset=str(dataset), crop_seconds=1.0), LabelArguments(**labels))
+
+
+# What is learned and written
+
+
+def test_a_classifier_learns_and_evaluate_finds_the_same(recipe, folder, tmp_path):
+    metrics = run(recipe, eval_dataset=str(folder), max_steps=40)
+    assert metrics["accuracy"] > 0.9
+    output = Path(recipe["output_dir"])
+    names = {"config.json", "model.safetensors", "preprocessor_config.json", "log_history.json", "evaluation"}
+    assert names <= {path.name for path in output.iterdir()}
+    assert BeatsForAudioClassification.from_pretrained(output).config.id2label == dict(enumerate(CLASSES))
+    report = json.loads((output / "evaluation" / "metrics.json").read_text())
+    assert report["metrics"] == metrics
+    assert not list(output.parent.glob("classifier.training/checkpoint-*"))
+
+    again = evaluate_directory(output, folder, tmp_path / "report")
+    assert again == pytest.approx(metrics, abs=1e-6)
+    assert (tmp_path / "report" / "confusion_matrix.png").stat().st_size > 1000
+
+
+def test_a_classifier_starts_from_a_pretrained_encoder(recipe, tmp_path):
+    torch.manual_seed(1)
+    BeatsForPreTraining(BeatsConfig(**ENCODER)).save_pretrained(tmp_path / "pretrained")
+    BeatsFeatureExtractor(fbank_mean=12.0).save_pretrained(tmp_path / "pretrained")
+    run(recipe, model_name_or_path=str(tmp_path / "pretrained"), config={}, max_steps=1, learning_rate=1e-9)
+    expected = load_file(tmp_path / "pretrained" / "model.safetensors")
+    actual = load_file(Path(recipe["output_dir"]) / "model.safetensors")
+    name = "beats.encoder.layers.0.self_attn.q_proj.weight"
+    (name,) = [key for key in expected if key.endswith("layers.0.attention.q_proj.weight")] or [name]
+    torch.testing.assert_close(actual[name], expected[name])
+    assert BeatsFeatureExtractor.from_pretrained(recipe["output_dir"]).fbank_mean == 12.0
+
+
+def test_statistics_of_the_recipe_take_the_place_of_the_models(recipe):
+    run(recipe, fbank_mean=11.0, fbank_std=10.0, max_steps=1)
+    extractor = BeatsFeatureExtractor.from_pretrained(recipe["output_dir"])
+    expected = BeatsFeatureExtractor(fbank_mean=11.0, fbank_std=10.0)
+    for name in ("fbank_mean", "fbank_std", "padding_value"):
+        assert getattr(extractor, name) == getattr(expected, name)
+
+
+def test_folds_leave_each_clip_out_once(recipe, folder):
+    result = run(recipe, dataset=str(folder.with_suffix(".csv")), fold_column="fold")
+    assert list(result["folds"]) == ["1", "2"]
+    accuracies = [metrics["accuracy"] for metrics in result["folds"].values()]
+    assert result["mean"]["accuracy"] == pytest.approx(np.mean(accuracies))
+    assert result["std"]["accuracy"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert json.loads((Path(recipe["output_dir"]) / "folds.json").read_text()) == result
+    for fold in (1, 2):
+        text = (Path(recipe["output_dir"]) / f"fold-{fold}" / "evaluation" / "predictions.csv").read_text()
+        assert sorted({int(line[0]) % 2 + 1 for line in text.splitlines()[1:]}) == [fold]
+
+
+def test_folds_that_are_there_are_not_trained_again(recipe, monkeypatch):
+    recipe |= {"num_folds": 2, "folds": [2], "max_steps": 1}
+    first = run(recipe)
+    monkeypatch.setattr(finetune_module, "finetune_once", None)
+    assert run(recipe) == first
+
+
+def test_a_fold_has_its_own_pretrained_model(recipe, tmp_path):
+    for fold in (1, 2):
+        torch.manual_seed(fold)
+        BeatsForPreTraining(BeatsConfig(**ENCODER)).save_pretrained(tmp_path / f"fold{fold}")
+    values = {"model_name_or_path": str(tmp_path / "fold{fold}"), "config": {}, "num_folds": 2}
+    run(recipe, **values, max_steps=1, learning_rate=1e-9)
+    for fold in (1, 2):
+        expected = load_file(tmp_path / f"fold{fold}" / "model.safetensors")
+        actual = load_file(Path(recipe["output_dir"]) / f"fold-{fold}" / "model.safetensors")
+        shared = [name for name in expected if name in actual and name.endswith("fc1.weight")]
+        assert shared
+        for name in shared:
+            torch.testing.assert_close(actual[name], expected[name])
+
+
+def test_a_linear_probe_trains_the_classifier_only(recipe, folder, tmp_path):
+    torch.manual_seed(0)
+    BeatsForPreTraining(BeatsConfig(**ENCODER)).save_pretrained(tmp_path / "pretrained")
+    values = {"model_name_or_path": str(tmp_path / "pretrained"), "config": {}, "freeze": True}
+    metrics = run(recipe, **values, eval_dataset=str(folder), max_steps=60, learning_rate=0.03)
+    assert min(metrics["accuracy"], metrics["logistic_regression_accuracy"]) > 0.9
+    expected = load_file(tmp_path / "pretrained" / "model.safetensors")
+    actual = load_file(Path(recipe["output_dir"]) / "model.safetensors")
+    for name, value in actual.items():
+        if name.startswith("beats."):
+            torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+    # The classifier that was trained on standardised embeddings is an ordinary one.
+    again = evaluate_directory(Path(recipe["output_dir"]), folder, tmp_path / "report")
+    assert again["accuracy"] == metrics["accuracy"]
+
+
+def test_low_rank_adapters_are_merged_into_an_ordinary_model(recipe, folder, tmp_path):
+    pytest.importorskip("peft")
+    metrics = run(recipe, lora={"r": 4}, learning_rate=0.02, max_steps=30, eval_dataset=str(folder))
+    output = Path(recipe["output_dir"])
+    assert (output / "adapter" / "adapter_model.safetensors").exists()
+    assert not any("lora" in name for name in load_file(output / "model.safetensors"))
+    again = evaluate_directory(output, folder, tmp_path / "report")
+    assert again == pytest.approx(metrics, abs=1e-5)
+    assert metrics["accuracy"] > 0.6
+
+
+def test_the_last_checkpoints_are_averaged(recipe, tmp_path, monkeypatch):
+    kept = {}
+    original = finetune_module.average_checkpoints
+
+    def keep(model, directory, num_checkpoints):
+        for path in directory.glob("checkpoint-*"):
+            kept[path.name] = load_file(path / "model.safetensors")
+        original(model, directory, num_checkpoints)
+
+    monkeypatch.setattr(finetune_module, "average_checkpoints", keep)
+    run(recipe, average_checkpoints=3)
+    assert sorted(kept) == ["checkpoint-12", "checkpoint-6", "checkpoint-9"]
+    actual = load_file(Path(recipe["output_dir"]) / "model.safetensors")
+    for name, value in actual.items():
+        expected = torch.stack([checkpoint[name].double() for checkpoint in kept.values()]).mean(dim=0).float()
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-7)
+
+
+def test_mixed_clips_are_learned_with_binary_cross_entropy(recipe, folder):
+    values = {"mixup_alpha": 0.8, "roll": True, "time_mask_ratio": 0.1, "freq_mask_bins": 8}
+    metrics = run(recipe, **values, eval_dataset=str(folder), max_steps=25)
+    config = BeatsConfig.from_pretrained(recipe["output_dir"])
+    assert config.problem_type == "multi_label_classification"
+    # Clips of one class are judged by it all the same.
+    assert metrics["accuracy"] > 0.6
+
+
+def test_several_classes_are_learned_and_judged_by_average_precision(recipe, folder, tmp_path):
+    table = datasets.load_dataset("csv", data_files=str(folder.with_suffix(".csv")), split="train")
+    table = table.map(lambda row: {"labels": "sound" if row["label"] == "noise" else f"sound,{row['label']}"})
+    table.remove_columns("label").to_csv(str(tmp_path / "several.csv"))
+    values = {"dataset": str(tmp_path / "several.csv"), "label_separator": ",", "eval_select": {"fold": 1}}
+    metrics = run(recipe, **values, select={"fold": 2}, balanced_sampling=True, max_steps=30)
+    assert metrics["mAP"] > 0.8
+    config = BeatsConfig.from_pretrained(recipe["output_dir"])
+    assert (config.problem_type, config.num_labels) == ("multi_label_classification", 3)
+
+
+def test_events_are_learned_for_each_column(recipe, tmp_path):
+    rows = []
+    for number in range(16):
+        path = tmp_path / "events" / f"{number}.wav"
+        onset = 0.16 * (number % 4)
+        generator = np.random.default_rng(number)
+        samples = 0.01 * generator.standard_normal(16000)
+        first, last = round(16000 * onset), round(16000 * (onset + 0.32))
+        samples[first:last] += 0.5 * np.sin(np.arange(last - first) * 2 * np.pi * 1000 / 16000)
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, samples, 16000)
+        event = {"label": "tone", "onset": onset, "offset": onset + 0.32}
+        rows.append({"file_name": path.name, "events": [event]})
+    datasets.Dataset.from_list(rows).to_parquet(str(tmp_path / "events" / "metadata.parquet"))
+    values = {"dataset": str(tmp_path / "events"), "label_column": "events"}
+    with pytest.raises(ValueError, match="`roll` would move the events"):
+        run(recipe, **values, roll=True)
+    metrics = run(recipe, **values, eval_dataset=str(tmp_path / "events"), max_steps=40)
+    assert isinstance(
+        BeatsForAudioFrameClassification.from_pretrained(recipe["output_dir"]), BeatsForAudioFrameClassification
+    )
+    assert metrics["mAP"] > 0.8
+    again = evaluate_directory(
+        Path(recipe["output_dir"]), tmp_path / "events", tmp_path / "report", label_column="events"
+    )
+    assert again == pytest.approx(metrics, abs=1e-6)
+
+
+def test_long_clips_are_evaluated_in_windows(recipe, folder, tmp_path):
+    run(recipe, max_steps=40)
+    write_clip(tmp_path / "long" / "low" / "a.wav", 200, seed=1, seconds=2.3)
+    write_clip(tmp_path / "long" / "high" / "b.wav", 3000, seed=2, seconds=0.7)
+    metrics = evaluate_directory(Path(recipe["output_dir"]), tmp_path / "long", tmp_path / "report")
+    assert metrics["accuracy"] == 1.0
+    assert len((tmp_path / "report" / "predictions.csv").read_text().splitlines()) == 3
+
+
+def test_layer_wise_decay_changes_what_early_layers_learn(recipe):
+    weights = {}
+    for name, values in {"none": {}, "decay": {"layer_wise_learning_rate_decay": 0.1}}.items():
+        output = Path(recipe["output_dir"]).with_name(name)
+        run(recipe | {"output_dir": str(output)}, **values, max_steps=2)
+        weights[name] = load_file(output / "model.safetensors")
+    start = BeatsForAudioClassification
+    torch.manual_seed(0)
+    labels = {"id2label": dict(enumerate(CLASSES)), "problem_type": "single_label_classification"}
+    initial = start(BeatsConfig(**ENCODER, **labels)).state_dict()
+    (first,) = [name for name in initial if "layers.0" in name and name.endswith("fc1.weight")]
+    changes = {name: (values[first] - initial[first]).abs().max().item() for name, values in weights.items()}
+    assert changes["decay"] == pytest.approx(0.01 * changes["none"], rel=0.05)
+
+
+# Interruption
+
+
+def test_a_training_that_was_cut_off_goes_on_and_learns_the_same(recipe, monkeypatch):
+    def cut_off(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    values = recipe | {"roll": True, "mixup_alpha": 0.5}
+    run(values, output_dir=str(Path(recipe["output_dir"]).with_name("whole")))
+    monkeypatch.setattr(finetune_module, "finish_training", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        run(values)
+    checkpoints = Path(recipe["output_dir"] + ".training")
+    shutil.rmtree(checkpoints / "checkpoint-12")
+    monkeypatch.undo()
+    run(values)
+    logs = [
+        [entry["loss"] for entry in json.loads((directory / "log_history.json").read_text()) if "loss" in entry]
+        for directory in (Path(recipe["output_dir"]), Path(recipe["output_dir"]).with_name("whole"))
+    ]
+    assert len(logs[0]) == 12
+    assert logs[0] == pytest.approx(logs[1], rel=1e-5)
+
+
+# Bad input
+
+
+def test_corrupt_and_silent_clips_do_no_harm(recipe, folder, caplog):
+    (folder / "high" / "broken.wav").write_bytes(b"RIFF no audio")
+    soundfile.write(folder / "low" / "silent.wav", np.zeros(9600), 16000)
+    metrics = run(recipe, eval_dataset=str(folder), max_steps=2)
+    assert np.isfinite(list(metrics.values())).all()
+    report = json.loads((Path(recipe["output_dir"]) / "evaluation" / "metrics.json").read_text())
+    assert report["num_clips"] == 25
+    for value in load_file(Path(recipe["output_dir"]) / "model.safetensors").values():
+        assert torch.isfinite(value).all()
+
+
+def test_a_class_with_one_clip_is_named(recipe, folder, monkeypatch):
+    write_clip(folder / "rare" / "a.wav", 1000, seed=5)
+    messages = []
+    monkeypatch.setattr(finetune_module.logger, "warning", messages.append)
+    run(recipe, max_steps=1)
+    assert any("1 classes have a single clip to learn from: 'rare'" in message for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_folds": 9}, "`num_folds` is 9, but there are fewer clips of 'high', 'low', 'noise'"),
+        ({"fold_column": "session"}, "There is no column 'session' of folds"),
+        ({"num_folds": 2, "folds": [3]}, "there is no fold '3', only '1', '2'"),
+        ({"num_folds": 2, "eval_split": "test"}, "Folds say what is evaluated"),
+        ({"select": {"file_name": "nothing"}}, "`select` leaves none"),
+        ({"streaming": True}, "Fine-tuning reads audio from disk"),
+        ({"freeze": True, "lora": {}}, "`freeze` and `lora` exclude each other"),
+        ({"freeze": True, "roll": True}, "leave labels of frames and augmentation out"),
+        ({"lora": {"rank": 4}}, "`lora`: .*unexpected keyword argument 'rank'"),
+        ({"lora": {}, "layer_wise_learning_rate_decay": 0.5}, "Layer-wise decay is for full fine-tuning"),
+        ({"mixup_probability": 1.5}, r"`mixup_probability` must lie in \[0, 1\], got 1.5"),
+        ({"layer_wise_gradient_decay_ratio": 0}, r"must lie in \(0, 1\], got 0"),
+        ({"model_name_or_path": "/nowhere/at-all"}, "nowhere"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(recipe, values, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        run(recipe, **values)
+    assert not Path(recipe["output_dir"]).exists()
+
+
+def test_a_label_that_the_model_does_not_have_is_refused(recipe, folder, tmp_path):
+    run(recipe, max_steps=1)
+    write_clip(tmp_path / "others" / "bird" / "a.wav", 1000, seed=5)
+    with pytest.raises(ValueError, match="labels that the model does not have: 'bird'"):
+        evaluate_directory(Path(recipe["output_dir"]), tmp_path / "others", tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_model_without_a_classifier_cannot_be_evaluated(folder, tmp_path):
+    BeatsForPreTraining(BeatsConfig(**ENCODER)).save_pretrained(tmp_path / "pretrained")
+    with pytest.raises(ValueError, match="holds no fine-tuned classifier"):
+        evaluate_directory(tmp_path / "pretrained", folder, tmp_path / "report")
+
+
+def test_a_training_that_diverges_writes_nothing(recipe, folder):
+    with pytest.raises(ValueError, match="not finite"):
+        run(recipe, eval_dataset=str(folder), learning_rate=1e30, max_grad_norm=0, max_steps=6)
+    assert not Path(recipe["output_dir"]).exists()

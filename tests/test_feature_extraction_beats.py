@@ -182,7 +182,7 @@ def test_return_types(extractor):
     clips = [noise(8000), noise(4000)]
     tensors = extractor(clips, sampling_rate=16000, return_tensors="pt")
     arrays = extractor(clips, sampling_rate=16000, return_tensors="np")
-    lists = extractor(clips, sampling_rate=16000)
+    lists = extractor(clips, sampling_rate=16000, padding=True)
     assert isinstance(arrays.input_values, np.ndarray)
     assert isinstance(lists.input_values, list)
     assert np.array_equal(arrays.input_values, tensors.input_values.numpy())
@@ -198,7 +198,9 @@ def test_padding_truncation_and_max_length(extractor):
         features = extractor(clips, sampling_rate=16000, **kwargs)
         return [len(values) for values in features.input_values]
 
-    assert num_frames() == [298, 298]
+    assert num_frames() == [98, 298]
+    assert num_frames(return_tensors="pt") == [298, 298]
+    assert num_frames(padding=True) == [298, 298]
     assert num_frames(padding=False) == [98, 298]
     assert num_frames(padding="max_length", max_length=64000) == [398, 398]
     assert num_frames(padding="max_length", max_length=4.0) == [398, 398]

@@ -182,7 +182,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         self,
         raw_speech: np.ndarray | torch.Tensor | Sequence,
         sampling_rate: int | None = None,
-        padding: bool | str | PaddingStrategy = True,
+        padding: bool | str | PaddingStrategy | None = None,
         max_length: int | float | None = None,
         truncation: bool = False,
         return_attention_mask: bool | None = None,
@@ -199,9 +199,10 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
                 list. Floating point with full scale at 1.0, or int16, int32 or uint8 PCM, which is scaled.
             sampling_rate (`int`, *optional*):
                 Sampling rate of `raw_speech` in hertz. Pass it: a mismatch is an error, its absence only a warning.
-            padding (`bool`, `str` or `PaddingStrategy`, defaults to `True`):
+            padding (`bool`, `str` or `PaddingStrategy`, *optional*):
                 `True` or `"longest"` pads to the longest clip, `"max_length"` to `max_length`, `False` returns clips
-                of their own lengths.
+                of their own lengths. By default clips are padded if `return_tensors` asks for one array, and otherwise
+                left for a collator to pad, which then knows what is padding.
             max_length (`int` or `float`, *optional*):
                 For padding and truncation: an integer counts samples, any other number seconds. (In `pad`, which gets
                 features, it counts frames.)
@@ -228,6 +229,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         """
         self._check_sampling_rate(sampling_rate)
         waveforms = self._to_waveforms(raw_speech, device)
+        padding = return_tensors is not None if padding is None else padding
         strategy = self._get_padding_strategies(padding=padding, max_length=max_length)
         max_samples = self._to_samples(max_length)
         if truncation:
@@ -238,7 +240,10 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         minimum = num_fbank_samples(self.patch_size, self.sampling_rate)
         lengths = [max(waveform.shape[0], minimum) for waveform in waveforms]
         if strategy == PaddingStrategy.DO_NOT_PAD:
-            parts = [self._extract([waveform], [length], length) for waveform, length in zip(waveforms, lengths)]
+            parts = [
+                self._extract([waveform], [length], length, first=index)
+                for index, (waveform, length) in enumerate(zip(waveforms, lengths))
+            ]
             features = [values[0] for values, _ in parts]
             masks = [mask[0] for _, mask in parts]
         else:
@@ -255,11 +260,14 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         return outputs
 
     def _extract(
-        self, waveforms: list[torch.Tensor], lengths: list[int], padded_length: int
+        self, waveforms: list[torch.Tensor], lengths: list[int], padded_length: int, first: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalised fbank and frame mask of clips zero-padded to `padded_length` samples."""
+        """
+        Normalised fbank and frame mask of clips zero-padded to `padded_length` samples; `first` is the number of the
+        first of them in the user's batch.
+        """
         batch = torch.stack([torch.nn.functional.pad(w, (0, padded_length - w.shape[0])) for w in waveforms])
-        self._check_samples(batch)
+        self._check_samples(batch, first)
         fbank = kaldi_fbank(batch, self.feature_size, self.sampling_rate)
         fbank = (fbank - self.fbank_mean) / (2 * self.fbank_std)
         num_frames = fbank.shape[1]
@@ -288,11 +296,12 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
                 f"`librosa.resample(audio, orig_sr={sampling_rate}, target_sr={self.sampling_rate})`."
             )
 
-    def _check_samples(self, waveforms: torch.Tensor) -> None:
+    def _check_samples(self, waveforms: torch.Tensor, first: int) -> None:
         peaks = waveforms.detach().abs().amax(dim=1)
         finite = peaks.isfinite()
         if not finite.all():
-            raise ValueError(f"Clip {int(finite.int().argmin())} of the batch contains NaN or infinite samples.")
+            index = first + int(finite.int().argmin())
+            raise ValueError(f"Clip {index} of the batch contains NaN or infinite samples.")
         if peaks.max() > 1e10:
             raise ValueError(f"The waveform reaches {peaks.max().item():.0e}, but full scale is 1.0.")
         if peaks.max() > 32:

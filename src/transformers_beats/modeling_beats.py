@@ -636,6 +636,11 @@ class BeatsClassificationModel(BeatsPreTrainedModel):
             maybe_install_capturing_hooks(self.beats)
         self.dropout = nn.Dropout(config.classifier_dropout)
 
+    def freeze_feature_encoder(self):
+        """Disables the gradient of what turns the filter banks into patches, before the first layer."""
+        for parameter in self.beats.embeddings.parameters():
+            parameter.requires_grad = False
+
     def freeze_base_model(self):
         """Disables the gradient of the encoder, so that only the classification head is trained."""
         for parameter in self.beats.parameters():

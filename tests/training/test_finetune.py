@@ -111,6 +111,21 @@ def test_a_classifier_starts_from_a_pretrained_encoder(recipe, tmp_path):
     assert BeatsFeatureExtractor.from_pretrained(recipe["output_dir"]).fbank_mean == 12.0
 
 
+def test_the_classifier_of_other_classes_is_not_kept(recipe, folder, tmp_path):
+    run(recipe, max_steps=1)
+    values = {"model_name_or_path": recipe["output_dir"], "config": {}, "max_steps": 1, "learning_rate": 1e-9}
+    run(recipe, **values, output_dir=str(tmp_path / "same"))
+    (folder / "noise").rename(folder / "wind")
+    run(recipe, **values, output_dir=str(tmp_path / "other"))
+    key = "classifier.weight"
+    first, same, other = (
+        load_file(path / "model.safetensors")[key]
+        for path in (Path(recipe["output_dir"]), tmp_path / "same", tmp_path / "other")
+    )
+    torch.testing.assert_close(same, first)
+    assert (other - first).abs().max() > 1e-3
+
+
 def test_statistics_of_the_recipe_take_the_place_of_the_models(recipe):
     run(recipe, fbank_mean=11.0, fbank_std=10.0, max_steps=1)
     extractor = BeatsFeatureExtractor.from_pretrained(recipe["output_dir"])
@@ -174,6 +189,7 @@ def test_low_rank_adapters_are_merged_into_an_ordinary_model(recipe, folder, tmp
     metrics = run(recipe, lora={"r": 4}, learning_rate=0.02, max_steps=30, eval_dataset=str(folder))
     output = Path(recipe["output_dir"])
     assert (output / "adapter" / "adapter_model.safetensors").exists()
+    assert BeatsConfig.from_pretrained(output / "adapter").id2label == dict(enumerate(CLASSES))
     assert not any("lora" in name for name in load_file(output / "model.safetensors"))
     again = evaluate_directory(output, folder, tmp_path / "report")
     assert again == pytest.approx(metrics, abs=1e-5)
@@ -343,7 +359,7 @@ def test_what_cannot_be_done_is_refused(recipe, values, message):
 def test_a_label_that_the_model_does_not_have_is_refused(recipe, folder, tmp_path):
     run(recipe, max_steps=1)
     write_clip(tmp_path / "others" / "bird" / "a.wav", 1000, seed=5)
-    with pytest.raises(ValueError, match="labels that the model does not have: 'bird'"):
+    with pytest.raises(ValueError, match="labels that are not among the classes: 'bird'"):
         evaluate_directory(Path(recipe["output_dir"]), tmp_path / "others", tmp_path / "report")
     assert not (tmp_path / "report").exists()
 

@@ -122,6 +122,12 @@ def test_tar_shards_hold_classes_beside_the_audio(tmp_path):
     assert read_labels(dataset, arguments, ["1", "2", "3"]).values == [[0], [1], []]
 
 
+def test_audioset_has_all_its_classes():
+    labels = read({"labels": [["Speech"], ["Music", "Speech"]]}, label_set="audioset")
+    assert len(labels.names) == 527
+    assert labels.values == [[0], [0, labels.names.index("Music")]]
+
+
 # What is refused
 
 
@@ -145,7 +151,7 @@ def test_labels_that_cannot_be_used_are_refused(columns, arguments, message):
 
 
 def test_labels_that_a_model_does_not_have_are_named():
-    with pytest.raises(ValueError, match=r"labels that the model does not have: 'bird'\. It has 'cat', 'dog'"):
+    with pytest.raises(ValueError, match=r"labels that are not among the classes: 'bird'\. There are 'cat', 'dog'"):
         read({"label": ["dog", "bird"]}, known=["cat", "dog"])
 
 

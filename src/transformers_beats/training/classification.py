@@ -85,7 +85,8 @@ class LabelledClips:
         if self.targets is not None:
             return torch.as_tensor(self.targets[clip])
         extractor = self.extractor
-        num_columns = num_fbank_frames(num_samples, extractor.sampling_rate) // extractor.patch_size
+        # The extractor pads what is shorter to one column.
+        num_columns = max(1, num_fbank_frames(num_samples, extractor.sampling_rate) // extractor.patch_size)
         seconds = extractor.patch_size * FRAME_SHIFT_MS / 1000
         events = self.labels.values[clip]
         labels = frame_labels(

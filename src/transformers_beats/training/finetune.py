@@ -192,6 +192,10 @@ def build_model(
             f"{model_path(arguments, fold)}: its encoder does not have the weights {name_some(mismatched + missing)}, "
             "or has them in another size."
         )
+    if list(BeatsConfig.from_pretrained(model_path(arguments, fold)).id2label.values()) != labels.names:
+        # As many classes as before, perhaps, but others.
+        model.classifier.weight.data.normal_(std=model.config.initializer_range)
+        model.classifier.bias.data.zero_()
     # Hub and disk hold half precision at times, in which small steps of the optimiser would be lost.
     return model.float()
 

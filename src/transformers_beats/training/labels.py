@@ -11,6 +11,8 @@ from typing import Any, Literal
 import datasets
 import numpy as np
 
+from transformers_beats.audioset_labels import AUDIOSET_LABELS
+
 
 Task = Literal["single_label", "multi_label", "frames"]
 # Columns that are looked for if none is named.
@@ -31,6 +33,10 @@ class LabelArguments:
     )
     label_separator: str | None = field(
         default=None, metadata={"help": "What stands between several classes in one text, such as `,` or `;`."}
+    )
+    label_set: Literal["audioset"] | None = field(
+        default=None,
+        metadata={"help": "audioset: AudioSet's 527 classes in their order, whether they appear or not."},
     )
     task: Task | None = field(
         default=None,
@@ -184,7 +190,8 @@ def read_labels(
         clip_names (`Sequence[str]`):
             What messages call the clips.
         known (`Sequence[str]`, *optional*):
-            The classes of a model or of a training set, in their order. By default those that appear.
+            The classes of a model or of a training set, in their order. By default those of `label_set`, or those
+            that appear.
 
     Raises:
         `ValueError`: no clip, no column, a label that is not known, a clip without a class or with several where one
@@ -205,11 +212,14 @@ def read_labels(
                 raise ValueError(f"{name}: {described} has {len(row)} labels ({name_some(row)}), one is needed.")
     of_rows = [[event["label"] for event in row] for row in rows] if task == "frames" else rows
     found = {label for row in of_rows for label in row}
+    if known is None and arguments.label_set == "audioset":
+        known = list(AUDIOSET_LABELS.values())
     names = sort_names(found) if known is None else list(known)
     index = {name: number for number, name in enumerate(names)}
     if unknown := sort_names({label for label in found if str(label) not in index}):
         raise ValueError(
-            f"{described} has labels that the model does not have: {name_some(unknown)}. It has {name_some(names)}."
+            f"{described} has labels that are not among the classes: {name_some(unknown)}. There are "
+            f"{name_some(names)}."
         )
     if len(names) < 2 and task == "single_label":
         raise ValueError(f"{described} has one class only ({name_some(names)}): there is nothing to tell apart.")

@@ -52,6 +52,8 @@ def save_merged(trainer: Trainer, directory: Path) -> None:
     trainer.save_model(str(directory / ADAPTER))
     if trainer.is_world_process_zero():
         model: Any = trainer.accelerator.unwrap_model(trainer.model)
+        # With it, `from_pretrained` of the adapter knows the classes.
+        model.get_base_model().config.save_pretrained(directory / ADAPTER)
         model.merge_and_unload().save_pretrained(directory)
     trainer.accelerator.wait_for_everyone()
 

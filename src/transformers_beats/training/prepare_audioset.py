@@ -1,0 +1,289 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+AudioSet from one of its official segment lists and a folder of clips: a data set for training, and what is missing.
+
+    python -m transformers_beats.training.prepare_audioset segments=balanced_train_segments.csv audio=FOLDER \\
+        output_dir=DIR
+
+The clips lie anywhere under the folder and are named by their YouTube id, as the usual download scripts do: `ID.wav`,
+`YID.wav`, `ID_30.000.wav`, `ID_30_40.flac`, `ID_30.0-40.0.wav`, `ID_30000_40000.m4a`.
+"""
+
+import csv
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from transformers_beats.audioset_labels import AUDIOSET_LABELS
+from transformers_beats.files import replace_directory, work_directory
+
+from .recipes import parse_arguments, run_command
+from .sources import AUDIO_SUFFIXES, _find_files
+
+
+COLUMNS = ("YTID", "start_seconds", "end_seconds", "positive_labels")
+YTID = re.compile(r"[\w-]{11}", re.ASCII)
+NUMBER = r"\d+(?:\.\d+)?"
+# Of `Y` and eleven characters against eleven characters and a start, at most one fits a name.
+CLIP_NAME = re.compile(rf"Y?(?P<ytid>{YTID.pattern})(?:_(?P<start>{NUMBER})(?:[_-]{NUMBER})?)?", re.ASCII)
+NUM_NAMED = 5
+
+
+@dataclass
+class PrepareAudiosetArguments:
+    """What `prepare_audioset` reads, and where it writes."""
+
+    segments: str = field(metadata={"help": "Segment list of AudioSet, e.g. balanced_train_segments.csv."})
+    audio: str = field(metadata={"help": "Folder of the clips, which may lie in subfolders."})
+    output_dir: str = field(metadata={"help": "Directory of the data set: metadata.parquet and missing.csv."})
+
+
+@dataclass(frozen=True)
+class Segment:
+    """
+    A row of a segment list.
+
+    Args:
+        ytid (`str`):
+            The id of the video, eleven characters.
+        start_seconds (`float`):
+            Where the clip begins in the video.
+        label_ids (`tuple[str, ...]`):
+            Its classes, as in the keys of `AUDIOSET_LABELS`, or not known there.
+        line (`str`):
+            The row as it is written.
+    """
+
+    ytid: str
+    start_seconds: float
+    label_ids: tuple[str, ...]
+    line: str
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes that are known, in the order of the row."""
+        return [AUDIOSET_LABELS[label] for label in self.label_ids if label in AUDIOSET_LABELS]
+
+    @property
+    def unknown_ids(self) -> list[str]:
+        """What no class is called."""
+        return [label for label in self.label_ids if label not in AUDIOSET_LABELS]
+
+
+@dataclass
+class FoundClips:
+    """
+    Which files are which clips.
+
+    Args:
+        files (`dict[str, Path]`):
+            The file of each clip that was found, by its id.
+        num_files (`int`):
+            How many audio files were looked at.
+        duplicates (`list[Path]`):
+            Files of clips that have another one already.
+        other_starts (`list[Path]`):
+            Files of a listed video whose names say that they begin elsewhere in it.
+        empty (`list[Path]`):
+            Files without a byte, as failed downloads leave them.
+    """
+
+    files: dict[str, Path] = field(default_factory=dict)
+    num_files: int = 0
+    duplicates: list[Path] = field(default_factory=list)
+    other_starts: list[Path] = field(default_factory=list)
+    empty: list[Path] = field(default_factory=list)
+
+
+def read_segments(path: Path) -> dict[str, Segment]:
+    """
+    The rows of a segment list in the format of Gemmeke et al. (2017): comments behind `#`, then
+    `YTID, start_seconds, end_seconds, "label,label"`.
+
+    Args:
+        path (`Path`):
+            The list.
+
+    Returns:
+        `dict[str, Segment]`: the rows by their id, in their order.
+
+    Raises:
+        `ValueError`: a list that cannot be read or is empty, a row that is none, an id twice, or a row none of whose
+            labels is a class of AudioSet.
+    """
+    segments: dict[str, Segment] = {}
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is not text in UTF-8.") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        segment = parse_segment(line, f"{path}, line {number}")
+        if segment.ytid in segments:
+            raise ValueError(f"{path}, line {number}: {segment.ytid} is listed twice.")
+        segments[segment.ytid] = segment
+    if not segments:
+        raise ValueError(f"{path}: lists no segments.")
+    return segments
+
+
+def parse_segment(line: str, place: str) -> Segment:
+    """A row of a segment list; `place` is how errors call it."""
+    cells = [cell.strip() for cell in next(csv.reader([line], skipinitialspace=True))]
+    if len(cells) != len(COLUMNS):
+        raise ValueError(f"{place}: is not `{', '.join(COLUMNS)}` with the labels in double quotes, but {line!r}.")
+    ytid, start, end, label_ids = cells[0], as_seconds(cells[1]), as_seconds(cells[2]), cells[3].split(",")
+    if not YTID.fullmatch(ytid):
+        raise ValueError(f"{place}: {ytid!r} is no id of a video, which has eleven letters, digits, - or _.")
+    if not 0 <= start < end:
+        raise ValueError(f"{place}: {ytid} cannot last from {cells[1]} to {cells[2]} seconds.")
+    segment = Segment(ytid, start, tuple(label.strip() for label in label_ids), line)
+    if not segment.labels:
+        raise ValueError(f"{place}: {ytid} has no label that AudioSet's 527 classes know, only {cells[3]!r}.")
+    return segment
+
+
+def as_seconds(text: str) -> float:
+    """A number of seconds, NaN if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def is_start(stated: float, start_seconds: float) -> bool:
+    """Whether a number in a name is the start of a segment: in seconds, whole seconds or milliseconds."""
+    readings = (start_seconds, math.floor(start_seconds), 1000 * start_seconds)
+    return any(math.isclose(stated, reading, abs_tol=1e-3) for reading in readings)
+
+
+def find_clips(folder: Path, segments: dict[str, Segment]) -> FoundClips:
+    """
+    Looks for the clips of a segment list. Of several files for a clip the first counts, in the order of their paths.
+
+    Args:
+        folder (`Path`):
+            Where they lie, in subfolders as well.
+        segments (`dict[str, Segment]`):
+            From [`read_segments`].
+
+    Returns:
+        [`FoundClips`]: with absolute paths.
+
+    Raises:
+        `ValueError`: if there is no such folder.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder.")
+    found = FoundClips()
+    for file in _find_files(folder.absolute(), AUDIO_SUFFIXES):
+        found.num_files += 1
+        name = CLIP_NAME.fullmatch(file.stem)
+        segment = segments.get(name["ytid"]) if name else None
+        if name is None or segment is None:
+            continue
+        if name["start"] is not None and not is_start(float(name["start"]), segment.start_seconds):
+            found.other_starts.append(file)
+        elif file.stat().st_size == 0:
+            found.empty.append(file)
+        elif segment.ytid in found.files:
+            found.duplicates.append(file)
+        else:
+            found.files[segment.ytid] = file
+    return found
+
+
+def write_data_set(output_dir: Path, segments: dict[str, Segment], files: dict[str, Path]) -> None:
+    """Writes `metadata.parquet` with the clips that have files and `missing.csv` with the others, both or none."""
+    clips = [segment for segment in segments.values() if segment.ytid in files]
+    columns: dict[str, list[Any]] = {
+        "file_name": [str(files[clip.ytid]) for clip in clips],
+        "ytid": [clip.ytid for clip in clips],
+        "start_seconds": [clip.start_seconds for clip in clips],
+        "labels": [clip.labels for clip in clips],
+    }
+    missing = [segment.line for segment in segments.values() if segment.ytid not in files]
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with work_directory(output_dir.parent, ".writing-") as work:
+        new = work / "new"
+        new.mkdir()
+        datasets.Dataset.from_dict(columns).to_parquet(new / "metadata.parquet")
+        # In the format of the source, so that it is a segment list itself.
+        lines = [f"# {', '.join(COLUMNS)}", *missing]
+        (new / "missing.csv").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        replace_directory(new, output_dir)
+
+
+def prepare_audioset(arguments: PrepareAudiosetArguments) -> FoundClips:
+    """
+    Writes the data set, prints what was found and what was not, and returns it.
+
+    Raises:
+        `ValueError`: an output directory that exists, a list or a folder that cannot be used, or no clip at all.
+    """
+    output_dir = Path(arguments.output_dir)
+    if output_dir.exists():
+        raise ValueError(f"{output_dir} exists already: move it away, or choose another `output_dir`.")
+    segments = read_segments(Path(arguments.segments))
+    found = find_clips(Path(arguments.audio), segments)
+    if not found.files:
+        example = next(iter(segments))
+        raise ValueError(
+            f"{arguments.audio}: of {found.num_files} audio files none is a clip of {arguments.segments}; a name such "
+            f"as {example}.wav, Y{example}.wav or {example}_{segments[example].start_seconds:.3f}.wav was expected. "
+            f"{'; '.join(format_rejected(found))}".rstrip()
+        )
+    write_data_set(output_dir, segments, found.files)
+    print("\n".join(format_counts(output_dir, segments, found)))
+    return found
+
+
+def format_counts(output_dir: Path, segments: dict[str, Segment], found: FoundClips) -> list[str]:
+    """Lines for the user."""
+    unknown = Counter(label for segment in segments.values() for label in segment.unknown_ids)
+    num_missing = len(segments) - len(found.files)
+    listed = f" (listed in {output_dir / 'missing.csv'})" if num_missing else ""
+    named = f" ({shorten(sorted(unknown))}), left out" if unknown else ""
+    return [
+        f"{output_dir}: {len(found.files)} of {len(segments)} clips found, {num_missing} missing{listed}; "
+        f"labels unknown: {unknown.total()}{named}",
+        *format_rejected(found),
+    ]
+
+
+def format_rejected(found: FoundClips) -> list[str]:
+    """Lines on files that are named like clips but were not taken."""
+    kinds = {
+        "further files of clips that have one": found.duplicates,
+        "files of a listed video that begin elsewhere in it, by their names": found.other_starts,
+        "empty files": found.empty,
+    }
+    return [
+        f"{kind}: {len(files)} ({shorten([file.name for file in files])})" for kind, files in kinds.items() if files
+    ]
+
+
+def shorten(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
+    return ", ".join(names[:NUM_NAMED]) + more
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line entry."""
+    prepare_audioset(*parse_arguments((PrepareAudiosetArguments,), argv))
+
+
+if __name__ == "__main__":
+    run_command(main)
+
+
+__all__ = ["PrepareAudiosetArguments", "prepare_audioset"]

@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Fine-tuning and evaluation by command: what they learn, write, resume and refuse."""
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -256,6 +257,9 @@ def test_events_are_learned_for_each_column(recipe, tmp_path):
         BeatsForAudioFrameClassification.from_pretrained(recipe["output_dir"]), BeatsForAudioFrameClassification
     )
     assert metrics["mAP"] > 0.8
+    if importlib.util.find_spec("sed_scores_eval"):
+        assert metrics["segment_f1"] > 0.8
+        assert 0 < metrics["psds1"] <= metrics["psds2"] <= 1
     again = evaluate_directory(
         Path(recipe["output_dir"]), tmp_path / "events", tmp_path / "report", label_column="events"
     )

@@ -18,7 +18,7 @@ examples:
   %(prog)s door.wav street.flac             your files, with the model trained above
   %(prog)s --model my-beats door.wav        your files, with your own model
   %(prog)s --model my-beats                 synthesised sounds, with your own model
-  %(prog)s --pretrain                       pre-train, fine-tune with few labels, compare (six minutes)
+  %(prog)s --pretrain                       pre-train, fine-tune with few labels, compare (five minutes)
 
 Written to the output directory: demo-model/, which `pipeline("audio-classification")` loads, and predictions.png;
 by --pretrain: pretraining/, with the models, the sounds and the recipe, and pretraining-curves.png.

@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Labelled audio for fine-tuning and evaluation, and the `Trainer` of a classifier."""
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +12,10 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 from transformers import EvalPrediction
+from transformers.utils import logging
 
 from transformers_beats.feature_extraction_beats import FRAME_SHIFT_MS, BeatsFeatureExtractor, num_fbank_frames
+from transformers_beats.metrics.sound_event_detection import compute_sound_event_detection
 
 from .augmentation import SpecAugment, balanced_sample_weights, balanced_sampler, mixup_waveforms, roll_waveforms
 from .data import Clips, CropDataset, crop_start
@@ -21,6 +24,9 @@ from .layerwise import layerwise_parameter_groups, multiply_gradients
 from .reports import Predictions, compute_metrics
 from .sources import DataArguments, decode_row
 from .trainer import WaveformTrainer
+
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -80,14 +86,18 @@ class LabelledClips:
         if labels.task == "single_label" and not as_indices:
             self.targets = np.eye(len(labels.names), dtype=np.float32)[labels.as_array()]
 
+    @property
+    def column_seconds(self) -> float:
+        """Length of a column of patches."""
+        return self.extractor.patch_size * FRAME_SHIFT_MS / 1000
+
     def target(self, clip: int, start: int, num_samples: int) -> torch.Tensor:
         """The target of the part that begins at sample `start`."""
         if self.targets is not None:
             return torch.as_tensor(self.targets[clip])
-        extractor = self.extractor
+        extractor, seconds = self.extractor, self.column_seconds
         # The extractor pads what is shorter to one column.
         num_columns = max(1, num_fbank_frames(num_samples, extractor.sampling_rate) // extractor.patch_size)
-        seconds = extractor.patch_size * FRAME_SHIFT_MS / 1000
         events = self.labels.values[clip]
         labels = frame_labels(
             events, len(self.labels.names), num_columns, seconds, start=start / extractor.sampling_rate
@@ -347,6 +357,40 @@ def as_predictions(output: Any, windows: Windows, labels: Labels, problem_type: 
     return Predictions(columns, np.concatenate(of_windows), np.concatenate(targets), labels.names)
 
 
+def event_metrics(output: Any, windows: Windows, labels: Labels) -> dict[str, float]:
+    """
+    Segment-based F1 and PSDS of a frame-level model, each window being a clip; empty, with a warning, where the
+    library behind them is not installed.
+
+    Args:
+        output (`tuple[np.ndarray, np.ndarray]`):
+            What `Trainer.predict` returned for `windows`.
+        windows ([`Windows`]):
+            With their labels.
+        labels ([`Labels`]):
+            The events of the clips.
+    """
+    if importlib.util.find_spec("sed_scores_eval") is None:
+        logger.warning("Segment-based F1 and PSDS need sed_scores_eval: pip install 'transformers-beats[sed]'.")
+        return {}
+    if windows.targets is None:
+        raise ValueError("These clips have no labels.")
+    column_seconds = windows.targets.column_seconds
+    scores = frame_scores(output, np.arange(len(windows)))
+    events = []
+    for clip, start, of_window in zip(windows.clip_of, windows.starts / windows.sampling_rate, scores):
+        end = start + column_seconds * len(of_window)
+        inside = [event for event in labels.values[clip] if event[1] < end and event[2] > start]
+        events.append(
+            [
+                {"label": label, "onset": max(onset, start) - start, "offset": min(offset, end) - start}
+                for label, onset, offset in inside
+            ]
+        )
+    found = compute_sound_event_detection(scores, events, column_seconds=column_seconds)
+    return {name: found[name] for name in ("segment_f1", "psds1", "psds2")}
+
+
 def metrics_function(windows: Windows, labels: Labels, problem_type: str) -> Callable[[EvalPrediction], dict]:
     """`compute_metrics` of a `Trainer` that evaluates `windows`."""
 
@@ -364,5 +408,6 @@ __all__ = [
     "Windows",
     "as_predictions",
     "collate_waveforms",
+    "event_metrics",
     "metrics_function",
 ]

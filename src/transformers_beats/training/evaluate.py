@@ -19,7 +19,14 @@ from transformers_beats import BeatsForAudioClassification, BeatsForAudioFrameCl
 from transformers_beats.files import replace_directory, work_directory
 
 from .arguments import BeatsTrainingArguments, check_at_least
-from .classification import ClassificationTrainer, LabelledClips, Windows, as_predictions, collate_waveforms
+from .classification import (
+    ClassificationTrainer,
+    LabelledClips,
+    Windows,
+    as_predictions,
+    collate_waveforms,
+    event_metrics,
+)
 from .finetune import load_clips
 from .labels import LabelArguments
 from .recipes import parse_arguments, run_command
@@ -100,6 +107,8 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArg
         windows.targets = LabelledClips(known_labels, as_indices=True, extractor=extractor)
         predictions = as_predictions(output, windows, known_labels, problem_type)
         metrics = compute_metrics(predictions)
+        if known_labels.task == "frames":
+            metrics |= event_metrics(output, windows, known_labels)
         if process_state().is_main_process:
             print_report(Console(), predictions, metrics)
             write_report(work / "new", predictions, metrics, describe(arguments, data))

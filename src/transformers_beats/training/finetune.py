@@ -35,6 +35,7 @@ from .classification import (
     Windows,
     as_predictions,
     collate_waveforms,
+    event_metrics,
     metrics_function,
 )
 from .data import Clips, prepare_clips
@@ -346,6 +347,8 @@ def finish_training(
         problem_type = str(trainer.accelerator.unwrap_model(trainer.classifier).config.problem_type)
         predictions = as_predictions(output, windows, evaluation[1], problem_type)
         metrics |= compute_metrics(predictions)
+        if evaluation[1].task == "frames":
+            metrics |= event_metrics(output, windows, evaluation[1])
     if tuning.lora is not None:
         save_merged(trainer, final)
     else:

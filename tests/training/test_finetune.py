@@ -13,6 +13,7 @@ import soundfile
 import torch
 from conftest import ENCODER
 from safetensors.torch import load_file
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from transformers_beats import (
     BeatsConfig,
@@ -21,6 +22,7 @@ from transformers_beats import (
     BeatsForAudioFrameClassification,
     BeatsForPreTraining,
 )
+from transformers_beats.training import classification as classification_module
 from transformers_beats.training import finetune as finetune_module
 from transformers_beats.training.evaluate import EvaluateArguments, evaluate
 from transformers_beats.training.finetune import FINETUNE_ARGUMENTS, Arguments, finetune
@@ -273,6 +275,23 @@ def test_long_clips_are_evaluated_in_windows(recipe, folder, tmp_path):
     metrics = evaluate_directory(Path(recipe["output_dir"]), tmp_path / "long", tmp_path / "report")
     assert metrics["accuracy"] == 1.0
     assert len((tmp_path / "report" / "predictions.csv").read_text().splitlines()) == 3
+
+
+def test_clips_of_one_length_come_together(recipe, folder, monkeypatch):
+    for path in list(folder.rglob("[0-3].wav")):
+        write_clip(path, 500, seed=3, seconds=0.3)
+    asked = []
+
+    class Recorder(LengthGroupedSampler):
+        def __init__(self, batch_size, lengths):
+            asked.append((batch_size, lengths))
+            super().__init__(batch_size, lengths=lengths)
+
+    monkeypatch.setattr(classification_module, "LengthGroupedSampler", Recorder)
+    values = {"train_sampling_strategy": "group_by_length", "gradient_accumulation_steps": 2}
+    run(recipe, **values, per_device_train_batch_size=4, max_steps=1, crop_seconds=0.5)
+    # Half of the clips last 0.3 s, of the others 0.5 s are heard.
+    assert asked == [(8, 3 * (4 * [4800] + 4 * [8000]))]
 
 
 def test_layer_wise_decay_changes_what_early_layers_learn(recipe):

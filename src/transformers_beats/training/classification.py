@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 from transformers import EvalPrediction
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import logging
 
 from transformers_beats.feature_extraction_beats import FRAME_SHIFT_MS, BeatsFeatureExtractor, num_fbank_frames
@@ -126,6 +127,11 @@ class TrainingCrops(CropDataset):
     def clip_of(self) -> np.ndarray:
         """The clip of each crop, `(num_crops,)`."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Samples of each crop, `(num_crops,)`."""
+        return np.minimum(self.clips.num_samples, self.num_samples)[self.clip_of]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         clip = int(np.searchsorted(self.offsets, index, side="right")) - 1
@@ -253,9 +259,12 @@ class ClassificationTrainer(WaveformTrainer):
         return inputs
 
     def _get_train_sampler(self, train_dataset=None):
-        if not self.augmentation.balanced_sampling:
-            return super()._get_train_sampler(train_dataset)
         crops: Any = self.train_dataset
+        if not self.augmentation.balanced_sampling:
+            if self.args.train_sampling_strategy != "group_by_length":
+                return super()._get_train_sampler(train_dataset)
+            batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+            return LengthGroupedSampler(batch_size, lengths=crops.lengths.tolist())
         labels = crops.targets.labels
         per_clip = balanced_sample_weights([labels.classes_of(index) for index in range(len(labels))])
         return balanced_sampler(per_clip[crops.clip_of], num_samples=len(crops), seed=self.args.seed)

@@ -244,7 +244,7 @@ def _rename(source: Mapping[str, torch.Tensor], kind: str, notes: list[str]) -> 
         if key in DROPPED_KEYS:
             notes.append(f"dropped `{key}`: {DROPPED_KEYS[key]}")
             continue
-        name = _our_name(key)
+        name = rename_key(key)
         if name is None:
             unknown.append(key)
             continue
@@ -262,7 +262,8 @@ def _rename(source: Mapping[str, torch.Tensor], kind: str, notes: list[str]) -> 
     return state_dict
 
 
-def _our_name(key: str) -> str | None:
+def rename_key(key: str) -> str | None:
+    """Our name of a tensor of the reference, with the prefix of the encoder; None if there is none."""
     if ".mlp." in key:
         return None  # ours already: a rule below would take it for the reference's
     for pattern, replacement in KEY_RENAMINGS:

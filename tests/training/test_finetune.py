@@ -129,6 +129,14 @@ def test_the_classifier_of_other_classes_is_not_kept(recipe, folder, tmp_path):
     assert (other - first).abs().max() > 1e-3
 
 
+def test_audio_that_is_decoded_once_is_the_same(recipe, folder):
+    results = []
+    for cache in (False, True):
+        values = {"cache_audio": cache, "output_dir": f"{recipe['output_dir']}-{cache}"}
+        results.append(run(recipe, **values, dataset=str(folder.with_suffix(".csv")), fold_column="fold", roll=True))
+    assert results[0] == results[1]
+
+
 def test_statistics_of_the_recipe_take_the_place_of_the_models(recipe):
     run(recipe, fbank_mean=11.0, fbank_std=10.0, max_steps=1)
     extractor = BeatsFeatureExtractor.from_pretrained(recipe["output_dir"])

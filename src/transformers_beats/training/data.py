@@ -82,6 +82,11 @@ def check_clip(row: dict[str, Any], sampling_rate: int, min_seconds: float) -> d
     return {"name": name, "num_samples": num_samples, "problem": ""}
 
 
+def decode_clip(row: dict[str, Any], sampling_rate: int) -> dict[str, np.ndarray]:
+    """The waveform of a clip."""
+    return {"waveform": decode_row(row, sampling_rate)}
+
+
 def prepare_clips(dataset: datasets.Dataset, arguments: DataArguments, sampling_rate: int) -> Clips:
     """
     Decodes every clip once, so that none that cannot be read stops a training later. The result is cached.
@@ -111,7 +116,18 @@ def prepare_clips(dataset: datasets.Dataset, arguments: DataArguments, sampling_
         raise ValueError(f"{arguments.dataset}: none of {len(checks)} clips can be used.")
     checks_of_good = checks.select(good)
     num_samples, names = np.array(checks_of_good["num_samples"][:]), checks_of_good["name"][:]
-    return Clips(dataset.select(good), num_samples, names, len(problems))
+    dataset = dataset.select(good)
+    if arguments.cache_audio:
+        waveforms = _map_cached(
+            dataset,
+            partial(decode_clip, sampling_rate=sampling_rate),
+            datasets.Features({"waveform": datasets.List(datasets.Value("float32"))}),
+            num_proc=arguments.num_proc,
+            desc="Decoding",
+        )
+        dataset = datasets.concatenate_datasets([dataset, waveforms], axis=1)
+        dataset = dataset.with_format("numpy", columns=["waveform"], output_all_columns=True)
+    return Clips(dataset, num_samples, names, len(problems))
 
 
 def count_crops(num_samples: int, arguments: DataArguments, sampling_rate: int) -> int:

@@ -60,6 +60,10 @@ class DataArguments:
     precompute_fbank: bool = field(
         default=False, metadata={"help": "Compute the fbank once, to disk, instead of in every step."}
     )
+    cache_audio: bool = field(
+        default=False,
+        metadata={"help": "Decode and resample every clip once, to disk, instead of whenever it is read."},
+    )
     num_proc: int | None = field(default=None, metadata={"help": "Processes that check or prepare the clips."})
 
     def __post_init__(self):
@@ -248,11 +252,13 @@ def _is_in(value: Any, wanted: list) -> bool:
 
 def decode_row(row: dict[str, Any], sampling_rate: int) -> np.ndarray:
     """
-    The waveform of a row.
+    The waveform of a row: decoded, or as [`prepare_clips`] has kept it.
 
     Raises:
         [`AudioError`]: naming its file.
     """
+    if row.get("waveform") is not None:
+        return np.array(row["waveform"], dtype=np.float32)
     audio = row["audio"] or {}
     if not audio.get("bytes"):
         if not audio.get("path"):

@@ -24,6 +24,8 @@ from transformers_beats import (
 )
 from transformers_beats.training import classification as classification_module
 from transformers_beats.training import finetune as finetune_module
+from transformers_beats.training import finetune_arguments
+from transformers_beats.training.classification import AugmentationArguments, clip_scores
 from transformers_beats.training.evaluate import EvaluateArguments, evaluate
 from transformers_beats.training.finetune import FINETUNE_ARGUMENTS, Arguments, finetune
 from transformers_beats.training.labels import LabelArguments
@@ -162,6 +164,45 @@ def test_folds_that_are_there_are_not_trained_again(recipe, monkeypatch):
     first = run(recipe)
     monkeypatch.setattr(finetune_module, "finetune_once", None)
     assert run(recipe) == first
+
+
+def test_folds_of_another_training_are_not_taken_for_this_one(recipe, folder):
+    recipe |= {"num_folds": 2, "folds": [1], "max_steps": 1}
+    run(recipe)
+    with pytest.raises(ValueError, match=r"holds a training with `learning_rate: 0.003`, now it is 1e-05"):
+        run(recipe, learning_rate=1e-5)
+    write_clip(folder / "noise" / "new.wav", None, seed=99)
+    with pytest.raises(ValueError, match="holds a training with `clips: "):
+        run(recipe, folds=[2])
+
+
+def test_clips_without_a_fold_are_refused(recipe, folder):
+    table = folder.with_suffix(".csv")
+    table.write_text(table.read_text().replace("low,2", "low,"))
+    with pytest.raises(ValueError, match="4 of 24 clips are in no fold"):
+        run(recipe, dataset=str(table), fold_column="fold")
+
+
+def test_folders_of_splits_are_splits(recipe, folder, tmp_path, monkeypatch):
+    messages = []
+    monkeypatch.setattr(finetune_module.logger, "warning", messages.append)
+    (tmp_path / "splits").mkdir()
+    shutil.copytree(folder, tmp_path / "splits" / "train")
+    for name in CLASSES:
+        (tmp_path / "splits" / "test" / name).mkdir(parents=True)
+        (tmp_path / "splits" / "train" / name / "0.wav").rename(tmp_path / "splits" / "test" / name / "0.wav")
+    run(recipe, dataset=str(tmp_path / "splits"), eval_split="test", max_steps=1)
+    report = json.loads((Path(recipe["output_dir"]) / "evaluation" / "metrics.json").read_text())
+    assert report["num_clips"] == 3
+    assert not any("learned from" in message for message in messages)
+
+
+def test_clips_that_are_learned_from_and_judged_are_counted(recipe, monkeypatch, folder):
+    messages = []
+    monkeypatch.setattr(finetune_module.logger, "warning", messages.append)
+    values = {"dataset": str(folder.with_suffix(".csv")), "eval_select": {"fold": 1}}
+    run(recipe, **values, max_steps=1)
+    assert any("12 of 12 clips to evaluate on are also learned from" in message for message in messages)
 
 
 def test_a_fold_has_its_own_pretrained_model(recipe, tmp_path):
@@ -317,6 +358,21 @@ def test_layer_wise_decay_changes_what_early_layers_learn(recipe):
     assert changes["decay"] == pytest.approx(0.01 * changes["none"], rel=0.05)
 
 
+def test_recipes_for_full_fine_tuning_serve_probes_and_adapters(recipe, monkeypatch):
+    messages = []
+    monkeypatch.setattr(finetune_arguments.logger, "warning", messages.append)
+    recipe |= {"roll": True, "layer_wise_learning_rate_decay": 0.5}
+    probe = Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe | {"freeze": True}))
+    assert probe.augmentation == AugmentationArguments()
+    adapters = Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe | {"lora": {}}))
+    assert adapters.tuning.layer_wise_learning_rate_decay == 1
+    assert adapters.augmentation.roll
+    assert messages == [
+        "With `freeze` there is no place for layer_wise_learning_rate_decay, roll: left out.",
+        "With `lora` there is no place for layer_wise_learning_rate_decay: left out.",
+    ]
+
+
 # Interruption
 
 
@@ -339,6 +395,38 @@ def test_a_training_that_was_cut_off_goes_on_and_learns_the_same(recipe, monkeyp
     ]
     assert len(logs[0]) == 12
     assert logs[0] == pytest.approx(logs[1], rel=1e-5)
+
+
+def test_the_best_checkpoint_is_kept_when_the_end_was_cut_off(recipe, folder, monkeypatch):
+    def cut_off(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    values = {"eval_dataset": str(folder), "eval_strategy": "steps", "eval_steps": 3, "load_best_model_at_end": True}
+    # So that the first checkpoint, whose loss is the largest, is the best.
+    values |= {"metric_for_best_model": "loss", "greater_is_better": True}
+    monkeypatch.setattr(finetune_module, "finish_training", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, **values)
+    training = Path(recipe["output_dir"] + ".training")
+    state = json.loads((training / "checkpoint-12" / "trainer_state.json").read_text())
+    best = load_file(Path(state["best_model_checkpoint"]) / "model.safetensors")
+    last = load_file(training / "checkpoint-12" / "model.safetensors")
+    assert any(not torch.equal(best[name], last[name]) for name in best)
+    monkeypatch.undo()
+    run(recipe, **values)
+    for name, value in load_file(Path(recipe["output_dir"]) / "model.safetensors").items():
+        assert torch.equal(value, best[name])
+
+
+def test_scores_without_all_windows_are_refused():
+    with pytest.raises(ValueError, match="logits of 2 windows, but 3 windows"):
+        clip_scores(np.zeros((2, 3)), np.array([0, 0, 1]), "single_label_classification")
+
+
+def test_an_evaluation_has_its_last_clips(recipe, folder):
+    run(recipe, eval_dataset=str(folder), dataloader_drop_last=True, per_device_eval_batch_size=10, max_steps=1)
+    report = json.loads((Path(recipe["output_dir"]) / "evaluation" / "metrics.json").read_text())
+    assert report["num_clips"] == 24
 
 
 # Bad input
@@ -373,9 +461,14 @@ def test_a_class_with_one_clip_is_named(recipe, folder, monkeypatch):
         ({"select": {"file_name": "nothing"}}, "`select` leaves none"),
         ({"streaming": True}, "Fine-tuning reads audio from disk"),
         ({"freeze": True, "lora": {}}, "`freeze` and `lora` exclude each other"),
-        ({"freeze": True, "roll": True}, "leave labels of frames and augmentation out"),
+        ({"eval_split": "test"}, "has no folder 'test'"),
+        ({"eval_strategy": "epoch"}, "There is nothing to evaluate on"),
+        ({"average_checkpoints": 5, "save_steps": 3}, "`average_checkpoints` is 5, but 4 checkpoint"),
+        ({"average_checkpoints": 2, "save_strategy": "no"}, "but 0 checkpoint"),
+        ({"bf16_full_eval": True}, "would change the model that is saved"),
+        ({"resume_from_checkpoint": "somewhere"}, "goes on from its last checkpoint by itself"),
+        ({"freeze": True, "config": ENCODER | {"use_weighted_layer_sum": True}}, "embeds with the last layer"),
         ({"lora": {"rank": 4}}, "`lora`: .*unexpected keyword argument 'rank'"),
-        ({"lora": {}, "layer_wise_learning_rate_decay": 0.5}, "Layer-wise decay is for full fine-tuning"),
         ({"mixup_probability": 1.5}, r"`mixup_probability` must lie in \[0, 1\], got 1.5"),
         ({"layer_wise_gradient_decay_ratio": 0}, r"must lie in \(0, 1\], got 0"),
         ({"model_name_or_path": "/nowhere/at-all"}, "nowhere"),

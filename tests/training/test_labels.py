@@ -76,6 +76,24 @@ def test_events_keep_their_times():
     assert labels.as_array().tolist() == [[1], [0]]
 
 
+def test_the_classes_of_events_can_be_learned_without_their_times():
+    events = [[{"label": "dog", "onset": 0.5, "offset": 1.0}, {"label": "cat", "onset": 0.5, "offset": 1.0}], []]
+    labels = read({"events": events}, label_column="events", task="multi_label")
+    assert (labels.task, labels.values) == ("multi_label", [[0, 1], []])
+
+
+def test_class_labels_of_events_have_their_names():
+    event = {"label": datasets.ClassLabel(names=["b", "a"]), "onset": datasets.Value("float32")}
+    features = {"events": datasets.List(event | {"offset": datasets.Value("float32")})}
+    labels = read({"events": [[{"label": 0, "onset": 0.0, "offset": 1.0}]]}, features=features, label_column="events")
+    assert labels.names == ["b"]
+
+
+def test_whole_numbers_with_gaps_are_whole_numbers():
+    labels = read({"label": [2.0, float("nan"), 10.0]}, task="multi_label")
+    assert (labels.names, labels.values) == (["2", "10"], [[0], [], [1]])
+
+
 def test_the_classes_of_a_model_keep_their_order():
     labels = read({"label": ["dog", "cat"]}, known=["dog", "bird", "cat"])
     assert labels.names == ["dog", "bird", "cat"]
@@ -118,8 +136,9 @@ def test_tar_shards_hold_classes_beside_the_audio(tmp_path):
             entry.size = len(data)
             archive.addfile(entry, io.BytesIO(data))
     dataset = load_audio_dataset(DataArguments(dataset=str(tmp_path)))
-    arguments = LabelArguments(label_column="label", task="multi_label")
-    assert read_labels(dataset, arguments, ["1", "2", "3"]).values == [[0], [1], []]
+    for column in (None, "label"):
+        arguments = LabelArguments(label_column=column, task="multi_label")
+        assert read_labels(dataset, arguments, ["1", "2", "3"]).values == [[0], [1], []]
 
 
 def test_audioset_has_all_its_classes():

@@ -1,13 +1,37 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Averages of checkpoints."""
 
+import math
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 from transformers.utils import SAFE_WEIGHTS_NAME
+
+
+def check_saves(training: TrainingArguments, num_checkpoints: int, num_clips: int) -> None:
+    """
+    Raises `ValueError` if a training on `num_clips` clips, one crop of each in an epoch, writes fewer checkpoints than
+    are to be averaged.
+    """
+    if not num_checkpoints:
+        return
+    per_step = training.train_batch_size * training.gradient_accumulation_steps * training.world_size
+    steps_per_epoch = math.ceil(num_clips / per_step)
+    num_steps = training.max_steps if training.max_steps > 0 else training.num_train_epochs * steps_per_epoch
+    save_steps = training.save_steps if training.save_steps >= 1 else training.save_steps * num_steps
+    num_saves = {
+        SaveStrategy.STEPS: math.ceil(num_steps / save_steps),
+        SaveStrategy.EPOCH: math.ceil(num_steps / steps_per_epoch),
+    }.get(SaveStrategy(training.save_strategy), 0)
+    if num_saves < num_checkpoints:
+        raise ValueError(
+            f"`average_checkpoints` is {num_checkpoints}, but {num_saves} checkpoint(s) would be written: save more "
+            "often (`save_strategy`, `save_steps`)."
+        )
 
 
 def average_checkpoints(model: nn.Module, directory: Path, num_checkpoints: int) -> None:

@@ -258,6 +258,15 @@ class ClassificationTrainer(WaveformTrainer):
         inputs["input_values"] = self.spec_augment(inputs["input_values"], inputs["attention_mask"])
         return inputs
 
+    def _get_dataloader(self, *args, is_training=False, **kwargs):
+        drop_last = self.args.dataloader_drop_last
+        # An evaluation without its last clips would be another one.
+        self.args.dataloader_drop_last = drop_last and is_training
+        try:
+            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = drop_last
+
     def _get_train_sampler(self, train_dataset=None):
         crops: Any = self.train_dataset
         if not self.augmentation.balanced_sampling:
@@ -317,8 +326,10 @@ def clip_scores(logits: np.ndarray, clip_of: np.ndarray, problem_type: str) -> n
         `np.ndarray` of shape `(num_clips, num_labels)`: float32, means over the windows of a clip.
 
     Raises:
-        `ValueError`: if a logit is not finite.
+        `ValueError`: if a logit is not finite, or there are not as many as windows.
     """
+    if len(logits) != len(clip_of):
+        raise ValueError(f"There are logits of {len(logits)} windows, but {len(clip_of)} windows.")
     values = torch.from_numpy(np.asarray(logits, dtype=np.float32))
     if not torch.isfinite(values).all():
         raise ValueError("The model's logits are not finite: the training has diverged, or its precision is too low.")

@@ -8,6 +8,7 @@ What a fine-tuned classifier is worth on labelled clips:
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -84,12 +85,15 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArg
         raise ValueError(f"{output_dir} exists already: move it away, or choose another `output_dir`.")
     if data.streaming or data.precompute_fbank:
         raise ValueError("An evaluation reads audio from disk: leave `streaming` and `precompute_fbank` out.")
-    model = load_classifier(arguments.model, arguments.revision)
+    try:
+        model = load_classifier(arguments.model, arguments.revision)
+        extractor = load_extractor(arguments.model, arguments.revision or "main")
+    except OSError as error:
+        raise ValueError(f"{arguments.model}: cannot be loaded: {error}") from error
     names = [model.config.id2label[index] for index in range(model.num_labels)]
     if isinstance(model, BeatsForAudioFrameClassification):
         labels.task = "frames"
     clips, known_labels = load_clips(data, labels, names)
-    extractor = load_extractor(arguments.model)
     # Without labels: what loss a model has was the matter of its training.
     windows = Windows(clips, data, extractor)
     output_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +121,7 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArg
     return metrics
 
 
-def describe(arguments: EvaluateArguments, data: DataArguments) -> dict[str, str | None]:
+def describe(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
     """What was evaluated on what, and with which versions."""
     return {
         "model": arguments.model,
@@ -125,6 +129,7 @@ def describe(arguments: EvaluateArguments, data: DataArguments) -> dict[str, str
         "dataset": data.dataset,
         "config": data.dataset_config,
         "split": data.split,
+        "select": data.select,
         "transformers_beats": transformers_beats.__version__,
         "transformers": transformers.__version__,
         "torch": torch.__version__,

@@ -7,15 +7,15 @@ Fine-tuning of a classifier, with cross-validation, linear probing and LoRA:
 
 import copy
 import json
-from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from accelerate.utils import broadcast_object_list
+from datasets.fingerprint import Hasher
 from rich.console import Console
-from transformers.utils import logging
+from transformers.utils import FEATURE_EXTRACTOR_NAME, logging
 
 from transformers_beats import (
     BeatsConfig,
@@ -25,8 +25,8 @@ from transformers_beats import (
 )
 from transformers_beats.files import replace_directory, work_directory
 
-from .arguments import BatchArguments, BeatsTrainingArguments, check_at_least, check_config
-from .averaging import average_checkpoints
+from .arguments import BeatsTrainingArguments
+from .averaging import average_checkpoints, check_saves
 from .classification import (
     AugmentationArguments,
     ClassificationTrainer,
@@ -39,7 +39,8 @@ from .classification import (
     metrics_function,
 )
 from .data import Clips, prepare_clips
-from .folds import FoldArguments, read_folds, report_folds
+from .finetune_arguments import FINETUNE_ARGUMENTS, Arguments, FineTuningArguments
+from .folds import read_folds, report_folds
 from .labels import LabelArguments, Labels, name_some, read_labels
 from .lora import add_lora, save_merged
 from .probe import embed, probe_metrics, train_head
@@ -47,7 +48,7 @@ from .recipes import parse_arguments, run_command
 from .reports import compute_metrics, write_report
 from .sources import DataArguments, load_audio_dataset
 from .stages import load_extractor, prepare_training, process_state, seed_weights, training_settings
-from .trainer import LOG_HISTORY, train_and_save
+from .trainer import LOG_HISTORY, check_settings, train_and_save
 
 
 logger = logging.get_logger(__name__)
@@ -58,110 +59,6 @@ PROBLEM_TYPES = {
     "frames": "multi_label_classification",
 }
 EVALUATION = "evaluation"
-
-
-@dataclass
-class FineTuningArguments:
-    """What is fine-tuned, and how."""
-
-    _sections: ClassVar[dict[str, tuple[type, ...]]] = {"config": (BeatsConfig,)}
-
-    model_name_or_path: str | None = field(
-        default=None,
-        metadata={
-            "help": "Directory or Hub id of a pre-trained or fine-tuned model; {fold} in it stands for the fold. "
-            "Default: random weights."
-        },
-    )
-    config: dict | None = field(
-        default=None, metadata={"help": "Configuration of a new model; of another one, what differs from its own."}
-    )
-    feature_extractor: str | None = field(
-        default=None,
-        metadata={"help": "Directory or Hub id of a feature extractor. Default: the model's; AudioSet's statistics."},
-    )
-    fbank_mean: float | None = field(
-        default=None, metadata={"help": "Mean of the fbank before normalisation, in the feature extractor's place."}
-    )
-    fbank_std: float | None = field(default=None, metadata={"help": "Likewise, the standard deviation."})
-    freeze: bool = field(
-        default=False, metadata={"help": "Linear probing: the encoder is run once, and only the classifier trained."}
-    )
-    lora: dict | None = field(
-        default=None, metadata={"help": "Low-rank adapters, fields of PEFT's LoraConfig; {} for defaults."}
-    )
-    layer_wise_learning_rate_decay: float = field(
-        default=1.0, metadata={"help": "Factor of the learning rate from a layer to the one before it."}
-    )
-    layer_wise_gradient_decay_ratio: float = field(
-        default=1.0,
-        metadata={"help": "Factor of the gradient from a layer to the one before it, as in Microsoft's code."},
-    )
-    average_checkpoints: int = field(
-        default=0, metadata={"help": "Average the weights of so many of the last checkpoints. 0: the last weights."}
-    )
-
-    def __post_init__(self):
-        check_at_least(self, 0, "average_checkpoints")
-        for name in ("layer_wise_learning_rate_decay", "layer_wise_gradient_decay_ratio"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` must lie in (0, 1], got {getattr(self, name)}.")
-        if self.fbank_std is not None and not self.fbank_std > 0:
-            raise ValueError(f"`fbank_std` must be positive, got {self.fbank_std}.")
-        if self.freeze and self.lora is not None:
-            raise ValueError("`freeze` and `lora` exclude each other: the one trains no layer, the other all.")
-        has_decay = self.layer_wise_learning_rate_decay != 1 or self.layer_wise_gradient_decay_ratio != 1
-        if has_decay and (self.freeze or self.lora is not None):
-            raise ValueError("Layer-wise decay is for full fine-tuning: leave `freeze` and `lora` out.")
-        if self.average_checkpoints and (self.freeze or self.lora is not None):
-            raise ValueError("`average_checkpoints` is for full fine-tuning: leave `freeze` and `lora` out.")
-        if self.model_name_or_path is None:
-            check_config(BeatsConfig, self.config)
-
-
-@dataclass
-class EvaluationDataArguments:
-    """The clips to evaluate on, if there are no folds. `data` says how they are read."""
-
-    eval_dataset: str | None = field(default=None, metadata={"help": "As `dataset`. Default: the same."})
-    eval_split: str | None = field(default=None, metadata={"help": "As `split`."})
-    eval_select: dict | None = field(default=None, metadata={"help": "As `select`: {fold: 5}."})
-
-    @property
-    def is_given(self) -> bool:
-        return any(value is not None for value in asdict(self).values())
-
-
-FINETUNE_ARGUMENTS = (
-    FineTuningArguments,
-    DataArguments,
-    LabelArguments,
-    EvaluationDataArguments,
-    FoldArguments,
-    AugmentationArguments,
-    BatchArguments,
-    BeatsTrainingArguments,
-)
-
-
-@dataclass
-class Arguments:
-    """All arguments of the command."""
-
-    tuning: FineTuningArguments
-    data: DataArguments
-    labels: LabelArguments
-    evaluation: EvaluationDataArguments
-    folds: FoldArguments
-    augmentation: AugmentationArguments
-    batch: BatchArguments
-    training: BeatsTrainingArguments
-
-    def __post_init__(self):
-        if self.data.streaming or self.data.precompute_fbank:
-            raise ValueError("Fine-tuning reads audio from disk: leave `streaming` and `precompute_fbank` out.")
-        if self.folds.is_given and self.evaluation.is_given:
-            raise ValueError("Folds say what is evaluated: leave `eval_dataset`, `eval_split` and `eval_select` out.")
 
 
 def build_model(
@@ -193,7 +90,8 @@ def build_model(
             f"{model_path(arguments, fold)}: its encoder does not have the weights {name_some(mismatched + missing)}, "
             "or has them in another size."
         )
-    if list(BeatsConfig.from_pretrained(model_path(arguments, fold)).id2label.values()) != labels.names:
+    known = BeatsConfig.from_pretrained(model_path(arguments, fold)).id2label
+    if [known[index] for index in sorted(known)] != labels.names:
         # As many classes as before, perhaps, but others.
         model.classifier.weight.data.normal_(std=model.config.initializer_range)
         model.classifier.bias.data.zero_()
@@ -211,11 +109,14 @@ def build_extractor(arguments: FineTuningArguments, fold: str | None) -> BeatsFe
     if arguments.feature_extractor is not None or arguments.model_name_or_path is None:
         extractor = load_extractor(arguments.feature_extractor)
     else:
-        try:
-            extractor = load_extractor(model_path(arguments, fold))
-        except OSError:
-            logger.warning(f"{model_path(arguments, fold)}: has no feature extractor; AudioSet's statistics are used.")
+        directory = Path(model_path(arguments, fold))
+        if directory.is_dir() and not (directory / FEATURE_EXTRACTOR_NAME).exists():
+            logger.warning(f"{directory}: has no feature extractor; AudioSet's statistics are used.")
             extractor = BeatsFeatureExtractor()
+        else:
+            extractor = load_extractor(model_path(arguments, fold))
+    if extractor.sampling_rate != BeatsFeatureExtractor().sampling_rate:
+        raise ValueError(f"The feature extractor reads {extractor.sampling_rate} Hz; fine-tuning has audio at 16 kHz.")
     asked = {"fbank_mean": arguments.fbank_mean, "fbank_std": arguments.fbank_std}
     asked = {name: value for name, value in asked.items() if value is not None}
     # The padding value follows from the statistics, and is not that of others.
@@ -256,8 +157,18 @@ def load_evaluation_clips(arguments: Arguments, known: list[str]) -> tuple[Clips
     return load_clips(data, arguments.labels, known)
 
 
+def check_overlap(train: Clips, evaluation: Clips) -> None:
+    """Warns of clips that are evaluated on and learned from."""
+    paths = [
+        {audio["path"] for audio in clips.dataset["audio"] if audio["path"] and not audio["bytes"]}
+        for clips in (train, evaluation)
+    ]
+    if num_common := len(paths[0] & paths[1]):
+        logger.warning(f"{num_common} of {len(paths[1])} clips to evaluate on are also learned from: too good.")
+
+
 def check_classes(train: Labels, evaluation: Labels | None) -> None:
-    """Warns of classes that cannot be learned, or not be judged."""
+    """Warns of classes that can hardly be learned."""
     counts = train.counts()
     absent = [name for name, count in zip(train.names, counts) if count == 0]
     if absent:
@@ -288,6 +199,7 @@ def finetune_once(
     training.output_dir = str(output_dir)
     output_dir = prepare_training(training, arguments.batch, arguments.data)
     training.label_names = ["labels"]
+    check_saves(training, tuning.average_checkpoints, len(train[0].num_samples))
     # Each checkpoint that is to be averaged has to be there at the end.
     training.save_total_limit = max(training.save_total_limit or 0, tuning.average_checkpoints) or None
     if evaluation is None:
@@ -321,11 +233,17 @@ def finetune_once(
     finish = partial(
         finish_training, trainer=trainer, arguments=arguments, evaluation=evaluation, metrics=metrics, fold=fold
     )
-    settings = training_settings(
-        training, tuning, arguments.data, arguments.labels, arguments.augmentation, arguments.folds
-    )
-    train_and_save(trainer, output_dir, settings, finish)
+    train_and_save(trainer, output_dir, decisive_settings(arguments, training), finish)
     return metrics
+
+
+def decisive_settings(arguments: Arguments, training: BeatsTrainingArguments) -> dict[str, Any]:
+    """What must not change between an interrupted training, or the other folds, and what follows."""
+    settings = training_settings(
+        training, arguments.tuning, arguments.data, arguments.labels, arguments.augmentation, arguments.folds
+    )
+    # They do not change a training that is under way, or another fold.
+    return {name: value for name, value in settings.items() if name not in ("average_checkpoints", "folds")}
 
 
 def finish_training(
@@ -364,6 +282,7 @@ def describe(arguments: Arguments, fold: str | None) -> dict[str, Any]:
         "model": model_path(tuning, fold) if tuning.model_name_or_path else "random weights",
         "dataset": evaluation.eval_dataset or arguments.data.dataset,
         "split": evaluation.eval_split or arguments.data.split,
+        "select": evaluation.eval_select if evaluation.is_given else arguments.data.select,
     }
     return description | ({"fold": fold} if fold else {})
 
@@ -380,10 +299,12 @@ def probe_once(
     metrics of a logistic regression on the same embeddings.
 
     Raises:
-        `ValueError`: labels of frames, or augmentation, which has no place before embeddings that are computed once.
+        `ValueError`: labels of frames, clips of one class, or a model whose head reads all layers.
     """
-    if train[1].task == "frames" or arguments.augmentation != AugmentationArguments():
-        raise ValueError("`freeze` embeds whole clips once: leave labels of frames and augmentation out.")
+    if train[1].task == "frames":
+        raise ValueError("`freeze` embeds whole clips: labels of frames need full fine-tuning, or `lora`.")
+    if train[1].task == "single_label" and len(np.unique(train[1].as_array())) < 2:
+        raise ValueError("The clips to learn from are all of one class.")
     tuning, training = arguments.tuning, copy.deepcopy(arguments.training)
     training.output_dir = str(output_dir)
     output_dir = prepare_training(training, arguments.batch, arguments.data)
@@ -392,11 +313,15 @@ def probe_once(
     seed_weights(training.seed)
     extractor = build_extractor(tuning, fold)
     model = build_model(tuning, train[1], arguments.augmentation, fold)
+    if model.layer_average is not None:
+        raise ValueError("`freeze` embeds with the last layer: leave `config.use_weighted_layer_sum` out.")
     embedded = (embed(model, extractor, train[0], arguments.data, training), train[1])
-    log_history = train_head(model, *embedded, training)
-    predictions, metrics = None, {}
+    unseen = None
     if evaluation is not None:
         unseen = (embed(model, extractor, evaluation[0], arguments.data, training), evaluation[1])
+    log_history = train_head(model, *embedded, training)
+    predictions, metrics = None, {}
+    if unseen is not None:
         predictions, metrics = probe_metrics(model, embedded, unseen, training.seed)
     if process_state().is_main_process:
         with work_directory(output_dir.parent, ".writing-") as work:
@@ -418,15 +343,23 @@ def finetune(arguments: Arguments) -> dict[str, Any]:
     Returns:
         `dict[str, Any]`: the metrics; of folds, those of each, and mean and standard deviation.
     """
-    clips, labels = load_clips(arguments.data, arguments.labels)
     output_dir = Path(str(arguments.training.output_dir))
+    if output_dir.exists() and not arguments.folds.is_given:
+        raise ValueError(f"{output_dir} exists already: move it away, or choose another `output_dir`.")
+    clips, labels = load_clips(arguments.data, arguments.labels)
     run = probe_once if arguments.tuning.freeze else finetune_once
     if not arguments.folds.is_given:
-        metrics = run(arguments, (clips, labels), load_evaluation_clips(arguments, labels.names), output_dir)
+        evaluation = load_evaluation_clips(arguments, labels.names)
+        if evaluation is not None:
+            check_overlap(clips, evaluation[0])
+        metrics = run(arguments, (clips, labels), evaluation, output_dir)
         if metrics and process_state().is_main_process:
             Console().print({name: round(value, 4) for name, value in metrics.items()})
         return metrics
     folds = read_folds(clips.dataset, labels, arguments.folds, arguments.training.seed)
+    if process_state().is_main_process:
+        assignment = Hasher.hash((clips.names, clips.num_samples.tolist(), [fold.test.tolist() for fold in folds]))
+        check_settings(output_dir, decisive_settings(arguments, arguments.training) | {"clips": assignment})
     for fold in folds:
         fold_dir = output_dir / f"fold-{fold.name}"
         # One process looks for all, as in `iterate`.

@@ -14,7 +14,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 
 from transformers_beats.files import replace_file
 
-from .labels import Labels, name_some
+from .labels import Labels, is_nan, is_whole, name_some
 
 
 FOLDS = "folds.json"
@@ -68,14 +68,17 @@ def read_folds(dataset: datasets.Dataset, labels: Labels, arguments: FoldArgumen
     The folds of a data set.
 
     Raises:
-        `ValueError`: if there is no such column or fold, only one fold, or a class with fewer clips than folds to
-            draw.
+        `ValueError`: if there is no such column or fold, a clip without one, only one fold, or a class with fewer
+            clips than folds to draw.
     """
     if arguments.fold_column is not None:
         if arguments.fold_column not in dataset.column_names:
             columns = ", ".join(dataset.column_names)
             raise ValueError(f"There is no column {arguments.fold_column!r} of folds, only {columns}.")
-        of_clips = np.array([str(value) for value in dataset[arguments.fold_column]])
+        values = [int(value) if is_whole(value) else value for value in dataset[arguments.fold_column]]
+        if missing := sum(value is None or value == "" or is_nan(value) for value in values):
+            raise ValueError(f"{missing} of {len(values)} clips are in no fold: column {arguments.fold_column!r}.")
+        of_clips = np.array([str(value) for value in values])
     else:
         of_clips = draw_folds(labels, int(arguments.num_folds or 0), seed)
     names = sorted(set(of_clips.tolist()), key=lambda name: (len(name), name))

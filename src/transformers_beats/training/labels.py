@@ -2,6 +2,7 @@
 """What a data set says of its clips: one class, several classes, or events in time."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -103,7 +104,8 @@ def find_label_column(dataset: datasets.Dataset, arguments: LabelArguments) -> s
         if arguments.label_column not in names and "metadata" not in names:
             raise ValueError(f"There is no column {arguments.label_column!r} of labels, only {', '.join(names)}.")
         return arguments.label_column
-    found = [name for name in LABEL_COLUMNS if name in names]
+    beside = next((json.loads(text) for text in dataset["metadata"] if text), {}) if "metadata" in names else {}
+    found = [name for name in LABEL_COLUMNS if name in names or name in beside]
     if len(found) > 1:
         raise ValueError(f"Any of the columns {', '.join(found)} may hold the labels: set `label_column`.")
     if found:
@@ -131,7 +133,19 @@ def read_column(dataset: datasets.Dataset, column: str | None) -> list:
     inner = getattr(feature, "feature", None)
     if isinstance(inner, datasets.ClassLabel):
         return [[inner.int2str(value) for value in row or []] for row in values]
-    return values
+    if isinstance(inner, dict) and isinstance(inner.get("label"), datasets.ClassLabel):
+        name_of = inner["label"].int2str
+        return [[event | {"label": name_of(event["label"])} for event in row or []] for row in values]
+    # A column of whole numbers with gaps is one of floats.
+    return [None if is_nan(value) else int(value) if is_whole(value) else value for value in values]
+
+
+def is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def is_whole(value: Any) -> bool:
+    return isinstance(value, float) and value.is_integer()
 
 
 def is_event(value: Any) -> bool:
@@ -210,7 +224,8 @@ def read_labels(
         for row, name in zip(rows, clip_names):
             if len(row) != 1:
                 raise ValueError(f"{name}: {described} has {len(row)} labels ({name_some(row)}), one is needed.")
-    of_rows = [[event["label"] for event in row] for row in rows] if task == "frames" else rows
+    # The classes of events, whatever is learned of them.
+    of_rows = [[value["label"] if is_event(value) else value for value in row] for row in rows]
     found = {label for row in of_rows for label in row}
     if known is None and arguments.label_set == "audioset":
         known = list(AUDIOSET_LABELS.values())
@@ -228,7 +243,7 @@ def read_labels(
     if task == "frames":
         events = [[(index[str(event["label"])], event["onset"], event["offset"]) for event in row] for row in rows]
         return Labels(task, names, events)
-    return Labels(task, names, [sorted({index[str(label)] for label in row}) for row in rows])
+    return Labels(task, names, [sorted({index[str(label)] for label in row}) for row in of_rows])
 
 
 def check_events(rows: list[list], clip_names: Sequence[str], described: str) -> None:

@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from datasets import config as datasets_config
 from datasets.fingerprint import Hasher
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.multiclass import OneVsRestClassifier
 from torch import nn
 from transformers import Trainer
 from transformers.utils import logging
 
+import transformers_beats
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification
 from transformers_beats.files import replace_file
 
@@ -111,16 +113,18 @@ def embed(
     weights = hashlib.sha256()
     for value in model.beats.state_dict().values():
         weights.update(value.cpu().contiguous().numpy().tobytes())
-    key = (weights.hexdigest(), str(model.config), str(extractor), clips.dataset._fingerprint, training.bf16)
+    key = (weights.hexdigest(), str(model.config), str(extractor), clips.dataset._fingerprint)
+    key += (training.bf16, training.fp16, transformers_beats.__version__)
     path = directory / f"embeddings-{Hasher.hash((key, windows.num_samples, data.min_seconds))}.npy"
-    if path.exists():
+    # On every node, whose caches may differ.
+    if all(gather_object([path.exists()])):
         return Embeddings(np.load(path), windows.clip_of, clips.names)
     trainer = WaveformTrainer(
         model.beats.eval(), training, data_collator=collate_waveforms, feature_extractor=extractor
     )
     # The only output that is not left out.
     values = np.asarray(trainer.predict(windows, ignore_keys=NOT_POOLED).predictions, dtype=np.float32)
-    if trainer.is_world_process_zero():
+    if trainer.args.local_process_index == 0:
         buffer = io.BytesIO()
         np.save(buffer, values)
         with replace_file(path) as temporary:
@@ -172,16 +176,16 @@ def predict_regression(
     mean, std = standardise(embeddings)
     targets = labels.as_array()[embeddings.clip_of]
     classifier: Any = LogisticRegression(max_iter=2000, random_state=seed)
-    if targets.ndim == 2:
-        classifier = OneVsRestClassifier(classifier)
-        present = np.flatnonzero(targets.any(axis=0))
-        targets = targets[:, present]
-    else:
-        present = np.unique(targets)
-    classifier.fit((embeddings.values - mean) / std, targets)
     scores = np.zeros((len(unseen.values), len(labels.names)), dtype=np.float32)
-    # A class without a clip to learn from has no chance.
-    scores[:, present] = classifier.predict_proba((unseen.values - mean) / std)
+    inputs, unseen_inputs = (embeddings.values - mean) / std, (unseen.values - mean) / std
+    if targets.ndim == 1:
+        # A class without a clip to learn from has no chance.
+        scores[:, np.unique(targets)] = classifier.fit(inputs, targets).predict_proba(unseen_inputs)
+    for label, column in enumerate(targets.T if targets.ndim == 2 else ()):
+        if column.all() or not column.any():
+            scores[:, label] = column[0]
+        else:
+            scores[:, label] = clone(classifier).fit(inputs, column).predict_proba(unseen_inputs)[:, 1]
     firsts = np.flatnonzero(np.diff(unseen.clip_of, prepend=-1))
     of_clips = np.add.reduceat(scores, firsts) / np.diff(firsts, append=len(unseen.clip_of))[:, None]
     return Predictions(unseen.names, of_clips, unseen_labels.as_array(), labels.names)

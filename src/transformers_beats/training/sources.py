@@ -24,6 +24,8 @@ LOSSY_SUFFIXES = (".aac", ".m4a", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".web
 AUDIO_SUFFIXES = frozenset((*LOSSLESS_SUFFIXES, *LOSSY_SUFFIXES))
 # Tables of paths, and how `datasets` calls their format.
 TABLE_SUFFIXES = {".csv": "csv", ".jsonl": "json", ".parquet": "parquet"}
+# Folders beside which `train` is a split.
+OTHER_SPLITS = ("test", "valid", "validation", "val", "dev", "eval", "evaluation")
 # What a tar shard may hold beside the audio of a clip: its class, as text.
 CLASS_SUFFIXES = (".cls", ".txt")
 # What a row says of its audio: the bytes of a file, or where it lies.
@@ -41,7 +43,10 @@ class DataArguments:
         }
     )
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
-    split: str = field(default="train", metadata={"help": "Split of a Hub data set; a folder has only `train`."})
+    split: str = field(
+        default="train",
+        metadata={"help": "Split of a Hub data set. A folder of one's own has what it calls so, or only `train`."},
+    )
     streaming: bool = field(default=False, metadata={"help": "Read the data as they come, for codes on the fly."})
     audio_column: str | None = field(
         default=None, metadata={"help": "Column of the audio or, in a table, of the paths."}
@@ -86,7 +91,7 @@ def load_audio_dataset(arguments: DataArguments) -> Any:
     Raises:
         `ValueError`: if there is no such folder, no audio in it, or no column of the asked name.
     """
-    path, audio_column = Path(arguments.dataset), arguments.audio_column
+    path, audio_column = find_split(Path(arguments.dataset), arguments.split), arguments.audio_column
     if not path.exists():
         if path.is_absolute() or arguments.dataset.startswith(".") or len(path.parts) > 2:
             raise ValueError(f"{path}: no such file or folder.")
@@ -108,6 +113,22 @@ def load_audio_dataset(arguments: DataArguments) -> Any:
         if arguments.streaming:
             dataset = dataset.to_iterable_dataset(num_shards=min(64, len(dataset)))
     return _select_rows(_name_audio_column(dataset, audio_column, arguments.dataset), arguments.select)
+
+
+def find_split(path: Path, split: str) -> Path:
+    """
+    The folder of a split, `path/split`; or `path` itself, which is all a `train` split if it has no other.
+
+    Raises:
+        `ValueError`: if a folder or file of one's own has no such split.
+    """
+    has_others = any((path / name).is_dir() for name in OTHER_SPLITS)
+    # Without others, a folder of that name may be the class of railway sounds.
+    if (path / split).is_dir() and (split != "train" or has_others):
+        return path / split
+    if path.exists() and split != "train":
+        raise ValueError(f"{path}: has no folder {split!r}, which the split of that name would be.")
+    return path
 
 
 def _find_files(path: Path, suffixes: set[str] | frozenset[str]) -> list[Path]:

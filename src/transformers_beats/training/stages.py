@@ -53,9 +53,9 @@ def process_state() -> PartialState:
     return PartialState(cpu=is_on_cpu(), timeout=timedelta(seconds=TIMEOUT_SECONDS))
 
 
-def load_extractor(name: str | None) -> BeatsFeatureExtractor:
+def load_extractor(name: str | None, revision: str = "main") -> BeatsFeatureExtractor:
     """The feature extractor of a directory or Hub repository; without a name, that of Microsoft's checkpoints."""
-    return BeatsFeatureExtractor() if name is None else BeatsFeatureExtractor.from_pretrained(name)
+    return BeatsFeatureExtractor() if name is None else BeatsFeatureExtractor.from_pretrained(name, revision=revision)
 
 
 def load_crops(data: DataArguments, extractor: BeatsFeatureExtractor, codes: datasets.Dataset | None = None):
@@ -95,6 +95,8 @@ def prepare_training(training: BeatsTrainingArguments, batch: BatchArguments, da
         `Path`: the directory that the model is to be written to.
     """
     check_launch(training)
+    if training.resume_from_checkpoint:
+        raise ValueError("A training goes on from its last checkpoint by itself: leave `resume_from_checkpoint` out.")
     plan = apply_batch_plan(training, batch, data.crop_seconds)
     logger.warning_once(
         f"A step takes {plan.seconds:g} s of audio: {training.world_size} process(es) x "

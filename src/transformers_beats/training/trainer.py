@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -278,8 +279,8 @@ def check_settings(directory: Path, settings: dict) -> None:
     for name in sorted(settings.keys() | earlier.keys()):
         if settings.get(name) != earlier.get(name):
             raise ValueError(
-                f"{directory} holds an unfinished training with `{name}: {earlier.get(name)}`, now it is "
-                f"{settings.get(name)}: remove the directory to begin anew."
+                f"{directory} holds a training with `{name}: {earlier.get(name)}`, now it is {settings.get(name)}: "
+                "remove the directory to begin anew."
             )
 
 
@@ -316,25 +317,33 @@ def train_and_save(
     state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE)) if checkpoint else None
     if state is not None and state.global_step >= state.max_steps:
         # Interrupted between its last step and here; `Trainer` would do one step more.
-        trainer._load_from_checkpoint(str(checkpoint))
+        best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+        trainer._load_from_checkpoint(best if best and Path(best).exists() else str(checkpoint))
         trainer.state = state
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         trainer.check_rest()
     final = directory / "final"
+    if trainer.is_world_process_zero():
+        # Of an earlier attempt.
+        shutil.rmtree(final, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
     if finish is None:
         trainer.save_model(str(final))
     else:
         finish(final)
     if trainer.is_world_process_zero():
         trainer.feature_extractor.save_pretrained(final)
-        (final / "training_args.bin").unlink(missing_ok=True)
+        for path in final.rglob(TRAINING_ARGS_NAME):
+            path.unlink()
         (final / LOG_HISTORY).write_text(json.dumps(trainer.state.log_history, indent=1), encoding="utf-8")
         replace_directory(final, output_dir)
         # What is left are the logs for trackers.
         for path in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
             shutil.rmtree(path, ignore_errors=True)
         (directory / SETTINGS).unlink(missing_ok=True)
+        if not any(directory.iterdir()):
+            directory.rmdir()
     trainer.accelerator.wait_for_everyone()
 
 

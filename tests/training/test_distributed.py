@@ -8,12 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny import ENCODER
 from worker import run_iterate, train_steps
 
-from transformers_beats import BeatsConfig, BeatsForPreTraining
+from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudioClassification, BeatsForPreTraining
+from transformers_beats.training.evaluate import EVALUATE_ARGUMENTS, evaluate
+from transformers_beats.training.recipes import build_arguments
 from transformers_beats.training.sources import DataArguments
 from transformers_beats.training.tokenize import load_codes
 
@@ -77,6 +81,27 @@ def test_processes_mask_differently(recipe, tmp_path):
     first, second = torch.load(tmp_path / "run" / "masks.pt", weights_only=True)
     assert first.shape == second.shape == (6, 4, first.shape[2])
     assert not (first == second).all(dim=-1).any()
+
+
+def test_two_processes_classify_as_one_does(sounds, tmp_path):
+    rows = [f"{path.name},{'odd' if index % 2 else 'even'}" for index, path in enumerate(sorted(sounds.iterdir()))]
+    (sounds / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    torch.manual_seed(0)
+    labels = {"id2label": {0: "odd", 1: "even"}, "problem_type": "single_label_classification"}
+    BeatsForAudioClassification(BeatsConfig(**ENCODER, **labels)).save_pretrained(tmp_path / "model")
+    BeatsFeatureExtractor().save_pretrained(tmp_path / "model")
+    # Windows of half a second: one or two for each clip, and more for one process than for the other.
+    values = {"model": str(tmp_path / "model"), "dataset": str(sounds), "crop_seconds": 0.5, "batch_size": 4}
+    metrics = evaluate(*build_arguments(EVALUATE_ARGUMENTS, values | {"output_dir": str(tmp_path / "one")}))
+    launch("evaluate", values | {"output_dir": str(tmp_path / "two")}, tmp_path)
+    one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
+    assert one["metrics"] == metrics
+    assert one["num_clips"] == two["num_clips"] == 12
+    scores = [
+        np.genfromtxt(tmp_path / name / "predictions.csv", delimiter=",", skip_header=1)[:, 3:]
+        for name in ("one", "two")
+    ]
+    np.testing.assert_allclose(scores[1], scores[0], atol=1e-6)
 
 
 def test_fully_sharded_training_is_the_same_and_reloads(tmp_path):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ENCODER
 from safetensors.torch import load_file
+from tiny import ENCODER
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from transformers_beats import (

@@ -16,7 +16,9 @@ from transformers.trainer_callback import TrainerState
 
 from transformers_beats import BeatsConfig, BeatsForPreTraining
 from transformers_beats.training.arguments import IterateArguments
+from transformers_beats.training.evaluate import EVALUATE_ARGUMENTS, evaluate
 from transformers_beats.training.iterate import iterate
+from transformers_beats.training.recipes import build_arguments
 from transformers_beats.training.trainer import TRAINER_STATE, BeatsPreTrainer
 
 
@@ -122,5 +124,6 @@ if __name__ == "__main__":
         "run_until_killed": run_until_killed,
         "record_masks": record_masks,
         "fully_shard": train_fully_sharded,
+        "evaluate": lambda values: evaluate(*build_arguments(EVALUATE_ARGUMENTS, values)),
     }
     tasks[sys.argv[1]](json.loads(Path(sys.argv[2]).read_text()))

@@ -52,6 +52,9 @@ class EvaluateArguments:
         check_at_least(self, 0, "num_workers")
 
 
+EVALUATE_ARGUMENTS = (EvaluateArguments, DataArguments, LabelArguments)
+
+
 def load_classifier(name: str, revision: str | None) -> BeatsForAudioClassification | BeatsForAudioFrameClassification:
     """
     The classifier of a directory or Hub repository, in evaluation mode.
@@ -139,7 +142,7 @@ def describe(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any
 
 def main(argv: list[str] | None = None) -> None:
     """Command line entry."""
-    evaluate(*parse_arguments((EvaluateArguments, DataArguments, LabelArguments), argv))
+    evaluate(*parse_arguments(EVALUATE_ARGUMENTS, argv))
 
 
 if __name__ == "__main__":

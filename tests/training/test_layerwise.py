@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import ENCODER
+from tiny import ENCODER
 from transformers import Trainer, TrainingArguments
 
 from transformers_beats import (

@@ -316,7 +316,7 @@ def test_an_interrupted_training_does_not_go_on_with_other_settings(recipe, one_
         patch.setattr(trainer_module, "replace_directory", lambda *args: sys.exit("killed"))
         with pytest.raises(SystemExit, match="killed"):
             pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
-    with pytest.raises(ValueError, match=r"unfinished training with `learning_rate: 0\.001`, now it is 0\.01: remove"):
+    with pytest.raises(ValueError, match=r"holds a training with `learning_rate: 0\.001`, now it is 0\.01: remove"):
         pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values | {"learning_rate": 0.01}))
     # The same result, if asked for again, is computed again.
     pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))

@@ -171,6 +171,8 @@ def test_folds_of_another_training_are_not_taken_for_this_one(recipe, folder):
     run(recipe)
     with pytest.raises(ValueError, match=r"holds a training with `learning_rate: 0.003`, now it is 1e-05"):
         run(recipe, learning_rate=1e-5)
+    # Another fold of the same training is welcome.
+    assert list(run(recipe, folds=[1, 2])["folds"]) == ["1", "2"]
     write_clip(folder / "noise" / "new.wav", None, seed=99)
     with pytest.raises(ValueError, match="holds a training with `clips: "):
         run(recipe, folds=[2])

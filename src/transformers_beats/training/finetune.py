@@ -167,7 +167,7 @@ def check_overlap(train: Clips, evaluation: Clips) -> None:
         logger.warning(f"{num_common} of {len(paths[1])} clips to evaluate on are also learned from: too good.")
 
 
-def check_classes(train: Labels, evaluation: Labels | None) -> None:
+def check_classes(train: Labels) -> None:
     """Warns of classes that can hardly be learned."""
     counts = train.counts()
     absent = [name for name, count in zip(train.names, counts) if count == 0]
@@ -176,8 +176,6 @@ def check_classes(train: Labels, evaluation: Labels | None) -> None:
     single = [name for name, count in zip(train.names, counts) if count == 1]
     if single:
         logger.warning(f"{len(single)} classes have a single clip to learn from: {name_some(single)}.")
-    if evaluation is not None and len(evaluation) == 0:
-        raise ValueError("There is no clip to evaluate on.")
 
 
 def finetune_once(
@@ -204,7 +202,7 @@ def finetune_once(
     training.save_total_limit = max(training.save_total_limit or 0, tuning.average_checkpoints) or None
     if evaluation is None:
         training.eval_strategy = "no"
-    check_classes(train[1], None if evaluation is None else evaluation[1])
+    check_classes(train[1])
 
     seed_weights(training.seed)
     extractor = build_extractor(tuning, fold)
@@ -309,7 +307,7 @@ def probe_once(
     training.output_dir = str(output_dir)
     output_dir = prepare_training(training, arguments.batch, arguments.data)
     training.save_strategy, training.eval_strategy = "no", "no"
-    check_classes(train[1], None if evaluation is None else evaluation[1])
+    check_classes(train[1])
     seed_weights(training.seed)
     extractor = build_extractor(tuning, fold)
     model = build_model(tuning, train[1], arguments.augmentation, fold)
@@ -357,9 +355,12 @@ def finetune(arguments: Arguments) -> dict[str, Any]:
             Console().print({name: round(value, 4) for name, value in metrics.items()})
         return metrics
     folds = read_folds(clips.dataset, labels, arguments.folds, arguments.training.seed)
+    column = arguments.folds.fold_column
     if process_state().is_main_process:
-        assignment = Hasher.hash((clips.names, clips.num_samples.tolist(), [fold.test.tolist() for fold in folds]))
-        check_settings(output_dir, decisive_settings(arguments, arguments.training) | {"clips": assignment})
+        check_settings(
+            output_dir,
+            decisive_settings(arguments, arguments.training) | {"clips": fingerprint(clips, labels, column)},
+        )
     for fold in folds:
         fold_dir = output_dir / f"fold-{fold.name}"
         # One process looks for all, as in `iterate`.
@@ -371,6 +372,12 @@ def finetune(arguments: Arguments) -> dict[str, Any]:
         logger.warning(f"Fold {fold.name}: {len(fold.train)} clips to learn from, {len(fold.test)} to evaluate on.")
         run(arguments, select(clips, labels, fold.train), select(clips, labels, fold.test), fold_dir, fold.name)
     return report_folds(output_dir, folds, EVALUATION) if process_state().is_main_process else {}
+
+
+def fingerprint(clips: Clips, labels: Labels, fold_column: str | None) -> str:
+    """Changes with the clips and with what decides their folds."""
+    folds = None if fold_column is None else list(clips.dataset[fold_column])
+    return Hasher.hash((clips.names, clips.num_samples.tolist(), labels.values, folds))
 
 
 def select(clips: Clips, labels: Labels, indices: np.ndarray) -> tuple[Clips, Labels]:

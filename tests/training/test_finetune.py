@@ -96,6 +96,8 @@ def test_a_classifier_learns_and_evaluate_finds_the_same(recipe, folder, tmp_pat
     assert BeatsForAudioClassification.from_pretrained(output).config.id2label == dict(enumerate(CLASSES))
     report = json.loads((output / "evaluation" / "metrics.json").read_text())
     assert report["metrics"] == metrics
+    assert report["description"]["model"] == str(output)
+    assert report["description"]["base_model"] == "random weights"
     assert not list(output.parent.glob("classifier.training/checkpoint-*"))
 
     again = evaluate_directory(output, folder, tmp_path / "report")

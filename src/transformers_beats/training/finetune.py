@@ -276,13 +276,14 @@ def finish_training(
 def describe(arguments: Arguments, fold: str | None) -> dict[str, Any]:
     """What a report says of a training."""
     tuning, evaluation = arguments.tuning, arguments.evaluation
-    description = {
-        "model": model_path(tuning, fold) if tuning.model_name_or_path else "random weights",
+    output_dir = Path(str(arguments.training.output_dir))
+    return {
+        "model": str(output_dir / f"fold-{fold}" if fold else output_dir),
+        "base_model": model_path(tuning, fold) if tuning.model_name_or_path else "random weights",
         "dataset": evaluation.eval_dataset or arguments.data.dataset,
-        "split": evaluation.eval_split or arguments.data.split,
+        "split": f"fold {fold}" if fold else evaluation.eval_split or arguments.data.split,
         "select": evaluation.eval_select if evaluation.is_given else arguments.data.select,
     }
-    return description | ({"fold": fold} if fold else {})
 
 
 def probe_once(

@@ -137,7 +137,7 @@ def report_folds(output_dir: Path, folds: list[Fold], evaluation: str) -> dict[s
         "std": {name: float(of_folds.std(ddof=1)) if len(each) > 1 else None for name, of_folds in values.items()},
     }
     table = Table(title=f"{len(each)} folds")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for header in (*(f"fold {name}" for name in each), "mean", "standard deviation"):
         table.add_column(header, justify="right")
     for name in names:

@@ -334,9 +334,13 @@ def clip_scores(logits: np.ndarray, clip_of: np.ndarray, problem_type: str) -> n
     if not torch.isfinite(values).all():
         raise ValueError("The model's logits are not finite: the training has diverged, or its precision is too low.")
     scores = values.softmax(-1) if problem_type == "single_label_classification" else values.sigmoid()
+    return mean_over_windows(scores.numpy(), clip_of)
+
+
+def mean_over_windows(scores: np.ndarray, clip_of: np.ndarray) -> np.ndarray:
+    """Means `(num_clips, num_labels)` over the windows of each clip, whose numbers `clip_of` do not fall."""
     firsts = np.flatnonzero(np.diff(clip_of, prepend=-1))
-    sums = np.add.reduceat(scores.numpy(), firsts, axis=0)
-    return sums / np.diff(firsts, append=len(clip_of))[:, None]
+    return np.add.reduceat(scores, firsts, axis=0) / np.diff(firsts, append=len(clip_of))[:, None]
 
 
 def frame_scores(predictions: tuple[np.ndarray, np.ndarray], clip_of: np.ndarray) -> list[np.ndarray]:
@@ -429,5 +433,6 @@ __all__ = [
     "as_predictions",
     "collate_waveforms",
     "event_metrics",
+    "mean_over_windows",
     "metrics_function",
 ]

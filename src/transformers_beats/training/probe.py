@@ -24,7 +24,7 @@ from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassificatio
 from transformers_beats.files import replace_file
 
 from .arguments import BeatsTrainingArguments
-from .classification import Windows, clip_scores, collate_waveforms
+from .classification import Windows, clip_scores, collate_waveforms, mean_over_windows
 from .data import Clips
 from .labels import Labels
 from .reports import Predictions, compute_metrics
@@ -186,8 +186,7 @@ def predict_regression(
             scores[:, label] = column[0]
         else:
             scores[:, label] = clone(classifier).fit(inputs, column).predict_proba(unseen_inputs)[:, 1]
-    firsts = np.flatnonzero(np.diff(unseen.clip_of, prepend=-1))
-    of_clips = np.add.reduceat(scores, firsts) / np.diff(firsts, append=len(unseen.clip_of))[:, None]
+    of_clips = mean_over_windows(scores, unseen.clip_of)
     return Predictions(unseen.names, of_clips, unseen_labels.as_array(), labels.names)
 
 

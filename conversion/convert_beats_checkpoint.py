@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 from beats_checkpoint import BeatsCheckpoint, CheckpointError, read_checkpoint
-from huggingface_hub import ModelCardData
+from model_card import CardDetails, render_model_card
+from publishing import PublishingError, check_account, publish
 
 from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.files import replace_directory, work_directory
@@ -22,70 +23,6 @@ class Origin(str, enum.Enum):
     ESPNET = "espnet"
 
 
-USAGE = {
-    "pretrained": """import torch
-from transformers import AutoFeatureExtractor, AutoModel
-from transformers.audio_utils import load_audio
-
-extractor = AutoFeatureExtractor.from_pretrained(path, trust_remote_code=True)
-model = AutoModel.from_pretrained(path, trust_remote_code=True)
-audio = load_audio("clip.wav", sampling_rate=16000)
-with torch.no_grad():
-    outputs = model(**extractor(audio, sampling_rate=16000, return_tensors="pt"))
-embedding = outputs.pooler_output  # (1, {hidden_size})""",
-    "finetuned": """from transformers import pipeline
-from transformers.audio_utils import load_audio
-
-classifier = pipeline("audio-classification", model=path, trust_remote_code=True)
-print(classifier(load_audio("clip.wav", sampling_rate=16000), top_k=5))""",
-    "tokenizer": """import torch
-from transformers import AutoFeatureExtractor, AutoModel
-from transformers.audio_utils import load_audio
-
-extractor = AutoFeatureExtractor.from_pretrained(path, trust_remote_code=True)
-tokenizer = AutoModel.from_pretrained(path, trust_remote_code=True)
-audio = load_audio("clip.wav", sampling_rate=16000)
-with torch.no_grad():
-    codes = tokenizer(**extractor(audio, sampling_rate=16000, return_tensors="pt")).codes  # (1, columns, 8)""",
-}
-
-
-def render_model_card(checkpoint: BeatsCheckpoint, source_name: str) -> str:
-    """Model card of a converted checkpoint: metadata, usage that runs as written, provenance."""
-    data = ModelCardData(
-        license="mit" if checkpoint.origin == "microsoft" else None,
-        library_name="transformers",
-        pipeline_tag="audio-classification" if checkpoint.kind == "finetuned" else "feature-extraction",
-        tags=["beats", "audio", "transformers-beats"],
-    )
-    usage = USAGE[checkpoint.kind].replace("{hidden_size}", str(checkpoint.config.hidden_size))
-    notes = "\n".join(f"- {note}" for note in checkpoint.notes) or "- nothing was left out or filled in"
-    return f"""---
-{data.to_yaml()}
----
-
-# BEATs, {checkpoint.kind}
-
-Converted from `{source_name}` (SHA-256 `{checkpoint.sha256}`) by
-`transformers-beats`. BEATs is described in [Audio Pre-Training with Acoustic
-Tokenizers](https://arxiv.org/abs/2212.09058).
-
-## Usage
-
-Input is mono audio at 16 kHz. With the package `transformers-beats` installed, `import transformers_beats` and leave
-out `trust_remote_code=True`.
-
-```python
-path = "."  # this directory, or its name on the Hub
-{usage}
-```
-
-## Conversion
-
-{notes}
-"""
-
-
 def convert(
     source: Path,
     output_dir: Path,
@@ -93,12 +30,15 @@ def convert(
     fbank_mean: float | None = None,
     fbank_std: float | None = None,
     overwrite: bool = False,
+    repo_id: str | None = None,
+    details: CardDetails | None = None,
 ) -> BeatsCheckpoint:
     """
     Converts `source` into `output_dir`: configuration, weights (safetensors), feature extractor, remote code and card.
 
     Everything is written to a temporary directory beside `output_dir` and renamed at the end, so that a refused or
-    interrupted conversion leaves everything as it was.
+    interrupted conversion leaves everything as it was. The card says how to load the model from `repo_id`, or from the
+    directory itself, and what `details` tells of it.
 
     Raises:
         CheckpointError: if the checkpoint, the statistics or `output_dir` ([`check_output_dir`]) are refused.
@@ -120,7 +60,7 @@ def convert(
         new = work / "new"
         checkpoint.build_model().save_pretrained(new)
         extractor.save_pretrained(new)
-        (new / "README.md").write_text(render_model_card(checkpoint, source.name), encoding="utf-8")
+        render_model_card(checkpoint, extractor, source.name, repo_id or ".", details).save(new / "README.md")
         replace_directory(new, output_dir)
     return checkpoint
 
@@ -161,19 +101,36 @@ def main(
     ] = None,
     fbank_std: Annotated[float | None, typer.Option(help="Its standard deviation, if not AudioSet's 6.55582.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT_DIR.")] = False,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="REPO_ID", help="Publish OUTPUT_DIR on the Hub, as account/name.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch to publish on, made if there is none.")] = None,
 ) -> None:
     """Convert a BEATs checkpoint (pre-trained, fine-tuned or tokenizer) for transformers."""
     # So that an ended conversion cleans up as an interrupted one does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        checkpoint = convert(source, output_dir, origin, fbank_mean, fbank_std, overwrite)
-    except (CheckpointError, OSError) as error:
+        if push_to_hub is not None:
+            check_account(push_to_hub)
+        checkpoint = convert(source, output_dir, origin, fbank_mean, fbank_std, overwrite, push_to_hub)
+    except (CheckpointError, PublishingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(code=1) from None
     num_parameters = sum(tensor.numel() for tensor in checkpoint.state_dict.values())
     print(f"{output_dir}: BEATs, {checkpoint.kind}, {num_parameters / 1e6:.1f} M values")
     for note in checkpoint.notes:
         print(f"  {note}")
+    if push_to_hub is None:
+        return
+    # The weights would otherwise be held twice while the download is checked.
+    del checkpoint
+    try:
+        publication = publish(output_dir, push_to_hub, private, revision)
+    except PublishingError as error:
+        print(f"error: {error}\n{output_dir} is complete; with --overwrite the same command goes on.", file=sys.stderr)
+        raise typer.Exit(code=1) from None
+    print(f"{publication.repo_id}: {'published' if publication.is_new else 'unchanged'}, commit {publication.commit}")
 
 
 if __name__ == "__main__":

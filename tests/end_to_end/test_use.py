@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,9 +153,21 @@ def test_the_readme_runs(checkpoint, clip, tmp_path):
     assert "score" in result.stdout
 
 
-def test_the_model_card_runs(checkpoint, clip):
-    code = (Path(checkpoint) / "README.md").read_text().split("```python\n")[1].split("```")[0]
-    code = code.replace("clip.wav", str(clip))
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=checkpoint)
+@pytest.mark.parametrize("with_package", [True, False])
+def test_the_model_cards_run(with_package, tmp_path):
+    """What the cards of an encoder, a classifier and a tokenizer show, in one process for each way of use."""
+    soundfile.write(tmp_path / "clip.wav", 0.1 * np.random.default_rng(0).standard_normal((44100, 2)), 44100)
+    code = [f"import os; os.chdir({str(tmp_path)!r})"]
+    for name in ("beats_tiny", "beats_tiny_finetuned", "tokenizer_tiny"):
+        convert(FIXTURES / f"{name}.pt", tmp_path / name)
+        card = (tmp_path / name / "README.md").read_text()
+        blocks = [part.split("```")[0] for part in card.split("```python\n")[1:]]
+        assert ["trust_remote_code=True" in block for block in blocks] == [False, True]
+        assert ["import transformers_beats" in block for block in blocks] == [True, False]
+        code.append(blocks[0 if with_package else 1].replace('"."', f'"./{name}"'))
+    result = subprocess.run([sys.executable, "-c", "\n".join(code)], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert "score" in result.stdout
+    embedding, _, labels, codes = result.stdout.splitlines()
+    assert embedding == "torch.Size([1, 64])"
+    assert "score" in labels
+    assert codes == "torch.Size([1, 6, 8])"

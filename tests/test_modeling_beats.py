@@ -240,10 +240,42 @@ def test_one_table_of_relative_positions_for_all_layers(tiny_config):
 def test_gate_is_between_bounds(tiny_config):
     attention = BeatsAttention(tiny_config)
     queries = torch.randn(2, 4, 6, 16) * 100
-    gated = attention.gate_position_bias(queries, torch.ones(4, 6, 6))
-    assert gated.shape == (2, 4, 6, 6)
-    assert gated.min() >= 1.0
-    assert gated.max() <= 2.0
+    gate = attention.position_gate(queries)
+    assert gate.shape == (2, 4, 6, 1)
+    assert gate.min() >= 1.0
+    assert gate.max() <= 2.0
+
+
+@pytest.mark.parametrize("gru_rel_pos", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("num_block_heads", [1, 3])
+@torch.no_grad()
+def test_attention_in_blocks_changes_nothing(num_block_heads, dtype, gru_rel_pos, tiny_config, inputs, monkeypatch):
+    torch.manual_seed(0)
+    tiny_config.gru_rel_pos = gru_rel_pos
+    model = BeatsModel(tiny_config).eval().to(dtype)
+    expected = model(**inputs).last_hidden_state
+    num_patches = expected.shape[1]
+    block_bytes = num_block_heads * num_patches**2 * expected.element_size()
+    monkeypatch.setattr("transformers_beats.modeling_beats.BIAS_BYTES_PER_BLOCK", block_bytes)
+    calls = []
+    attend_in_blocks = BeatsAttention.attend_in_blocks
+    monkeypatch.setattr(
+        BeatsAttention,
+        "attend_in_blocks",
+        lambda self, *args, **kwargs: calls.append(args) or attend_in_blocks(self, *args, **kwargs),
+    )
+    torch.testing.assert_close(
+        model(**inputs).last_hidden_state, expected, rtol=0, atol=0 if dtype == torch.bfloat16 else 1e-6
+    )
+    assert len(calls) == tiny_config.num_hidden_layers
+
+
+def test_gradients_never_go_through_blocks(tiny_config, inputs, monkeypatch):
+    monkeypatch.setattr("transformers_beats.modeling_beats.BIAS_BYTES_PER_BLOCK", 1)
+    model = BeatsModel(tiny_config).eval()
+    model(**inputs).pooler_output.sum().backward()
+    assert model.encoder.layers[0].self_attn.gru_rel_pos_linear.weight.grad.abs().sum() > 0
 
 
 def test_weights_are_initialised_as_in_the_reference():

@@ -29,6 +29,8 @@ from .configuration_beats import BeatsBaseConfig, BeatsConfig  # noqa: E402
 
 
 CPU_HAS_AVX512 = "AVX512" in torch.backends.cpu.get_cpu_capability()
+# Inference on a CPU gates the position bias in parts of at most this size, which is near that of its caches.
+BIAS_BYTES_PER_BLOCK = 2**24
 
 
 @dataclass
@@ -310,20 +312,14 @@ class BeatsAttention(nn.Module):
             self.gru_rel_pos_linear = nn.Linear(self.head_dim, 8)
             self.gru_rel_pos_const = nn.Parameter(torch.ones(1, self.num_attention_heads, 1, 1))
 
-    def gate_position_bias(self, query_states: torch.Tensor, position_bias: torch.Tensor) -> torch.Tensor:
+    def position_gate(self, query_states: torch.Tensor) -> torch.Tensor:
         """
-        The bias as this layer sees it, `(batch_size, num_heads, length, length)` in the dtype of the queries. Two
-        gates a and b of each unscaled query give the factor `a * (b * gru_rel_pos_const - 1) + 2`.
+        What each unscaled query multiplies its bias with, `(batch_size, num_heads, length, 1)`: two gates a and b give
+        `a * (b * gru_rel_pos_const - 1) + 2`.
         """
-        position_bias = position_bias.to(query_states.dtype)
-        if position_bias.ndim == 3:
-            position_bias = position_bias.unsqueeze(0)
-        if not self.config.gru_rel_pos:
-            return position_bias.expand(query_states.shape[0], -1, -1, -1)
         gates = self.gru_rel_pos_linear(query_states).unflatten(-1, (2, 4)).sum(dim=-1).sigmoid()
         gate_a, gate_b = gates.chunk(2, dim=-1)
-        factor = gate_a * (gate_b * self.gru_rel_pos_const - 1.0) + 2.0
-        return factor.to(query_states.dtype) * position_bias
+        return (gate_a * (gate_b * self.gru_rel_pos_const - 1.0) + 2.0).to(query_states.dtype)
 
     def forward(
         self,
@@ -338,26 +334,94 @@ class BeatsAttention(nn.Module):
         query_states = self.q_proj(hidden_states).view(hidden_shape).transpose(1, 2)
         key_states = self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2)
         value_states = self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2)
-        if position_bias is not None:
-            position_bias = self.gate_position_bias(query_states, position_bias)
 
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
-        attn_output, attn_weights = attention_interface(
-            self,
-            query_states,
-            key_states,
-            value_states,
-            attention_mask,
-            dropout=0.0 if not self.training else self.attention_dropout,
-            scaling=self.scaling,
-            position_bias=position_bias,
-            **kwargs,
-        )
+        kwargs["dropout"] = 0.0 if not self.training else self.attention_dropout
+        kwargs["scaling"] = self.scaling
+        states = (query_states, key_states, value_states)
+        if position_bias is None:
+            attn_output, attn_weights = attention_interface(self, *states, attention_mask, **kwargs)
+        else:
+            gate = self.position_gate(query_states) if self.config.gru_rel_pos else None
+            position_bias = position_bias.to(query_states.dtype)
+            if position_bias.ndim == 3:
+                position_bias = position_bias.unsqueeze(0)
+            position_bias = position_bias.expand(input_shape[0], -1, -1, -1)
+            if self.attends_in_blocks(position_bias):
+                attn_output = self.attend_in_blocks(
+                    attention_interface, states, attention_mask, position_bias, gate, **kwargs
+                )
+                attn_weights = None
+            else:
+                position_bias = position_bias if gate is None else gate * position_bias
+                attn_output, attn_weights = attention_interface(
+                    self, *states, attention_mask, position_bias=position_bias, **kwargs
+                )
 
         attn_output = attn_output.reshape(*input_shape, -1).contiguous()
         return self.out_proj(attn_output), attn_weights
+
+    def attends_in_blocks(self, position_bias: torch.Tensor) -> bool:
+        """Whether the gated bias would be too large to stand in memory at once: for inference on CPUs."""
+        return (
+            self.config._attn_implementation == "sdpa"
+            and position_bias.device.type == "cpu"
+            and not torch.is_grad_enabled()
+            # One graph is to serve all lengths.
+            and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()
+            and position_bias.numel() * position_bias.element_size() > BIAS_BYTES_PER_BLOCK
+        )
+
+    def attend_in_blocks(
+        self,
+        attention_interface: Callable,
+        states: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None,
+        position_bias: torch.Tensor,
+        gate: torch.Tensor | None,
+        **kwargs,
+    ) -> torch.Tensor:
+        """
+        The attention of some heads of a clip after the other, with one buffer for their gated bias. It takes a
+        fraction of the memory, and less time: fresh memory for the whole bias costs more than filling it.
+
+        Args:
+            attention_interface (`Callable`):
+                The attention function of transformers.
+            states (`tuple[torch.Tensor, torch.Tensor, torch.Tensor]`):
+                Queries, keys and values, each `(batch_size, num_heads, length, head_dim)`.
+            attention_mask (`torch.Tensor` that broadcasts to `(batch_size, 1, length, length)`, *optional*):
+                As the attention function takes it.
+            position_bias (`torch.Tensor` of shape `(batch_size, num_heads, length, length)`):
+                Without gate; may be a view that repeats one clip's.
+            gate (`torch.Tensor` of shape `(batch_size, num_heads, length, 1)`, *optional*):
+                Of [`position_gate`].
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, length, num_heads, head_dim)`.
+        """
+        batch_size, num_heads, length, _ = states[0].shape
+        bytes_per_head = length * length * position_bias.element_size()
+        num_block_heads = min(max(1, BIAS_BYTES_PER_BLOCK // bytes_per_head), num_heads)
+        buffer = position_bias.new_empty(1, num_block_heads, length, length)
+        attn_output = states[0].new_empty(batch_size, length, num_heads, self.head_dim)
+        for clip in range(batch_size):
+            mask = attention_mask
+            if attention_mask is not None and len(attention_mask) > 1:
+                mask = attention_mask[clip : clip + 1]
+            for head in range(0, num_heads, num_block_heads):
+                block = (slice(clip, clip + 1), slice(head, head + num_block_heads))
+                bias = position_bias[block]
+                if gate is not None:
+                    bias = torch.mul(gate[block], bias, out=buffer[:, : bias.shape[1]])
+                output, _ = attention_interface(
+                    self, *(state[block] for state in states), mask, position_bias=bias, **kwargs
+                )
+                attn_output[clip, :, block[1]] = output[0]
+        return attn_output
 
 
 class BeatsMLP(nn.Module):
@@ -410,18 +474,18 @@ class BeatsLayer(GradientCheckpointingLayer):
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         layer_input = hidden_states
-        residual = hidden_states * self.residual_scale
+        residual = hidden_states
         if self.layer_norm_first:
             hidden_states = self.self_attn_layer_norm(hidden_states)
         hidden_states, _ = self.self_attn(hidden_states, attention_mask, position_bias, **kwargs)
-        hidden_states = residual + self.dropout(hidden_states)
+        hidden_states = torch.add(self.dropout(hidden_states), residual, alpha=self.residual_scale)
         if not self.layer_norm_first:
             hidden_states = self.self_attn_layer_norm(hidden_states)
 
-        residual = hidden_states * self.residual_scale
+        residual = hidden_states
         if self.layer_norm_first:
             hidden_states = self.final_layer_norm(hidden_states)
-        hidden_states = residual + self.dropout(self.mlp(hidden_states))
+        hidden_states = torch.add(self.dropout(self.mlp(hidden_states)), residual, alpha=self.residual_scale)
         if not self.layer_norm_first:
             hidden_states = self.final_layer_norm(hidden_states)
 

@@ -36,6 +36,7 @@ from transformers_beats.training.iterate import iterate
 from transformers_beats.training.pretrain import pretrain
 from transformers_beats.training.recipes import build_arguments
 from transformers_beats.training.sources import DataArguments
+from transformers_beats.training.stages import training_settings
 from transformers_beats.training.tokenize import load_codes, tokenize
 from transformers_beats.training.train_tokenizer import train_tokenizer
 from transformers_beats.training.trainer import (
@@ -323,6 +324,13 @@ def test_an_interrupted_training_does_not_go_on_with_other_settings(recipe, one_
     (tmp_path / "new").rename(tmp_path / "first")
     pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values | {"seed": 1}))
     assert history_of(tmp_path / "new", "loss") != history_of(tmp_path / "first", "loss")
+
+
+def test_how_the_data_are_read_may_change_after_an_interruption(tmp_path):
+    training = BeatsTrainingArguments(str(tmp_path), use_cpu=True)
+    as_begun = training_settings(training, DataArguments("sounds"))
+    assert training_settings(training, DataArguments("sounds", cache_audio=True, num_proc=4)) == as_begun
+    assert training_settings(training, DataArguments("sounds", crop_seconds=3.0)) != as_begun
 
 
 def test_runs_that_were_killed_learn_what_a_run_in_one_go_learns(recipe, tmp_path):

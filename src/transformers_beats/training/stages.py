@@ -121,7 +121,8 @@ def training_settings(training: BeatsTrainingArguments, *others: Any) -> dict[st
     for arguments in others:
         settings |= asdict(arguments)
     # These say how the data are read, not which.
-    return {name: value for name, value in settings.items() if name not in ("num_proc", "precompute_fbank")}
+    ways_of_reading = ("num_proc", "precompute_fbank", "cache_audio")
+    return {name: value for name, value in settings.items() if name not in ways_of_reading}
 
 
 def seed_weights(seed: int) -> None:

@@ -1,17 +1,16 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Reading BEATs checkpoints in Microsoft's layout: what they hold, and what that is called in transformers."""
+"""Reading BEATs checkpoints: what they hold, in Microsoft's terms, and what that is called in transformers."""
 
 import hashlib
-import pickle
 import re
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from other_layouts import CheckpointError, Origin, read_source
 
 from transformers_beats import (
     BeatsConfig,
@@ -21,10 +20,6 @@ from transformers_beats import (
     BeatsTokenizerModel,
 )
 from transformers_beats.audioset_labels import AUDIOSET_LABELS
-
-
-class CheckpointError(Exception):
-    """A file that cannot be converted, with one line that says why."""
 
 
 # `cfg` keys that fix the network. A Microsoft file without one of them is refused: its class defaults describe another
@@ -61,7 +56,11 @@ IGNORED = {
     *("finetuned_model", "predictor_class", "layer_wise_gradient_decay_ratio", "embed_loss_beta"),
     *("decoder_embed_dim", "decoder_pos_trainable", "decoder_attention_heads", "decoder_mlp_ratio", "decoder_layers"),
     *("codebook_vocab_size", "mask_ratio", "use_flash_attn"),
+    # The front end in avex's descriptions of models; its filter bank is compared with the one here.
+    *("sample_frequency", "num_mel_bins", "frame_length", "frame_shift"),
 }
+# Statistics of the fbank, by default AudioSet's: OpenBEATs' package reads them from `cfg`, ESPnet's encoder does not.
+FBANK = {"fbank_mean": 15.41663, "fbank_std": 6.55582}
 # What ESPnet's configuration class assumes where its exports are silent.
 ESPNET_DEFAULTS = {
     "input_patch_size": 16,
@@ -93,8 +92,6 @@ ACTIVATIONS = {
     "gelu_fast": "gelu_new",
     "gelu_accurate": "gelu_new",
 }
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 KEY_RENAMINGS = [
     (r"patch_embedding\.", "beats.embeddings.patch_embeddings.projection."),
@@ -134,7 +131,7 @@ class BeatsCheckpoint:
 
     Attributes:
         kind: `"pretrained"`, `"finetuned"` or `"tokenizer"`.
-        origin: `"microsoft"` or `"espnet"`.
+        origin: Who wrote the file.
         config: Configuration, with labels if there are any.
         state_dict: Tensors under the names of the model class of `kind`; all checked for name, shape and finiteness.
         sha256: Hash of the source file.
@@ -142,7 +139,7 @@ class BeatsCheckpoint:
     """
 
     kind: Literal["pretrained", "finetuned", "tokenizer"]
-    origin: Literal["microsoft", "espnet"]
+    origin: Origin
     config: BeatsConfig
     state_dict: dict[str, torch.Tensor]
     sha256: str
@@ -155,65 +152,45 @@ class BeatsCheckpoint:
         return model.eval()
 
 
-def read_checkpoint(path: str | Path, origin: Literal["auto", "microsoft", "espnet"] = "auto") -> BeatsCheckpoint:
+def read_checkpoint(
+    path: str | Path,
+    origin: Literal["auto"] | Origin = "auto",
+    cfg: Sequence[str | Path] = (),
+) -> BeatsCheckpoint:
     """
-    Reads and checks a checkpoint in Microsoft's layout: `{"cfg": ..., "model": ..., "label_dict": ...}`.
+    Reads and checks a checkpoint: `{"cfg": ..., "model": ..., "label_dict": ...}`, or one of [`other_layouts`].
 
     Args:
-        path: The `.pt` file. Read with `weights_only=True`: nothing in it is executed.
+        path: The `.pt` or `.safetensors` file. Read with `weights_only=True`: nothing in it is executed.
         origin: Who wrote the file, which decides what a value missing in `cfg` means: an error (Microsoft), or
-            ESPnet's class default. `"auto"` recognises ESPnet by its constant padding kernels.
+            ESPnet's class default; and what a head is. `"auto"` recognises what is in the file.
+        cfg: For a file that does not state its architecture: files that do, or `"released"` to assume the one of
+            Microsoft's released models.
 
     Raises:
         CheckpointError: if the file is damaged, of another format, contains code, or does not fit its own `cfg`.
     """
     path = Path(path)
-    contents = _load(path)
-    cfg, source = contents["cfg"], contents["model"]
-    if origin == "auto":
-        is_espnet = any(key.endswith(("patch_embedding_pad.weight", "raw2fbank_pad.weight")) for key in source)
-        origin = "espnet" if is_espnet else "microsoft"
-    kind = _detect_kind(cfg, source, origin)
-    notes: list[str] = []
-    state_dict = _rename(source, kind, notes)
-    config = _build_config(cfg, kind, origin, notes)
+    source = read_source(path, origin, cfg)
+    notes = source.notes
+    kind = _detect_kind(source.cfg, source.tensors, source.origin)
+    state_dict = _rename(source.tensors, kind, notes)
+    config = _build_config(source.cfg, kind, source.origin, notes)
     if kind == "finetuned":
-        _add_labels(config, contents.get("label_dict"), state_dict["classifier.weight"].shape[0], notes)
+        config.problem_type = source.problem_type
+        _add_labels(config, source.label_dict, state_dict["classifier.weight"].shape[0], notes)
     config.dtype = state_dict[next(iter(state_dict))].dtype
-    _check_tensors(state_dict, config, kind)
-    return BeatsCheckpoint(kind, origin, config, state_dict, _sha256(path), notes)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file.")
     try:
-        # Mapping the file instead of reading it halves the memory; the format before torch 1.6 cannot be mapped.
-        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        # torch names the class or function that it refused to import.
-        if "GLOBAL" in str(error):
-            message = f"{path}: contains Python objects other than tensors; loading it could run code."
-            raise CheckpointError(message) from error
-        raise CheckpointError(f"{path}: not a PyTorch checkpoint, or damaged.") from error
-    except Exception as error:  # whatever a foreign file makes of the unpickler
-        raise CheckpointError(f"{path}: not a PyTorch checkpoint, or damaged.") from error
-    is_layout = isinstance(contents, Mapping) and all(isinstance(contents.get(k), Mapping) for k in ("cfg", "model"))
-    if not is_layout:
-        found = sorted(map(str, contents))[:5] if isinstance(contents, Mapping) else type(contents).__name__
-        raise CheckpointError(f"{path}: not a BEATs checkpoint: expected `cfg` and `model`, found {found}.")
-    source = contents["model"]
-    if not source or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in source.items()):
-        raise CheckpointError(f"{path}: not a BEATs checkpoint: `model` is not a dictionary of tensors.")
-    for key, tensor in source.items():
-        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in DTYPES:
-            raise CheckpointError(
-                f"`{key}` is not a tensor of floating-point numbers: {tensor.dtype}, {tensor.layout}."
-            )
-    return dict(contents)
+        _check_tensors(state_dict, config, kind)
+    except CheckpointError as error:
+        if not source.is_cfg_assumed:
+            raise
+        raise CheckpointError(f"the architecture of Microsoft's released models does not fit: {error}") from error
+    return BeatsCheckpoint(kind, source.origin, config, state_dict, sha256(path), notes)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Hash of a file, read in blocks."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -276,7 +253,7 @@ def rename_key(key: str) -> str | None:
 def _build_config(cfg: Mapping[str, Any], kind: str, origin: str, notes: list[str]) -> BeatsConfig:
     required = {**ARCHITECTURE, **(QUANTIZER if kind == "tokenizer" else {})}
     missing = [key for key in required if key not in cfg]
-    if missing and origin == "microsoft":
+    if missing and origin != "espnet":
         raise CheckpointError(
             f"`cfg` lacks {', '.join(missing)}. Microsoft's files state the whole architecture; if ESPnet wrote this "
             "one, say so with --origin espnet."
@@ -289,7 +266,10 @@ def _build_config(cfg: Mapping[str, Any], kind: str, origin: str, notes: list[st
         raise CheckpointError(f"unknown activation {values['hidden_act']!r}; known are {', '.join(ACTIVATIONS)}.")
     values["hidden_act"] = ACTIVATIONS[values["hidden_act"]]
     values |= {name: cfg[key] for key, name in REGULARIZATION.items() if key in cfg}
-    known = {*ARCHITECTURE, *QUANTIZER, *REGULARIZATION, *IGNORED}
+    if statistics := {key: cfg[key] for key in FBANK if cfg.get(key, FBANK[key]) != FBANK[key]}:
+        options = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in statistics.items())
+        notes.append(f"`cfg` names fbank statistics, which not every trainer reads; to apply them, add {options}")
+    known = {*ARCHITECTURE, *QUANTIZER, *REGULARIZATION, *IGNORED, *FBANK}
     if unknown := sorted(set(map(str, cfg)) - known):
         notes.append(f"`cfg` keys without a meaning here: {', '.join(unknown)}")
     try:
@@ -305,7 +285,6 @@ def _add_labels(config: BeatsConfig, label_dict: Any, num_labels: int, notes: li
     Names the classes in the checkpoint's own order, which is not the order of AudioSet's class list: `label_dict` maps
     the checkpoint's indices to AudioSet machine ids.
     """
-    config.problem_type = "multi_label_classification"
     config.num_labels = num_labels
     if label_dict is None:
         notes.append("no `label_dict`: the classes have no names")

@@ -1,10 +1,11 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Converts a BEATs checkpoint in Microsoft's layout (`.pt`) into a directory for `from_pretrained`."""
+"""Converts a BEATs checkpoint, such as Microsoft's `.pt` files, into a directory for `from_pretrained`."""
 
 import enum
 import json
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,8 @@ class Origin(str, enum.Enum):
     AUTO = "auto"
     MICROSOFT = "microsoft"
     ESPNET = "espnet"
+    AVEX = "avex"
+    PRETRAINED_SED = "pretrained-sed"
 
 
 def convert(
@@ -32,20 +35,21 @@ def convert(
     overwrite: bool = False,
     repo_id: str | None = None,
     details: CardDetails | None = None,
+    cfg: Sequence[str | Path] = (),
 ) -> BeatsCheckpoint:
     """
     Converts `source` into `output_dir`: configuration, weights (safetensors), feature extractor, remote code and card.
 
     Everything is written to a temporary directory beside `output_dir` and renamed at the end, so that a refused or
     interrupted conversion leaves everything as it was. The card says how to load the model from `repo_id`, or from the
-    directory itself, and what `details` tells of it.
+    directory itself, and what `details` tells of it. `origin` and `cfg` are those of [`read_checkpoint`].
 
     Raises:
         CheckpointError: if the checkpoint, the statistics or `output_dir` ([`check_output_dir`]) are refused.
     """
     output_dir = output_dir.resolve()
     check_output_dir(output_dir, overwrite)
-    checkpoint = read_checkpoint(source, origin.value)
+    checkpoint = read_checkpoint(source, origin.value, cfg)
     statistics = {"fbank_mean": fbank_mean, "fbank_std": fbank_std}
     try:
         extractor = BeatsFeatureExtractor(
@@ -91,11 +95,19 @@ def check_output_dir(output_dir: Path, overwrite: bool) -> None:
 
 
 def main(
-    source: Annotated[Path, typer.Argument(help="Checkpoint in Microsoft's layout (.pt).")],
+    source: Annotated[Path, typer.Argument(help="Checkpoint: Microsoft's .pt, or another that holds a BEATs model.")],
     output_dir: Annotated[Path, typer.Argument(help="Directory to write; `from_pretrained` reads it.")],
     origin: Annotated[
         Origin, typer.Option(help="Who wrote the file: decides what a value missing in its `cfg` means.")
     ] = Origin.AUTO,
+    cfg: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE|released",
+            help="For a file that does not state its architecture: one that does, or that of Microsoft's models. "
+            "May be given several times; a later file overrides an earlier one.",
+        ),
+    ] = None,
     fbank_mean: Annotated[
         float | None, typer.Option(help="Mean of the fbank in training, if not AudioSet's 15.41663.")
     ] = None,
@@ -113,7 +125,9 @@ def main(
     try:
         if push_to_hub is not None:
             check_account(push_to_hub)
-        checkpoint = convert(source, output_dir, origin, fbank_mean, fbank_std, overwrite, push_to_hub)
+        checkpoint = convert(
+            source, output_dir, origin, fbank_mean, fbank_std, overwrite, repo_id=push_to_hub, cfg=cfg or ()
+        )
     except (CheckpointError, PublishingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(code=1) from None

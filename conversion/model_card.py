@@ -111,6 +111,7 @@ def render_model_card(
         fbank_mean=extractor.fbank_mean,
         fbank_std=extractor.fbank_std,
         num_labels=config.num_labels,
+        is_multi_label=config.problem_type == "multi_label_classification",
         has_labels=config.id2label.get(0) != "LABEL_0",
         training_data=details.training_data,
         results=[{**TASKS[name]._asdict(), "value": value} for name, value in details.results.items()],

@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "configuration_beats": ["BeatsConfig", "BeatsRandomProjectionTokenizerConfig", "BeatsTokenizerConfig"],
     "feature_extraction_beats": ["BeatsFeatureExtractor"],
+    "inference": ["WindowedInference"],
     "modeling_beats": ["BeatsForAudioClassification", "BeatsForAudioFrameClassification", "BeatsModel"],
     "modeling_beats_pretraining": ["BeatsForPreTraining", "BeatsTokenizerForPreTraining"],
     "modeling_beats_tokenizer": ["BeatsRandomProjectionTokenizer", "BeatsTokenizerModel"],

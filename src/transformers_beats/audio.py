@@ -1,25 +1,50 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Decoding: any audio file as a mono waveform at the model's rate."""
+"""Decoding: any audio file as a mono waveform at the model's rate, whole or in blocks."""
 
 import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
 
 
+# What is decoded at once. In seconds, so that no sampling rate makes a block large.
+BLOCK_SECONDS = 1
+
+
 class AudioError(ValueError):
     """Audio that cannot be used; the message is one line and names the file."""
 
 
-def decode_audio(source: str | Path | bytes, sampling_rate: int = 16000) -> np.ndarray:
+@dataclass
+class AudioStream:
     """
-    Decodes a file with soundfile (WAV, FLAC, Ogg, MP3 and others) or, if that does not know its format and torchcodec
-    is installed, with torchcodec; averages its channels; resamples with soxr.
+    A recording that is decoded while it is read, so that its length costs no memory.
 
     Args:
-        source (`str`, `Path` or `bytes`):
+        name (`str`):
+            What it is called in messages.
+        blocks (`Iterable[np.ndarray]`):
+            Consecutive parts `(num_samples,)`, float32, mono, full scale at 1.0, at the rate that was asked for.
+        seconds (`float`, *optional*):
+            How long the file says it is. Only for showing progress: damaged files are wrong about it.
+    """
+
+    name: str
+    blocks: Iterable[np.ndarray]
+    seconds: float | None = None
+
+
+def decode_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 16000) -> np.ndarray:
+    """
+    All of what [`stream_audio`] decodes.
+
+    Args:
+        source (`str`, `Path`, `bytes` or a file opened in binary mode):
             A file, or what it holds.
         sampling_rate (`int`, defaults to 16000):
             Rate of the result in hertz.
@@ -30,26 +55,113 @@ def decode_audio(source: str | Path | bytes, sampling_rate: int = 16000) -> np.n
     Raises:
         [`AudioError`]: if it cannot be decoded, is empty, or holds NaN or infinite samples.
     """
-    name = f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
+    return np.concatenate(list(stream_audio(source, sampling_rate).blocks))
+
+
+def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 16000) -> AudioStream:
+    """
+    Opens a file with soundfile (WAV, FLAC, Ogg, MP3 and others) or, if that does not know its format and torchcodec is
+    installed, with torchcodec, which reads it as a whole; averages its channels; resamples with soxr.
+
+    Args:
+        source (`str`, `Path`, `bytes` or a file opened in binary mode):
+            A file, or what it holds.
+        sampling_rate (`int`, defaults to 16000):
+            Rate of the blocks in hertz.
+
+    Returns:
+        [`AudioStream`]: its blocks can be read once. Reading raises [`AudioError`] where the file is damaged or holds
+        NaN or infinite samples, and at the end if there was no sample.
+
+    Raises:
+        [`AudioError`]: if it cannot be opened.
+    """
+    name = _name_of(source)
     try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else str(source)
-        channels, rate = soundfile.read(file, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError, RuntimeError) as error:
+        if isinstance(source, bytes):
+            file = soundfile.SoundFile(io.BytesIO(source))
+        else:
+            file = soundfile.SoundFile(str(source) if isinstance(source, Path) else source)
+    # Of a file called `.raw`, soundfile wants to be told the format: a TypeError.
+    except (soundfile.SoundFileError, OSError, RuntimeError, TypeError) as error:
         channels, rate = _decode_with_torchcodec(source, name, error)
-    waveform = channels.mean(axis=1)
-    if waveform.size == 0:
-        raise AudioError(f"{name}: holds no audio.")
-    if not np.isfinite(waveform).all():
-        raise AudioError(f"{name}: contains NaN or infinite samples.")
+        return AudioStream(name, resample_blocks([channels.mean(axis=1)], name, rate, sampling_rate))
+    blocks = resample_blocks(_read_blocks(file, name), name, file.samplerate, sampling_rate)
+    return AudioStream(name, blocks, file.frames / file.samplerate)
+
+
+def resample_blocks(blocks: Iterable[np.ndarray], name: str, rate: float, sampling_rate: int) -> Iterator[np.ndarray]:
+    """
+    Resamples a waveform block by block, with the result that soxr gives for the whole.
+
+    Args:
+        blocks (`Iterable[np.ndarray]`):
+            Consecutive parts `(num_samples,)`, float32.
+        name (`str`):
+            Of the recording, for messages.
+        rate (`int` or `float`):
+            Sampling rate of `blocks`, in hertz.
+        sampling_rate (`int`):
+            Sampling rate of the result, in hertz.
+
+    Yields:
+        `np.ndarray` of shape `(num_samples,)`: float32, never empty.
+
+    Raises:
+        [`AudioError`]: where samples are NaN or infinite, and at the end if there was none.
+    """
+    resampler = None
     if rate != sampling_rate:
-        waveform = soxr.resample(waveform, rate, sampling_rate, quality="HQ")
-    return np.ascontiguousarray(waveform, dtype=np.float32)
+        resampler = soxr.ResampleStream(rate, sampling_rate, num_channels=1, dtype="float32", quality="HQ")
+    is_empty = True
+    for block in blocks:
+        if not np.isfinite(block).all():
+            raise AudioError(f"{name}: contains NaN or infinite samples.")
+        resampled = block if resampler is None else resampler.resample_chunk(block)
+        if resampled.size > 0:
+            is_empty = False
+            yield resampled
+    if resampler is not None:
+        # The filter holds back what it needs to see the end of.
+        rest = resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+        if rest.size > 0:
+            is_empty = False
+            yield rest
+    if is_empty:
+        raise AudioError(f"{name}: holds no audio.")
 
 
-def _decode_with_torchcodec(source: str | Path | bytes, name: str, reason: Exception) -> tuple[np.ndarray, int]:
+def _name_of(source: str | Path | bytes | BinaryIO) -> str:
+    if isinstance(source, bytes):
+        return f"{len(source)} bytes"
+    if isinstance(source, (str, Path)):
+        return str(source)
+    return str(getattr(source, "name", f"a {type(source).__name__}"))
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _read_blocks(file: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
+    """Means of the channels, block by block."""
+    with file:
+        while True:
+            try:
+                channels = file.read(BLOCK_SECONDS * file.samplerate, dtype="float32", always_2d=True)
+            except (soundfile.SoundFileError, OSError, RuntimeError) as error:
+                raise AudioError(f"{name}: cannot be decoded to its end: {_reason(error)}") from error
+            if len(channels) == 0:
+                return
+            yield channels.mean(axis=1)
+
+
+def _decode_with_torchcodec(
+    source: str | Path | bytes | BinaryIO, name: str, reason: Exception
+) -> tuple[np.ndarray, int]:
     """Samples `(num_samples, num_channels)` and their rate; `reason` is why soundfile gave up."""
-    message = f"{name}: cannot be decoded: {str(reason).splitlines()[0] if str(reason) else type(reason).__name__}"
-    if not isinstance(source, bytes) and not Path(source).is_file():
+    message = f"{name}: cannot be decoded: {_reason(reason)}"
+    if isinstance(source, (str, Path)) and not Path(source).is_file():
         raise AudioError(f"{name}: no such file.")
     try:
         # A torchcodec that does not fit PyTorch or FFmpeg fails with any of these.
@@ -57,10 +169,10 @@ def _decode_with_torchcodec(source: str | Path | bytes, name: str, reason: Excep
     except (ImportError, OSError, RuntimeError) as error:
         raise AudioError(f"{message} (torchcodec, which knows more formats, is not installed)") from error
     try:
-        samples = AudioDecoder(source if isinstance(source, bytes) else str(source)).get_all_samples()
+        samples = AudioDecoder(str(source) if isinstance(source, Path) else source).get_all_samples()
     except (OSError, RuntimeError, ValueError) as error:
         raise AudioError(message) from error
     return samples.data.T.float().numpy(), samples.sample_rate
 
 
-__all__ = ["AudioError", "decode_audio"]
+__all__ = ["AudioError", "AudioStream", "decode_audio", "resample_blocks", "stream_audio"]

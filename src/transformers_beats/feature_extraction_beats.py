@@ -341,7 +341,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
                 f"Expected a waveform or a list of waveforms, got {type(raw_speech).__name__}. Load files first, for "
                 f"example with `transformers.audio_utils.load_audio(path, sampling_rate={self.sampling_rate})`."
             )
-        waveforms = [_to_float_waveform(clip, index) for index, clip in enumerate(clips)]
+        waveforms = [to_float_waveform(clip, index) for index, clip in enumerate(clips)]
         if not waveforms:
             raise ValueError("The batch is empty: pass at least one waveform.")
         device = waveforms[0].device if device is None else device
@@ -355,7 +355,7 @@ def _several_channels(shape: Sequence[int]) -> str:
     )
 
 
-def _to_float_waveform(clip, index: int) -> torch.Tensor:
+def to_float_waveform(clip, index: int) -> torch.Tensor:
     """One clip as a one-dimensional float32 tensor with full scale at 1.0."""
     if isinstance(clip, torch.Tensor):
         waveform = clip

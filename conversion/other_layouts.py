@@ -1,0 +1,397 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+Finding a BEATs model in a file, whoever wrote it: containers, wrappers around the encoder, settings that are kept
+elsewhere, classification heads.
+
+Where the layouts are defined (each a public repository and a path in it):
+    Microsoft: `microsoft/unilm`, `beats/BEATs.py` and `beats/Tokenizers.py`.
+    ESPnet: `espnet/espnet`, `espnet2/beats/{encoder,tokenizer,espnet_model,generate_beats_checkpoint}.py`,
+        `espnet2/tasks/cls.py`, `espnet2/cls/decoder/linear_decoder.py`. OpenBEATs has the same layout: the package
+        `openbeats` on PyPI, `openbeats/utils.py`.
+    avex: `earthspecies/avex`, `avex/models/beats_model.py`, `avex/models/beats/beats.py`,
+        `avex/api/configs/official_models/*beats*.yml`.
+    PretrainedSED: `fschmid56/PretrainedSED`, `models/prediction_wrapper.py`, `models/beats/BEATs{,_wrapper}.py`.
+"""
+
+import pickle
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+
+class CheckpointError(Exception):
+    """A file that cannot be converted, with one line that says why."""
+
+
+Origin = Literal["microsoft", "espnet", "avex", "pretrained-sed", "other"]
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# A BEATs encoder is where these two are; what stands before them is the wrapper's.
+MARK, SECOND_MARK = "patch_embedding.weight", "encoder.layers.0.fc2.weight"
+
+# The architecture of all models that Microsoft released, in the terms of their `cfg`.
+RELEASED = {
+    "input_patch_size": 16,
+    "embed_dim": 512,
+    "conv_bias": False,
+    "encoder_layers": 12,
+    "encoder_embed_dim": 768,
+    "encoder_ffn_embed_dim": 3072,
+    "encoder_attention_heads": 12,
+    "activation_fn": "gelu",
+    "layer_norm_first": False,
+    "deep_norm": True,
+    "conv_pos": 128,
+    "conv_pos_groups": 16,
+    "relative_position_embedding": True,
+    "num_buckets": 320,
+    "max_distance": 800,
+    "gru_rel_pos": True,
+    "quant_n": 1024,
+    "quant_dim": 256,
+}
+# No tensor and no shape depends on these: a wrong one loads strictly and computes something else.
+INVISIBLE = ("activation_fn", "deep_norm", "layer_norm_first", "max_distance")
+# Projects whose models all have the released architecture, and how one knows.
+RELEASED_IS_DOCUMENTED = {
+    "avex": "avex's published BEATs models have it",
+    "pretrained-sed": "PretrainedSED's BEATs has no other",
+}
+
+# Parts of ESPnet's encoder that come after the BEATs layers, and why they cannot be converted.
+ESPNET_PARTS = {
+    "layer_weights": (
+        "a learned average of the first layer's input and of the outputs of all layers but the last, which "
+        "`use_weighted_layer_sum` is not"
+    ),
+    "downsample_conv": "a convolution over the flattened patches that shortens their sequence",
+    "conformer_adapter": "a Conformer on top of the encoder",
+    "cross_embed_positions": "positions added to the output for a decoder's cross-attention",
+}
+# Shapes of avex's filter bank at 16 kHz, 25 and 10 ms, 128 mel bins: the one that this package computes.
+AVEX_FBANK = {"fbank.window": (400,), "fbank.mel_fb": (257, 128)}
+
+
+@dataclass
+class Source:
+    """
+    What a file holds, in Microsoft's terms.
+
+    Attributes:
+        origin: Who wrote it.
+        cfg: Settings of the model.
+        tensors: Tensors of the model under Microsoft's names, mapped from the file and not copied.
+        label_dict: Labels by class index, if there are any.
+        problem_type: How the classes were trained, for a model with a `predictor`.
+        is_cfg_assumed: Whether `cfg` is the released architecture because nothing says otherwise.
+        notes: What was left out or assumed.
+    """
+
+    origin: Origin
+    cfg: Mapping[str, Any]
+    tensors: dict[str, torch.Tensor]
+    label_dict: Any = None
+    problem_type: str = "multi_label_classification"
+    is_cfg_assumed: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def read_source(path: Path, origin: Literal["auto"] | Origin, cfg: Sequence[str | Path]) -> Source:
+    """
+    Reads a file and finds the BEATs model in it.
+
+    Args:
+        path: `.safetensors`, or a file that `torch.load` reads with `weights_only=True`.
+        origin: `"auto"`, or who wrote the file.
+        cfg: For a file that does not state its architecture: files that do ([`read_settings`]), or `"released"`.
+
+    Raises:
+        CheckpointError: a file without a BEATs model, with several, or with one whose architecture nothing states.
+    """
+    contents = load(path)
+    state_dict = _find_state_dict(contents, path)
+    prefix = _find_prefix(state_dict, contents, path)
+    tensors = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+    others = [key for key in state_dict if not key.startswith(prefix)]
+    _check_dtypes(tensors)
+    if origin == "auto":
+        origin = _detect_origin(prefix, state_dict, has_cfg="cfg" in contents)
+    source = Source(origin, {}, tensors, contents.get("label_dict"))
+    settings = _find_cfg(source, contents, cfg, path)
+    _drop_wrapper_parts(source)
+    _take_head(source, prefix, state_dict, others, settings)
+    return source
+
+
+def load(path: Path) -> dict[str, Any]:
+    """
+    The dictionary in a file, its tensors mapped instead of read, which halves the memory.
+
+    Raises:
+        CheckpointError: no such file, a damaged one, or one that holds more than tensors and plain values.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        # The format before torch 1.6 cannot be mapped.
+        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        # torch names the class or function that it refused to import.
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if found or "GLOBAL" in str(error):
+            name = f" ({found[1]})" if found else ""
+            raise CheckpointError(
+                f"{path}: contains Python objects other than tensors{name}; loading it could run code. If you "
+                "trust it, save its tensors alone, as {'cfg': ..., 'model': state_dict}."
+            ) from error
+        raise CheckpointError(f"{path}: not a PyTorch checkpoint, or damaged.") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: not a safetensors file, or damaged.") from error
+    except Exception as error:  # whatever a foreign file makes of the unpickler
+        raise CheckpointError(f"{path}: not a PyTorch checkpoint, or damaged.") from error
+    if not isinstance(contents, Mapping):
+        found = type(contents).__name__
+        raise CheckpointError(f"{path}: not a BEATs checkpoint: expected `cfg` and `model`, found {found}.")
+    return dict(contents)
+
+
+def _find_state_dict(contents: Mapping[str, Any], path: Path) -> Mapping[str, torch.Tensor]:
+    """`model` if there is one, else the file itself or the one entry (`state_dict`, ...) that holds an encoder."""
+    if isinstance(contents.get("model"), Mapping):
+        state_dict = contents["model"]
+        are_tensors = (isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state_dict.items())
+        if not state_dict or not all(are_tensors):
+            raise CheckpointError(f"{path}: not a BEATs checkpoint: `model` is not a dictionary of tensors.")
+        return state_dict
+    entries = {"": contents, **{key: value for key, value in contents.items() if isinstance(value, Mapping)}}
+    found = {name: entry for name, entry in entries.items() if any(str(key).endswith(MARK) for key in entry)}
+    if len(found) > 1:
+        names = ", ".join(f"`{name}`" for name in found)
+        raise CheckpointError(f"{path}: has BEATs models in {names}; save the one that you want alone.")
+    if not found:
+        raise CheckpointError(
+            f"{path}: not a BEATs checkpoint: expected `cfg` and `model`, found {sorted(map(str, contents))[:5]}."
+        )
+    entry = next(iter(found.values()))
+    return {key: value for key, value in entry.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
+
+
+def _find_prefix(state_dict: Mapping[str, torch.Tensor], contents: Mapping[str, Any], path: Path) -> str:
+    prefixes = [key.removesuffix(MARK) for key in state_dict if re.search(rf"(^|\.){re.escape(MARK)}$", key)]
+    prefixes = [prefix for prefix in prefixes if prefix + SECOND_MARK in state_dict]
+    # ESPnet trains a tokenizer beside its teacher; only the former is the result.
+    if sorted(prefixes) == ["encoder.", "teacher."]:
+        return "encoder."
+    if len(prefixes) > 1:
+        names = ", ".join(f"`{prefix}`" for prefix in sorted(prefixes))
+        raise CheckpointError(f"{path}: has BEATs encoders under {names}; save the one that you want alone.")
+    if not prefixes and "cfg" not in contents:
+        raise CheckpointError(
+            f"{path}: not a BEATs checkpoint: no encoder (`...{MARK}`) among {len(state_dict)} tensors, the first of "
+            f"them {sorted(state_dict)[:3]}."
+        )
+    return prefixes[0] if prefixes else ""
+
+
+def _check_dtypes(tensors: Mapping[str, torch.Tensor]) -> None:
+    for key, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in DTYPES:
+            raise CheckpointError(
+                f"`{key}` is not a tensor of floating-point numbers: {tensor.dtype}, {tensor.layout}."
+            )
+
+
+def _detect_origin(prefix: str, state_dict: Mapping[str, torch.Tensor], has_cfg: bool) -> Origin:
+    if any(f"{prefix}{key}" in state_dict for key in ("patch_embedding_pad.weight", "raw2fbank_pad.weight")):
+        return "espnet"
+    if prefix.endswith("backbone.") and f"{prefix}fbank.mel_fb" in state_dict:
+        return "avex"
+    if prefix.endswith("model.model.") and f"{prefix.removesuffix('model.model.')}strong_head.weight" in state_dict:
+        return "pretrained-sed"
+    is_alone = all(key.startswith(prefix) for key in state_dict)
+    return "microsoft" if has_cfg and is_alone else "other"
+
+
+def _find_cfg(source: Source, contents: Mapping[str, Any], cfg: Sequence[str | Path], path: Path) -> dict[str, Any]:
+    """Sets the settings of the model; returns those of ESPnet's training, if they were given."""
+    if "cfg" in contents:
+        if not isinstance(contents["cfg"], Mapping):
+            found = type(contents["cfg"]).__name__
+            raise CheckpointError(f"{path}: not a BEATs checkpoint: expected `cfg` to be a dictionary, found {found}.")
+        if cfg:
+            raise CheckpointError(f"{path}: states its own `cfg`; --cfg is for files that do not.")
+        source.cfg = contents["cfg"]
+        return {}
+    if cfg and list(map(str, cfg)) != ["released"]:
+        source.cfg, settings = read_settings([Path(name) for name in cfg])
+        # What kind of model this is follows from its tensors, not from the file that the settings come from.
+        source.cfg.pop("finetuned_model", None)
+        source.notes.append(f"no `cfg` in the file: taken from {', '.join(Path(name).name for name in cfg)}")
+        return settings
+    if not cfg and source.origin not in RELEASED_IS_DOCUMENTED:
+        raise CheckpointError(
+            f"{path}: expected `cfg` and `model`, found a BEATs model without `cfg`: nothing states its "
+            f"{', '.join(INVISIBLE)}. Name a file that does with --cfg (ESPnet's or avex's .yaml, or the .pt that its "
+            "training began from), or assume what Microsoft's models have with --cfg released."
+        )
+    reason = "as asked for" if cfg else RELEASED_IS_DOCUMENTED[source.origin]
+    source.cfg, source.is_cfg_assumed = dict(RELEASED), True
+    invisible = ", ".join(f"{key}={RELEASED[key]}" for key in INVISIBLE)
+    source.notes.append(
+        f"no `cfg` in the file: the architecture of Microsoft's released models was assumed ({reason}); all shapes "
+        f"agree with it, but none can show that {invisible}"
+    )
+    return {}
+
+
+def read_settings(paths: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """
+    Settings of a model from files beside its weights.
+
+    Args:
+        paths: Checkpoints with a `cfg`, or YAML or JSON files: ESPnet's `config.yaml`, avex's description of a model,
+            or the settings themselves. A later file overrides what earlier ones say, as in ESPnet.
+
+    Returns:
+        The `cfg`, and ESPnet's settings of the training, empty without an ESPnet file.
+
+    Raises:
+        CheckpointError: a file without settings, or one that refers to another.
+    """
+    cfg: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    for path in paths:
+        contents = _load_yaml(path) if path.suffix in (".yaml", ".yml", ".json") else load(path)
+        encoder = contents.get("encoder_conf")
+        if isinstance(encoder, Mapping):
+            training = dict(contents)
+            if encoder.get("beats_ckpt_path") and not cfg:
+                raise CheckpointError(
+                    f"{path}: the encoder was built from {encoder['beats_ckpt_path']}, whose `cfg` states the rest: "
+                    f"name that file before this one, --cfg BASE --cfg {path.name}."
+                )
+            if encoder.get("max_layer") is not None:
+                raise CheckpointError(f"{path}: the encoder stops early (`max_layer` {encoder['max_layer']}).")
+            cfg |= {key: encoder[key] for key in ("fbank_mean", "fbank_std") if key in encoder}
+        places = [contents.get("cfg"), contents.get("beats_cfg"), contents.get("beats_config")]
+        if isinstance(contents.get("model_spec"), Mapping):
+            places += [contents["model_spec"].get("init_config")]
+        if isinstance(encoder, Mapping):
+            places += [encoder.get("beats_config"), encoder.get("tokenizer_config")]
+        places += [contents] if "encoder_layers" in contents or "deep_norm" in contents else []
+        found = next((place for place in places if isinstance(place, Mapping)), None)
+        if found is None and not isinstance(encoder, Mapping):
+            raise CheckpointError(f"{path}: has no settings of a BEATs model, found {sorted(map(str, contents))[:5]}.")
+        cfg |= found or {}
+    return cfg, training
+
+
+def _load_yaml(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file.")
+    try:
+        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: not a YAML or JSON file.") from error
+    if not isinstance(contents, Mapping):
+        raise CheckpointError(f"{path}: has no settings of a BEATs model.")
+    return contents
+
+
+def _drop_wrapper_parts(source: Source) -> None:
+    """Takes out what a project adds inside the encoder, if it does not change what the encoder computes."""
+    for part, meaning in ESPNET_PARTS.items():
+        if source.origin == "espnet" and any(key.split(".")[0] == part for key in source.tensors):
+            raise CheckpointError(f"`{part}` has no counterpart here: {meaning}.")
+    if source.origin != "avex":
+        return
+    for key, shape in AVEX_FBANK.items():
+        tensor = source.tensors.pop(key, None)
+        if tensor is not None and tensor.shape != shape:
+            raise CheckpointError(f"`{key}` has shape {tuple(tensor.shape)}, {shape} at 16 kHz with 128 mel bins.")
+        if tensor is not None:
+            source.notes.append(f"dropped `{key}`: a constant of avex's filter bank")
+    source.notes.append("avex states the sampling rate of each model in its `audio_config`: this one must have 16 kHz")
+
+
+def _take_head(
+    source: Source, prefix: str, state_dict: Mapping[str, torch.Tensor], others: list[str], settings: Mapping[str, Any]
+) -> None:
+    """Makes the wrapper's head the `predictor` if it is one, and says what is left out."""
+    head, reason = _find_head(source.origin, prefix, state_dict, settings)
+    # Beside another layer, or in avex, it is what the checkpoint had that training began from.
+    is_stale = source.origin == "avex" or any(state_dict[key].ndim > 1 for key in others)
+    left_out = [prefix + key for key in source.tensors if is_stale and key.startswith("predictor.")]
+    for key in left_out:
+        del source.tensors[key.removeprefix(prefix)]
+    taken = [key for key in (f"{head}weight", f"{head}bias") if head and key in state_dict]
+    left_out = [*(key for key in others if key not in taken), *left_out]
+    if left_out:
+        counts = Counter(_part(key, prefix) for key in left_out)
+        parts = ", ".join(f"`{part}` ({count})" for part, count in counts.items())
+        source.notes.append(f"left out {len(left_out)} tensors that are no part of the encoder: {parts}{reason}")
+    if not taken:
+        return
+    source.tensors |= {key.replace(head, "predictor."): state_dict[key] for key in taken}
+    _check_dtypes({key: state_dict[key] for key in taken})
+    source.notes.append(f"the classification head is `{head}`")
+    if source.origin == "espnet":
+        _read_espnet_labels(source, settings)
+    else:
+        source.notes.append("how its classes were trained is not in the file: a sigmoid, as in avex's recipes")
+
+
+def _find_head(
+    origin: str, prefix: str, state_dict: Mapping[str, torch.Tensor], settings: Mapping[str, Any]
+) -> tuple[str, str]:
+    """
+    The name before `weight` of a head like ours, a linear layer on each patch and the mean over the patches; or an
+    empty string, and why there is none. A linear layer on the mean, as avex and ESPnet have it, is the same.
+    """
+    if origin == "avex" and f"{prefix.removesuffix('backbone.')}classifier.weight" in state_dict:
+        return prefix.removesuffix("backbone.") + "classifier.", ""
+    if origin == "espnet" and f"{prefix.removesuffix('encoder.')}decoder.linear_out.weight" in state_dict:
+        if obstacle := _espnet_obstacle(settings):
+            return "", f"; no head, because {obstacle}"
+        return prefix.removesuffix("encoder.") + "decoder.linear_out.", ""
+    if origin == "pretrained-sed":
+        return "", "; its heads read 250 resampled steps of the flattened patches, which no head here does"
+    return "", ""
+
+
+def _part(key: str, prefix: str) -> str:
+    """The module that a tensor belongs to: its name up to where it leaves the encoder's."""
+    parts, others = key.split("."), prefix.split(".")
+    shared = next((index for index, (one, other) in enumerate(zip(parts, others)) if one != other), 0)
+    return ".".join(parts[: shared + 1])
+
+
+def _espnet_obstacle(settings: Mapping[str, Any]) -> str:
+    """Why a head of ESPnet cannot be ours, or an empty string."""
+    if not settings:
+        return "only ESPnet's config.yaml, which --cfg can name, tells how it works"
+    decoder = settings.get("decoder_conf") or {}
+    if settings.get("decoder", "linear") != "linear" or decoder.get("pooling", "mean") != "mean":
+        return "it is no linear layer on the mean over the patches"
+    changed = [name for name in ("frontend", "normalize", "preencoder") if settings.get(name) is not None]
+    return f"the audio goes through {changed[0]} first" if changed else ""
+
+
+def _read_espnet_labels(source: Source, settings: Mapping[str, Any]) -> None:
+    """The classes are the first tokens of `token_list`; `<blank>` and `<unk>` follow."""
+    is_multi_label = (settings.get("model_conf") or {}).get("classification_type") == "multi-label"
+    source.problem_type = "multi_label_classification" if is_multi_label else "single_label_classification"
+    num_labels, tokens = source.tensors["predictor.weight"].shape[0], settings.get("token_list")
+    if isinstance(tokens, list) and set(tokens[num_labels:]) == {"<blank>", "<unk>"} and len(tokens) == num_labels + 2:
+        source.label_dict = dict(enumerate(tokens[:num_labels]))

@@ -1,0 +1,80 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""A checkpoint of the released size: converted, published, loaded from the Hub and exported back."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from export_beats_checkpoint import export_cfg, export_state_dict
+from golden import ROOT
+
+from transformers_beats import BeatsConfig, BeatsForAudioClassification
+from transformers_beats.audioset_labels import AUDIOSET_LABELS
+
+
+# Runs a script of conversion/ and says what memory the process had taken before and at its peak (Linux).
+MEASURED = """
+import runpy, sys, time
+from pathlib import Path
+
+def peak():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+
+script = Path(sys.argv[1])
+sys.path.insert(0, str(script.parent))
+__import__(script.stem)
+imported, start = peak(), time.monotonic()
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(str(script), run_name="__main__")
+finally:
+    print("MEASURED", imported, peak(), time.monotonic() - start)
+"""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """90 M random parameters and AudioSet's classes, in Microsoft's layout."""
+    path = tmp_path_factory.mktemp("full") / "BEATs_full.pt"
+    torch.manual_seed(0)
+    config = BeatsConfig(num_labels=len(AUDIOSET_LABELS), problem_type="multi_label_classification")
+    state_dict = export_state_dict(BeatsForAudioClassification(config).state_dict(), config)
+    cfg = export_cfg(config, "finetuned")
+    torch.save({"cfg": cfg, "model": state_dict, "label_dict": dict(enumerate(AUDIOSET_LABELS))}, path)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+def test_a_checkpoint_of_full_size_comes_back_from_the_hub_bit_by_bit(source, hub, tmp_path, capsys):
+    size = source.stat().st_size
+    steps = {
+        "convert": ("convert_beats_checkpoint.py", source, tmp_path / "converted"),
+        "verify": ("verify_checkpoint.py", source, tmp_path / "converted"),
+        "convert and publish": (
+            *("convert_beats_checkpoint.py", source, tmp_path / "published", "--push-to-hub", "user/beats"),
+        ),
+        "load from the Hub and export": ("export_beats_checkpoint.py", "user/beats", tmp_path / "back.pt"),
+    }
+    for name, (script, *arguments) in steps.items():
+        command = [sys.executable, "-c", MEASURED, ROOT / "conversion" / script, *arguments]
+        environment = hub.environment(tmp_path / "home")
+        result = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        imported, peak, seconds = map(float, re.search(r"MEASURED (\S+) (\S+) (\S+)", result.stdout).groups())
+        with capsys.disabled():
+            print(
+                f"\n{name}: {seconds:.1f} s, at most {peak / 1e6:.0f} MB or {peak / size:.2f} times the file, "
+                f"{imported / 1e6:.0f} MB of it imported libraries"
+            )
+        # What a step itself takes: the weights once and not twice, but where two files are compared.
+        assert peak - imported < (2.5 if name == "verify" else 1.5) * size
+
+    expected, actual = (torch.load(path, weights_only=True) for path in (source, tmp_path / "back.pt"))
+    assert actual["model"].keys() == expected["model"].keys()
+    for key, tensor in expected["model"].items():
+        assert torch.equal(actual["model"][key], tensor), key
+    assert actual["label_dict"] == expected["label_dict"]
+    assert expected["cfg"].items() <= actual["cfg"].items()

@@ -1,0 +1,277 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Publishing converted checkpoints: one by one, and all of a manifest."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import publish_all
+import publishing
+import pytest
+import torch
+import yaml
+from beats_checkpoint import read_checkpoint
+from convert_beats_checkpoint import convert
+from golden import FIXTURES, ROOT
+from huggingface_hub import ModelCard, constants
+from publish_all import MANIFEST, read_manifest
+from publishing import PublishingError, check_account, publish
+
+from transformers_beats import BeatsModel
+
+
+@pytest.fixture
+def signed_in(hub, api, monkeypatch):
+    """This process knows the local Hub only, and the user's token."""
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    return api
+
+
+@pytest.fixture
+def converted(tmp_path):
+    convert(FIXTURES / "beats_tiny.pt", tmp_path / "beats", repo_id="user/beats")
+    return tmp_path / "beats"
+
+
+def run_script(name, *arguments, **kwargs) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "conversion" / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **kwargs)
+
+
+def commits(hub, repo_id="user/beats", branch="main"):
+    """Titles of the commits after the first, which the Hub makes with the repository."""
+    return [commit.title for commit in hub.repository(repo_id).history(branch)][:-1]
+
+
+def contents(hub, repo_id, path):
+    repository = hub.repository(repo_id)
+    blob = repository.blob(path)
+    return b"".join(repository.read(blob, 0, blob.size)).decode()
+
+
+def test_converting_publishes_in_one_commit(hub, tmp_path):
+    arguments = (FIXTURES / "beats_tiny.pt", tmp_path / "out", "--push-to-hub", "user/beats")
+    result = run_script("convert_beats_checkpoint.py", *arguments, env=hub.environment(tmp_path / "home"))
+    assert result.returncode == 0, result.stderr
+    assert "user/beats: published, commit " in result.stdout
+    assert len(commits(hub)) == 1
+    assert not hub.repository("user/beats").private
+    assert '"user/beats"' in (tmp_path / "out" / "README.md").read_text()
+
+    again = run_script(
+        "convert_beats_checkpoint.py", *arguments, "--overwrite", env=hub.environment(tmp_path / "home")
+    )
+    assert "user/beats: unchanged" in again.stdout
+    assert len(commits(hub)) == 1
+
+
+def test_without_a_token_nothing_is_converted(hub, tmp_path):
+    arguments = (FIXTURES / "beats_tiny.pt", tmp_path / "out", "--push-to-hub", "user/beats")
+    environment = hub.environment(tmp_path / "home", signed_in=False)
+    result = run_script("convert_beats_checkpoint.py", *arguments, env=environment)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: no token: run `hf auth login`")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("repo_id", ["beats", "user/beats/3", "user/be ats"])
+def test_names_that_no_repository_can_have_are_refused(repo_id, signed_in):
+    with pytest.raises(PublishingError, match=r"not the name of a repository|lacks the account"):
+        check_account(repo_id)
+
+
+def test_an_unreachable_hub_is_one_line(monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_TOKEN", "hf_any")
+    with pytest.raises(PublishingError) as error:
+        check_account("user/beats")
+    assert "\n" not in str(error.value)
+
+
+def test_a_branch_is_published_without_touching_main(hub, signed_in, converted):
+    publication = publish(converted, "user/beats", revision="v1")
+    assert publication.is_new
+    assert commits(hub, branch="v1")
+    assert commits(hub, branch="main") == []
+    assert BeatsModel.from_pretrained("user/beats", revision="v1", cache_dir=converted.parent).config.hidden_size == 64
+
+
+def test_private_weights_do_not_go_into_a_public_repository(hub, signed_in, converted):
+    signed_in.create_repo("user/beats")
+    with pytest.raises(PublishingError, match="exists and is public"):
+        publish(converted, "user/beats", private=True)
+    assert commits(hub) == []
+
+
+def test_a_new_repository_can_be_private(hub, signed_in, converted):
+    publish(converted, "user/beats", private=True)
+    assert hub.repository("user/beats").private
+
+
+@pytest.mark.parametrize("broken", ["upload", "commit"])
+def test_a_failed_publication_shows_nothing_and_is_completed_by_the_next(hub, signed_in, converted, broken):
+    if broken == "upload":
+        hub.disconnect("PUT", after=1000, times=20)
+    else:
+        hub.fail("POST", "/commit/", status=500, times=20)
+    with pytest.raises(PublishingError):
+        publish(converted, "user/beats")
+    assert commits(hub) == []
+    hub.heal()
+    sent = len(hub.sent("PUT"))
+    assert publish(converted, "user/beats").is_new
+    assert len(hub.sent("PUT")) - sent == (1 if broken == "upload" else 0)
+
+
+def test_weights_that_arrive_changed_are_noticed(hub, signed_in, converted, monkeypatch):
+    create_commit = publishing.HfApi.create_commit
+
+    def commit_and_corrupt(*args, **kwargs):
+        commit = create_commit(*args, **kwargs)
+        hub.corrupt("user/beats", "model.safetensors")
+        return commit
+
+    monkeypatch.setattr(publishing.HfApi, "create_commit", commit_and_corrupt)
+    with pytest.raises(PublishingError, match=r"model\.safetensors differs from what was sent"):
+        publish(converted, "user/beats")
+
+
+def test_stale_files_go_and_others_stay(hub, signed_in, converted):
+    signed_in.create_repo("user/beats")
+    for name in ("pytorch_model.bin", "modeling_old.py", "notes.txt"):
+        signed_in.upload_file(path_or_fileobj=b"old", path_in_repo=name, repo_id="user/beats")
+    publish(converted, "user/beats")
+    files = signed_in.list_repo_files("user/beats")
+    assert "notes.txt" in files
+    assert not {"pytorch_model.bin", "modeling_old.py"} & set(files)
+
+
+def test_the_manifest_of_the_release_is_complete():
+    entries = read_manifest(MANIFEST, "someone")
+    assert len(entries) == 19
+    kinds = [entry.kind for entry in entries]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"pretrained": 5, "finetuned": 10, "tokenizer": 4}
+    repositories = {entry.repository for entry in entries}
+    assert "someone/beats-iter3-plus-as2m-finetuned-as2m-cpt2" in repositories
+    assert {entry.card.base_model for entry in entries} - {None} <= repositories
+    for entry in entries:
+        assert entry.kind == "tokenizer" or entry.file.startswith("BEATs_")
+        assert entry.repository.removeprefix("someone/").replace("tokenizer-", "").replace("beats-", "") in (
+            entry.file.removesuffix(".pt").lower().replace("finetuned_on", "finetuned").replace("_", "-")
+        ).replace("tokenizer-", "").replace("beats-", "")
+
+
+def test_cards_of_the_release_state_the_papers_figures_as_the_papers(tmp_path):
+    entry = next(entry for entry in read_manifest(MANIFEST, "someone") if entry.file == "BEATs_iter3.pt")
+    convert(FIXTURES / "beats_tiny.pt", tmp_path / "out", repo_id=entry.repository, details=entry.card)
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert card.data.license == "mit"
+    results = {result.dataset_name: result for result in card.data.eval_results}
+    assert results["ESC-50"].metric_value == 95.6
+    assert "as the paper states it" in results["ESC-50"].metric_name
+    assert results["ESC-50"].source_url == "https://arxiv.org/abs/2212.09058"
+    assert "Nobody measured them again" in " ".join(card.text.split())
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """A manifest of three golden checkpoints, and their directory."""
+    directory = tmp_path / "sources"
+    directory.mkdir()
+    entries = [
+        {"file": "a.pt", "repository": "a", "kind": "pretrained", "title": "A", "paper": {"AS-2M": 47.9}},
+        {"file": "b.pt", "repository": "b", "kind": "finetuned", "base_model": "a"},
+        {"file": "c.pt", "repository": "c", "kind": "tokenizer"},
+    ]
+    for entry, name in zip(entries, ("beats_tiny", "beats_tiny_finetuned", "tokenizer_tiny")):
+        shutil.copy(FIXTURES / f"{name}.pt", directory / entry["file"])
+    manifest = {"defaults": {"license": "mit"}, "checkpoints": entries}
+    (directory / "manifest.yaml").write_text(yaml.safe_dump(manifest))
+    return directory
+
+
+def publish_sources(sources, *arguments, **kwargs):
+    options = ("--source-dir", sources, "--namespace", "user", "--report", sources / "report.json")
+    return run_script("publish_all.py", sources / "manifest.yaml", *options, *arguments, **kwargs)
+
+
+def test_a_manifest_is_published_around_a_bad_file_and_completed_later(hub, sources, tmp_path):
+    environment = hub.environment(tmp_path / "home")
+    (sources / "b.pt").write_bytes(b"damaged")
+    first = publish_sources(sources, env=environment)
+    assert first.returncode == 1
+    statuses = {entry["repository"]: entry["status"] for entry in json.loads((sources / "report.json").read_text())}
+    assert statuses == {"user/a": "published", "user/b": "refused", "user/c": "published"}
+    assert "user/b" not in hub.repositories
+
+    shutil.copy(FIXTURES / "beats_tiny_finetuned.pt", sources / "b.pt")
+    second = publish_sources(sources, env=environment)
+    assert second.returncode == 0, second.stdout + second.stderr
+    report = {entry["repository"]: entry for entry in json.loads((sources / "report.json").read_text())}
+    assert {name: entry["status"] for name, entry in report.items()} == {
+        "user/a": "unchanged",
+        "user/b": "published",
+        "user/c": "unchanged",
+    }
+    assert [len(commits(hub, name)) for name in report] == [1, 1, 1]
+    card = contents(hub, "user/b", "README.md")
+    assert read_checkpoint(sources / "b.pt").sha256 == report["user/b"]["sha256"]
+    assert report["user/b"]["sha256"] in card
+    assert "base_model: user/a" in card
+
+
+def test_a_dry_run_checks_the_files_without_network(sources, tmp_path):
+    (sources / "c.pt").unlink()
+    environment = {"PATH": "", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    result = publish_sources(sources, "--dry-run", env=environment)
+    assert result.returncode == 1
+    statuses = [entry["status"] for entry in json.loads((sources / "report.json").read_text())]
+    assert statuses == ["checked", "checked", "missing"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("kind", "tokenizer", "is pretrained, but the manifest says tokenizer"),
+        ("sha256", "0" * 64, "but the manifest says 0000"),
+    ],
+)
+def test_a_file_that_is_not_what_the_manifest_says_is_refused(key, value, message, tmp_path):
+    entry = {"file": "beats_tiny.pt", "repository": "a", "kind": "pretrained", key: value}
+    path = tmp_path / "manifest.yaml"
+    path.write_text(yaml.safe_dump({"checkpoints": [entry]}))
+    [entry] = read_manifest(path, "user")
+    outcome = publish_all.process(entry, FIXTURES, private=False, dry_run=True)
+    assert outcome.status == "refused"
+    assert message in outcome.detail
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "large"}, "`kind` is 'large'"),
+        ({"sha": "0"}, "unknown keys sha"),
+        ({"paper": {"AS-3M": 1.0}}, "unknown tasks AS-3M"),
+        ({"file": None}, "`file` must be a text"),
+    ],
+)
+def test_mistakes_in_a_manifest_are_named(change, message, tmp_path):
+    entry = {"file": "a.pt", "repository": "a", "kind": "pretrained", **change}
+    path = tmp_path / "manifest.yaml"
+    path.write_text(yaml.safe_dump({"checkpoints": [entry]}))
+    with pytest.raises(ValueError, match=message):
+        read_manifest(path, "user")
+
+
+@torch.no_grad()
+def test_the_probe_tells_models_apart(converted):
+    expected = publishing.probe(converted)
+    model = BeatsModel.from_pretrained(converted)
+    model.encoder.layers[0].mlp.fc1.weight[0, 0] += 0.1
+    model.save_pretrained(converted)
+    assert not torch.equal(publishing.probe(converted), expected)

@@ -271,6 +271,16 @@ def test_attention_in_blocks_changes_nothing(num_block_heads, dtype, gru_rel_pos
     assert len(calls) == tiny_config.num_hidden_layers
 
 
+@pytest.mark.skipif(not CPU_HAS_AVX512, reason="refused on this CPU")
+@torch.no_grad()
+def test_flex_attention_needs_no_bias_of_all_pairs(tiny_config, inputs, monkeypatch):
+    model = BeatsModel(tiny_config).eval()
+    expected = model(**inputs).last_hidden_state
+    model.set_attn_implementation("flex_attention")
+    monkeypatch.setattr(BeatsRelativePositionBias, "forward", lambda *args: pytest.fail("bias of all pairs"))
+    torch.testing.assert_close(model(**inputs).last_hidden_state, expected, rtol=0, atol=1e-5)
+
+
 def test_gradients_never_go_through_blocks(tiny_config, inputs, monkeypatch):
     monkeypatch.setattr("transformers_beats.modeling_beats.BIAS_BYTES_PER_BLOCK", 1)
     model = BeatsModel(tiny_config).eval()

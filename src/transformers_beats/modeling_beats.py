@@ -244,16 +244,23 @@ class BeatsRelativePositionBias(nn.Module):
         bucket = torch.where(distance < max_exact, distance, logarithmic.clamp(max=num_buckets - 1))
         return bucket + (relative_position > 0).to(torch.long) * num_buckets
 
+    def distance_values(self, length: int) -> torch.Tensor:
+        """
+        The bias of all distances `key position - query position` in a sequence of `length` patches, `(num_heads, 2 *
+        length)`: of 0 to length - 1, one that is not used, and of 1 - length to -1, so that a distance modulo 2 *
+        length is its index.
+        """
+        index = torch.arange(2 * length, device=self.relative_attention_bias.weight.device)
+        distances = torch.where(index < length, index, index - 2 * length)
+        return self.relative_attention_bias(self.relative_position_bucket(distances)).transpose(0, 1)
+
     def forward(self, length: int, positions: torch.Tensor | None = None) -> torch.Tensor:
         """
         The bias of a sequence of `length` patches, `(num_heads, length, length)`; or of those patches of each clip
         that stand at `positions` `(batch_size, num_kept)`, `(batch_size, num_heads, num_kept, num_kept)`.
         """
-        # Only 2 * length - 1 distances differ, so only these are looked up: 0 to length - 1, one that is not used, and
-        # 1 - length to -1.
-        index = torch.arange(2 * length, device=self.relative_attention_bias.weight.device)
-        distances = torch.where(index < length, index, index - 2 * length)
-        values = self.relative_attention_bias(self.relative_position_bucket(distances)).transpose(0, 1)
+        # Only 2 * length - 1 distances differ, so only these are looked up.
+        values = self.distance_values(length)
         if positions is not None:
             # A gather, whose backward pass costs a fifth of that of an embedding look-up for each pair.
             index = (positions.unsqueeze(1) - positions.unsqueeze(2)) % (2 * length)
@@ -264,6 +271,28 @@ class BeatsRelativePositionBias(nn.Module):
         # leaves distance `key - query` at (query, key). This compiles and exports for any length.
         rows = values.unsqueeze(1).expand(-1, length, -1).reshape(-1, 2 * length * length)
         return rows[:, : length * (2 * length - 1)].view(-1, length, 2 * length - 1)[..., :length]
+
+
+class BeatsLookedUpPositionBias:
+    """
+    The gated bias of each pair of patches, looked up where flex attention asks for it. It is indexed like a tensor
+    `(batch_size, num_heads, length, length)`, which never exists.
+
+    Args:
+        values (`torch.Tensor` of shape `(num_heads, 2 * length)`):
+            [`BeatsRelativePositionBias.distance_values`].
+        gate (`torch.Tensor` of shape `(batch_size, num_heads, length, 1)`, *optional*):
+            [`BeatsAttention.position_gate`].
+    """
+
+    def __init__(self, values: torch.Tensor, gate: torch.Tensor | None):
+        self.values = values
+        self.gate = gate
+
+    def __getitem__(self, index: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        batch, head, query, key = index
+        bias = self.values[head, (key - query) % self.values.shape[1]]
+        return bias if self.gate is None else self.gate[batch, head, query, 0] * bias
 
 
 def eager_attention_forward(
@@ -328,6 +357,10 @@ class BeatsAttention(nn.Module):
         position_bias: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        `position_bias` is without gate: `(num_heads, length, length)`, `(batch_size, num_heads, length, length)`, or
+        for flex attention [`BeatsRelativePositionBias.distance_values`].
+        """
         input_shape = hidden_states.shape[:-1]
         hidden_shape = (*input_shape, -1, self.head_dim)
 
@@ -341,24 +374,21 @@ class BeatsAttention(nn.Module):
         kwargs["dropout"] = 0.0 if not self.training else self.attention_dropout
         kwargs["scaling"] = self.scaling
         states = (query_states, key_states, value_states)
-        if position_bias is None:
-            attn_output, attn_weights = attention_interface(self, *states, attention_mask, **kwargs)
-        else:
-            gate = self.position_gate(query_states) if self.config.gru_rel_pos else None
+        if position_bias is not None:
             position_bias = position_bias.to(query_states.dtype)
-            if position_bias.ndim == 3:
-                position_bias = position_bias.unsqueeze(0)
-            position_bias = position_bias.expand(input_shape[0], -1, -1, -1)
-            if self.attends_in_blocks(position_bias):
-                attn_output = self.attend_in_blocks(
-                    attention_interface, states, attention_mask, position_bias, gate, **kwargs
-                )
-                attn_weights = None
+            gate = self.position_gate(query_states) if self.config.gru_rel_pos else None
+            if position_bias.ndim == 2:
+                kwargs["position_bias"] = BeatsLookedUpPositionBias(position_bias, gate)
             else:
-                position_bias = position_bias if gate is None else gate * position_bias
-                attn_output, attn_weights = attention_interface(
-                    self, *states, attention_mask, position_bias=position_bias, **kwargs
-                )
+                position_bias = position_bias if position_bias.ndim == 4 else position_bias.unsqueeze(0)
+                position_bias = position_bias.expand(input_shape[0], -1, -1, -1)
+                if self.attends_in_blocks(position_bias):
+                    attn_output = self.attend_in_blocks(
+                        attention_interface, states, attention_mask, position_bias, gate, **kwargs
+                    )
+                    return self.out_proj(attn_output.flatten(2)), None
+                kwargs["position_bias"] = position_bias if gate is None else gate * position_bias
+        attn_output, attn_weights = attention_interface(self, *states, attention_mask, **kwargs)
 
         attn_output = attn_output.reshape(*input_shape, -1).contiguous()
         return self.out_proj(attn_output), attn_weights
@@ -543,8 +573,8 @@ class BeatsEncoder(nn.Module):
         hidden_states = self.dropout(hidden_states)
 
         # With PyTorch 2.13 and AVX2, sequences whose length is no multiple of 16 come out wrong, some as NaN.
-        is_flex_on_cpu = self.config._attn_implementation == "flex_attention" and hidden_states.device.type == "cpu"
-        if is_flex_on_cpu and not CPU_HAS_AVX512:
+        is_flex = self.config._attn_implementation == "flex_attention"
+        if is_flex and hidden_states.device.type == "cpu" and not CPU_HAS_AVX512:
             raise ValueError(
                 "PyTorch's flex attention gives wrong results on CPUs without AVX-512: use "
                 "`model.set_attn_implementation('sdpa')`."
@@ -552,7 +582,13 @@ class BeatsEncoder(nn.Module):
         attention_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=patch_attention_mask
         )
-        position_bias = self.relative_position(length, kept_positions) if self.relative_position is not None else None
+        position_bias = None
+        if self.relative_position is not None:
+            looks_up = is_flex and kept_positions is None
+            relative_position = self.relative_position
+            position_bias = (
+                relative_position.distance_values(length) if looks_up else relative_position(length, kept_positions)
+            )
         for layer in self.layers:
             hidden_states = layer(hidden_states, attention_mask, position_bias, **kwargs)
 

@@ -13,6 +13,7 @@ import typer
 from beats_checkpoint import BeatsCheckpoint, CheckpointError, read_checkpoint
 from model_card import CardDetails, render_model_card
 from publishing import PublishingError, check_account, publish
+from safetensors import SafetensorError
 
 from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.files import replace_directory, work_directory
@@ -34,6 +35,7 @@ def convert(
     fbank_std: float | None = None,
     overwrite: bool = False,
     repo_id: str | None = None,
+    revision: str | None = None,
     details: CardDetails | None = None,
     cfg: Sequence[str | Path] = (),
 ) -> BeatsCheckpoint:
@@ -41,8 +43,9 @@ def convert(
     Converts `source` into `output_dir`: configuration, weights (safetensors), feature extractor, remote code and card.
 
     Everything is written to a temporary directory beside `output_dir` and renamed at the end, so that a refused or
-    interrupted conversion leaves everything as it was. The card says how to load the model from `repo_id`, or from the
-    directory itself, and what `details` tells of it. `origin` and `cfg` are those of [`read_checkpoint`].
+    interrupted conversion leaves everything as it was. The card says how to load the model from `repo_id` at
+    `revision`, or from the directory itself, and what `details` tells of it. `origin` and `cfg` are those of
+    [`read_checkpoint`].
 
     Raises:
         CheckpointError: if the checkpoint, the statistics or `output_dir` ([`check_output_dir`]) are refused.
@@ -62,9 +65,14 @@ def convert(
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     with work_directory(output_dir.parent, f".{output_dir.name}.") as work:
         new = work / "new"
-        checkpoint.build_model().save_pretrained(new)
+        try:
+            checkpoint.build_model().save_pretrained(new)
+        except SafetensorError as error:
+            # What the library makes of a full disk.
+            raise CheckpointError(f"{output_dir}: the weights could not be written: {error}") from error
         extractor.save_pretrained(new)
-        render_model_card(checkpoint, extractor, source.name, repo_id or ".", details).save(new / "README.md")
+        card = render_model_card(checkpoint, extractor, source.name, repo_id or ".", revision, details)
+        card.save(new / "README.md")
         replace_directory(new, output_dir)
     return checkpoint
 
@@ -125,8 +133,10 @@ def main(
     try:
         if push_to_hub is not None:
             check_account(push_to_hub)
+        elif private or revision is not None:
+            raise CheckpointError("--private and --revision belong to --push-to-hub, which is not given.")
         checkpoint = convert(
-            source, output_dir, origin, fbank_mean, fbank_std, overwrite, repo_id=push_to_hub, cfg=cfg or ()
+            source, output_dir, origin, fbank_mean, fbank_std, overwrite, push_to_hub, revision, cfg=cfg or ()
         )
     except (CheckpointError, PublishingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

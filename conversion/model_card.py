@@ -10,6 +10,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 import transformers_beats
 from transformers_beats import BeatsFeatureExtractor
+from transformers_beats.audioset_labels import AUDIOSET_LABELS
+from transformers_beats.feature_extraction_beats import num_fbank_samples
 
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -22,18 +24,20 @@ class Task(NamedTuple):
 
     dataset_name: str
     dataset_type: str
+    # Without it, `model-index` takes two tasks on one data set for one.
+    dataset_config: str | None
     metric: str
     metric_type: str
 
 
 # The columns of the paper's table of results, under the names that a manifest gives them.
 TASKS = {
-    "AS-2M": Task("AudioSet-2M", AUDIOSET, "mAP", "mean_average_precision"),
-    "AS-20K": Task("AudioSet-20K", AUDIOSET, "mAP", "mean_average_precision"),
-    "ESC-50": Task("ESC-50", "ashraq/esc50", "accuracy, 5 folds", "accuracy"),
-    "KS1": Task("Speech Commands V1", "google/speech_commands", "accuracy", "accuracy"),
-    "KS2": Task("Speech Commands V2", "google/speech_commands", "accuracy", "accuracy"),
-    "ER": Task("IEMOCAP", "iemocap", "accuracy, 5 folds", "accuracy"),
+    "AS-2M": Task("AudioSet-2M", AUDIOSET, "full", "mAP", "mean_average_precision"),
+    "AS-20K": Task("AudioSet-20K", AUDIOSET, "balanced", "mAP", "mean_average_precision"),
+    "ESC-50": Task("ESC-50", "ashraq/esc50", None, "accuracy, 5 folds", "accuracy"),
+    "KS1": Task("Speech Commands V1", "google/speech_commands", "v0.01", "accuracy", "accuracy"),
+    "KS2": Task("Speech Commands V2", "google/speech_commands", "v0.02", "accuracy", "accuracy"),
+    "ER": Task("IEMOCAP", "iemocap", None, "accuracy, 5 folds", "accuracy"),
 }
 KINDS = {
     "pretrained": ("BEATs encoder", "The pre-trained encoder: a representation of every patch and of the clip."),
@@ -73,6 +77,7 @@ def render_model_card(
     extractor: BeatsFeatureExtractor,
     source_name: str,
     path: str = ".",
+    revision: str | None = None,
     details: CardDetails | None = None,
 ) -> ModelCard:
     """
@@ -87,6 +92,8 @@ def render_model_card(
             Name of the source file.
         path (`str`, defaults to `"."`):
             Where readers of the card find the model: an id on the Hub, or this directory.
+        revision (`str`, *optional*):
+            Branch of the Hub, if not `main`.
         details ([`CardDetails`], *optional*):
             What else is known of the checkpoint.
     """
@@ -100,19 +107,22 @@ def render_model_card(
         summary=details.summary or summary.format(codebook_size=getattr(config, "codebook_size", None)),
         kind=checkpoint.kind,
         path=path,
+        revision=f', revision="{revision}"' if revision else "",
         patch_size=config.patch_size,
         num_mel_bins=config.num_mel_bins,
         num_freq_patches=config.num_freq_patches,
         num_layers=config.num_hidden_layers,
         hidden_size=config.hidden_size,
-        num_parameters=f"{sum(tensor.numel() for tensor in checkpoint.state_dict.values()) / 1e6:.1f} M",
+        num_parameters=f"{checkpoint.build_model().num_parameters() / 1e6:.1f} M",
         dtype=str(config.dtype).removeprefix("torch."),
         sampling_rate=extractor.sampling_rate,
+        min_samples=num_fbank_samples(extractor.patch_size, extractor.sampling_rate),
         fbank_mean=extractor.fbank_mean,
         fbank_std=extractor.fbank_std,
         num_labels=config.num_labels,
         is_multi_label=config.problem_type == "multi_label_classification",
         has_labels=config.id2label.get(0) != "LABEL_0",
+        is_of_audioset=AUDIOSET in details.datasets or set(config.id2label.values()) <= set(AUDIOSET_LABELS.values()),
         training_data=details.training_data,
         results=[{**TASKS[name]._asdict(), "value": value} for name, value in details.results.items()],
         results_note=details.results_note,
@@ -127,14 +137,16 @@ def render_model_card(
 def card_metadata(checkpoint: BeatsCheckpoint, details: CardDetails) -> ModelCardData:
     """The metadata of the card; figures say that they are the paper's."""
     tags = ["beats", "audio", "transformers-beats"]
+    after = "" if checkpoint.kind == "finetuned" else " after fine-tuning"
     results = [
         EvalResult(
             task_type="audio-classification",
             dataset_type=task.dataset_type,
             dataset_name=task.dataset_name,
+            dataset_config=task.dataset_config,
             metric_type=task.metric_type,
             metric_value=value,
-            metric_name=f"{task.metric}, in per cent, as the paper states it",
+            metric_name=f"{task.metric}{after}, in per cent, as the paper states it",
             source_name="the BEATs paper",
             source_url="https://arxiv.org/abs/2212.09058",
         )

@@ -12,19 +12,18 @@ from typing import Annotated, Any
 
 import typer
 import yaml
-from beats_checkpoint import CheckpointError, read_checkpoint
+from beats_checkpoint import CheckpointError, sha256
 from convert_beats_checkpoint import convert
-from model_card import TASKS, CardDetails
+from model_card import KINDS, TASKS, CardDetails
 from publishing import PublishingError, check_account, publish
 from rich.console import Console
-from rich.table import Table
 
 from transformers_beats.files import replace_file
 
 
 MANIFEST = Path(__file__).with_name("official_checkpoints.yaml")
-KINDS = ("pretrained", "finetuned", "tokenizer")
-CARD_KEYS = {field.name for field in fields(CardDetails)} - {"results"} | {"paper"}
+# The figures of a card come from one source here.
+CARD_KEYS = ({field.name for field in fields(CardDetails)} - {"results"}) | {"paper"}
 FAILED = ("missing", "refused", "failed")
 
 
@@ -62,10 +61,13 @@ def read_manifest(path: Path, namespace: str) -> list[Entry]:
     contents = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(contents, dict) or not isinstance(contents.get("checkpoints"), list):
         raise ValueError(f"{path}: must have a list `checkpoints`.")
-    entries = [
-        read_entry({**contents.get("defaults", {}), **values}, namespace, f"{path}, checkpoint {number}")
-        for number, values in enumerate(contents["checkpoints"], start=1)
-    ]
+    defaults = contents.get("defaults") or {}
+    entries = []
+    for number, values in enumerate(contents["checkpoints"], start=1):
+        where = f"{path}, checkpoint {number}"
+        if not isinstance(values, dict) or not isinstance(defaults, dict):
+            raise ValueError(f"{where}: it and `defaults` must have keys and values.")
+        entries.append(read_entry({**defaults, **values}, namespace, where))
     repositories = [entry.repository for entry in entries]
     if twice := {name for name in repositories if repositories.count(name) > 1}:
         raise ValueError(f"{path}: several checkpoints for {', '.join(sorted(twice))}.")
@@ -79,8 +81,10 @@ def read_entry(values: dict[str, Any], namespace: str, where: str) -> Entry:
         raise ValueError(f"{where}: lacks {', '.join(sorted(missing))}.")
     if unknown := values.keys() - known:
         raise ValueError(f"{where}: unknown keys {', '.join(sorted(unknown))}.")
-    if wrong := [name for name in ("file", "repository") if not isinstance(values[name], str)]:
-        raise ValueError(f"{where}: `{wrong[0]}` must be a text, is {values[wrong[0]]!r}.")
+    for name, value in values.items():
+        expected = {"datasets": list, "paper": dict}.get(name, str)
+        if not isinstance(value, expected):
+            raise ValueError(f"{where}: `{name}` must be a {expected.__name__}, is {value!r}.")
     if values["kind"] not in KINDS:
         raise ValueError(f"{where}: `kind` is {values['kind']!r}, must be one of {', '.join(KINDS)}.")
     card = {name: value for name, value in values.items() if name in CARD_KEYS}
@@ -107,18 +111,15 @@ def process(entry: Entry, source_dir: Path, private: bool, dry_run: bool) -> Out
             outcome.status, outcome.detail = "missing", f"no such file: {source}"
             return outcome
         with tempfile.TemporaryDirectory() as work:
+            outcome.sha256 = sha256(source)
+            if entry.sha256 not in (None, outcome.sha256):
+                raise CheckpointError(f"has SHA-256 {outcome.sha256}, but the manifest says {entry.sha256}.")
             output_dir = Path(work) / "model"
+            kind = convert(source, output_dir, repo_id=entry.repository, details=entry.card).kind
+            if kind != entry.kind:
+                raise CheckpointError(f"is {kind}, but the manifest says {entry.kind}.")
             if dry_run:
-                checkpoint = read_checkpoint(source)
-            else:
-                checkpoint = convert(source, output_dir, repo_id=entry.repository, details=entry.card)
-            outcome.sha256 = checkpoint.sha256
-            if checkpoint.kind != entry.kind:
-                raise CheckpointError(f"is {checkpoint.kind}, but the manifest says {entry.kind}.")
-            if entry.sha256 not in (None, checkpoint.sha256):
-                raise CheckpointError(f"has SHA-256 {checkpoint.sha256}, but the manifest says {entry.sha256}.")
-            if dry_run:
-                outcome.status, outcome.detail = "checked", checkpoint.kind
+                outcome.status, outcome.detail = "checked", kind
                 return outcome
             publication = publish(output_dir, entry.repository, private)
         outcome.status = "published" if publication.is_new else "unchanged"
@@ -132,20 +133,27 @@ def process(entry: Entry, source_dir: Path, private: bool, dry_run: bool) -> Out
     return outcome
 
 
+def print_line(console: Console, *parts: str, style: str | None = None) -> None:
+    """One line, whole also where a terminal is narrower or there is none."""
+    console.print(*parts, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def show(outcomes: list[Outcome], console: Console) -> None:
-    """A table of all outcomes."""
-    table = Table("repository", "status", "commit or reason", box=None)
+    """A line for each outcome, in columns."""
+    width = max((len(outcome.repository) for outcome in outcomes), default=0)
     for outcome in outcomes:
+        what = outcome.commit or outcome.detail
         style = "red" if outcome.status in FAILED else None
-        table.add_row(outcome.repository, outcome.status, outcome.commit or outcome.detail, style=style)
-    console.print(table)
+        print_line(console, f"{outcome.repository:{width}}  {outcome.status:9}  {what}", style=style)
 
 
 def main(
     source_dir: Annotated[Path, typer.Option(help="Directory with the source files.")],
     namespace: Annotated[str, typer.Option(help="Account or organisation on the Hub.")],
     manifest: Annotated[Path, typer.Argument(help="List of checkpoints.")] = MANIFEST,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the files; no conversion, no network.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check and convert; publish nothing, no network.")
+    ] = False,
     private: Annotated[bool, typer.Option("--private", help="New repositories are private.")] = False,
     only: Annotated[list[str] | None, typer.Option(help="Only this repository; may be given several times.")] = None,
     report: Annotated[Path | None, typer.Option(help="Also write the outcomes to this JSON file.")] = None,
@@ -162,6 +170,8 @@ def main(
         if unknown := set(only or []) - {entry.repository.partition("/")[2] for entry in entries}:
             raise ValueError(f"{manifest}: no repository {', '.join(sorted(unknown))}.")
         entries = [entry for entry in entries if not only or entry.repository.partition("/")[2] in only]
+        if report is not None:
+            report.parent.mkdir(parents=True, exist_ok=True)
         if not dry_run:
             check_account(f"{namespace}/name")
     except (ValueError, TypeError, yaml.YAMLError, PublishingError, OSError) as error:
@@ -169,9 +179,9 @@ def main(
         raise typer.Exit(code=1) from None
     outcomes = []
     for number, entry in enumerate(entries, start=1):
-        console.print(f"[{number}/{len(entries)}] {entry.file} -> {entry.repository}", markup=False, highlight=False)
+        print_line(console, f"[{number}/{len(entries)}] {entry.file} -> {entry.repository}")
         outcomes.append(process(entry, source_dir, private, dry_run))
-        console.print(f"    {outcomes[-1].status} {outcomes[-1].detail}", markup=False, highlight=False)
+        print_line(console, f"    {outcomes[-1].status} {outcomes[-1].detail}")
         if report is not None:
             with replace_file(report) as temporary:
                 temporary.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=2) + "\n")

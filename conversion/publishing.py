@@ -2,6 +2,7 @@
 """Brings a converted directory to the Hub, in one commit, and makes sure that what arrived is right."""
 
 import gc
+import json
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -58,17 +59,23 @@ def hub_errors() -> Generator[None, None, None]:
 
 def check_account(repo_id: str) -> None:
     """
-    Raises a [`PublishingError`] unless `repo_id` names a repository and the Hub knows the token: asked before the
-    conversion, which takes longer.
+    Raises a [`PublishingError`] unless `repo_id` names a repository of an account that the token may write to: asked
+    before the conversion, which takes longer.
     """
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise PublishingError(f"{repo_id!r} is not the name of a repository: {error}") from None
-    if "/" not in repo_id:
-        raise PublishingError(f"{repo_id!r} lacks the account: write account/{repo_id}.")
+    account, _, name = repo_id.rpartition("/")
+    if not account:
+        raise PublishingError(f"{repo_id!r} lacks the account: write account/{name}.")
     with hub_errors():
-        HfApi().whoami()
+        user = HfApi().whoami()
+    accounts = [user["name"], *(organisation["name"] for organisation in user.get("orgs", []))]
+    if account not in accounts:
+        raise PublishingError(f"the token may write to {', '.join(accounts)}, not to {account}.")
+    if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise PublishingError("the token may only read: make one that may write.")
 
 
 def publish(directory: Path, repo_id: str, private: bool = False, revision: str | None = None) -> Publication:
@@ -76,7 +83,8 @@ def publish(directory: Path, repo_id: str, private: bool = False, revision: str 
     Uploads `directory` to the Hub and compares what can be downloaded afterwards.
 
     The repository changes in a single commit, which the Hub makes when all files have arrived: an upload that fails
-    leaves nothing visible, and the next one sends only what is missing. Without a difference there is no commit.
+    leaves nothing visible, and the next one sends only what is missing. Without a difference there is no commit, but
+    the download is compared all the same.
 
     Args:
         directory (`Path`):
@@ -89,22 +97,24 @@ def publish(directory: Path, repo_id: str, private: bool = False, revision: str 
             A branch, made if it does not exist; `main` by default.
 
     Raises:
-        [`PublishingError`]: if the Hub cannot be reached or refuses, if private weights would become public, or if
-            the download differs.
+        [`PublishingError`]: if the Hub cannot be reached or refuses, if private weights would become public, if the
+            repository holds another model, or if the download differs.
     """
     api = HfApi()
     with hub_errors():
-        api.create_repo(repo_id, private=private, exist_ok=True)
+        # Without --private, an organisation's own default holds.
+        api.create_repo(repo_id, private=private or None, exist_ok=True)
         if private and not api.model_info(repo_id).private:
             raise PublishingError(f"{repo_id}: exists and is public, so --private would not be kept.")
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-        before = api.model_info(repo_id, revision=revision).sha
+        before = str(api.model_info(repo_id, revision=revision).sha)
+        check_is_ours(repo_id, before)
         files = {path.name: path for path in sorted(directory.iterdir())}
         stale = [
             name
             for name in api.list_repo_files(repo_id, revision=before)
-            if name not in files and any(fnmatch(name, pattern) for pattern in STALE)
+            if name not in files and "/" not in name and any(fnmatch(name, pattern) for pattern in STALE)
         ]
         # Not `upload_folder`, which may divide a slow upload into several commits.
         commit = api.create_commit(
@@ -114,10 +124,22 @@ def publish(directory: Path, repo_id: str, private: bool = False, revision: str 
             revision=revision,
             parent_commit=before,
         ).oid
-        is_new = commit != before
-        if is_new:
-            check_download(directory, repo_id, commit)
-    return Publication(repo_id, commit, is_new)
+        # Also without a new commit: the one before may have been interrupted here.
+        check_download(directory, repo_id, commit)
+    return Publication(repo_id, commit, is_new=commit != before)
+
+
+def check_is_ours(repo_id: str, commit: str) -> None:
+    """Raises a [`PublishingError`] if a repository holds a model that is not BEATs, which would be overwritten."""
+    api = HfApi()
+    if not api.file_exists(repo_id, "config.json", revision=commit):
+        return
+    with tempfile.TemporaryDirectory() as cache:
+        path = api.hf_hub_download(repo_id, "config.json", revision=commit, cache_dir=cache)
+        config = json.loads(Path(path).read_text(encoding="utf-8"))
+    model_type = config.get("model_type") if isinstance(config, dict) else None
+    if not str(model_type).startswith("beats"):
+        raise PublishingError(f"{repo_id}: holds another model (`model_type` {model_type!r}); nothing was changed.")
 
 
 def check_download(directory: Path, repo_id: str, commit: str) -> None:
@@ -129,8 +151,10 @@ def check_download(directory: Path, repo_id: str, commit: str) -> None:
         [`PublishingError`]: naming the first difference.
     """
     with tempfile.TemporaryDirectory() as cache:
-        downloaded = Path(HfApi().snapshot_download(repo_id, revision=commit, cache_dir=cache))
-        for path in sorted(directory.iterdir()):
+        paths = sorted(directory.iterdir())
+        names = [path.name for path in paths]
+        downloaded = Path(HfApi().snapshot_download(repo_id, revision=commit, cache_dir=cache, allow_patterns=names))
+        for path in paths:
             copy = downloaded / path.name
             if not copy.is_file():
                 raise PublishingError(f"{repo_id} at {commit}: {path.name} did not arrive; publish it again.")

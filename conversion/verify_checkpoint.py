@@ -22,6 +22,7 @@ import typer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
+import transformers_beats
 from transformers_beats.audioset_labels import AUDIOSET_LABELS
 
 
@@ -189,6 +190,7 @@ def verify(source: Path, directory: Path, statistics: dict[str, float] = STATIST
         compare_labels(report, contents.get("label_dict"), config)
     compare_front_end(report, read_json(directory / "preprocessor_config.json"), config, statistics)
     compare_card(report, directory / "README.md")
+    compare_code(report, directory)
     return report
 
 
@@ -199,7 +201,8 @@ def read_source(path: Path) -> Mapping[str, Any]:
             return load_file(path)
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # whatever a foreign file makes of the readers
-        raise UnreadableError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UnreadableError(f"{path}: cannot be read: {reason}") from error
     if not isinstance(contents, Mapping):
         raise UnreadableError(f"{path}: holds no dictionary.")
     return contents
@@ -324,9 +327,11 @@ def compare(ours: torch.Tensor, theirs: torch.Tensor, is_flag: bool) -> str:
 
 def compare_settings(report: Report, cfg: Any, config: Mapping[str, Any]) -> None:
     """`config.json` against the `cfg` of the source, and what the source's code fixes."""
-    for name, expected in {**FIXED_SETTINGS, "architectures": [ARCHITECTURES[report.kind]]}.items():
+    for name, expected in FIXED_SETTINGS.items():
         if config.get(name, expected) != expected:
             report.differences.append(f"config.json: `{name}` is {config[name]!r}, not {expected!r}")
+    if config.get("architectures") != [ARCHITECTURES[report.kind]]:
+        report.differences.append(f"config.json: `architectures` is {config.get('architectures')!r}")
     if config.get("dtype") not in report.dtypes:
         report.differences.append(f"config.json: `dtype` is {config.get('dtype')!r}, the tensors are {report.dtypes}")
     if not isinstance(cfg, Mapping):
@@ -389,6 +394,17 @@ def compare_card(report: Report, card: Path) -> None:
     report.is_card_of_source = report.source_sha256 in hashes
     if not report.is_card_of_source:
         report.differences.append(f"{card.name} names another source: SHA-256 {', '.join(sorted(hashes))}")
+
+
+def compare_code(report: Report, directory: Path) -> None:
+    """The copy of the model's code against the installed package, which may be another version."""
+    package = Path(transformers_beats.__file__).parent
+    for path in sorted(directory.glob("*.py")):
+        original = package / path.name
+        if not original.is_file() or original.read_bytes() != path.read_bytes():
+            report.notes.append(
+                f"{path.name} is not that of transformers-beats {transformers_beats.__version__}, installed here"
+            )
 
 
 def print_report(report: Report) -> None:

@@ -141,7 +141,7 @@ def test_the_fbank_of_a_window_is_that_of_the_same_frames_of_the_whole():
 def test_every_column_of_the_whole_is_there_once(num_samples, columns, hop, batch_size, block):
     waveform = noise(num_samples)
     inference = windowed(FbankModel(), columns, min(hop, columns), batch_size=batch_size)
-    stream = AudioStream("noise", (waveform[start : start + block] for start in range(0, num_samples, block)))
+    stream = AudioStream("noise", (waveform[start : start + block] for start in range(0, num_samples, block)), 16000)
     blocks = list(inference.stream_frames(stream))
     assert [block.first for block in blocks[1:]] == np.cumsum([len(block.values) for block in blocks])[:-1].tolist()
     expected = columns_of_whole(waveform)
@@ -413,7 +413,7 @@ def test_arrays_of_another_rate_are_resampled_as_files_are(rate, tmp_path):
         (np.zeros(9000), None, "sampling_rate"),
         ({"array": np.zeros(9000)}, None, "sampling_rate"),
         (np.zeros(9000), 0, "sampling_rate"),
-        ({"path": "clip.wav"}, None, "'array' or 'raw'"),
+        ({"file": "clip.wav"}, None, "'array', 'raw'"),
         (np.zeros((2, 9000)), RATE, r"\(2, 9000\)"),
         (7, RATE, "mono waveform"),
         (np.zeros(9000, dtype=np.int64), RATE, "int64"),
@@ -456,7 +456,7 @@ def silence(seconds: int, read: list) -> AudioStream:
             read.append(second)
             yield np.zeros(RATE, dtype=np.float32)
 
-    return AudioStream("silence", blocks())
+    return AudioStream("silence", blocks(), 16000)
 
 
 def test_no_more_is_read_than_a_batch_needs():

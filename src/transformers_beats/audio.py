@@ -30,12 +30,15 @@ class AudioStream:
             What it is called in messages.
         blocks (`Iterable[np.ndarray]`):
             Consecutive parts `(num_samples,)`, float32, mono, full scale at 1.0, at the rate that was asked for.
+        sampling_rate (`int`):
+            That rate, in hertz.
         seconds (`float`, *optional*):
             How long the file says it is. Only for showing progress: damaged files are wrong about it.
     """
 
     name: str
     blocks: Iterable[np.ndarray]
+    sampling_rate: int
     seconds: float | None = None
 
 
@@ -85,9 +88,9 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
     # Of a file called `.raw`, soundfile wants to be told the format: a TypeError.
     except (soundfile.SoundFileError, OSError, RuntimeError, TypeError) as error:
         channels, rate = _decode_with_torchcodec(source, name, error)
-        return AudioStream(name, resample_blocks([channels.mean(axis=1)], name, rate, sampling_rate))
+        return AudioStream(name, resample_blocks([channels.mean(axis=1)], name, rate, sampling_rate), sampling_rate)
     blocks = resample_blocks(_read_blocks(file, name), name, file.samplerate, sampling_rate)
-    return AudioStream(name, blocks, file.frames / file.samplerate)
+    return AudioStream(name, blocks, sampling_rate, file.frames / file.samplerate)
 
 
 def resample_blocks(blocks: Iterable[np.ndarray], name: str, rate: float, sampling_rate: int) -> Iterator[np.ndarray]:

@@ -34,7 +34,7 @@ def num_fbank_frames(num_samples: int, sampling_rate: int = 16000) -> int:
 
 def num_fbank_samples(num_frames: int, sampling_rate: int = 16000) -> int:
     """Number of samples that `num_frames` frames cover: the inverse of [`num_fbank_frames`]."""
-    return (sampling_rate * FRAME_LENGTH_MS + (num_frames - 1) * sampling_rate * FRAME_SHIFT_MS) // 1000
+    return sampling_rate * FRAME_LENGTH_MS // 1000 + (num_frames - 1) * (sampling_rate * FRAME_SHIFT_MS // 1000)
 
 
 # Neither is cached: it would save little, and what is made while exporting or compiling must not stay. Device and

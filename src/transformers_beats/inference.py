@@ -136,7 +136,7 @@ def stream_waveform(waveform: Any, waveform_rate: float | None, sampling_rate: i
     starts = range(0, len(array), BLOCK_SECONDS * int(waveform_rate))
     blocks = (to_float_waveform(array[start : start + starts.step], 0).numpy() for start in starts)
     resampled = resample_blocks(blocks, "the waveform", waveform_rate, sampling_rate)
-    return AudioStream("the waveform", resampled, len(array) / waveform_rate)
+    return AudioStream("the waveform", resampled, sampling_rate, len(array) / waveform_rate)
 
 
 def cut_windows(
@@ -236,7 +236,10 @@ def merge_windows(windows: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[i
 
 
 def to_scores(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
-    """Probabilities `(..., num_labels)`, float32, as transformers' pipeline makes them; values of a regression."""
+    """
+    Probabilities `(..., num_labels)`, float32, as transformers' pipeline makes them; values of a regression, which one
+    label without a `problem_type` also is, as in the loss (the pipeline would take the softmax, always 1).
+    """
     problem_type = config.problem_type or ("regression" if config.num_labels == 1 else None)
     if problem_type == "regression":
         return logits.float()
@@ -295,10 +298,11 @@ class WindowedInference:
         progress (`bool`, defaults to `False`):
             Whether to show a progress bar, in seconds of audio.
 
-    All methods take `audio`: a path, `bytes`, a file opened in binary mode, of any format that soundfile reads; an
-    array `(num_samples,)` together with its `sampling_rate`; a `dict` with `"array"` or `"raw"` and
-    `"sampling_rate"`; or an [`AudioStream`]. Other rates are resampled, channels of files averaged. They raise
-    [`AudioError`] for a file that cannot be used: a stream may do so only when it comes to the bad place.
+    All methods take `audio`: a path, `bytes` or a file opened in binary mode, of any format that soundfile reads; an
+    array `(num_samples,)` together with its `sampling_rate`; a `dict` as of `datasets`, with `"array"` (or `"raw"`)
+    and `"sampling_rate"`, or with `"bytes"` or `"path"`; or an [`AudioStream`]. Other rates are resampled, channels of
+    files averaged. They raise [`AudioError`] for a file that cannot be used: a stream may do so only when it comes to
+    the bad place.
 
     Raises:
         `ValueError`: if the lengths or `batch_size` are impossible, or model and extractor do not fit.
@@ -329,11 +333,10 @@ class WindowedInference:
             )
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-        if feature_extractor.patch_size != model.config.patch_size:
-            raise ValueError(
-                f"The feature extractor has `patch_size` {feature_extractor.patch_size}, the model "
-                f"{model.config.patch_size}."
-            )
+        for name, needed in {"patch_size": "patch_size", "feature_size": "num_mel_bins"}.items():
+            has, needs = getattr(feature_extractor, name), getattr(model.config, needed)
+            if has != needs:
+                raise ValueError(f"The feature extractor has `{name}` {has}, the model needs {needs}.")
         rate = feature_extractor.sampling_rate
         shortest = num_fbank_samples(feature_extractor.patch_size, rate)
         if round(window_seconds * rate) < shortest:
@@ -390,16 +393,26 @@ class WindowedInference:
         return self._columns(audio, sampling_rate, lambda input_values: self._output(input_values, "codes"))
 
     def _open(self, audio: Any, sampling_rate: int | None) -> AudioStream:
-        if isinstance(audio, AudioStream):
-            return audio
         rate = self.feature_extractor.sampling_rate
+        if isinstance(audio, dict):
+            stated = audio.get("sampling_rate", sampling_rate)
+            if sampling_rate not in (None, stated):
+                raise ValueError(f"The dict says `sampling_rate` {stated}, the argument {sampling_rate}.")
+            sampling_rate = stated
+            # As `datasets` has it, decoded or not.
+            found = [audio[key] for key in ("array", "raw", "bytes", "path") if audio.get(key) is not None]
+            if not found:
+                raise ValueError(f"A dict needs 'array', 'raw', 'bytes' or 'path', got {sorted(audio)}.")
+            audio = found[0]
+        if isinstance(audio, AudioStream):
+            if audio.sampling_rate != rate:
+                raise ValueError(f"{audio.name} is read at {audio.sampling_rate} Hz, the model needs {rate} Hz.")
+            return audio
+        if isinstance(audio, (bytearray, memoryview)):
+            audio = bytes(audio)
+        # Files state their own rate.
         if isinstance(audio, (str, Path, bytes)) or hasattr(audio, "read"):
             return stream_audio(audio, rate)
-        if isinstance(audio, dict):
-            waveform = audio.get("array", audio.get("raw"))
-            if waveform is None:
-                raise ValueError(f"A dict needs 'array' or 'raw', and 'sampling_rate', got {sorted(audio)}.")
-            return stream_waveform(waveform, audio.get("sampling_rate"), rate)
         return stream_waveform(audio, sampling_rate, rate)
 
     def _columns(self, audio: Any, sampling_rate: int | None, compute: Compute) -> Iterator[Columns]:

@@ -101,6 +101,37 @@ def test_a_branch_is_published_without_touching_main(hub, signed_in, converted):
     assert BeatsModel.from_pretrained("user/beats", revision="v1", cache_dir=converted.parent).config.hidden_size == 64
 
 
+def test_the_card_of_a_branch_names_the_branch(tmp_path):
+    convert(FIXTURES / "beats_tiny.pt", tmp_path / "beats", repo_id="user/beats", revision="v1")
+    card = (tmp_path / "beats" / "README.md").read_text()
+    assert 'from_pretrained("user/beats", revision="v1")' in card
+    assert 'from_pretrained("user/beats", trust_remote_code=True, revision="v1")' in card
+
+
+@pytest.mark.parametrize("options", [["--private"], ["--revision", "v1"]])
+def test_options_of_publishing_need_a_repository(options, tmp_path):
+    result = run_script("convert_beats_checkpoint.py", FIXTURES / "beats_tiny.pt", tmp_path / "out", *options)
+    assert result.returncode == 1
+    assert "belong to --push-to-hub" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_accounts_name_is_refused_at_once(hub, signed_in):
+    with pytest.raises(PublishingError, match=r"may write to user, not to stranger"):
+        check_account("stranger/beats")
+
+
+def test_another_model_is_not_overwritten(hub, signed_in, converted):
+    signed_in.create_repo("user/beats")
+    signed_in.upload_file(
+        path_or_fileobj=b'{"model_type": "resnet"}', path_in_repo="config.json", repo_id="user/beats"
+    )
+    before = hub.repository("user/beats").at("main").oid
+    with pytest.raises(PublishingError, match=r"holds another model \(`model_type` 'resnet'\)"):
+        publish(converted, "user/beats")
+    assert hub.repository("user/beats").at("main").oid == before
+
+
 def test_private_weights_do_not_go_into_a_public_repository(hub, signed_in, converted):
     signed_in.create_repo("user/beats")
     with pytest.raises(PublishingError, match="exists and is public"):
@@ -141,13 +172,28 @@ def test_weights_that_arrive_changed_are_noticed(hub, signed_in, converted, monk
         publish(converted, "user/beats")
 
 
+def test_a_check_that_failed_is_made_up_for(hub, signed_in, converted):
+    # The first request is for the configuration of what is there already.
+    hub.fail("HEAD", "/resolve/", status=403, skip=1, times=100)
+    with pytest.raises(PublishingError):
+        publish(converted, "user/beats")
+    assert len(commits(hub)) == 1
+    hub.heal()
+    hub.corrupt("user/beats", "model.safetensors")
+    with pytest.raises(PublishingError, match=r"model\.safetensors differs"):
+        publish(converted, "user/beats")
+    hub.heal()
+    assert not publish(converted, "user/beats").is_new
+    assert len(commits(hub)) == 1
+
+
 def test_stale_files_go_and_others_stay(hub, signed_in, converted):
     signed_in.create_repo("user/beats")
-    for name in ("pytorch_model.bin", "modeling_old.py", "notes.txt"):
+    for name in ("pytorch_model.bin", "modeling_old.py", "notes.txt", "scripts/evaluate.py"):
         signed_in.upload_file(path_or_fileobj=b"old", path_in_repo=name, repo_id="user/beats")
     publish(converted, "user/beats")
     files = signed_in.list_repo_files("user/beats")
-    assert "notes.txt" in files
+    assert {"notes.txt", "scripts/evaluate.py"} <= set(files)
     assert not {"pytorch_model.bin", "modeling_old.py"} & set(files)
 
 
@@ -159,11 +205,11 @@ def test_the_manifest_of_the_release_is_complete():
     repositories = {entry.repository for entry in entries}
     assert "someone/beats-iter3-plus-as2m-finetuned-as2m-cpt2" in repositories
     assert {entry.card.base_model for entry in entries} - {None} <= repositories
-    for entry in entries:
-        assert entry.kind == "tokenizer" or entry.file.startswith("BEATs_")
-        assert entry.repository.removeprefix("someone/").replace("tokenizer-", "").replace("beats-", "") in (
-            entry.file.removesuffix(".pt").lower().replace("finetuned_on", "finetuned").replace("_", "-")
-        ).replace("tokenizer-", "").replace("beats-", "")
+    names = {entry.file: entry.repository.removeprefix("someone/") for entry in entries}
+    assert names["BEATs_iter1.pt"] == "beats-iter1"
+    assert names["BEATs_iter3_plus_AS20K.pt"] == "beats-iter3-plus-as20k"
+    assert names["BEATs_iter2_finetuned_on_AS2M_cpt1.pt"] == "beats-iter2-finetuned-as2m-cpt1"
+    assert names["Tokenizer_iter3_plus_AS2M.pt"] == "beats-tokenizer-iter3-plus-as2m"
 
 
 def test_cards_of_the_release_state_the_papers_figures_as_the_papers(tmp_path):
@@ -171,10 +217,18 @@ def test_cards_of_the_release_state_the_papers_figures_as_the_papers(tmp_path):
     convert(FIXTURES / "beats_tiny.pt", tmp_path / "out", repo_id=entry.repository, details=entry.card)
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert card.data.license == "mit"
-    results = {result.dataset_name: result for result in card.data.eval_results}
-    assert results["ESC-50"].metric_value == 95.6
-    assert "as the paper states it" in results["ESC-50"].metric_name
-    assert results["ESC-50"].source_url == "https://arxiv.org/abs/2212.09058"
+    results = {result.dataset_name: result.metric_value for result in card.data.eval_results}
+    assert results == {
+        "AudioSet-2M": 48.0,
+        "AudioSet-20K": 38.3,
+        "ESC-50": 95.6,
+        "Speech Commands V1": 97.7,
+        "Speech Commands V2": 98.3,
+        "IEMOCAP": 64.5,
+    }
+    for result in card.data.eval_results:
+        assert result.metric_name.endswith("after fine-tuning, in per cent, as the paper states it")
+        assert result.source_url == "https://arxiv.org/abs/2212.09058"
     assert "Nobody measured them again" in " ".join(card.text.split())
 
 
@@ -257,7 +311,7 @@ def test_a_file_that_is_not_what_the_manifest_says_is_refused(key, value, messag
         ({"kind": "large"}, "`kind` is 'large'"),
         ({"sha": "0"}, "unknown keys sha"),
         ({"paper": {"AS-3M": 1.0}}, "unknown tasks AS-3M"),
-        ({"file": None}, "`file` must be a text"),
+        ({"file": None}, "`file` must be a str"),
     ],
 )
 def test_mistakes_in_a_manifest_are_named(change, message, tmp_path):

@@ -8,9 +8,9 @@ gradient checkpointing and bf16 autocast, at several lengths of clips.
 
 import json
 import math
-import multiprocessing
 import platform
 import statistics
+import sys
 import time
 import warnings
 from itertools import product
@@ -22,8 +22,15 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from transformers import PreTrainedModel
 
 from transformers_beats import BeatsConfig, BeatsForAudioClassification
+
+
+# For the package that this is a part of, when it is run as a script.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.measuring import in_fresh_process, peak_memory
 
 
 NUM_LABELS = 527
@@ -49,14 +56,10 @@ class Setting(NamedTuple):
 
 
 class Training:
-    """A model and its optimizer, which can do a step in any setting."""
+    """A classifier and its optimizer, which can do a step in any setting."""
 
-    def __init__(self, device: str, layers: int):
-        torch.manual_seed(0)
-        config = BeatsConfig(
-            num_hidden_layers=layers, num_labels=NUM_LABELS, problem_type="multi_label_classification"
-        )
-        self.model = BeatsForAudioClassification(config).to(device).train()
+    def __init__(self, model: PreTrainedModel):
+        self.model = model.train()
         # As `Trainer` does by default.
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5, fused=True)
 
@@ -81,6 +84,12 @@ class Training:
         return time.perf_counter() - start
 
 
+def build_model(device: str, layers: int) -> BeatsForAudioClassification:
+    torch.manual_seed(0)
+    config = BeatsConfig(num_hidden_layers=layers, num_labels=NUM_LABELS, problem_type="multi_label_classification")
+    return BeatsForAudioClassification(config).to(device)
+
+
 def make_batch(batch_size: int, seconds: float, device: str) -> dict[str, torch.Tensor]:
     """Noise in the shape of filter banks without padding, and two labels or so for each clip."""
     generator = torch.Generator().manual_seed(0)
@@ -93,30 +102,25 @@ def make_batch(batch_size: int, seconds: float, device: str) -> dict[str, torch.
     return {name: value.to(device) for name, value in batch.items()}
 
 
-def peak_resident_memory() -> int:
-    """In bytes, of this process (Linux). `resource` would also count the parent's."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
-
-
-def peak_memory(setting: Setting, device: str, batch_size: int, layers: int, queue) -> None:
+def peak_of_training(setting: Setting, device: str, batch_size: int, layers: int) -> int:
     """
-    In a process of its own: bytes at the peak of a training, that is, of weights, gradients, AdamW's averages and
+    In a fresh process: bytes at the peak of a training, that is, of weights, gradients, AdamW's averages and
     activations. The second step is the first that has all of them at once.
     """
-    before = 0 if device == "cuda" else peak_resident_memory()
-    training, batch = Training(device, layers), make_batch(batch_size, setting.seconds, device)
-    for _ in range(2):
-        training.step(batch, setting)
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else peak_resident_memory()
-    queue.put(peak - before)
+
+    def train() -> None:
+        training, batch = Training(build_model(device, layers)), make_batch(batch_size, setting.seconds, device)
+        for _ in range(2):
+            training.step(batch, setting)
+
+    return peak_memory(train, device)
 
 
 def measure_times(
     settings: list[Setting], device: str, batch_size: int, layers: int, repeats: int, progress: Progress
 ) -> dict[Setting, float]:
     """Median seconds of a step of each setting. They take turns, so that a machine that slows down slows all."""
-    training = Training(device, layers)
+    training = Training(build_model(device, layers))
     batches = {setting.seconds: make_batch(batch_size, setting.seconds, device) for setting in settings}
     times: dict[Setting, list[float]] = {setting: [] for setting in settings}
     task = progress.add_task("Timing", total=len(settings) * (repeats + 1))
@@ -133,17 +137,10 @@ def measure_memory(
     settings: list[Setting], device: str, batch_size: int, layers: int, progress: Progress
 ) -> dict[Setting, int]:
     """Peak bytes of each setting."""
-    memory = {}
-    context = multiprocessing.get_context("spawn")
-    for setting in progress.track(settings, description="Memory"):
-        queue = context.SimpleQueue()
-        process = context.Process(target=peak_memory, args=(setting, device, batch_size, layers, queue))
-        process.start()
-        process.join()
-        if process.exitcode != 0:
-            raise SystemExit(f"Measuring the memory of {setting} failed with exit code {process.exitcode}.")
-        memory[setting] = queue.get()
-    return memory
+    return {
+        setting: in_fresh_process(peak_of_training, setting, device, batch_size, layers)
+        for setting in progress.track(settings, description="Memory")
+    }
 
 
 def main(

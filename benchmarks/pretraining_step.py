@@ -7,11 +7,11 @@ them with the masked ones hidden from attention, which computes the same loss.
 """
 
 import json
-import math
-import multiprocessing
 import platform
 import statistics
+import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,10 +19,15 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
-from torch.utils.flop_counter import FlopCounterMode
 
 from transformers_beats import BeatsConfig, BeatsForPreTraining
 from transformers_beats.modeling_beats import BeatsEncoder, gather_patches
+
+
+# For the package that this is a part of, when it is run as a script.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.measuring import count_operations, in_fresh_process, peak_memory
 
 
 class EncodeAllPatches(BeatsEncoder):
@@ -66,40 +71,10 @@ def step(model: BeatsForPreTraining, batch: dict[str, torch.Tensor], bf16: bool)
     return loss.item()
 
 
-def convolution_backward_operations(grad_shape, _, weight_shape, *args, out_shape=None, **kwargs) -> int:
-    """Each gradient costs what the convolution cost. PyTorch's own count leaves `groups` out for the weights'."""
-    output_mask = args[-1]
-    return sum(output_mask[:2]) * 2 * math.prod(grad_shape) * math.prod(weight_shape[1:])
-
-
-def count_operations(model: BeatsForPreTraining, batch: dict[str, torch.Tensor]) -> int:
-    """Floating-point operations of the matrix products and convolutions of a step."""
-    custom = {torch.ops.aten.convolution_backward: convolution_backward_operations}
-    counter = FlopCounterMode(display=False, custom_mapping=custom)
-    with counter:
-        step(model, batch, bf16=False)
-    return counter.get_total_flops()
-
-
-def peak_resident_memory() -> int:
-    """In bytes, of this process (Linux). `resource` would also count the parent's."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
-
-
-def peak_memory(
-    encodes_all: bool, device: str, batch_size: int, seconds: float, bf16: bool, config: dict, queue
-) -> None:
-    """In a process of its own: bytes at the peak of one step above what the model and the batch take."""
+def measure_memory(encodes_all: bool, device: str, batch_size: int, seconds: float, bf16: bool, config: dict) -> int:
+    """In a fresh process: bytes at the peak of one step above what the model and the batch take."""
     model, batch = build_model(encodes_all, device, **config), make_batch(batch_size, seconds, device)
-    if device == "cuda":
-        before = torch.cuda.memory_allocated()
-        step(model, batch, bf16)
-        queue.put(torch.cuda.max_memory_allocated() - before)
-        return
-    before = peak_resident_memory()
-    step(model, batch, bf16)
-    queue.put(peak_resident_memory() - before)
+    return peak_memory(partial(step, model, batch, bf16), device)
 
 
 def main(
@@ -117,7 +92,9 @@ def main(
     names = {False: "kept patches only", True: "all patches"}
     models = {encodes_all: build_model(encodes_all, device, **config) for encodes_all in names}
     losses = {encodes_all: step(model, batch, bf16) for encodes_all, model in models.items()}
-    operations = {encodes_all: count_operations(model, batch) for encodes_all, model in models.items()}
+    operations = {
+        encodes_all: count_operations(partial(step, model, batch, bf16=False)) for encodes_all, model in models.items()
+    }
     times: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(repeats):
         for encodes_all, model in models.items():
@@ -125,15 +102,10 @@ def main(
             step(model, batch, bf16)
             times[encodes_all].append(time.perf_counter() - start)
 
-    memory = {}
-    context = multiprocessing.get_context("spawn")
-    for encodes_all in names:
-        queue = context.Queue()
-        arguments = (encodes_all, device, batch_size, seconds, bf16, config, queue)
-        process = context.Process(target=peak_memory, args=arguments)
-        process.start()
-        memory[encodes_all] = queue.get()
-        process.join()
+    memory = {
+        encodes_all: in_fresh_process(measure_memory, encodes_all, device, batch_size, seconds, bf16, config)
+        for encodes_all in names
+    }
 
     title = f"{torch.cuda.get_device_name() if device == 'cuda' else platform.processor() or platform.machine()}, "
     title += f"{torch.get_num_threads()} threads, {'bfloat16' if bf16 else 'float32'}, {batch_size} x {seconds:g} s"

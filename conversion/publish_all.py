@@ -102,8 +102,11 @@ def read_entry(values: dict[str, Any], namespace: str, where: str) -> Entry:
     )
 
 
-def process(entry: Entry, source_dir: Path, private: bool, dry_run: bool) -> Outcome:
-    """Checks, converts and publishes one entry. What goes wrong with it ends up in the outcome."""
+def process(entry: Entry, source_dir: Path, private: bool, dry_run: bool, checked: str | None = None) -> Outcome:
+    """
+    Checks, converts and publishes one entry. What goes wrong with it ends up in the outcome. `checked` is the commit
+    that an earlier run compared.
+    """
     outcome, start = Outcome(entry.file, entry.repository, "failed"), time.monotonic()
     source = source_dir / entry.file
     try:
@@ -121,7 +124,7 @@ def process(entry: Entry, source_dir: Path, private: bool, dry_run: bool) -> Out
             if dry_run:
                 outcome.status, outcome.detail = "checked", kind
                 return outcome
-            publication = publish(output_dir, entry.repository, private)
+            publication = publish(output_dir, entry.repository, private, checked=checked)
         outcome.status = "published" if publication.is_new else "unchanged"
         outcome.commit = publication.commit
     except CheckpointError as error:
@@ -131,6 +134,17 @@ def process(entry: Entry, source_dir: Path, private: bool, dry_run: bool) -> Out
     finally:
         outcome.seconds = round(time.monotonic() - start, 1)
     return outcome
+
+
+def read_report(path: Path | None) -> dict[str, Outcome]:
+    """The outcomes of an earlier run by repository, none without a report."""
+    if path is None or not path.is_file():
+        return {}
+    try:
+        outcomes = [Outcome(**outcome) for outcome in json.loads(path.read_text(encoding="utf-8"))]
+    except (ValueError, TypeError):
+        raise ValueError(f"{path}: is no report of this command; name another file.") from None
+    return {outcome.repository: outcome for outcome in outcomes}
 
 
 def print_line(console: Console, *parts: str, style: str | None = None) -> None:
@@ -156,10 +170,15 @@ def main(
     ] = False,
     private: Annotated[bool, typer.Option("--private", help="New repositories are private.")] = False,
     only: Annotated[list[str] | None, typer.Option(help="Only this repository; may be given several times.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Also write the outcomes to this JSON file.")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file of the outcomes. What it has as published and has not changed is not downloaded again."
+        ),
+    ] = None,
 ) -> None:
     """
-    Convert and publish every checkpoint of MANIFEST. Those whose repositories hold the same already are left alone, so
+    Convert and publish every checkpoint of MANIFEST. A repository that holds the same already gets no new commit, so
     that an interrupted run is simply started again. One that fails does not stop the others.
     """
     # So that an ended run cleans up as an interrupted one does.
@@ -170,6 +189,7 @@ def main(
         if unknown := set(only or []) - {entry.repository.partition("/")[2] for entry in entries}:
             raise ValueError(f"{manifest}: no repository {', '.join(sorted(unknown))}.")
         entries = [entry for entry in entries if not only or entry.repository.partition("/")[2] in only]
+        known = read_report(report)
         if report is not None:
             report.parent.mkdir(parents=True, exist_ok=True)
         if not dry_run:
@@ -180,11 +200,13 @@ def main(
     outcomes = []
     for number, entry in enumerate(entries, start=1):
         print_line(console, f"[{number}/{len(entries)}] {entry.file} -> {entry.repository}")
-        outcomes.append(process(entry, source_dir, private, dry_run))
+        checked = known[entry.repository].commit if entry.repository in known else None
+        outcomes.append(process(entry, source_dir, private, dry_run, checked))
         print_line(console, f"    {outcomes[-1].status} {outcomes[-1].detail}")
-        if report is not None:
+        if report is not None and not dry_run:
+            known[entry.repository] = outcomes[-1]
             with replace_file(report) as temporary:
-                temporary.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=2) + "\n")
+                temporary.write_text(json.dumps([asdict(outcome) for outcome in known.values()], indent=2) + "\n")
     show(outcomes, console)
     if any(outcome.status in FAILED for outcome in outcomes):
         raise typer.Exit(code=1)

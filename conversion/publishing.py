@@ -78,7 +78,9 @@ def check_account(repo_id: str) -> None:
         raise PublishingError("the token may only read: make one that may write.")
 
 
-def publish(directory: Path, repo_id: str, private: bool = False, revision: str | None = None) -> Publication:
+def publish(
+    directory: Path, repo_id: str, private: bool = False, revision: str | None = None, checked: str | None = None
+) -> Publication:
     """
     Uploads `directory` to the Hub and compares what can be downloaded afterwards.
 
@@ -95,6 +97,8 @@ def publish(directory: Path, repo_id: str, private: bool = False, revision: str 
             Whether a new repository is private. One that exists must be private already.
         revision (`str`, *optional*):
             A branch, made if it does not exist; `main` by default.
+        checked (`str`, *optional*):
+            A commit whose download was compared before, and needs not be again.
 
     Raises:
         [`PublishingError`]: if the Hub cannot be reached or refuses, if private weights would become public, if the
@@ -124,8 +128,9 @@ def publish(directory: Path, repo_id: str, private: bool = False, revision: str 
             revision=revision,
             parent_commit=before,
         ).oid
-        # Also without a new commit: the one before may have been interrupted here.
-        check_download(directory, repo_id, commit)
+        # Also without a new commit: the run before may have been interrupted here.
+        if commit != checked:
+            check_download(directory, repo_id, commit)
     return Publication(repo_id, commit, is_new=commit != before)
 
 

@@ -1,0 +1,460 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""The parts of the benchmark. Each yields rows."""
+
+import copy
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import ASTForAudioClassification
+
+from benchmarks import finetuning_step, pretraining_step
+from benchmarks.measuring import (
+    Call,
+    ModuleClock,
+    clock,
+    count_operations,
+    in_fresh_process,
+    peak_memory,
+    profile_shares,
+    time_alternately,
+)
+from benchmarks.options import (
+    ATTENTION,
+    DTYPES,
+    NUM_LABELS,
+    SAMPLING_RATE,
+    Options,
+    build_classifier,
+    build_tokenizer,
+    build_variants,
+    computing,
+    make_clips,
+    make_features,
+    measure,
+)
+from benchmarks.peers import (
+    AudioSpectrogramTransformer,
+    ReferenceStyleClassifier,
+    ReferenceStyleEncoder,
+    ReferenceStyleTokenizer,
+    denormalize,
+    openbeats_encoder,
+    reference_features,
+)
+from benchmarks.report import Row
+from transformers_beats import (
+    BeatsConfig,
+    BeatsFeatureExtractor,
+    BeatsModel,
+)
+from transformers_beats.audio import stream_audio
+from transformers_beats.feature_extraction_beats import num_fbank_frames
+from transformers_beats.inference import WindowedInference
+
+
+REFERENCE, AST = "reference-style fp32", "AST, same precision"
+ATTENTION_MEMORY_SIZES = ((1, 30.0), (4, 30.0))
+RECORDING_SECONDS, RECORDING_RATE = 60, 44100
+IMPORT_TURNS = 3
+IMPORTS = {"transformers": "import transformers", "both": "import transformers, transformers_beats"}
+
+
+def milliseconds(times: dict[str, float], names: list[str]) -> dict[str, float]:
+    return {name: 1000 * times[name] for name in names}
+
+
+def describe_size(batch_size: int, seconds: float) -> str:
+    return f"{batch_size} x {seconds:g} s"
+
+
+def fbank(options: Options) -> Iterator[Row]:
+    """Waveforms to fbanks: all clips at once, one by one, and by AST's feature extractor."""
+    extractor = BeatsFeatureExtractor()
+    for batch_size, seconds in dict.fromkeys([(16, 10.0), *options.sizes]):
+        clips = make_clips(batch_size, seconds)
+        waveforms = [torch.from_numpy(clip) for clip in clips]
+        on_device = [waveform.to(options.device) for waveform in waveforms]
+        ours = partial(extractor, on_device, sampling_rate=SAMPLING_RATE, return_tensors="pt", device=options.device)
+        ast = AudioSpectrogramTransformer(seconds, 2, 1, "cpu", torch.float32)
+        peers: dict[str, Call] = {"one by one": partial(reference_features, on_device)}
+        if options.device != "cpu":
+            peers["one by one, CPU"] = partial(reference_features, waveforms)
+        peers["AST's extractor"] = partial(ast.features, clips)
+        times = time_alternately({"ours": ours} | peers, options.repeats, options.device)
+        difference = (ours()["input_values"] - reference_features(on_device)).abs().max().item()
+        yield Row(
+            "fbank",
+            describe_size(batch_size, seconds),
+            1000 * times["ours"],
+            milliseconds(times, list(peers)),
+            details={"largest difference": difference, "ms a clip": round(1000 * times["ours"] / batch_size, 2)},
+        )
+
+
+def encoder(options: Options) -> Iterator[Row]:
+    """Fbanks to the states of all patches, in every precision and implementation."""
+    classifier = build_classifier(options)
+    variants = build_variants(classifier.beats, options, options.implementations)
+    reference = computing(ReferenceStyleEncoder(classifier.beats), "fp32", options.device)
+    openbeats = build_openbeats(classifier.config, options)
+    for batch_size, seconds in options.sizes:
+        features = make_features(batch_size, seconds, options.device)
+        peers: dict[str, Call] = {REFERENCE: partial(reference, features)}
+        peers |= {name: partial(model, features) for name, model in openbeats.items()}
+        ours = {", ".join(key): partial(model, features) for key, model in variants.items()}
+        times, rates = measure(ours | peers, options)
+        operations = batch_size * count_operations(partial(reference, features[:1]))
+        expected = reference(features).mean(dim=1)
+        for (precision, implementation), name in zip(variants, ours):
+            pooled = ours[name]().pooler_output.float()
+            details = compare_embeddings(pooled, expected, classifier.classifier)
+            if implementation != "compiled":
+                shares = profile_shares(ours[name], options.device)
+                details |= {f"{kind}, %": round(share, 1) for kind, share in shares.items()}
+            yield Row(
+                "encoder",
+                f"{describe_size(batch_size, seconds)}, {name}",
+                1000 * times[name],
+                milliseconds(times, list(peers)),
+                roofline=operations / times[name] / rates[precision],
+                details=details,
+            )
+
+
+def build_openbeats(config: BeatsConfig, options: Options) -> dict[str, Callable]:
+    """`openbeats` as functions of our features, in its default and with its faster attention; none if not there."""
+    functions = {}
+    for name, use_flash_attn in {"openbeats fp32": False, "openbeats fp32, SDPA": True}.items():
+        model = openbeats_encoder(config, use_flash_attn)
+        if model is not None:
+            function = partial(compute_openbeats, model.to(options.device))
+            functions[name] = computing(function, "fp32", options.device)
+    return functions
+
+
+def compute_openbeats(model: nn.Module, features: torch.Tensor) -> torch.Tensor:
+    lengths = torch.full((len(features),), features.shape[1], device=features.device)
+    return model(denormalize(features, BeatsFeatureExtractor()), lengths, waveform_input=False)[0]
+
+
+def compare_embeddings(pooled: torch.Tensor, expected: torch.Tensor, classifier: nn.Linear) -> dict[str, float]:
+    """Smallest cosine of the clips' embeddings, and the share of the clips whose best label is the same."""
+    with torch.inference_mode():
+        same = classifier(pooled).argmax(dim=-1) == classifier(expected).argmax(dim=-1)
+        cosine = F.cosine_similarity(pooled, expected).min()
+    return {"cosine": round(cosine.item(), 6), "same top-1": same.float().mean().item()}
+
+
+def inference(options: Options) -> Iterator[Row]:
+    """Waveforms to probabilities, with AST in the same precision."""
+    classifier, extractor = build_classifier(options), BeatsFeatureExtractor()
+    variants = build_variants(classifier, options, options.fast_implementations)
+    reference = computing(ReferenceStyleClassifier(classifier), "fp32", options.device)
+
+    def classify(model: Callable, waveforms: list[torch.Tensor]) -> torch.Tensor:
+        inputs = extractor(
+            waveforms,
+            sampling_rate=SAMPLING_RATE,
+            return_attention_mask=False,
+            return_tensors="pt",
+            device=options.device,
+        )
+        return model(inputs["input_values"]).logits.sigmoid()
+
+    for batch_size, seconds in options.sizes:
+        clips = make_clips(batch_size, seconds)
+        waveforms = [torch.from_numpy(clip).to(options.device) for clip in clips]
+        ours = {", ".join(key): partial(classify, model, waveforms) for key, model in variants.items()}
+        ast = {f"AST {name}": partial(build_ast(seconds, name, options), clips) for name in options.precisions}
+        times, rates = measure(ours | ast | {REFERENCE: partial(reference, waveforms)}, options)
+        operations = batch_size * count_operations(partial(reference, waveforms[:1]))
+        for (precision, _), name in zip(variants, ours):
+            yield Row(
+                "inference",
+                f"{describe_size(batch_size, seconds)}, {name}",
+                1000 * times[name],
+                {AST: 1000 * times[f"AST {precision}"], REFERENCE: 1000 * times[REFERENCE]},
+                roofline=operations / times[name] / rates[precision],
+                details={"clips per second": batch_size / times[name]},
+            )
+
+
+def build_ast(seconds: float, precision: str, options: Options) -> Callable:
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    peer = AudioSpectrogramTransformer(seconds, NUM_LABELS, options.layers, options.device, dtype)
+    return computing(peer, precision, options.device)
+
+
+def tokenizer(options: Options) -> Iterator[Row]:
+    """Fbanks to the codes of all patches."""
+    model = build_tokenizer(options)
+    variants = build_variants(model, options, options.fast_implementations)
+    reference = computing(ReferenceStyleTokenizer(model), "fp32", options.device)
+    for batch_size, seconds in options.sizes:
+        features = make_features(batch_size, seconds, options.device)
+        ours = {", ".join(key): partial(variant, features) for key, variant in variants.items()}
+        times, rates = measure(ours | {REFERENCE: partial(reference, features)}, options)
+        operations = batch_size * count_operations(partial(reference, features[:1]))
+        expected = reference(features)
+        for (precision, _), name in zip(variants, ours):
+            same = (ours[name]().codes.flatten(1) == expected).float().mean().item()
+            yield Row(
+                "tokenizer",
+                f"{describe_size(batch_size, seconds)}, {name}",
+                1000 * times[name],
+                milliseconds(times, [REFERENCE]),
+                roofline=operations / times[name] / rates[precision],
+                details={"same codes": same, "codes per second": expected.numel() / times[name]},
+            )
+
+
+def name_training(is_autocast: bool) -> str:
+    return "bf16 autocast" if is_autocast else "fp32"
+
+
+def training_rate(rates: dict[str, float], is_autocast: bool) -> float:
+    """Rate of matrix products in the precision of a step of training."""
+    return next(rate for precision, rate in rates.items() if (precision != "fp32") == is_autocast)
+
+
+def finetuning(options: Options) -> Iterator[Row]:
+    """A step of fine-tuning with AdamW, and AST's."""
+    ours = finetuning_step.Training(finetuning_step.build_model(options.device, options.layers))
+    for batch_size, seconds in options.training_sizes:
+        batch = finetuning_step.make_batch(batch_size, seconds, options.device)
+        peer = AudioSpectrogramTransformer(seconds, NUM_LABELS, options.layers, options.device, torch.float32)
+        ast, ast_batch = finetuning_step.Training(peer.model), make_ast_batch(batch, peer.model)
+        calls: dict[str, Call] = {}
+        for is_autocast in options.autocasts:
+            setting = finetuning_step.Setting(seconds, is_autocast, checkpointing=False)
+            calls[name_training(is_autocast)] = partial(ours.step, batch, setting)
+            calls[f"AST {name_training(is_autocast)}"] = partial(ast.step, ast_batch, setting)
+        times, rates = measure(calls, options)
+        single = {name: value[:1] for name, value in batch.items()}
+        plain = finetuning_step.Setting(seconds, bf16=False, checkpointing=False)
+        operations = batch_size * count_operations(partial(ours.step, single, plain))
+        for is_autocast in options.autocasts:
+            name = name_training(is_autocast)
+            yield Row(
+                "finetuning",
+                f"{describe_size(batch_size, seconds)}, {name}",
+                1000 * times[name],
+                {AST: 1000 * times[f"AST {name}"]},
+                roofline=operations / times[name] / training_rate(rates, is_autocast),
+                details={"clips per second": batch_size / times[name]},
+            )
+
+
+def make_ast_batch(batch: dict[str, torch.Tensor], model: ASTForAudioClassification) -> dict[str, torch.Tensor]:
+    labels = batch["labels"]
+    shape = (len(labels), model.config.max_length, model.config.num_mel_bins)
+    return {"input_values": torch.randn(shape, device=labels.device), "labels": labels}
+
+
+def pretraining(options: Options) -> Iterator[Row]:
+    """A step of masked acoustic modelling: only the kept patches in the encoder, and all."""
+    build = partial(pretraining_step.build_model, device=options.device, num_hidden_layers=options.layers)
+    ours, peer = build(encodes_all=False), build(encodes_all=True)
+    for batch_size, seconds in options.training_sizes:
+        batch = pretraining_step.make_batch(batch_size, seconds, options.device)
+        calls: dict[str, Call] = {}
+        for is_autocast in options.autocasts:
+            calls[name_training(is_autocast)] = partial(pretraining_step.step, ours, batch, is_autocast)
+            calls[f"all patches, {name_training(is_autocast)}"] = partial(
+                pretraining_step.step, peer, batch, is_autocast
+            )
+        times, rates = measure(calls, options)
+        single = {name: value[:1] for name, value in batch.items()}
+        operations = batch_size * count_operations(partial(pretraining_step.step, ours, single, bf16=False))
+        for is_autocast in options.autocasts:
+            name = name_training(is_autocast)
+            yield Row(
+                "pretraining",
+                f"{describe_size(batch_size, seconds)}, {name}",
+                1000 * times[name],
+                {"all patches": 1000 * times[f"all patches, {name}"]},
+                roofline=operations / times[name] / training_rate(rates, is_autocast),
+                details={"patches per second": batch["noise"].numel() / times[name]},
+            )
+
+
+def position_convolution(options: Options) -> Iterator[Row]:
+    """Which share of the encoder's time the position convolution takes, and which share of its operations."""
+    model = build_classifier(options).beats
+    reference = ReferenceStyleEncoder(model)
+    for batch_size, seconds in options.sizes:
+        features = make_features(batch_size, seconds, options.device)
+        with torch.inference_mode():
+            operations = count_operations(partial(reference, features[:1]))
+            states = torch.randn_like(reference(features[:1]))
+            of_convolution = count_operations(partial(reference.position_convolution, states))
+        for precision in options.precisions:
+            variant = copy.deepcopy(model).to(torch.bfloat16 if precision == "bf16" else torch.float32)
+            call = partial(computing(variant, precision, options.device), features)
+            call()
+            shares, durations = [], []
+            for _ in range(options.repeats):
+                with ModuleClock(variant.encoder.pos_conv_embed, options.device) as module:
+                    total = clock(call, options.device)
+                shares.append(100 * module.seconds / total)
+                durations.append(1000 * module.seconds)
+            yield Row(
+                "position_convolution",
+                f"{describe_size(batch_size, seconds)}, {precision}",
+                statistics.median(shares),
+                {"its share of the operations": 100 * of_convolution / operations},
+                unit="%",
+                details={"ms": statistics.median(durations)},
+            )
+
+
+def attention_peak(style: str, precision: str, batch_size: int, seconds: float, device: str) -> int:
+    """In a fresh process: bytes at the peak of an attention layer above what model and input take."""
+    torch.manual_seed(0)
+    model = BeatsModel(BeatsConfig(num_hidden_layers=1)).to(device, DTYPES[precision]).eval()
+    layer = model.encoder.layers[0].self_attn
+    if style == REFERENCE:
+        reference = ReferenceStyleEncoder(model)
+
+        def attend(states: torch.Tensor) -> torch.Tensor:
+            states = states.transpose(0, 1)
+            bias = reference.position_bias(len(states), batch_size, states.device)
+            return reference.attention("encoder.layers.0.self_attn", states, bias, None)
+    else:
+        model.set_attn_implementation(ATTENTION[style])
+
+        def attend(states: torch.Tensor) -> torch.Tensor:
+            return layer(states, None, model.encoder.relative_position(states.shape[1]))
+
+    num_patches = num_fbank_frames(int(seconds * SAMPLING_RATE)) // model.config.patch_size
+    num_patches *= model.config.num_freq_patches
+    states = torch.randn(batch_size, num_patches, model.config.hidden_size, device=device).to(DTYPES[precision])
+    call = computing(attend, precision, device)
+    # What libraries keep for good is not of this call.
+    call(states[:, :16])
+    return peak_memory(partial(call, states), device)
+
+
+def attention_memory(options: Options) -> Iterator[Row]:
+    """Peak memory of an attention layer. A compiler's own memory would hide it, so nothing is compiled."""
+    for batch_size, seconds in ATTENTION_MEMORY_SIZES:
+        measure_peak = partial(in_fresh_process, attention_peak)
+        reference = measure_peak(REFERENCE, "fp32", batch_size, seconds, options.device) / 2**20
+        for precision in options.precisions:
+            if precision == "autocast":
+                continue
+            for implementation in options.implementations:
+                if implementation == "compiled":
+                    continue
+                peak = measure_peak(implementation, precision, batch_size, seconds, options.device) / 2**20
+                setting = f"{describe_size(batch_size, seconds)}, {precision}, {implementation}"
+                yield Row("attention_memory", setting, peak, {REFERENCE: reference}, unit="MiB")
+
+
+def any_length(options: Options) -> Iterator[Row]:
+    """A recording on disk to scores in windows of 10 s, with the times of the stages, and all of it in one piece."""
+    model, extractor = build_classifier(options), BeatsFeatureExtractor()
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "recording.flac"
+        noise = np.random.default_rng(0).normal(scale=0.1, size=RECORDING_SECONDS * RECORDING_RATE)
+        soundfile.write(path, noise.clip(-1, 1), RECORDING_RATE)
+        for precision in options.precisions:
+            if precision == "autocast":
+                continue
+            variant = copy.deepcopy(model).to(DTYPES[precision])
+            windowed = WindowedInference(variant, extractor)
+            whole = WindowedInference(variant, extractor, window_seconds=RECORDING_SECONDS + 1)
+            calls: dict[str, Call] = {
+                "ours": partial(windowed.classify, path),
+                "in one piece": partial(whole.classify, path),
+            }
+            times = time_alternately(calls, options.repeats, options.device)
+            stages = time_stages(windowed, path, options)
+            hours = RECORDING_SECONDS / times["ours"]
+            yield Row(
+                "any_length",
+                f"{RECORDING_SECONDS} s of FLAC at 44.1 kHz, {precision}",
+                1000 * times["ours"],
+                {"in one piece": 1000 * times["in one piece"]},
+                details={"hours of audio an hour": hours} | {f"{name}, ms": 1000 * t for name, t in stages.items()},
+            )
+
+
+def time_stages(windowed: WindowedInference, path: Path, options: Options) -> dict[str, float]:
+    """Median seconds of each stage of a recording's way through the model."""
+
+    def read(rate: int) -> int:
+        return sum(len(block) for block in stream_audio(path, rate).blocks)
+
+    windows = make_clips(RECORDING_SECONDS // 10, 10.0)
+    calls: dict[str, Call] = {
+        "decode": partial(read, RECORDING_RATE),
+        "decode and resample": partial(read, SAMPLING_RATE),
+        "fbank": partial(
+            windowed.feature_extractor,
+            windows,
+            sampling_rate=SAMPLING_RATE,
+            return_tensors="pt",
+            device=options.device,
+        ),
+    }
+    times = time_alternately(calls, options.repeats, options.device)
+    encoders = []
+    for _ in range(options.repeats):
+        with ModuleClock(windowed.model, options.device) as module:
+            windowed.classify(path)
+        encoders.append(module.seconds)
+    return {
+        "decode": times["decode"],
+        "resample": times["decode and resample"] - times["decode"],
+        "fbank": times["fbank"],
+        "encoder": statistics.median(encoders),
+    }
+
+
+def imports(options: Options) -> Iterator[Row]:
+    """Importing transformers, with and without this package, in fresh processes that take turns."""
+
+    def seconds(statement: str) -> float:
+        code = f"import time; start = time.perf_counter(); {statement}; print(time.perf_counter() - start)"
+        return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+    # The difference is small against what comes between on a busy machine. The first may have to read from disk.
+    num_turns = 1 + IMPORT_TURNS * options.repeats
+    turns = [{name: seconds(code) for name, code in IMPORTS.items()} for _ in range(num_turns)][1:]
+    times = {name: 1000 * statistics.median(turn[name] for turn in turns) for name in IMPORTS}
+    difference = 1000 * statistics.median(turn["both"] - turn["transformers"] for turn in turns)
+    yield Row(
+        "imports",
+        "transformers and transformers_beats",
+        times["both"],
+        {"transformers": times["transformers"]},
+        details={"difference, ms": difference},
+    )
+
+
+PARTS: dict[str, Callable[[Options], Iterator[Row]]] = {
+    part.__name__: part
+    for part in (
+        fbank,
+        encoder,
+        inference,
+        tokenizer,
+        finetuning,
+        pretraining,
+        position_convolution,
+        attention_memory,
+        any_length,
+        imports,
+    )
+}

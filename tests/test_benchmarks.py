@@ -1,0 +1,215 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""The benchmark command: its peers compute what our models compute, and its reports say what was measured."""
+
+import json
+
+import pytest
+import torch
+import typer
+from benchmarks import measuring
+from benchmarks.__main__ import choose_sizes, main
+from benchmarks.measuring import count_operations, peak_memory, time_alternately
+from benchmarks.options import Options, build_tokenizer
+from benchmarks.parts import attention_peak
+from benchmarks.peers import (
+    AudioSpectrogramTransformer,
+    ReferenceStyleClassifier,
+    ReferenceStyleEncoder,
+    ReferenceStyleTokenizer,
+    reference_features,
+)
+from benchmarks.report import FORMATS, Row, draw
+from PIL import Image
+from typer.testing import CliRunner
+
+from transformers_beats import (
+    BeatsConfig,
+    BeatsFeatureExtractor,
+    BeatsForAudioClassification,
+    BeatsModel,
+    BeatsTokenizerConfig,
+    BeatsTokenizerModel,
+)
+
+
+TINY = {
+    "embed_dim": 16,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "num_labels": 7,
+}
+MACHINE = {
+    "device": "CPU",
+    "cpu": "a CPU",
+    "cores": 2,
+    "threads": 1,
+    "instruction_sets": [],
+    "torch": "2",
+    "transformers": "5",
+    "python": "3",
+}
+
+
+def randomize(model):
+    """Weights that are large enough for every part of the model to matter."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter + 0.1 * torch.randn_like(parameter))
+        model.get_parameter(
+            next(name for name, _ in model.named_parameters() if "relative_attention_bias" in name)
+        ).normal_()
+    return model.eval()
+
+
+@pytest.fixture
+def waveforms():
+    generator = torch.Generator().manual_seed(0)
+    return [0.1 * torch.randn(16000, generator=generator) for _ in range(2)]
+
+
+@pytest.fixture
+def features(waveforms):
+    return BeatsFeatureExtractor()(waveforms, sampling_rate=16000, return_tensors="pt")["input_values"]
+
+
+@pytest.fixture
+def tiny_options():
+    return Options(((1, 1.0),), ((1, 1.0),), ("fp32",), ("sdpa",), repeats=1, layers=1, device="cpu")
+
+
+def test_the_reference_style_front_end_computes_our_fbank(waveforms, features):
+    torch.testing.assert_close(reference_features(waveforms), features, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_the_reference_style_encoder_computes_what_our_model_computes(features):
+    model = randomize(BeatsModel(BeatsConfig(**TINY)))
+    torch.testing.assert_close(
+        ReferenceStyleEncoder(model)(features), model(features).last_hidden_state, atol=1e-4, rtol=0
+    )
+
+
+@torch.no_grad()
+def test_the_reference_style_encoder_ignores_padding_as_our_model_does(features):
+    model = randomize(BeatsModel(BeatsConfig(**TINY)))
+    attention_mask = torch.ones(features.shape[:2], dtype=torch.int32)
+    attention_mask[1, 50:] = 0
+    expected = model(features, attention_mask=attention_mask)
+    is_valid = expected.patch_attention_mask
+    states = ReferenceStyleEncoder(model)(features, padding_mask=~is_valid)
+    assert 0 < is_valid[1].sum() < is_valid.shape[1]
+    torch.testing.assert_close(states[is_valid], expected.last_hidden_state[is_valid], atol=1e-4, rtol=0)
+
+
+def test_the_reference_style_encoder_refuses_other_architectures():
+    model = BeatsModel(BeatsConfig(**TINY, layer_norm_first=True, deep_norm=False))
+    with pytest.raises(ValueError, match="released models only"):
+        ReferenceStyleEncoder(model)
+
+
+@torch.no_grad()
+def test_the_reference_style_tokenizer_finds_our_codes(features):
+    model = randomize(BeatsTokenizerModel(BeatsTokenizerConfig(**TINY, codebook_size=32, codebook_dim=8)))
+    model.quantizer.codebook.copy_(torch.nn.functional.normalize(torch.randn(32, 8), dim=-1))
+    model.quantizer.is_initialized.fill_(1)
+    codes = ReferenceStyleTokenizer(model)(features)
+    assert len(codes.unique()) > 1
+    assert torch.equal(codes, model(features).codes.flatten(1))
+
+
+@torch.no_grad()
+def test_the_reference_style_classifier_gives_our_probabilities(waveforms, features):
+    model = randomize(BeatsForAudioClassification(BeatsConfig(**TINY)))
+    expected = model(features).logits.sigmoid()
+    torch.testing.assert_close(ReferenceStyleClassifier(model)(waveforms), expected, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_ast_reads_clips_of_other_lengths_than_its_own(waveforms):
+    peer = AudioSpectrogramTransformer(1.0, num_labels=5, num_layers=1, device="cpu", dtype=torch.bfloat16)
+    assert peer([waveform.numpy() for waveform in waveforms]).shape == (2, 5)
+
+
+def test_a_random_tokenizer_for_measuring_has_codes(tiny_options, features):
+    with torch.no_grad():
+        codes = build_tokenizer(tiny_options)(features).codes
+    assert codes.min() >= 0
+    assert len(codes.unique()) > 1
+
+
+def test_calls_take_turns():
+    order = []
+    calls = {name: (lambda name=name: order.append(name)) for name in ("ours", "peer")}
+    times = time_alternately(calls, repeats=2, device="cpu")
+    turns = [name for name, previous in zip(order, [None, *order]) if name != previous]
+    assert turns == ["ours", "peer"] * 3
+    assert all(seconds > 0 for seconds in times.values())
+
+
+def test_operations_of_the_gradients_of_grouped_convolutions_are_counted():
+    conv, inputs = torch.nn.Conv1d(8, 8, 3, groups=4), torch.randn(1, 8, 10, requires_grad=True)
+    forward = 2 * 8 * 8 * (8 // 4) * 3
+    assert count_operations(lambda: conv(inputs)) == forward
+    assert count_operations(lambda: conv(inputs).sum().backward()) == 3 * forward
+
+
+def test_peak_memory_counts_what_a_call_gives_back():
+    size = 64 * 2**20
+    peak = peak_memory(lambda: torch.ones(size // 4).sum(), "cpu")
+    assert 0.9 * size < peak < 1.5 * size
+
+
+def test_attention_without_materialised_scores_takes_less_memory():
+    peaks = {style: attention_peak(style, "fp32", 1, 30.0, "cpu") for style in ("reference-style fp32", "sdpa")}
+    assert 0 < peaks["sdpa"] < peaks["reference-style fp32"]
+
+
+def test_explicit_sizes_are_all_combined():
+    sizes, training_sizes = choose_sizes([1, 8], [1.0, 5.0], full=True, device="cpu")
+    assert sizes == training_sizes == ((1, 1.0), (1, 5.0), (8, 1.0), (8, 5.0))
+
+
+def test_a_gpu_measures_all_sizes():
+    sizes, _ = choose_sizes([], [], full=True, device="cuda")
+    assert len(sizes) == 12
+
+
+def test_every_part_has_a_panel_and_every_peer_a_bar():
+    rows = [
+        Row("fbank", "16 x 10 s", 2.0, {"one by one": 3.0, "AST": 12.0}),
+        Row("fbank", "1 x 1 s", 1.0, {"one by one": 1.0, "AST": 4.0}),
+        Row("attention_memory", "1 x 30 s", 100.0, {"reference-style": 450.0}, unit="MiB"),
+    ]
+    panels = draw(rows, MACHINE).axes
+    assert [panel.get_title(loc="left") for panel in panels] == ["fbank", "attention_memory"]
+    assert [bar.get_width() for bar in panels[0].patches] == [1.5, 1.0, 6.0, 4.0]
+    assert [bar.get_width() for bar in panels[1].patches] == [4.5]
+
+
+def test_the_command_writes_what_it_prints(tmp_path, monkeypatch):
+    # Which of the large matrices the machine multiplies best is of no interest here.
+    monkeypatch.setitem(measuring.MATRIX_SIZES, "cpu", (256,))
+    app = typer.Typer()
+    app.command()(main)
+    arguments = ["tokenizer", "--layers", "1", "--seconds", "1", "--batch-size", "1", "--repeats", "1"]
+    arguments += ["--precision", "fp32", "--implementation", "sdpa", "--output", str(tmp_path)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "benchmark.json").read_text())
+    (row,) = report["rows"]
+    (peer, value), (ratio,) = *row["peers"].items(), row["ratios"].values()
+    assert row["setting"] == "1 x 1 s, fp32, sdpa"
+    assert row["details"]["same codes"] == 1
+    assert ratio == pytest.approx(value / row["ours"])
+    line = next(line for line in result.output.splitlines() if row["setting"] in line)
+    cells = [cell.strip() for cell in line.strip("│").split("│")]
+    expected = [row["setting"], FORMATS["ms"].format(row["ours"]), peer, FORMATS["ms"].format(value), f"{ratio:.2f}"]
+    assert cells == [*expected, f"{row['roofline']:.0%}"]
+    assert report["machine"]["cpu"] in result.output
+    assert report["options"]["layers"] == 1
+    assert Image.open(tmp_path / "benchmark.png").size[0] > 500

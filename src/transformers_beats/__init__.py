@@ -21,6 +21,7 @@ _MODULES = {
     "modeling_beats": ["BeatsForAudioClassification", "BeatsForAudioFrameClassification", "BeatsModel"],
     "modeling_beats_pretraining": ["BeatsForPreTraining", "BeatsTokenizerForPreTraining"],
     "modeling_beats_tokenizer": ["BeatsRandomProjectionTokenizer", "BeatsTokenizerModel"],
+    "pipeline_audio_tagging": ["BeatsAudioTaggingPipeline"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted(_HOME)
@@ -71,17 +72,30 @@ def _register_models(auto):
         auto_class.register(model.config_class, model, exist_ok=True)
 
 
+def _register_pipelines(pipelines):
+    from . import pipeline_audio_tagging as tagging
+
+    registry = pipelines.PIPELINE_REGISTRY
+    # Registering again would be a warning.
+    if tagging.TASK not in registry.get_supported_tasks():
+        registry.register_pipeline(
+            tagging.TASK, tagging.BeatsAudioTaggingPipeline, pt_model=(tagging.BeatsModelForTask,), type="audio"
+        )
+
+
 _REGISTRATIONS = {
     "transformers.models.auto.configuration_auto": _register_configs,
     "transformers.models.auto.feature_extraction_auto": _register_feature_extractors,
     "transformers.models.auto.modeling_auto": _register_models,
+    "transformers.pipelines": _register_pipelines,
 }
 
 
 def _register_loaded(just_executed=None, within_import=False):
     """
-    Registers our classes with every Auto class that is loaded and does not know them yet. Within another import our
-    modules may meet half-initialised ones; what fails then is tried again when that import is complete.
+    Registers our classes with every Auto class, and our pipeline with the registry of tasks, that is loaded and does
+    not know them yet. Within another import our modules may meet half-initialised ones; what fails then is tried again
+    when that import is complete.
     """
     for name in list(_REGISTRATIONS):
         module = sys.modules.get(name)
@@ -128,8 +142,8 @@ class _ThenRegister(Loader):
 
 class _AutoClassFinder(MetaPathFinder):
     """
-    Notices imports of transformers and of this package, until the Auto classes are loaded. Importing those right here
-    would make `import transformers_beats` take seconds.
+    Notices imports of transformers and of this package, until the Auto classes and the pipelines are loaded. Importing
+    those right here would make `import transformers_beats` take seconds.
     """
 
     def find_spec(self, fullname, path, target=None):

@@ -2,14 +2,18 @@
 """Decoding: any audio file as a mono waveform at the model's rate, whole or in blocks."""
 
 import io
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
+import torch
+
+from .feature_extraction_beats import to_float_waveform
 
 
 # What is decoded at once. In seconds, so that no sampling rate makes a block large.
@@ -91,6 +95,94 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
         return AudioStream(name, resample_blocks([channels.mean(axis=1)], name, rate, sampling_rate), sampling_rate)
     blocks = resample_blocks(_read_blocks(file, name), name, file.samplerate, sampling_rate)
     return AudioStream(name, blocks, sampling_rate, file.frames / file.samplerate)
+
+
+def stream_waveform(waveform: Any, waveform_rate: float | None, sampling_rate: int = 16000) -> AudioStream:
+    """
+    An array as a stream, resampled if its rate is another.
+
+    Args:
+        waveform (`np.ndarray`, `torch.Tensor` or `list[float]` of shape `(num_samples,)` or `(1, num_samples)`):
+            One mono clip: floating point with full scale at 1.0, or int16, int32 or uint8 PCM.
+        waveform_rate (`int` or `float`):
+            Its sampling rate in hertz.
+        sampling_rate (`int`, defaults to 16000):
+            Rate of the blocks in hertz.
+
+    Returns:
+        [`AudioStream`]
+
+    Raises:
+        `ValueError`: if the rate is missing, or this is not one mono clip.
+    """
+    if waveform_rate is None or not 1 <= waveform_rate < math.inf:
+        raise ValueError(f"An array needs its `sampling_rate` in hertz, got {waveform_rate}.")
+    array = waveform.detach().cpu() if isinstance(waveform, torch.Tensor) else np.asarray(waveform)
+    if array.ndim == 2 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 1:
+        raise ValueError(
+            f"Expected one mono waveform `(num_samples,)`, got an array of shape {tuple(array.shape)}. Average "
+            "channels first, pass clips one by one."
+        )
+    starts = range(0, len(array), BLOCK_SECONDS * int(waveform_rate))
+    blocks = (to_float_waveform(array[start : start + starts.step], 0).numpy() for start in starts)
+    resampled = resample_blocks(blocks, "the waveform", waveform_rate, sampling_rate)
+    return AudioStream("the waveform", resampled, sampling_rate, len(array) / waveform_rate)
+
+
+def open_audio(audio: Any, sampling_rate: int, rate_of_arrays: float | None = None) -> AudioStream:
+    """
+    Any kind of audio as a stream.
+
+    Args:
+        audio (`str`, `Path`, `bytes`, a file opened in binary mode, `np.ndarray`, `torch.Tensor` or `dict`):
+            A file or what it holds, of any format that soundfile reads; an array `(num_samples,)` or, of several
+            channels, with the shorter dimension for them; a `dict` as of `datasets`, with `"array"` (or `"raw"`) and
+            `"sampling_rate"`, or with `"bytes"` or `"path"`; torchcodec's `AudioDecoder`; or an [`AudioStream`] at
+            `sampling_rate`. Channels are averaged.
+        sampling_rate (`int`):
+            Rate of the stream in hertz.
+        rate_of_arrays (`int` or `float`, *optional*):
+            Rate of an array that says nothing about it, in hertz.
+
+    Returns:
+        [`AudioStream`]
+
+    Raises:
+        [`AudioError`]: for files, see [`stream_audio`].
+        `ValueError`: for anything else that cannot be used.
+    """
+    if hasattr(audio, "get_all_samples"):
+        samples = audio.get_all_samples()
+        audio = {"array": samples.data, "sampling_rate": samples.sample_rate}
+    if isinstance(audio, dict):
+        found = [audio[key] for key in ("array", "raw", "bytes", "path") if audio.get(key) is not None]
+        if not found:
+            raise ValueError(f"A dict needs 'array' and 'sampling_rate', 'bytes' or 'path', got {sorted(audio)}.")
+        stated = audio.get("sampling_rate", rate_of_arrays)
+        audio, rate_of_arrays = found[0], stated
+    if isinstance(audio, AudioStream):
+        if audio.sampling_rate != sampling_rate:
+            raise ValueError(f"{audio.name} is read at {audio.sampling_rate} Hz, the model needs {sampling_rate} Hz.")
+        return audio
+    if isinstance(audio, (bytearray, memoryview)):
+        audio = bytes(audio)
+    if isinstance(audio, (str, Path, bytes)) or hasattr(audio, "read"):
+        return stream_audio(audio, sampling_rate)
+    return stream_waveform(average_channels(audio), rate_of_arrays, sampling_rate)
+
+
+def average_channels(waveform: Any) -> Any:
+    """
+    The mean `(num_samples,)` of an array with two dimensions, of which the shorter is that of the channels. Here this
+    is no guess, as in the feature extractor: several recordings are a list.
+    """
+    array = waveform.detach().cpu() if isinstance(waveform, torch.Tensor) else np.asarray(waveform)
+    if array.ndim != 2 or 0 in array.shape:
+        return array
+    channels = array if array.shape[0] <= array.shape[1] else array.T
+    return torch.stack([to_float_waveform(channel, 0) for channel in channels]).mean(dim=0)
 
 
 def resample_blocks(blocks: Iterable[np.ndarray], name: str, rate: float, sampling_rate: int) -> Iterator[np.ndarray]:

@@ -20,13 +20,12 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from .audio import BLOCK_SECONDS, AudioStream, resample_blocks, stream_audio
+from .audio import AudioStream, open_audio
 from .feature_extraction_beats import (
     FRAME_SHIFT_MS,
     BeatsFeatureExtractor,
     num_fbank_frames,
     num_fbank_samples,
-    to_float_waveform,
 )
 from .modeling_beats import BeatsModel
 
@@ -103,40 +102,6 @@ class ClipScores:
 
     scores: np.ndarray
     windows: list[WindowScores]
-
-
-def stream_waveform(waveform: Any, waveform_rate: float | None, sampling_rate: int = 16000) -> AudioStream:
-    """
-    An array as a stream, resampled if its rate is another.
-
-    Args:
-        waveform (`np.ndarray`, `torch.Tensor` or `list[float]` of shape `(num_samples,)` or `(1, num_samples)`):
-            One mono clip: floating point with full scale at 1.0, or int16, int32 or uint8 PCM.
-        waveform_rate (`int` or `float`):
-            Its sampling rate in hertz.
-        sampling_rate (`int`, defaults to 16000):
-            Rate of the blocks in hertz.
-
-    Returns:
-        [`AudioStream`]
-
-    Raises:
-        `ValueError`: if the rate is missing, or this is not one mono clip.
-    """
-    if waveform_rate is None or not 1 <= waveform_rate < math.inf:
-        raise ValueError(f"An array needs its `sampling_rate` in hertz, got {waveform_rate}.")
-    array = waveform.detach().cpu() if isinstance(waveform, torch.Tensor) else np.asarray(waveform)
-    if array.ndim == 2 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim != 1:
-        raise ValueError(
-            f"Expected one mono waveform `(num_samples,)`, got an array of shape {tuple(array.shape)}. Average "
-            "channels first, pass clips one by one."
-        )
-    starts = range(0, len(array), BLOCK_SECONDS * int(waveform_rate))
-    blocks = (to_float_waveform(array[start : start + starts.step], 0).numpy() for start in starts)
-    resampled = resample_blocks(blocks, "the waveform", waveform_rate, sampling_rate)
-    return AudioStream("the waveform", resampled, sampling_rate, len(array) / waveform_rate)
 
 
 def cut_windows(
@@ -298,11 +263,8 @@ class WindowedInference:
         progress (`bool`, defaults to `False`):
             Whether to show a progress bar, in seconds of audio.
 
-    All methods take `audio`: a path, `bytes` or a file opened in binary mode, of any format that soundfile reads; an
-    array `(num_samples,)` together with its `sampling_rate`; a `dict` as of `datasets`, with `"array"` (or `"raw"`)
-    and `"sampling_rate"`, or with `"bytes"` or `"path"`; or an [`AudioStream`]. Other rates are resampled, channels of
-    files averaged. They raise [`AudioError`] for a file that cannot be used: a stream may do so only when it comes to
-    the bad place.
+    All methods take `audio` of any kind that [`open_audio`] opens, an array together with its `sampling_rate`. They
+    raise [`AudioError`] for a file that cannot be used: a stream may do so only when it comes to the bad place.
 
     Raises:
         `ValueError`: if the lengths or `batch_size` are impossible, or model and extractor do not fit.
@@ -393,27 +355,7 @@ class WindowedInference:
         return self._columns(audio, sampling_rate, lambda input_values: self._output(input_values, "codes"))
 
     def _open(self, audio: Any, sampling_rate: int | None) -> AudioStream:
-        rate = self.feature_extractor.sampling_rate
-        if isinstance(audio, dict):
-            stated = audio.get("sampling_rate", sampling_rate)
-            if sampling_rate not in (None, stated):
-                raise ValueError(f"The dict says `sampling_rate` {stated}, the argument {sampling_rate}.")
-            sampling_rate = stated
-            # As `datasets` has it, decoded or not.
-            found = [audio[key] for key in ("array", "raw", "bytes", "path") if audio.get(key) is not None]
-            if not found:
-                raise ValueError(f"A dict needs 'array', 'raw', 'bytes' or 'path', got {sorted(audio)}.")
-            audio = found[0]
-        if isinstance(audio, AudioStream):
-            if audio.sampling_rate != rate:
-                raise ValueError(f"{audio.name} is read at {audio.sampling_rate} Hz, the model needs {rate} Hz.")
-            return audio
-        if isinstance(audio, (bytearray, memoryview)):
-            audio = bytes(audio)
-        # Files state their own rate.
-        if isinstance(audio, (str, Path, bytes)) or hasattr(audio, "read"):
-            return stream_audio(audio, rate)
-        return stream_waveform(audio, sampling_rate, rate)
+        return open_audio(audio, self.feature_extractor.sampling_rate, sampling_rate)
 
     def _columns(self, audio: Any, sampling_rate: int | None, compute: Compute) -> Iterator[Columns]:
         """Opens the recording at once, so that a missing file is an error here; the rest is done when it is read."""
@@ -486,6 +428,5 @@ __all__ = [
     "count_columns",
     "cut_windows",
     "merge_windows",
-    "stream_waveform",
     "to_scores",
 ]

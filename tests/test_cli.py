@@ -1,0 +1,351 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from convert_beats_checkpoint import convert
+from golden import FIXTURES
+from typer.testing import CliRunner
+
+from transformers_beats import (
+    BeatsFeatureExtractor,
+    BeatsForAudioFrameClassification,
+    BeatsForPreTraining,
+    BeatsModel,
+    BeatsTokenizerModel,
+)
+from transformers_beats import cli as cli_module
+from transformers_beats.cli import app
+from transformers_beats.inference import WindowedInference
+from transformers_beats.pipeline_audio_tagging import BeatsAudioTaggingPipeline
+
+
+RATE = 16000
+# Everything the golden checkpoint hears, it hears all the time.
+EVENTS = ["--events", "--event-threshold", "0", "--window", "1"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Directories of a converted pre-trained model, fine-tuned model and tokenizer."""
+    root = tmp_path_factory.mktemp("models")
+    for name in ("beats_tiny", "beats_tiny_finetuned", "tokenizer_tiny"):
+        convert(FIXTURES / f"{name}.pt", root / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """A folder of four recordings and what else is found in folders."""
+    folder = tmp_path_factory.mktemp("sounds")
+    (folder / "deep" / "er").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for name, rate, shape in (
+        ("a.wav", 16000, (16000,)),
+        ("a.flac", 22050, (33000,)),
+        ("deep/b.ogg", 44100, (88200, 2)),
+        ("deep/er/c é.WAV", 8000, (12000,)),
+    ):
+        format = "WAV" if name.endswith("WAV") else None
+        soundfile.write(folder / name, 0.1 * generator.standard_normal(shape), rate, format=format)
+    (folder / "notes.txt").write_text("no audio")
+    (folder / "._a.wav").write_text("no audio either")
+    return folder
+
+
+NAMES = ["a.flac", "a.wav", "deep/b.ogg", "deep/er/c é.WAV"]
+
+
+def run(*arguments, exit_code: int = 0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == exit_code, (result.output, result.exception)
+    return result
+
+
+def tag(models, *arguments, **kwargs):
+    return run("tag", "--model", models / "beats_tiny_finetuned", "--device", "cpu", *arguments, **kwargs)
+
+
+def records_of(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def corrupt(sounds, tmp_path):
+    """The folder, with a corrupt file in the middle."""
+    folder = tmp_path / "sounds"
+    for name in NAMES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes((sounds / name).read_bytes())
+    (folder / "broken.wav").write_bytes(b"RIFF and nothing else")
+    return folder
+
+
+# tag
+
+
+def test_tag_prints_a_table(models, sounds):
+    output = tag(models, sounds, "--top-k", 2).stdout
+    assert output.split()[:3] == ["File", "Score", "Label"]
+    assert [name for name in NAMES if name.split("/")[-1] in output] == NAMES
+    # The header, a line, and two labels for each file.
+    assert len([line for line in output.splitlines() if line.strip()]) == 2 + 2 * 4
+    assert "notes.txt" not in output
+
+
+def test_tag_writes_json_lines_with_the_scores_of_the_pipeline(models, sounds, tmp_path):
+    tag(models, sounds, "--output", tmp_path / "tags.jsonl", "--top-k", 3)
+    records = records_of(tmp_path / "tags.jsonl")
+    assert [record["file"] for record in records] == [str(sounds / name) for name in NAMES]
+    model, extractor = cli_module.load_model(str(models / "beats_tiny_finetuned"), "cpu", cli_module.Dtype.auto)
+    tagger = BeatsAudioTaggingPipeline(model=model, feature_extractor=extractor, device="cpu")
+    for record in records:
+        expected = tagger(record["file"], top_k=3)
+        assert [item["label"] for item in record["labels"]] == [item["label"] for item in expected]
+        scores = [item["score"] for item in record["labels"]]
+        assert scores == pytest.approx([item["score"] for item in expected], abs=1e-6)
+
+
+def test_tag_prints_json_lines_for_other_programs(models, sounds):
+    result = tag(models, sounds / "a.wav", sounds / "deep", "--format", "jsonl", *EVENTS)
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [record["file"].rpartition("/")[2] for record in records] == ["a.wav", "b.ogg", "c é.WAV"]
+    assert {event["end"] for event in records[0]["events"]} == {0.96}
+    assert len(records[0]["events"]) == 6
+
+
+def test_tag_writes_csv(models, sounds, tmp_path):
+    tag(models, sounds, "--output", tmp_path / "tags.csv", "--top-k", 1)
+    tag(models, sounds, "--output", tmp_path / "events.csv", *EVENTS)
+    with open(tmp_path / "tags.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == [str(sounds / name) for name in NAMES]
+    assert all(0 < float(row["score"]) < 1 for row in rows)
+    with open(tmp_path / "events.csv", newline="") as file:
+        assert next(csv.reader(file)) == ["file", "label", "score", "start", "end"]
+        assert len(list(csv.reader(file))) == 4 * 6
+
+
+def test_a_file_in_which_nothing_is_heard_has_a_row(models, sounds, tmp_path):
+    tag(models, sounds / "a.wav", "--output", tmp_path / "tags.csv", "--threshold", 1)
+    assert (tmp_path / "tags.csv").read_text().splitlines() == ["file,label,score", f"{sounds / 'a.wav'},,"]
+    assert "nothing" in tag(models, sounds / "a.wav", "--events", "--event-threshold", 1).stdout
+
+
+def test_label_tracks_are_what_audacity_reads(models, sounds, tmp_path):
+    tag(models, sounds, "--output", tmp_path / "tracks", *EVENTS)
+    tracks = sorted(path.relative_to(tmp_path / "tracks").as_posix() for path in (tmp_path / "tracks").rglob("*.txt"))
+    assert tracks == [f"{name}.txt" for name in NAMES]
+    lines = (tmp_path / "tracks" / "a.wav.txt").read_text().splitlines()
+    assert "0.000000\t0.960000\tBaby cry, infant cry" in lines
+    assert all(len(line.split("\t")) == 3 for line in lines)
+
+
+def test_events_of_a_frame_level_model(tiny_config, sounds, tmp_path):
+    tiny_config.problem_type = "multi_label_classification"
+    BeatsForAudioFrameClassification(tiny_config).save_pretrained(tmp_path / "model")
+    BeatsFeatureExtractor().save_pretrained(tmp_path / "model")
+    run("tag", "-m", tmp_path / "model", sounds, "-o", tmp_path / "out.jsonl", "--events", "--event-threshold", 0)
+    events = records_of(tmp_path / "out.jsonl")[1]["events"]
+    assert {(event["start"], event["end"]) for event in events} == {(0.0, 0.96)}
+    assert len(events) == 5
+
+
+def test_pictures_are_drawn(models, sounds, tmp_path):
+    tag(models, sounds / "deep", "--pictures", tmp_path / "pictures", "--event-threshold", 0)
+    assert sorted(path.name for path in (tmp_path / "pictures").rglob("*.png")) == ["b.ogg.png", "c é.WAV.png"]
+
+
+def test_a_corrupt_file_does_not_stop_the_others(models, corrupt, tmp_path):
+    result = tag(models, corrupt, "--output", tmp_path / "tags.jsonl", exit_code=1)
+    assert [record["file"] for record in records_of(tmp_path / "tags.jsonl")] == [
+        str(corrupt / name) for name in NAMES
+    ]
+    message = result.stderr.splitlines()
+    assert "broken.wav: cannot be decoded" in message[-2]
+    assert message[-1] == "1 of 5 files could not be used."
+
+
+# Resuming
+
+
+@pytest.fixture
+def tagged(monkeypatch):
+    """Names of the files that the pipeline was given."""
+    names = []
+    original = BeatsAudioTaggingPipeline.__call__
+
+    def call(self, inputs, **kwargs):
+        names.append(inputs.name)
+        return original(self, inputs, **kwargs)
+
+    monkeypatch.setattr(BeatsAudioTaggingPipeline, "__call__", call)
+    return names
+
+
+def test_json_lines_are_resumed_after_the_last_whole_line(models, sounds, tmp_path, tagged):
+    output = tmp_path / "tags.jsonl"
+    tag(models, sounds, "--output", output)
+    whole = output.read_text()
+    output.write_text("".join(whole.splitlines(keepends=True)[:2]) + whole.splitlines()[2][:20])
+    tagged.clear()
+    result = tag(models, sounds, "--output", output, "--resume")
+    assert tagged == ["b.ogg", "c é.WAV"]
+    assert output.read_text() == whole
+    assert "2 of 4 files are done already." in result.stderr
+
+
+def test_csv_is_resumed_with_the_last_file(models, sounds, tmp_path, tagged):
+    output = tmp_path / "tags.csv"
+    tag(models, sounds, "--output", output)
+    whole = output.read_text()
+    # Two rows and a half of the second file are there.
+    output.write_text("".join(whole.splitlines(keepends=True)[:8]) + whole.splitlines()[8][:-5])
+    tagged.clear()
+    tag(models, sounds, "--output", output, "--resume")
+    assert tagged == ["a.wav", "b.ogg", "c é.WAV"]
+    assert output.read_text() == whole
+
+
+def test_label_tracks_that_are_there_are_kept(models, sounds, tmp_path, tagged):
+    tag(models, sounds / "deep", "--output", tmp_path, "--format", "audacity")
+    (tmp_path / "b.ogg.txt").unlink()
+    tagged.clear()
+    tag(models, sounds / "deep", "--output", tmp_path, "--format", "audacity", "--resume")
+    assert tagged == ["b.ogg"]
+
+
+@pytest.mark.parametrize("name", ["tags.jsonl", "tags.csv", "tracks"])
+def test_without_resume_nothing_is_overwritten(models, sounds, tmp_path, name):
+    tag(models, sounds / "a.wav", "--output", tmp_path / name)
+    result = tag(models, sounds / "a.wav", "--output", tmp_path / name, exit_code=1)
+    assert "add --resume" in result.stderr
+
+
+def test_other_files_are_not_taken_for_results(models, sounds, tmp_path):
+    for name, content in (("tags.jsonl", '{"a": 1}\n'), ("tags.csv", "a,b\n1,2\n")):
+        (tmp_path / name).write_text(content)
+        tag(models, sounds, "--output", tmp_path / name, "--resume", exit_code=1)
+        assert (tmp_path / name).read_text() == content
+
+
+def test_results_with_and_without_events_are_not_mixed(models, sounds, tmp_path):
+    for name in ("tags.jsonl", "tags.csv"):
+        tag(models, sounds / "a.wav", "--output", tmp_path / name)
+        tag(models, sounds, "--output", tmp_path / name, "--resume", "--events", exit_code=1)
+
+
+# embed, tokenize, info
+
+
+def test_embed_writes_the_mean_of_the_hidden_states(models, sounds, tmp_path):
+    run("embed", "-m", models / "beats_tiny", sounds, "-o", tmp_path / "mean", "--device", "cpu")
+    run("embed", "-m", models / "beats_tiny", sounds, "-o", tmp_path / "columns", "--columns", "--device", "cpu")
+    assert sorted(path.name for path in (tmp_path / "mean").rglob("*.npy")) == sorted(
+        f"{name.split('/')[-1]}.npy" for name in NAMES
+    )
+    mean, columns = (np.load(tmp_path / name / "deep" / "b.ogg.npy") for name in ("mean", "columns"))
+    assert (mean.shape, mean.dtype) == ((64,), np.float32)
+    assert columns.shape == (12, 64)
+    np.testing.assert_allclose(columns.mean(axis=0), mean, atol=1e-5)
+    inference = WindowedInference(BeatsModel.from_pretrained(models / "beats_tiny"), BeatsFeatureExtractor())
+    np.testing.assert_allclose(mean, inference.embed(sounds / "deep" / "b.ogg"), atol=1e-5)
+
+
+def test_tokenize_writes_codes(models, sounds, tmp_path):
+    run("tokenize", "-m", models / "tokenizer_tiny", sounds / "a.wav", "-o", tmp_path, "--device", "cpu")
+    codes = np.load(tmp_path / "a.wav.npy")
+    assert (codes.shape, codes.dtype) == ((6, 8), np.int32)
+    tokenizer = BeatsTokenizerModel.from_pretrained(models / "tokenizer_tiny")
+    expected = WindowedInference(tokenizer, BeatsFeatureExtractor()).codes(sounds / "a.wav").values
+    assert (codes == expected).all()
+
+
+def test_arrays_are_resumed_and_corrupt_files_named(models, corrupt, tmp_path):
+    arguments = ("embed", "-m", models / "beats_tiny", corrupt, "-o", tmp_path / "out", "--device", "cpu")
+    run(*arguments, exit_code=1)
+    # What is there is not computed again.
+    np.save(tmp_path / "out" / "a.wav.npy", np.zeros(1))
+    (tmp_path / "out" / "a.flac.npy").unlink()
+    (corrupt / "broken.wav").unlink()
+    run(*arguments, "--resume")
+    assert np.load(tmp_path / "out" / "a.wav.npy").shape == (1,)
+    assert np.load(tmp_path / "out" / "a.flac.npy").shape == (64,)
+    assert len(list((tmp_path / "out").rglob("*"))) == 4 + 2
+    run(*arguments, exit_code=1)
+
+
+def test_info_tells_what_a_model_is(models):
+    output = run("info", models / "beats_tiny_finetuned").stdout
+    assert "BeatsForAudioClassification" in output
+    assert "3 layers of 64, 4 heads" in output
+    assert "mean 15.41663, standard deviation 6.55582" in output
+    assert "a column every 160 ms" in output
+    assert "6, multi_label_classification: " in output
+    output = run("info", models / "tokenizer_tiny").stdout
+    assert "64 codes of 16" in output
+    assert "labels" not in output
+
+
+def test_info_names_what_was_loaded_and_what_was_saved(tiny_config, tmp_path):
+    BeatsForPreTraining(tiny_config).save_pretrained(tmp_path)
+    BeatsFeatureExtractor().save_pretrained(tmp_path)
+    assert "BeatsModel, of a BeatsForPreTraining" in run("info", tmp_path).stdout
+
+
+def test_info_lists_labels(models):
+    lines = run("info", models / "beats_tiny_finetuned", "--labels").stdout.splitlines()
+    assert [line.split("\t")[0] for line in lines] == list("012345")
+    assert "Baby cry, infant cry" in [line.split("\t")[1] for line in lines]
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tag", "-m", "{models}/beats_tiny", "{sounds}"], "knows no labels"),
+        (["tag", "-m", "./missing", "{sounds}"], "./missing: no such directory."),
+        (["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}/missing.wav"], "no such file or folder"),
+        (["tag", "-m", "{models}/beats_tiny_finetuned", "{models}"], "No audio in"),
+        (["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}", "--hop", "20"], "hop_seconds"),
+        (["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}", "-o", "{new}/tags.xml"], ".jsonl or .csv"),
+        (["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}", "--format", "audacity"], "name a directory"),
+        (["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}", "--device", "nothing"], "--device nothing"),
+        (["embed", "-m", "{models}/beats_tiny", "{sounds}/a.wav", "-o", "{sounds}/a.wav"], "output directory"),
+        (["embed", "-m", "{models}/beats_tiny", "{sounds}/deep", "{sounds}/deep/er", "-o", "{new}"], None),
+        (["tokenize", "-m", "{models}/beats_tiny", "{sounds}", "-o", "{new}"], "gives no tokens"),
+        (["info", "{sounds}"], "{sounds}"),
+    ],
+)
+def test_mistakes_are_one_line(models, sounds, tmp_path, arguments, message):
+    names = {"models": models, "sounds": sounds, "new": tmp_path / "new"}
+    arguments = [argument.format(**names) for argument in arguments]
+    if message is None:
+        # A file that is reached in two ways is one file.
+        assert len(run(*arguments).stderr.splitlines()) == 0
+        return
+    result = run(*arguments, exit_code=1)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message.format(**names) in line
+
+
+def test_results_of_the_same_name_are_refused(models, sounds, tmp_path):
+    (tmp_path / "a.wav").write_bytes((sounds / "a.wav").read_bytes())
+    arguments = ("-m", models / "beats_tiny", tmp_path / "a.wav", sounds / "a.wav", "-o", tmp_path / "out")
+    assert "would both be written as a.wav" in run("embed", *arguments, exit_code=1).stderr
+
+
+def test_the_command_runs_as_a_program(models, sounds):
+    command = [sys.executable, "-m", "transformers_beats.cli", "tag", "--model", models / "beats_tiny_finetuned"]
+    command += [sounds / "a.wav", "--device", "cpu", "--format", "jsonl"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert len(json.loads(result.stdout)["labels"]) == 5

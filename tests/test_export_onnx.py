@@ -1,0 +1,291 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Models as ONNX files: what onnxruntime computes from them, and what they say of themselves."""
+
+import copy
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from golden import ROOT
+from typer.testing import CliRunner
+
+from transformers_beats import (
+    BeatsConfig,
+    BeatsFeatureExtractor,
+    BeatsForAudioClassification,
+    BeatsForAudioFrameClassification,
+    BeatsForPreTraining,
+    BeatsModel,
+    BeatsRandomProjectionTokenizer,
+    BeatsRandomProjectionTokenizerConfig,
+    BeatsTokenizerConfig,
+    BeatsTokenizerModel,
+    __version__,
+)
+
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from transformers_beats.export import onnx as export  # noqa: E402
+
+
+TINY = {"embed_dim": 16, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+TINY |= {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+LABELS = {"id2label": {0: "dog", 1: "cat", 2: "rain"}, "problem_type": "multi_label_classification"}
+# Samples of each clip: one column and less, ragged batches, lengths that end within a frame or a column.
+BATCHES = [[2800], [2800, 1], [5359, 400], [16000, 9000, 2799], [47777], [160000, 80001]]
+
+
+def build(kind):
+    torch.manual_seed(0)
+    if kind == "tokenizer":
+        model = BeatsTokenizerModel(BeatsTokenizerConfig(**TINY, codebook_size=16, codebook_dim=8))
+        model.quantizer.codebook.copy_(torch.nn.functional.normalize(torch.randn(16, 8), dim=-1))
+        model.quantizer.is_initialized.fill_(1.0)
+        return model.eval()
+    if kind == "random_projection":
+        return BeatsRandomProjectionTokenizer(BeatsRandomProjectionTokenizerConfig()).eval()
+    if kind == "frames":
+        config = BeatsConfig(**TINY, frame_pooling="concat", use_weighted_layer_sum=True)
+        return BeatsForAudioFrameClassification(config).eval()
+    if kind == "encoder":
+        variant = {"deep_norm": False, "layer_norm_first": True, "hidden_act": "glu"}
+        return BeatsModel(BeatsConfig(**TINY, **variant)).eval()
+    return BeatsForAudioClassification(BeatsConfig(**TINY, **LABELS)).eval()
+
+
+KINDS = ["classifier", "frames", "encoder", "tokenizer", "random_projection"]
+EXTRACTOR = BeatsFeatureExtractor(fbank_mean=12.5, fbank_std=5.5)
+
+
+def clips_of(lengths):
+    generator = torch.Generator().manual_seed(sum(lengths))
+    return [torch.randn(length, generator=generator) * 0.1 for length in lengths]
+
+
+def rows_of(clips):
+    """One array with something else than zeros where no clip is, and the lengths."""
+    waveforms = torch.full((len(clips), max(2800, *(len(clip) for clip in clips), 0)), 0.5)
+    for row, clip in zip(waveforms, clips):
+        row[: len(clip)] = clip
+    return waveforms, torch.tensor([len(clip) for clip in clips])
+
+
+def expected_outputs(model, clips):
+    """What extractor and model compute from the clips."""
+    with torch.no_grad():
+        return model(**EXTRACTOR(clips, sampling_rate=16000, return_tensors="pt"))
+
+
+def run(session, clips, names=None):
+    waveforms, lengths = rows_of(clips)
+    names = names or [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"waveforms": waveforms.numpy(), "lengths": lengths.numpy()})))
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return build("classifier")
+
+
+@pytest.fixture(scope="module")
+def program(classifier):
+    return export.export_program(export.WaveformModel(export.exportable_copy(classifier), EXTRACTOR).eval())
+
+
+@pytest.fixture(scope="module")
+def graph(classifier, program):
+    return export.build_graph(export.WaveformModel(classifier, EXTRACTOR).eval(), program)
+
+
+@pytest.fixture(scope="module")
+def write(classifier, program, graph):
+    """`export_onnx` of the classifier without tracing it again, which takes seconds; and with another graph."""
+
+    def write(path, graph=graph, **kwargs):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(export, "export_program", lambda module: program)
+            patch.setattr(export, "build_graph", lambda module, program: copy.deepcopy(graph))
+            return export.export_onnx(classifier, EXTRACTOR, path, **kwargs)
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def exported(write, tmp_path_factory):
+    """An int8 file, and what was said of it."""
+    path = tmp_path_factory.mktemp("onnx") / "deep" / "model.onnx"
+    return path, write(path, int8=True)
+
+
+@pytest.fixture(scope="module")
+def fp32(write, tmp_path_factory):
+    return write(tmp_path_factory.mktemp("onnx") / "model.onnx").path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lengths", [[2800, 1], [16000, 9000, 2799]])
+def test_waveforms_with_lengths_give_what_extractor_and_model_give(kind, lengths):
+    model, clips = build(kind), clips_of(lengths)
+    module, expected = export.WaveformModel(model, EXTRACTOR), expected_outputs(model, clips)
+    with torch.no_grad():
+        found = dict(zip(module.output_names, module(*rows_of(clips))))
+    for name in found.keys() - {"probabilities"}:
+        torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=0.0)
+
+
+@pytest.mark.parametrize("lengths", BATCHES)
+def test_onnxruntime_computes_what_torch_computes(classifier, fp32, lengths):
+    clips = clips_of(lengths)
+    found = run(onnxruntime.InferenceSession(fp32), clips)
+    logits = expected_outputs(classifier, clips).logits
+    np.testing.assert_allclose(found["logits"], logits.numpy(), atol=1e-4, rtol=0.0)
+    np.testing.assert_allclose(found["probabilities"], logits.sigmoid().numpy(), atol=1e-4, rtol=0.0)
+
+
+@pytest.mark.parametrize("lengths", BATCHES)
+def test_torch_export_serves_all_lengths(classifier, program, lengths):
+    clips = clips_of(lengths)
+    logits, _ = program.module()(*rows_of(clips))
+    torch.testing.assert_close(logits, expected_outputs(classifier, clips).logits, atol=1e-5, rtol=0.0)
+
+
+def test_int8_is_close_and_keeps_the_filter_bank_in_float32(classifier, exported):
+    path, written = exported
+    clips = clips_of([48000, 30000, 16000])
+    found = run(onnxruntime.InferenceSession(path), clips)["logits"]
+    expected = expected_outputs(classifier, clips).logits.numpy()
+    assert export._cosine(found, expected) > 0.99
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
+    assert written.difference < 1e-4
+    assert written.similarity > 0.99
+
+    import onnx
+
+    nodes = onnx.load(path).graph.node
+    # Queries, keys, values, output and the two layers of the feed-forward network.
+    assert sum(node.op_type == "MatMulInteger" for node in nodes) == 6 * TINY["num_hidden_layers"]
+    assert sum(node.op_type == "DFT" for node in nodes) == 1
+
+
+def test_the_file_says_what_its_users_need(exported):
+    session = onnxruntime.InferenceSession(exported[0])
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["labels"]) == ["dog", "cat", "rain"]
+    assert metadata["problem_type"] == "multi_label_classification"
+    assert metadata["transformers_beats_version"] == __version__
+    assert metadata["architecture"] == "BeatsForAudioClassification"
+    numbers = ("sampling_rate", "min_samples", "column_samples", "num_freq_patches")
+    assert [metadata[name] for name in numbers] == ["16000", "2800", "2560", "8"]
+    assert [value.shape for value in session.get_inputs()] == [["batch", "samples"], ["batch"]]
+
+
+def test_the_file_does_not_tell_where_it_was_made(exported):
+    assert str(ROOT).encode() not in exported[0].read_bytes()
+
+
+def test_only_the_file_is_left_and_the_model_is_as_it_was(classifier, exported):
+    assert [path.name for path in exported[0].parent.iterdir()] == ["model.onnx"]
+    assert classifier.config._attn_implementation == "sdpa"
+    assert torch.nn.utils.parametrize.is_parametrized(classifier.beats.encoder.pos_conv_embed.conv, "weight")
+
+
+def test_a_row_too_short_for_a_column_is_an_error(fp32):
+    inputs = {"waveforms": np.zeros((1, 2799), dtype=np.float32), "lengths": np.array([2799])}
+    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument):
+        onnxruntime.InferenceSession(fp32).run(None, inputs)
+
+
+def test_a_graph_that_differs_from_torch_is_not_written(write, graph, tmp_path):
+    spoilt = copy.deepcopy(graph)
+    bias = next(tensor for tensor in spoilt.graph.initializer if tensor.name == "model.classifier.bias")
+    bias.raw_data = (np.frombuffer(bias.raw_data, dtype=np.float32) + 0.01).tobytes()
+    with pytest.raises(export.ExportError, match=r"differs from PyTorch by 1.0e-02"):
+        write(tmp_path / "model.onnx", spoilt)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_other_models_export(kind, tmp_path):
+    model = build(kind)
+    export.export_onnx(model, EXTRACTOR, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    for lengths in BATCHES:
+        clips = clips_of(lengths)
+        expected = expected_outputs(model, clips)
+        for name, values in run(session, clips).items():
+            if name == "codes":
+                assert (values == expected[name].numpy()).mean() > 0.99
+            elif name != "probabilities":
+                np.testing.assert_allclose(values, expected[name].numpy(), atol=1e-4, rtol=0.0)
+
+
+@pytest.mark.slow
+def test_a_tokenizer_in_int8_finds_most_codes(tmp_path):
+    written = export.export_onnx(build("tokenizer"), EXTRACTOR, tmp_path / "model.onnx", int8=True)
+    assert written.difference == 0.0
+    assert 0.9 < written.similarity <= 1.0
+
+
+def test_a_model_without_layers_for_int8_is_refused(tmp_path):
+    with pytest.raises(export.ExportError, match="no layers for int8"):
+        export.write_int8(None, [], tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda model, extractor: (model.half(), extractor), "float32"),
+        (lambda model, extractor: (model, BeatsFeatureExtractor(patch_size=8)), "not the model's"),
+        (lambda model, extractor: (model, BeatsFeatureExtractor(legacy_padding_mask=True)), "legacy_padding_mask"),
+        (lambda model, extractor: (BeatsForPreTraining(BeatsConfig(**TINY)), extractor), "cannot be exported"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(change, message, tmp_path):
+    model, extractor = change(build("classifier"), EXTRACTOR)
+    with pytest.raises(export.ExportError, match=message):
+        export.export_onnx(model, extractor, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_regression_has_no_probabilities():
+    model = BeatsForAudioClassification(BeatsConfig(**TINY, num_labels=1))
+    module = export.WaveformModel(model, EXTRACTOR)
+    assert module.output_names == ["logits"]
+    assert export.metadata(module)["problem_type"] == "regression"
+
+
+@pytest.mark.parametrize(("saved", "loaded"), [(BeatsForPreTraining, BeatsModel), (BeatsModel, BeatsModel)])
+def test_the_class_in_the_configuration_is_loaded(saved, loaded, tmp_path):
+    saved(BeatsConfig(**TINY)).save_pretrained(tmp_path)
+    assert type(export.load_model(str(tmp_path))) is loaded
+
+
+def test_the_command_replaces_a_file_only_if_told_to(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"precious")
+    app = export.typer.Typer()
+    app.command()(export.main)
+    result = CliRunner().invoke(app, ["nowhere", str(tmp_path / "model.onnx")])
+    assert result.exit_code == 1
+    assert "pass --overwrite" in result.output
+    assert (tmp_path / "model.onnx").read_bytes() == b"precious"
+
+
+def test_the_example_needs_only_the_file(exported, classifier, tmp_path):
+    audio = torch.cat(clips_of([160000, 1500]))
+    soundfile.write(tmp_path / "clip.wav", audio.numpy(), 16000, subtype="FLOAT")
+    example = ROOT / "examples" / "onnx_inference.py"
+    assert len(example.read_text().splitlines()) <= 30
+    command = [sys.executable, "-I", str(example), str(exported[0]), str(tmp_path / "clip.wav")]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    scores = {line.split()[2]: float(line.split()[1]) for line in output.splitlines()}
+    parts = [expected_outputs(classifier, [part]).logits.sigmoid()[0] for part in audio.split(160000)]
+    expected = (parts[0] * 160000 + parts[1] * 1500) / 161500
+    assert scores == pytest.approx(dict(zip(["dog", "cat", "rain"], expected.tolist())), abs=0.02)

@@ -334,7 +334,7 @@ def attention_peak(style: str, precision: str, batch_size: int, seconds: float, 
         model.set_attn_implementation(ATTENTION[style])
 
         def attend(states: torch.Tensor) -> torch.Tensor:
-            return layer(states, None, model.encoder.relative_position(states.shape[1]))
+            return layer(states, None, model.encoder.position_bias(states, states.shape[1]))
 
     num_patches = num_fbank_frames(int(seconds * SAMPLING_RATE)) // model.config.patch_size
     num_patches *= model.config.num_freq_patches

@@ -23,7 +23,7 @@ LOW_FREQUENCY = 20.0
 INT16_SCALE = 2.0**15
 MEL_FLOOR = 1.1920928955078125e-07
 # Clips are transformed in blocks of about this many frames, which stay in a CPU's caches.
-FRAMES_PER_BLOCK = 2048
+FRAMES_PER_BLOCK = 1024
 
 
 def num_fbank_frames(num_samples: int, sampling_rate: int = 16000) -> int:
@@ -86,24 +86,37 @@ def kaldi_fbank(waveforms: torch.Tensor, num_mel_bins: int = 128, sampling_rate:
     num_frames = num_fbank_frames(waveforms.shape[1], sampling_rate)
     if num_frames == 0:
         raise ValueError(f"`waveforms` have {waveforms.shape[1]} samples, less than one {FRAME_LENGTH_MS} ms frame.")
+    constants = fbank_constants(num_mel_bins, sampling_rate, waveforms.device)
     block = max(1, FRAMES_PER_BLOCK // num_frames)
     if waveforms.device.type != "cpu" or waveforms.shape[0] <= block:
-        return _kaldi_fbank_block(waveforms, num_mel_bins, sampling_rate)
-    return torch.cat([_kaldi_fbank_block(part, num_mel_bins, sampling_rate) for part in waveforms.split(block)])
+        return kaldi_fbank_block(waveforms, *constants)
+    return torch.cat([kaldi_fbank_block(part, *constants) for part in waveforms.split(block)])
 
 
-def _kaldi_fbank_block(waveforms: torch.Tensor, num_mel_bins: int, sampling_rate: int) -> torch.Tensor:
+def fbank_constants(
+    num_mel_bins: int, sampling_rate: int, device: torch.device
+) -> tuple[int, torch.Tensor, torch.Tensor]:
+    """Frame shift in samples, window `(frame_length,)` and mel filters `(fft_length // 2 + 1, num_mel_bins)`."""
     frame_length, frame_shift = sampling_rate * FRAME_LENGTH_MS // 1000, sampling_rate * FRAME_SHIFT_MS // 1000
     fft_length = 1 << (frame_length - 1).bit_length()
+    filters = _mel_filters(num_mel_bins, fft_length, sampling_rate, device)
+    return frame_shift, _povey_window(frame_length, device), filters
+
+
+def kaldi_fbank_block(
+    waveforms: torch.Tensor, frame_shift: int, window: torch.Tensor, filters: torch.Tensor
+) -> torch.Tensor:
+    """[`kaldi_fbank`] of waveforms that hold a frame, all at once, with the [`fbank_constants`]."""
     with torch.autocast(device_type=waveforms.device.type, enabled=False):
-        frames = (waveforms.float() * INT16_SCALE).unfold(1, frame_length, frame_shift)
+        frames = (waveforms.float() * INT16_SCALE).unfold(1, window.shape[0], frame_shift)
         frames = frames - frames.mean(dim=-1, keepdim=True)
-        # The first sample of a frame has no predecessor: Kaldi takes the sample itself.
-        previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
-        frames = (frames - PREEMPHASIS * previous) * _povey_window(frame_length, waveforms.device)
-        power = torch.fft.rfft(frames, n=fft_length).abs().pow(2.0)
-        mel_energies = power @ _mel_filters(num_mel_bins, fft_length, sampling_rate, waveforms.device)
-        return mel_energies.clamp(min=MEL_FLOOR).log()
+        # The first sample of a frame has no predecessor, and the window is zero there: without it, the frame begins
+        # one sample later, which its power does not show.
+        frames = torch.sub(frames[..., 1:], frames[..., :-1], alpha=PREEMPHASIS) * window[1:]
+        spectrum = torch.fft.rfft(frames, n=2 * (filters.shape[0] - 1))
+        # The square of `abs()`, which takes a root and the time of all the rest.
+        power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
+        return (power @ filters).clamp(min=MEL_FLOOR).log()
 
 
 class BeatsFeatureExtractor(SequenceFeatureExtractor):
@@ -269,7 +282,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         batch = torch.stack([torch.nn.functional.pad(w, (0, padded_length - w.shape[0])) for w in waveforms])
         self._check_samples(batch, first)
         fbank = kaldi_fbank(batch, self.feature_size, self.sampling_rate)
-        fbank = (fbank - self.fbank_mean) / (2 * self.fbank_std)
+        fbank = fbank.sub_(self.fbank_mean).div_(2 * self.fbank_std)
         num_frames = fbank.shape[1]
         if self.legacy_padding_mask:
             # The reference deals `padded_length // num_frames` samples to a frame and keeps a frame with any audio.
@@ -279,7 +292,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             valid = [num_fbank_frames(length, self.sampling_rate) for length in lengths]
         frame_index = torch.arange(num_frames, device=fbank.device)
         mask = frame_index < torch.tensor(valid, device=fbank.device).unsqueeze(1)
-        if not self.legacy_padding_mask:
+        if not self.legacy_padding_mask and min(valid) < num_frames:
             fbank = fbank.masked_fill(~mask.unsqueeze(-1), self.padding_value)
         return fbank, mask.to(torch.int32)
 

@@ -29,7 +29,7 @@ from .configuration_beats import BeatsBaseConfig, BeatsConfig  # noqa: E402
 
 
 CPU_HAS_AVX512 = "AVX512" in torch.backends.cpu.get_cpu_capability()
-# Inference on a CPU gates the position bias in parts of at most this size, which is near that of its caches.
+# Inference on a CPU gates the position bias in blocks of at most this size, which is near that of its caches.
 BIAS_BYTES_PER_BLOCK = 2**24
 
 
@@ -321,6 +321,18 @@ def eager_attention_forward(
     return attn_output, attn_weights
 
 
+def attends_in_blocks(config: BeatsBaseConfig, hidden_states: torch.Tensor) -> bool:
+    """Whether the attention of `hidden_states` is computed in blocks of clips and heads: in inference on a CPU."""
+    return (
+        config._attn_implementation == "sdpa"
+        and hidden_states.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        # One graph is to serve all lengths.
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+    )
+
+
 class BeatsAttention(nn.Module):
     """Multi-head self-attention whose relative position bias is gated by head and query."""
 
@@ -359,7 +371,7 @@ class BeatsAttention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
         `position_bias` is without gate: `(num_heads, length, length)`, `(batch_size, num_heads, length, length)`, or
-        for flex attention [`BeatsRelativePositionBias.distance_values`].
+        [`BeatsRelativePositionBias.distance_values`], for flex attention and for attention in blocks.
         """
         input_shape = hidden_states.shape[:-1]
         hidden_shape = (*input_shape, -1, self.head_dim)
@@ -377,56 +389,44 @@ class BeatsAttention(nn.Module):
         if position_bias is not None:
             position_bias = position_bias.to(query_states.dtype)
             gate = self.position_gate(query_states) if self.config.gru_rel_pos else None
+            if position_bias.ndim == 2 and self.config._attn_implementation == "sdpa":
+                attn_output = self.attend_in_blocks(
+                    attention_interface, states, attention_mask, position_bias, gate, **kwargs
+                )
+                return self.out_proj(attn_output.flatten(2)), None
             if position_bias.ndim == 2:
                 kwargs["position_bias"] = BeatsLookedUpPositionBias(position_bias, gate)
             else:
                 position_bias = position_bias if position_bias.ndim == 4 else position_bias.unsqueeze(0)
                 position_bias = position_bias.expand(input_shape[0], -1, -1, -1)
-                if self.attends_in_blocks(position_bias):
-                    attn_output = self.attend_in_blocks(
-                        attention_interface, states, attention_mask, position_bias, gate, **kwargs
-                    )
-                    return self.out_proj(attn_output.flatten(2)), None
                 kwargs["position_bias"] = position_bias if gate is None else gate * position_bias
         attn_output, attn_weights = attention_interface(self, *states, attention_mask, **kwargs)
 
         attn_output = attn_output.reshape(*input_shape, -1).contiguous()
         return self.out_proj(attn_output), attn_weights
 
-    def attends_in_blocks(self, position_bias: torch.Tensor) -> bool:
-        """Whether the gated bias would be too large to stand in memory at once: for inference on CPUs."""
-        return (
-            self.config._attn_implementation == "sdpa"
-            and position_bias.device.type == "cpu"
-            and not torch.is_grad_enabled()
-            # One graph is to serve all lengths.
-            and not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()
-            and position_bias.numel() * position_bias.element_size() > BIAS_BYTES_PER_BLOCK
-        )
-
     def attend_in_blocks(
         self,
         attention_interface: Callable,
         states: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None,
-        position_bias: torch.Tensor,
+        values: torch.Tensor,
         gate: torch.Tensor | None,
         **kwargs,
     ) -> torch.Tensor:
         """
-        The attention of some heads of a clip after the other, with one buffer for their gated bias. It takes a
-        fraction of the memory, and less time: fresh memory for the whole bias costs more than filling it.
+        The attention of some clips or heads after the others, with one buffer for their gated bias: no tensor of all
+        pairs of patches, clips and heads exists, whose memory would cost more time than filling it.
 
         Args:
             attention_interface (`Callable`):
                 The attention function of transformers.
             states (`tuple[torch.Tensor, torch.Tensor, torch.Tensor]`):
                 Queries, keys and values, each `(batch_size, num_heads, length, head_dim)`.
-            attention_mask (`torch.Tensor` that broadcasts to `(batch_size, 1, length, length)`, *optional*):
-                As the attention function takes it.
-            position_bias (`torch.Tensor` of shape `(batch_size, num_heads, length, length)`):
-                Without gate; may be a view that repeats one clip's.
+            attention_mask (`torch.Tensor` of shape `(batch_size, 1, length, length)`, *optional*):
+                Which keys are not padding, the same for each query.
+            values (`torch.Tensor` of shape `(num_heads, 2 * length)`):
+                [`BeatsRelativePositionBias.distance_values`].
             gate (`torch.Tensor` of shape `(batch_size, num_heads, length, 1)`, *optional*):
                 Of [`position_gate`].
 
@@ -434,23 +434,28 @@ class BeatsAttention(nn.Module):
             `torch.Tensor` of shape `(batch_size, length, num_heads, head_dim)`.
         """
         batch_size, num_heads, length, _ = states[0].shape
-        bytes_per_head = length * length * position_bias.element_size()
-        num_block_heads = min(max(1, BIAS_BYTES_PER_BLOCK // bytes_per_head), num_heads)
-        buffer = position_bias.new_empty(1, num_block_heads, length, length)
+        # With the last query first, the bias of a query is that of the one before it, shifted by one, which a view of
+        # the values from the smallest distance to the largest shows without a copy.
+        values = values.roll(length, dims=1)[:, 1:].contiguous()
+        position_bias = values.as_strided((1, num_heads, length, length), (0, values.stride(0), 1, 1))
+        states = (states[0].flip(2), *states[1:])
+        gate = states[0].new_ones(1, 1, 1, 1).expand(*states[0].shape[:3], 1) if gate is None else gate.flip(2)
+
+        num_pairs = BIAS_BYTES_PER_BLOCK // (length * length * values.element_size())
+        heads_per_block = min(max(1, num_pairs), num_heads)
+        clips_per_block = min(max(1, num_pairs // num_heads), batch_size)
+        buffer = values.new_empty(clips_per_block, heads_per_block, length, length)
         attn_output = states[0].new_empty(batch_size, length, num_heads, self.head_dim)
-        for clip in range(batch_size):
-            mask = attention_mask
-            if attention_mask is not None and len(attention_mask) > 1:
-                mask = attention_mask[clip : clip + 1]
-            for head in range(0, num_heads, num_block_heads):
-                block = (slice(clip, clip + 1), slice(head, head + num_block_heads))
-                bias = position_bias[block]
-                if gate is not None:
-                    bias = torch.mul(gate[block], bias, out=buffer[:, : bias.shape[1]])
-                output, _ = attention_interface(
-                    self, *(state[block] for state in states), mask, position_bias=bias, **kwargs
-                )
-                attn_output[clip, :, block[1]] = output[0]
+        for first_clip in range(0, batch_size, clips_per_block):
+            clips = slice(first_clip, first_clip + clips_per_block)
+            mask = attention_mask[clips] if attention_mask is not None else None
+            for first_head in range(0, num_heads, heads_per_block):
+                heads = slice(first_head, first_head + heads_per_block)
+                queries, keys, value_states, gates = (tensor[clips, heads] for tensor in (*states, gate))
+                bias = buffer[: queries.shape[0], : queries.shape[1]]
+                torch.mul(gates, position_bias[:, heads], out=bias)
+                output, _ = attention_interface(self, queries, keys, value_states, mask, position_bias=bias, **kwargs)
+                attn_output[clips, :, heads] = output.flip(1)
         return attn_output
 
 
@@ -573,8 +578,8 @@ class BeatsEncoder(nn.Module):
         hidden_states = self.dropout(hidden_states)
 
         # With PyTorch 2.13 and AVX2, sequences whose length is no multiple of 16 come out wrong, some as NaN.
-        is_flex = self.config._attn_implementation == "flex_attention"
-        if is_flex and hidden_states.device.type == "cpu" and not CPU_HAS_AVX512:
+        is_flex_on_cpu = self.config._attn_implementation == "flex_attention" and hidden_states.device.type == "cpu"
+        if is_flex_on_cpu and not CPU_HAS_AVX512:
             raise ValueError(
                 "PyTorch's flex attention gives wrong results on CPUs without AVX-512: use "
                 "`model.set_attn_implementation('sdpa')`."
@@ -582,17 +587,25 @@ class BeatsEncoder(nn.Module):
         attention_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=patch_attention_mask
         )
-        position_bias = None
-        if self.relative_position is not None:
-            looks_up = is_flex and kept_positions is None
-            relative_position = self.relative_position
-            position_bias = (
-                relative_position.distance_values(length) if looks_up else relative_position(length, kept_positions)
-            )
+        position_bias = self.position_bias(hidden_states, length, kept_positions)
         for layer in self.layers:
             hidden_states = layer(hidden_states, attention_mask, position_bias, **kwargs)
 
         return self.layer_norm(hidden_states) if self.config.layer_norm_first else hidden_states
+
+    def position_bias(
+        self, hidden_states: torch.Tensor, length: int, kept_positions: torch.Tensor | None = None
+    ) -> torch.Tensor | None:
+        """
+        What the layers' attention takes as `position_bias` for `hidden_states` in a sequence of `length` patches: that
+        of all pairs of patches, or where it is looked up or spread in blocks, that of all distances.
+        """
+        if self.relative_position is None:
+            return None
+        is_flex = self.config._attn_implementation == "flex_attention"
+        if kept_positions is None and (is_flex or attends_in_blocks(self.config, hidden_states)):
+            return self.relative_position.distance_values(length)
+        return self.relative_position(length, kept_positions)
 
 
 @auto_docstring

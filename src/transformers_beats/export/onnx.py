@@ -50,7 +50,7 @@ from transformers_beats import (
     BeatsTokenizerModel,
     __version__,
 )
-from transformers_beats.feature_extraction_beats import _kaldi_fbank_block, num_fbank_samples
+from transformers_beats.feature_extraction_beats import fbank_constants, kaldi_fbank_block, num_fbank_samples
 from transformers_beats.files import replace_file, work_directory
 from transformers_beats.inference import column_samples, to_scores
 
@@ -163,7 +163,8 @@ class WaveformModel(nn.Module):
         sample_index = torch.arange(waveforms.shape[1], device=waveforms.device)
         waveforms = waveforms.masked_fill(sample_index >= lengths.unsqueeze(1), 0.0)
         # Without a choice of blocks by length, which would not export for any length.
-        fbank = _kaldi_fbank_block(waveforms, extractor.feature_size, extractor.sampling_rate)
+        constants = fbank_constants(extractor.feature_size, extractor.sampling_rate, waveforms.device)
+        fbank = kaldi_fbank_block(waveforms, *constants)
         fbank = (fbank - extractor.fbank_mean) / (2 * extractor.fbank_std)
         # A frame counts if its last sample does. A shorter clip counts as if silence up to one column belonged to it.
         frame_index = torch.arange(fbank.shape[1], device=fbank.device)

@@ -2,6 +2,7 @@
 """Converts a BEATs checkpoint, such as Microsoft's `.pt` files, into a directory for `from_pretrained`."""
 
 import enum
+import gc
 import json
 import signal
 import sys
@@ -147,8 +148,9 @@ def main(
         print(f"  {note}")
     if push_to_hub is None:
         return
-    # The weights would otherwise be held twice while the download is checked.
+    # The weights would otherwise be held twice while the download is checked; the model refers to itself.
     del checkpoint
+    gc.collect()
     try:
         publication = publish(output_dir, push_to_hub, private, revision)
     except PublishingError as error:

@@ -27,7 +27,7 @@ from transformers_beats import BeatsFeatureExtractor
 
 # Weights and code of an earlier publication that the new one does not have go in the same commit.
 STALE = ["*.safetensors", "*.safetensors.index.json", "*.bin", "*.py"]
-PROBE_SECONDS = 2
+PROBE_SECONDS = 0.5
 
 
 class PublishingError(Exception):
@@ -178,6 +178,6 @@ def probe(directory: Path) -> torch.Tensor:
     extractor = BeatsFeatureExtractor.from_pretrained(directory)
     architecture = AutoConfig.from_pretrained(directory).architectures[0]
     model = getattr(transformers_beats, architecture).from_pretrained(directory)
-    num_samples = PROBE_SECONDS * extractor.sampling_rate
+    num_samples = round(PROBE_SECONDS * extractor.sampling_rate)
     audio = 0.1 * torch.randn(num_samples, generator=torch.Generator().manual_seed(0))
     return model(**extractor(audio, sampling_rate=extractor.sampling_rate, return_tensors="pt"))[0]

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import publish_all
 import publishing
 import pytest
@@ -23,7 +24,8 @@ from transformers_beats import BeatsModel
 
 @pytest.fixture
 def signed_in(hub, api, monkeypatch):
-    """This process knows the local Hub only, and the user's token."""
+    """This process knows the local Hub only, and the user's token; models are compared here, which is faster."""
+    monkeypatch.setattr(publishing, "probe_in_fresh_process", publishing.probe)
     monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
@@ -332,4 +334,4 @@ def test_the_probe_tells_models_apart(converted):
     model = BeatsModel.from_pretrained(converted)
     model.encoder.layers[0].mlp.fc1.weight[0, 0] += 0.1
     model.save_pretrained(converted)
-    assert not torch.equal(publishing.probe(converted), expected)
+    assert not np.array_equal(publishing.probe(converted), expected)

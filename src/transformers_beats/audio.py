@@ -270,4 +270,12 @@ def _decode_with_torchcodec(
     return samples.data.T.float().numpy(), samples.sample_rate
 
 
-__all__ = ["AudioError", "AudioStream", "decode_audio", "resample_blocks", "stream_audio"]
+__all__ = [
+    "AudioError",
+    "AudioStream",
+    "decode_audio",
+    "open_audio",
+    "resample_blocks",
+    "stream_audio",
+    "stream_waveform",
+]

@@ -114,7 +114,7 @@ def kaldi_fbank_block(
         # one sample later, which its power does not show.
         frames = torch.sub(frames[..., 1:], frames[..., :-1], alpha=PREEMPHASIS) * window[1:]
         spectrum = torch.fft.rfft(frames, n=2 * (filters.shape[0] - 1))
-        # The square of `abs()`, which takes a root and the time of all the rest.
+        # The square of `abs()`, without its root, which costs as much as the product with the filters.
         power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
         return (power @ filters).clamp(min=MEL_FLOOR).log()
 

@@ -200,12 +200,17 @@ def merge_windows(windows: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[i
         yield first, held
 
 
+def problem_type_of(config: PreTrainedConfig) -> str:
+    """
+    The `problem_type` of a classifier; unset, what its loss takes it for: one label means regression (of which
+    transformers' pipeline would take the softmax, always 1), several a single class.
+    """
+    return config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
+
+
 def to_scores(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
-    """
-    Probabilities `(..., num_labels)`, float32, as transformers' pipeline makes them; values of a regression, which one
-    label without a `problem_type` also is, as in the loss (the pipeline would take the softmax, always 1).
-    """
-    problem_type = config.problem_type or ("regression" if config.num_labels == 1 else None)
+    """Probabilities `(..., num_labels)`, float32, or the values of a regression."""
+    problem_type = problem_type_of(config)
     if problem_type == "regression":
         return logits.float()
     return logits.float().sigmoid() if problem_type == "multi_label_classification" else logits.float().softmax(dim=-1)
@@ -428,5 +433,6 @@ __all__ = [
     "count_columns",
     "cut_windows",
     "merge_windows",
+    "problem_type_of",
     "to_scores",
 ]

@@ -19,7 +19,7 @@ from transformers import (
 from .audio import open_audio
 from .events import EventSettings, find_events
 from .feature_extraction_beats import BeatsFeatureExtractor
-from .inference import Columns, WindowedInference
+from .inference import Columns, WindowedInference, problem_type_of
 from .modeling_beats import BeatsForAudioClassification, BeatsForAudioFrameClassification
 
 
@@ -98,8 +98,7 @@ class BeatsAudioTaggingPipeline(Pipeline):
             raise ValueError(f"A {kind} knows no labels: {TASK} needs a model fine-tuned to classify sounds.")
         if self.feature_extractor is None:
             raise ValueError(f"{TASK} needs a `feature_extractor`: pass the model's own along with the model.")
-        config = self.model.config
-        if config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1):
+        if problem_type_of(self.model.config) == "regression":
             raise ValueError(f"A regression has no labels that could be heard: {TASK} needs a classifier.")
         self._check_parameters({})
 

@@ -22,7 +22,7 @@ import torch
 from torch.nn.functional import cosine_similarity, normalize
 from tqdm.auto import tqdm
 
-from ..audio import resample_blocks
+from ..audio import open_audio
 from .columns import ColumnEmbedder
 
 
@@ -75,11 +75,7 @@ class BeatsMtebModel:
 
     def _load(self, item: Any) -> np.ndarray:
         """A clip as a mono waveform at the model's rate, from MTEB's dict or torchcodec's decoder."""
-        array = np.asarray(item["array"], dtype=np.float32)
-        mono = array.mean(axis=0) if array.ndim == 2 else array
-        return np.concatenate(
-            list(resample_blocks([mono], "the clip", item["sampling_rate"], self.embedder.sampling_rate))
-        )
+        return np.concatenate(list(open_audio(item, self.embedder.sampling_rate).blocks))
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
         """Cosines between all of `(n, dim)` and all of `(m, dim)`, arrays or tensors: `(n, m)`."""

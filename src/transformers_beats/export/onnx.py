@@ -52,7 +52,7 @@ from transformers_beats import (
 )
 from transformers_beats.feature_extraction_beats import fbank_constants, kaldi_fbank_block, num_fbank_samples
 from transformers_beats.files import replace_file, work_directory
-from transformers_beats.inference import column_samples, to_scores
+from transformers_beats.inference import column_samples, problem_type_of, to_scores
 
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class WaveformModel(nn.Module):
             return ["last_hidden_state", "pooler_output", "patch_attention_mask"]
         if isinstance(self.model, (BeatsTokenizerModel, BeatsRandomProjectionTokenizer)):
             return ["codes"]
-        names = ["logits"] if problem_type(self.model) == "regression" else ["logits", "probabilities"]
+        names = ["logits"] if problem_type_of(self.model.config) == "regression" else ["logits", "probabilities"]
         return names + ["column_attention_mask"] * isinstance(self.model, BeatsForAudioFrameClassification)
 
     def features(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -179,12 +179,6 @@ class WaveformModel(nn.Module):
         if "probabilities" in self.output_names:
             outputs["probabilities"] = to_scores(outputs["logits"], self.model.config)
         return tuple(outputs[name] for name in self.output_names)
-
-
-def problem_type(model: PreTrainedModel) -> str:
-    """Of a classifier; unset, it is what its loss and transformers' pipeline take it for."""
-    default = "regression" if model.config.num_labels == 1 else "single_label_classification"
-    return model.config.problem_type or default
 
 
 def load_model(name: str, revision: str = "main") -> PreTrainedModel:
@@ -245,7 +239,7 @@ def metadata(module: WaveformModel) -> dict[str, str]:
     }
     if "logits" in module.output_names:
         entries["labels"] = json.dumps([config.id2label[index] for index in range(config.num_labels)])
-        entries["problem_type"] = problem_type(module.model)
+        entries["problem_type"] = problem_type_of(module.model.config)
     return entries
 
 

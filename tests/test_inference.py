@@ -21,7 +21,8 @@ from transformers_beats import (
     BeatsRandomProjectionTokenizerConfig,
 )
 from transformers_beats.audio import AudioError, AudioStream, decode_audio
-from transformers_beats.inference import Columns, WindowedInference, cut_windows, merge_windows
+from transformers_beats.inference import Columns, WindowedInference
+from transformers_beats.windows import cut_windows, merge_windows
 
 
 RATE = 16000
@@ -47,7 +48,7 @@ class FbankModel(torch.nn.Module):
         self.config = BeatsConfig(problem_type="regression", num_labels=128)
         self.is_clip_level = is_clip_level
 
-    def forward(self, input_values, return_dict):
+    def forward(self, input_values, attention_mask, return_dict):
         columns = fbank_columns(input_values)
         return SimpleNamespace(logits=columns.mean(dim=1) if self.is_clip_level else columns)
 
@@ -443,6 +444,95 @@ def test_a_bad_sample_is_an_error_when_the_stream_comes_to_it(tmp_path):
     assert next(stream).first == 0
     with pytest.raises(AudioError, match=r"clip\.wav: contains NaN or infinite"):
         list(stream)
+
+
+# Several recordings
+
+
+LENGTHS = (5000, 1, 2799, 40_000, 12_000, 90_000, 12_100, 5000)
+
+
+def batches_of(model) -> list[tuple[int, bool]]:
+    """Will hold how many windows the model got at once, and whether with a mask."""
+    batches = []
+
+    def note(module, args, kwargs):
+        batches.append((len(args[0]), kwargs["attention_mask"] is not None))
+
+    model.register_forward_pre_hook(note, with_kwargs=True)
+    return batches
+
+
+def test_recordings_that_share_batches_have_the_results_that_they_have_alone(clip_model, frame_model, golden_model):
+    recordings = [noise(length, seed) for seed, length in enumerate(LENGTHS)]
+    tokenizer = golden_model("tokenizer_tiny")
+
+    def make(model) -> WindowedInference:
+        return windowed(model, 12, 7, batch_size=3)
+
+    clips = make(clip_model)
+    for scores, recording in zip(clips.classify_many(recordings, RATE), recordings, strict=True):
+        alone = clips.classify(recording, RATE)
+        np.testing.assert_allclose(scores.scores, alone.scores, atol=1e-5)
+        assert [window.end for window in scores.windows] == [window.end for window in alone.windows]
+    for embedding, recording in zip(clips.embed_many(recordings, RATE), recordings, strict=True):
+        np.testing.assert_allclose(embedding, clips.embed(recording, RATE), atol=1e-5)
+    frames = make(frame_model)
+    for blocks, recording in zip(frames.stream_frames_many(recordings, RATE), recordings, strict=True):
+        np.testing.assert_allclose(Columns.join(blocks).values, frames.frames(recording, RATE).values, atol=1e-5)
+    codes = make(tokenizer)
+    for found, recording in zip(codes.codes_many(recordings, RATE), recordings, strict=True):
+        np.testing.assert_array_equal(found.values, codes.codes(recording, RATE).values)
+
+
+def test_recordings_of_similar_length_share_batches(clip_model):
+    batches = batches_of(clip_model)
+    recordings = [noise(length) for length in (30_000, 5000, 90_000, 5100, 29_000, 5000)]
+    # Windows of 24 columns: 90,000 samples are 35 columns, two windows.
+    list(windowed(clip_model, 24, batch_size=3).classify_many(recordings, RATE))
+    assert batches == [(3, False), (3, True), (1, False)]
+
+
+def test_under_the_legacy_mask_only_windows_of_the_same_length_share_a_batch(tiny_config):
+    tiny_config.legacy_padding_mask = True
+    model = BeatsForAudioClassification(tiny_config)
+    batches = batches_of(model)
+    extractor = BeatsFeatureExtractor(legacy_padding_mask=True)
+    inference = WindowedInference(model, extractor)
+    recordings = [noise(length, seed) for seed, length in enumerate((30_000, 5000, 5100, 27_000, 5000))]
+    results = list(inference.classify_many(recordings, RATE))
+    assert batches == [(3, False), (1, False), (1, False)]
+    for scores, recording in zip(results, recordings, strict=True):
+        np.testing.assert_allclose(scores.scores, inference.classify(recording, RATE).scores, atol=1e-6)
+
+
+def test_after_the_error_of_a_recording_come_the_results_of_the_next_ones(clip_model, tmp_path):
+    wave = noise(20 * RATE)
+    wave[-1] = np.inf
+    soundfile.write(tmp_path / "bad.wav", wave, RATE, subtype="FLOAT")
+    inference = windowed(clip_model, 12, batch_size=2)
+    good = noise(9000)
+    results = inference.classify_many([good, tmp_path / "bad.wav", tmp_path / "absent.wav", good], RATE)
+    first = next(results)
+    for name in ("bad.wav: contains NaN", "absent.wav: no such file"):
+        with pytest.raises(AudioError, match=name):
+            next(results)
+    np.testing.assert_allclose(next(results).scores, first.scores, atol=1e-6)
+    assert next(results, None) is None
+
+
+def test_several_batches_are_read_ahead_and_no_more(clip_model):
+    read = []
+
+    def recordings():
+        for seconds in range(1000):
+            read.append(seconds)
+            yield noise(5000)
+
+    results = windowed(clip_model, 12, batch_size=2).classify_many(recordings(), RATE)
+    assert read == []
+    next(results)
+    assert len(read) == 16
 
 
 # Memory and progress

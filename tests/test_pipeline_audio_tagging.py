@@ -10,8 +10,10 @@ import pytest
 import soundfile
 import torch
 from convert_beats_checkpoint import convert
+from datasets import Dataset
 from golden import FIXTURES
 from transformers import pipeline
+from transformers.pipelines.pt_utils import KeyDataset
 
 from transformers_beats import (
     BeatsAudioTaggingPipeline,
@@ -64,7 +66,7 @@ def model_scores(tagger, clip) -> dict[str, float]:
 class ScriptedModel(BeatsForAudioFrameClassification):
     """A frame-level model that says what it is told of the columns of each window."""
 
-    def forward(self, input_values, return_dict=True):
+    def forward(self, input_values, attention_mask=None, return_dict=True):
         num_columns = input_values.shape[1] // 16
         # 2 is the mean of the fbank of loud noise here, -2.39 that of silence.
         loudness = input_values[:, : 16 * num_columns].unflatten(1, (num_columns, 16)).mean(dim=(2, 3))
@@ -196,7 +198,45 @@ def test_impossible_parameters_are_refused_before_anything_is_read(tagger, check
 
 
 def test_a_list_gives_a_list(tagger, clip):
-    assert tagger([clip, clip[:9000]]) == [tagger(clip), tagger(clip[:9000])]
+    results = tagger([clip, clip[:9000]])
+    for labels, alone in zip(results, [tagger(clip), tagger(clip[:9000])]):
+        assert scores_of(labels) == pytest.approx(scores_of(alone), abs=1e-5)
+
+
+def test_recordings_of_a_list_share_batches(tagger, clip):
+    batches = []
+    tagger.model.register_forward_pre_hook(lambda model, args, kwargs: batches.append(len(args[0])), with_kwargs=True)
+    recordings = [clip[:9000], np.tile(clip, 5), clip[:12000], clip]
+    tagger(recordings, window_seconds=2.0, batch_size=8)
+    # Six windows of the longest.
+    assert batches == [8, 1]
+    batches.clear()
+    # These may wait for one another.
+    list(tagger(iter(recordings).__next__() for _ in range(4)))
+    assert len(batches) == 4
+
+
+def test_a_data_set_has_as_many_results_as_recordings(tagger, clip):
+    recordings = Dataset.from_list([{"audio": clip[:9000].tolist()}, {"audio": clip[:12000].tolist()}])
+    results = tagger(KeyDataset(recordings.with_format("numpy"), "audio"), top_k=1)
+    assert len(results) == 2
+    assert [labels[0]["score"] for labels in results] == pytest.approx(
+        [tagger(clip[:length], top_k=1)[0]["score"] for length in (9000, 12000)], abs=1e-5
+    )
+
+
+def test_after_the_error_of_one_recording_the_next_one_comes(tagger, clip, tmp_path):
+    (tmp_path / "text.wav").write_text("not audio")
+    recordings = (audio for audio in (clip, str(tmp_path / "text.wav"), {"array": clip}, clip))
+    results = iter(tagger(recordings, batch_size=8, top_k=1))
+    first = next(results)
+    with pytest.raises(AudioError, match=r"text\.wav"):
+        next(results)
+    with pytest.raises(ValueError, match="needs its `sampling_rate`"):
+        next(results)
+    assert next(results) == first
+    with pytest.raises(StopIteration):
+        next(results)
 
 
 def test_a_generator_gives_results_as_they_are_asked_for(tagger, clip):

@@ -11,7 +11,8 @@ are joined one batch at a time: memory does not grow with the length.
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -21,17 +22,15 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from .audio import AudioStream, open_audio
-from .feature_extraction_beats import (
-    FRAME_SHIFT_MS,
-    BeatsFeatureExtractor,
-    num_fbank_frames,
-    num_fbank_samples,
-)
+from .feature_extraction_beats import BeatsFeatureExtractor, num_fbank_samples
 from .modeling_beats import BeatsModel
+from .windows import column_samples, count_columns, cut_windows, merge_windows
 
 
-# From `input_values` of windows of the same length to what is wanted of each.
-Compute: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+# From `input_values` and `attention_mask` (none where there is no padding) to what is wanted of each window.
+Compute: TypeAlias = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+# So many batches of windows are held, to put those of similar length together.
+BATCHES_PER_POOL = 8
 
 
 @dataclass
@@ -104,102 +103,6 @@ class ClipScores:
     windows: list[WindowScores]
 
 
-def cut_windows(
-    blocks: Iterable[np.ndarray], extractor: BeatsFeatureExtractor, window_columns: int, hop_columns: int
-) -> Iterator[tuple[int, np.ndarray]]:
-    """
-    Cuts a recording into windows of the same length. The last one ends with the last column of the recording, and for
-    that begins less than a hop after the one before it. A recording shorter than a window is one shorter window.
-
-    Args:
-        blocks (`Iterable[np.ndarray]`):
-            Consecutive parts `(num_samples,)` of the recording, at the extractor's rate, of any lengths.
-        extractor ([`BeatsFeatureExtractor`]):
-            Gives the geometry.
-        window_columns (`int`):
-            Columns of a window.
-        hop_columns (`int`):
-            Columns from one window to the next, not more than `window_columns`.
-
-    Yields:
-        `tuple[int, np.ndarray]`: the number of the window's first column, and its samples `(num_samples,)`. At most
-        two windows and a block are held.
-    """
-    step = column_samples(extractor)
-    length = num_fbank_samples(window_columns * extractor.patch_size, extractor.sampling_rate)
-    # `parts` begin with column `first`, the next window with column `start`.
-    parts, num_held, first, start = [np.zeros(0, dtype=np.float32)], 0, 0, 0
-    for block in blocks:
-        parts.append(block)
-        num_held += len(block)
-        if num_held < (start - first) * step + length:
-            continue
-        held = np.concatenate(parts)
-        while len(held) >= (start - first) * step + length:
-            # All from here on is kept: the last window may begin with any column after this one.
-            held, first = held[(start - first) * step :], start
-            yield start, held[:length]
-            start += hop_columns
-        parts, num_held = [held], len(held)
-    held = np.concatenate(parts)
-    num_columns = first + count_columns(len(held), extractor)
-    if start == 0:
-        yield 0, held
-    elif num_columns > first + window_columns:
-        offset = (num_columns - window_columns - first) * step
-        yield num_columns - window_columns, held[offset : offset + length]
-
-
-def column_samples(extractor: BeatsFeatureExtractor) -> int:
-    """Samples from one time column to the next: 2,560 in the released models."""
-    return extractor.sampling_rate * FRAME_SHIFT_MS // 1000 * extractor.patch_size
-
-
-def count_columns(num_samples: int, extractor: BeatsFeatureExtractor) -> int:
-    """Time columns that the model sees of a clip; the extractor pads a shorter one to one column."""
-    return max(1, num_fbank_frames(num_samples, extractor.sampling_rate) // extractor.patch_size)
-
-
-def merge_windows(windows: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
-    """
-    Joins what a model says of the columns of overlapping windows: the mean, in which a window counts by the distance
-    of the column from the window's nearer edge, since the model has seen more of what is around the columns in the
-    middle. Integers, which have no mean, come from the window that counts most.
-
-    Args:
-        windows (`Iterable[tuple[int, np.ndarray]]`):
-            Number of the first column, not falling and leaving no gap, and values `(num_columns, ...)` of windows of
-            the same length.
-
-    Yields:
-        `tuple[int, np.ndarray]`: number of the first column, and values `(num_columns, ...)` of consecutive columns,
-        as soon as no other window can change them. At most the columns of one window are held.
-    """
-    held, weight, first = None, np.zeros(0), 0
-    for start, values in windows:
-        distance = np.arange(1, len(values) + 1)
-        new_weight = np.minimum(distance, distance[::-1]).astype(np.float32)
-        if held is None:
-            held, weight, first = values, new_weight, start
-            continue
-        if start > first:
-            # A copy: whoever keeps a view would keep the whole window.
-            yield first, held[: start - first].copy()
-            held, weight, first = held[start - first :], weight[start - first :], start
-        overlap = len(held)
-        columns = (-1,) + (1,) * (values.ndim - 1)
-        if np.issubdtype(values.dtype, np.integer):
-            is_better = (new_weight[:overlap] > weight).reshape(columns)
-            merged, weight = np.where(is_better, values[:overlap], held), np.maximum(weight, new_weight[:overlap])
-        else:
-            weight = weight + new_weight[:overlap]
-            # Written so that equal values stay what they are.
-            merged = held + (new_weight[:overlap] / weight).reshape(columns) * (values[:overlap] - held)
-        held, weight = np.concatenate([merged, values[overlap:]]), np.concatenate([weight, new_weight[overlap:]])
-    if held is not None:
-        yield first, held
-
-
 def problem_type_of(config: PreTrainedConfig) -> str:
     """
     The `problem_type` of a classifier; unset, what its loss takes it for: one label means regression (of which
@@ -222,6 +125,29 @@ class Window(NamedTuple):
     first: int
     num_columns: int
     values: np.ndarray
+
+
+class Cut(NamedTuple):
+    """
+    A window before it is computed: number and name of its recording, its first column, their number, how many of them
+    are in no window before, and samples `(num_samples,)`. If the recording cannot be used from there on, `error`.
+    """
+
+    recording: int
+    name: str
+    first: int = 0
+    num_columns: int = 0
+    num_new: int = 0
+    waveform: np.ndarray | None = None
+    error: Exception | None = None
+
+
+def _raise_errors(results: Iterable[tuple[int, Window | Exception]]) -> Iterator[Window]:
+    """The windows of a recording, as far as it can be used."""
+    for _, result in results:
+        if isinstance(result, Exception):
+            raise result
+        yield result
 
 
 def _spread(window: Window) -> tuple[int, np.ndarray]:
@@ -249,6 +175,11 @@ class WindowedInference:
     a single window cannot outweigh all others. Without overlap, only the last window shares columns with the one
     before it: it is as long as the others, since models do badly on scraps.
 
+    Several recordings ([`~WindowedInference.classify_many`] and others) share batches. Those shorter than a window are
+    sorted by length for that, up to 8 batches of them at a time, and padded to the longest of their batch, with a
+    mask: the results are those that each has alone. (Under the legacy mask they would not be: then only windows of the
+    same length share a batch.) Results come in the order of the recordings.
+
     The model stays on its device and in its dtype; it is put into evaluation mode. Compile it with `model.compile()`:
     all windows have the same shape, except that the last batch may be smaller and a recording shorter than a window
     has its own length.
@@ -269,7 +200,8 @@ class WindowedInference:
             Whether to show a progress bar, in seconds of audio.
 
     All methods take `audio` of any kind that [`open_audio`] opens, an array together with its `sampling_rate`. They
-    raise [`AudioError`] for a file that cannot be used: a stream may do so only when it comes to the bad place.
+    raise [`AudioError`] for a file that cannot be used: a stream may do so only when it comes to the bad place. Those
+    for several recordings raise it when the result of that recording is asked for, and go on with the next.
 
     Raises:
         `ValueError`: if the lengths or `batch_size` are impossible, or model and extractor do not fit.
@@ -321,13 +253,23 @@ class WindowedInference:
         Scores of a whole recording, with a clip-level model: the mean over its columns, so that every moment counts
         once, whether one or several windows saw it.
         """
-        windows = list(self._windows(self._open(audio, sampling_rate), self._clip_scores))
-        scores = _mean(values for _, values in merge_windows(map(_spread, windows)))
-        return ClipScores(scores, [self._window_scores(window) for window in windows])
+        return next(self.classify_many([self._open(audio, sampling_rate)]))
+
+    def classify_many(self, recordings: Iterable[Any], sampling_rate: int | None = None) -> Iterator[ClipScores]:
+        """The scores of each of several recordings, see [`~WindowedInference.classify`]."""
+
+        def join(windows: Iterator[Window]) -> ClipScores:
+            joined = list(windows)
+            scores = _mean(values for _, values in merge_windows(map(_spread, joined)))
+            return ClipScores(scores, [self._window_scores(window) for window in joined])
+
+        # A `map`, other than a generator, goes on after an error.
+        return map(join, self._recordings(recordings, sampling_rate, self._clip_scores))
 
     def stream_windows(self, audio: Any, sampling_rate: int | None = None) -> Iterator[WindowScores]:
         """The scores of each window, with a clip-level model, as soon as they are known."""
-        return map(self._window_scores, self._windows(self._open(audio, sampling_rate), self._clip_scores))
+        stream = self._open(audio, sampling_rate)
+        return map(self._window_scores, next(self._recordings([stream], None, self._clip_scores)))
 
     def frames(self, audio: Any, sampling_rate: int | None = None) -> Columns:
         """Scores `(num_columns, num_labels)` of all time columns; see [`~WindowedInference.stream_frames`]."""
@@ -338,86 +280,176 @@ class WindowedInference:
         Scores `(num_columns, num_labels)` of time columns, block by block. A clip-level model gives all columns of a
         window the window's scores: short hops then make a timeline.
         """
-        return self._columns(audio, sampling_rate, self._scores)
+        return next(self.stream_frames_many([self._open(audio, sampling_rate)]))
+
+    def stream_frames_many(
+        self, recordings: Iterable[Any], sampling_rate: int | None = None
+    ) -> Iterator[Iterator[Columns]]:
+        """[`~WindowedInference.stream_frames`] of each of several recordings: read one before you ask for the next."""
+        return map(self._columns, self._recordings(recordings, sampling_rate, self._scores))
 
     def embed(self, audio: Any, sampling_rate: int | None = None) -> np.ndarray:
         """The mean of the last hidden state over all patches of a recording, `(hidden_size,)`, float32."""
-        return _mean(block.values.mean(axis=1) for block in self.stream_embeddings(audio, sampling_rate))
+        return next(self.embed_many([self._open(audio, sampling_rate)]))
+
+    def embed_many(self, recordings: Iterable[Any], sampling_rate: int | None = None) -> Iterator[np.ndarray]:
+        """The mean embedding of each of several recordings, `(hidden_size,)`, float32."""
+
+        def join(blocks: Iterator[Columns]) -> np.ndarray:
+            return _mean(block.values.mean(axis=1) for block in blocks)
+
+        return map(join, self.stream_embeddings_many(recordings, sampling_rate))
 
     def stream_embeddings(self, audio: Any, sampling_rate: int | None = None) -> Iterator[Columns]:
         """
         The last hidden state of the encoder of any model, block by block: `(num_columns, num_freq_patches,
         hidden_size)`, float32. A column's embedding is the mean over its patches, or all of them after one another.
         """
-        return self._columns(audio, sampling_rate, self._hidden_states)
+        return next(self.stream_embeddings_many([self._open(audio, sampling_rate)]))
+
+    def stream_embeddings_many(
+        self, recordings: Iterable[Any], sampling_rate: int | None = None
+    ) -> Iterator[Iterator[Columns]]:
+        """
+        [`~WindowedInference.stream_embeddings`] of each of several recordings: read one before you ask for the next.
+        """
+        return map(self._columns, self._recordings(recordings, sampling_rate, self._hidden_states))
 
     def codes(self, audio: Any, sampling_rate: int | None = None) -> Columns:
         """Acoustic tokens `(num_columns, num_freq_patches)`, int64, with a tokenizer."""
         return Columns.join(self.stream_codes(audio, sampling_rate))
 
+    def codes_many(self, recordings: Iterable[Any], sampling_rate: int | None = None) -> Iterator[Columns]:
+        """The acoustic tokens of each of several recordings, with a tokenizer."""
+        return map(Columns.join, map(self._columns, self._recordings(recordings, sampling_rate, self._codes)))
+
     def stream_codes(self, audio: Any, sampling_rate: int | None = None) -> Iterator[Columns]:
         """Acoustic tokens `(num_columns, num_freq_patches)`, int64, with a tokenizer, block by block."""
-        return self._columns(audio, sampling_rate, lambda input_values: self._output(input_values, "codes"))
+        return self._columns(next(self._recordings([self._open(audio, sampling_rate)], None, self._codes)))
 
     def _open(self, audio: Any, sampling_rate: int | None) -> AudioStream:
+        """Opens a recording at once, so that a missing file is an error before the stream is read."""
         return open_audio(audio, self.feature_extractor.sampling_rate, sampling_rate)
 
-    def _columns(self, audio: Any, sampling_rate: int | None, compute: Compute) -> Iterator[Columns]:
-        """Opens the recording at once, so that a missing file is an error here; the rest is done when it is read."""
-        merged = merge_windows(map(_spread, self._windows(self._open(audio, sampling_rate), compute)))
-        return (Columns(values, first, self.column_seconds) for first, values in merged)
+    def _columns(self, windows: Iterator[Window]) -> Iterator[Columns]:
+        """What is known of the columns of a recording."""
+        return (Columns(values, first, self.column_seconds) for first, values in merge_windows(map(_spread, windows)))
 
-    def _windows(self, stream: AudioStream, compute: Compute) -> Iterator[Window]:
+    def _recordings(
+        self, recordings: Iterable[Any], sampling_rate: int | None, compute: Compute
+    ) -> Iterator[Iterator[Window]]:
+        """The windows of each recording, to be read before those of the next."""
         self.model.eval()
-        windows = cut_windows(stream.blocks, self.feature_extractor, self.window_columns, self.hop_columns)
-        total = None if stream.seconds is None else round(stream.seconds)
-        with tqdm(total=total, desc=Path(stream.name).name, unit="s", disable=not self.progress) as bar:
-            while batch := list(islice(windows, self.batch_size)):
-                values = self._compute([waveform for _, waveform in batch], compute)
-                if not np.isfinite(values).all():
-                    raise ValueError(
-                        f"{stream.name}: what the model gives in {self.model.dtype} is not finite: its training has "
-                        "diverged, or its precision is too low."
-                    )
-                # Only a recording shorter than a window has another number.
-                num_columns = count_columns(len(batch[0][1]), self.feature_extractor)
-                yield from (Window(first, num_columns, row) for (first, _), row in zip(batch, values))
-                bar.update(round((batch[-1][0] + num_columns) * self.column_seconds) - bar.n)
+        with tqdm(unit="s", disable=not self.progress) as bar:
+            results = self._results(self._cut(recordings, sampling_rate, bar), compute, bar)
+            for _, windows in groupby(results, key=itemgetter(0)):
+                yield _raise_errors(windows)
+
+    def _cut(self, recordings: Iterable[Any], sampling_rate: int | None, bar: tqdm) -> Iterator[Cut]:
+        """The windows of one recording after the other."""
+        for index, audio in enumerate(recordings):
+            name, covered = "", 0
+            try:
+                stream = self._open(audio, sampling_rate)
+                name = stream.name
+                bar.set_description(Path(name).name)
+                bar.total = None if stream.seconds is None else (bar.total or 0) + round(stream.seconds)
+                for first, waveform in cut_windows(
+                    stream.blocks, self.feature_extractor, self.window_columns, self.hop_columns
+                ):
+                    num_columns = count_columns(len(waveform), self.feature_extractor)
+                    yield Cut(index, name, first, num_columns, first + num_columns - covered, waveform)
+                    covered = first + num_columns
+            except (ValueError, OSError) as error:
+                yield Cut(index, name, error=error)
+
+    def _results(self, cuts: Iterator[Cut], compute: Compute, bar: tqdm) -> Iterator[tuple[int, Window | Exception]]:
+        """What comes of the windows, in their order, with the number of the recording."""
+        num_columns = 0
+        while pool := self._fill(cuts):
+            results: dict[int, Window | Exception] = {i: cut.error for i, cut in enumerate(pool) if cut.error}
+            for batch in self._batches(pool):
+                rows = self._compute([pool[index] for index in batch], compute)
+                results |= {index: self._window(pool[index], row) for index, row in zip(batch, rows)}
+                num_columns += sum(pool[index].num_new for index in batch)
+                bar.update(round(num_columns * self.column_seconds) - bar.n)
+            yield from ((cut.recording, results[index]) for index, cut in enumerate(pool))
+
+    def _fill(self, cuts: Iterator[Cut]) -> list[Cut]:
+        """The windows to compute next: a batch if all are of full length; otherwise several, to sort them."""
+        pool, size = [], self.batch_size
+        for cut in cuts:
+            pool.append(cut)
+            if cut.num_columns < self.window_columns:
+                size = self.batch_size * BATCHES_PER_POOL
+            if len(pool) == size:
+                break
+        return pool
+
+    def _batches(self, pool: list[Cut]) -> Iterator[list[int]]:
+        """Which windows go through the model together: of similar length or, if padding would matter, of the same."""
+
+        def length(index: int) -> int:
+            return pool[index].num_columns
+
+        indices = sorted((index for index, cut in enumerate(pool) if cut.error is None), key=length)
+        is_legacy = self.feature_extractor.legacy_padding_mask or self.model.config.legacy_padding_mask
+        for group in [list(group) for _, group in groupby(indices, key=length)] if is_legacy else [indices]:
+            for start in range(0, len(group), self.batch_size):
+                yield group[start : start + self.batch_size]
+
+    def _window(self, cut: Cut, row: np.ndarray) -> Window | ValueError:
+        """What the model gives for a window, of columns or of the whole, without that of padding."""
+        values = row[: cut.num_columns] if row.ndim > 1 else row
+        if np.isfinite(values).all():
+            return Window(cut.first, cut.num_columns, values)
+        return ValueError(
+            f"{cut.name}: what the model gives in {self.model.dtype} is not finite: its training has diverged, or its "
+            "precision is too low."
+        )
 
     # Not around a `yield`: the mode would hold for whoever reads the stream.
     @torch.inference_mode()
-    def _compute(self, waveforms: list[np.ndarray], compute: Compute) -> np.ndarray:
-        """What `compute` gives for windows of the same length. They hold no padding, so there is no mask."""
+    def _compute(self, cuts: list[Cut], compute: Compute) -> np.ndarray:
+        """What `compute` gives for windows, the shortest first."""
         inputs = self.feature_extractor(
-            waveforms,
+            [cut.waveform for cut in cuts],
             sampling_rate=self.feature_extractor.sampling_rate,
-            return_attention_mask=False,
+            padding=True,
+            return_attention_mask=True,
             return_tensors="pt",
             device=self.model.device,
         )
-        values = compute(inputs["input_values"])
+        # Without padding, attention without a mask is faster.
+        has_padding = cuts[0].num_columns < cuts[-1].num_columns
+        values = compute(inputs["input_values"], inputs["attention_mask"] if has_padding else None)
         return (values.float() if values.is_floating_point() else values).cpu().numpy()
 
-    def _output(self, input_values: torch.Tensor, name: str) -> torch.Tensor:
-        output = getattr(self.model(input_values, return_dict=True), name, None)
+    def _output(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None, name: str) -> torch.Tensor:
+        output = getattr(self.model(input_values, attention_mask=attention_mask, return_dict=True), name, None)
         if output is None:
             raise ValueError(f"A {type(self.model).__name__} gives no {name}: load a model that does.")
         return output
 
-    def _scores(self, input_values: torch.Tensor) -> torch.Tensor:
-        return to_scores(self._output(input_values, "logits"), self.model.config)
+    def _scores(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        return to_scores(self._output(input_values, attention_mask, "logits"), self.model.config)
 
-    def _clip_scores(self, input_values: torch.Tensor) -> torch.Tensor:
-        scores = self._scores(input_values)
+    def _clip_scores(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        scores = self._scores(input_values, attention_mask)
         if scores.ndim == 3:
             raise ValueError(f"A {type(self.model).__name__} gives scores of time columns: use `frames`.")
         return scores
 
-    def _hidden_states(self, input_values: torch.Tensor) -> torch.Tensor:
+    def _codes(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        return self._output(input_values, attention_mask, "codes")
+
+    def _hidden_states(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         encoder = self.model.base_model
         if not isinstance(encoder, BeatsModel):
             raise ValueError(f"A {type(self.model).__name__} has no encoder: load a model that does.")
-        return encoder.to_grid(encoder(input_values, return_dict=True).last_hidden_state)
+        return encoder.to_grid(
+            encoder(input_values, attention_mask=attention_mask, return_dict=True).last_hidden_state
+        )
 
     def _window_scores(self, window: Window) -> WindowScores:
         start = window.first * self.column_seconds
@@ -429,10 +461,6 @@ __all__ = [
     "Columns",
     "WindowScores",
     "WindowedInference",
-    "column_samples",
-    "count_columns",
-    "cut_windows",
-    "merge_windows",
     "problem_type_of",
     "to_scores",
 ]

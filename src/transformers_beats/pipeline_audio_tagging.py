@@ -3,7 +3,9 @@
 
 import math
 import os
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import fields
+from types import GeneratorType
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from transformers import (
     Pipeline,
     PreTrainedModel,
 )
+from transformers.pipelines.pt_utils import PipelineIterator
 
 from .audio import open_audio
 from .events import EventSettings, find_events
@@ -58,6 +61,25 @@ def event_settings(parameters: dict[str, Any]) -> EventSettings:
     """Those of the parameters that are about events; `None` stands for the default."""
     given = {field: parameters.get(name) for name, field in EVENT_PARAMETERS.items()}
     return EventSettings(**{field: value for field, value in given.items() if value is not None})
+
+
+def _with_rate(recording: Any, sampling_rate: int | None) -> Any:
+    """A bare array is at the model's rate if nobody says another, as in transformers' pipelines; a dict should say."""
+    return {"sampling_rate": sampling_rate, **recording} if isinstance(recording, dict) else recording
+
+
+class _Recordings:
+    """What comes of the inputs, one by one, and how many there are, which progress bars ask for."""
+
+    def __init__(self, inputs: Any, start: Callable[[], Iterator[Any]]):
+        self.inputs = inputs
+        self.start = start
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.start()
 
 
 class BeatsAudioTaggingPipeline(Pipeline):
@@ -109,9 +131,12 @@ class BeatsAudioTaggingPipeline(Pipeline):
         Args:
             inputs (`str`, `Path`, `bytes`, `np.ndarray`, `torch.Tensor`, `dict`, or a list, generator or data set):
                 A recording, see [`open_audio`]; an array is at the model's rate, unless `sampling_rate` says another.
-                A list gives a list; a generator or a data set gives results one by one, as they are asked for.
+                A list gives a list; a generator or a data set gives results one by one, as they are asked for. After
+                the error of a recording that cannot be used, `next` goes on with the one after it.
             batch_size (`int`, *optional*):
-                How many windows of a recording the model gets at once: 8, unless the pipeline was made with another.
+                How many windows the model gets at once: 8, unless the pipeline was made with another. Recordings of
+                a list or a data set share batches, see [`WindowedInference`]; those of a generator, which may wait for
+                a result before it gives the next one, only if a size is given.
             num_workers (`int`, *optional*):
                 Not used: a recording is decoded while its windows are computed.
             sampling_rate (`int`, *optional*):
@@ -169,12 +194,40 @@ class BeatsAudioTaggingPipeline(Pipeline):
         merged = {**self._forward_params, **parameters}
         self._inference(**{name: merged[name] for name in WINDOW_PARAMETERS if name in merged})
 
+    def get_iterator(
+        self,
+        inputs: Any,
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> Iterator[Any]:
+        """The results of several recordings, which share batches."""
+        if isinstance(inputs, GeneratorType) and not (forward_params.get("windows_per_batch") or self._batch_size):
+            return super().get_iterator(
+                inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params
+            )
+        parameters = dict(forward_params)
+        return_events = parameters.pop("return_events", False)
+        inference = self._inference(**parameters)
+        given = preprocess_params.get("sampling_rate")
+
+        def start() -> Iterator[Iterator[Columns]]:
+            items = map(inputs.__getitem__, range(len(inputs))) if isinstance(inputs, Sized) else inputs
+            recordings = (_with_rate(item, given) for item in items)
+            return inference.stream_frames_many(recordings, given or self.feature_extractor.sampling_rate)
+
+        def finish(columns: Iterator[Columns], **parameters: Any) -> Any:
+            return self.postprocess(self._summarise(columns, return_events), **parameters)
+
+        return PipelineIterator(_Recordings(inputs, start), finish, postprocess_params)
+
     def preprocess(self, input_: Any, **parameters: Any) -> dict[str, Any]:
         """Opens a recording; it is decoded while its windows are computed."""
         rate = self.feature_extractor.sampling_rate
-        # A bare array is at the model's rate, as in transformers' pipelines; a dict should say.
-        assumed = None if isinstance(input_, dict) else rate
-        return {"stream": open_audio(input_, rate, parameters.get("sampling_rate") or assumed)}
+        given = parameters.get("sampling_rate")
+        return {"stream": open_audio(_with_rate(input_, given), rate, given or rate)}
 
     def _inference(
         self,
@@ -190,9 +243,11 @@ class BeatsAudioTaggingPipeline(Pipeline):
     def _forward(self, input_tensors: dict[str, Any], **parameters: Any) -> Any:
         """Scores `(num_labels,)` of the recording and, for events, those of its columns."""
         return_events = parameters.pop("return_events", False)
-        inference = self._inference(**parameters)
+        return self._summarise(self._inference(**parameters).stream_frames(input_tensors["stream"]), return_events)
+
+    def _summarise(self, columns: Iterable[Columns], return_events: bool) -> dict[str, Any]:
         total, highest, num_columns, blocks = 0.0, 0.0, 0, []
-        for block in inference.stream_frames(input_tensors["stream"]):
+        for block in columns:
             total = total + block.values.sum(axis=0, dtype=np.float64)
             highest = np.maximum(highest, block.values.max(axis=0))
             num_columns += len(block.values)

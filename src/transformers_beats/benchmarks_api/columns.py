@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..feature_extraction_beats import BeatsFeatureExtractor, num_fbank_samples, to_float_waveform
-from ..inference import Columns, WindowedInference, count_columns
+from ..inference import Columns, WindowedInference
 from ..modeling_beats import BeatsModel
 
 
@@ -117,30 +117,9 @@ class ColumnEmbedder(nn.Module):
 
     def _grids(self, clips: Sequence[Clip]) -> list[torch.Tensor]:
         """Hidden states `(num_columns, num_freq_patches, hidden_size)` of each clip."""
-        waveforms = [to_float_waveform(clip, index) for index, clip in enumerate(clips)]
-        lengths = [count_columns(len(waveform), self.feature_extractor) for waveform in waveforms]
-        grids: dict[int, torch.Tensor] = {}
-        # Of similar length together, since padding costs time.
-        short = sorted(
-            (i for i in range(len(clips)) if lengths[i] <= self.inference.window_columns), key=lengths.__getitem__
-        )
-        for start in range(0, len(short), self.inference.batch_size):
-            batch = short[start : start + self.inference.batch_size]
-            for index, grid in zip(batch, self._batch([waveforms[index] for index in batch])):
-                grids[index] = grid[: lengths[index]]
-        for index, waveform in enumerate(waveforms):
-            if index not in grids:
-                blocks = self.inference.stream_embeddings(waveform, self.sampling_rate)
-                grids[index] = torch.from_numpy(Columns.join(blocks).values)
-        return [grids[index] for index in range(len(clips))]
-
-    @torch.no_grad()
-    def _batch(self, waveforms: list[torch.Tensor]) -> torch.Tensor:
-        inputs = self.feature_extractor(
-            waveforms, sampling_rate=self.sampling_rate, return_tensors="pt", device=self.model.device
-        )
-        outputs = self.model(**inputs, return_dict=True)
-        return self.model.to_grid(outputs.last_hidden_state).float().cpu()
+        waveforms = [to_float_waveform(clip, index).numpy() for index, clip in enumerate(clips)]
+        recordings = self.inference.stream_embeddings_many(waveforms, self.sampling_rate)
+        return [torch.from_numpy(Columns.join(blocks).values) for blocks in recordings]
 
 
 __all__ = ["ColumnEmbedder"]

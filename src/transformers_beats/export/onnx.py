@@ -52,7 +52,8 @@ from transformers_beats import (
 )
 from transformers_beats.feature_extraction_beats import fbank_constants, kaldi_fbank_block, num_fbank_samples
 from transformers_beats.files import replace_file, work_directory
-from transformers_beats.inference import column_samples, problem_type_of, to_scores
+from transformers_beats.inference import problem_type_of, to_scores
+from transformers_beats.windows import column_samples
 
 
 if TYPE_CHECKING:

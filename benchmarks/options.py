@@ -119,9 +119,9 @@ def computing(function: Callable, precision: str, device: str) -> Callable:
     """The function without gradients, under autocast where the precision says so."""
 
     @torch.inference_mode()
-    def compute(*args):
+    def compute(*args, **kwargs):
         with torch.autocast(device, torch.bfloat16, enabled=precision == "autocast"):
-            return function(*args)
+            return function(*args, **kwargs)
 
     return compute
 

@@ -65,6 +65,7 @@ from transformers_beats.inference import WindowedInference
 REFERENCE, AST = "reference-style fp32", "AST, same precision"
 ATTENTION_MEMORY_SIZES = ((1, 30.0), (4, 30.0))
 RECORDING_SECONDS, RECORDING_RATE = 60, 44100
+RAGGED_CLIPS, RAGGED_SECONDS = 32, (0.5, 8.0)
 IMPORT_TURNS = 3
 IMPORTS = {"transformers": "import transformers", "both": "import transformers, transformers_beats"}
 
@@ -390,6 +391,42 @@ def any_length(options: Options) -> Iterator[Row]:
             )
 
 
+def ragged(options: Options) -> Iterator[Row]:
+    """Clips of many lengths: those of similar length together; one by one; as they come, padded to the longest."""
+    model, extractor = build_classifier(options), BeatsFeatureExtractor()
+    low, high = RAGGED_SECONDS
+    clips = [make_clips(1, seconds)[0] for seconds in np.random.default_rng(0).uniform(low, high, RAGGED_CLIPS)]
+    for precision in options.precisions:
+        if precision == "autocast":
+            continue
+        variant = copy.deepcopy(model).to(DTYPES[precision])
+
+        def classify_all(inference: WindowedInference) -> list:
+            return list(inference.classify_many(clips, SAMPLING_RATE))
+
+        calls: dict[str, Call] = {
+            "ours": partial(classify_all, WindowedInference(variant, extractor)),
+            "one by one": partial(classify_all, WindowedInference(variant, extractor, batch_size=1)),
+            "padded": partial(classify_padded, computing(variant, precision, options.device), clips, options.device),
+        }
+        times = time_alternately(calls, options.repeats, options.device)
+        yield Row(
+            "ragged",
+            f"{RAGGED_CLIPS} clips of {low:g} to {high:g} s, {precision}",
+            1000 * times["ours"],
+            milliseconds(times, ["one by one", "padded"]),
+            details={"clips per second": RAGGED_CLIPS / times["ours"]},
+        )
+
+
+def classify_padded(model: Callable, clips: list[np.ndarray], device: str, batch_size: int = 8) -> None:
+    """Batches in the order of the clips, as a pipeline of transformers makes them."""
+    extractor = BeatsFeatureExtractor()
+    for start in range(0, len(clips), batch_size):
+        batch = clips[start : start + batch_size]
+        model(**extractor(batch, sampling_rate=SAMPLING_RATE, return_tensors="pt", device=device))
+
+
 def time_stages(windowed: WindowedInference, path: Path, options: Options) -> dict[str, float]:
     """Median seconds of each stage of a recording's way through the model."""
 
@@ -455,6 +492,7 @@ PARTS: dict[str, Callable[[Options], Iterator[Row]]] = {
         position_convolution,
         attention_memory,
         any_length,
+        ragged,
         imports,
     )
 }

@@ -487,10 +487,10 @@ def test_recordings_that_share_batches_have_the_results_that_they_have_alone(cli
 
 def test_recordings_of_similar_length_share_batches(clip_model):
     batches = batches_of(clip_model)
-    recordings = [noise(length) for length in (30_000, 5000, 90_000, 5100, 29_000, 5000)]
-    # Windows of 24 columns: 90,000 samples are 35 columns, two windows.
+    recordings = [noise(length) for length in (30_000, 5000, 90_000, 5100, 27_000, 5000)]
+    # Of 1, 10 and 11 columns, and two windows of 24.
     list(windowed(clip_model, 24, batch_size=3).classify_many(recordings, RATE))
-    assert batches == [(3, False), (3, True), (1, False)]
+    assert batches == [(3, False), (2, True), (2, False)]
 
 
 def test_under_the_legacy_mask_only_windows_of_the_same_length_share_a_batch(tiny_config):

@@ -31,6 +31,9 @@ from .windows import column_samples, count_columns, cut_windows, merge_windows
 Compute: TypeAlias = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 # So many batches of windows are held, to put those of similar length together.
 BATCHES_PER_POOL = 8
+# The longest window of a batch is at most so many times as long as the shortest: on a CPU, more padding costs more
+# than small batches do.
+MOST_PADDING = 1.25
 
 
 @dataclass
@@ -176,9 +179,9 @@ class WindowedInference:
     before it: it is as long as the others, since models do badly on scraps.
 
     Several recordings ([`~WindowedInference.classify_many`] and others) share batches. Those shorter than a window are
-    sorted by length for that, up to 8 batches of them at a time, and padded to the longest of their batch, with a
-    mask: the results are those that each has alone. (Under the legacy mask they would not be: then only windows of the
-    same length share a batch.) Results come in the order of the recordings.
+    sorted by length for that, up to 8 batches of them at a time, and padded to the longest of their batch, by a
+    quarter at most, with a mask: the results are those that each has alone. (Under the legacy mask they would not be:
+    then only windows of the same length share a batch.) Results come in the order of the recordings.
 
     The model stays on its device and in its dtype; it is put into evaluation mode. Compile it with `model.compile()`:
     all windows have the same shape, except that the last batch may be smaller and a recording shorter than a window
@@ -392,11 +395,16 @@ class WindowedInference:
         def length(index: int) -> int:
             return pool[index].num_columns
 
-        indices = sorted((index for index, cut in enumerate(pool) if cut.error is None), key=length)
         is_legacy = self.feature_extractor.legacy_padding_mask or self.model.config.legacy_padding_mask
-        for group in [list(group) for _, group in groupby(indices, key=length)] if is_legacy else [indices]:
-            for start in range(0, len(group), self.batch_size):
-                yield group[start : start + self.batch_size]
+        batch: list[int] = []
+        for index in sorted((index for index, cut in enumerate(pool) if cut.error is None), key=length):
+            longest = length(batch[0]) * (1.0 if is_legacy else MOST_PADDING) if batch else math.inf
+            if len(batch) == self.batch_size or length(index) > longest:
+                yield batch
+                batch = []
+            batch.append(index)
+        if batch:
+            yield batch
 
     def _window(self, cut: Cut, row: np.ndarray) -> Window | ValueError:
         """What the model gives for a window, of columns or of the whole, without that of padding."""

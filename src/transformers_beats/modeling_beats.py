@@ -446,15 +446,18 @@ class BeatsAttention(nn.Module):
         clips_per_block = min(max(1, num_pairs // num_heads), batch_size)
         buffer = values.new_empty(clips_per_block, heads_per_block, length, length)
         attn_output = states[0].new_empty(batch_size, length, num_heads, self.head_dim)
+        # The mask goes into the buffer, instead of together with it into another new tensor.
+        is_padding = None if attention_mask is None else ~attention_mask[:, :, :1]
         for first_clip in range(0, batch_size, clips_per_block):
             clips = slice(first_clip, first_clip + clips_per_block)
-            mask = attention_mask[clips] if attention_mask is not None else None
             for first_head in range(0, num_heads, heads_per_block):
                 heads = slice(first_head, first_head + heads_per_block)
                 queries, keys, value_states, gates = (tensor[clips, heads] for tensor in (*states, gate))
                 bias = buffer[: queries.shape[0], : queries.shape[1]]
                 torch.mul(gates, position_bias[:, heads], out=bias)
-                output, _ = attention_interface(self, queries, keys, value_states, mask, position_bias=bias, **kwargs)
+                if is_padding is not None:
+                    bias.masked_fill_(is_padding[clips], torch.finfo(bias.dtype).min)
+                output, _ = attention_interface(self, queries, keys, value_states, None, position_bias=bias, **kwargs)
                 attn_output[clips, :, heads] = output.flip(1)
         return attn_output
 

@@ -15,8 +15,9 @@ from transformers import EvalPrediction
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import logging
 
-from transformers_beats.feature_extraction_beats import FRAME_SHIFT_MS, BeatsFeatureExtractor, num_fbank_frames
+from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.metrics.sound_event_detection import compute_sound_event_detection
+from transformers_beats.windows import column_samples, count_columns
 
 from .augmentation import SpecAugment, balanced_sample_weights, balanced_sampler, mixup_waveforms, roll_waveforms
 from .data import Clips, CropDataset, crop_start
@@ -90,18 +91,18 @@ class LabelledClips:
     @property
     def column_seconds(self) -> float:
         """Length of a column of patches."""
-        return self.extractor.patch_size * FRAME_SHIFT_MS / 1000
+        return column_samples(self.extractor) / self.extractor.sampling_rate
 
     def target(self, clip: int, start: int, num_samples: int) -> torch.Tensor:
         """The target of the part that begins at sample `start`."""
         if self.targets is not None:
             return torch.as_tensor(self.targets[clip])
-        extractor, seconds = self.extractor, self.column_seconds
-        # The extractor pads what is shorter to one column.
-        num_columns = max(1, num_fbank_frames(num_samples, extractor.sampling_rate) // extractor.patch_size)
-        events = self.labels.values[clip]
         labels = frame_labels(
-            events, len(self.labels.names), num_columns, seconds, start=start / extractor.sampling_rate
+            self.labels.values[clip],
+            len(self.labels.names),
+            count_columns(num_samples, self.extractor),
+            self.column_seconds,
+            start=start / self.extractor.sampling_rate,
         )
         return torch.from_numpy(labels)
 

@@ -10,10 +10,13 @@ import soundfile
 from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.audio import AudioError, AudioStream
 from transformers_beats.events import Event
+from transformers_beats.inference import Columns
 from transformers_beats.timeline import (
     MAX_FRAMES,
     choose_labels,
+    code_colors,
     draw_timeline,
+    draw_tokens,
     format_time,
     mel_position,
     read_spectrogram,
@@ -108,3 +111,24 @@ def test_without_matplotlib_the_message_says_what_to_install(tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match="pip install"):
         draw_timeline(read_spectrogram(noise(1), EXTRACTOR), [], tmp_path / "picture.png")
+
+
+# Tokens
+
+
+def test_similar_codes_have_similar_colors():
+    codebook = np.random.default_rng(0).standard_normal((64, 8)) * [9, 8, 7, 1, 1, 1, 1, 1]
+    colors = code_colors(np.concatenate([codebook, codebook + 1e-3]))
+    assert colors.shape == (128, 3)
+    assert np.ptp(colors, axis=0) == pytest.approx([1, 1, 1])
+    assert np.abs(colors[:64] - colors[64:]).max() < 0.05
+
+
+def test_tokens_are_drawn_with_a_cell_for_each(tmp_path):
+    codebook = np.random.default_rng(0).standard_normal((4, 8))
+    codes = Columns(np.arange(4).repeat(8).reshape(4, 8), first=0, column_seconds=0.16)
+    draw_tokens(codes, codebook, EXTRACTOR, tmp_path / "tokens.png")
+    pixels = matplotlib.image.imread(tmp_path / "tokens.png")[:, :, :3]
+    for color in code_colors(codebook):
+        assert (np.abs(pixels - color).max(axis=2) < 0.01).sum() > 1000
+    assert [path.name for path in tmp_path.iterdir()] == ["tokens.png"]

@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """
-A picture of a recording: its spectrogram, as the model sees it, and under it the events on the same time axis.
+Pictures of a recording: its spectrogram, as the model sees it, and under it the events on the same time axis; and its
+acoustic tokens.
 
 ```python
 >>> from transformers_beats.timeline import draw_timeline, read_spectrogram
@@ -14,7 +15,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +28,11 @@ from .feature_extraction_beats import (
     num_fbank_frames,
 )
 from .files import replace_file
+from .inference import Columns
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 # A picture has no more pixels to show more.
@@ -175,15 +181,9 @@ def draw_timeline(spectrogram: Spectrogram, events: Sequence[Event], path: Path,
     Raises:
         `ImportError`: if matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "Pictures need matplotlib, which cannot be imported: pip install 'transformers-beats[demo]'"
-        ) from error
     labels = choose_labels(events)
     height = 0.3 * max(1, len(labels)) + 0.15
-    figure = Figure(figsize=(12, 3.2 + height), layout="constrained")
+    figure = _make_figure(12, 3.2 + height)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, height])
     image = _draw_spectrogram(above, spectrogram)
     figure.colorbar(image, ax=above, label="Level (dB)", pad=0.01, aspect=12)
@@ -195,8 +195,7 @@ def draw_timeline(spectrogram: Spectrogram, events: Sequence[Event], path: Path,
     num_left_out = len({event.label for event in events}) - len(labels)
     if num_left_out:
         above.set_title(f"{num_left_out} labels with lower scores are not shown", loc="right", fontsize="small")
-    with replace_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    _save(figure, path)
 
 
 def _draw_spectrogram(axes, spectrogram: Spectrogram):
@@ -242,6 +241,83 @@ def _draw_events(figure, axes, events: Sequence[Event], labels: list[str]) -> No
     bar.set_ticks([0, 0.5, 1] if len(labels) > 2 else [0, 1])
 
 
+def code_colors(codebook: np.ndarray) -> np.ndarray:
+    """
+    Colours in which similar codes are similar: red, green and blue are the ranks of the codes along the codebook's
+    three principal components.
+
+    Args:
+        codebook (`np.ndarray` of shape `(codebook_size, codebook_dim)`):
+            The vectors of the codes.
+
+    Returns:
+        `np.ndarray` of shape `(codebook_size, 3)`: in [0, 1].
+    """
+    centred = codebook - codebook.mean(axis=0)
+    _, _, components = np.linalg.svd(centred, full_matrices=False)
+    ranks = (centred @ components[:3].T).argsort(axis=0).argsort(axis=0)
+    return ranks / max(1, len(codebook) - 1)
+
+
+def draw_tokens(codes: Columns, codebook: np.ndarray, extractor: BeatsFeatureExtractor, path: Path) -> None:
+    """
+    Writes a PNG of the acoustic tokens of a recording: a coloured cell for each 160 ms and frequency band.
+
+    Args:
+        codes ([`Columns`] with values `(num_columns, num_freq_patches)`):
+            From [`WindowedInference.codes`].
+        codebook (`np.ndarray` of shape `(codebook_size, codebook_dim)`):
+            For the colours, see [`code_colors`].
+        extractor ([`BeatsFeatureExtractor`]):
+            The tokenizer's.
+        path (`Path`):
+            The file to write or replace, in a directory that exists. It is never seen half-written.
+
+    Raises:
+        `ImportError`: if matplotlib is not installed.
+    """
+    seconds, num_bands = codes.ends[-1], codes.values.shape[1]
+    figure = _make_figure(11, 2.9)
+    axes = figure.add_subplot()
+    axes.imshow(
+        code_colors(codebook)[codes.values.T],
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        extent=(0, seconds, -0.5, num_bands - 0.5),
+    )
+    # A band is as many filters as a patch is high.
+    positions = [
+        (mel_position(1000 * khz, extractor.feature_size, extractor.sampling_rate) + 0.5) / extractor.patch_size - 0.5
+        for khz in FREQUENCY_TICKS_KHZ
+    ]
+    axes.set_yticks(positions, labels=[f"{khz:g}" for khz in FREQUENCY_TICKS_KHZ])
+    axes.set_ylabel("Frequency (kHz)")
+    _set_time_axis(axes, seconds)
+    found = len(np.unique(codes.values))
+    axes.set_title(
+        f"{codes.values.size} tokens, {found} different ones of {len(codebook)}; similar codes have similar colours",
+        loc="left",
+        fontsize="medium",
+    )
+    _save(figure, path)
+
+
+def _make_figure(width: float, height: float) -> "Figure":
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "Pictures need matplotlib, which cannot be imported: pip install 'transformers-beats[demo]'"
+        ) from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    with replace_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
 def _set_time_axis(axes, seconds: float) -> None:
     from matplotlib.ticker import FuncFormatter, MultipleLocator
 
@@ -256,4 +332,4 @@ def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-__all__ = ["Spectrogram", "draw_timeline", "read_spectrogram"]
+__all__ = ["Spectrogram", "draw_timeline", "draw_tokens", "read_spectrogram"]

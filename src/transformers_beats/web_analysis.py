@@ -1,0 +1,312 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""What the web page ([`web`]) does behind its buttons: finds checkpoints, and analyses a clip within limits."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from .audio import AudioError, AudioStream, open_audio
+from .cli import Dtype, load_model
+from .cli_results import OutputError
+from .events import Event
+from .files import work_directory
+from .inference import WindowedInference, problem_type_of
+from .pipeline_audio_tagging import BeatsAudioTaggingPipeline
+from .timeline import draw_timeline, draw_tokens, format_time, read_spectrogram
+
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from transformers import PreTrainedModel
+
+    from .feature_extraction_beats import BeatsFeatureExtractor
+
+
+Kind = Literal["clips", "frames", "tokens"]
+# Called with the share that is done, in [0, 1], and what is being done.
+Report = Callable[[float, str], Any]
+
+TOP_K = 5
+# Window and hop in seconds. The events of a clip-level model are as coarse as its windows.
+DEFAULT_WINDOWS: dict[Kind, tuple[float, float]] = {"clips": (2.0, 0.5), "frames": (10.0, 10.0)}
+# A file of unknown length, such as a FLAC that was written to a pipe, says that it has 2**63 samples.
+UNKNOWN_SECONDS = 1e9
+
+
+class Checkpoint(NamedTuple):
+    """
+    A model that can be chosen.
+
+    Args:
+        name (`str`):
+            By which it is chosen: the name of its directory.
+        path (`Path`):
+            Its directory.
+        kind (`str`):
+            `"clips"` or `"frames"`, what a classifier gives labels to, or `"tokens"`, for a tokenizer.
+    """
+
+    name: str
+    path: Path
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Limits:
+    """
+    What the page takes.
+
+    Args:
+        max_seconds (`float`, defaults to 1800):
+            The longest recording, in seconds.
+        max_megabytes (`int`, defaults to 200):
+            The largest upload, in 2^20 bytes.
+    """
+
+    max_seconds: float = 1800.0
+    max_megabytes: int = 200
+
+    def __str__(self) -> str:
+        return f"{format_time(self.max_seconds, 1)} (min:s) and {self.max_megabytes} MB"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    What can be set on the page.
+
+    Args:
+        threshold (`float`):
+            Of events, in [0, 1].
+        window_seconds (`float`):
+            See [`WindowedInference`].
+        hop_seconds (`float`):
+            Likewise.
+
+    Raises:
+        `ValueError`: if the hop is longer than the window.
+    """
+
+    threshold: float
+    window_seconds: float
+    hop_seconds: float
+
+    def __post_init__(self):
+        if self.hop_seconds > self.window_seconds:
+            raise ValueError(
+                f"The hop ({self.hop_seconds:g} s) is longer than the window ({self.window_seconds:g} s): between two "
+                "windows nothing would be heard."
+            )
+
+
+@dataclass
+class Analysis:
+    """
+    What is shown of a clip.
+
+    Args:
+        message (`str`):
+            One line.
+        labels (`dict[str, float]`):
+            Scores of the best labels, in [0, 1].
+        events (`list[tuple[str, float, float, float]]`):
+            Label, start and end in seconds, score.
+        timeline (`PIL.Image.Image`):
+            Spectrogram, and events under it.
+        tokens (`PIL.Image.Image`, *optional*):
+            Acoustic tokens, if there is a tokenizer.
+    """
+
+    message: str
+    labels: dict[str, float]
+    events: list[tuple[str, float, float, float]]
+    timeline: "Image.Image"
+    tokens: "Image.Image | None" = None
+
+
+def find_checkpoints(sources: Sequence[str | Path]) -> list[Checkpoint]:
+    """
+    The checkpoints that the page can use. Others in the same folder, such as models that were only pre-trained, are
+    left out.
+
+    Args:
+        sources (`Sequence[str]` or `Sequence[Path]`):
+            Directories with a `config.json`, directories of such directories, or ids of models on the Hub, which are
+            downloaded, without code.
+
+    Returns:
+        `list[Checkpoint]`: with at least one classifier, and names that differ.
+
+    Raises:
+        `ValueError`: in one line, if a source holds no checkpoint or none of them is a classifier of sounds.
+    """
+    folders = []
+    for source in sources:
+        directory = local_directory(source)
+        found = sorted(path.parent for path in [*directory.glob("config.json"), *directory.glob("*/config.json")])
+        if not found:
+            raise OutputError(f"{source}: no checkpoint, it has no config.json, and no folder in it has one.")
+        folders += found
+    folders = list(dict.fromkeys(folders))
+    kinds = {path: kind for path in folders if (kind := kind_of(path)) is not None}
+    if not any(kind in DEFAULT_WINDOWS for kind in kinds.values()):
+        tried = ", ".join(map(str, folders)) or "no directory was given"
+        raise OutputError(f"There is no BEATs model that was fine-tuned to classify sounds ({tried}).")
+    names = [path.name for path in kinds]
+    return [
+        Checkpoint(path.name if names.count(path.name) == 1 else str(path), path, kind) for path, kind in kinds.items()
+    ]
+
+
+def local_directory(source: str | Path) -> Path:
+    """The directory of a source, absolute; an id of the Hub is downloaded."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/", "~")):
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"]))
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{source}: no such directory, and not found on the Hub.") from error
+    raise OutputError(f"{source}: no such directory.")
+
+
+def kind_of(directory: Path) -> Kind | None:
+    """What a checkpoint can be used for on the page, from its configuration alone; `None`: for nothing."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(directory)
+    except (OSError, ValueError):
+        # Of another project, or damaged.
+        return None
+    architecture = (config.architectures or [""])[0]
+    if not config.model_type.startswith("beats"):
+        return None
+    if hasattr(config, "codebook_dim"):
+        return "tokens"
+    if architecture.endswith("ForAudioFrameClassification"):
+        return "frames"
+    is_classifier = architecture.endswith("ForAudioClassification") and problem_type_of(config) != "regression"
+    return "clips" if is_classifier else None
+
+
+# A base model has 360 MB: those used last stay.
+@lru_cache(maxsize=4)
+def load(path: Path, device: str) -> tuple["PreTrainedModel", "BeatsFeatureExtractor"]:
+    """A model and its feature extractor."""
+    return load_model(str(path), device, Dtype.auto)
+
+
+def open_limited(path: Path, sampling_rate: int, max_seconds: float, report: Callable[[float], Any]) -> AudioStream:
+    """
+    Opens a file, of which no more than the limit is read.
+
+    Args:
+        path (`Path`):
+            The file.
+        sampling_rate (`int`):
+            Of the stream, in hertz.
+        max_seconds (`float`):
+            The limit.
+        report (`Callable[[float], Any]`):
+            Called with the share that is read, in [0, 1], if the file says how long it is.
+
+    Raises:
+        [`AudioError`]: if the file cannot be used or is too long: at once if it says so, or when the limit is passed.
+    """
+    stream = open_audio(path, sampling_rate)
+    seconds = stream.seconds if stream.seconds and stream.seconds < UNKNOWN_SECONDS else None
+    too_long = AudioError(
+        f"{path.name} is too long: this page takes at most {format_time(max_seconds, 1)} (min:s). Cut it into parts."
+    )
+    if seconds is not None and seconds > max_seconds:
+        raise too_long
+
+    def read() -> Iterator[np.ndarray]:
+        num_samples = 0
+        for block in stream.blocks:
+            num_samples += len(block)
+            if num_samples > max_seconds * sampling_rate:
+                raise too_long
+            if seconds is not None:
+                report(min(1.0, num_samples / sampling_rate / seconds))
+            yield block
+
+    return replace(stream, blocks=read())
+
+
+def analyse(
+    path: Path,
+    classifier: Checkpoint,
+    tokenizer: Checkpoint | None,
+    settings: Settings,
+    max_seconds: float,
+    device: str = "cpu",
+    report: Report = lambda share, what: None,
+) -> Analysis:
+    """
+    All that is shown of a clip. It is read three times rather than held, so that memory does not grow with its length
+    but for the scores, one row for each 160 ms.
+
+    Raises:
+        [`AudioError`]: for a file that cannot be used, or is too long.
+        `ValueError`: for settings that do not fit.
+    """
+
+    def open_(extractor: "BeatsFeatureExtractor", what: str) -> AudioStream:
+        return open_limited(path, extractor.sampling_rate, max_seconds, lambda share: report(share, what))
+
+    model, extractor = load(classifier.path, device)
+    tagger = BeatsAudioTaggingPipeline(model=model, feature_extractor=extractor, device=model.device)
+    result = tagger(
+        open_(extractor, "Listening"),
+        top_k=TOP_K,
+        return_events=True,
+        event_threshold=settings.threshold,
+        window_seconds=settings.window_seconds,
+        hop_seconds=settings.hop_seconds,
+    )
+    events = [Event(**event) for event in result["events"]]
+    spectrogram = read_spectrogram(open_(extractor, "Drawing the spectrogram"), extractor)
+    timeline = draw(lambda picture: draw_timeline(spectrogram, events, picture, path.name))
+    tokens = None
+    if tokenizer is not None:
+        token_model, token_extractor = load(tokenizer.path, device)
+        codes = WindowedInference(token_model, token_extractor).codes(open_(token_extractor, "Finding tokens"))
+        codebook = token_model.get_buffer("quantizer.codebook").cpu().numpy()
+        tokens = draw(lambda picture: draw_tokens(codes, codebook, token_extractor, picture))
+    noun = "event" if len(events) == 1 else "events"
+    message = f"{path.name}: {spectrogram.seconds:.1f} s, {len(events)} {noun}, heard by {classifier.name}"
+    rows = [(event.label, event.start, event.end, round(event.score, 3)) for event in events]
+    return Analysis(message, {label["label"]: label["score"] for label in result["labels"]}, rows, timeline, tokens)
+
+
+def draw(write: Callable[[Path], None]) -> "Image.Image":
+    """The picture that a function writes to a file; no file is left."""
+    from PIL import Image
+
+    with work_directory(Path(tempfile.gettempdir()), "beats-picture-") as directory:
+        write(directory / "picture.png")
+        with Image.open(directory / "picture.png") as picture:
+            return picture.copy()
+
+
+__all__ = [
+    "DEFAULT_WINDOWS",
+    "TOP_K",
+    "Analysis",
+    "Checkpoint",
+    "Limits",
+    "Settings",
+    "analyse",
+    "find_checkpoints",
+    "open_limited",
+]

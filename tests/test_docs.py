@@ -1,0 +1,367 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+The documentation: every block of code on its pages runs as it is written, in the order of the page, and the site
+builds without complaints. Blocks that cannot run say why in a comment above them: `<!-- not run: REASON -->`.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from http.client import HTTPConnection
+from http.server import HTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from convert_beats_checkpoint import convert
+from golden import FIXTURES, ROOT
+from hub.server import local_hub
+from huggingface_hub import constants
+
+from transformers_beats.demo.sounds import CLASSES, synthesize
+
+
+DOCS = ROOT / "docs"
+# Their code takes a few seconds; that of the others, which start many processes, up to two minutes.
+FAST = ["design", "faq", "index"]
+SLOW = [
+    *("convert", "deploy", "finetuning", "long-recordings", "migrate-espnet", "migrate-microsoft", "pretraining"),
+    "publishing",
+]
+# The pages about the web page, measurements and fuzzing: what they show is run by other tests, or takes long.
+NOT_RUN = ["performance", "reliability", "web", "tutorials/index"]
+MAX_UNRUN_BLOCKS = 7
+CHECKPOINTS = {
+    "BEATs_iter3": "beats_tiny",
+    "BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2": "beats_tiny_finetuned",
+    "Tokenizer_iter3": "tokenizer_tiny",
+}
+CONVERTED = {
+    "beats-iter3": "beats_tiny",
+    "beats-finetuned": "beats_tiny_finetuned",
+    "beats-tokenizer": "tokenizer_tiny",
+}
+# What the commands on the pages call.
+COMMANDS = {
+    "accelerate": '"{python}" -m accelerate.commands.accelerate_cli "$@"',
+    "python": '"{python}" "$@"',
+    "transformers-beats": '"{python}" -m transformers_beats.cli "$@"',
+}
+RUN = """#!/bin/sh
+command=$1
+shift
+case $command in
+convert) exec "{python}" conversion/convert_beats_checkpoint.py "$@" ;;
+python) exec "{python}" "$@" ;;
+*) echo "run: $command is not for documentation" >&2; exit 2 ;;
+esac
+"""
+BLOCK = re.compile(
+    r"^(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+SEGMENTS = """# YTID, start_seconds, end_seconds, positive_labels
+--aB3_-dE5F, 30.000, 40.000, "/m/0bt9lr"
+Yabcdefghij, 0.000, 10.000, "/m/06mb1,/m/09x0r"
+"""
+
+
+@dataclass
+class Block:
+    """A block of code on a page: its language, text, first line, and why it is not run."""
+
+    language: str
+    code: str
+    line: int
+    reason: str | None
+
+
+def read_blocks(path: Path) -> list[Block]:
+    """The blocks of Python and shell on a page."""
+    text = path.read_text(encoding="utf-8")
+    blocks = [
+        Block(match["language"], match["code"], text.count("\n", 0, match.start("code")) + 1, match["reason"])
+        for match in BLOCK.finditer(text)
+    ]
+    return [block for block in blocks if block.language in ("python", "sh")]
+
+
+def write_sounds(folder: Path, labels: list[str], clips: int, seed: int) -> None:
+    """A folder for each label, with clips of half a second."""
+    generator = np.random.default_rng(seed)
+    for label in labels:
+        (folder / label).mkdir(parents=True)
+        for index in range(clips):
+            soundfile.write(folder / label / f"{index}.wav", synthesize(label, generator, 0.5), 16000)
+
+
+def write_audio(directory: Path) -> None:
+    """The clips and folders that pages name."""
+    generator = np.random.default_rng(0)
+    for name, rate, shape in [
+        ("clip.ogg", 44100, (132300, 2)),
+        ("clip.wav", 16000, (48000,)),
+        ("short.wav", 16000, (16000,)),
+        ("recording.flac", 22050, (330750,)),
+        ("recordings/first.wav", 16000, (40000,)),
+        ("recordings/more/second.flac", 48000, (96000, 2)),
+        ("AUDIO/Y--aB3_-dE5F.wav", 16000, (16000,)),
+        ("AUDIO/YYabcdefghij.wav", 16000, (16000,)),
+    ]:
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, 0.1 * generator.standard_normal(shape), rate)
+    write_sounds(directory / "my-sounds", list(CLASSES)[:2], 5, seed=1)
+    write_sounds(directory / "more-sounds", list(CLASSES)[:2], 2, seed=2)
+    (directory / "balanced_train_segments.csv").write_text(SEGMENTS)
+
+
+def write_checkpoints(directory: Path) -> None:
+    """Tiny checkpoints under the names of Microsoft's, and as ESPnet writes them."""
+    for name, golden in CHECKPOINTS.items():
+        shutil.copyfile(FIXTURES / f"{golden}.pt", directory / f"{name}.pt")
+    (directory / "downloads").mkdir()
+    kinds = {"pretrained": "beats_tiny", "finetuned": "beats_tiny_finetuned", "tokenizer": "tokenizer_tiny"}
+    for entry in yaml.safe_load((ROOT / "conversion" / "official_checkpoints.yaml").read_text())["checkpoints"]:
+        shutil.copyfile(FIXTURES / f"{kinds[entry['kind']]}.pt", directory / "downloads" / entry["file"])
+    openbeats = torch.load(FIXTURES / "beats_tiny.pt", weights_only=True)
+    openbeats["model"]["raw2fbank_pad.weight"] = torch.ones(1, 1, 400)
+    openbeats["model"]["patch_embedding_pad.weight"] = torch.ones(1, 1, 16, 16)
+    torch.save(openbeats, directory / "openbeats.pt")
+    tuned = torch.load(FIXTURES / "beats_tiny_finetuned.pt", weights_only=True)
+    tensors = {
+        f"encoder.{key}".replace("encoder.predictor.", "decoder.linear_out."): tensor
+        for key, tensor in tuned["model"].items()
+    }
+    torch.save(tensors, directory / "valid.acc.best.pth")
+    labels = ["dog", "cat", "rain", "wind", "bell", "car"]
+    settings = {
+        "encoder": "beats",
+        "encoder_conf": {"beats_config": tuned["cfg"]},
+        "decoder": "linear",
+        "decoder_conf": {},
+        "model_conf": {"classification_type": "multi-class"},
+        "token_list": [*labels, "<blank>", "<unk>"],
+    }
+    (directory / "config.yaml").write_text(yaml.safe_dump(settings))
+
+
+def write_commands(directory: Path) -> None:
+    """`./run` and the programs, for the Python of this test."""
+    (directory / "bin").mkdir()
+    scripts = {directory / "bin" / name: f"#!/bin/sh\nexec {command}\n" for name, command in COMMANDS.items()}
+    for path, script in {**scripts, directory / "run": RUN}.items():
+        path.write_text(script.replace("{python}", sys.executable))
+        path.chmod(0o755)
+
+
+@pytest.fixture(scope="session")
+def converted(tmp_path_factory) -> Path:
+    """The directories that pages name, converted once."""
+    root = tmp_path_factory.mktemp("converted")
+    for name, golden in CONVERTED.items():
+        convert(FIXTURES / f"{golden}.pt", root / name)
+    return root
+
+
+@pytest.fixture
+def workplace(tmp_path, converted, monkeypatch):
+    """
+    Makes a directory for a page the current one: a checkout with clips, folders and checkpoints, and with those models
+    that the page does not convert itself.
+    """
+
+    def make(shell: str) -> Path:
+        directory = tmp_path / "checkout"
+        directory.mkdir()
+        for name in ("benchmarks", "conversion", "examples", "recipes"):
+            (directory / name).symlink_to(ROOT / name)
+        write_audio(directory)
+        write_checkpoints(directory)
+        write_commands(directory)
+        made = re.findall(r"^\./run convert \S+ (\S+)", shell, re.MULTILINE)
+        for name in CONVERTED.keys() - set(made):
+            shutil.copytree(converted / name, directory / name)
+        monkeypatch.chdir(directory)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        return directory
+
+    return make
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """Of the shell blocks; with a Hub on this machine where a page publishes, and otherwise offline."""
+    with ExitStack() as stack:
+
+        def make(directory: Path, publishes: bool) -> dict[str, str]:
+            own = {
+                "PATH": f"{directory / 'bin'}{os.pathsep}{os.environ['PATH']}",
+                "OMP_NUM_THREADS": "1",
+                "OMP_WAIT_POLICY": "passive",
+                "ACCELERATE_USE_CPU": "true",
+            }
+            if not publishes:
+                return {**os.environ, **own, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+            hub = stack.enter_context(local_hub())
+            hub.users[hub.token] = "your-name"
+            return hub.environment(tmp_path / "home", **own)
+
+        yield make
+
+
+@pytest.fixture(autouse=True)
+def same_threads():
+    """A page sets their number."""
+    num_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(num_threads)
+
+
+def run_page(path: Path, workplace, environment, languages: tuple[str, ...] = ("python", "sh")) -> dict:
+    """Runs the blocks of a page, those of Python in this process. Returns their names."""
+    blocks = [block for block in read_blocks(path) if block.reason is None and block.language in languages]
+    shell = "".join(block.code for block in blocks if block.language == "sh")
+    variables = environment(workplace(shell), publishes="--push-to-hub" in shell)
+    namespace: dict = {"__name__": "__main__"}
+    for block in blocks:
+        if block.language == "python":
+            # Line numbers of a failure are those of the page.
+            exec(compile("\n" * (block.line - 1) + block.code, str(path), "exec"), namespace)
+            continue
+        result = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", block.code],
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        print(result.stdout)
+        assert result.returncode == 0, f"{path.name}, line {block.line}:\n{result.stdout[-3000:]}"
+    return namespace
+
+
+def page(name: str) -> Path:
+    return DOCS / f"{name}.md"
+
+
+def test_every_page_with_code_is_run():
+    pages = {path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md") if read_blocks(path)}
+    assert pages - set(NOT_RUN) == {*FAST, *SLOW}
+
+
+def test_few_blocks_are_not_run():
+    unrun = [(name, block.reason) for name in FAST + SLOW for block in read_blocks(page(name)) if block.reason]
+    assert 0 < len(unrun) <= MAX_UNRUN_BLOCKS, unrun
+    # A comment that is not directly above a block, or is spelt otherwise, would have no effect.
+    assert sum(page(name).read_text(encoding="utf-8").count("not run:") for name in FAST + SLOW) == len(unrun)
+
+
+def test_an_unrun_block_has_its_reason_directly_above(tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text("<!-- not run: a -->\n```sh\nx\n```\n<!-- not run: b -->\n\n```python\ny\n```\n```json\n{}\n```\n")
+    assert read_blocks(path) == [Block("sh", "x\n", 3, "a"), Block("python", "y\n", 8, None)]
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_code_runs(name, workplace, environment):
+    run_page(page(name), workplace, environment)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", [name for name in SLOW if name != "deploy"])
+def test_code_with_many_commands_runs(name, workplace, environment):
+    run_page(page(name), workplace, environment)
+
+
+@pytest.mark.slow
+def test_service_of_the_deployment_page_answers(workplace, environment):
+    handler = run_page(page("deploy"), workplace, environment)["Handler"]
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        answers = [post(server.server_port, body) for body in (Path("clip.ogg").read_bytes(), b"no audio", b"")]
+        server.shutdown()
+    assert [status for status, _ in answers] == [200, 400, 413]
+    assert len(yaml.safe_load(answers[0][1])) == 5
+    assert "cannot be decoded" in answers[1][1]
+
+
+def post(port: int, body: bytes) -> tuple[int, str]:
+    connection = HTTPConnection("127.0.0.1", port)
+    connection.request("POST", "/", body)
+    response = connection.getresponse()
+    return response.status, response.read().decode()
+
+
+def test_python_in_the_readme_runs(workplace, environment):
+    run_page(ROOT / "README.md", workplace, environment, languages=("python",))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The site, built as CI builds it."""
+    for module in ("mkdocs", "material", "mkdocstrings", "nbconvert"):
+        pytest.importorskip(module)
+    directory = tmp_path_factory.mktemp("site")
+    # Material warns of a future mkdocs.
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(directory)]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return directory
+
+
+class Sources(HTMLParser):
+    """What a page loads, as a browser would."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        if tag in ("script", "img", "iframe", "audio", "source"):
+            self.found.append(values.get("src") or "")
+        elif tag == "link" and values.get("rel") != "canonical":
+            self.found.append(values.get("href") or "")
+
+
+def test_site_loads_nothing_from_elsewhere(site):
+    pages = list(site.rglob("*.html"))
+    sources = {source for path in pages for source in Sources(path.read_text(encoding="utf-8")).found}
+    assert len(pages) > 25
+    assert not [source for source in sources if source.startswith(("http", "//"))]
+
+
+def test_site_shows_the_outputs_of_the_notebooks(site):
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        text = (site / "tutorials" / notebook.stem / "index.html").read_text(encoding="utf-8")
+        pictures = [source for source in Sources(text).found if source.endswith(".png")]
+        assert pictures
+        assert all((site / "tutorials" / notebook.stem / source).resolve().is_file() for source in pictures)
+
+
+def test_reference_describes_arguments_that_transformers_adds_to_docstrings(site):
+    text = (site / "reference" / "models" / "index.html").read_text(encoding="utf-8")
+    assert "1 for frames of audio, 0 for padding" in text
+    # References of transformers' kind are links.
+    assert "[<code>" not in text
+
+
+def test_reference_has_every_public_name(site):
+    import transformers_beats
+
+    text = "".join(path.read_text(encoding="utf-8") for path in (site / "reference").rglob("*.html"))
+    assert [name for name in transformers_beats.__all__ if f'.{name}"' not in text] == []

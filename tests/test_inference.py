@@ -521,6 +521,25 @@ def test_after_the_error_of_a_recording_come_the_results_of_the_next_ones(clip_m
     assert next(results, None) is None
 
 
+def test_a_recording_that_the_model_refuses_does_not_take_the_others_with_it(clip_model, monkeypatch):
+    forward = clip_model.forward
+
+    def refuse_loud(input_values, **kwargs):
+        if input_values.max() > 0.8:
+            raise ValueError("too loud")
+        return forward(input_values, **kwargs)
+
+    monkeypatch.setattr(clip_model, "forward", refuse_loud)
+    quiet = noise(9000) / 10
+    inference = windowed(clip_model, 12)
+    results = inference.classify_many([quiet, noise(9000) * 10, quiet], RATE)
+    alone = inference.classify(quiet, RATE).scores
+    np.testing.assert_allclose(next(results).scores, alone, atol=1e-6)
+    with pytest.raises(ValueError, match="too loud"):
+        next(results)
+    np.testing.assert_allclose(next(results).scores, alone, atol=1e-6)
+
+
 def test_several_batches_are_read_ahead_and_no_more(clip_model):
     read = []
 

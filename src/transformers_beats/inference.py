@@ -372,8 +372,7 @@ class WindowedInference:
         while pool := self._fill(cuts):
             results: dict[int, Window | Exception] = {i: cut.error for i, cut in enumerate(pool) if cut.error}
             for batch in self._batches(pool):
-                rows = self._compute([pool[index] for index in batch], compute)
-                results |= {index: self._window(pool[index], row) for index, row in zip(batch, rows)}
+                results |= zip(batch, self._windows([pool[index] for index in batch], compute))
                 num_columns += sum(pool[index].num_new for index in batch)
                 bar.update(round(num_columns * self.column_seconds) - bar.n)
             yield from ((cut.recording, results[index]) for index, cut in enumerate(pool))
@@ -405,6 +404,15 @@ class WindowedInference:
             batch.append(index)
         if batch:
             yield batch
+
+    def _windows(self, cuts: list[Cut], compute: Compute) -> list[Window | Exception]:
+        """What comes of the windows of a batch."""
+        try:
+            rows = self._compute(cuts, compute)
+        except ValueError as error:
+            # One that cannot be used is not to take the others with it.
+            return [error] if len(cuts) == 1 else [self._windows([cut], compute)[0] for cut in cuts]
+        return [self._window(cut, row) for cut, row in zip(cuts, rows)]
 
     def _window(self, cut: Cut, row: np.ndarray) -> Window | ValueError:
         """What the model gives for a window, of columns or of the whole, without that of padding."""

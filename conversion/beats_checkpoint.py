@@ -291,7 +291,9 @@ def _add_labels(config: BeatsConfig, label_dict: Any, num_labels: int, notes: li
         return
     try:
         ids = {int(index): str(machine_id) for index, machine_id in label_dict.items()}
-    except (AttributeError, ValueError):
+        # Text that no file can hold is a ValueError.
+        "".join(ids.values()).encode("utf-8")
+    except (AttributeError, ValueError, TypeError, OverflowError):
         raise CheckpointError("`label_dict` must map class indices to labels.") from None
     if sorted(ids) != list(range(num_labels)):
         raise CheckpointError(f"`label_dict` must name the classes 0 to {num_labels - 1}, it has {len(ids)} entries.")
@@ -316,7 +318,16 @@ def _empty_model(kind: str, config: BeatsConfig):
 
 
 def _check_tensors(state_dict: Mapping[str, torch.Tensor], config: BeatsConfig, kind: str) -> None:
-    expected = _empty_model(kind, config).state_dict()
+    # Not found by building them: a damaged `cfg` may ask for millions.
+    layers = {found[1] for name in state_dict if (found := re.search(r"\bencoder\.layers\.(\d+)\.", name))}
+    if config.num_hidden_layers > len(layers):
+        raise CheckpointError(
+            f"tensors missing in the file: it has {len(layers)} layers, `cfg` {config.num_hidden_layers}."
+        )
+    try:
+        expected = _empty_model(kind, config).state_dict()
+    except (RuntimeError, TypeError) as error:
+        raise CheckpointError("`cfg` is not a valid architecture: no tensor can be so large.") from error
     if missing := sorted(expected.keys() - state_dict.keys()):
         raise CheckpointError(f"tensors missing in the file: {', '.join(missing[:5])} ({len(missing)} in all).")
     if surplus := sorted(state_dict.keys() - expected.keys()):

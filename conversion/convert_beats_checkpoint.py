@@ -4,6 +4,7 @@
 import enum
 import gc
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -51,7 +52,8 @@ def convert(
     Raises:
         CheckpointError: if the checkpoint, the statistics or `output_dir` ([`check_output_dir`]) are refused.
     """
-    output_dir = output_dir.resolve()
+    # Unlike `Path.resolve`, without an exception of its own for links that go in circles.
+    output_dir = Path(os.path.realpath(output_dir))
     check_output_dir(output_dir, overwrite)
     checkpoint = read_checkpoint(source, origin.value, cfg)
     statistics = {"fbank_mean": fbank_mean, "fbank_std": fbank_std}

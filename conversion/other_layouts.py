@@ -29,7 +29,10 @@ from safetensors.torch import load_file
 
 
 class CheckpointError(Exception):
-    """A file that cannot be converted, with one line that says why."""
+    """A file that cannot be converted, with one line that says why, whatever names the file has in it."""
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.splitlines()))
 
 
 Origin = Literal["microsoft", "espnet", "avex", "pretrained-sed", "other"]
@@ -77,6 +80,8 @@ ESPNET_PARTS = {
     "conformer_adapter": "a Conformer on top of the encoder",
     "cross_embed_positions": "positions added to the output for a decoder's cross-attention",
 }
+# What ESPnet appends to the classes.
+SPECIAL_TOKENS = (["<blank>", "<unk>"], ["<unk>", "<blank>"])
 # Shapes of avex's filter bank at 16 kHz, 25 and 10 ms, 128 mel bins: the one that this package computes.
 AVEX_FBANK = {"fbank.window": (400,), "fbank.mel_fb": (257, 128)}
 
@@ -145,7 +150,14 @@ def load(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return load_file(path)
         # The format before torch 1.6 cannot be mapped.
-        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        is_zip = zipfile.is_zipfile(path)
+        if is_zip:
+            _check_zip(path)
+        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except CheckpointError:
+        raise
+    except UnicodeEncodeError as error:
+        raise CheckpointError(f"{path}: PyTorch opens no file whose name is not valid UTF-8: rename it.") from error
     except pickle.UnpicklingError as error:
         # torch names the class or function that it refused to import.
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -164,6 +176,17 @@ def load(path: Path) -> dict[str, Any]:
         found = type(contents).__name__
         raise CheckpointError(f"{path}: not a BEATs checkpoint: expected `cfg` and `model`, found {found}.")
     return dict(contents)
+
+
+def _check_zip(path: Path) -> None:
+    """What PyTorch does not look at: it maps compressed entries as they are, and ignores checksums."""
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise CheckpointError(
+                f"{path}: a compressed archive, which PyTorch never writes: save it with torch.save."
+            )
+        if damaged := archive.testzip():
+            raise CheckpointError(f"{path}: damaged: the checksum of {damaged!r} in it is wrong.")
 
 
 def _find_state_dict(contents: Mapping[str, Any], path: Path) -> Mapping[str, torch.Tensor]:
@@ -229,6 +252,8 @@ def _find_cfg(source: Source, contents: Mapping[str, Any], cfg: Sequence[str | P
         if not isinstance(contents["cfg"], Mapping):
             found = type(contents["cfg"]).__name__
             raise CheckpointError(f"{path}: not a BEATs checkpoint: expected `cfg` to be a dictionary, found {found}.")
+        if tensors := [key for key, value in contents["cfg"].items() if isinstance(value, torch.Tensor)]:
+            raise CheckpointError(f"{path}: not a BEATs checkpoint: `cfg` has a tensor for {tensors[0]!r}.")
         if cfg:
             raise CheckpointError(f"{path}: states its own `cfg`; --cfg is for files that do not.")
         source.cfg = contents["cfg"]
@@ -300,9 +325,10 @@ def read_settings(paths: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]
 def _load_yaml(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file.")
+    data = path.read_bytes()
     try:
-        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        contents = yaml.safe_load(data.decode("utf-8"))
+    except Exception as error:  # dates that are none, too many brackets: not only YAMLError
         raise CheckpointError(f"{path}: not a YAML or JSON file.") from error
     if not isinstance(contents, Mapping):
         raise CheckpointError(f"{path}: has no settings of a BEATs model.")
@@ -381,17 +407,24 @@ def _espnet_obstacle(settings: Mapping[str, Any]) -> str:
     """Why a head of ESPnet cannot be ours, or an empty string."""
     if not settings:
         return "only ESPnet's config.yaml, which --cfg can name, tells how it works"
-    decoder = settings.get("decoder_conf") or {}
+    decoder = _section(settings, "decoder_conf")
     if settings.get("decoder", "linear") != "linear" or decoder.get("pooling", "mean") != "mean":
         return "it is no linear layer on the mean over the patches"
     changed = [name for name in ("frontend", "normalize", "preencoder") if settings.get(name) is not None]
     return f"the audio goes through {changed[0]} first" if changed else ""
 
 
+def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = settings.get(name) or {}
+    if not isinstance(section, Mapping):
+        raise CheckpointError(f"ESPnet's settings: expected `{name}` to be a mapping, found {type(section).__name__}.")
+    return section
+
+
 def _read_espnet_labels(source: Source, settings: Mapping[str, Any]) -> None:
     """The classes are the first tokens of `token_list`; `<blank>` and `<unk>` follow."""
-    is_multi_label = (settings.get("model_conf") or {}).get("classification_type") == "multi-label"
+    is_multi_label = _section(settings, "model_conf").get("classification_type") == "multi-label"
     source.problem_type = "multi_label_classification" if is_multi_label else "single_label_classification"
     num_labels, tokens = source.tensors["predictor.weight"].shape[0], settings.get("token_list")
-    if isinstance(tokens, list) and set(tokens[num_labels:]) == {"<blank>", "<unk>"} and len(tokens) == num_labels + 2:
+    if isinstance(tokens, list) and tokens[num_labels:] in SPECIAL_TOKENS:
         source.label_dict = dict(enumerate(tokens[:num_labels]))

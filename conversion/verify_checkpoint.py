@@ -226,9 +226,12 @@ def find_model(contents: Mapping[str, Any], path: Path) -> tuple[dict[str, torch
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file of the directory."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise UnreadableError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(contents, dict):
+        raise UnreadableError(f"{path}: holds no dictionary.")
+    return contents
 
 
 def weight_files(directory: Path) -> dict[Path, list[str]]:
@@ -378,8 +381,12 @@ def compare_front_end(
     for name, value in expected.items():
         if extractor.get(name) != value:
             report.differences.append(f"preprocessor_config.json: `{name}` is {extractor.get(name)!r}, not {value!r}")
-    silence = (LOG_SILENCE - report.statistics["fbank_mean"]) / (2 * report.statistics["fbank_std"])
-    if not math.isclose(extractor.get("padding_value", math.nan), silence, rel_tol=1e-6):
+    try:
+        silence = (LOG_SILENCE - report.statistics["fbank_mean"]) / (2 * report.statistics["fbank_std"])
+        is_silence = math.isclose(extractor.get("padding_value", math.nan), silence, rel_tol=1e-6)
+    except (TypeError, ZeroDivisionError, OverflowError):  # no numbers
+        silence, is_silence = math.nan, False
+    if not is_silence:
         report.differences.append(
             f"preprocessor_config.json: `padding_value` is {extractor.get('padding_value')!r}, not silence, {silence}"
         )
@@ -387,7 +394,8 @@ def compare_front_end(
 
 def compare_card(report: Report, card: Path) -> None:
     """Whether the card names the source by its hash."""
-    hashes = set(re.findall(r"\b[0-9a-f]{64}\b", card.read_text(encoding="utf-8"))) if card.is_file() else set()
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    hashes = set(re.findall(r"\b[0-9a-f]{64}\b", text))
     if not hashes:
         report.notes.append(f"no hash of the source in {card.name}")
         return

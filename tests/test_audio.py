@@ -1,5 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import contextlib
 import io
+import os
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import soundfile
 import soxr
 from transformers.audio_utils import load_audio
 
-from transformers_beats.audio import AudioError, decode_audio, stream_audio
+from transformers_beats.audio import AudioError, decode_audio, stream_audio, stream_waveform
 
 
 def tone(rate: int, seconds: float = 0.5, channels: int = 1) -> np.ndarray:
@@ -107,3 +109,66 @@ def test_what_is_too_short_to_resample_holds_no_audio(tmp_path):
     soundfile.write(tmp_path / "clip.wav", np.zeros(1), 48000)
     with pytest.raises(AudioError, match=r"clip\.wav: holds no audio"):
         decode_audio(tmp_path / "clip.wav")
+
+
+@pytest.mark.parametrize("rate", [11025, 22050])
+def test_mp3_is_decoded_without_a_gap_between_blocks(rate):
+    # At these rates a seek to where the decoder is already spoils the next frame.
+    file = io.BytesIO()
+    soundfile.write(file, tone(rate, seconds=3.5), rate, format="MP3")
+    whole = soundfile.read(io.BytesIO(file.getvalue()), dtype="float32")[0]
+    np.testing.assert_allclose(decode_audio(file.getvalue(), rate), whole, atol=1e-6)
+
+
+def test_samples_that_overflow_in_the_resampler_are_refused(tmp_path):
+    wave = np.where(np.arange(4000) % 7 < 3, 3e38, -3e38)
+    soundfile.write(tmp_path / "huge.wav", wave, 44100, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"huge\.wav: contains NaN or infinite"):
+        decode_audio(tmp_path / "huge.wav")
+
+
+def test_names_that_are_no_text_are_opened(tmp_path):
+    path = tmp_path / os.fsdecode(b"latin \xe9.wav")
+    path.write_bytes(wav_of(tone(16000)))
+    assert len(decode_audio(path)) == len(decode_audio(str(path))) == 8000
+
+
+def wav_of(samples: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16000, format="WAV")
+    return file.getvalue()
+
+
+def test_an_error_of_a_file_object_is_not_taken_for_its_end():
+    class Failing(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() > 40_000:
+                raise TimeoutError("the network is gone")
+            return super().read(size)
+
+    data = wav_of(tone(16000, seconds=5))
+    with pytest.raises(AudioError, match="the network is gone"):
+        decode_audio(Failing(data))
+
+
+def test_damage_prints_nothing(capfd):
+    # The header of an IFF file, damaged: libsndfile seeks to before its beginning.
+    file = io.BytesIO()
+    soundfile.write(file, tone(16000), 16000, format="MAT5")
+    data = bytearray(file.getvalue())
+    for index in range(0, len(data), 97):
+        with contextlib.suppress(AudioError):
+            decode_audio(bytes(data[:index]))
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf"), 1e300, "16000"])
+def test_impossible_rates_of_arrays_are_refused(rate):
+    with pytest.raises(ValueError, match="sampling_rate"):
+        stream_waveform(np.zeros(100), rate)
+
+
+def test_what_fills_the_last_packet_is_no_audio():
+    file = io.BytesIO()
+    soundfile.write(file, tone(16000)[:7991], 16000, format="PAF", subtype="PCM_24")
+    assert len(decode_audio(file.getvalue())) == soundfile.info(io.BytesIO(file.getvalue())).frames

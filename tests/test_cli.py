@@ -3,6 +3,7 @@ import csv
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from transformers_beats import (
 )
 from transformers_beats import cli as cli_module
 from transformers_beats.cli import app
+from transformers_beats.cli_results import AudioFile, CsvWriter, OutputError
 from transformers_beats.inference import WindowedInference
 from transformers_beats.pipeline_audio_tagging import BeatsAudioTaggingPipeline
 
@@ -180,8 +182,9 @@ def tagged(monkeypatch):
     original = BeatsAudioTaggingPipeline.__call__
 
     def call(self, inputs, **kwargs):
-        names.append(inputs.name)
-        return original(self, inputs, **kwargs)
+        paths = list(inputs)
+        names.extend(path.name for path in paths)
+        return original(self, (path for path in paths), **kwargs)
 
     monkeypatch.setattr(BeatsAudioTaggingPipeline, "__call__", call)
     return names
@@ -209,6 +212,43 @@ def test_csv_is_resumed_with_the_last_file(models, sounds, tmp_path, tagged):
     tag(models, sounds, "--output", output, "--resume")
     assert tagged == ["a.wav", "b.ogg", "c é.WAV"]
     assert output.read_text() == whole
+
+
+@pytest.mark.parametrize(
+    "cut", ["fi", "file,label,score", "file,label,score\na.wav,x,1\na.wav,y,1\nb.wav,x,1\nb.wav,y,1\na.wav"]
+)
+def test_csv_cut_anywhere_loses_no_row(cut, tmp_path):
+    (tmp_path / "tags.csv").write_text(cut)
+    writer = CsvWriter(tmp_path / "tags.csv", with_events=False, resume=True)
+    # The last name may be the beginning of another, and its file the one before.
+    assert not writer.is_done(AudioFile(Path("b.wav"), Path("b.wav")))
+    writer.close()
+    assert (tmp_path / "tags.csv").read_text().startswith("file,label,score\n")
+
+
+def test_csv_with_anything_else_in_it_is_refused(tmp_path):
+    (tmp_path / "tags.csv").write_text("file,label,score\n" + "x" * 200_000)
+    with pytest.raises(OutputError, match="holds something else"):
+        CsvWriter(tmp_path / "tags.csv", with_events=False, resume=True)
+
+
+def test_devices_are_not_resumed():
+    with pytest.raises(OutputError, match="no file of results"):
+        CsvWriter(Path("/dev/zero"), with_events=False, resume=True)
+
+
+def test_closed_standard_output_is_said(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(OutputError, match="Standard output is closed"):
+        CsvWriter(None, with_events=False, resume=False)
+
+
+def test_csv_quotes_names_with_carriage_returns(tmp_path):
+    writer = CsvWriter(tmp_path / "tags.csv", with_events=False, resume=False)
+    writer.write(AudioFile(Path("a\rb.wav"), Path("a\rb.wav")), {"labels": [{"label": "x", "score": 1.0}]})
+    writer.close()
+    with (tmp_path / "tags.csv").open(newline="") as file:
+        assert [row[0] for row in csv.reader(file)] == ["file", "a\rb.wav"]
 
 
 def test_label_tracks_that_are_there_are_kept(models, sounds, tmp_path, tagged):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +216,13 @@ def set_tensor(key, change):
         ("beats_tiny_finetuned", lambda c: c["label_dict"].pop(3), "must name the classes 0 to 5"),
         ("beats_tiny_finetuned", lambda c: c["label_dict"].update({3: "/m/06mb1"}), "the same label"),
         ("beats_tiny_finetuned", lambda c: c.update(label_dict=["a"]), "must map class indices"),
+        ("beats_tiny", lambda c: c["cfg"].update(fbank_mean=torch.zeros(2)), "a tensor for 'fbank_mean'"),
+        ("beats_tiny_finetuned", lambda c: c.update(label_dict={None: "a"}), "must map class indices"),
+        ("beats_tiny_finetuned", lambda c: c.update(label_dict={float("inf"): "a"}), "must map class indices"),
+        ("beats_tiny_finetuned", lambda c: c["label_dict"].update({3: "\ud800"}), "must map class indices"),
+        ("beats_tiny", lambda c: c["cfg"].update(encoder_layers=10**9), "it has 3 layers, `cfg` 1000000000"),
+        ("beats_tiny", lambda c: c["cfg"].update(embed_dim=2**62), "no tensor can be so large"),
+        ("beats_tiny", lambda c: c["cfg"].update(embed_dim=10**30), "no tensor can be so large"),
         ("tokenizer_tiny", lambda c: c["cfg"].pop("quant_n"), "lacks quant_n"),
         ("tokenizer_tiny", lambda c: c["cfg"].update(quant_n=32), r"quantizer.*\(64,\) in the file, \(32,\)"),
     ],
@@ -356,3 +364,32 @@ def test_command_line_reports_what_it_did(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "BEATs, finetuned, 0.1 M values" in result.stdout
     assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_a_flipped_bit_in_the_weights_is_found(tmp_path):
+    data = bytearray((FIXTURES / "beats_tiny.pt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "flipped.pt").write_bytes(data)
+    with pytest.raises(CheckpointError, match="checksum"):
+        read_checkpoint(tmp_path / "flipped.pt")
+
+
+def test_a_name_with_line_ends_does_not_make_a_message_long(altered):
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(altered("beats_tiny", lambda c: c["model"].update({"x\nerror: y": torch.zeros(1)})))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_compressed_archive_is_refused(tmp_path):
+    packed = zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(FIXTURES / "beats_tiny.pt") as source, packed as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    with pytest.raises(CheckpointError, match="compressed"):
+        read_checkpoint(tmp_path / "packed.pt")
+
+
+def test_an_output_link_that_goes_in_circles_is_an_error_of_the_file_system(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="loop"):
+        convert(FIXTURES / "beats_tiny.pt", tmp_path / "loop")

@@ -125,3 +125,9 @@ def test_events_are_what_the_settings_say(scores, thresholds, median, gap, short
         assert all(columns.values[start, 0] > low and columns.values[end - 1, 0] > low for start, end in bounds)
         if shortest <= 1:
             assert found >= {column for column, score in enumerate(scores) if score > high}
+
+
+def test_lengths_far_beyond_the_recording_are_lengths_too():
+    assert spans([0.9, 0.1, 0.9], gap_seconds=1e308) == [(0.0, 0.48)]
+    assert spans([0.9, 0.1, 0.9], min_seconds=1e308) == []
+    assert spans([0.9, 0.1, 0.9, 0.9], median_seconds=1e308) == [(0.0, 0.64)]

@@ -356,3 +356,23 @@ def test_features_are_finite_for_any_level(scale, offset, length, seed):
     clip = noise(length, seed) * 10 * scale + offset
     features = BeatsFeatureExtractor()(np.clip(clip, -1, 1), sampling_rate=16000, return_tensors="pt")
     assert features.input_values.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "name", ["feature_size", "sampling_rate", "patch_size", "fbank_mean", "fbank_std", "padding_value"]
+)
+@pytest.mark.parametrize("value", ["16", -1e39, float("nan"), True])
+def test_impossible_settings_are_named(name, value):
+    with pytest.raises(ValueError, match=name):
+        BeatsFeatureExtractor(**{name: value})
+
+
+def test_a_reversed_clip_of_one_sample_is_a_clip(extractor):
+    values = extractor(np.ones(1, dtype=np.float32)[::-1], sampling_rate=16000)["input_values"]
+    assert np.isfinite(values[0]).all()
+
+
+def test_loud_clips_warn_once_and_not_for_each_level(extractor, caplog):
+    for level in (100, 200, 300):
+        extractor(np.full(4000, level, dtype=np.float32), sampling_rate=16000)
+    assert sum("full scale" in record.message for record in caplog.records) <= 1

@@ -105,6 +105,7 @@ def test_a_window_has_the_columns_of_a_clip_of_its_length(window_seconds, hop_se
         ({"hop_seconds": float("nan")}, "positive"),
         ({"window_seconds": -1.0}, "positive"),
         ({"window_seconds": float("inf")}, "window_seconds"),
+        ({"window_seconds": 1e308}, "finite"),
         ({"window_seconds": 0.17}, "at least 0.175"),
         ({"batch_size": 0}, "batch_size"),
     ],

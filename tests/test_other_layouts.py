@@ -157,7 +157,7 @@ def test_the_architecture_is_assumed_only_on_request(encoder, write, assert_gold
 
 
 def test_the_assumed_architecture_must_fit_every_shape(encoder, write):
-    with pytest.raises(CheckpointError, match=r"released models does not fit: .*encoder\.layers\.10"):
+    with pytest.raises(CheckpointError, match=r"released models does not fit: .*3 layers, `cfg` 12"):
         read_checkpoint(write(encoder, "model.safetensors"), cfg=["released"])
 
 
@@ -369,6 +369,8 @@ def test_a_file_that_states_its_settings_takes_no_others():
     [
         ("optimizer: adam", r"no settings of a BEATs model, found \['optimizer'\]"),
         ("a: [", "not a YAML"),
+        ("a: 2026-13-01", "not a YAML"),
+        ("- " * 5000, "not a YAML"),
         ("3", "no se"),
     ],
 )
@@ -396,3 +398,10 @@ def test_tensors_are_mapped_and_not_copied(name, encoder, write):
     ranges = [[int(bound, 16) for bound in line[0].split("-")] for line in lines]
     for tensor in checkpoint.state_dict.values():
         assert any(start <= tensor.data_ptr() < end for start, end in ranges)
+
+
+@pytest.mark.parametrize("name", ["decoder_conf", "model_conf"])
+def test_sections_of_espnets_settings_must_be_mappings(name, espnet_classifier, write):
+    settings = write(espnet_settings(**{name: 3}), "config.yaml")
+    with pytest.raises(CheckpointError, match=f"expected `{name}` to be a mapping, found int"):
+        read_checkpoint(espnet_classifier, cfg=[settings])

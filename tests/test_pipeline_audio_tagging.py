@@ -206,7 +206,7 @@ def test_a_list_gives_a_list(tagger, clip):
 def test_recordings_of_a_list_share_batches(tagger, clip):
     batches = []
     tagger.model.register_forward_pre_hook(lambda model, args, kwargs: batches.append(len(args[0])), with_kwargs=True)
-    recordings = [clip[:9000], np.tile(clip, 5), clip[:12000], clip]
+    recordings = [clip[:27000], np.tile(clip, 5), clip[:28000], clip]
     tagger(recordings, window_seconds=2.0, batch_size=8)
     # Six windows of the longest.
     assert batches == [8, 1]

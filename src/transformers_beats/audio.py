@@ -1,10 +1,12 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Decoding: any audio file as a mono waveform at the model's rate, whole or in blocks."""
 
+import contextlib
 import io
-import math
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,8 +18,12 @@ import torch
 from .feature_extraction_beats import to_float_waveform
 
 
-# What is decoded at once. In seconds, so that no sampling rate makes a block large.
+# What is decoded at once. In seconds, so that resampling to a higher rate makes no block large, and in samples of all
+# channels, so that no rate or number of channels does, whatever a damaged file says of them.
 BLOCK_SECONDS = 1
+BLOCK_SAMPLES = 1 << 20
+# In hertz, as for files. With 1e300, soxr never ends.
+MAX_RATE = 1 << 31
 
 
 class AudioError(ValueError):
@@ -85,15 +91,17 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
     """
     name = _name_of(source)
     try:
-        if isinstance(source, bytes):
-            file = soundfile.SoundFile(io.BytesIO(source))
+        if isinstance(source, (str, Path)):
+            # Of names that are no valid text, soundfile takes the bytes.
+            opened, file = None, _SequentialFile(os.fsencode(source))  # ty: ignore[invalid-argument-type]
         else:
-            file = soundfile.SoundFile(str(source) if isinstance(source, Path) else source)
+            opened = _FileObject(source)
+            file = _SequentialFile(opened)  # ty: ignore[invalid-argument-type]
     # Of a file called `.raw`, soundfile wants to be told the format: a TypeError.
     except (soundfile.SoundFileError, OSError, RuntimeError, TypeError) as error:
         channels, rate = _decode_with_torchcodec(source, name, error)
         return AudioStream(name, resample_blocks([channels.mean(axis=1)], name, rate, sampling_rate), sampling_rate)
-    blocks = resample_blocks(_read_blocks(file, name), name, file.samplerate, sampling_rate)
+    blocks = resample_blocks(_read_blocks(file, opened, name), name, file.samplerate, sampling_rate)
     return AudioStream(name, blocks, sampling_rate, file.frames / file.samplerate)
 
 
@@ -115,8 +123,8 @@ def stream_waveform(waveform: Any, waveform_rate: float | None, sampling_rate: i
     Raises:
         `ValueError`: if the rate is missing, or this is not one mono clip.
     """
-    if waveform_rate is None or not 1 <= waveform_rate < math.inf:
-        raise ValueError(f"An array needs its `sampling_rate` in hertz, got {waveform_rate}.")
+    if not isinstance(waveform_rate, Real) or not 1 <= waveform_rate < MAX_RATE:
+        raise ValueError(f"An array needs its `sampling_rate` in hertz, got {waveform_rate!r}.")
     array = waveform.detach().cpu() if isinstance(waveform, torch.Tensor) else np.asarray(waveform)
     if array.ndim == 2 and array.shape[0] == 1:
         array = array[0]
@@ -205,25 +213,64 @@ def resample_blocks(blocks: Iterable[np.ndarray], name: str, rate: float, sampli
     Raises:
         [`AudioError`]: where samples are NaN or infinite, and at the end if there was none.
     """
-    resampler = None
-    if rate != sampling_rate:
-        resampler = soxr.ResampleStream(rate, sampling_rate, num_channels=1, dtype="float32", quality="HQ")
     is_empty = True
-    for block in blocks:
+    for block in _resample(blocks, rate, sampling_rate):
+        # Not before the filter, in which samples near the largest float32 overflow.
         if not np.isfinite(block).all():
             raise AudioError(f"{name}: contains NaN or infinite samples.")
-        resampled = block if resampler is None else resampler.resample_chunk(block)
-        if resampled.size > 0:
+        if block.size > 0:
             is_empty = False
-            yield resampled
-    if resampler is not None:
-        # The filter holds back what it needs to see the end of.
-        rest = resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
-        if rest.size > 0:
-            is_empty = False
-            yield rest
+            yield block
     if is_empty:
         raise AudioError(f"{name}: holds no audio.")
+
+
+def _resample(blocks: Iterable[np.ndarray], rate: float, sampling_rate: int) -> Iterator[np.ndarray]:
+    if rate == sampling_rate:
+        yield from blocks
+        return
+    resampler = soxr.ResampleStream(rate, sampling_rate, num_channels=1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield resampler.resample_chunk(block)
+    # The filter holds back what it needs to see the end of.
+    yield resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+
+
+class _SequentialFile(soundfile.SoundFile):
+    """After each read, soundfile seeks to where the file is already; the MP3 decoder then loses its memory."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+class _FileObject:
+    """
+    A file in memory or opened in Python, for libsndfile. An exception cannot pass through C, where it would be printed
+    and taken for the end of the file: it is kept in `error`.
+    """
+
+    def __init__(self, source: bytes | BinaryIO):
+        self.file = io.BytesIO(source) if isinstance(source, bytes) else source
+        self.error: Exception | None = None
+
+    def read(self, size: int) -> bytes:
+        try:
+            return bytes(self.file.read(size))
+        except Exception as error:  # those of any storage
+            self.error = error
+            return b""
+
+    def seek(self, offset: int, whence: int) -> None:
+        # A damaged file may point to before its beginning, which libsndfile sees from where it is then.
+        with contextlib.suppress(OSError, ValueError):
+            self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        try:
+            return self.file.tell()
+        except Exception as error:  # those of any storage
+            self.error = error
+            return -1
 
 
 def _name_of(source: str | Path | bytes | BinaryIO) -> str:
@@ -235,20 +282,30 @@ def _name_of(source: str | Path | bytes | BinaryIO) -> str:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, soundfile.LibsndfileError):
+        return error.error_string
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _read_blocks(file: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
+def _read_blocks(file: soundfile.SoundFile, opened: _FileObject | None, name: str) -> Iterator[np.ndarray]:
     """Means of the channels, block by block."""
     with file:
-        while True:
+        size = max(1, min(BLOCK_SECONDS * file.samplerate, BLOCK_SAMPLES // file.channels))
+        num_read = 0
+        # Some formats hold a little more, to fill their last packet.
+        while num_read < file.frames:
             try:
-                channels = file.read(BLOCK_SECONDS * file.samplerate, dtype="float32", always_2d=True)
-            except (soundfile.SoundFileError, OSError, RuntimeError) as error:
+                channels = file.read(min(size, file.frames - num_read), dtype="float32", always_2d=True)
+                if opened is not None and opened.error is not None:
+                    raise opened.error
+            except Exception as error:
                 raise AudioError(f"{name}: cannot be decoded to its end: {_reason(error)}") from error
             if len(channels) == 0:
                 return
-            yield channels.mean(axis=1)
+            num_read += len(channels)
+            # Damaged samples may be of any size; the sum is looked at later.
+            with np.errstate(over="ignore", invalid="ignore"):
+                yield channels.mean(axis=1)
 
 
 def _decode_with_torchcodec(

@@ -3,7 +3,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from .feature_extraction_beats import BeatsFeatureExtractor
-    from .inference import WindowedInference
+    from .inference import Columns, WindowedInference
 
 
 # What transformers, torch and matplotlib are imported for is imported where it is used: --help is to come at once.
@@ -123,15 +123,17 @@ def tag(
             make_directory(pictures, resume=True)
         writer = open_writer(kind, output, with_events, resume)
 
-        def compute(file: AudioFile) -> dict[str, list[dict[str, Any]]]:
-            result = tagger(file.path)
+        def compute(files: list[AudioFile]) -> Iterator[Any]:
+            return iter(tagger((file.path for file in files), batch_size=batch_size))
+
+        def finish(file: AudioFile, result: Any) -> None:
             result = result if isinstance(result, dict) else {"labels": result}
             if pictures:
                 draw(file, result["events"], extractor, pictures)
-            return result if with_events else {"labels": result["labels"]}
+            writer.write(file, result if with_events else {"labels": result["labels"]})
 
         try:
-            process(files, writer.is_done, compute, writer.write)
+            process(files, writer.is_done, compute, finish)
         finally:
             writer.close()
 
@@ -158,10 +160,8 @@ def embed(
     """
     import numpy as np
 
-    def compute(inference: "WindowedInference", file: AudioFile) -> np.ndarray:
-        if not columns:
-            return inference.embed(file.path)
-        return np.concatenate([block.values.mean(axis=1) for block in inference.stream_embeddings(file.path)])
+    def join(blocks: Iterator["Columns"]) -> np.ndarray:
+        return np.concatenate([block.values.mean(axis=1) for block in blocks])
 
     with errors_in_one_line():
         from .modeling_beats import BeatsModel
@@ -170,7 +170,10 @@ def embed(
         inference = load_inference(files, model, device, dtype, window, hop, batch_size)
         if not isinstance(inference.model.base_model, BeatsModel):
             raise OutputError(f"A {type(inference.model).__name__} has no encoder that gives embeddings.")
-        save_arrays(files, output, resume, lambda file: compute(inference, file))
+        if columns:
+            save_arrays(files, output, resume, lambda paths: map(join, inference.stream_embeddings_many(paths)))
+        else:
+            save_arrays(files, output, resume, inference.embed_many)
 
 
 @app.command()
@@ -192,12 +195,16 @@ def tokenize(
     """
     import numpy as np
 
+    def as_int32(codes: "Columns") -> np.ndarray:
+        return codes.values.astype(np.int32)
+
     with errors_in_one_line():
         files = find_audio(inputs)
         inference = load_inference(files, model, device, dtype, window, hop, batch_size)
         if not hasattr(inference.model.config, "codebook_dim"):
             raise OutputError(f"A {type(inference.model).__name__} gives no tokens: --model must be a tokenizer.")
-        save_arrays(files, output, resume, lambda file: inference.codes(file.path).values.astype(np.int32))
+
+        save_arrays(files, output, resume, lambda paths: map(as_int32, inference.codes_many(paths)))
 
 
 @app.command()
@@ -263,7 +270,9 @@ def has_seconds_bar(files: list[AudioFile]) -> bool:
     return len(files) == 1 and sys.stderr.isatty()
 
 
-def save_arrays(files: list[AudioFile], output: Path, resume: bool, compute: Callable[[AudioFile], Any]) -> None:
+def save_arrays(
+    files: list[AudioFile], output: Path, resume: bool, compute: Callable[[list[Path]], Iterator[Any]]
+) -> None:
     """Computes an array of each file, and saves it as one .npy each."""
     import numpy as np
 
@@ -278,7 +287,12 @@ def save_arrays(files: list[AudioFile], output: Path, resume: bool, compute: Cal
         with replace_file(path) as temporary, temporary.open("wb") as stream:
             np.save(stream, array)
 
-    process(files, lambda file: resume and file.result(output, ".npy").exists(), compute, write)
+    process(
+        files,
+        lambda file: resume and file.result(output, ".npy").exists(),
+        lambda files: compute([file.path for file in files]),
+        write,
+    )
 
 
 def draw(file: AudioFile, events: list[dict[str, Any]], extractor: "BeatsFeatureExtractor", directory: Path) -> None:
@@ -295,22 +309,22 @@ def draw(file: AudioFile, events: list[dict[str, Any]], extractor: "BeatsFeature
 def process(
     files: list[AudioFile],
     is_done: Callable[[AudioFile], bool],
-    compute: Callable[[AudioFile], Any],
+    compute: Callable[[list[AudioFile]], Iterator[Any]],
     write: Callable[[AudioFile, Any], None],
 ) -> None:
     """
-    Goes through the files. Those that cannot be used are named at the end, and make the exit status 1; what cannot be
-    written ends it at once.
+    Goes through the files; `compute` gives their results, and after an error the next one's. Those that cannot be used
+    are named at the end, and make the exit status 1; what cannot be written ends it at once.
     """
     from tqdm import tqdm
 
     todo = [file for file in files if not is_done(file)]
     if len(todo) < len(files):
         typer.echo(f"{len(files) - len(todo)} of {len(files)} files are done already.", err=True)
-    failures = []
+    failures, results = [], compute(todo)
     for file in tqdm(todo, unit="file", disable=True if has_seconds_bar(files) else None):
         try:
-            result = compute(file)
+            result = next(results)
         except (ValueError, OSError) as error:
             message = first_line(error)
             failures.append(message if str(file.path) in message else f"{file.path}: {message}")
@@ -330,7 +344,7 @@ def labels_of(model: "PreTrainedModel") -> dict[int, str]:
 
 def describe(model: "PreTrainedModel", extractor: "BeatsFeatureExtractor") -> dict[str, str]:
     """What `info` prints."""
-    from .inference import column_samples
+    from .windows import column_samples
 
     config = model.config
     kind, saved = type(model).__name__, next(iter(config.architectures or []), None)

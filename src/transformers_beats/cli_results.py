@@ -158,7 +158,7 @@ class JsonLinesWriter:
                 record = json.loads(line)
                 fits = ("events" in record) == with_events
                 self.done.add(record["file"])
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise OutputError(f"{path}: holds something else than results of this command.") from error
             if not fits:
                 raise OutputError(f"{path}: was begun {'without' if with_events else 'with'} --events.")
@@ -182,9 +182,18 @@ class CsvWriter:
         self.key = "events" if with_events else "labels"
         self.columns = ["label", "score", "start", "end"] if with_events else ["label", "score"]
         header = ["file", *self.columns]
-        rows = [row for row in csv.reader(io.StringIO(_read_earlier(path, resume))) if row]
+        text = _read_earlier(path, resume)
+        # A header that was cut off counts for nothing, nor does a last row. A label that was cut off after a line end
+        # of its own is not the last column.
+        text = "" if _to_csv([header]).startswith(text) else text
+        try:
+            rows = [row for row in csv.reader(io.StringIO(text)) if row]
+        except csv.Error as error:
+            raise OutputError(f"{path}: holds something else than results of this command.") from error
         if rows and rows[0] != header:
             raise OutputError(f"{path}: has other columns than {','.join(header)}.")
+        if rows and not (text.endswith("\n") and len(rows[-1]) == len(header)):
+            rows.pop()
         # Of the last file some rows may be missing: it is done again.
         kept = [row for row in rows[1:] if row[0] != rows[-1][0]]
         self.done = {row[0] for row in kept}
@@ -260,6 +269,9 @@ def _read_earlier(path: Path | None, resume: bool) -> str:
         return ""
     if not resume:
         raise OutputError(f"{path}: exists already. To go on with the same settings, add --resume.")
+    # Devices are read without end.
+    if not path.is_file():
+        raise OutputError(f"{path}: is no file of results.")
     try:
         # Of a line that was cut off, the last character may be too. File names may hold any bytes.
         return path.read_bytes().decode("utf-8", errors="surrogateescape")
@@ -270,6 +282,8 @@ def _read_earlier(path: Path | None, resume: bool) -> str:
 def _begin(path: Path | None, text: str) -> TextIO:
     """A stream to append to, which holds `text`."""
     if path is None:
+        if sys.stdout is None:
+            raise OutputError("Standard output is closed: name a file as --output.")
         sys.stdout.write(text)
         return sys.stdout
     try:
@@ -293,7 +307,10 @@ def _close(stream: TextIO) -> None:
 
 def _to_csv(rows: list[list]) -> str:
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
+    for row in rows:
+        # Line ends of other systems, the writer would not quote.
+        quoting = csv.QUOTE_ALL if any("\r" in str(value) for value in row) else csv.QUOTE_MINIMAL
+        csv.writer(stream, lineterminator="\n", quoting=quoting).writerow(row)
     return stream.getvalue()
 
 

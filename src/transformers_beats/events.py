@@ -92,9 +92,11 @@ def find_events(columns: Columns, id2label: Mapping[int, str], settings: EventSe
         `list[Event]`: by their starts. Those of one label neither overlap nor touch.
     """
     seconds = columns.column_seconds
-    size = 2 * round((settings.median_seconds / seconds - 1) / 2) + 1
-    max_gap = math.floor(settings.gap_seconds / seconds + TOLERANCE)
-    min_length = math.ceil(settings.min_seconds / seconds - TOLERANCE)
+    # A filter over more than the recording on either side sees nothing new.
+    median_columns = min(settings.median_seconds / seconds, 2 * len(columns.values))
+    size = 2 * round((median_columns - 1) / 2) + 1
+    max_gap = settings.gap_seconds / seconds + TOLERANCE
+    min_length = settings.min_seconds / seconds - TOLERANCE
     events = []
     # Most labels of a large set are never heard, and a median is not above what it is taken of.
     for label in np.flatnonzero((columns.values > settings.threshold).any(axis=0)):
@@ -115,7 +117,7 @@ def _find_runs(scores: np.ndarray, settings: EventSettings) -> list[tuple[int, i
     return [(start, end) for start, end in zip(starts, ends) if scores[start:end].max() > settings.threshold]
 
 
-def _join(runs: list[tuple[int, int]], max_gap: int) -> list[tuple[int, int]]:
+def _join(runs: list[tuple[int, int]], max_gap: float) -> list[tuple[int, int]]:
     """Runs, with those not more than `max_gap` columns apart made one."""
     joined: list[tuple[int, int]] = []
     for start, end in runs:

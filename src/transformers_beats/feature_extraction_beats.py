@@ -3,7 +3,7 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -96,11 +96,15 @@ def kaldi_fbank(waveforms: torch.Tensor, num_mel_bins: int = 128, sampling_rate:
 def fbank_constants(
     num_mel_bins: int, sampling_rate: int, device: torch.device
 ) -> tuple[int, torch.Tensor, torch.Tensor]:
-    """Frame shift in samples, window `(frame_length,)` and mel filters `(fft_length // 2 + 1, num_mel_bins)`."""
+    """
+    Frame shift in samples, window `(frame_length,)` that scales to 16 bit, and mel filters `(fft_length // 2 + 1,
+    num_mel_bins)`.
+    """
     frame_length, frame_shift = sampling_rate * FRAME_LENGTH_MS // 1000, sampling_rate * FRAME_SHIFT_MS // 1000
     fft_length = 1 << (frame_length - 1).bit_length()
     filters = _mel_filters(num_mel_bins, fft_length, sampling_rate, device)
-    return frame_shift, _povey_window(frame_length, device), filters
+    # Before the window, everything is linear, and the scale is a power of two: scaled here, the numbers are the same.
+    return frame_shift, _povey_window(frame_length, device) * INT16_SCALE, filters
 
 
 def kaldi_fbank_block(
@@ -108,7 +112,7 @@ def kaldi_fbank_block(
 ) -> torch.Tensor:
     """[`kaldi_fbank`] of waveforms that hold a frame, all at once, with the [`fbank_constants`]."""
     with torch.autocast(device_type=waveforms.device.type, enabled=False):
-        frames = (waveforms.float() * INT16_SCALE).unfold(1, window.shape[0], frame_shift)
+        frames = waveforms.float().unfold(1, window.shape[0], frame_shift)
         frames = frames - frames.mean(dim=-1, keepdim=True)
         # The first sample of a frame has no predecessor, and the window is zero there: without it, the frame begins
         # one sample later, which its power does not show.
@@ -173,12 +177,22 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         return_attention_mask: bool = True,
         **kwargs,
     ):
-        if not (math.isfinite(fbank_mean) and math.isfinite(fbank_std) and fbank_std > 0):
-            raise ValueError(f"`fbank_std` must be positive and both finite, got {fbank_mean} and {fbank_std}.")
+        # A lower rate has less than a sample from one frame to the next.
+        for name, value, lowest in (
+            ("feature_size", feature_size, 1),
+            ("sampling_rate", sampling_rate, 1000 // FRAME_SHIFT_MS),
+            ("patch_size", patch_size, 1),
+        ):
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < lowest:
+                raise ValueError(f"`{name}` must be an integer and at least {lowest}, got {value!r}.")
+        if not (_is_finite(fbank_mean) and _is_finite(fbank_std) and fbank_std > 0):
+            raise ValueError(f"`fbank_std` must be positive, `fbank_mean` finite, got {fbank_std} and {fbank_mean}.")
         if kwargs.get("padding_side", "right") != "right":
             raise ValueError("Clips begin with their first patch: `padding_side` must be 'right'.")
         if padding_value is None:
             padding_value = (math.log(MEL_FLOOR) - fbank_mean) / (2 * fbank_std)
+        if not _is_finite(padding_value):
+            raise ValueError(f"`padding_value` must be a finite float32, got {padding_value}: see `fbank_std`.")
         super().__init__(
             feature_size=feature_size,
             sampling_rate=sampling_rate,
@@ -186,8 +200,8 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             return_attention_mask=return_attention_mask,
             **kwargs,
         )
-        self.fbank_mean = fbank_mean
-        self.fbank_std = fbank_std
+        self.fbank_mean = float(fbank_mean)
+        self.fbank_std = float(fbank_std)
         self.patch_size = patch_size
         self.legacy_padding_mask = legacy_padding_mask
 
@@ -319,8 +333,8 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(f"The waveform reaches {peaks.max().item():.0e}, but full scale is 1.0.")
         if peaks.max() > 32:
             logger.warning_once(
-                f"The waveform reaches {peaks.max().item():.0f}, but full scale is 1.0. Divide 16-bit samples by "
-                "32768, or pass them as int16."
+                "A waveform reaches more than 32, but full scale is 1.0. Divide 16-bit samples by 32768, or pass them "
+                "as int16."
             )
 
     def _to_samples(self, max_length: int | float | None) -> int | None:
@@ -361,6 +375,11 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         return [waveform.to(device) for waveform in waveforms]
 
 
+def _is_finite(value: float) -> bool:
+    """Whether a number is one, and finite as a float32."""
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= torch.finfo(torch.float32).max
+
+
 def _several_channels(shape: Sequence[int]) -> str:
     return (
         f"Expected mono audio, got an array of shape {tuple(shape)}. Average the channels first, for example "
@@ -374,8 +393,8 @@ def to_float_waveform(clip, index: int) -> torch.Tensor:
         waveform = clip
     else:
         array = np.ascontiguousarray(clip)
-        if not (array.flags.writeable and array.dtype.isnative):
-            # Memory-mapped or foreign: torch takes neither without complaint.
+        if not (array.flags.writeable and array.dtype.isnative) or min(array.strides) < 0:
+            # Memory-mapped, foreign or reversed: torch takes none without complaint.
             array = array.astype(array.dtype.newbyteorder("="))
         waveform = torch.from_numpy(array)
     if waveform.ndim == 2 and waveform.shape[0] == 1:

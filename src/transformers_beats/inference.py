@@ -229,9 +229,12 @@ class WindowedInference:
         progress: bool = False,
     ):
         hop_seconds = window_seconds if hop_seconds is None else hop_seconds
-        if not 0 < hop_seconds <= window_seconds < math.inf:
+        rate = feature_extractor.sampling_rate
+        # The number of samples must be finite, too.
+        if not 0 < hop_seconds <= window_seconds or not math.isfinite(window_seconds * rate):
             raise ValueError(
-                f"`hop_seconds` ({hop_seconds}) must be positive and not exceed `window_seconds` ({window_seconds})."
+                f"`hop_seconds` ({hop_seconds}) must be positive and not exceed `window_seconds` ({window_seconds}), "
+                "which must be finite."
             )
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
@@ -239,7 +242,6 @@ class WindowedInference:
             has, needs = getattr(feature_extractor, name), getattr(model.config, needed)
             if has != needs:
                 raise ValueError(f"The feature extractor has `{name}` {has}, the model needs {needs}.")
-        rate = feature_extractor.sampling_rate
         shortest = num_fbank_samples(feature_extractor.patch_size, rate)
         if round(window_seconds * rate) < shortest:
             raise ValueError(f"`window_seconds` must be at least {shortest / rate}, a patch, got {window_seconds}.")

@@ -129,6 +129,7 @@ def test_floats_in_recipes_may_be_written_as_in_python(recipe):
         ("config.hidden_size=wide", "`config.hidden_size` must be an integer, got 'wide'"),
         ("select={fold", "select={fold: the value is not YAML"),
         ("name=2026-13-01", "name=2026-13-01: the value is not YAML"),
+        ("name=" + 2000 * "[", "name=[[["),
         ("--count=2", "--count=2: settings are written key=value; '--count' is no key"),
         ("--count", "--count: there are no options; settings are written key=value"),
         ("count", "count: cannot be read: No such file or directory; settings are written key=value"),
@@ -142,7 +143,9 @@ def test_mistakes_are_explained_in_one_line(word, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["gain: [1", "- 1\n- 2\n", "", "gain: 1\n\tcount: 2\n", "name: 2026-13-01\n"])
+@pytest.mark.parametrize(
+    "text", ["gain: [1", "- 1\n- 2\n", "", "gain: 1\n\tcount: 2\n", "name: 2026-13-01\n", 2000 * "["]
+)
 def test_malformed_recipes_are_named(recipe, text):
     path = recipe(text)
     with pytest.raises(RecipeError) as caught:

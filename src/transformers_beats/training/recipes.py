@@ -103,7 +103,8 @@ def read_recipe(path: str) -> dict[str, Any]:
     except OSError as error:
         hint = "" if Path(path).suffix in (".yaml", ".yml") else "; settings are written key=value"
         raise RecipeError(f"{path}: cannot be read: {error.strerror}{hint}") from error
-    except (ValueError, yaml.YAMLError) as error:
+    # The last, of a thousand open brackets.
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise RecipeError(f"{path}: is not YAML: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: must hold `key: value` lines, but holds {type(values).__name__}")
@@ -119,7 +120,7 @@ def read_override(word: str) -> dict[str, Any]:
     try:
         value = yaml.safe_load(text)
     # Also a ValueError, of dates such as 2026-13-01.
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise RecipeError(f"{word}: the value is not YAML: {one_line(error)}") from error
     for name in reversed(names):
         value = {name: value}

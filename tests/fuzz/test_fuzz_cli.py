@@ -1,0 +1,329 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+# ruff: noqa: PT017  # either a result or an error: `pytest.raises` demands one
+"""The command line on any folder, with any arguments, ended at any moment."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from convert_beats_checkpoint import convert
+from fuzzing import DAMAGES, IS_THOROUGH, count, damage, fuzz
+from golden import FIXTURES
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from transformers_beats.cli import app
+from transformers_beats.cli_results import AudioFile, Format, OutputError, open_writer
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Directories of a converted encoder, classifier and tokenizer."""
+    root = tmp_path_factory.mktemp("models")
+    for name in ("beats_tiny", "beats_tiny_finetuned", "tokenizer_tiny"):
+        convert(FIXTURES / f"{name}.pt", root / name)
+    return root
+
+
+def sound(seed: int, length: int = 4000, format: str = "WAV") -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, 0.1 * np.random.default_rng(seed).standard_normal(length), 16000, format=format)
+    return file.getvalue()
+
+
+def run(*arguments):
+    """Runs a command in this process: exit status 0, or 1 or 2 without a traceback."""
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert isinstance(result.exception, (SystemExit, type(None))), repr(result.exception)
+    assert result.exit_code in (0, 1, 2)
+    return result
+
+
+def tag(models, *arguments):
+    return run("tag", "--model", models / "beats_tiny_finetuned", "--device", "cpu", *arguments)
+
+
+# Arguments
+
+
+NUMBERS = st.one_of(st.floats().map(str), st.integers().map(str), st.sampled_from(["", "x", "1e308", "1e-320", "0x1"]))
+OPTIONS = {
+    "--top-k": NUMBERS,
+    "--threshold": NUMBERS,
+    "--event-threshold": NUMBERS,
+    "--low-threshold": NUMBERS,
+    "--median": NUMBERS,
+    "--gap": NUMBERS,
+    "--min-duration": NUMBERS,
+    "--window": st.one_of(st.floats(-1).map(str), st.sampled_from(["nan", "inf", "x"])),
+    "--hop": NUMBERS,
+    "--batch-size": NUMBERS,
+    "--device": st.sampled_from(["cpu", "cuda:99", "x", "", "meta:x"]),
+    "--dtype": st.sampled_from(["float32", "bfloat16", "int8", ""]),
+    "--format": st.sampled_from(["table", "jsonl", "csv", "audacity", "x"]),
+}
+
+
+@fuzz(
+    10,
+    150,
+    options=st.lists(st.sampled_from(sorted(OPTIONS)), unique=True, min_size=1, max_size=3).flatmap(
+        lambda names: st.fixed_dictionaries({name: OPTIONS[name] for name in names})
+    ),
+    flags=st.lists(st.sampled_from(["--events", "--resume"]), unique=True),
+    output=st.sampled_from([None, "a.jsonl", "a.csv", "tracks", "a.txt", "", ".", "sub/a.csv"]),
+)
+def test_any_arguments_give_results_or_one_line(models, options, flags, output):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "a.wav").write_bytes(sound(0))
+        words = [f"{key}={value}" for key, value in options.items()]
+        words += [] if output is None else ["--output", str(folder / output)]
+        result = tag(models, folder / "a.wav", *words, *flags)
+        if result.exit_code:
+            assert "rror" in result.stderr
+            return
+        text = result.stdout + "".join(path.read_text() for path in folder.rglob("*.*l") if path.is_file())
+        assert "nan" not in text.lower().replace("nan.", "")
+
+
+WORDS = st.one_of(
+    st.text(max_size=5),
+    st.sampled_from(["tag", "embed", "info", "tokenize", "-m", "-o", "--", "-", "/dev/null", "/", "--help"]),
+)
+
+
+@fuzz(40, 2000, words=st.lists(WORDS, max_size=5))
+def test_any_words_give_help_or_one_line(words):
+    # A word could be an id on the Hub, and a folder be searched.
+    if len(words) > 1 and ("/" in words or "-m" in words or "info" in words[:1]):
+        return
+    run(*words)
+
+
+# Folders
+
+
+NAMES = st.text(
+    st.characters(codec="utf-8", exclude_characters="/\0", include_characters=" \n\t\r,\"';-é漢\\$"),
+    min_size=1,
+    max_size=20,
+).filter(lambda name: name.strip(".") and not name.startswith(".") and len(name.encode()) < 200)
+
+
+@fuzz(
+    5,
+    60,
+    names=st.lists(NAMES, min_size=1, max_size=5, unique_by=str.lower),
+    kind=st.sampled_from(["jsonl", "csv", "audacity"]),
+)
+def test_any_file_name_comes_back_from_the_results(models, names, kind):
+    with tempfile.TemporaryDirectory() as root:
+        folder, output = Path(root) / "in", Path(root) / f"out{'' if kind == 'audacity' else '.' + kind}"
+        folder.mkdir()
+        for index, name in enumerate(names):
+            (folder / f"{name}.wav").write_bytes(sound(index))
+        (folder / os.fsdecode(b"latin \xe9\xff.wav")).write_bytes(sound(9))
+        expected = sorted(str(path) for path in folder.iterdir())
+        assert tag(models, folder, "-o", output).exit_code == 0
+        assert sorted(names_in(output, kind, folder)) == expected
+        before = snapshot(output)
+        assert tag(models, folder, "-o", output, "--resume").exit_code == 0
+        assert snapshot(output) == before
+
+
+def names_in(output: Path, kind: str, folder: Path) -> set[str]:
+    if kind == "audacity":
+        return {str(folder / path.relative_to(output).with_suffix("")) for path in output.rglob("*.txt")}
+    text = output.read_bytes().decode("utf-8", "surrogateescape")
+    if kind == "csv":
+        return {row[0] for row in csv.reader(io.StringIO(text, newline="")) if row} - {"file"}
+    return {json.loads(line)["file"] for line in text.split("\n")[:-1]}
+
+
+def snapshot(path: Path) -> dict[str, bytes]:
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return {str(file): file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize("num_files", [1000 if IS_THOROUGH else 21])
+def test_corrupt_files_do_not_stop_the_others(models, num_files, tmp_path):
+    generator = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    corrupt, damaged = set(), set()
+    for index in range(num_files):
+        path = tmp_path / "in" / f"{index:04}.{('wav', 'flac', 'ogg')[index % 3]}"
+        data = sound(index, format=path.suffix[1:].upper())
+        if index % 5 == 0:
+            data = bytes(generator.integers(256, size=index % 300).astype(np.uint8))
+            corrupt.add(str(path))
+        elif index % 7 == 0:
+            data = damage(data, DAMAGES[index % 6], generator)
+            damaged.add(str(path))
+        path.write_bytes(data)
+        count("test_corrupt_files_do_not_stop_the_others")
+    result = tag(models, tmp_path / "in", "-o", tmp_path / "tags.jsonl")
+    done = names_in(tmp_path / "tags.jsonl", "jsonl", tmp_path / "in")
+    everything = {str(path) for path in (tmp_path / "in").iterdir()}
+    assert everything - corrupt - damaged <= done <= everything - corrupt
+    assert result.exit_code == 1
+    refused = result.stderr.splitlines()[:-1]
+    assert all(sum(str(path) in line for line in refused) == 1 for path in everything - done)
+    assert result.stderr.splitlines()[-1] == f"{len(everything - done)} of {num_files} files could not be used."
+
+
+# Results of an earlier run
+
+
+RESULTS = {"labels": [{"label": 'a "quoted", one', "score": 0.5}, {"label": "line\nbreak", "score": 0.25}]}
+
+
+@fuzz(
+    60,
+    3000,
+    kind=st.sampled_from([Format.jsonl, Format.csv]),
+    names=st.lists(NAMES, min_size=1, max_size=6, unique=True),
+    data=st.data(),
+)
+def test_results_cut_anywhere_are_resumed_to_what_they_would_be(kind, names, data):
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "results"
+        files = [AudioFile(Path(entry), Path(entry)) for entry in sorted(names)]
+        write_all(kind, path, files, resume=False)
+        whole = path.read_bytes()
+        path.write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
+        write_all(kind, path, files, resume=True)
+        assert path.read_bytes() == whole
+
+
+def write_all(kind: Format, path: Path, files: list[AudioFile], resume: bool) -> None:
+    writer = open_writer(kind, path, False, resume)
+    for file in files:
+        if not writer.is_done(file):
+            writer.write(file, RESULTS)
+    writer.close()
+
+
+@fuzz(
+    60,
+    3000,
+    kind=st.sampled_from([Format.jsonl, Format.csv]),
+    start=st.sampled_from([b"", b"file,label,score\n", b'{"file": "a"}\n', b'file,label,score\n"a']),
+    rest=st.one_of(
+        st.binary(max_size=60), st.just(b"x" * 200_000), st.just(b'"' + b"x" * 200_000), st.just(b"[" * 5000 + b"\n")
+    ),
+)
+def test_any_file_is_resumed_or_refused_and_then_left_alone(kind, start, rest):
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "results"
+        path.write_bytes(start + rest)
+        try:
+            open_writer(kind, path, False, resume=True).close()
+        except OutputError as error:
+            assert len(str(error).splitlines()) == 1
+            assert path.read_bytes() == start + rest
+
+
+# Processes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "audacity", "npy"])
+def test_killed_runs_are_resumed_to_the_same_bytes(models, kind, tmp_path):
+    (tmp_path / "in").mkdir()
+    for index in range(60):
+        data = sound(index, 16000) if index % 9 else b"RIFF"
+        (tmp_path / "in" / f'{index:02} "a",b.wav').write_bytes(data)
+    suffix = {"jsonl": ".jsonl", "csv": ".csv"}.get(kind, "")
+    command = ["embed"] if kind == "npy" else ["tag", "--event-threshold", "0.1", "--window", "0.5"]
+    command += ["-m", models / ("beats_tiny" if kind == "npy" else "beats_tiny_finetuned"), tmp_path / "in"]
+    command += ["--events"] if suffix else []
+    assert run(*command, "-o", tmp_path / f"whole{suffix}").exit_code == 1
+    expected = list(snapshot(tmp_path / f"whole{suffix}").values())
+    generator, output, num_killed = np.random.default_rng(0), tmp_path / f"cut{suffix}", 0
+    while True:
+        process = fork(*command, "-o", output, "--resume")
+        if num_killed == 15:
+            assert os.waitpid(process, 0)[1] == 256
+            break
+        time.sleep(generator.uniform(0, 0.6))
+        os.kill(process, signal.SIGKILL)
+        num_killed += os.waitpid(process, 0)[1] == signal.SIGKILL
+        count("test_killed_runs_are_resumed_to_the_same_bytes")
+        if num_killed < 15 and not generator.integers(4):
+            shutil.rmtree(output) if output.is_dir() else output.unlink(missing_ok=True)
+    names = [path for path in snapshot(output) if not path.endswith(".partial")]
+    assert [Path(path).read_bytes() for path in names] == expected
+
+
+def fork(*arguments) -> int:
+    """A command in a child of this process, which has imported everything."""
+    child = os.fork()
+    if child:
+        return child
+    status = 70
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        app(list(map(str, arguments)))
+    except SystemExit as end:
+        status = end.code
+    finally:
+        os._exit(status)
+
+
+def shell(line: str, **variables) -> subprocess.CompletedProcess:
+    """A line of a shell in which `$TAG` is the command."""
+    environment = {**os.environ, "TAG": f"{sys.executable} -m transformers_beats.cli tag --device cpu", **variables}
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("$TAG -m $MODEL $IN --format jsonl | head -1; exit ${PIPESTATUS[0]}", 1),
+        ("$TAG -m $MODEL $IN | head -0; exit ${PIPESTATUS[0]}", 1),
+        ("$TAG -m $MODEL $IN --format jsonl > /dev/full", 1),
+        ("$TAG -m $MODEL $IN > /dev/full", 1),
+        ("$TAG -m $MODEL $IN --format jsonl < /dev/null <&-", 0),
+        ("$TAG -m $MODEL $IN --format jsonl >&-", 1),
+        ("$TAG -m $MODEL $IN --format csv 2>&-", 0),
+        ("$TAG -m $MODEL $IN -o /dev/full", 1),
+        ("$TAG -m $MODEL $IN -o /dev/full --resume --format csv", 1),
+        ("$TAG -m $MODEL $IN -o /proc/a.jsonl", 1),
+        ("$TAG -m $MODEL $IN -o /proc/a/tracks", 1),
+        ("$TAG -m $MODEL $IN -o /dev/null/a.csv", 1),
+        ("ulimit -f 0; $TAG -m $MODEL $IN -o $OUT/a.jsonl", 1),
+        ("ulimit -f 0; $TAG -m $MODEL $IN -o $OUT/a", 1),
+        ("cd $IN; $TAG -m $MODEL -o $OUT/a.csv -- -a.wav", 0),
+    ],
+)
+def test_broken_surroundings_end_in_one_line(models, line, status, tmp_path):
+    (tmp_path / "in").mkdir()
+    for index in range(40):
+        (tmp_path / "in" / f"{index:02}.wav").write_bytes(sound(index, 400))
+    (tmp_path / "in" / "-a.wav").write_bytes(sound(1))
+    result = shell(
+        line, MODEL=str(models / "beats_tiny_finetuned"), IN=str(tmp_path / "in"), OUT=str(tmp_path / "out")
+    )
+    count("test_broken_surroundings_end_in_one_line")
+    assert result.returncode == status, (result.stdout, result.stderr)
+    assert "Traceback" not in result.stderr
+    assert "Exception ignored" not in result.stderr
+    assert len([text for text in result.stderr.split("\n") if text.startswith("error")]) <= 1
+    if status == 0:
+        assert "error" not in result.stderr
+    assert not list(tmp_path.rglob("*.partial"))

@@ -5,8 +5,8 @@ What this package costs, against other implementations on the same machine, from
     python -m benchmarks [--full] [--output DIR] [fbank encoder inference ...]
 
 Every figure is a ratio to a named peer that was measured in turns with ours in the same run: above 1, the peer costs
-more. `parts.py` says what the parts are, `peers.py` what the peers are. Without a GPU, the default takes about three
-minutes on two cores and `--full` twenty. On a GPU `--full` measures all sizes.
+more. `parts.py` says what the parts are, `peers.py` what the peers are. Without a GPU, the default takes some minutes on
+two cores, `--full` more than an hour. On a GPU `--full` measures all sizes.
 """
 
 from dataclasses import asdict
@@ -30,7 +30,7 @@ Implementation = Enum("Implementation", {name: name for name in ATTENTION}, type
 
 # Clips in a batch and their seconds, where no option says otherwise.
 SIZES, TRAINING_SIZES = ((4, 10.0),), ((1, 10.0),)
-# What two cores do in twenty minutes of all batch sizes and lengths.
+# What two cores do in an hour or two of all batch sizes and lengths.
 FULL_SIZES = ((1, 1.0), (1, 10.0), (1, 30.0), (4, 10.0), (8, 5.0), (32, 1.0))
 FULL_TRAINING_SIZES = ((1, 5.0), (1, 10.0), (4, 10.0))
 FULL_BATCH_SIZES, FULL_SECONDS = (1, 8, 32), (1.0, 5.0, 10.0, 30.0)

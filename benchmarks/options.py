@@ -25,6 +25,7 @@ SAMPLING_RATE = 16000
 NUM_LABELS = 527
 # The dtype of the matrix products. "bf16" has weights in it, "autocast" leaves them in float32.
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "autocast": torch.bfloat16}
+MAX_GRAPHS = 256
 # What `set_attn_implementation` calls each.
 ATTENTION = {"eager": "eager", "sdpa": "sdpa", "flex": "flex_attention", "compiled": "sdpa"}
 
@@ -110,6 +111,8 @@ def build_variants(
             if precision == "bf16":
                 variant = variant.to(torch.bfloat16)
             if implementation == "compiled":
+                # By default, all models together get eight graphs: after that, they would silently not be compiled.
+                torch._dynamo.config.recompile_limit = MAX_GRAPHS
                 variant.compile()
             variants[precision, implementation] = computing(variant, precision, options.device)
     return variants

@@ -57,7 +57,7 @@ class TestColumns:
     @pytest.mark.parametrize(("pooling", "size"), [("mean", 32), ("concat", 256)])
     def test_each_clip_has_the_embeddings_that_it_has_alone(self, checkpoint, pooling, size):
         embedder = ColumnEmbedder(checkpoint, pooling=pooling, batch_size=2)
-        clips = [noise(30000), noise(100), noise(48123).numpy()]
+        clips = [noise(30000).requires_grad_(), noise(100), noise(48123).numpy()]
         found = embedder.columns(clips)
         assert embedder.column_size == size
         for clip, embeddings in zip(clips, found):

@@ -541,6 +541,53 @@ def test_a_recording_that_the_model_refuses_does_not_take_the_others_with_it(cli
     np.testing.assert_allclose(next(results).scores, alone, atol=1e-6)
 
 
+def test_after_any_error_of_the_source_come_the_results_of_the_next_ones(clip_model):
+    class Source:
+        """A data set whose second clip cannot be decoded."""
+
+        def __getitem__(self, index):
+            if index == 1:
+                raise RuntimeError("no decoder")
+            return noise(9000)
+
+    inference = windowed(clip_model, 12)
+    results = inference.classify_many(map(Source().__getitem__, range(3)), RATE)
+    first = next(results)
+    with pytest.raises(RuntimeError, match="no decoder"):
+        next(results)
+    np.testing.assert_allclose(next(results).scores, first.scores, atol=1e-6)
+    assert next(results, None) is None
+
+
+def test_a_recording_that_has_failed_is_not_read_to_its_end():
+    read = []
+
+    class Broken(FbankModel):
+        def forward(self, input_values, attention_mask, return_dict):
+            logits = fbank_columns(input_values)
+            return SimpleNamespace(logits=logits / 0 if input_values.max() < 0 else logits)
+
+    results = windowed(Broken(), 4, batch_size=2).stream_frames_many([silence(1000, read), noise(9000)], RATE)
+    with pytest.raises(ValueError, match=r"silence: what the model gives in torch\.float32 is not finite"):
+        list(next(results))
+    assert len(list(next(results))) == 1
+    assert len(read) < 20
+
+
+def test_long_windows_are_not_held_for_short_ones():
+    read = []
+
+    def recordings():
+        for second in range(20):
+            read.append(second)
+            yield noise(9000 if second == 0 else 60 * RATE)
+
+    # 375 columns each.
+    inference = WindowedInference(FbankModel(), EXTRACTOR, window_seconds=60, batch_size=2)
+    list(next(inference.stream_frames_many(recordings(), RATE)))
+    assert len(read) == 12
+
+
 def test_several_batches_are_read_ahead_and_no_more(clip_model):
     read = []
 
@@ -591,10 +638,14 @@ def test_memory_does_not_grow_with_the_length():
 
 
 def test_progress_is_shown_in_seconds_of_audio_if_asked_for(tmp_path, capsys):
-    soundfile.write(tmp_path / "clip.wav", noise(5 * RATE), RATE)
+    soundfile.write(tmp_path / "clip.wav", noise(50 * RATE), RATE)
     windowed(FbankModel(), 4).frames(tmp_path / "clip.wav")
     assert capsys.readouterr().err == ""
-    windowed(FbankModel(), 4, progress=True).frames(tmp_path / "clip.wav")
+    inference = windowed(FbankModel(), 4, progress=True)
+    inference.frames(tmp_path / "clip.wav")
     shown = capsys.readouterr().err
     assert "clip.wav" in shown
-    assert "5/5" in shown
+    assert "50/50" in shown
+    for columns in inference.stream_frames_many(2 * [tmp_path / "clip.wav"]):
+        list(columns)
+    assert "100/100" in capsys.readouterr().err

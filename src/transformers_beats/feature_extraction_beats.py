@@ -87,10 +87,14 @@ def kaldi_fbank(waveforms: torch.Tensor, num_mel_bins: int = 128, sampling_rate:
     if num_frames == 0:
         raise ValueError(f"`waveforms` have {waveforms.shape[1]} samples, less than one {FRAME_LENGTH_MS} ms frame.")
     constants = fbank_constants(num_mel_bins, sampling_rate, waveforms.device)
-    block = max(1, FRAMES_PER_BLOCK // num_frames)
-    if waveforms.device.type != "cpu" or waveforms.shape[0] <= block:
-        return kaldi_fbank_block(waveforms, *constants)
-    return torch.cat([kaldi_fbank_block(part, *constants) for part in waveforms.split(block)])
+    size = _clips_per_block(waveforms.shape[0], num_frames, waveforms.device)
+    blocks = [kaldi_fbank_block(block, *constants) for block in waveforms.split(size)]
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+
+
+def _clips_per_block(num_clips: int, num_frames: int, device: torch.device) -> int:
+    """How many clips to compute at once: on a CPU, those that stay in its caches."""
+    return max(1, FRAMES_PER_BLOCK // num_frames) if device.type == "cpu" else num_clips
 
 
 def fbank_constants(
@@ -293,11 +297,17 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         Normalised fbank and frame mask of clips zero-padded to `padded_length` samples; `first` is the number of the
         first of them in the user's batch.
         """
-        batch = torch.stack([torch.nn.functional.pad(w, (0, padded_length - w.shape[0])) for w in waveforms])
-        self._check_samples(batch, first)
-        fbank = kaldi_fbank(batch, self.feature_size, self.sampling_rate)
-        fbank = fbank.sub_(self.fbank_mean).div_(2 * self.fbank_std)
-        num_frames = fbank.shape[1]
+        device, num_frames = waveforms[0].device, num_fbank_frames(padded_length, self.sampling_rate)
+        constants = fbank_constants(self.feature_size, self.sampling_rate, device)
+        size = _clips_per_block(len(waveforms), num_frames, device)
+        blocks = []
+        for start in range(0, len(waveforms), size):
+            block = waveforms[start : start + size]
+            batch = torch.stack([torch.nn.functional.pad(w, (0, padded_length - w.shape[0])) for w in block])
+            self._check_samples(batch, first + start)
+            fbank = kaldi_fbank_block(batch, *constants)
+            blocks.append(fbank.sub_(self.fbank_mean).div_(2 * self.fbank_std))
+        fbank = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
         if self.legacy_padding_mask:
             # The reference deals `padded_length // num_frames` samples to a frame and keeps a frame with any audio.
             samples_per_frame = padded_length // num_frames
@@ -324,14 +334,15 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             )
 
     def _check_samples(self, waveforms: torch.Tensor, first: int) -> None:
-        peaks = waveforms.detach().abs().amax(dim=1)
-        finite = peaks.isfinite()
-        if not finite.all():
-            index = first + int(finite.int().argmin())
-            raise ValueError(f"Clip {index} of the batch contains NaN or infinite samples.")
-        if peaks.max() > 1e10:
-            raise ValueError(f"The waveform reaches {peaks.max().item():.0e}, but full scale is 1.0.")
-        if peaks.max() > 32:
+        lowest, highest = waveforms.detach().aminmax(dim=1)
+        # One transfer from the device.
+        peaks = torch.maximum(-lowest, highest).tolist()
+        for index, peak in enumerate(peaks, start=first):
+            if not math.isfinite(peak):
+                raise ValueError(f"Clip {index} of the batch contains NaN or infinite samples.")
+            if peak > 1e10:
+                raise ValueError(f"Clip {index} of the batch reaches {peak:.0e}, but full scale is 1.0.")
+        if max(peaks) > 32:
             logger.warning_once(
                 "A waveform reaches more than 32, but full scale is 1.0. Divide 16-bit samples by 32768, or pass them "
                 "as int16."

@@ -11,7 +11,7 @@ are joined one batch at a time: memory does not grow with the length.
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import count, groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from .audio import AudioStream, open_audio
+from .batching import Cut, fill_pool, make_batches
 from .feature_extraction_beats import BeatsFeatureExtractor, num_fbank_samples
 from .modeling_beats import BeatsModel
 from .windows import column_samples, count_columns, cut_windows, merge_windows
@@ -29,11 +30,7 @@ from .windows import column_samples, count_columns, cut_windows, merge_windows
 
 # From `input_values` and `attention_mask` (none where there is no padding) to what is wanted of each window.
 Compute: TypeAlias = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
-# So many batches of windows are held, to put those of similar length together.
-BATCHES_PER_POOL = 8
-# The longest window of a batch is at most so many times as long as the shortest: on a CPU, more padding costs more
-# than small batches do.
-MOST_PADDING = 1.25
+_END = object()
 
 
 @dataclass
@@ -130,21 +127,6 @@ class Window(NamedTuple):
     values: np.ndarray
 
 
-class Cut(NamedTuple):
-    """
-    A window before it is computed: number and name of its recording, its first column, their number, how many of them
-    are in no window before, and samples `(num_samples,)`. If the recording cannot be used from there on, `error`.
-    """
-
-    recording: int
-    name: str
-    first: int = 0
-    num_columns: int = 0
-    num_new: int = 0
-    waveform: np.ndarray | None = None
-    error: Exception | None = None
-
-
 def _raise_errors(results: Iterable[tuple[int, Window | Exception]]) -> Iterator[Window]:
     """The windows of a recording, as far as it can be used."""
     for _, result in results:
@@ -168,6 +150,11 @@ def _mean(blocks: Iterable[np.ndarray]) -> np.ndarray:
     return (total / num_columns).astype(np.float32)
 
 
+def _mean_of_columns(blocks: Iterable[Columns]) -> np.ndarray:
+    """Mean embedding `(hidden_size,)` of columns of patches."""
+    return _mean(block.values.mean(axis=1) for block in blocks)
+
+
 class WindowedInference:
     """
     Applies a model to recordings of any length, in windows of the same shape, several at once.
@@ -180,8 +167,8 @@ class WindowedInference:
 
     Several recordings ([`~WindowedInference.classify_many`] and others) share batches. Those shorter than a window are
     sorted by length for that, up to 8 batches of them at a time, and padded to the longest of their batch, by a
-    quarter at most, with a mask: the results are those that each has alone. (Under the legacy mask they would not be:
-    then only windows of the same length share a batch.) Results come in the order of the recordings.
+    quarter at most, with a mask: to rounding, the results are those that each has alone. (Under the legacy mask they
+    would not be: then only windows of the same length share a batch.) Results come in the order of the recordings.
 
     The model stays on its device and in its dtype; it is put into evaluation mode. Compile it with `model.compile()`:
     all windows have the same shape, except that the last batch may be smaller and a recording shorter than a window
@@ -204,7 +191,8 @@ class WindowedInference:
 
     All methods take `audio` of any kind that [`open_audio`] opens, an array together with its `sampling_rate`. They
     raise [`AudioError`] for a file that cannot be used: a stream may do so only when it comes to the bad place. Those
-    for several recordings raise it when the result of that recording is asked for, and go on with the next.
+    for several recordings raise an error, whatever it is, when the result of that recording is asked for, and go on
+    with the next.
 
     Raises:
         `ValueError`: if the lengths or `batch_size` are impossible, or model and extractor do not fit.
@@ -258,23 +246,16 @@ class WindowedInference:
         Scores of a whole recording, with a clip-level model: the mean over its columns, so that every moment counts
         once, whether one or several windows saw it.
         """
-        return next(self.classify_many([self._open(audio, sampling_rate)]))
+        return self._to_clip_scores(self._recording(audio, sampling_rate, self._clip_scores))
 
     def classify_many(self, recordings: Iterable[Any], sampling_rate: int | None = None) -> Iterator[ClipScores]:
         """The scores of each of several recordings, see [`~WindowedInference.classify`]."""
-
-        def join(windows: Iterator[Window]) -> ClipScores:
-            joined = list(windows)
-            scores = _mean(values for _, values in merge_windows(map(_spread, joined)))
-            return ClipScores(scores, [self._window_scores(window) for window in joined])
-
         # A `map`, other than a generator, goes on after an error.
-        return map(join, self._recordings(recordings, sampling_rate, self._clip_scores))
+        return map(self._to_clip_scores, self._recordings(recordings, sampling_rate, self._clip_scores))
 
     def stream_windows(self, audio: Any, sampling_rate: int | None = None) -> Iterator[WindowScores]:
         """The scores of each window, with a clip-level model, as soon as they are known."""
-        stream = self._open(audio, sampling_rate)
-        return map(self._window_scores, next(self._recordings([stream], None, self._clip_scores)))
+        return map(self._to_window_scores, self._recording(audio, sampling_rate, self._clip_scores))
 
     def frames(self, audio: Any, sampling_rate: int | None = None) -> Columns:
         """Scores `(num_columns, num_labels)` of all time columns; see [`~WindowedInference.stream_frames`]."""
@@ -285,32 +266,28 @@ class WindowedInference:
         Scores `(num_columns, num_labels)` of time columns, block by block. A clip-level model gives all columns of a
         window the window's scores: short hops then make a timeline.
         """
-        return next(self.stream_frames_many([self._open(audio, sampling_rate)]))
+        return self._to_columns(self._recording(audio, sampling_rate, self._scores))
 
     def stream_frames_many(
         self, recordings: Iterable[Any], sampling_rate: int | None = None
     ) -> Iterator[Iterator[Columns]]:
         """[`~WindowedInference.stream_frames`] of each of several recordings: read one before you ask for the next."""
-        return map(self._columns, self._recordings(recordings, sampling_rate, self._scores))
+        return map(self._to_columns, self._recordings(recordings, sampling_rate, self._scores))
 
     def embed(self, audio: Any, sampling_rate: int | None = None) -> np.ndarray:
         """The mean of the last hidden state over all patches of a recording, `(hidden_size,)`, float32."""
-        return next(self.embed_many([self._open(audio, sampling_rate)]))
+        return _mean_of_columns(self.stream_embeddings(audio, sampling_rate))
 
     def embed_many(self, recordings: Iterable[Any], sampling_rate: int | None = None) -> Iterator[np.ndarray]:
         """The mean embedding of each of several recordings, `(hidden_size,)`, float32."""
-
-        def join(blocks: Iterator[Columns]) -> np.ndarray:
-            return _mean(block.values.mean(axis=1) for block in blocks)
-
-        return map(join, self.stream_embeddings_many(recordings, sampling_rate))
+        return map(_mean_of_columns, self.stream_embeddings_many(recordings, sampling_rate))
 
     def stream_embeddings(self, audio: Any, sampling_rate: int | None = None) -> Iterator[Columns]:
         """
         The last hidden state of the encoder of any model, block by block: `(num_columns, num_freq_patches,
         hidden_size)`, float32. A column's embedding is the mean over its patches, or all of them after one another.
         """
-        return next(self.stream_embeddings_many([self._open(audio, sampling_rate)]))
+        return self._to_columns(self._recording(audio, sampling_rate, self._hidden_states))
 
     def stream_embeddings_many(
         self, recordings: Iterable[Any], sampling_rate: int | None = None
@@ -318,7 +295,7 @@ class WindowedInference:
         """
         [`~WindowedInference.stream_embeddings`] of each of several recordings: read one before you ask for the next.
         """
-        return map(self._columns, self._recordings(recordings, sampling_rate, self._hidden_states))
+        return map(self._to_columns, self._recordings(recordings, sampling_rate, self._hidden_states))
 
     def codes(self, audio: Any, sampling_rate: int | None = None) -> Columns:
         """Acoustic tokens `(num_columns, num_freq_patches)`, int64, with a tokenizer."""
@@ -326,97 +303,94 @@ class WindowedInference:
 
     def codes_many(self, recordings: Iterable[Any], sampling_rate: int | None = None) -> Iterator[Columns]:
         """The acoustic tokens of each of several recordings, with a tokenizer."""
-        return map(Columns.join, map(self._columns, self._recordings(recordings, sampling_rate, self._codes)))
+        return map(Columns.join, map(self._to_columns, self._recordings(recordings, sampling_rate, self._codes)))
 
     def stream_codes(self, audio: Any, sampling_rate: int | None = None) -> Iterator[Columns]:
         """Acoustic tokens `(num_columns, num_freq_patches)`, int64, with a tokenizer, block by block."""
-        return self._columns(next(self._recordings([self._open(audio, sampling_rate)], None, self._codes)))
+        return self._to_columns(self._recording(audio, sampling_rate, self._codes))
+
+    def _to_columns(self, windows: Iterator[Window]) -> Iterator[Columns]:
+        return (Columns(values, first, self.column_seconds) for first, values in merge_windows(map(_spread, windows)))
+
+    def _to_window_scores(self, window: Window) -> WindowScores:
+        start = window.first * self.column_seconds
+        return WindowScores(window.values, start, start + window.num_columns * self.column_seconds)
+
+    def _to_clip_scores(self, windows: Iterator[Window]) -> ClipScores:
+        joined = list(windows)
+        scores = _mean(values for _, values in merge_windows(map(_spread, joined)))
+        return ClipScores(scores, [self._to_window_scores(window) for window in joined])
 
     def _open(self, audio: Any, sampling_rate: int | None) -> AudioStream:
-        """Opens a recording at once, so that a missing file is an error before the stream is read."""
         return open_audio(audio, self.feature_extractor.sampling_rate, sampling_rate)
 
-    def _columns(self, windows: Iterator[Window]) -> Iterator[Columns]:
-        """What is known of the columns of a recording."""
-        return (Columns(values, first, self.column_seconds) for first, values in merge_windows(map(_spread, windows)))
+    def _recording(self, audio: Any, sampling_rate: int | None, compute: Compute) -> Iterator[Window]:
+        """The windows of a recording, which is opened at once: a missing file is an error before they are read."""
+        return _raise_errors(self._results([self._open(audio, sampling_rate)], None, compute))
 
     def _recordings(
         self, recordings: Iterable[Any], sampling_rate: int | None, compute: Compute
     ) -> Iterator[Iterator[Window]]:
         """The windows of each recording, to be read before those of the next."""
-        self.model.eval()
-        with tqdm(unit="s", disable=not self.progress) as bar:
-            results = self._results(self._cut(recordings, sampling_rate, bar), compute, bar)
-            for _, windows in groupby(results, key=itemgetter(0)):
-                yield _raise_errors(windows)
+        for _, results in groupby(self._results(recordings, sampling_rate, compute), key=itemgetter(0)):
+            yield _raise_errors(results)
 
-    def _cut(self, recordings: Iterable[Any], sampling_rate: int | None, bar: tqdm) -> Iterator[Cut]:
-        """The windows of one recording after the other."""
-        for index, audio in enumerate(recordings):
+    def _results(
+        self, recordings: Iterable[Any], sampling_rate: int | None, compute: Compute
+    ) -> Iterator[tuple[int, Window | Exception]]:
+        """What comes of all windows, in their order, with the number of the recording; nothing after its error."""
+        self.model.eval()
+        can_pad = not (self.feature_extractor.legacy_padding_mask or self.model.config.legacy_padding_mask)
+        failed: set[int] = set()
+        num_columns = 0
+        with tqdm(total=0, unit="s", disable=not self.progress) as bar:
+            cuts = self._cut(recordings, sampling_rate, failed, bar)
+            while pool := fill_pool(cuts, self.batch_size, self.window_columns):
+                results: dict[int, Window | Exception] = {i: cut.error for i, cut in enumerate(pool) if cut.error}
+                for batch in make_batches(pool, self.batch_size, can_pad):
+                    results |= zip(batch, self._compute_batch([pool[index] for index in batch], compute))
+                    num_columns += sum(pool[index].num_new for index in batch)
+                    bar.update(round(num_columns * self.column_seconds) - bar.n)
+                for index, cut in enumerate(pool):
+                    if cut.recording not in failed:
+                        if isinstance(results[index], Exception):
+                            failed.add(cut.recording)
+                        yield cut.recording, results[index]
+
+    def _cut(self, recordings: Iterable[Any], sampling_rate: int | None, failed: set[int], bar: tqdm) -> Iterator[Cut]:
+        """The windows of one recording after the other. An error takes its place among them, whatever it is."""
+        items = iter(recordings)
+        for index in count():
             name, covered = "", 0
             try:
+                if (audio := next(items, _END)) is _END:
+                    return
                 stream = self._open(audio, sampling_rate)
                 name = stream.name
+                is_known = bar.total is not None and stream.seconds is not None
+                bar.total = bar.total + round(stream.seconds) if is_known else None
                 bar.set_description(Path(name).name)
-                bar.total = None if stream.seconds is None else (bar.total or 0) + round(stream.seconds)
                 for first, waveform in cut_windows(
                     stream.blocks, self.feature_extractor, self.window_columns, self.hop_columns
                 ):
+                    if index in failed:
+                        break
                     num_columns = count_columns(len(waveform), self.feature_extractor)
                     yield Cut(index, name, first, num_columns, first + num_columns - covered, waveform)
                     covered = first + num_columns
-            except (ValueError, OSError) as error:
+            except Exception as error:  # raised when the result of this recording is asked for
                 yield Cut(index, name, error=error)
 
-    def _results(self, cuts: Iterator[Cut], compute: Compute, bar: tqdm) -> Iterator[tuple[int, Window | Exception]]:
-        """What comes of the windows, in their order, with the number of the recording."""
-        num_columns = 0
-        while pool := self._fill(cuts):
-            results: dict[int, Window | Exception] = {i: cut.error for i, cut in enumerate(pool) if cut.error}
-            for batch in self._batches(pool):
-                results |= zip(batch, self._windows([pool[index] for index in batch], compute))
-                num_columns += sum(pool[index].num_new for index in batch)
-                bar.update(round(num_columns * self.column_seconds) - bar.n)
-            yield from ((cut.recording, results[index]) for index, cut in enumerate(pool))
-
-    def _fill(self, cuts: Iterator[Cut]) -> list[Cut]:
-        """The windows to compute next: a batch if all are of full length; otherwise several, to sort them."""
-        pool, size = [], self.batch_size
-        for cut in cuts:
-            pool.append(cut)
-            if cut.num_columns < self.window_columns:
-                size = self.batch_size * BATCHES_PER_POOL
-            if len(pool) == size:
-                break
-        return pool
-
-    def _batches(self, pool: list[Cut]) -> Iterator[list[int]]:
-        """Which windows go through the model together: of similar length or, if padding would matter, of the same."""
-
-        def length(index: int) -> int:
-            return pool[index].num_columns
-
-        is_legacy = self.feature_extractor.legacy_padding_mask or self.model.config.legacy_padding_mask
-        batch: list[int] = []
-        for index in sorted((index for index, cut in enumerate(pool) if cut.error is None), key=length):
-            longest = length(batch[0]) * (1.0 if is_legacy else MOST_PADDING) if batch else math.inf
-            if len(batch) == self.batch_size or length(index) > longest:
-                yield batch
-                batch = []
-            batch.append(index)
-        if batch:
-            yield batch
-
-    def _windows(self, cuts: list[Cut], compute: Compute) -> list[Window | Exception]:
+    def _compute_batch(self, cuts: list[Cut], compute: Compute) -> list[Window | Exception]:
         """What comes of the windows of a batch."""
         try:
             rows = self._compute(cuts, compute)
         except ValueError as error:
             # One that cannot be used is not to take the others with it.
-            return [error] if len(cuts) == 1 else [self._windows([cut], compute)[0] for cut in cuts]
-        return [self._window(cut, row) for cut, row in zip(cuts, rows)]
+            return [error] if len(cuts) == 1 else [self._compute_batch([cut], compute)[0] for cut in cuts]
+        return [self._to_window(cut, row) for cut, row in zip(cuts, rows)]
 
-    def _window(self, cut: Cut, row: np.ndarray) -> Window | ValueError:
+    def _to_window(self, cut: Cut, row: np.ndarray) -> Window | ValueError:
         """What the model gives for a window, of columns or of the whole, without that of padding."""
         values = row[: cut.num_columns] if row.ndim > 1 else row
         if np.isfinite(values).all():
@@ -468,10 +442,6 @@ class WindowedInference:
         return encoder.to_grid(
             encoder(input_values, attention_mask=attention_mask, return_dict=True).last_hidden_state
         )
-
-    def _window_scores(self, window: Window) -> WindowScores:
-        start = window.first * self.column_seconds
-        return WindowScores(window.values, start, start + window.num_columns * self.column_seconds)
 
 
 __all__ = [

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import fields
+from functools import partial
 from types import GeneratorType
 from typing import Any
 
@@ -152,7 +153,7 @@ class BeatsAudioTaggingPipeline(Pipeline):
             window_seconds, hop_seconds:
                 See [`WindowedInference`].
             progress (`bool`, defaults to `False`):
-                Whether to show a progress bar for each recording.
+                Whether to show a progress bar, in seconds of audio.
 
         Returns:
             `list[dict]`: `label` and `score`, the highest score first. The score is the mean over the recording; with
@@ -215,7 +216,8 @@ class BeatsAudioTaggingPipeline(Pipeline):
 
         def start() -> Iterator[Iterator[Columns]]:
             items = map(inputs.__getitem__, range(len(inputs))) if isinstance(inputs, Sized) else inputs
-            recordings = (_with_rate(item, given) for item in items)
+            # A `map`, other than a generator, goes on after an error of the data set.
+            recordings = map(partial(_with_rate, sampling_rate=given), items)
             return inference.stream_frames_many(recordings, given or self.feature_extractor.sampling_rate)
 
         def finish(columns: Iterator[Columns], **parameters: Any) -> Any:

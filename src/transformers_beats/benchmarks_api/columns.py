@@ -117,7 +117,7 @@ class ColumnEmbedder(nn.Module):
 
     def _grids(self, clips: Sequence[Clip]) -> list[torch.Tensor]:
         """Hidden states `(num_columns, num_freq_patches, hidden_size)` of each clip."""
-        waveforms = [to_float_waveform(clip, index).numpy() for index, clip in enumerate(clips)]
+        waveforms = [to_float_waveform(clip, index).detach().cpu().numpy() for index, clip in enumerate(clips)]
         recordings = self.inference.stream_embeddings_many(waveforms, self.sampling_rate)
         return [torch.from_numpy(Columns.join(blocks).values) for blocks in recordings]
 

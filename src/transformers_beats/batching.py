@@ -1,0 +1,83 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Which windows of several recordings go through a model together."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+
+# Of windows that are not all of full length, so many batches are held, to put those of similar length together; but no
+# more than one batch of full windows has, or than 11 minutes of audio.
+BATCHES_PER_POOL, COLUMNS_PER_POOL = 8, 4096
+# The longest window of a batch is at most so many times as long as the shortest: on a CPU, more padding costs more
+# than small batches do.
+MOST_PADDING = 1.25
+
+
+class Cut(NamedTuple):
+    """
+    A window before it is computed: number and name of its recording, its first column, their number, how many of them
+    are in no window before, and samples `(num_samples,)`. If the recording cannot be used from there on, `error`.
+    """
+
+    recording: int
+    name: str
+    first: int = 0
+    num_columns: int = 0
+    num_new: int = 0
+    waveform: np.ndarray | None = None
+    error: Exception | None = None
+
+
+def fill_pool(cuts: Iterator[Cut], batch_size: int, window_columns: int) -> list[Cut]:
+    """
+    The windows to compute next: a batch if all are of full length, otherwise several; none at the end.
+
+    Args:
+        cuts (`Iterator[Cut]`):
+            Where they are taken from.
+        batch_size (`int`):
+            How many windows a batch has at most.
+        window_columns (`int`):
+            Columns of a window of full length.
+    """
+    pool, num_columns, size = [], 0, batch_size
+    max_columns = max(batch_size * window_columns, COLUMNS_PER_POOL)
+    for cut in cuts:
+        pool.append(cut)
+        num_columns += cut.num_columns
+        if cut.error is None and cut.num_columns < window_columns:
+            size = batch_size * BATCHES_PER_POOL
+        if len(pool) >= size or num_columns >= max_columns:
+            break
+    return pool
+
+
+def make_batches(pool: list[Cut], batch_size: int, can_pad: bool) -> Iterator[list[int]]:
+    """
+    Sorts windows into batches of similar length or, without `can_pad`, of the same number of columns.
+
+    Yields:
+        `list[int]`: numbers of at most `batch_size` windows of the pool, the shortest first. Those that are errors are
+        left out.
+    """
+
+    def length(index: int) -> int:
+        return pool[index].num_columns
+
+    batch: list[int] = []
+    longest = math.inf
+    for index in sorted((index for index, cut in enumerate(pool) if cut.error is None), key=length):
+        if batch and (len(batch) == batch_size or length(index) > longest):
+            yield batch
+            batch = []
+        if not batch:
+            longest = length(index) * (MOST_PADDING if can_pad else 1)
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+__all__ = ["Cut", "fill_pool", "make_batches"]

@@ -334,9 +334,9 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             )
 
     def _check_samples(self, waveforms: torch.Tensor, first: int) -> None:
-        lowest, highest = waveforms.detach().aminmax(dim=1)
-        # One transfer from the device.
-        peaks = torch.maximum(-lowest, highest).tolist()
+        samples = waveforms.detach()
+        # Faster than `aminmax` and than `isfinite`; and one transfer from the device.
+        peaks = torch.maximum(-samples.amin(dim=1), samples.amax(dim=1)).tolist()
         for index, peak in enumerate(peaks, start=first):
             if not math.isfinite(peak):
                 raise ValueError(f"Clip {index} of the batch contains NaN or infinite samples.")

@@ -168,9 +168,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--pretrain takes neither clips nor --model")
     missing = [name for name in ("matplotlib", "rich") if importlib.util.find_spec(name) is None]
     if missing:
-        print(
-            f"error: the demo needs {' and '.join(missing)}: pip install 'transformers-beats[demo]'", file=sys.stderr
-        )
+        print(f"error: the demo needs {' and '.join(missing)}: pip install {' '.join(missing)}", file=sys.stderr)
         return 1
     # Waiting threads sleep instead of spinning. On a machine that does other work as well, training is up to ten
     # times as fast. OpenMP reads this when torch is imported, so torch must not be before this line.

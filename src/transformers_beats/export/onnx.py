@@ -438,7 +438,7 @@ def main(
         extractor = BeatsFeatureExtractor.from_pretrained(source, revision=revision)
         written = export_onnx(model, extractor, output, int8)
     except ImportError as error:
-        print(f"error: {error}. The export needs `pip install 'transformers-beats[onnx]'`.", file=sys.stderr)
+        print(f"error: {error}. The export needs `pip install onnx onnxruntime onnxscript`.", file=sys.stderr)
         raise typer.Exit(code=1) from None
     except (ExportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -396,7 +396,7 @@ def event_metrics(output: Any, windows: Windows, labels: Labels) -> dict[str, fl
             The events of the clips.
     """
     if importlib.util.find_spec("sed_scores_eval") is None:
-        logger.warning("Segment-based F1 and PSDS need sed_scores_eval: pip install 'transformers-beats[sed]'.")
+        logger.warning("Segment-based F1 and PSDS need sed_scores_eval: pip install sed_scores_eval 'setuptools<81'.")
         return {}
     if windows.targets is None:
         raise ValueError("These clips have no labels.")

@@ -4,7 +4,7 @@ Learning curves of pre-trained models, from the `log_history.json` that each tra
 
     python -m transformers_beats.training.curves RUN/iteration-*/model --output curves.png
 
-Needs matplotlib, which `pip install 'transformers-beats[demo]'` brings.
+Needs matplotlib.
 """
 
 import argparse

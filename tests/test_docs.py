@@ -32,14 +32,14 @@ from transformers_beats.demo.sounds import CLASSES, synthesize
 
 DOCS = ROOT / "docs"
 # Their code takes a few seconds; that of the others, which start many processes, up to two minutes.
-FAST = ["design", "faq", "index"]
+FAST = ["design", "faq", "index", "web"]
 SLOW = [
     *("convert", "deploy", "finetuning", "long-recordings", "migrate-espnet", "migrate-microsoft", "pretraining"),
     "publishing",
 ]
-# The pages about the web page, measurements and fuzzing: what they show is run by other tests, or takes long.
-NOT_RUN = ["performance", "reliability", "web", "tutorials/index"]
-MAX_UNRUN_BLOCKS = 7
+# The pages about measurements and fuzzing: what they show is run by other tests, or takes long.
+NOT_RUN = ["performance", "reliability", "tutorials/index"]
+MAX_UNRUN_BLOCKS = 8
 CHECKPOINTS = {
     "BEATs_iter3": "beats_tiny",
     "BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2": "beats_tiny_finetuned",
@@ -306,6 +306,20 @@ def post(port: int, body: bytes) -> tuple[int, str]:
 
 def test_python_in_the_readme_runs(workplace, environment):
     run_page(ROOT / "README.md", workplace, environment, languages=("python",))
+
+
+def test_a_space_requires_the_versions_of_the_package():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no tomllib")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    web = project["optional-dependencies"]["web"]
+    text = page("web").read_text(encoding="utf-8")
+    (block,) = re.findall(r"`requirements.txt` has\n\n```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    requirements = block.splitlines()
+    assert len(requirements) > 5
+    assert set(requirements) <= {*project["dependencies"], *web}
+    # The Space brings Gradio itself.
+    (version,) = re.findall(r"^sdk_version: (\S+)\.0$", text, re.MULTILINE)
+    assert f"gradio>={version}" in web
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,17 @@ import io
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -26,6 +33,8 @@ from transformers_beats.configuration_beats import BeatsRandomProjectionTokenize
 from transformers_beats.demo.sounds import CLASSES
 from transformers_beats.web import Limits, app, as_html, build_page, build_setup_page, serve, show, write_samples
 from transformers_beats.web_analysis import (
+    DEFAULT_WINDOWS,
+    Analysis,
     Checkpoint,
     Settings,
     analyse,
@@ -107,13 +116,16 @@ class TestCheckpoints:
         found = find_checkpoints([models / "tokens", str(models / "clips"), models / "clips"])
         assert [checkpoint.name for checkpoint in found] == ["tokens", "clips"]
 
-    def test_two_directories_of_one_name_are_told_apart(self, models, tmp_path):
-        (tmp_path / "clips").symlink_to(models / "clips")
-        copy = tmp_path / "copy" / "clips"
-        copy.mkdir(parents=True)
-        (copy / "config.json").write_bytes((models / "clips" / "config.json").read_bytes())
-        names = [checkpoint.name for checkpoint in find_checkpoints([models / "clips", copy])]
-        assert names == [str(models / "clips"), str(copy)]
+    def test_equal_names_are_preceded_by_the_folder_above_and_numbered(self, models, tmp_path):
+        copies = [
+            tmp_path / "first" / "clips",
+            tmp_path / "one" / "same" / "clips",
+            tmp_path / "two" / "same" / "clips",
+        ]
+        for copy in copies:
+            shutil.copytree(models / "clips", copy)
+        names = [checkpoint.name for checkpoint in find_checkpoints([*copies, models / "tokens"])]
+        assert names == ["first/clips", "same/clips", "same/clips (2)", "tokens"]
 
     def test_a_missing_directory_is_named(self, tmp_path):
         with pytest.raises(ValueError, match=r"nowhere: no such directory\."):
@@ -127,16 +139,26 @@ class TestCheckpoints:
         with pytest.raises(ValueError, match="no BEATs model that was fine-tuned to classify sounds"):
             find_checkpoints([models / "pretrained", models / "tokens"])
 
-    def test_an_id_of_the_hub_is_downloaded_without_code(self, models, monkeypatch):
+    def test_models_of_the_hub_are_called_by_their_ids_and_have_no_code(self, models, tmp_path, monkeypatch):
         calls = []
 
         def download(repo_id, allow_patterns):
             calls.append((repo_id, allow_patterns))
-            return str(models / "clips")
+            # As the cache is laid out.
+            snapshot = tmp_path / f"models--{repo_id.replace('/', '--')}" / "snapshots" / ("0123456789" * 4)
+            shutil.copytree(models / "clips", snapshot)
+            shutil.copytree(models / "tokens", snapshot / "tokens")
+            return str(snapshot)
 
         monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-        assert [checkpoint.kind for checkpoint in find_checkpoints(["someone/beats"])] == ["clips"]
-        assert calls == [("someone/beats", ["*.json", "*.safetensors"])]
+        found = find_checkpoints(["someone/beats", "another/beats"])
+        assert [(checkpoint.name, checkpoint.kind) for checkpoint in found] == [
+            ("someone/beats", "clips"),
+            ("someone/beats/tokens", "tokens"),
+            ("another/beats", "clips"),
+            ("another/beats/tokens", "tokens"),
+        ]
+        assert calls == [(name, ["*.json", "*.safetensors"]) for name in ("someone/beats", "another/beats")]
 
 
 class TestAnalysis:
@@ -170,9 +192,28 @@ class TestAnalysis:
         )
         assert dict(reports) == {"Listening": 1.0, "Drawing the spectrogram": 1.0}
 
-    def test_a_hop_longer_than_the_window_is_refused(self):
-        with pytest.raises(ValueError, match=r"The hop \(5 s\) is longer than the window \(2 s\)"):
-            Settings(0.5, 2.0, 5.0)
+
+class TestSettings:
+    @pytest.mark.parametrize("hop", [2.1, 0.24, 0.0, -1.0, float("nan"), "1", None])
+    def test_a_hop_is_from_an_eighth_of_the_window_to_all_of_it(self, hop):
+        with pytest.raises(
+            ValueError, match=r"hop \(seconds\) with this window must be a number from 0\.25 to 2, got"
+        ):
+            Settings(0.5, 2.0, hop)
+
+    @pytest.mark.parametrize("window", [30.1, 0.4, 1e9, float("inf"), float("nan"), "2", [2.0]])
+    def test_a_window_is_bounded(self, window):
+        with pytest.raises(ValueError, match=r"window \(seconds\) must be a number from 0\.5 to 30, got"):
+            Settings(0.5, window, 1.0)
+
+    @pytest.mark.parametrize("threshold", [1.1, -0.1, float("nan"), "0.5"])
+    def test_a_threshold_is_a_share(self, threshold):
+        with pytest.raises(ValueError, match="threshold must be a number from 0 to 1, got"):
+            Settings(threshold, 2.0, 1.0)
+
+    @pytest.mark.parametrize(("window", "hop"), [*DEFAULT_WINDOWS.values(), (0.5, 0.1), (30, 30), (2.4, 0.3)])
+    def test_others_can_be_used(self, window, hop):
+        assert Settings(0.5, window, hop).hop_seconds == hop
 
 
 class TestLimits:
@@ -280,6 +321,123 @@ class TestPage:
         assert "BEATS_MODEL" in self.components(page, "markdown")[1]["value"]
 
 
+class Served(NamedTuple):
+    """A page that is served, and the clips that it has computed."""
+
+    url: str
+    num_functions: int
+    analysed: list[Path]
+
+    def post(self, route: str, body: bytes, **headers: str) -> Any:
+        request = Request(f"{self.url}gradio_api/{route}", body, {"Content-Type": "application/json", **headers})
+        with urlopen(request, timeout=60) as response:
+            return json.load(response)
+
+    def upload(self, path: Path) -> str:
+        """The file's name on the server."""
+        parts = [f'--part\r\nContent-Disposition: form-data; name="files"; filename="{path.name}"\r\n\r\n'.encode()]
+        body = b"".join([*parts, path.read_bytes(), b"\r\n--part--\r\n"])
+        return self.post("upload", body, **{"Content-Type": "multipart/form-data; boundary=part"})[0]
+
+    def call(self, *inputs: Any) -> str:
+        """A call of the API that waits for its turn: its id."""
+        return self.post("call/analyse", json.dumps({"data": inputs}).encode())["event_id"]
+
+    def answer(self, event: str) -> str:
+        with urlopen(f"{self.url}gradio_api/call/analyse/{event}", timeout=60) as response:
+            return response.read().decode()
+
+
+def file_data(path: str) -> dict:
+    """As clients of Gradio give files."""
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+@pytest.fixture(scope="module")
+def served(checkpoints, tmp_path_factory):
+    """A page on a real server. Clips take a moment, and two of them at once are an error."""
+    pytest.importorskip("gradio", reason="the page needs gradio")
+    analysed, turn = [], threading.Lock()
+
+    def note(path, *arguments):
+        assert turn.acquire(blocking=False)
+        time.sleep(0.2)
+        turn.release()
+        analysed.append(path)
+        return Analysis(f"{path.name} was heard", {}, [], None)
+
+    directory = tmp_path_factory.mktemp("served")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(directory / "gradio"))
+        patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+        patch.setattr(web_module, "analyse", note)
+        page = build_page(list(checkpoints.values()), Limits(), write_samples(directory), "cpu")
+        _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, share=False, ssr_mode=False)
+        yield Served(url, len(page.fns), analysed)
+        page.close(verbose=False)
+
+
+class TestServer:
+    @pytest.fixture
+    def requests(self, monkeypatch):
+        """Another site, which Gradio takes for a public one: its address, and the requests that arrive there."""
+        requests = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                requests.append(self.path)
+                self.send_error(404)
+
+        monkeypatch.setattr("gradio.processing_utils.PUBLIC_HOSTNAME_WHITELIST", ["localhost"])
+        with HTTPServer(("127.0.0.1", 0), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+            thread.start()
+            yield f"http://localhost:{server.server_port}/clip.wav", requests
+            server.shutdown()
+            thread.join()
+
+    def test_calls_that_do_not_wait_for_their_turn_are_refused(self, served):
+        before = list(served.analysed)
+        inputs = [None, "clips", "tokens", 0.5, 2, 1]
+        calls = [("run/analyse", None), ("api/analyse", None)]
+        calls += [("run/predict", function) for function in range(served.num_functions)]
+        for route, function in calls:
+            with pytest.raises(HTTPError) as error:
+                served.post(route, json.dumps({"data": inputs, "fn_index": function}).encode())
+            assert error.value.code == 404
+            assert "join the queue" in error.value.read().decode()
+        assert served.analysed == before
+
+    def test_clips_are_computed_one_at_a_time(self, served, noise):
+        inputs = [file_data(served.upload(noise)), "clips", "tokens", 0.5, 2, 1]
+        answers = [served.answer(event) for event in [served.call(*inputs) for _ in range(3)]]
+        assert all("some noise.flac was heard" in answer for answer in answers)
+
+    def test_whatever_starts_a_computation_waits_in_the_same_queue(self, checkpoints, tmp_path):
+        pytest.importorskip("gradio", reason="the page needs gradio")
+        page = build_page([checkpoints["clips"]], Limits(), write_samples(tmp_path), "cpu")
+        queues = [job.concurrency_id for job in page.fns.values() if job.name == "respond"]
+        assert queues == ["analyse", "analyse"]
+
+    def test_an_upload_is_computed(self, served, noise):
+        answer = served.answer(served.call(file_data(served.upload(noise)), "clips", "tokens", 0.5, 2, 1))
+        assert "some noise.flac was heard" in answer
+        assert served.analysed[-1].name == noise.name
+
+    @pytest.mark.parametrize("position", range(6))
+    def test_an_address_is_not_loaded(self, served, requests, position):
+        address, arrived = requests
+        before = list(served.analysed)
+        inputs = [None, "clips", "tokens", 0.5, 2, 1]
+        # Gradio looks for files in all inputs.
+        inputs[position] = file_data(address) if position == 0 else [file_data(address)]
+        answer = served.answer(served.call(*inputs))
+        assert arrived == []
+        assert answer.startswith("event: error")
+        assert "this page loads nothing from addresses" in answer
+        assert served.analysed == before
+
+
 class TestServe:
     @pytest.fixture
     def launched(self, monkeypatch, tmp_path):
@@ -312,6 +470,18 @@ class TestServe:
     def test_temporary_files_are_gone_at_the_end(self, launched, models, tmp_path):
         serve([models], Limits())
         assert launched[0]["directory"].parent == tmp_path
+        assert list(tmp_path.iterdir()) == []
+
+    def test_nothing_is_left_by_a_signal_while_the_page_is_made(self, launched, models, tmp_path, monkeypatch):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+        def stop(sources):
+            assert [path.name.startswith("beats-web-") for path in tmp_path.iterdir()] == [True]
+            signal.raise_signal(signal.SIGTERM)
+
+        monkeypatch.setattr(web_module, "find_checkpoints", stop)
+        with pytest.raises(KeyboardInterrupt):
+            serve([models], Limits())
         assert list(tmp_path.iterdir()) == []
 
     def test_the_size_of_uploads_is_limited(self, launched, models):
@@ -352,7 +522,7 @@ class TestCommandLine:
         monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "")
         result = self.run("-m", models)
         assert result.exit_code == 1
-        assert result.stderr == "error: The page needs gradio: pip install 'transformers-beats[web]'\n"
+        assert result.stderr == "error: The page needs the extra `web`: in a checkout, pip install -e '.[web]'\n"
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from transformers_beats.demo.training import build_model
 
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-pytest.importorskip("gradio", reason="gradio is not installed: pip install 'transformers-beats[web]'")
+pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[web]'")
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -269,7 +269,7 @@ def test_settings_change_the_result(page):
     assert "0 events" in message(page, " 0 events")
     page.get_by_label("number input for Hop").fill("9")
     page.get_by_role("button", name="Apply").click()
-    assert message(page, "longer").startswith("The hop (9 s) is longer than the window (2 s)")
+    assert message(page, "hop") == "The hop (seconds) with this window must be a number from 0.25 to 2, got 9."
 
 
 def test_the_microphone_can_be_recorded(page):

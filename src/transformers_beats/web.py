@@ -16,7 +16,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import typer
@@ -24,7 +24,18 @@ from safetensors import SafetensorError
 
 from .cli import Device, errors_in_one_line, first_line
 from .cli_results import OutputError
-from .web_analysis import DEFAULT_WINDOWS, TOP_K, Analysis, Checkpoint, Limits, Settings, analyse, find_checkpoints
+from .files import work_directory
+from .web_analysis import (
+    DEFAULT_WINDOWS,
+    TOP_K,
+    WINDOW_SECONDS,
+    Analysis,
+    Checkpoint,
+    Limits,
+    Settings,
+    analyse,
+    find_checkpoints,
+)
 
 
 if TYPE_CHECKING:
@@ -104,6 +115,33 @@ def show(clip: str | None, analyse_clip: Callable[[Path], Analysis]) -> tuple[An
     return as_html(analysis.message), analysis.labels, analysis.timeline, analysis.events, analysis.tokens
 
 
+class Inputs(NamedTuple):
+    """
+    What can be chosen on the page.
+
+    Args:
+        clip (`gr.Audio`):
+            Upload or recording.
+        sample (`gr.Dataset`):
+            Names of the sample sounds.
+        model, tokenizer (`gr.Dropdown`):
+            Names of checkpoints.
+        threshold, window, hop (`gr.Slider`):
+            See [`Settings`].
+        apply (`gr.Button`):
+            Computes again.
+    """
+
+    clip: "gr.Audio"
+    sample: "gr.Dataset"
+    model: "gr.Dropdown"
+    tokenizer: "gr.Dropdown"
+    threshold: "gr.Slider"
+    window: "gr.Slider"
+    hop: "gr.Slider"
+    apply: "gr.Button"
+
+
 def build_page(
     checkpoints: Sequence[Checkpoint], limits: Limits, samples: dict[str, Path], device: str
 ) -> "gr.Blocks":
@@ -125,9 +163,6 @@ def build_page(
     classifiers = {item.name: item for item in checkpoints if item.kind != "tokens"}
     tokenizers = {item.name: item for item in checkpoints if item.kind == "tokens"}
 
-    def default_windows(model):
-        return DEFAULT_WINDOWS[classifiers[model].kind]
-
     def respond(clip, model, tokenizer, threshold, window, hop, progress=gr.Progress()):  # noqa: B008
         return show(
             clip,
@@ -142,43 +177,90 @@ def build_page(
             ),
         )
 
-    with gr.Blocks(title="BEATs", analytics_enabled=False, delete_cache=DELETE_CACHE) as page:
+    with make_blocks(title="BEATs", analytics_enabled=False, delete_cache=DELETE_CACHE) as page:
         gr.Markdown(f"# BEATs: what is heard, and when\nRecord, drop or choose a sound of any format, up to {limits}.")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
-                clip = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Sound", buttons=["download"])
-                choice = gr.Dataset(
-                    label="Sample sounds, synthesised",
-                    components=[gr.Textbox(visible=False)],
-                    samples=[[name] for name in samples],
-                    samples_per_page=len(samples),
-                )
-                model = choose_one(list(classifiers), "Model")
-                tokenizer = choose_one(list(tokenizers), "Tokenizer", visible=len(tokenizers) > 1)
-                with gr.Accordion("Settings", open=False):
-                    window, hop = default_windows(model.value)
-                    threshold = gr.Slider(0, 1, 0.5, step=0.01, label="Threshold of events")
-                    windows = [
-                        gr.Slider(0.5, 30, window, step=0.1, label="Window (seconds)"),
-                        gr.Slider(0.1, 30, hop, step=0.1, label="Hop (seconds), at most the window"),
-                    ]
-                    again = gr.Button("Apply", variant="primary")
+                chosen = add_inputs(classifiers, tokenizers, samples)
             with gr.Column(scale=5, min_width=480):
                 outputs = add_outputs(has_tokens=bool(tokenizers))
-        inputs = [clip, model, tokenizer, threshold, *windows]
-        # A file of this process, which Gradio copies into its cache.
-        choice.select(lambda sample: str(samples[sample[0]]), choice, clip, api_visibility="private")
-        changed = model.input(default_windows, model, windows, api_visibility="private")
-        changed.then(respond, inputs, outputs, api_visibility="private")
-        gr.on(
-            [clip.change, tokenizer.input, again.click],
-            respond,
-            inputs,
-            outputs,
-            trigger_mode="always_last",
-            api_name="analyse",
-        )
-    return page.queue(max_size=MAX_QUEUE, default_concurrency_limit=1)
+        connect(chosen, outputs, respond, classifiers, samples)
+    # A direct call of the API would not wait for its turn.
+    return page.queue(max_size=MAX_QUEUE, default_concurrency_limit=1, api_open=False)
+
+
+def make_blocks(**options: Any) -> "gr.Blocks":
+    """
+    An empty page that takes uploads, and no addresses in place of them: Gradio would download what is there, of any
+    size, whichever input it is given for.
+    """
+    import gradio as gr
+    from gradio_client.utils import is_file_obj_with_meta, is_http_url_like, traverse
+
+    def refuse_address(file: dict[str, Any]) -> dict[str, Any]:
+        if is_http_url_like(file["path"]):
+            raise gr.Error("Upload the sound: this page loads nothing from addresses.", print_exception=False)
+        return file
+
+    class Page(gr.Blocks):
+        async def preprocess_data(self, block_fn, inputs, *args, **kwargs):
+            traverse(inputs, refuse_address, is_file_obj_with_meta)
+            return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+
+    return Page(**options)
+
+
+def add_inputs(
+    classifiers: dict[str, Checkpoint], tokenizers: dict[str, Checkpoint], samples: dict[str, Path]
+) -> Inputs:
+    """What can be chosen, one below the other."""
+    import gradio as gr
+
+    clip = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Sound", buttons=["download"])
+    sample = gr.Dataset(
+        label="Sample sounds, synthesised",
+        components=[gr.Textbox(visible=False)],
+        samples=[[name] for name in samples],
+        samples_per_page=len(samples),
+    )
+    model = choose_one(list(classifiers), "Model")
+    tokenizer = choose_one(list(tokenizers), "Tokenizer", visible=len(tokenizers) > 1)
+    shortest, longest = WINDOW_SECONDS
+    seconds, hop_seconds = DEFAULT_WINDOWS[next(iter(classifiers.values())).kind]
+    with gr.Accordion("Settings", open=False):
+        threshold = gr.Slider(0, 1, 0.5, step=0.01, label="Threshold of events")
+        window = gr.Slider(shortest, longest, seconds, step=0.1, label="Window (seconds)")
+        hop = gr.Slider(0.1, longest, hop_seconds, step=0.1, label="Hop (seconds), an eighth of the window or more")
+        apply = gr.Button("Apply", variant="primary")
+    return Inputs(clip, sample, model, tokenizer, threshold, window, hop, apply)
+
+
+def connect(
+    chosen: Inputs,
+    outputs: "list[gr.components.Component]",
+    respond: Callable[..., tuple[Any, ...]],
+    classifiers: dict[str, Checkpoint],
+    samples: dict[str, Path],
+) -> None:
+    """What happens when something is chosen: `respond` gets what is chosen, and says what the outputs show."""
+    import gradio as gr
+
+    windows = [chosen.window, chosen.hop]
+    job = {
+        "fn": respond,
+        "inputs": [chosen.clip, chosen.model, chosen.tokenizer, chosen.threshold, *windows],
+        "outputs": outputs,
+        # Of one group, one at a time.
+        "concurrency_id": "analyse",
+    }
+    # A file of this process, which Gradio copies into its cache.
+    chosen.sample.select(lambda sample: str(samples[sample[0]]), chosen.sample, chosen.clip, api_visibility="private")
+    changed = chosen.model.input(
+        lambda model: DEFAULT_WINDOWS[classifiers[model].kind], chosen.model, windows, api_visibility="private"
+    )
+    changed.then(**job, api_visibility="private")
+    triggers = [chosen.clip.change, chosen.tokenizer.input, chosen.apply.click]
+    gr.on(triggers, **job, trigger_mode="always_last", api_name="analyse")
 
 
 def choose_one(names: list[str], label: str, visible: bool = True) -> "gr.Dropdown":
@@ -266,22 +348,22 @@ def serve(
         `ValueError`: if there is no model.
         `ImportError`: if Gradio is not installed.
     """
-    with tempfile.TemporaryDirectory(prefix="beats-web-") as directory:
+    # As an interruption does, so that the directory goes.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with work_directory(Path(tempfile.gettempdir()), "beats-web-") as directory:
         # Read when Gradio is imported, and when components are made.
         os.environ.update(GRADIO_TEMP_DIR=f"{directory}/gradio", GRADIO_ANALYTICS_ENABLED="False")
         try:
             import gradio as gr
             from gradio.themes.utils.fonts import LocalFont
         except ImportError as error:
-            raise ImportError("The page needs gradio: pip install 'transformers-beats[web]'") from error
+            raise ImportError("The page needs the extra `web`: in a checkout, pip install -e '.[web]'") from error
         try:
-            page = build_page(find_checkpoints(models), limits, write_samples(Path(directory)), device)
+            page = build_page(find_checkpoints(models), limits, write_samples(directory), device)
         except OutputError as error:
             if not explain:
                 raise
             page = build_setup_page(str(error))
-        # As an interruption does, so that the directory goes.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         # Part of Gradio, whose default wants a weight that is not whole there.
         font = (LocalFont("Source Sans Pro", weights=(400, 700)), "sans-serif")
         page.launch(

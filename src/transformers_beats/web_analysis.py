@@ -5,7 +5,9 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
+from itertools import chain, count
+from numbers import Real
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -34,6 +36,9 @@ Report = Callable[[float, str], Any]
 TOP_K = 5
 # Window and hop in seconds. The events of a clip-level model are as coarse as its windows.
 DEFAULT_WINDOWS: dict[Kind, tuple[float, float]] = {"clips": (2.0, 0.5), "frames": (10.0, 10.0)}
+WINDOW_SECONDS = (0.5, 30.0)
+# A second is computed about as often as windows overlap.
+MAX_OVERLAP = 8
 # A file of unknown length, such as a FLAC that was written to a pipe, says that it has 2**63 samples.
 UNKNOWN_SECONDS = 1e9
 
@@ -44,7 +49,7 @@ class Checkpoint(NamedTuple):
 
     Args:
         name (`str`):
-            By which it is chosen: the name of its directory.
+            By which it is chosen: its id on the Hub, or the name of its directory.
         path (`Path`):
             Its directory.
         kind (`str`):
@@ -84,12 +89,12 @@ class Settings:
         threshold (`float`):
             Of events, in [0, 1].
         window_seconds (`float`):
-            See [`WindowedInference`].
+            See [`WindowedInference`]; from 0.5 to 30.
         hop_seconds (`float`):
-            Likewise.
+            Likewise; from an eighth of the window, which bounds the work, to all of it.
 
     Raises:
-        `ValueError`: if the hop is longer than the window.
+        `ValueError`: for anything else.
     """
 
     threshold: float
@@ -97,11 +102,17 @@ class Settings:
     hop_seconds: float
 
     def __post_init__(self):
-        if self.hop_seconds > self.window_seconds:
-            raise ValueError(
-                f"The hop ({self.hop_seconds:g} s) is longer than the window ({self.window_seconds:g} s): between two "
-                "windows nothing would be heard."
-            )
+        check_range("threshold", self.threshold, 0.0, 1.0)
+        check_range("window (seconds)", self.window_seconds, *WINDOW_SECONDS)
+        check_range(
+            "hop (seconds) with this window", self.hop_seconds, self.window_seconds / MAX_OVERLAP, self.window_seconds
+        )
+
+
+def check_range(name: str, value: Any, low: float, high: float) -> None:
+    """Refuses what is no number from `low` to `high`."""
+    if not isinstance(value, Real) or not low <= value <= high:
+        raise ValueError(f"The {name} must be a number from {low:g} to {high:g}, got {value!r}.")
 
 
 @dataclass
@@ -145,34 +156,49 @@ def find_checkpoints(sources: Sequence[str | Path]) -> list[Checkpoint]:
     Raises:
         `ValueError`: in one line, if a source holds no checkpoint or none of them is a classifier of sounds.
     """
-    folders = []
+    names: dict[Path, str] = {}
     for source in sources:
-        directory = local_directory(source)
+        directory, hub_id = local_directory(source)
         found = sorted(path.parent for path in [*directory.glob("config.json"), *directory.glob("*/config.json")])
         if not found:
             raise OutputError(f"{source}: no checkpoint, it has no config.json, and no folder in it has one.")
-        folders += found
-    folders = list(dict.fromkeys(folders))
-    kinds = {path: kind for path in folders if (kind := kind_of(path)) is not None}
+        for path in found:
+            # The folder of a download is called by a commit.
+            names[path] = path.name if hub_id is None else str(PurePosixPath(hub_id, path.relative_to(directory)))
+    kinds = {path: kind for path in names if (kind := kind_of(path)) is not None}
     if not any(kind in DEFAULT_WINDOWS for kind in kinds.values()):
-        tried = ", ".join(map(str, folders)) or "no directory was given"
+        tried = ", ".join(map(str, names)) or "no directory was given"
         raise OutputError(f"There is no BEATs model that was fine-tuned to classify sounds ({tried}).")
-    names = [path.name for path in kinds]
-    return [
-        Checkpoint(path.name if names.count(path.name) == 1 else str(path), path, kind) for path, kind in kinds.items()
-    ]
+    different = tell_apart({path: names[path] for path in kinds})
+    return [Checkpoint(different[path], path, kind) for path, kind in kinds.items()]
 
 
-def local_directory(source: str | Path) -> Path:
-    """The directory of a source, absolute; an id of the Hub is downloaded."""
+def tell_apart(names: dict[Path, str]) -> dict[Path, str]:
+    """
+    Names that differ: equal ones are preceded by the folder above, and numbered if that is the same, too. None tells
+    where folders are on this machine.
+    """
+    different: dict[Path, str] = {}
+    for path, name in names.items():
+        if list(names.values()).count(name) > 1:
+            name = f"{path.parent.name}/{name}".lstrip("/")
+        numbered = (f"{name} ({number})" for number in count(2))
+        different[path] = next(
+            candidate for candidate in chain([name], numbered) if candidate not in different.values()
+        )
+    return different
+
+
+def local_directory(source: str | Path) -> tuple[Path, str | None]:
+    """The directory of a source, absolute, and its id if it is one of the Hub, from where it is downloaded."""
     path = Path(source).expanduser()
     if path.is_dir():
-        return path.resolve()
+        return path.resolve(), None
     if isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/", "~")):
         from huggingface_hub import snapshot_download
 
         try:
-            return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"]))
+            return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"])), source
         except (OSError, ValueError) as error:
             raise OutputError(f"{source}: no such directory, and not found on the Hub.") from error
     raise OutputError(f"{source}: no such directory.")
@@ -302,6 +328,7 @@ def draw(write: Callable[[Path], None]) -> "Image.Image":
 __all__ = [
     "DEFAULT_WINDOWS",
     "TOP_K",
+    "WINDOW_SECONDS",
     "Analysis",
     "Checkpoint",
     "Limits",

@@ -16,8 +16,8 @@ _DESCRIPTION = """
 Measures of sound event detection for frame-level scores, by the library sed_scores_eval (`pip install
 sed_scores_eval 'setuptools<81'`). Segment-based F1: time is divided into segments of one second, and a class counts as
 present in a segment if one of its scores there exceeds the threshold, or one of its events reaches into it; the F1 of
-the classes are averaged. PSDS, the polyphonic sound detection score, needs no threshold: it is the area under a curve of
-event detections over false alarms per hour, in the two scenarios of the DCASE challenge. Classes without events are
+the classes are averaged. PSDS, the polyphonic sound detection score, needs no threshold: it is the area under a curve
+of event detections over false alarms per hour, in the two scenarios of the DCASE challenge. Classes without events are
 left out of all three.
 """
 

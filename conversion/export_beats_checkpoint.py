@@ -113,7 +113,7 @@ def export_labels(config: BeatsConfig) -> dict[int, str] | None:
     return {index: MACHINE_IDS.get(name, name) for index, name in names.items()}
 
 
-def from_pretrained(loaded_class: Any, source: str, **kwargs: Any) -> Any:
+def load_or_refuse(loaded_class: Any, source: str, **kwargs: Any) -> Any:
     """What the class loads; an `OSError` if it is not there, a [`CheckpointError`] if it is damaged."""
     try:
         return loaded_class.from_pretrained(source, **kwargs)
@@ -131,7 +131,7 @@ def load_model(source: str) -> tuple[str, BeatsModel | BeatsForAudioClassificati
     Raises:
         [`CheckpointError`]: if the reference has no such model.
     """
-    config = from_pretrained(AutoConfig, source)
+    config = load_or_refuse(AutoConfig, source)
     architectures = config.architectures or []
     if config.model_type == "beats_tokenizer":
         kind, model_class = "tokenizer", BeatsTokenizerModel
@@ -142,7 +142,7 @@ def load_model(source: str) -> tuple[str, BeatsModel | BeatsForAudioClassificati
         kind, model_class = "finetuned", BeatsForAudioClassification
     else:
         kind, model_class = "pretrained", BeatsModel
-    model, loading = from_pretrained(model_class, source, output_loading_info=True)
+    model, loading = load_or_refuse(model_class, source, output_loading_info=True)
     if missing := sorted(loading["missing_keys"]):
         raise CheckpointError(f"{source}: lacks the tensors {', '.join(missing[:5])}.")
     return kind, model
@@ -189,7 +189,7 @@ def export(source: str, output: Path, overwrite: bool = False) -> list[str]:
 def statistics_notes(source: str) -> list[str]:
     """What to tell of the fbank statistics, which the reference keeps in its code."""
     try:
-        extractor, default = from_pretrained(BeatsFeatureExtractor, source), BeatsFeatureExtractor()
+        extractor, default = load_or_refuse(BeatsFeatureExtractor, source), BeatsFeatureExtractor()
     except OSError:
         return []
     if (extractor.fbank_mean, extractor.fbank_std) == (default.fbank_mean, default.fbank_std):

@@ -2,14 +2,17 @@
 import contextlib
 import io
 import os
+import sys
+import types
 
 import numpy as np
 import pytest
 import soundfile
 import soxr
+import torch
 from transformers.audio_utils import load_audio
 
-from transformers_beats.audio import AudioError, decode_audio, stream_audio, stream_waveform
+from transformers_beats.audio import AudioError, decode_audio, open_audio, stream_audio, stream_waveform
 
 
 def tone(rate: int, seconds: float = 0.5, channels: int = 1) -> np.ndarray:
@@ -168,7 +171,106 @@ def test_impossible_rates_of_arrays_are_refused(rate):
         stream_waveform(np.zeros(100), rate)
 
 
-def test_what_fills_the_last_packet_is_no_audio():
+def test_an_error_of_a_file_object_while_opening_is_told():
+    class Failing(io.BytesIO):
+        def read(self, size=-1):
+            raise TimeoutError("the network is gone")
+
+    with pytest.raises(AudioError, match="cannot be read: the network is gone"):
+        stream_audio(Failing(wav_of(tone(16000))))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_paf_with_24_bits_is_refused(channels):
+    # With three channels, libsndfile 1.2.2 reads other samples than it wrote.
     file = io.BytesIO()
-    soundfile.write(file, tone(16000)[:7991], 16000, format="PAF", subtype="PCM_24")
-    assert len(decode_audio(file.getvalue())) == soundfile.info(io.BytesIO(file.getvalue())).frames
+    soundfile.write(file, tone(16000, channels=channels), 16000, format="PAF", subtype="PCM_24")
+    with pytest.raises(AudioError, match="PAF with 24 bits"):
+        stream_audio(file.getvalue())
+
+
+@pytest.mark.parametrize(
+    "audio",
+    [
+        np.array([1, "x", None], dtype=object),
+        np.array([[1.0, None], [2.0, 3.0]], dtype=object),
+        [1.0, "a"],
+        [None, None],
+        None,
+        object(),
+        {1.0, 2.0},
+        np.zeros(5, dtype=complex),
+        np.zeros(5, dtype=np.longdouble),
+        np.zeros(5, dtype="datetime64[s]"),
+        {"array": object(), "sampling_rate": 16000},
+        {"path": 5},
+        {1: 2, "x": 3},
+    ],
+)
+def test_what_is_no_waveform_is_a_value_error(audio):
+    with pytest.raises(ValueError, match="array"):
+        open_audio(audio, 16000, 16000)
+
+
+# torchcodec, of which the tests have only the shape
+
+
+class FakeDecoder:
+    """Knows files that begin with "fake": three seconds at 8 kHz, silent in one channel."""
+
+    def __init__(self, source):
+        if not (source if isinstance(source, bytes) else source.read()).startswith(b"fake"):
+            raise RuntimeError("Could not open input file\nand more")
+        self.metadata = types.SimpleNamespace(duration_seconds=3.0)
+        self.num_decoded = 0
+
+    def get_all_samples(self):
+        self.num_decoded += 1
+        data = torch.from_numpy(tone(8000, 3.0, channels=2).T * [[1.0], [0.0]])
+        return types.SimpleNamespace(data=data, sample_rate=8000)
+
+
+@pytest.fixture
+def decoders(monkeypatch):
+    """The decoders that are made, in a torchcodec that is installed."""
+    made = []
+
+    def make(source):
+        made.append(FakeDecoder(source))
+        return made[-1]
+
+    module = types.SimpleNamespace(AudioDecoder=make)
+    monkeypatch.setitem(sys.modules, "torchcodec", types.SimpleNamespace(decoders=module))
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", module)
+    return made
+
+
+def test_torchcodec_says_how_long_a_file_is_before_it_decodes_it(decoders):
+    stream = stream_audio(b"fake")
+    assert stream.seconds == 3.0
+    assert decoders[0].num_decoded == 0
+    waveform = np.concatenate(list(stream.blocks))
+    assert decoders[0].num_decoded == 1
+    expected = soxr.resample(tone(8000, 3.0)[:, 0].astype(np.float32) / 2, 8000, 16000)
+    np.testing.assert_allclose(waveform, expected, atol=1e-5)
+
+
+def test_torchcodec_reads_a_file_object_from_its_beginning(decoders):
+    assert len(decode_audio(io.BytesIO(b"fake" + bytes(100)))) == 48000
+
+
+def test_what_torchcodec_does_not_know_either_is_refused_in_one_line(decoders):
+    with pytest.raises(AudioError, match=r"^5 bytes: cannot be decoded: Format not recognised.?$"):
+        stream_audio(b"other")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, OSError])
+def test_what_torchcodec_cannot_decode_is_an_audio_error(decoders, monkeypatch, error):
+    def fail(self):
+        raise error("packet 7 is broken\nand more")
+
+    monkeypatch.setattr(FakeDecoder, "get_all_samples", fail)
+    with pytest.raises(AudioError, match=r"^4 bytes: cannot be decoded: packet 7 is broken$"):
+        decode_audio(b"fake")
+    with pytest.raises(AudioError, match=r"^an AudioDecoder: cannot be decoded: packet 7 is broken$"):
+        open_audio(FakeDecoder(b"fake"), 16000)

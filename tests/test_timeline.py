@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from transformers_beats import BeatsFeatureExtractor
+from transformers_beats import BeatsFeatureExtractor, timeline
 from transformers_beats.audio import AudioError, AudioStream
 from transformers_beats.events import Event
 from transformers_beats.inference import Columns
@@ -114,6 +114,21 @@ def test_without_matplotlib_the_message_says_what_to_install(tmp_path, monkeypat
 
 
 # Tokens
+
+
+@pytest.mark.parametrize(("rate", "labels"), [(16000, ["0.2", "0.5", "1", "2", "4"]), (4000, ["0.2", "0.5", "1"])])
+def test_ticks_are_inside_both_pictures_at_any_rate(rate, labels, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(timeline, "_save", lambda figure, path: figures.append(figure))
+    extractor = BeatsFeatureExtractor(feature_size=64, sampling_rate=rate)
+    codes = Columns(np.zeros((4, 4), dtype=int), first=0, column_seconds=0.16)
+    draw_tokens(codes, np.eye(8), extractor, tmp_path / "tokens.png")
+    draw_timeline(read_spectrogram(noise(1)[:rate], extractor), [], tmp_path / "timeline.png")
+    for figure in figures:
+        axes = figure.axes[0]
+        assert [label.get_text() for label in axes.get_yticklabels()] == labels
+        low, high = axes.get_ylim()
+        assert all(low < tick < high for tick in axes.get_yticks())
 
 
 def test_similar_codes_have_similar_colors():

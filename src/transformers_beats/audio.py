@@ -74,7 +74,8 @@ def decode_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
 def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 16000) -> AudioStream:
     """
     Opens a file with soundfile (WAV, FLAC, Ogg, MP3 and others) or, if that does not know its format and torchcodec is
-    installed, with torchcodec, which reads it as a whole; averages its channels; resamples with soxr.
+    installed, with torchcodec, which decodes it as a whole once its first block is read; averages its channels;
+    resamples with soxr.
 
     Args:
         source (`str`, `Path`, `bytes` or a file opened in binary mode):
@@ -90,17 +91,20 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
         [`AudioError`]: if it cannot be opened.
     """
     name = _name_of(source)
+    opened = None if isinstance(source, (str, Path)) else _FileObject(source)
+    file, reason = None, ""
     try:
-        if isinstance(source, (str, Path)):
-            # Of names that are no valid text, soundfile takes the bytes.
-            opened, file = None, _SequentialFile(os.fsencode(source))  # ty: ignore[invalid-argument-type]
-        else:
-            opened = _FileObject(source)
-            file = _SequentialFile(opened)  # ty: ignore[invalid-argument-type]
+        # Of names that are no valid text, soundfile takes the bytes.
+        file = _SequentialFile(os.fsencode(source) if opened is None else opened)  # ty: ignore[invalid-argument-type]
     # Of a file called `.raw`, soundfile wants to be told the format: a TypeError.
     except (soundfile.SoundFileError, OSError, RuntimeError, TypeError) as error:
-        channels, rate = _decode_with_torchcodec(source, name, error)
-        return AudioStream(name, resample_blocks([channels.mean(axis=1)], name, rate, sampling_rate), sampling_rate)
+        reason = _reason(error)
+    if opened is not None and opened.error is not None:
+        raise AudioError(f"{name}: cannot be read: {_reason(opened.error)}") from opened.error
+    if file is None:
+        return _stream_with_torchcodec(source, name, f"{name}: cannot be decoded: {reason}", sampling_rate)
+    if (file.format, file.subtype) == ("PAF", "PCM_24"):
+        raise AudioError(f"{name}: is PAF with 24 bits, which libsndfile may decode wrongly. Use another format.")
     blocks = resample_blocks(_read_blocks(file, opened, name), name, file.samplerate, sampling_rate)
     return AudioStream(name, blocks, sampling_rate, file.frames / file.samplerate)
 
@@ -125,7 +129,7 @@ def stream_waveform(waveform: Any, waveform_rate: float | None, sampling_rate: i
     """
     if not isinstance(waveform_rate, Real) or not 1 <= waveform_rate < MAX_RATE:
         raise ValueError(f"An array needs its `sampling_rate` in hertz, got {waveform_rate!r}.")
-    array = waveform.detach().cpu() if isinstance(waveform, torch.Tensor) else np.asarray(waveform)
+    array = _to_array(waveform)
     if array.ndim == 2 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 1:
@@ -158,16 +162,16 @@ def open_audio(audio: Any, sampling_rate: int, rate_of_arrays: float | None = No
         [`AudioStream`]
 
     Raises:
-        [`AudioError`]: for files, see [`stream_audio`].
+        [`AudioError`]: for files, see [`stream_audio`], and for what an `AudioDecoder` cannot decode.
         `ValueError`: for anything else that cannot be used.
     """
     if hasattr(audio, "get_all_samples"):
-        samples = audio.get_all_samples()
+        samples = _decode_all(audio, "an AudioDecoder")
         audio = {"array": samples.data, "sampling_rate": samples.sample_rate}
     if isinstance(audio, dict):
         found = [audio[key] for key in ("array", "raw", "bytes", "path") if audio.get(key) is not None]
         if not found:
-            raise ValueError(f"A dict needs 'array' and 'sampling_rate', 'bytes' or 'path', got {sorted(audio)}.")
+            raise ValueError(f"A dict needs 'array' and 'sampling_rate', 'bytes' or 'path', got {list(audio)}.")
         stated = audio.get("sampling_rate", rate_of_arrays)
         audio, rate_of_arrays = found[0], stated
     if isinstance(audio, AudioStream):
@@ -186,11 +190,22 @@ def average_channels(waveform: Any) -> Any:
     The mean `(num_samples,)` of an array with two dimensions, of which the shorter is that of the channels. Here this
     is no guess, as in the feature extractor: several recordings are a list.
     """
-    array = waveform.detach().cpu() if isinstance(waveform, torch.Tensor) else np.asarray(waveform)
+    array = _to_array(waveform)
     if array.ndim != 2 or 0 in array.shape:
         return array
     channels = array if array.shape[0] <= array.shape[1] else array.T
     return torch.stack([to_float_waveform(channel, 0) for channel in channels]).mean(dim=0)
+
+
+def _to_array(waveform: Any) -> np.ndarray | torch.Tensor:
+    """A waveform as an array of numbers, or as a tensor on the CPU."""
+    if isinstance(waveform, torch.Tensor):
+        return waveform.detach().cpu()
+    array = np.asarray(waveform)
+    # torch has no number with more bytes.
+    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
+        raise ValueError(f"Expected a file or an array of numbers, got {type(waveform).__name__} of {array.dtype}.")
+    return array
 
 
 def resample_blocks(blocks: Iterable[np.ndarray], name: str, rate: float, sampling_rate: int) -> Iterator[np.ndarray]:
@@ -308,11 +323,10 @@ def _read_blocks(file: soundfile.SoundFile, opened: _FileObject | None, name: st
                 yield channels.mean(axis=1)
 
 
-def _decode_with_torchcodec(
-    source: str | Path | bytes | BinaryIO, name: str, reason: Exception
-) -> tuple[np.ndarray, int]:
-    """Samples `(num_samples, num_channels)` and their rate; `reason` is why soundfile gave up."""
-    message = f"{name}: cannot be decoded: {_reason(reason)}"
+def _stream_with_torchcodec(
+    source: str | Path | bytes | BinaryIO, name: str, message: str, sampling_rate: int
+) -> AudioStream:
+    """`message` says why soundfile gave up."""
     if isinstance(source, (str, Path)) and not Path(source).is_file():
         raise AudioError(f"{name}: no such file.")
     try:
@@ -321,10 +335,28 @@ def _decode_with_torchcodec(
     except (ImportError, OSError, RuntimeError) as error:
         raise AudioError(f"{message} (torchcodec, which knows more formats, is not installed)") from error
     try:
-        samples = AudioDecoder(str(source) if isinstance(source, Path) else source).get_all_samples()
+        if not isinstance(source, (str, Path, bytes)):
+            # From where soundfile left it.
+            source.seek(0)
+        decoder = AudioDecoder(str(source) if isinstance(source, Path) else source)
     except (OSError, RuntimeError, ValueError) as error:
         raise AudioError(message) from error
-    return samples.data.T.float().numpy(), samples.sample_rate
+
+    def blocks() -> Iterator[np.ndarray]:
+        # As a whole: for a part that does not begin where a packet does, torchcodec starts from the beginning.
+        samples = _decode_all(decoder, name)
+        mean = samples.data.float().mean(dim=0).numpy()
+        yield from resample_blocks([mean], name, samples.sample_rate, sampling_rate)
+
+    return AudioStream(name, blocks(), sampling_rate, decoder.metadata.duration_seconds)
+
+
+def _decode_all(decoder: Any, name: str) -> Any:
+    """The samples of torchcodec's decoder, with their `data` `(num_channels, num_samples)` and `sample_rate`."""
+    try:
+        return decoder.get_all_samples()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise AudioError(f"{name}: cannot be decoded: {_reason(error)}") from error
 
 
 __all__ = [

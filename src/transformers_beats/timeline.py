@@ -209,10 +209,7 @@ def _draw_spectrogram(axes, spectrogram: Spectrogram):
         vmax=0,
         extent=(0, spectrogram.seconds, -0.5, num_mel_bins - 0.5),
     )
-    ticks = [khz for khz in FREQUENCY_TICKS_KHZ if 2000 * khz < spectrogram.sampling_rate]
-    positions = [mel_position(1000 * khz, num_mel_bins, spectrogram.sampling_rate) for khz in ticks]
-    axes.set_yticks(positions, labels=[f"{khz:g}" for khz in ticks])
-    axes.set_ylabel("Frequency (kHz)")
+    _set_frequency_axis(axes, num_mel_bins, spectrogram.sampling_rate)
     axes.tick_params(axis="x", labelbottom=False)
     return image
 
@@ -286,13 +283,7 @@ def draw_tokens(codes: Columns, codebook: np.ndarray, extractor: BeatsFeatureExt
         interpolation="nearest",
         extent=(0, seconds, -0.5, num_bands - 0.5),
     )
-    # A band is as many filters as a patch is high.
-    positions = [
-        (mel_position(1000 * khz, extractor.feature_size, extractor.sampling_rate) + 0.5) / extractor.patch_size - 0.5
-        for khz in FREQUENCY_TICKS_KHZ
-    ]
-    axes.set_yticks(positions, labels=[f"{khz:g}" for khz in FREQUENCY_TICKS_KHZ])
-    axes.set_ylabel("Frequency (kHz)")
+    _set_frequency_axis(axes, extractor.feature_size, extractor.sampling_rate, extractor.patch_size)
     _set_time_axis(axes, seconds)
     found = len(np.unique(codes.values))
     axes.set_title(
@@ -307,15 +298,22 @@ def _make_figure(width: float, height: float) -> "Figure":
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError(
-            "Pictures need matplotlib, which cannot be imported: pip install 'transformers-beats[demo]'"
-        ) from error
+        raise ImportError("Pictures need matplotlib, which cannot be imported: pip install matplotlib") from error
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def _save(figure: "Figure", path: Path) -> None:
     with replace_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
+
+
+def _set_frequency_axis(axes, num_mel_bins: int, sampling_rate: int, filters_per_row: int = 1) -> None:
+    ticks = [khz for khz in FREQUENCY_TICKS_KHZ if 2000 * khz < sampling_rate]
+    filters = [mel_position(1000 * khz, num_mel_bins, sampling_rate) for khz in ticks]
+    # A row is centred at its number.
+    positions = [(position + 0.5) / filters_per_row - 0.5 for position in filters]
+    axes.set_yticks(positions, labels=[f"{khz:g}" for khz in ticks])
+    axes.set_ylabel("Frequency (kHz)")
 
 
 def _set_time_axis(axes, seconds: float) -> None:

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from fuzzing import DAMAGES, count, damage, fuzz, peak_mib
+from fuzzing import COUNTS, DAMAGES, at_most, count, damage, fuzz
 from hypothesis import strategies as st
 
 from transformers_beats.audio import AudioError, decode_audio
 
 
-# What soundfile writes and recognises again. Of RAW it wants to be told the rate; PAF it reads wrongly in blocks.
-FORMATS = [name for name in soundfile.available_formats() if name not in ("RAW", "SD2", "PAF")]
+# What soundfile writes and recognises again. Of RAW it wants to be told the rate; PAF with 24 bits is refused.
+FORMATS = [name for name in soundfile.available_formats() if name not in ("RAW", "SD2")]
 KINDS = [(name, subtype) for name in FORMATS for subtype in soundfile.available_subtypes(name)]
+KINDS.remove(("PAF", "PCM_24"))
 RATES = (1, 100, 4000, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000)
 # 0.1 s of a file that cannot be read at 16 kHz without a second block.
 LENGTHS = st.one_of(st.integers(0, 3), st.integers(0, 3000), st.just(20_000))
@@ -66,8 +67,14 @@ def decode(source) -> np.ndarray | None:
     return waveform
 
 
+def test_every_format_rate_and_number_of_channels_is_decoded():
+    decoded_as_at_once()
+    # The rest are formats that have no such rate or number of channels, or that soundfile cannot read at once.
+    assert COUNTS["compared"] > COUNTS["decoded_as_at_once"] / 2
+
+
 @fuzz(
-    60,
+    40,
     3000,
     kind=st.sampled_from(KINDS),
     rate=st.sampled_from(RATES),
@@ -76,7 +83,7 @@ def decode(source) -> np.ndarray | None:
     signal=st.sampled_from(SIGNALS),
     seed=st.integers(0, 2**32),
 )
-def test_every_format_rate_and_number_of_channels_is_decoded(kind, rate, channels, length, signal, seed):
+def decoded_as_at_once(kind, rate, channels, length, signal, seed):
     length = min(length, 3 * rate)
     samples = synthesize(signal, length, channels, np.random.default_rng(seed))
     data = encode(samples, rate, kind)
@@ -88,6 +95,7 @@ def test_every_format_rate_and_number_of_channels_is_decoded(kind, rate, channel
     except soundfile.SoundFileError:
         # Some formats cannot go back to their beginning, to where soundfile goes and this package does not.
         return
+    count("compared")
     expected = soxr.resample(reference.mean(axis=1), stored_rate, 16000)
     assert (waveform is None) == (len(expected) == 0)
     if waveform is not None:
@@ -96,7 +104,7 @@ def test_every_format_rate_and_number_of_channels_is_decoded(kind, rate, channel
 
 
 @fuzz(
-    150,
+    80,
     30000,
     kind=st.sampled_from(KINDS),
     channels=st.sampled_from([1, 1, 2, 8]),
@@ -110,9 +118,8 @@ def test_damaged_files_give_audio_or_one_line(kind, channels, how, seed):
         return
     for name in how:
         data = damage(data, name, generator)
-    before = peak_mib()
-    decode(data)
-    assert peak_mib() < before + 300
+    with at_most(300):
+        decode(data)
 
 
 STARTS = (
@@ -136,7 +143,7 @@ STARTS = (
 )
 
 
-@fuzz(200, 30000, start=st.sampled_from(STARTS), rest=st.binary(max_size=300))
+@fuzz(100, 30000, start=st.sampled_from(STARTS), rest=st.binary(max_size=300))
 def test_random_bytes_give_audio_or_one_line(start, rest):
     decode(start + rest)
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -76,7 +77,7 @@ OPTIONS = {
 
 
 @fuzz(
-    10,
+    6,
     150,
     options=st.lists(st.sampled_from(sorted(OPTIONS)), unique=True, min_size=1, max_size=3).flatmap(
         lambda names: st.fixed_dictionaries({name: OPTIONS[name] for name in names})
@@ -104,7 +105,7 @@ WORDS = st.one_of(
 )
 
 
-@fuzz(40, 2000, words=st.lists(WORDS, max_size=5))
+@fuzz(20, 2000, words=st.lists(WORDS, max_size=5))
 def test_any_words_give_help_or_one_line(words):
     # A word could be an id on the Hub, and a folder be searched.
     if len(words) > 1 and ("/" in words or "-m" in words or "info" in words[:1]):
@@ -123,7 +124,7 @@ NAMES = st.text(
 
 
 @fuzz(
-    5,
+    3,
     60,
     names=st.lists(NAMES, min_size=1, max_size=5, unique_by=str.lower),
     kind=st.sampled_from(["jsonl", "csv", "audacity"]),
@@ -240,17 +241,18 @@ def test_any_file_is_resumed_or_refused_and_then_left_alone(kind, start, rest):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "audacity", "npy"])
-def test_killed_runs_are_resumed_to_the_same_bytes(models, kind, tmp_path):
+def test_killed_runs_are_resumed_to_the_same_results(models, kind, tmp_path):
     (tmp_path / "in").mkdir()
     for index in range(60):
-        data = sound(index, 16000) if index % 9 else b"RIFF"
+        # Of many lengths, which share batches; a run that goes on makes other batches.
+        data = sound(index, 4000 + 7919 * index % 20_000) if index % 9 else b"RIFF"
         (tmp_path / "in" / f'{index:02} "a",b.wav').write_bytes(data)
     suffix = {"jsonl": ".jsonl", "csv": ".csv"}.get(kind, "")
     command = ["embed"] if kind == "npy" else ["tag", "--event-threshold", "0.1", "--window", "0.5"]
     command += ["-m", models / ("beats_tiny" if kind == "npy" else "beats_tiny_finetuned"), tmp_path / "in"]
     command += ["--events"] if suffix else []
     assert run(*command, "-o", tmp_path / f"whole{suffix}").exit_code == 1
-    expected = list(snapshot(tmp_path / f"whole{suffix}").values())
+    expected = results_in(tmp_path / f"whole{suffix}")
     generator, output, num_killed = np.random.default_rng(0), tmp_path / f"cut{suffix}", 0
     while True:
         process = fork(*command, "-o", output, "--resume")
@@ -260,11 +262,38 @@ def test_killed_runs_are_resumed_to_the_same_bytes(models, kind, tmp_path):
         time.sleep(generator.uniform(0, 0.6))
         os.kill(process, signal.SIGKILL)
         num_killed += os.waitpid(process, 0)[1] == signal.SIGKILL
-        count("test_killed_runs_are_resumed_to_the_same_bytes")
+        count("test_killed_runs_are_resumed_to_the_same_results")
         if num_killed < 15 and not generator.integers(4):
             shutil.rmtree(output) if output.is_dir() else output.unlink(missing_ok=True)
-    names = [path for path in snapshot(output) if not path.endswith(".partial")]
-    assert [Path(path).read_bytes() for path in names] == expected
+    assert_same_results(results_in(output), expected)
+
+
+def results_in(path: Path) -> list[tuple[str, str | np.ndarray]]:
+    """Arrays, and text, of all files but those that a killed run left; without what precedes their names."""
+    found = []
+    for name, data in snapshot(path).items():
+        if not name.endswith(".partial"):
+            is_array = name.endswith(".npy")
+            contents = np.load(io.BytesIO(data)) if is_array else data.decode()
+            found.append((name.removeprefix(str(path)), contents))
+    return found
+
+
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
+
+
+def assert_same_results(found: list, expected: list) -> None:
+    """Numbers within 1e-5, everything else exactly."""
+    assert [name for name, _ in found] == [name for name, _ in expected]
+    for (_, own), (_, other) in zip(found, expected):
+        if isinstance(own, np.ndarray):
+            assert own.shape == other.shape
+            assert own.dtype == other.dtype
+            np.testing.assert_allclose(own, other, atol=1e-5)
+        else:
+            assert NUMBER.sub("x", own) == NUMBER.sub("x", other)
+            numbers = [[float(number) for number in NUMBER.findall(text)] for text in (own, other)]
+            np.testing.assert_allclose(*numbers, atol=1e-5)
 
 
 def fork(*arguments) -> int:

@@ -2,15 +2,10 @@
 # ruff: noqa: PT017  # either a result or an error: `pytest.raises` demands one
 """The converter on any file: the model that the file holds, or one line, and nothing left on the disk."""
 
-import builtins
-import io
 import json
 import os
-import pickle
 import shutil
-import tarfile
 import tempfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -21,19 +16,19 @@ import yaml
 from beats_checkpoint import CheckpointError, read_checkpoint
 from convert_beats_checkpoint import convert
 from convert_beats_checkpoint import main as convert_main
+from converting import assert_converted_or_refused, contents_of, read, to_bytes
 from export_beats_checkpoint import main as export_main
-from fuzzing import DAMAGES, IS_THOROUGH, count, damage, fuzz, peak_mib
+from fuzzing import DAMAGES, IS_THOROUGH, count, damage, fuzz
 from golden import CHECKPOINTS, FIXTURES
 from huggingface_hub import ModelCard
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from typer.testing import CliRunner
 from verify_checkpoint import main as verify_main
 
 
 NAMES = st.sampled_from(CHECKPOINTS)
 SEEDS = st.integers(0, 2**32)
-STATISTICS = {"fbank_mean": 15.41663, "fbank_std": 6.55582}
 
 
 def command(main):
@@ -58,59 +53,19 @@ def assert_one_line(app, *arguments) -> bool:
     return False
 
 
-def assert_converted_or_refused(data: bytes, suffix: str = ".pt", is_whole: bool = False) -> bool:
-    """
-    Reads a file or, with `is_whole`, converts it. If that works, all values are finite; if not, conversion leaves
-    nothing beside the source.
-    """
-    with tempfile.TemporaryDirectory() as name:
-        source, output = Path(name) / f"source{suffix}", Path(name) / "made" / "out"
-        source.write_bytes(data)
-        try:
-            state_dict = read_checkpoint(source).state_dict
-            if is_whole:
-                convert(source, output)
-                assert os.listdir(output.parent) == ["out"]
-                state_dict = load_file(output / "model.safetensors")
-        except CheckpointError as error:
-            assert len(str(error).splitlines()) == 1, str(error)
-            with pytest.raises(CheckpointError):
-                convert(source, output)
-            assert os.listdir(name) == [source.name]
-            return False
-        assert state_dict
-        assert all(tensor.isfinite().all() for tensor in state_dict.values())
-        return True
-
-
-def read(name: str) -> bytes:
-    return (FIXTURES / f"{name}.pt").read_bytes()
-
-
-def to_bytes(contents, layout: str = "zip") -> bytes:
-    """A file in one of PyTorch's layouts."""
-    file = io.BytesIO()
-    torch.save(contents, file, _use_new_zipfile_serialization=layout == "zip")
-    return file.getvalue()
-
-
-def contents_of(name: str) -> dict:
-    return torch.load(FIXTURES / f"{name}.pt", weights_only=True)
-
-
 # Damage
 
 
 @pytest.mark.parametrize("layout", ["zip", "legacy"])
 def test_a_file_cut_anywhere_is_refused(layout):
     data = to_bytes(contents_of("beats_tiny"), layout)
-    step = max(1, len(data) // (1000 if IS_THOROUGH else 25))
+    step = max(1, len(data) // (1000 if IS_THOROUGH else 12))
     for length in range(0, len(data), step):
         assert not assert_converted_or_refused(data[:length])
         count("test_a_file_cut_anywhere_is_refused")
 
 
-@fuzz(25, 1000, name=NAMES, layout=st.sampled_from(["zip", "legacy"]), how=st.sampled_from(DAMAGES), seed=SEEDS)
+@fuzz(15, 1000, name=NAMES, layout=st.sampled_from(["zip", "legacy"]), how=st.sampled_from(DAMAGES), seed=SEEDS)
 def test_damaged_files_are_refused_or_hold_finite_numbers(name, layout, how, seed):
     data = to_bytes(contents_of(name), layout)
     assert_converted_or_refused(damage(data, how, np.random.default_rng(seed)))
@@ -134,7 +89,7 @@ def test_flipped_bits_in_a_zip_are_never_taken_for_weights(name, seed):
         assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
-@fuzz(20, 2000, name=NAMES, how=st.sampled_from(DAMAGES), seed=SEEDS)
+@fuzz(12, 2000, name=NAMES, how=st.sampled_from(DAMAGES), seed=SEEDS)
 def test_damaged_safetensors_are_refused_or_hold_finite_numbers(name, how, seed):
     data = save({key: tensor.clone() for key, tensor in contents_of(name)["model"].items()})
     assert not assert_converted_or_refused(damage(data, how, np.random.default_rng(seed)), ".safetensors")
@@ -184,7 +139,7 @@ CFG_KEYS = sorted(
 
 
 @fuzz(
-    25,
+    12,
     250,
     name=NAMES,
     changes=st.dictionaries(st.sampled_from(CFG_KEYS), VALUES, min_size=1, max_size=3),
@@ -241,7 +196,7 @@ KEY_CHANGES = {
 
 
 @fuzz(
-    15,
+    8,
     250,
     name=NAMES,
     changes=st.lists(
@@ -358,7 +313,7 @@ WEIRD_YAML += ["a: 0b", "a: !!int x", "a: !!float x", "a: !!binary x", "\0", "a:
 
 
 @fuzz(
-    30,
+    15,
     400,
     text=st.one_of(
         st.dictionaries(st.sampled_from(ENTRIES), TREES, max_size=6).map(yaml.safe_dump),
@@ -381,137 +336,6 @@ def test_any_settings_file_is_refused_or_fits(text):
                 read_checkpoint(source, origin=origin, cfg=[settings])
             except CheckpointError as error:
                 assert len(str(error).splitlines()) == 1, str(error)
-
-
-# Code
-
-
-class Calls:
-    """Unpickling this calls a function."""
-
-    def __init__(self, function, *arguments):
-        self.call = (function, arguments)
-
-    def __reduce__(self):
-        return self.call
-
-
-def payloads(marker: Path) -> list:
-    text = f"open({str(marker)!r}, 'w')"
-    return [
-        Calls(os.system, f"touch {marker}"),
-        Calls(builtins.eval, text),
-        Calls(builtins.exec, text),
-        Calls(open, str(marker), "w"),
-        Calls(os.mkdir, str(marker)),
-        Calls(getattr, Calls(__import__, "os"), "system"),
-        Calls(torch.hub.load_state_dict_from_url, "file:///etc/passwd", str(marker.parent)),
-        Calls(torch.save, {}, str(marker)),
-        Calls(Path.touch, marker),
-        Calls(shutil.copy, "/etc/passwd", str(marker)),
-        Calls(np.save, str(marker), np.zeros(1)),
-        Calls(pickle.loads, pickle.dumps(Calls(os.mkdir, str(marker)))),
-    ]
-
-
-def plant(payload, place: str):
-    """A checkpoint with a payload in it."""
-    contents = contents_of("beats_tiny_finetuned")
-    if place == "root":
-        return payload
-    if place == "tensor":
-        contents["model"]["layer_norm.weight"] = payload
-    elif place == "deep":
-        contents["x"] = [{"y": ([payload],)}]
-    elif place == "key":
-        contents[("k", payload)] = 1
-    else:
-        contents[place] = payload
-    return contents
-
-
-def legacy_tar(payload) -> bytes:
-    """PyTorch's oldest layout: a tar of pickles."""
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:") as archive:
-        for name in ("sys_info", "storages", "tensors", "pickle"):
-            data = pickle.dumps({"little_endian": True} if name == "sys_info" else payload, protocol=2)
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return file.getvalue()
-
-
-PLACES = ["root", "cfg", "label_dict", "model", "tensor", "deep", "key", "optimizer"]
-LAYOUTS = ["zip", "legacy", "pickle 0", "pickle 2", "pickle 4", "tar", "zip of a zip", "magic"]
-
-
-def with_payload(payload, place: str, layout: str) -> bytes:
-    contents = plant(payload, place)
-    if layout in ("zip", "legacy"):
-        return to_bytes(contents, layout)
-    if layout == "tar":
-        return legacy_tar(contents)
-    if layout == "zip of a zip":
-        file = io.BytesIO()
-        with zipfile.ZipFile(file, "w") as archive:
-            archive.writestr("archive/data.pkl", to_bytes(contents))
-            archive.writestr("archive/version", "3")
-        return file.getvalue()
-    if layout == "magic":
-        # The header of the legacy layout, then a pickle.
-        return b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, payload, payload))
-    return pickle.dumps(contents, protocol=int(layout[-1]))
-
-
-def test_no_payload_runs_in_any_place_of_any_layout(tmp_path):
-    marker = tmp_path / "ran"
-    for place in PLACES:
-        for layout in LAYOUTS:
-            for payload in payloads(marker) if IS_THOROUGH else payloads(marker)[:1]:
-                assert not assert_converted_or_refused(with_payload(payload, place, layout))
-                assert not marker.exists()
-                count("test_no_payload_runs_in_any_place_of_any_layout")
-
-
-@fuzz(
-    20,
-    800,
-    number=st.integers(0, 11),
-    place=st.sampled_from(PLACES),
-    layout=st.sampled_from(LAYOUTS),
-    how=st.sampled_from(DAMAGES),
-    seed=SEEDS,
-)
-def test_no_payload_runs_in_damaged_files(number, place, layout, how, seed):
-    with tempfile.TemporaryDirectory() as name:
-        marker = Path(name) / "ran"
-        data = with_payload(payloads(marker)[number], place, layout)
-        assert not assert_converted_or_refused(damage(data, how, np.random.default_rng(seed)))
-        assert not marker.exists()
-
-
-def rezip(data: bytes, compression: int, **extra: bytes) -> bytes:
-    """The entries of a zip, compressed, and others."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(file, "w", compression) as target:
-        root = source.namelist()[0].split("/")[0]
-        for info in source.infolist():
-            target.writestr(info.filename, source.read(info))
-        for name, value in extra.items():
-            target.writestr(f"{root}/{name}", value)
-    return file.getvalue()
-
-
-def test_compressed_entries_are_refused_before_they_are_unpacked():
-    bomb = rezip(read("beats_tiny"), zipfile.ZIP_DEFLATED, bomb=bytes(2**29))
-    assert len(bomb) < 2**20 * 2
-    before = peak_mib()
-    assert not assert_converted_or_refused(bomb)
-    assert not assert_converted_or_refused(rezip(read("beats_tiny"), zipfile.ZIP_DEFLATED))
-    assert not assert_converted_or_refused(rezip(read("beats_tiny"), zipfile.ZIP_BZIP2))
-    assert peak_mib() < before + 100
-    count("test_compressed_entries_are_refused_before_they_are_unpacked", 3)
 
 
 # Paths

@@ -24,6 +24,8 @@ BLOCK_SECONDS = 1
 BLOCK_SAMPLES = 1 << 20
 # In hertz, as for files. With 1e300, soxr never ends.
 MAX_RATE = 1 << 31
+# What libsndfile says of a file whose length is not known, such as a FLAC that was written to a pipe.
+UNKNOWN_FRAMES = (1 << 63) - 1
 
 
 class AudioError(ValueError):
@@ -106,7 +108,8 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
     if (file.format, file.subtype) == ("PAF", "PCM_24"):
         raise AudioError(f"{name}: is PAF with 24 bits, which libsndfile may decode wrongly. Use another format.")
     blocks = resample_blocks(_read_blocks(file, opened, name), name, file.samplerate, sampling_rate)
-    return AudioStream(name, blocks, sampling_rate, file.frames / file.samplerate)
+    seconds = file.frames / file.samplerate if file.frames < UNKNOWN_FRAMES else None
+    return AudioStream(name, blocks, sampling_rate, seconds)
 
 
 def stream_waveform(waveform: Any, waveform_rate: float | None, sampling_rate: int = 16000) -> AudioStream:

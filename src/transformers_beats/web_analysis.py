@@ -39,8 +39,6 @@ DEFAULT_WINDOWS: dict[Kind, tuple[float, float]] = {"clips": (2.0, 0.5), "frames
 WINDOW_SECONDS = (0.5, 30.0)
 # A second is computed about as often as windows overlap.
 MAX_OVERLAP = 8
-# A file of unknown length, such as a FLAC that was written to a pipe, says that it has 2**63 samples.
-UNKNOWN_SECONDS = 1e9
 
 
 class Checkpoint(NamedTuple):
@@ -249,7 +247,7 @@ def open_limited(path: Path, sampling_rate: int, max_seconds: float, report: Cal
         [`AudioError`]: if the file cannot be used or is too long: at once if it says so, or when the limit is passed.
     """
     stream = open_audio(path, sampling_rate)
-    seconds = stream.seconds if stream.seconds and stream.seconds < UNKNOWN_SECONDS else None
+    seconds = stream.seconds or None
     too_long = AudioError(
         f"{path.name} is too long: this page takes at most {format_time(max_seconds, 1)} (min:s). Cut it into parts."
     )

@@ -5,8 +5,8 @@ What this package costs, against other implementations on the same machine, from
     python -m benchmarks [--full] [--output DIR] [fbank encoder inference ...]
 
 Every figure is a ratio to a named peer that was measured in turns with ours in the same run: above 1, the peer costs
-more. `parts.py` says what the parts are, `peers.py` what the peers are. Without a GPU, the default takes some minutes
-on two cores, `--full` more than an hour. On a GPU `--full` measures all sizes.
+more. `parts.py` says what the parts are, `peers.py` what the peers are. Without a GPU, the default takes twenty
+minutes on two cores, `--full` more than an hour. On a GPU `--full` measures all sizes.
 """
 
 from dataclasses import asdict

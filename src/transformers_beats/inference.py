@@ -346,7 +346,7 @@ class WindowedInference:
         with tqdm(total=0, unit="s", disable=not self.progress) as bar:
             cuts = self._cut(recordings, sampling_rate, failed, bar)
             while pool := fill_pool(cuts, self.batch_size, self.window_columns):
-                results: dict[int, Window | Exception] = {i: cut.error for i, cut in enumerate(pool) if cut.error}
+                results: dict[int, Any] = {i: cut.error for i, cut in enumerate(pool) if cut.error is not None}
                 for batch in make_batches(pool, self.batch_size, can_pad):
                     results |= zip(batch, self._compute_batch([pool[index] for index in batch], compute))
                     num_columns += sum(pool[index].num_new for index in batch)

@@ -196,7 +196,7 @@ def message(page, pattern: str) -> str:
 
 
 def apply(page, setting: str, value: str, pattern: str) -> str:
-    """The message once a setting is applied. On a busy machine, a first click may come before the page has its value."""
+    """The message once a setting is applied. On a busy machine, a click may come before the page has its value."""
     field = page.get_by_label(f"number input for {setting}")
     field.fill(value)
     field.press("Tab")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import distributed
 
 from transformers_beats import BeatsConfig
 from transformers_beats.training.arguments import (
@@ -210,6 +211,15 @@ def test_other_value_errors_keep_their_traceback(capsys):
 def test_other_exceptions_pass():
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 / 0)
+
+
+def test_commands_leave_no_process_group():
+    # One left to the interpreter's end may abort the process: gloo's threads still hold tensors.
+    def main():
+        distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+
+    run_command(main)
+    assert not distributed.is_initialized()
 
 
 @pytest.mark.parametrize(("given", "kwargs"), [("neither", {}), ("both", {"tokenizer": "a", "codes": "b"})])

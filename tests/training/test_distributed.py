@@ -31,7 +31,7 @@ def launch(task: str, values: dict, tmp_path: Path) -> None:
     command += [str(Path(__file__).with_name("worker.py")), task, str(arguments)]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-6000:]
+    assert result.returncode == 0, result.stdout[-500:] + result.stderr[-3000:]
 
 
 def losses_of(directory: Path) -> dict[str, list[float]]:

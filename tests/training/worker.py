@@ -18,7 +18,7 @@ from transformers_beats import BeatsConfig, BeatsForPreTraining
 from transformers_beats.training.arguments import IterateArguments
 from transformers_beats.training.evaluate import EVALUATE_ARGUMENTS, evaluate
 from transformers_beats.training.iterate import iterate
-from transformers_beats.training.recipes import build_arguments
+from transformers_beats.training.recipes import build_arguments, run_command
 from transformers_beats.training.trainer import TRAINER_STATE, BeatsPreTrainer
 
 
@@ -114,7 +114,8 @@ def train_fully_sharded(values: dict) -> None:
         fresh = BeatsForPreTraining(BeatsConfig.from_pretrained(values["model"]))
         fresh.save_pretrained(values["output_dir"], state_dict=state)
         Path(values["output_dir"], "losses.json").write_text(json.dumps(losses))
-    distributed.destroy_process_group()
+    # Caches of DTensor keep the group's threads alive, which abort a Python that shuts down (see `run_command`).
+    os._exit(0)
 
 
 if __name__ == "__main__":
@@ -126,4 +127,4 @@ if __name__ == "__main__":
         "fully_shard": train_fully_sharded,
         "evaluate": lambda values: evaluate(*build_arguments(EVALUATE_ARGUMENTS, values)),
     }
-    tasks[sys.argv[1]](json.loads(Path(sys.argv[2]).read_text()))
+    run_command(lambda: tasks[sys.argv[1]](json.loads(Path(sys.argv[2]).read_text())))

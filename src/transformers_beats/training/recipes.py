@@ -3,6 +3,7 @@
 
 import dataclasses
 import difflib
+import gc
 import sys
 import textwrap
 import traceback
@@ -15,6 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import torch
 import yaml
 from huggingface_hub.dataclasses import type_validator
+from torch import distributed
 from transformers import HfArgumentParser, TrainingArguments
 
 
@@ -83,7 +85,10 @@ def build_arguments(dataclass_types: tuple[type, ...], values: dict[str, Any], p
 
 
 def run_command(main: Callable[[], Any]) -> None:
-    """Runs the `main` of a command. A `ValueError` becomes one line on stderr and the exit code 1."""
+    """
+    Runs the `main` of a command, then takes leave of the other processes, if there are any. A `ValueError` becomes
+    one line on stderr and the exit code 1.
+    """
     try:
         main()
     except ValueError as error:
@@ -92,6 +97,11 @@ def run_command(main: Callable[[], Any]) -> None:
             traceback.print_exc()
         print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(1) from None
+    if distributed.is_available() and distributed.is_initialized():
+        # A thread of gloo that lets go of a tensor while Python shuts down aborts the process, and with it the whole
+        # run. Destroying the group ends them, if no trainer left in a reference cycle holds it.
+        gc.collect()
+        distributed.destroy_process_group()
 
 
 def read_recipe(path: str) -> dict[str, Any]:

@@ -79,6 +79,50 @@ def test_blocks_of_any_format_are_what_soundfile_reads_at_once(suffix, tmp_path)
         np.testing.assert_allclose(decode_audio(file), whole, atol=1e-6)
 
 
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
+def test_a_part_of_a_file_is_that_of_the_whole(suffix, rate, tmp_path):
+    path = tmp_path / f"clip.{suffix}"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (rate * 4, 2)), rate)
+    whole = decode_audio(path)
+    for start, num_samples in [(0, 5), (1, 16000), (16001, 20000), (40000, None), (len(whole) - 3, 16000)]:
+        stop = None if num_samples is None else start + num_samples
+        for source in (path, path.read_bytes()):
+            part = decode_audio(source, start=start, num_samples=num_samples)
+            np.testing.assert_allclose(part, whole[start:stop], rtol=0, atol=1e-6, strict=True)
+    for start in (len(whole), 10**12):
+        with pytest.raises(AudioError, match="ends before"):
+            decode_audio(path, start=start)
+    with pytest.raises(ValueError, match="must not be negative, got -1"):
+        decode_audio(path, start=-1)
+
+
+@pytest.mark.parametrize(("suffix", "seconds"), [("wav", 4), ("flac", 4), ("ogg", 34), ("mp3", 34)])
+def test_only_what_is_needed_for_a_part_is_decoded(suffix, seconds, tmp_path, monkeypatch):
+    rate, num_read = 24000, []
+    soundfile.write(tmp_path / f"clip.{suffix}", np.zeros(rate * 60), rate)
+    read = soundfile.SoundFile.read
+
+    def count(self, frames, **kwargs):
+        num_read.append(frames)
+        return read(self, frames, **kwargs)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", count)
+    assert len(decode_audio(tmp_path / f"clip.{suffix}", start=16000 * 30, num_samples=16000 * 2)) == 32000
+    assert sum(num_read) <= rate * seconds
+
+
+def test_a_part_of_a_damaged_file_is_an_audio_error(tmp_path):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 160_000)
+    soundfile.write(tmp_path / "whole.flac", noise, 16000)
+    (tmp_path / "cut.flac").write_bytes((tmp_path / "whole.flac").read_bytes()[:150_000])
+    np.testing.assert_allclose(
+        decode_audio(tmp_path / "cut.flac", start=20_000, num_samples=3), noise[20_000:20_003], atol=1e-4
+    )
+    with pytest.raises(AudioError, match=r"cut\.flac: cannot be decoded"):
+        decode_audio(tmp_path / "cut.flac", start=150_000)
+
+
 def test_a_low_rate_does_not_make_a_block_long(tmp_path):
     soundfile.write(tmp_path / "clip.wav", np.zeros(20_000), 100)
     lengths = [len(block) for block in stream_audio(tmp_path / "clip.wav").blocks]

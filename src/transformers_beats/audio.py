@@ -3,9 +3,11 @@
 
 import contextlib
 import io
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from numbers import Real
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,6 +26,11 @@ BLOCK_SECONDS = 1
 BLOCK_SAMPLES = 1 << 20
 # In hertz, as for files. With 1e300, soxr never ends.
 MAX_RATE = 1 << 31
+# Formats and encodings whose every sample libsndfile finds at once. Others have a memory, or no exact places.
+SEEKABLE_FORMATS = frozenset({"AIFF", "AU", "CAF", "FLAC", "RF64", "W64", "WAV", "WAVEX"})
+SEEKABLE_SUBTYPES = frozenset({"ALAW", "DOUBLE", "FLOAT", "PCM_16", "PCM_24", "PCM_32", "PCM_S8", "PCM_U8", "ULAW"})
+# Decoded before a part, at the lower of both rates, so that the resampling has no edge there.
+MARGIN_SAMPLES = 1000
 # What libsndfile says of a file whose length is not known, such as a FLAC that was written to a pipe.
 UNKNOWN_FRAMES = (1 << 63) - 1
 
@@ -54,26 +61,39 @@ class AudioStream:
     seconds: float | None = None
 
 
-def decode_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 16000) -> np.ndarray:
+def decode_audio(
+    source: str | Path | bytes | BinaryIO, sampling_rate: int = 16000, start: int = 0, num_samples: int | None = None
+) -> np.ndarray:
     """
-    All of what [`stream_audio`] decodes.
+    All of what [`stream_audio`] decodes, or a part.
 
     Args:
         source (`str`, `Path`, `bytes` or a file opened in binary mode):
             A file, or what it holds.
         sampling_rate (`int`, defaults to 16000):
             Rate of the result in hertz.
+        start (`int`, defaults to 0):
+            First sample of the part, at `sampling_rate`.
+        num_samples (`int`, *optional*):
+            Its length; to the end, by default. It is shorter where the file ends before.
 
     Returns:
         `np.ndarray` of shape `(num_samples,)`: float32, full scale at 1.0.
 
     Raises:
-        [`AudioError`]: if it cannot be decoded, is empty, or holds NaN or infinite samples.
+        [`AudioError`]: if it cannot be decoded, is empty, ends before `start`, or holds NaN or infinite samples.
+        `ValueError`: if `start` is negative.
     """
-    return np.concatenate(list(stream_audio(source, sampling_rate).blocks))
+    blocks, num_decoded = [], 0
+    for block in stream_audio(source, sampling_rate, start).blocks:
+        blocks.append(block)
+        num_decoded += len(block)
+        if num_samples is not None and num_decoded >= num_samples:
+            break
+    return np.concatenate(blocks)[:num_samples]
 
 
-def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 16000) -> AudioStream:
+def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 16000, start: int = 0) -> AudioStream:
     """
     Opens a file with soundfile (WAV, FLAC, Ogg, MP3 and others) or, if that does not know its format and torchcodec is
     installed, with torchcodec, which decodes it as a whole once its first block is read; averages its channels;
@@ -84,6 +104,8 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
             A file, or what it holds.
         sampling_rate (`int`, defaults to 16000):
             Rate of the blocks in hertz.
+        start (`int`, defaults to 0):
+            Sample, at `sampling_rate`, from which on. What comes before is not decoded, if the format allows.
 
     Returns:
         [`AudioStream`]: its blocks can be read once. Reading raises [`AudioError`] where the file is damaged or holds
@@ -91,7 +113,10 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
 
     Raises:
         [`AudioError`]: if it cannot be opened.
+        `ValueError`: if `start` is negative.
     """
+    if start < 0:
+        raise ValueError(f"`start` must not be negative, got {start}.")
     name = _name_of(source)
     opened = None if isinstance(source, (str, Path)) else _FileObject(source)
     file, reason = None, ""
@@ -104,10 +129,14 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
     if opened is not None and opened.error is not None:
         raise AudioError(f"{name}: cannot be read: {_reason(opened.error)}") from opened.error
     if file is None:
-        return _stream_with_torchcodec(source, name, f"{name}: cannot be decoded: {reason}", sampling_rate)
+        stream = _stream_with_torchcodec(source, name, f"{name}: cannot be decoded: {reason}", sampling_rate)
+        stream.blocks = _skip(stream.blocks, start, name)
+        return stream
     if (file.format, file.subtype) == ("PAF", "PCM_24"):
         raise AudioError(f"{name}: is PAF with 24 bits, which libsndfile may decode wrongly. Use another format.")
+    skipped = _seek(file, name, start, sampling_rate)
     blocks = resample_blocks(_read_blocks(file, opened, name), name, file.samplerate, sampling_rate)
+    blocks = _skip(blocks, start - skipped, name)
     seconds = file.frames / file.samplerate if file.frames < UNKNOWN_FRAMES else None
     return AudioStream(name, blocks, sampling_rate, seconds)
 
@@ -305,11 +334,44 @@ def _reason(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
+def _seek(file: soundfile.SoundFile, name: str, start: int, sampling_rate: int) -> int:
+    """Goes to before sample `start` at `sampling_rate`, if the format allows, and returns at which sample that is."""
+    is_seekable = file.format in SEEKABLE_FORMATS and file.subtype in SEEKABLE_SUBTYPES
+    if start == 0 or not is_seekable or file.frames >= UNKNOWN_FRAMES:
+        return 0
+    # At multiples of its denominator there is a sample of the file for one of the part, as there is at the beginning.
+    ratio = Fraction(file.samplerate, sampling_rate)
+    margin = 0 if ratio == 1 else MARGIN_SAMPLES * max(1, math.ceil(1 / ratio))
+    skipped = max(0, start - margin) // ratio.denominator * ratio.denominator
+    if skipped * ratio >= file.frames:
+        raise AudioError(f"{name}: ends before sample {start} at {sampling_rate} Hz.")
+    try:
+        file.seek(int(skipped * ratio))
+    except soundfile.SoundFileError as error:
+        raise AudioError(f"{name}: cannot be decoded: {_reason(error)}") from error
+    return skipped
+
+
+def _skip(blocks: Iterable[np.ndarray], num_samples: int, name: str) -> Iterator[np.ndarray]:
+    """Without the first samples."""
+    if num_samples == 0:
+        yield from blocks
+        return
+    is_empty = True
+    for block in blocks:
+        if len(block) > num_samples:
+            yield block[num_samples:]
+            is_empty = False
+        num_samples = max(0, num_samples - len(block))
+    if is_empty:
+        raise AudioError(f"{name}: ends before the part that was asked for.")
+
+
 def _read_blocks(file: soundfile.SoundFile, opened: _FileObject | None, name: str) -> Iterator[np.ndarray]:
     """Means of the channels, block by block."""
     with file:
         size = max(1, min(BLOCK_SECONDS * file.samplerate, BLOCK_SAMPLES // file.channels))
-        num_read = 0
+        num_read = file.tell()
         # Some formats hold a little more, to fill their last packet.
         while num_read < file.frames:
             try:

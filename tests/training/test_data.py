@@ -11,8 +11,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from transformers_beats import BeatsFeatureExtractor
-from transformers_beats.audio import AudioError
+from transformers_beats.audio import AudioError, decode_audio
 from transformers_beats.feature_extraction_beats import kaldi_fbank
+from transformers_beats.training.classification import Windows
 from transformers_beats.training.data import (
     CropDataset,
     DataCollator,
@@ -209,6 +210,32 @@ def make_codes(num_columns: list[int]) -> datasets.Dataset:
     features = datasets.Features({"codes": datasets.Array2D((None, 8), "int16")})
     rows = [np.full((count, 8), index, dtype=np.int16) for index, count in enumerate(num_columns)]
     return datasets.Dataset.from_dict({"codes": rows}, features=features)
+
+
+@pytest.mark.parametrize("cache_audio", [False, True])
+def test_items_are_parts_of_long_clips(cache_audio, tmp_path, monkeypatch):
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, 44100 * 60)
+    (tmp_path / "long").mkdir()
+    soundfile.write(tmp_path / "long" / "clip.wav", wave, 44100, subtype="FLOAT")
+    clips, data = clips_of(tmp_path / "long", num_crops=4, cache_audio=cache_audio)
+    whole = decode_audio(tmp_path / "long" / "clip.wav")
+    crops, windows = CropDataset(clips, data), Windows(clips, data, BeatsFeatureExtractor())
+    num_read = []
+    read = soundfile.SoundFile.read
+    monkeypatch.setattr(
+        soundfile.SoundFile,
+        "read",
+        lambda self, frames, **kwargs: num_read.append(frames) or read(self, frames, **kwargs),
+    )
+    np.testing.assert_allclose(windows[7]["waveform"], whole[7 * 16000 : 8 * 16000], rtol=0, atol=1e-6)
+    places = set()
+    for item in (crops[index]["waveform"] for index in range(4)):
+        place = int(np.abs(whole - item[0]).argmin())
+        np.testing.assert_allclose(item, whole[place : place + 16000], rtol=0, atol=1e-6)
+        places.add(place)
+    assert len(places) == 4
+    # Up to three seconds for each item of one: what comes before, and whole blocks.
+    assert sum(num_read) <= (0 if cache_audio else 5 * 3 * 44100)
 
 
 @pytest.mark.parametrize("precompute", [False, True])

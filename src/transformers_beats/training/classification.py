@@ -20,7 +20,7 @@ from transformers_beats.metrics.sound_event_detection import compute_sound_event
 from transformers_beats.windows import column_samples, count_columns
 
 from .augmentation import SpecAugment, balanced_sample_weights, balanced_sampler, mixup_waveforms, roll_waveforms
-from .data import Clips, CropDataset, crop_start
+from .data import Clips, CropDataset
 from .labels import Labels, frame_labels
 from .layerwise import layerwise_parameter_groups, multiply_gradients
 from .reports import Predictions, compute_metrics
@@ -136,10 +136,7 @@ class TrainingCrops(CropDataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         clip = int(np.searchsorted(self.offsets, index, side="right")) - 1
-        waveform = decode_row(self.clips.dataset[clip], self.sampling_rate)
-        generator = np.random.default_rng(int(torch.randint(2**62, ())))
-        start = crop_start(len(waveform), self.num_samples, generator)
-        waveform = waveform[start : start + self.num_samples]
+        start, waveform = self.decode_crop(clip, np.random.default_rng(int(torch.randint(2**62, ()))))
         return {"waveform": waveform, "labels": self.targets.target(clip, start, len(waveform))}
 
 
@@ -178,7 +175,7 @@ class Windows(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         clip, start = int(self.clip_of[index]), int(self.starts[index])
-        waveform = decode_row(self.clips.dataset[clip], self.sampling_rate)[start : start + self.num_samples]
+        waveform = decode_row(self.clips.dataset[clip], self.sampling_rate, start, self.num_samples)
         return {"waveform": waveform} if self.targets is None else {"waveform": waveform, "labels": self.target(index)}
 
     def target(self, index: int) -> torch.Tensor:

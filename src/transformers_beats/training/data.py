@@ -191,9 +191,14 @@ class CropDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         clip = int(np.searchsorted(self.offsets, index, side="right")) - 1
-        waveform = decode_row(self.clips.dataset[clip], self.sampling_rate)
         generator = np.random.default_rng([self.arguments.crop_seed, clip, int(index - self.offsets[clip])])
-        return {"waveform": crop(waveform, self.num_samples, generator), **read_codes(self.codes, index)}
+        _, waveform = self.decode_crop(clip, generator)
+        return {"waveform": waveform, **read_codes(self.codes, index)}
+
+    def decode_crop(self, clip: int, generator: np.random.Generator) -> tuple[int, np.ndarray]:
+        """Where a crop of a clip begins, by random numbers, and its waveform. Nothing else is decoded, if possible."""
+        start = crop_start(int(self.clips.num_samples[clip]), self.num_samples, generator)
+        return start, decode_row(self.clips.dataset[clip], self.sampling_rate, start, self.num_samples)
 
 
 def check_codes(codes: datasets.Dataset | None, num_items: int) -> datasets.Dataset | None:

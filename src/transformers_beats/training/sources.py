@@ -271,22 +271,23 @@ def _is_in(value: Any, wanted: list) -> bool:
     return value in wanted
 
 
-def decode_row(row: dict[str, Any], sampling_rate: int) -> np.ndarray:
+def decode_row(row: dict[str, Any], sampling_rate: int, start: int = 0, num_samples: int | None = None) -> np.ndarray:
     """
-    The waveform of a row: decoded, or as [`prepare_clips`] has kept it.
+    The waveform of a row, or a part of it: decoded, or as [`prepare_clips`] has kept it.
 
     Raises:
         [`AudioError`]: naming its file.
     """
     if row.get("waveform") is not None:
-        return np.array(row["waveform"], dtype=np.float32)
+        stop = None if num_samples is None else start + num_samples
+        return np.array(row["waveform"][start:stop], dtype=np.float32)
     audio = row["audio"] or {}
     if not audio.get("bytes"):
         if not audio.get("path"):
             raise AudioError("a row holds no audio.")
-        return decode_audio(audio["path"], sampling_rate)
+        return decode_audio(audio["path"], sampling_rate, start, num_samples)
     try:
-        return decode_audio(audio["bytes"], sampling_rate)
+        return decode_audio(audio["bytes"], sampling_rate, start, num_samples)
     except AudioError as error:
         raise AudioError(f"{audio.get('path') or 'audio'}: {error}") from error
 

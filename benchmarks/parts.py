@@ -5,13 +5,9 @@ import copy
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
-import numpy as np
-import soundfile
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -51,27 +47,20 @@ from benchmarks.peers import (
     openbeats_encoder,
     reference_features,
 )
-from benchmarks.report import Row
+from benchmarks.recordings import any_length, crops, ragged
+from benchmarks.report import Row, milliseconds
 from transformers_beats import (
     BeatsConfig,
     BeatsFeatureExtractor,
     BeatsModel,
 )
-from transformers_beats.audio import stream_audio
 from transformers_beats.feature_extraction_beats import num_fbank_frames
-from transformers_beats.inference import WindowedInference
 
 
 REFERENCE, AST = "reference-style fp32", "AST, same precision"
 ATTENTION_MEMORY_SIZES = ((1, 30.0), (4, 30.0))
-RECORDING_SECONDS, RECORDING_RATE = 60, 44100
-RAGGED_CLIPS, RAGGED_SECONDS = 32, (0.5, 8.0)
 IMPORT_TURNS = 3
 IMPORTS = {"transformers": "import transformers", "both": "import transformers, transformers_beats"}
-
-
-def milliseconds(times: dict[str, float], names: list[str]) -> dict[str, float]:
-    return {name: 1000 * times[name] for name in names}
 
 
 def describe_size(batch_size: int, seconds: float) -> str:
@@ -362,103 +351,6 @@ def attention_memory(options: Options) -> Iterator[Row]:
                 yield Row("attention_memory", setting, peak, {REFERENCE: reference}, unit="MiB")
 
 
-def any_length(options: Options) -> Iterator[Row]:
-    """A recording on disk to scores in windows of 10 s, with the times of the stages, and all of it in one piece."""
-    model, extractor = build_classifier(options), BeatsFeatureExtractor()
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "recording.flac"
-        noise = np.random.default_rng(0).normal(scale=0.1, size=RECORDING_SECONDS * RECORDING_RATE)
-        soundfile.write(path, noise.clip(-1, 1), RECORDING_RATE)
-        for precision in options.precisions:
-            if precision == "autocast":
-                continue
-            variant = copy.deepcopy(model).to(DTYPES[precision])
-            windowed = WindowedInference(variant, extractor)
-            whole = WindowedInference(variant, extractor, window_seconds=RECORDING_SECONDS + 1)
-            calls: dict[str, Call] = {
-                "ours": partial(windowed.classify, path),
-                "in one piece": partial(whole.classify, path),
-            }
-            times = time_alternately(calls, options.repeats, options.device)
-            stages = time_stages(windowed, path, options)
-            hours = RECORDING_SECONDS / times["ours"]
-            yield Row(
-                "any_length",
-                f"{RECORDING_SECONDS} s of FLAC at 44.1 kHz, {precision}",
-                1000 * times["ours"],
-                {"in one piece": 1000 * times["in one piece"]},
-                details={"hours of audio an hour": hours} | {f"{name}, ms": 1000 * t for name, t in stages.items()},
-            )
-
-
-def ragged(options: Options) -> Iterator[Row]:
-    """Clips of many lengths: those of similar length together; one by one; as they come, padded to the longest."""
-    model, extractor = build_classifier(options), BeatsFeatureExtractor()
-    low, high = RAGGED_SECONDS
-    clips = [make_clips(1, seconds)[0] for seconds in np.random.default_rng(0).uniform(low, high, RAGGED_CLIPS)]
-    for precision in options.precisions:
-        if precision == "autocast":
-            continue
-        variant = copy.deepcopy(model).to(DTYPES[precision])
-
-        def classify_all(inference: WindowedInference) -> list:
-            return list(inference.classify_many(clips, SAMPLING_RATE))
-
-        calls: dict[str, Call] = {
-            "ours": partial(classify_all, WindowedInference(variant, extractor)),
-            "one by one": partial(classify_all, WindowedInference(variant, extractor, batch_size=1)),
-            "padded": partial(classify_padded, computing(variant, precision, options.device), clips, options.device),
-        }
-        times = time_alternately(calls, options.repeats, options.device)
-        yield Row(
-            "ragged",
-            f"{RAGGED_CLIPS} clips of {low:g} to {high:g} s, {precision}",
-            1000 * times["ours"],
-            milliseconds(times, ["one by one", "padded"]),
-            details={"clips per second": RAGGED_CLIPS / times["ours"]},
-        )
-
-
-def classify_padded(model: Callable, clips: list[np.ndarray], device: str, batch_size: int = 8) -> None:
-    """Batches in the order of the clips, as a pipeline of transformers makes them."""
-    extractor = BeatsFeatureExtractor()
-    for start in range(0, len(clips), batch_size):
-        batch = clips[start : start + batch_size]
-        model(**extractor(batch, sampling_rate=SAMPLING_RATE, return_tensors="pt", device=device))
-
-
-def time_stages(windowed: WindowedInference, path: Path, options: Options) -> dict[str, float]:
-    """Median seconds of each stage of a recording's way through the model."""
-
-    def read(rate: int) -> int:
-        return sum(len(block) for block in stream_audio(path, rate).blocks)
-
-    windows = make_clips(RECORDING_SECONDS // 10, 10.0)
-    calls: dict[str, Call] = {
-        "decode": partial(read, RECORDING_RATE),
-        "decode and resample": partial(read, SAMPLING_RATE),
-        "fbank": partial(
-            windowed.feature_extractor,
-            windows,
-            sampling_rate=SAMPLING_RATE,
-            return_tensors="pt",
-            device=options.device,
-        ),
-    }
-    times = time_alternately(calls, options.repeats, options.device)
-    encoders = []
-    for _ in range(options.repeats):
-        with ModuleClock(windowed.model, options.device) as module:
-            windowed.classify(path)
-        encoders.append(module.seconds)
-    return {
-        "decode": times["decode"],
-        "resample": times["decode and resample"] - times["decode"],
-        "fbank": times["fbank"],
-        "encoder": statistics.median(encoders),
-    }
-
-
 def imports(options: Options) -> Iterator[Row]:
     """Importing transformers, with and without this package, in fresh processes that take turns."""
 
@@ -493,6 +385,7 @@ PARTS: dict[str, Callable[[Options], Iterator[Row]]] = {
         attention_memory,
         any_length,
         ragged,
+        crops,
         imports,
     )
 }

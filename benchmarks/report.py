@@ -56,6 +56,11 @@ class Row:
         return {name: value / self.ours for name, value in self.peers.items()}
 
 
+def milliseconds(times: dict[str, float], names: list[str]) -> dict[str, float]:
+    """Those of some calls, given in seconds."""
+    return {name: 1000 * times[name] for name in names}
+
+
 def describe(machine: dict[str, Any]) -> str:
     """The machine in a line."""
     sets = ", ".join(machine["instruction_sets"]) or "no vector instructions known"

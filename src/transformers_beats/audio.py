@@ -134,9 +134,9 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
         return stream
     if (file.format, file.subtype) == ("PAF", "PCM_24"):
         raise AudioError(f"{name}: is PAF with 24 bits, which libsndfile may decode wrongly. Use another format.")
-    skipped = _seek(file, name, start, sampling_rate)
-    blocks = resample_blocks(_read_blocks(file, opened, name), name, file.samplerate, sampling_rate)
-    blocks = _skip(blocks, start - skipped, name)
+    first_sample, first_frame = _place_of(file, name, start, sampling_rate)
+    blocks = _read_blocks(file, opened, name, first_frame)
+    blocks = _skip(resample_blocks(blocks, name, file.samplerate, sampling_rate), start - first_sample, name)
     seconds = file.frames / file.samplerate if file.frames < UNKNOWN_FRAMES else None
     return AudioStream(name, blocks, sampling_rate, seconds)
 
@@ -334,22 +334,16 @@ def _reason(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _seek(file: soundfile.SoundFile, name: str, start: int, sampling_rate: int) -> int:
-    """Goes to before sample `start` at `sampling_rate`, if the format allows, and returns at which sample that is."""
-    is_seekable = file.format in SEEKABLE_FORMATS and file.subtype in SEEKABLE_SUBTYPES
-    if start == 0 or not is_seekable or file.frames >= UNKNOWN_FRAMES:
-        return 0
-    # At multiples of its denominator there is a sample of the file for one of the part, as there is at the beginning.
+def _place_of(file: soundfile.SoundFile, name: str, start: int, sampling_rate: int) -> tuple[int, int]:
+    """A sample at `sampling_rate` before sample `start`, and the frame of the file that is at the same time."""
+    # At multiples of its denominator there is one, as there is at the beginning.
     ratio = Fraction(file.samplerate, sampling_rate)
     margin = 0 if ratio == 1 else MARGIN_SAMPLES * max(1, math.ceil(1 / ratio))
-    skipped = max(0, start - margin) // ratio.denominator * ratio.denominator
-    if skipped * ratio >= file.frames:
+    sample = max(0, start - margin) // ratio.denominator * ratio.denominator
+    frame = int(sample * ratio)
+    if start > 0 and frame >= file.frames:
         raise AudioError(f"{name}: ends before sample {start} at {sampling_rate} Hz.")
-    try:
-        file.seek(int(skipped * ratio))
-    except soundfile.SoundFileError as error:
-        raise AudioError(f"{name}: cannot be decoded: {_reason(error)}") from error
-    return skipped
+    return sample, frame
 
 
 def _skip(blocks: Iterable[np.ndarray], num_samples: int, name: str) -> Iterator[np.ndarray]:
@@ -367,14 +361,18 @@ def _skip(blocks: Iterable[np.ndarray], num_samples: int, name: str) -> Iterator
         raise AudioError(f"{name}: ends before the part that was asked for.")
 
 
-def _read_blocks(file: soundfile.SoundFile, opened: _FileObject | None, name: str) -> Iterator[np.ndarray]:
-    """Means of the channels, block by block."""
+def _read_blocks(
+    file: soundfile.SoundFile, opened: _FileObject | None, name: str, first_frame: int
+) -> Iterator[np.ndarray]:
+    """Means of the channels, block by block, from a frame on."""
     with file:
         size = max(1, min(BLOCK_SECONDS * file.samplerate, BLOCK_SAMPLES // file.channels))
-        num_read = file.tell()
+        num_read = 0
         # Some formats hold a little more, to fill their last packet.
         while num_read < file.frames:
             try:
+                if num_read < first_frame and _can_seek(file):
+                    num_read = file.seek(first_frame)
                 channels = file.read(min(size, file.frames - num_read), dtype="float32", always_2d=True)
                 if opened is not None and opened.error is not None:
                     raise opened.error
@@ -382,10 +380,18 @@ def _read_blocks(file: soundfile.SoundFile, opened: _FileObject | None, name: st
                 raise AudioError(f"{name}: cannot be decoded to its end: {_reason(error)}") from error
             if len(channels) == 0:
                 return
+            num_skipped = max(0, first_frame - num_read)
             num_read += len(channels)
+            if num_skipped >= len(channels):
+                continue
             # Damaged samples may be of any size; the sum is looked at later.
             with np.errstate(over="ignore", invalid="ignore"):
-                yield channels.mean(axis=1)
+                yield channels[num_skipped:].mean(axis=1)
+
+
+def _can_seek(file: soundfile.SoundFile) -> bool:
+    is_exact = file.format in SEEKABLE_FORMATS and file.subtype in SEEKABLE_SUBTYPES
+    return is_exact and file.frames < UNKNOWN_FRAMES
 
 
 def _stream_with_torchcodec(

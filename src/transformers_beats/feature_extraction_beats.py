@@ -24,6 +24,8 @@ INT16_SCALE = 2.0**15
 MEL_FLOOR = 1.1920928955078125e-07
 # Clips are transformed in blocks of about this many frames, which stay in a CPU's caches.
 FRAMES_PER_BLOCK = 1024
+# And their mel filters in bands, each on the frequencies that it hears: most values of all filters are zero.
+NUM_MEL_BANDS = 4
 
 
 def num_fbank_frames(num_samples: int, sampling_rate: int = 16000) -> int:
@@ -44,8 +46,11 @@ def _povey_window(frame_length: int, device: torch.device) -> torch.Tensor:
     return window.pow(0.85).to(device)
 
 
-def _mel_filters(num_mel_bins: int, fft_length: int, sampling_rate: int, device: torch.device) -> torch.Tensor:
-    """Triangular filters in Kaldi's mel scale, `(fft_length // 2 + 1, num_mel_bins)`; the Nyquist bin is unused."""
+def _mel_filters(num_mel_bins: int, fft_length: int, sampling_rate: int) -> tuple[torch.Tensor, list[tuple[int, int]]]:
+    """
+    Triangular filters in Kaldi's mel scale, `(fft_length // 2 + 1, num_mel_bins)`, and from which to which (exclusive)
+    frequency bin each hears. The Nyquist bin is unused.
+    """
     mel_low = 1127.0 * math.log(1.0 + LOW_FREQUENCY / 700.0)
     mel_high = 1127.0 * math.log(1.0 + 0.5 * sampling_rate / 700.0)
     step = (mel_high - mel_low) / (num_mel_bins + 1)
@@ -54,7 +59,12 @@ def _mel_filters(num_mel_bins: int, fft_length: int, sampling_rate: int, device:
     frequencies = (sampling_rate / fft_length) * torch.arange(fft_length // 2, dtype=torch.float32, device="cpu")
     mel = 1127.0 * (1.0 + frequencies / 700.0).log().unsqueeze(0)
     filters = torch.minimum((mel - left) / (center - left), (right - mel) / (right - center)).clamp(min=0.0)
-    return torch.nn.functional.pad(filters, (0, 1)).T.to(device)
+    # From the formula: while exporting or compiling, the values of tensors are not known.
+    edges = [
+        700.0 * math.expm1((mel_low + i * step) / 1127.0) * fft_length / sampling_rate for i in range(num_mel_bins + 2)
+    ]
+    heard = [(math.floor(first), min(math.ceil(last) + 1, fft_length // 2)) for first, last in zip(edges, edges[2:])]
+    return torch.nn.functional.pad(filters, (0, 1)).T, heard
 
 
 def kaldi_fbank(waveforms: torch.Tensor, num_mel_bins: int = 128, sampling_rate: int = 16000) -> torch.Tensor:
@@ -99,20 +109,29 @@ def _clips_per_block(num_clips: int, num_frames: int, device: torch.device) -> i
 
 def fbank_constants(
     num_mel_bins: int, sampling_rate: int, device: torch.device
-) -> tuple[int, torch.Tensor, torch.Tensor]:
+) -> tuple[int, torch.Tensor, list[tuple[int, torch.Tensor]]]:
     """
-    Frame shift in samples, window `(frame_length,)` that scales to 16 bit, and mel filters `(fft_length // 2 + 1,
-    num_mel_bins)`.
+    Frame shift in samples, window `(frame_length,)` that scales to 16 bit, and mel filters in bands: for each, the
+    first frequency bin that one of its filters hears, and the filters `(num_frequency_bins, num_mel_bins)` from there
+    to the last.
     """
     frame_length, frame_shift = sampling_rate * FRAME_LENGTH_MS // 1000, sampling_rate * FRAME_SHIFT_MS // 1000
-    fft_length = 1 << (frame_length - 1).bit_length()
-    filters = _mel_filters(num_mel_bins, fft_length, sampling_rate, device)
+    filters, heard = _mel_filters(num_mel_bins, _fft_length(frame_length), sampling_rate)
+    bands = []
+    for indices in np.array_split(np.arange(num_mel_bins), NUM_MEL_BANDS if device.type == "cpu" else 1):
+        if len(indices) > 0:
+            first, last = heard[indices[0]][0], heard[indices[-1]][1]
+            bands.append((first, filters[first:last, indices[0] : indices[-1] + 1].contiguous().to(device)))
     # Before the window, everything is linear, and the scale is a power of two: scaled here, the numbers are the same.
-    return frame_shift, _povey_window(frame_length, device) * INT16_SCALE, filters
+    return frame_shift, _povey_window(frame_length, device) * INT16_SCALE, bands
+
+
+def _fft_length(frame_length: int) -> int:
+    return 1 << (frame_length - 1).bit_length()
 
 
 def kaldi_fbank_block(
-    waveforms: torch.Tensor, frame_shift: int, window: torch.Tensor, filters: torch.Tensor
+    waveforms: torch.Tensor, frame_shift: int, window: torch.Tensor, bands: list[tuple[int, torch.Tensor]]
 ) -> torch.Tensor:
     """[`kaldi_fbank`] of waveforms that hold a frame, all at once, with the [`fbank_constants`]."""
     with torch.autocast(device_type=waveforms.device.type, enabled=False):
@@ -121,10 +140,11 @@ def kaldi_fbank_block(
         # The first sample of a frame has no predecessor, and the window is zero there: without it, the frame begins
         # one sample later, which its power does not show.
         frames = torch.sub(frames[..., 1:], frames[..., :-1], alpha=PREEMPHASIS) * window[1:]
-        spectrum = torch.fft.rfft(frames, n=2 * (filters.shape[0] - 1))
+        spectrum = torch.fft.rfft(frames, n=_fft_length(window.shape[0]))
         # The square of `abs()`, without its root, which costs as much as the product with the filters.
-        power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
-        return (power @ filters).clamp(min=MEL_FLOOR).log()
+        power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag).flatten(0, 1)
+        energies = [power[:, first : first + len(filters)] @ filters for first, filters in bands]
+        return torch.cat(energies, dim=1).clamp(min=MEL_FLOOR).log().unflatten(0, spectrum.shape[:2])
 
 
 class BeatsFeatureExtractor(SequenceFeatureExtractor):

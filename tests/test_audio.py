@@ -246,6 +246,7 @@ def test_paf_with_24_bits_is_refused(channels):
         np.zeros(5, dtype=complex),
         np.zeros(5, dtype=np.longdouble),
         np.zeros(5, dtype="datetime64[s]"),
+        torch.zeros(5).to_sparse(),
         {"array": object(), "sampling_rate": 16000},
         {"path": 5},
         {1: 2, "x": 3},

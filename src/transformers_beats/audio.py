@@ -232,6 +232,8 @@ def average_channels(waveform: Any) -> Any:
 def _to_array(waveform: Any) -> np.ndarray | torch.Tensor:
     """A waveform as an array of numbers, or as a tensor on the CPU."""
     if isinstance(waveform, torch.Tensor):
+        if waveform.layout != torch.strided:
+            raise ValueError(f"Expected a file or a dense array of numbers, got a tensor of layout {waveform.layout}.")
         return waveform.detach().cpu()
     array = np.asarray(waveform)
     # torch has no number with more bytes.

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from convert_beats_checkpoint import convert
 from fuzzing import DAMAGES, IS_THOROUGH, count, damage, fuzz
 from golden import FIXTURES
@@ -303,6 +304,8 @@ def fork(*arguments) -> int:
         return child
     status = 70
     try:
+        # The other threads of PyTorch are not in the child, which would wait for them.
+        torch.set_num_threads(1)
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)

@@ -94,6 +94,11 @@ def test_the_codebook_stays_float32(dtype, tokenizer, extract, tmp_path):
         assert agreement > 0.9
 
 
+def test_a_model_made_in_half_precision_has_a_float32_codebook(tokenizer):
+    quantizer = BeatsTokenizerModel._from_config(tokenizer.config, dtype=torch.float16).quantizer
+    assert {buffer.dtype for buffer in quantizer.buffers()} == {torch.float32}
+
+
 def test_saving_keeps_the_codebook(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     reloaded = BeatsTokenizerModel.from_pretrained(tmp_path)
@@ -161,7 +166,8 @@ def test_random_projection_follows_its_seed_alone(extract, tmp_path):
     first.save_pretrained(tmp_path)
     reloaded = AutoModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert isinstance(reloaded, BeatsRandomProjectionTokenizer)
-    for tokenizer in (second, reloaded, second.to(torch.float16)):
+    made = AutoModel.from_config(first.config, dtype=torch.float16)
+    for tokenizer in (second, reloaded, made, second.to(torch.float16)):
         assert tokenizer.quantizer.codebook.dtype == torch.float32
         assert torch.equal(tokenizer(**extract(0)).codes, first(**extract(0)).codes)
 

@@ -3,6 +3,7 @@
 """PyTorch BEATs acoustic tokenizers."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -112,9 +113,10 @@ class BeatsQuantizer(BeatsFloat32Buffers):
 
     def __init__(self, config: BeatsTokenizerConfig):
         super().__init__()
-        self.register_buffer("codebook", torch.zeros(config.codebook_size, config.codebook_dim))
-        self.register_buffer("cluster_size", torch.zeros(config.codebook_size))
-        self.register_buffer("is_initialized", torch.zeros(()))
+        # Their dtype is not that in which the model is made.
+        self.register_buffer("codebook", torch.zeros(config.codebook_size, config.codebook_dim, dtype=torch.float32))
+        self.register_buffer("cluster_size", torch.zeros(config.codebook_size, dtype=torch.float32))
+        self.register_buffer("is_initialized", torch.zeros((), dtype=torch.float32))
 
     def forward(self, projected_states: torch.Tensor) -> torch.Tensor:
         """
@@ -216,15 +218,20 @@ class BeatsRandomProjectionQuantizer(BeatsFloat32Buffers):
     def __init__(self, config: BeatsRandomProjectionTokenizerConfig):
         super().__init__()
         self.config = config
-        self.register_buffer("projection", torch.zeros(config.codebook_dim, config.patch_size**2))
-        self.register_buffer("codebook", torch.zeros(config.codebook_size, config.codebook_dim))
+        self.register_buffer("projection", torch.zeros(config.codebook_dim, config.patch_size**2, dtype=torch.float32))
+        self.register_buffer("codebook", torch.zeros(config.codebook_size, config.codebook_dim, dtype=torch.float32))
 
     def draw(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Projection (Xavier uniform) and codebook (standard normal, of unit length if normalised)."""
-        generator = torch.Generator().manual_seed(self.config.seed)
+        # The same numbers whatever the defaults of device and dtype are, in which a model may be made.
+        drawn: dict[str, Any] = {
+            "generator": torch.Generator("cpu").manual_seed(self.config.seed),
+            "device": "cpu",
+            "dtype": torch.float32,
+        }
         bound = (6 / sum(self.projection.shape)) ** 0.5
-        projection = (torch.rand(self.projection.shape, generator=generator) * 2 - 1) * bound
-        codebook = torch.randn(self.codebook.shape, generator=generator)
+        projection = (torch.rand(self.projection.shape, **drawn) * 2 - 1) * bound
+        codebook = torch.randn(self.codebook.shape, **drawn)
         return projection, nn.functional.normalize(codebook, dim=-1) if self.config.normalize else codebook
 
     def forward(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

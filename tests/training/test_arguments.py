@@ -208,6 +208,13 @@ def test_other_value_errors_keep_their_traceback(capsys):
     assert lines[-1] == "error: invalid literal for int() with base 10: 'x'"
 
 
+def test_what_the_package_refuses_is_one_line(capsys):
+    with pytest.raises(SystemExit):
+        run_command(lambda: plan_batch(4.0, 10.0, 1, 8))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: `batch_seconds` is 4, but one clip of 10 s")
+
+
 def test_other_exceptions_pass():
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 / 0)

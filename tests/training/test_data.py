@@ -119,6 +119,12 @@ def test_a_folder_that_is_not_there_is_no_hub_id(path, message):
         load_audio_dataset(arguments(path))
 
 
+def test_a_data_set_that_the_hub_does_not_give_is_refused(monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"^nobody/nothing: no such file or folder here, and from the Hub"):
+        load_audio_dataset(DataArguments(dataset="nobody/nothing"))
+
+
 def test_a_folder_without_audio_is_refused(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ValueError, match="holds no audio files"):

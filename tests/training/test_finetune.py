@@ -24,7 +24,7 @@ from transformers_beats import (
 )
 from transformers_beats.training import classification as classification_module
 from transformers_beats.training import finetune as finetune_module
-from transformers_beats.training import finetune_arguments
+from transformers_beats.training import finetune_arguments, reports
 from transformers_beats.training.classification import AugmentationArguments, clip_scores
 from transformers_beats.training.evaluate import EvaluateArguments, evaluate
 from transformers_beats.training.finetune import FINETUNE_ARGUMENTS, Arguments, finetune
@@ -482,6 +482,14 @@ def test_what_cannot_be_done_is_refused(recipe, values, message):
     with pytest.raises((ValueError, OSError), match=message):
         run(recipe, **values)
     assert not Path(recipe["output_dir"]).exists()
+
+
+def test_reports_that_cannot_be_drawn_are_an_error_before_the_training(recipe, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(reports, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="Reports need matplotlib"):
+        run(recipe, eval_dataset=str(folder))
+    with pytest.raises(ValueError, match="Reports need matplotlib"):
+        evaluate_directory(tmp_path / "model", folder, tmp_path / "report")
 
 
 def test_a_label_that_the_model_does_not_have_is_refused(recipe, folder, tmp_path):

@@ -31,7 +31,7 @@ from .classification import (
 from .finetune import load_clips
 from .labels import LabelArguments
 from .recipes import parse_arguments, run_command
-from .reports import compute_metrics, print_report, write_report
+from .reports import check_drawing, compute_metrics, print_report, write_report
 from .sources import DataArguments
 from .stages import load_extractor, process_state
 
@@ -88,6 +88,7 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArg
         raise ValueError(f"{output_dir} exists already: move it away, or choose another `output_dir`.")
     if data.streaming or data.precompute_fbank:
         raise ValueError("An evaluation reads audio from disk: leave `streaming` and `precompute_fbank` out.")
+    check_drawing()
     try:
         model = load_classifier(arguments.model, arguments.revision)
         extractor = load_extractor(arguments.model, arguments.revision or "main")

@@ -45,7 +45,7 @@ from .labels import LabelArguments, Labels, name_some, read_labels
 from .lora import add_lora, save_merged
 from .probe import embed, probe_metrics, train_head
 from .recipes import parse_arguments, run_command
-from .reports import compute_metrics, write_report
+from .reports import check_drawing, compute_metrics, write_report
 from .sources import DataArguments, load_audio_dataset
 from .stages import load_extractor, prepare_training, process_state, seed_weights, training_settings
 from .trainer import LOG_HISTORY, check_settings, train_and_save
@@ -345,6 +345,8 @@ def finetune(arguments: Arguments) -> dict[str, Any]:
     output_dir = Path(str(arguments.training.output_dir))
     if output_dir.exists() and not arguments.folds.is_given:
         raise ValueError(f"{output_dir} exists already: move it away, or choose another `output_dir`.")
+    if arguments.folds.is_given or arguments.evaluation.is_given:
+        check_drawing()
     clips, labels = load_clips(arguments.data, arguments.labels)
     run = probe_once if arguments.tuning.freeze else finetune_once
     if not arguments.folds.is_given:

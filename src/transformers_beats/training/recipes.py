@@ -19,9 +19,14 @@ from huggingface_hub.dataclasses import type_validator
 from torch import distributed
 from transformers import HfArgumentParser, TrainingArguments
 
+import transformers_beats
+
 
 USAGE = "usage: COMMAND [RECIPE.yaml ...] [key=value ...]"
 HELP_WIDTH = 100
+
+
+PACKAGE = Path(transformers_beats.__file__).parent
 
 
 class RecipeError(ValueError):
@@ -86,14 +91,16 @@ def build_arguments(dataclass_types: tuple[type, ...], values: dict[str, Any], p
 
 def run_command(main: Callable[[], Any]) -> None:
     """
-    Runs the `main` of a command, then takes leave of the other processes, if there are any. A `ValueError` becomes
-    one line on stderr and the exit code 1.
+    Runs the `main` of a command, then takes leave of other processes, if there are any. A `ValueError` or `OSError`
+    becomes one line on stderr and the exit code 1.
     """
     try:
         main()
-    except ValueError as error:
-        # In the middle of a training, where it comes from matters more than brevity.
-        if not isinstance(error, RecipeError):
+    except (ValueError, OSError) as error:
+        # What this package raises says what to do. Of other errors, in the middle of a training, it matters more where
+        # they come from.
+        origin = traceback.extract_tb(error.__traceback__)[-1]
+        if not (Path(origin.filename).is_relative_to(PACKAGE) and (origin.line or "").startswith("raise ")):
             traceback.print_exc()
         print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(1) from None

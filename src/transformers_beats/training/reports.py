@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,17 @@ def print_report(console: Console, predictions: Predictions, metrics: Mapping[st
 # The files
 
 
+def check_drawing() -> None:
+    """
+    For the beginning of a training whose end is a report, whose pictures need what metrics do not.
+
+    Raises:
+        `ValueError`: if matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise ValueError("Reports need matplotlib: in a checkout, pip install -e '.[training]'")
+
+
 def write_report(
     directory: Path, predictions: Predictions, metrics: Mapping[str, float], description: Mapping[str, Any]
 ) -> None:
@@ -278,7 +290,7 @@ def write_report(
     Raises:
         `ValueError`: if the directory holds something else, or a metric is not finite.
     """
-    # matplotlib is not needed for metrics.
+    check_drawing()
     from .report_pictures import draw_classes, draw_confusions
 
     check_report_directory(directory)

@@ -89,15 +89,20 @@ def load_audio_dataset(arguments: DataArguments) -> Any:
         `datasets.Dataset`, or `datasets.IterableDataset` if `arguments.streaming` is set.
 
     Raises:
-        `ValueError`: if there is no such folder, no audio in it, or no column of the asked name.
+        `ValueError`: if there is no such folder or data set, no audio in it, or no column of the asked name.
     """
     path, audio_column = find_split(Path(arguments.dataset), arguments.split), arguments.audio_column
     if not path.exists():
         if path.is_absolute() or arguments.dataset.startswith(".") or len(path.parts) > 2:
             raise ValueError(f"{path}: no such file or folder.")
-        dataset = datasets.load_dataset(
-            arguments.dataset, arguments.dataset_config, split=arguments.split, streaming=arguments.streaming
-        )
+        try:
+            dataset = datasets.load_dataset(
+                arguments.dataset, arguments.dataset_config, split=arguments.split, streaming=arguments.streaming
+            )
+        except OSError as error:
+            raise ValueError(
+                f"{arguments.dataset}: no such file or folder here, and from the Hub it cannot be loaded: {error}"
+            ) from error
     elif shards := _find_files(path, {".parquet"}) if _find_table(path, audio_column) is None else []:
         dataset = datasets.load_dataset(
             "parquet", data_files=[str(shard) for shard in shards], split="train", streaming=arguments.streaming

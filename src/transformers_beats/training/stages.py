@@ -55,7 +55,12 @@ def process_state() -> PartialState:
 
 def load_extractor(name: str | None, revision: str = "main") -> BeatsFeatureExtractor:
     """The feature extractor of a directory or Hub repository; without a name, that of Microsoft's checkpoints."""
-    return BeatsFeatureExtractor() if name is None else BeatsFeatureExtractor.from_pretrained(name, revision=revision)
+    if name is None:
+        return BeatsFeatureExtractor()
+    try:
+        return BeatsFeatureExtractor.from_pretrained(name, revision=revision)
+    except OSError as error:
+        raise ValueError(f"{name}: its feature extractor cannot be loaded: {error}") from error
 
 
 def load_crops(data: DataArguments, extractor: BeatsFeatureExtractor, codes: datasets.Dataset | None = None):

@@ -201,7 +201,7 @@ def find_starts(arguments: IterateArguments, is_scratch_left_out: bool) -> dict[
 
 def main(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value for the recipe")] = None,
-    dataset: Annotated[str, typer.Option(help="Folder of ESC-10, with metadata.csv")] = "../shared/data/esc10",
+    dataset: Annotated[str, typer.Option(help="Folder of ESC-10, with metadata.csv")] = "esc10",
     output: Annotated[Path, typer.Option(help="Where models and results go")] = Path("runs/esc10"),
     name: Annotated[str, typer.Option(help="What a variant of the recipe is called in the table")] = "recipe",
     folds: Annotated[str, typer.Option(help="Folds to test on")] = "1,2",

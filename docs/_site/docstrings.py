@@ -16,6 +16,8 @@ SECTION = re.compile(r"(Args|Returns|Raises|Yields|Example):$")
 REFERENCE = re.compile(r"\[`(~?[\w.]+)`\](?!\(|\[)")
 # Methods whose docstring is only a list of arguments, to which transformers adds the rest when it is imported.
 DECORATOR = "auto_docstring"
+# Its arguments are the docstring, as `evaluate` has it: names of constants of the module.
+METRIC_DECORATOR = "add_start_docstrings"
 
 
 class TransformersDocstrings(griffe.Extension):
@@ -25,7 +27,7 @@ class TransformersDocstrings(griffe.Extension):
         objects = list(_walk(pkg))
         paths = {obj.name: obj.path for obj in reversed(objects) if obj.is_class or obj.is_function}
         for obj in objects:
-            text = "\n\n".join(filter(None, [_introduction(obj), _body(obj), _keys(obj)]))
+            text = "\n\n".join(filter(None, [_introduction(obj), _metric(obj), _body(obj), _keys(obj)]))
             if text:
                 obj.docstring = griffe.Docstring(_with_references(text, paths), parent=obj)
 
@@ -44,6 +46,19 @@ def _introduction(obj: griffe.Object) -> str:
         if isinstance(tree, ast.Call) and getattr(tree.func, "id", None) == DECORATOR:
             given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in tree.keywords}
             return textwrap.dedent(given.get("custom_intro", "")).strip()
+    return ""
+
+
+def _metric(obj: griffe.Object) -> str:
+    """What a metric of `evaluate` says of itself and of its arguments."""
+    for decorator in getattr(obj, "decorators", []):
+        tree = ast.parse(str(decorator.value), mode="eval").body
+        if (
+            isinstance(tree, ast.Call)
+            and getattr(tree.func, "attr", getattr(tree.func, "id", None)) == METRIC_DECORATOR
+        ):
+            lines = "\n".join(ast.literal_eval(_shown(obj, argument)) for argument in tree.args).splitlines()
+            return "\n\n".join(_section(title, part) for title, part in _split(lines)).strip()
     return ""
 
 
@@ -78,6 +93,8 @@ def _section(title: str, lines: list[str]) -> str:
         text = _list(lines, ENTRY)
     elif title == "Raises":
         text = _list(lines, RAISED)
+    elif title == "Example" and "```" not in text:
+        text = f"```pycon\n{text}\n```"
     return f"**{title}**\n\n{text}"
 
 
@@ -106,10 +123,16 @@ def _keys(obj: griffe.Object) -> str:
             continue
         given = {keyword.arg: keyword.value for keyword in call.keywords}
         if "metadata" in given:
-            default = f", defaults to `{ast.unparse(given['default'])}`" if "default" in given else ""
-            told = ast.literal_eval(given["metadata"])["help"]
+            default = f", defaults to `{_shown(obj, given['default'])}`" if "default" in given else ""
+            told = ast.literal_eval(given["metadata"])["help"].replace("*", r"\*")
             items.append(f"- **`{name}`** (`{member.annotation}`{default}): {told}")
     return "\n".join(["**Keys**\n", *items]) if items else ""
+
+
+def _shown(obj: griffe.Object, node: ast.expr) -> str:
+    """An expression, or what a constant of the object's module was given: readers do not know its name."""
+    is_constant = isinstance(node, ast.Name) and node.id in obj.module.members
+    return str(obj.module.members[node.id].value) if is_constant else ast.unparse(node)
 
 
 def _with_references(text: str, paths: dict[str, str]) -> str:

@@ -54,11 +54,8 @@ def golden_outputs():
 
 @pytest.fixture
 def compiler():
-    """A compiler that remembers no other test, with one graph for each length."""
+    """A compiler that remembers no other test."""
     torch._dynamo.reset()
-    # PyTorch's flex attention for CPUs writes code that does not compile once shapes become dynamic.
-    with torch._dynamo.config.patch(automatic_dynamic_shapes=False):
-        yield
 
 
 @pytest.fixture

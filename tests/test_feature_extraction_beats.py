@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from transformers import DataCollatorWithPadding
 
 from transformers_beats import BeatsFeatureExtractor
-from transformers_beats.feature_extraction_beats import kaldi_fbank, num_fbank_frames, num_fbank_samples
+from transformers_beats.feature_extraction_beats import (
+    _mel_filters,
+    fbank_constants,
+    kaldi_fbank,
+    num_fbank_frames,
+    num_fbank_samples,
+)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +87,43 @@ def test_fbank_is_differentiable_also_on_silence():
 class Fbank(torch.nn.Module):
     def forward(self, waveforms):
         return kaldi_fbank(waveforms)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_one_graph_computes_the_fbank_of_any_number_and_length_of_clips():
+    graphs = []
+
+    def count(graph, _):
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(Fbank(), fullgraph=True, dynamic=True, backend=count)
+    for num_clips, num_samples in ((2, 16000), (3, 5000), (30, 48000), (5, 700)):
+        waveforms = torch.from_numpy(np.stack([noise(num_samples, seed) for seed in range(num_clips)]))
+        torch.testing.assert_close(compiled(waveforms), kaldi_fbank(waveforms), rtol=0, atol=1e-5)
+    assert len(graphs) == 1
+
+
+def test_fbank_can_be_exported_for_any_number_and_length_of_clips():
+    waveforms = torch.from_numpy(np.stack([noise(16000, seed) for seed in range(2)]))
+    dynamic = torch.export.Dim.DYNAMIC
+    program = torch.export.export(Fbank(), (waveforms,), dynamic_shapes=({0: dynamic, 1: dynamic},))
+    more = torch.from_numpy(np.stack([noise(48000, seed) for seed in range(11)]))
+    torch.testing.assert_close(program.module()(more), kaldi_fbank(more), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampling_rate", [1000, 8000, 16000, 44100])
+@pytest.mark.parametrize("num_mel_bins", [1, 3, 64, 128])
+def test_bands_of_mel_filters_hold_all_that_the_filters_hear(num_mel_bins, sampling_rate):
+    fft_length = 1 << (sampling_rate * 25 // 1000 - 1).bit_length()
+    expected, _ = _mel_filters(num_mel_bins, fft_length, sampling_rate)
+    _, _, bands = fbank_constants(num_mel_bins, sampling_rate, torch.device("cpu"))
+    filters, start = torch.zeros_like(expected), 0
+    for first, band in bands:
+        filters[first : first + len(band), start : start + band.shape[1]] = band
+        start += band.shape[1]
+    assert start == num_mel_bins
+    assert torch.equal(filters, expected)
 
 
 def test_what_was_computed_before_changes_nothing():

@@ -69,6 +69,13 @@ def test_never_all_and_never_none_are_kept():
         assert counts == sorted(counts)
 
 
+@pytest.mark.parametrize("ratio", [0.01, 0.3, 0.5, 0.75, 0.99])
+def test_a_clip_keeps_as_many_patches_as_one_of_its_length(ratio):
+    valid = torch.arange(200) < torch.arange(201).unsqueeze(1)
+    is_kept = select_kept_patches(valid, torch.rand(201, 200), ratio)
+    assert is_kept.sum(dim=1).tolist() == [num_kept_patches(number, ratio) for number in range(201)]
+
+
 def test_of_each_clip_the_valid_patches_with_the_least_noise_are_kept():
     valid = torch.arange(16).expand(3, -1) < torch.tensor([[16], [8], [0]])
     noise = torch.arange(16.0).flip(0).expand(3, -1)
@@ -96,7 +103,8 @@ def test_the_bias_of_kept_patches_is_that_of_their_places(config):
     bias = build(BeatsRelativePositionBias, config)
     positions = torch.tensor([[0, 3, 4, 40], [7, 8, 20, 47]])
     with torch.no_grad():
-        full, kept = bias(NUM_PATCHES), bias(NUM_PATCHES, positions)
+        device = positions.device
+        full, kept = bias(NUM_PATCHES, device), bias(NUM_PATCHES, device, positions)
     for index, place in enumerate(positions):
         torch.testing.assert_close(kept[index], full[:, place][:, :, place], rtol=0, atol=0)
 
@@ -257,6 +265,28 @@ def test_attention_implementations_agree(attention, config, batch):
     expected = model(**batch).logits
     model.set_attn_implementation(attention)
     torch.testing.assert_close(model(**batch).logits, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_one_graph_serves_every_length(positions, config, batch, compiler):
+    config.kept_positions = positions
+    model = build(BeatsForPreTraining, config).train()
+    graphs = []
+
+    def count(graph, _):
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=count)
+    for num_columns in range(2, 7):
+        part = {
+            "input_values": batch["input_values"][:, : 16 * num_columns].contiguous(),
+            "attention_mask": batch["attention_mask"][:, : 16 * num_columns].contiguous(),
+            "labels": batch["labels"][:, :num_columns].contiguous(),
+            "noise": batch["noise"][:, : 8 * num_columns].contiguous(),
+        }
+        torch.testing.assert_close(compiled(**part).loss, model(**part).loss, rtol=0, atol=1e-5)
+    assert len(graphs) <= 2
 
 
 def test_gradient_checkpointing_changes_nothing(config, batch):

@@ -104,7 +104,10 @@ def kaldi_fbank(waveforms: torch.Tensor, num_mel_bins: int = 128, sampling_rate:
 
 def _clips_per_block(num_clips: int, num_frames: int, device: torch.device) -> int:
     """How many clips to compute at once: on a CPU, those that stay in its caches."""
-    return max(1, FRAMES_PER_BLOCK // num_frames) if device.type == "cpu" else num_clips
+    # One graph is to serve all numbers of clips.
+    if device.type != "cpu" or torch.compiler.is_compiling():
+        return num_clips
+    return max(1, FRAMES_PER_BLOCK // num_frames)
 
 
 def fbank_constants(
@@ -117,11 +120,13 @@ def fbank_constants(
     """
     frame_length, frame_shift = sampling_rate * FRAME_LENGTH_MS // 1000, sampling_rate * FRAME_SHIFT_MS // 1000
     filters, heard = _mel_filters(num_mel_bins, _fft_length(frame_length), sampling_rate)
+    num_bands = min(num_mel_bins, NUM_MEL_BANDS if device.type == "cpu" else 1)
+    # With the numbers of Python: those of NumPy do not compile.
     bands = []
-    for indices in np.array_split(np.arange(num_mel_bins), NUM_MEL_BANDS if device.type == "cpu" else 1):
-        if len(indices) > 0:
-            first, last = heard[indices[0]][0], heard[indices[-1]][1]
-            bands.append((first, filters[first:last, indices[0] : indices[-1] + 1].contiguous().to(device)))
+    for band in range(num_bands):
+        start, end = band * num_mel_bins // num_bands, (band + 1) * num_mel_bins // num_bands
+        first, last = heard[start][0], heard[end - 1][1]
+        bands.append((first, filters[first:last, start:end].contiguous().to(device)))
     # Before the window, everything is linear, and the scale is a power of two: scaled here, the numbers are the same.
     return frame_shift, _povey_window(frame_length, device) * INT16_SCALE, bands
 

@@ -4,7 +4,9 @@
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import nn
@@ -29,7 +31,8 @@ from .configuration_beats import BeatsBaseConfig, BeatsConfig  # noqa: E402
 
 
 CPU_HAS_AVX512 = "AVX512" in torch.backends.cpu.get_cpu_capability()
-# Inference on a CPU gates the position bias in blocks of at most this size, which is near that of its caches.
+# Inference on a CPU gates the position bias in blocks of at most this size, which is near that of its caches, or of a
+# single query.
 BIAS_BYTES_PER_BLOCK = 2**24
 
 
@@ -244,23 +247,23 @@ class BeatsRelativePositionBias(nn.Module):
         bucket = torch.where(distance < max_exact, distance, logarithmic.clamp(max=num_buckets - 1))
         return bucket + (relative_position > 0).to(torch.long) * num_buckets
 
-    def distance_values(self, length: int) -> torch.Tensor:
+    def distance_values(self, length: int, device: torch.device) -> torch.Tensor:
         """
         The bias of all distances `key position - query position` in a sequence of `length` patches, `(num_heads, 2 *
         length)`: of 0 to length - 1, one that is not used, and of 1 - length to -1, so that a distance modulo 2 *
         length is its index.
         """
-        index = torch.arange(2 * length, device=self.relative_attention_bias.weight.device)
+        index = torch.arange(2 * length, device=device)
         distances = torch.where(index < length, index, index - 2 * length)
         return self.relative_attention_bias(self.relative_position_bucket(distances)).transpose(0, 1)
 
-    def forward(self, length: int, positions: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, length: int, device: torch.device, positions: torch.Tensor | None = None) -> torch.Tensor:
         """
         The bias of a sequence of `length` patches, `(num_heads, length, length)`; or of those patches of each clip
         that stand at `positions` `(batch_size, num_kept)`, `(batch_size, num_heads, num_kept, num_kept)`.
         """
         # Only 2 * length - 1 distances differ, so only these are looked up.
-        values = self.distance_values(length)
+        values = self.distance_values(length, device)
         if positions is not None:
             # A gather, whose backward pass costs a fifth of that of an embedding look-up for each pair.
             index = (positions.unsqueeze(1) - positions.unsqueeze(2)) % (2 * length)
@@ -321,6 +324,36 @@ def eager_attention_forward(
     return attn_output, attn_weights
 
 
+def add_key_mask(position_bias: torch.Tensor, gate: torch.Tensor | None, attention_mask: torch.Tensor) -> torch.Tensor:
+    """
+    The gated bias with the mask in it, in one tensor of all pairs of patches, which no attention function then has to
+    join with another.
+
+    Args:
+        position_bias (`torch.Tensor` of shape `(1 or batch_size, num_heads, length, length)`):
+            Without gate.
+        gate (`torch.Tensor` of shape `(batch_size, num_heads, length, 1)`, *optional*):
+            [`BeatsAttention.position_gate`].
+        attention_mask (`torch.BoolTensor` of shape `(batch_size, 1, 1, length)`):
+            Which keys count, for each query.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_heads, length, length)`.
+    """
+    # Half the smallest number: a negative bias on top of it must not become minus infinity where all keys are masked.
+    lowest = torch.finfo(position_bias.dtype).min / 2
+    key_mask = torch.zeros_like(attention_mask, dtype=position_bias.dtype).masked_fill(~attention_mask, lowest)
+    return key_mask + position_bias if gate is None else torch.addcmul(key_mask, gate, position_bias)
+
+
+def fixed_shapes() -> AbstractContextManager:
+    """
+    Compiles for each length anew. PyTorch's flex attention for CPUs writes code that does not compile once a length is
+    dynamic, as it would be from the second one on.
+    """
+    return torch._dynamo.config.patch(automatic_dynamic_shapes=False)
+
+
 def attends_in_blocks(config: BeatsBaseConfig, hidden_states: torch.Tensor) -> bool:
     """Whether the attention of `hidden_states` is computed in blocks of clips and heads: in inference on a CPU."""
     return (
@@ -371,7 +404,9 @@ class BeatsAttention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
         `position_bias` is without gate: `(num_heads, length, length)`, `(batch_size, num_heads, length, length)`, or
-        [`BeatsRelativePositionBias.distance_values`], for flex attention and for attention in blocks.
+        [`BeatsRelativePositionBias.distance_values`], for flex attention and for attention in blocks. With it,
+        `attention_mask` is boolean, `(batch_size, 1, 1, length)`, except for flex attention; without it, what the
+        attention function takes.
         """
         input_shape = hidden_states.shape[:-1]
         hidden_shape = (*input_shape, -1, self.head_dim)
@@ -398,8 +433,12 @@ class BeatsAttention(nn.Module):
                 kwargs["position_bias"] = BeatsLookedUpPositionBias(position_bias, gate)
             else:
                 position_bias = position_bias if position_bias.ndim == 4 else position_bias.unsqueeze(0)
-                position_bias = position_bias.expand(input_shape[0], -1, -1, -1)
-                kwargs["position_bias"] = position_bias if gate is None else gate * position_bias
+                if isinstance(attention_mask, torch.Tensor):
+                    kwargs["position_bias"] = add_key_mask(position_bias, gate, attention_mask)
+                    attention_mask = None
+                else:
+                    position_bias = position_bias.expand(input_shape[0], -1, -1, -1)
+                    kwargs["position_bias"] = position_bias if gate is None else gate * position_bias
         attn_output, attn_weights = attention_interface(self, *states, attention_mask, **kwargs)
 
         attn_output = attn_output.reshape(*input_shape, -1).contiguous()
@@ -415,16 +454,16 @@ class BeatsAttention(nn.Module):
         **kwargs,
     ) -> torch.Tensor:
         """
-        The attention of some clips or heads after the others, with one buffer for their gated bias: no tensor of all
-        pairs of patches, clips and heads exists, whose memory would cost more time than filling it.
+        The attention of some clips, heads or queries after the others, with one buffer for their gated bias: no tensor
+        of all pairs of patches, clips and heads exists, whose memory would cost more time than filling it.
 
         Args:
             attention_interface (`Callable`):
                 The attention function of transformers.
             states (`tuple[torch.Tensor, torch.Tensor, torch.Tensor]`):
                 Queries, keys and values, each `(batch_size, num_heads, length, head_dim)`.
-            attention_mask (`torch.Tensor` of shape `(batch_size, 1, length, length)`, *optional*):
-                Which keys are not padding, the same for each query.
+            attention_mask (`torch.BoolTensor` of shape `(batch_size, 1, 1, length)`, *optional*):
+                Which keys are not padding.
             values (`torch.Tensor` of shape `(num_heads, 2 * length)`):
                 [`BeatsRelativePositionBias.distance_values`].
             gate (`torch.Tensor` of shape `(batch_size, num_heads, length, 1)`, *optional*):
@@ -441,24 +480,33 @@ class BeatsAttention(nn.Module):
         states = (states[0].flip(2), *states[1:])
         gate = states[0].new_ones(1, 1, 1, 1).expand(*states[0].shape[:3], 1) if gate is None else gate.flip(2)
 
-        num_pairs = BIAS_BYTES_PER_BLOCK // (length * length * values.element_size())
-        heads_per_block = min(max(1, num_pairs), num_heads)
-        clips_per_block = min(max(1, num_pairs // num_heads), batch_size)
-        buffer = values.new_empty(clips_per_block, heads_per_block, length, length)
+        num_rows = max(1, BIAS_BYTES_PER_BLOCK // (length * values.element_size()))
+        queries_per_block = min(num_rows, length)
+        heads_per_block = min(max(1, num_rows // length), num_heads)
+        clips_per_block = min(max(1, num_rows // (length * num_heads)), batch_size)
+        buffer = values.new_empty(clips_per_block * heads_per_block * queries_per_block * length)
+        blocks = product(
+            range(0, batch_size, clips_per_block),
+            range(0, num_heads, heads_per_block),
+            range(0, length, queries_per_block),
+        )
         attn_output = states[0].new_empty(batch_size, length, num_heads, self.head_dim)
         # The mask goes into the buffer, instead of together with it into another new tensor.
-        is_padding = None if attention_mask is None else ~attention_mask[:, :, :1]
-        for first_clip in range(0, batch_size, clips_per_block):
+        is_padding = None if attention_mask is None or attention_mask.all() else ~attention_mask
+        for first_clip, first_head, first_row in blocks:
             clips = slice(first_clip, first_clip + clips_per_block)
-            for first_head in range(0, num_heads, heads_per_block):
-                heads = slice(first_head, first_head + heads_per_block)
-                queries, keys, value_states, gates = (tensor[clips, heads] for tensor in (*states, gate))
-                bias = buffer[: queries.shape[0], : queries.shape[1]]
-                torch.mul(gates, position_bias[:, heads], out=bias)
-                if is_padding is not None:
-                    bias.masked_fill_(is_padding[clips], torch.finfo(bias.dtype).min)
-                output, _ = attention_interface(self, queries, keys, value_states, None, position_bias=bias, **kwargs)
-                attn_output[clips, :, heads] = output.flip(1)
+            heads = slice(first_head, first_head + heads_per_block)
+            rows = slice(first_row, first_row + queries_per_block)
+            queries, gates = states[0][clips, heads, rows], gate[clips, heads, rows]
+            keys, value_states = states[1][clips, heads], states[2][clips, heads]
+            shape = (*queries.shape[:3], length)
+            bias = buffer[: math.prod(shape)].view(shape)
+            torch.mul(gates, position_bias[:, heads, rows], out=bias)
+            if is_padding is not None:
+                bias.masked_fill_(is_padding[clips], torch.finfo(bias.dtype).min)
+            output, _ = attention_interface(self, queries, keys, value_states, None, position_bias=bias, **kwargs)
+            last_row = length - first_row
+            attn_output[clips, last_row - shape[2] : last_row, heads] = output.flip(1)
         return attn_output
 
 
@@ -587,12 +635,17 @@ class BeatsEncoder(nn.Module):
                 "PyTorch's flex attention gives wrong results on CPUs without AVX-512: use "
                 "`model.set_attn_implementation('sdpa')`."
             )
-        attention_mask = create_bidirectional_mask(
-            config=self.config, inputs_embeds=hidden_states, attention_mask=patch_attention_mask
-        )
         position_bias = self.position_bias(hidden_states, length, kept_positions)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, attention_mask, position_bias, **kwargs)
+        if position_bias is None or self.config._attn_implementation == "flex_attention":
+            attention_mask = create_bidirectional_mask(
+                config=self.config, inputs_embeds=hidden_states, attention_mask=patch_attention_mask
+            )
+        else:
+            # The layers join it with the bias, so that no mask of all pairs of patches is needed.
+            attention_mask = None if patch_attention_mask is None else patch_attention_mask[:, None, None, :]
+        with fixed_shapes() if is_flex_on_cpu and not torch.compiler.is_compiling() else nullcontext():
+            for layer in self.layers:
+                hidden_states = layer(hidden_states, attention_mask, position_bias, **kwargs)
 
         return self.layer_norm(hidden_states) if self.config.layer_norm_first else hidden_states
 
@@ -607,8 +660,8 @@ class BeatsEncoder(nn.Module):
             return None
         is_flex = self.config._attn_implementation == "flex_attention"
         if kept_positions is None and (is_flex or attends_in_blocks(self.config, hidden_states)):
-            return self.relative_position.distance_values(length)
-        return self.relative_position(length, kept_positions)
+            return self.relative_position.distance_values(length, hidden_states.device)
+        return self.relative_position(length, hidden_states.device, kept_positions)
 
 
 @auto_docstring

@@ -96,7 +96,9 @@ def num_kept_patches(num_patches: int, mask_ratio: float) -> int:
     """How many of a clip's patches the encoder sees: at least one, and at least one less than there are."""
     if num_patches < 2:
         return num_patches
-    return num_patches - min(max(int(num_patches * mask_ratio + 0.5), 1), num_patches - 1)
+    # Of `torch`, so that one graph serves all lengths.
+    num_masked = torch.sym_int(num_patches * mask_ratio + 0.5)
+    return num_patches - torch.sym_max(1, torch.sym_min(num_masked, num_patches - 1))
 
 
 def select_kept_patches(valid: torch.Tensor, noise: torch.Tensor, mask_ratio: float) -> torch.Tensor:
@@ -114,8 +116,10 @@ def select_kept_patches(valid: torch.Tensor, noise: torch.Tensor, mask_ratio: fl
     Returns:
         `torch.BoolTensor` of shape `(batch_size, num_patches)`.
     """
-    counts = [num_kept_patches(number, mask_ratio) for number in range(valid.shape[1] + 1)]
-    num_kept = torch.tensor(counts, device=valid.device)[valid.sum(dim=1)]
+    num_valid = valid.sum(dim=1)
+    # As `num_kept_patches`, which is for a number that is no tensor.
+    num_masked = (num_valid.double() * mask_ratio + 0.5).long().clamp(min=1)
+    num_kept = torch.where(num_valid < 2, num_valid, num_valid - torch.minimum(num_masked, num_valid - 1))
     ranks = noise.masked_fill(~valid, torch.inf).argsort(dim=1).argsort(dim=1)
     return valid & (ranks < num_kept.unsqueeze(1))
 

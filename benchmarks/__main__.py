@@ -9,12 +9,14 @@ more. `parts.py` says what the parts are, `peers.py` what the peers are. Without
 minutes on two cores, `--full` more than an hour. On a GPU `--full` measures all sizes.
 """
 
+import math
 from dataclasses import asdict
 from enum import Enum
 from itertools import product
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 
@@ -43,7 +45,8 @@ def choose_sizes(batch_sizes: list[int], seconds: list[float], full: bool, devic
         sizes = tuple(product(batch_sizes or [4], seconds or [10.0]))
         return sizes, sizes
     if full and device == "cuda":
-        sizes = tuple(product(FULL_BATCH_SIZES, FULL_SECONDS))
+        # The smallest first: what does not fit into memory ends a part.
+        sizes = tuple(sorted(product(FULL_BATCH_SIZES, FULL_SECONDS), key=math.prod))
         return sizes, sizes
     return (FULL_SIZES, FULL_TRAINING_SIZES) if full else (SIZES, TRAINING_SIZES)
 
@@ -92,8 +95,14 @@ def main(
     console.print(f"{describe(machine)}; load {machine['load']:.1f}", highlight=False)
     rows: list[Row] = []
     for name in dict.fromkeys(choice.value for choice in parts or Part):
+        found: list[Row] = []
         with console.status(f"Measuring {name}"):
-            found = list(PARTS[name](options))
+            try:
+                for row in PARTS[name](options):
+                    found.append(row)
+            except torch.OutOfMemoryError as error:
+                # What was measured before it stays: smaller sizes come first.
+                console.print(f"{name}: {str(error).splitlines()[0]}", style="red", highlight=False)
         console.print(*make_tables(name, found))
         rows += found
         if output is not None:

@@ -32,13 +32,22 @@ INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16",
 # spent, not in what calls it.
 OPERATION_KINDS = {
     "matrix products": ("mm", "addmm", "bmm", "baddbmm", "mkldnn_linear", "_linear_pointwise"),
-    "fused attention": ("_attention_for_cpu", "_flash_attention_forward", "_efficient_attention_forward"),
+    "fused attention": (
+        "_attention_for_cpu",
+        "_flash_attention_forward",
+        "_efficient_attention_forward",
+        "_cudnn_attention_forward",
+    ),
     "convolutions": ("convolution", "conv1d", "conv2d", "slow_conv2d_forward"),
 }
 
 
 def choose_device() -> str:
-    """The GPU, if there is one that PyTorch can use."""
+    """
+    The GPU, if there is one that PyTorch can use. Its convolutions then compute in float32 where float32 is asked for:
+    by default they do not, but matrix products do, whose rate the convolutions are measured by.
+    """
+    torch.backends.cudnn.allow_tf32 = False
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from benchmarks.measuring import Call, ModuleClock, time_alternately
+from benchmarks.measuring import Call, ModuleClock, in_fresh_process, peak_memory, time_alternately
 from benchmarks.options import DTYPES, SAMPLING_RATE, Options, build_classifier, computing, make_clips
 from benchmarks.report import Row, milliseconds
-from transformers_beats import BeatsFeatureExtractor
+from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudioClassification
 from transformers_beats.audio import decode_audio, stream_audio
 from transformers_beats.inference import WindowedInference
 
@@ -22,6 +22,9 @@ from transformers_beats.inference import WindowedInference
 RECORDING_SECONDS, RECORDING_RATE = 60, 44100
 RAGGED_CLIPS, RAGGED_SECONDS = 32, (0.5, 8.0)
 LONG_SECONDS, CROP_SECONDS = 600, 10
+HOURS = 3
+# A model that needs little memory itself.
+SMALL = {"hidden_size": 96, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 192}
 
 
 def write_noise(path: Path, seconds: int) -> None:
@@ -59,6 +62,25 @@ def any_length(options: Options) -> Iterator[Row]:
                 {"in one piece": 1000 * times["in one piece"]},
                 details={"hours of audio an hour": hours} | {f"{name}, ms": 1000 * t for name, t in stages.items()},
             )
+
+
+def recording_peak(path: Path, device: str) -> int:
+    """In a fresh process: bytes at the peak of classifying a recording with a small model."""
+    model = BeatsForAudioClassification(BeatsConfig(**SMALL)).to(device)
+    return peak_memory(partial(WindowedInference(model, BeatsFeatureExtractor()).classify, path), device)
+
+
+def recording_memory(options: Options) -> Iterator[Row]:
+    """Three hours from disk, against ten minutes."""
+    seconds = {f"{HOURS} h": HOURS * 3600, "10 min": LONG_SECONDS}
+    peaks = {}
+    with tempfile.TemporaryDirectory() as directory:
+        for name, length in seconds.items():
+            path = Path(directory) / "recording.flac"
+            write_noise(path, length)
+            peaks[name] = in_fresh_process(recording_peak, path, options.device) / 2**20
+    ours, peer = seconds
+    yield Row("recording_memory", f"{ours} of FLAC at 44.1 kHz, fp32", peaks[ours], {peer: peaks[peer]}, unit="MiB")
 
 
 def ragged(options: Options) -> Iterator[Row]:

@@ -331,8 +331,8 @@ def attention_peak(style: str, precision: str, batch_size: int, seconds: float, 
     num_patches *= model.config.num_freq_patches
     states = torch.randn(batch_size, num_patches, model.config.hidden_size, device=device).to(DTYPES[precision])
     call = computing(attend, precision, device)
-    # What libraries keep for good is not of this call. On a GPU a kernel may be compiled for the length; on a CPU a long
-    # call would leave memory behind that the next one finds.
+    # What libraries keep for good is not of this call. On a GPU a kernel may be compiled for the length; on a CPU, a
+    # long call would leave memory behind that the next one finds.
     call(states if device == "cuda" else states[:, :16])
     return peak_memory(partial(call, states), device)
 

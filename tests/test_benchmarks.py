@@ -10,7 +10,7 @@ from benchmarks import measuring
 from benchmarks.__main__ import choose_sizes, main
 from benchmarks.measuring import count_operations, in_fresh_process, peak_memory, time_alternately
 from benchmarks.options import Options, build_tokenizer
-from benchmarks.parts import attention_peak
+from benchmarks.parts import PARTS, attention_peak
 from benchmarks.peers import (
     AudioSpectrogramTransformer,
     ReferenceStyleClassifier,
@@ -191,6 +191,21 @@ def test_every_part_has_a_panel_and_every_peer_a_bar():
     assert [panel.get_title(loc="left") for panel in panels] == ["fbank", "attention_memory"]
     assert [bar.get_width() for bar in panels[0].patches] == [1.5, 1.0, 6.0, 4.0]
     assert [bar.get_width() for bar in panels[1].patches] == [4.5]
+
+
+def test_what_was_measured_before_memory_ran_out_is_kept(tmp_path, monkeypatch):
+    def part(options):
+        yield Row("tokenizer", "1 x 1 s", 2.0, {"peer": 3.0})
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setitem(PARTS, "tokenizer", part)
+    app = typer.Typer()
+    app.command()(main)
+    result = CliRunner().invoke(app, ["tokenizer", "--output", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "tokenizer: CUDA out of memory." in result.output
+    (row,) = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
+    assert row["ratios"] == {"peer": 1.5}
 
 
 def test_the_command_writes_what_it_prints(tmp_path, monkeypatch):

@@ -11,15 +11,17 @@ import soundfile
 
 session = onnxruntime.InferenceSession(sys.argv[1])
 metadata = session.get_modelmeta().custom_metadata_map
+kind, task = metadata.get("architecture", "model of unknown kind"), metadata.get("problem_type", "")
+if kind != "BeatsForAudioClassification" or task == "regression":
+    sys.exit(f"{sys.argv[1]}: a {kind} {task}: this example is for the classes of a BeatsForAudioClassification.")
 rate, labels = int(metadata["sampling_rate"]), json.loads(metadata["labels"])
 for path in sys.argv[2:]:
     audio, audio_rate = soundfile.read(path, dtype="float32", always_2d=True)
     if audio_rate != rate or len(audio) == 0:
         sys.exit(f"{path}: {len(audio)} samples at {audio_rate} Hz, but the model needs audio at {rate} Hz.")
-    audio = audio.mean(axis=1)
     probabilities, lengths = [], []
     for start in range(0, len(audio), 10 * rate):
-        part = audio[start : start + 10 * rate]
+        part = audio[start : start + 10 * rate].mean(axis=1)
         lengths.append(len(part))
         # A row needs `min_samples`; what stands after the clip's own samples is not looked at.
         part = np.pad(part, (0, max(0, int(metadata["min_samples"]) - len(part))))

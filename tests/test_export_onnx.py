@@ -32,6 +32,9 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+from benchmarks import onnx_against_torch  # noqa: E402
+
+from transformers_beats.export import checks  # noqa: E402
 from transformers_beats.export import onnx as export  # noqa: E402
 
 
@@ -57,7 +60,13 @@ def build(kind):
     if kind == "encoder":
         variant = {"deep_norm": False, "layer_norm_first": True, "hidden_act": "glu"}
         return BeatsModel(BeatsConfig(**TINY, **variant)).eval()
-    return BeatsForAudioClassification(BeatsConfig(**TINY, **LABELS)).eval()
+    model = BeatsForAudioClassification(BeatsConfig(**TINY, **LABELS)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            # Layers of random weights add next to nothing to their inputs. Those of trained models do.
+            if name.endswith(tuple(f".{layer}.weight" for layer in export.QUANTIZED_LAYERS)):
+                parameter *= 10
+    return model
 
 
 KINDS = ["classifier", "frames", "encoder", "tokenizer", "random_projection"]
@@ -96,7 +105,13 @@ def classifier():
 
 @pytest.fixture(scope="module")
 def program(classifier):
-    return export.export_program(export.WaveformModel(export.exportable_copy(classifier), EXTRACTOR).eval())
+    """Of a model as a training leaves it."""
+    model = copy.deepcopy(classifier).train()
+    model.set_attn_implementation("flex_attention")
+    program = export.export_program(export.WaveformModel(model, EXTRACTOR))
+    assert model.training
+    assert model.config._attn_implementation == "flex_attention"
+    return program
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +125,7 @@ def write(classifier, program, graph):
 
     def write(path, graph=graph, **kwargs):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(export, "export_program", lambda module: program)
+            patch.setattr(export, "trace", lambda module: program)
             patch.setattr(export, "build_graph", lambda module, program: copy.deepcopy(graph))
             return export.export_onnx(classifier, EXTRACTOR, path, **kwargs)
 
@@ -158,13 +173,15 @@ def test_torch_export_serves_all_lengths(classifier, program, lengths):
 
 def test_int8_is_close_and_keeps_the_filter_bank_in_float32(classifier, exported):
     path, written = exported
-    clips = clips_of([48000, 30000, 16000])
+    noise, quiet, clipped = clips_of([48000, 30000, 16000])
+    clips = [noise, quiet * 0.01, clipped.sign(), torch.zeros(20000)]
     found = run(onnxruntime.InferenceSession(path), clips)["logits"]
     expected = expected_outputs(classifier, clips).logits.numpy()
-    assert export._cosine(found, expected) > 0.99
-    assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
+    center = expected.mean(axis=0)
+    assert checks.cosine(found - center, expected - center) > 0.99
     assert written.difference < 1e-4
     assert written.similarity > 0.99
+    assert written.same_class == 1.0
 
     import onnx
 
@@ -172,6 +189,48 @@ def test_int8_is_close_and_keeps_the_filter_bank_in_float32(classifier, exported
     # Queries, keys, values, output and the two layers of the feed-forward network.
     assert sum(node.op_type == "MatMulInteger" for node in nodes) == 6 * TINY["num_hidden_layers"]
     assert sum(node.op_type == "DFT" for node in nodes) == 1
+
+
+def test_an_int8_file_that_is_not_the_model_is_not_written(write, tmp_path, monkeypatch):
+    import onnx
+
+    def write_zeros(model, nodes, path, write_int8=export.write_int8):
+        write_int8(model, nodes, path)
+        quantized = onnx.load(path)
+        for tensor in quantized.graph.initializer:
+            if tensor.name.endswith("_quantized"):
+                tensor.raw_data = bytes(len(tensor.raw_data))
+        onnx.save(quantized, path)
+
+    monkeypatch.setattr(export, "write_int8", write_zeros)
+    with pytest.raises(export.ExportError, match=r"not the model any more, cosine .*, less than 0.95"):
+        write(tmp_path / "model.onnx", int8=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_tried_on_loud_sounds_tones_and_silence():
+    noise, sweep, silence, clipped, impulses = checks.check_sounds(16000, 16000)
+    assert 0.09 < noise.std() < 0.11
+    pitches = [np.abs(np.fft.rfft(part)).argmax() * 16000 / 2000 for part in sweep.reshape(8, 2000)]
+    assert pitches == pytest.approx([7000 * (part + 0.5) / 8 for part in range(8)], abs=600)
+    assert np.abs(silence).max() == 0
+    assert (np.abs(clipped) == 1).mean() > 0.5
+    assert impulses.sum() == 20
+
+
+def test_constant_outputs_are_similar_only_if_they_are_equal():
+    zeros, ones = np.zeros(3, dtype=np.float32), np.ones(3, dtype=np.float32)
+    assert checks.cosine(zeros, zeros) == 1.0
+    assert checks.cosine(zeros, ones) == 0.0
+
+
+def test_silence_has_the_code_that_torch_finds(tmp_path):
+    model = build("random_projection")
+    export.export_onnx(model, EXTRACTOR, tmp_path / "model.onnx")
+    clips = [torch.zeros(16000), *clips_of([8000])]
+    codes = run(onnxruntime.InferenceSession(tmp_path / "model.onnx"), clips)["codes"]
+    np.testing.assert_array_equal(codes, expected_outputs(model, clips).codes.numpy())
+    assert (codes[0] == 0).all()
 
 
 def test_the_file_says_what_its_users_need(exported):
@@ -268,24 +327,174 @@ def test_the_class_in_the_configuration_is_loaded(saved, loaded, tmp_path):
     assert type(export.load_model(str(tmp_path))) is loaded
 
 
+def invoke(*arguments, command=export.main):
+    app = export.typer.Typer()
+    app.command()(command)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
 def test_the_command_replaces_a_file_only_if_told_to(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"precious")
-    app = export.typer.Typer()
-    app.command()(export.main)
-    result = CliRunner().invoke(app, ["nowhere", str(tmp_path / "model.onnx")])
+    result = invoke("nowhere", tmp_path / "model.onnx")
     assert result.exit_code == 1
     assert "pass --overwrite" in result.output
     assert (tmp_path / "model.onnx").read_bytes() == b"precious"
+
+
+def test_the_command_says_how_near_the_file_is(write, classifier, tmp_path, monkeypatch):
+    EXTRACTOR.save_pretrained(tmp_path)
+    monkeypatch.setattr(export, "load_model", lambda *args: classifier)
+    written = write(tmp_path / "model.onnx", int8=True)
+    monkeypatch.setattr(export, "export_onnx", lambda *args: written)
+    result = invoke(tmp_path, tmp_path / "model.onnx", "--int8", "--overwrite")
+    assert result.exit_code == 0, result.output
+    assert "waveforms, lengths -> logits, probabilities" in result.output
+    assert "cosine on test sounds: 0.99" in result.output
+    assert "the same likeliest label: 100%" in result.output
+
+
+def empty(path):
+    path.mkdir()
+
+
+def of_unknown_type(path):
+    path.mkdir()
+    (path / "config.json").write_text('{"model_type": "bats", "architectures": ["BeatsModel"]}')
+
+
+def damaged(path):
+    BeatsModel(BeatsConfig(**TINY)).save_pretrained(path)
+    (path / "model.safetensors").write_bytes((path / "model.safetensors").read_bytes()[:1000])
+
+
+def of_other_sizes(path):
+    BeatsModel(BeatsConfig(**TINY)).save_pretrained(path)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"intermediate_size": 50}))
+
+
+def without_extractor(path):
+    BeatsModel(BeatsConfig(**TINY)).save_pretrained(path)
+
+
+@pytest.mark.parametrize("make", [empty, of_unknown_type, damaged, of_other_sizes, without_extractor])
+def test_what_cannot_be_loaded_is_an_error_of_one_line(make, tmp_path):
+    make(tmp_path / "model")
+    result = invoke(tmp_path / "model", tmp_path / "model.onnx")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: {tmp_path / 'model'}: ")
+    assert result.stderr.endswith(f"{line}\n")
+
+
+def test_a_missing_package_is_an_error_before_the_model_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    monkeypatch.setattr(export, "load_model", lambda *args: pytest.fail("loaded"))
+    result = invoke("nowhere", tmp_path / "model.onnx")
+    assert result.exit_code == 1
+    assert "onnxscript" in result.output
+    assert "pip install onnx onnxruntime onnxscript" in result.output
 
 
 def test_the_example_needs_only_the_file(exported, classifier, tmp_path):
     audio = torch.cat(clips_of([160000, 1500]))
     soundfile.write(tmp_path / "clip.wav", audio.numpy(), 16000, subtype="FLOAT")
     example = ROOT / "examples" / "onnx_inference.py"
-    assert len(example.read_text().splitlines()) <= 30
+    assert len(example.read_text().splitlines()) <= 32
     command = [sys.executable, "-I", str(example), str(exported[0]), str(tmp_path / "clip.wav")]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     scores = {line.split()[2]: float(line.split()[1]) for line in output.splitlines()}
     parts = [expected_outputs(classifier, [part]).logits.sigmoid()[0] for part in audio.split(160000)]
     expected = (parts[0] * 160000 + parts[1] * 1500) / 161500
     assert scores == pytest.approx(dict(zip(["dog", "cat", "rain"], expected.tolist())), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"architecture": "BeatsModel"},
+        {"architecture": "BeatsForAudioFrameClassification"},
+        {"problem_type": "regression"},
+    ],
+)
+def test_the_example_says_what_it_cannot_use(change, exported, tmp_path):
+    import onnx
+
+    model = onnx.load(exported[0])
+    for entry in model.metadata_props:
+        entry.value = change.get(entry.key, entry.value)
+    onnx.save(model, tmp_path / "model.onnx")
+    command = [
+        sys.executable,
+        "-I",
+        str(ROOT / "examples" / "onnx_inference.py"),
+        str(tmp_path / "model.onnx"),
+        "a.wav",
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert next(iter(change.values())) in result.stderr
+
+
+class TestBenchmark:
+    @pytest.fixture
+    def dataset(self, tmp_path):
+        """Three clips in two folds, and a checkpoint's feature extractor."""
+        for index, clip in enumerate(clips_of([16000, 9000, 12000])):
+            soundfile.write(tmp_path / f"{index}.wav", clip.numpy(), 16000, subtype="FLOAT")
+        (tmp_path / "metadata.csv").write_text("file_name,label,fold\n0.wav,cat,1\n1.wav,rain,1\n2.wav,dog,2\n")
+        EXTRACTOR.save_pretrained(tmp_path)
+        return tmp_path
+
+    @staticmethod
+    def run(dataset, *options):
+        arguments = ["--model", dataset, "--dataset", dataset, "--batch-size", 1, "--seconds", 0.5, "--repeats", 1]
+        return invoke(*arguments, *options, command=onnx_against_torch.main)
+
+    def test_it_compares_files_with_the_model(self, dataset, classifier, write, monkeypatch):
+        monkeypatch.setattr(onnx_against_torch, "load_model", lambda name: classifier)
+        monkeypatch.setattr(onnx_against_torch, "export_onnx", lambda _, __, path, int8: write(path, int8=int8))
+        result = self.run(dataset, "--fold", 1)
+        assert result.exit_code == 0, result.output
+        report = json.loads(result.stdout.splitlines()[-1])
+        pytorch, float32, int8 = report["rows"]
+        assert [row["name"] for row in report["rows"]] == [
+            "PyTorch float32",
+            "onnxruntime float32",
+            "onnxruntime int8",
+        ]
+        assert report["clips"] == 2
+        classes = [
+            expected_outputs(classifier, [clip]).logits.argmax().item() for clip in clips_of([16000, 9000, 12000])
+        ]
+        accuracy = ((classes[0] == 1) + (classes[1] == 2)) / 2
+        assert [row["accuracy"] for row in report["rows"]] == [accuracy] * 3
+        assert pytorch["largest_difference"] == 0
+        assert 0 < float32["largest_difference"] < 1e-4 < int8["largest_difference"]
+        assert int8["cosine"] < float32["cosine"] == pytest.approx(1.0, abs=1e-6)
+        assert float32["same_class"] == 1.0
+        assert min(row["seconds"] for row in report["rows"]) > 0
+        assert f"{float32['bytes'] / 1e6:,.1f} MB" in result.stdout
+
+    @pytest.mark.parametrize(
+        ("table", "message"),
+        [
+            ("file_name,label,fold\n0.wav,bird,1\n", "no label 'bird', only dog, cat, rain"),
+            ("file_name,label,fold\n0.wav,dog,2\n", "no rows of fold 1"),
+            ("file_name,label\n0.wav,dog\n", "no column 'fold'"),
+        ],
+    )
+    def test_tables_that_do_not_fit_are_refused(self, table, message, dataset, classifier, monkeypatch):
+        monkeypatch.setattr(onnx_against_torch, "load_model", lambda name: classifier)
+        (dataset / "metadata.csv").write_text(table)
+        result = self.run(dataset, "--fold", 1)
+        assert result.exit_code == 1
+        assert message in result.stderr
+
+    def test_models_without_classes_are_refused(self, dataset, monkeypatch):
+        monkeypatch.setattr(onnx_against_torch, "load_model", lambda name: build("encoder"))
+        result = self.run(dataset)
+        assert result.exit_code == 1
+        assert "holds a BeatsModel" in result.stderr

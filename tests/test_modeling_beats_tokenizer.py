@@ -156,6 +156,29 @@ def test_random_projection_ignores_level_and_contrast_when_normalised(extract):
     torch.testing.assert_close(tokenizer.quantizer.codebook.norm(dim=1), torch.ones(1024))
 
 
+@pytest.mark.parametrize("value", [0.0, -2.5856714, 0.7, 1e4])
+def test_silence_has_code_0_in_any_order_of_sums(value):
+    # The codes have length 1 up to rounding, which depends on the order in which their squares are added.
+    quantizer = random_projection().quantizer
+    patches = torch.full((3, 256), value)
+    for order in (torch.arange(256), torch.arange(256).flip(0), torch.randperm(256)):
+        reordered = copy.deepcopy(quantizer)
+        reordered.projection.copy_(quantizer.projection[order])
+        reordered.codebook.copy_(quantizer.codebook[:, order])
+        projected, codes = reordered(patches)
+        assert projected.abs().max() == 0
+        assert codes.tolist() == [0, 0, 0]
+
+
+@torch.no_grad()
+def test_codes_of_a_normalised_random_projection_are_the_nearest(extract):
+    tokenizer = random_projection(codebook_size=50, codebook_dim=12)
+    outputs = tokenizer(extract(0)["input_values"])
+    units = torch.nn.functional.normalize(outputs.projected_states[0].double(), dim=-1)
+    distances = torch.cdist(units, tokenizer.quantizer.codebook.double())
+    assert torch.equal(outputs.codes.flatten(), distances.argmin(dim=1))
+
+
 def test_random_projection_follows_its_seed_alone(extract, tmp_path):
     torch.manual_seed(1)
     first = random_projection(seed=3)

@@ -241,15 +241,18 @@ class BeatsRandomProjectionQuantizer(BeatsFloat32Buffers):
                 The values of each patch.
 
         Returns:
-            The projections `(..., codebook_dim)`, float32, and the indices `(...)` of the nearest codes.
+            The projections `(..., codebook_dim)`, float32, and the indices `(...)` of the nearest codes. If
+            normalised, a constant patch (silence) is as near to all, and has code 0.
         """
         with torch.autocast(device_type=patches.device.type, enabled=False):
             patches = patches.float()
-            if self.config.normalize:
-                patches = nn.functional.layer_norm(patches, patches.shape[-1:])
-            projected = patches @ self.projection.T
-            states = nn.functional.normalize(projected, dim=-1) if self.config.normalize else projected
-            return projected, nearest_code(states, self.codebook)
+            if not self.config.normalize:
+                projected = patches @ self.projection.T
+                return projected, nearest_code(projected, self.codebook)
+            projected = nn.functional.layer_norm(patches, patches.shape[-1:]) @ self.projection.T
+            # Of codes of length 1, the nearest has the largest product. Their squares, 1 up to rounding, are left out:
+            # by them alone, the code of a constant patch, whose state is 0, would depend on the order of a sum.
+            return projected, (nn.functional.normalize(projected, dim=-1) @ self.codebook.T).argmax(dim=-1)
 
 
 @auto_docstring(

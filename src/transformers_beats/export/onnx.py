@@ -6,8 +6,9 @@ BEATs as one ONNX file, from waveforms to results, filter banks included:
 
 Inputs are `waveforms` `(batch, samples)`, float32 with full scale at 1.0, and `lengths` `(batch,)`, int64: how many
 samples of each row are audio. The rest of a row is not looked at, so that clips of different lengths go into one batch
-and each gives what it gives alone. Both dimensions are free, except that rows need `min_samples` (2,800: one column of
-patches); `lengths` may be less.
+and, in float32, each gives what it gives alone. In int8, the inputs of a layer have one scale for the whole batch,
+padding included: run clips one by one for results that depend on nothing else. Both dimensions are free, except that
+rows need `min_samples` (2,800: one column of patches); `lengths` may be less.
 
 | model | outputs |
 | --- | --- |
@@ -22,6 +23,7 @@ The metadata of the file says what a user needs to know: `labels` (JSON), `sampl
 """  # noqa: E501
 
 import copy
+import importlib
 import json
 import logging
 import sys
@@ -32,9 +34,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import torch
 import typer
+from safetensors import SafetensorError
 from torch import nn
 from torch.fx.experimental import _config as fx_config
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -50,10 +52,13 @@ from transformers_beats import (
     BeatsTokenizerModel,
     __version__,
 )
+from transformers_beats.cli import first_line
 from transformers_beats.feature_extraction_beats import fbank_constants, kaldi_fbank_block, num_fbank_samples
 from transformers_beats.files import replace_file, work_directory
 from transformers_beats.inference import problem_type_of, to_scores
 from transformers_beats.windows import column_samples
+
+from .checks import INPUTS, ExportError, check
 
 
 if TYPE_CHECKING:
@@ -70,18 +75,16 @@ MODEL_CLASSES: dict[str, type[PreTrainedModel]] = {
     "BeatsTokenizerForPreTraining": BeatsTokenizerModel,
     "BeatsRandomProjectionTokenizer": BeatsRandomProjectionTokenizer,
 }
-INPUTS = ("waveforms", "lengths")
 # The first opset whose DFT takes its axis as an input, which is what PyTorch writes.
 OPSET = 20
 TOLERANCE = 1e-4
 CODES_TOLERANCE = 0.01
+# An int8 file below is not the model any more.
+MIN_SIMILARITY = 0.95
+MIN_EQUAL_CODES = 0.5
 # What int8 pays for: nearly all weights and products. The filter bank, the gates of the position bias, the codebook
 # and the classifier are small and keep float32.
 QUANTIZED_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
-
-
-class ExportError(ValueError):
-    """A model that cannot be exported, or an export that is not the model; the message is one line."""
 
 
 @dataclass
@@ -95,16 +98,18 @@ class OnnxExport:
         outputs (`list[str]`):
             Names of its outputs.
         difference (`float`):
-            Largest difference between onnxruntime and PyTorch on noise, float32 graph; see [`check`].
+            Largest difference between onnxruntime and PyTorch on [`check_sounds`], float32 graph; see [`Comparison`].
         similarity (`float`, *optional*):
-            Of an int8 file, on noise, the cosine between its first output and PyTorch's; of codes, the share that is
-            equal.
+            Of an int8 file, how near its first output is to PyTorch's; see [`Comparison`].
+        same_class (`float`, *optional*):
+            Of an int8 classifier, the share of the sounds, or of their columns, with PyTorch's likeliest label.
     """
 
     path: Path
     outputs: list[str]
     difference: float
     similarity: float | None = None
+    same_class: float | None = None
 
 
 class WaveformModel(nn.Module):
@@ -187,17 +192,30 @@ def load_model(name: str, revision: str = "main") -> PreTrainedModel:
     The model of a directory or Hub repository, of the class that its configuration names, in evaluation mode.
 
     Raises:
-        [`ExportError`]: if it holds no model of this package, or not all of it.
+        [`ExportError`]: if it holds no model of this package, or not all of it, or cannot be read.
     """
-    architectures = AutoConfig.from_pretrained(name, revision=revision).architectures or []
+    with reading(name):
+        architectures = AutoConfig.from_pretrained(name, revision=revision).architectures or []
     model_class = next((MODEL_CLASSES[found] for found in architectures if found in MODEL_CLASSES), None)
     if model_class is None:
         raise ExportError(f"{name}: holds {', '.join(architectures) or 'no known model'}, which cannot be exported.")
-    loaded: Any = model_class.from_pretrained(name, revision=revision, dtype=torch.float32, output_loading_info=True)
+    with reading(name):
+        loaded: Any = model_class.from_pretrained(
+            name, revision=revision, dtype=torch.float32, output_loading_info=True
+        )
     model, loading = loaded
     if missing := sorted(loading["missing_keys"]):
         raise ExportError(f"{name}: lacks the tensors {', '.join(missing[:5])}.")
     return model.eval()
+
+
+@contextmanager
+def reading(name: str) -> Generator[None, None, None]:
+    """Turns what transformers raises for a checkpoint that is missing, damaged or foreign into an [`ExportError`]."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ExportError(f"{name}: {first_line(error)}") from error
 
 
 def exportable_copy(model: PreTrainedModel) -> PreTrainedModel:
@@ -254,7 +272,15 @@ def tracing() -> Generator[None, None, None]:
 
 
 def export_program(module: WaveformModel) -> torch.export.ExportedProgram:
-    """The model as PyTorch exports it, for any batch and length: `export_program(module).module()` runs it."""
+    """
+    The model as PyTorch exports it, for any batch and length: `export_program(module).module()` runs it, on the CPU.
+    It is a copy in evaluation mode, whatever the mode, device and attention of `module`, which stays as it is.
+    """
+    return trace(WaveformModel(exportable_copy(module.model), module.feature_extractor).eval())
+
+
+def trace(module: WaveformModel) -> torch.export.ExportedProgram:
+    """The program of a module whose model is an [`exportable_copy`]."""
     with tracing():
         return torch.export.export(
             module,
@@ -329,47 +355,6 @@ def write_int8(model: "ModelProto", nodes: list[str], path: Path) -> None:
         )
 
 
-def check(path: Path, module: WaveformModel) -> tuple[float, float]:
-    """
-    Runs a file in onnxruntime on lengths that it was not exported with.
-
-    Returns:
-        The largest difference from PyTorch, relative to values above 1, and the similarity of [`OnnxExport`]. Of
-        codes, which rounding may move to the next one where two are equally near, the share that is not equal, and the
-        share that is.
-
-    Raises:
-        [`ExportError`]: if a mask differs, or a value is not finite.
-    """
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    generator = torch.Generator().manual_seed(1)
-    waveforms = torch.randn(3, 4 * module.min_samples + 777, generator=generator) * 0.1
-    lengths = torch.tensor([waveforms.shape[1], 2 * module.min_samples, 1000])
-    with torch.no_grad():
-        expected = dict(zip(module.output_names, module(waveforms, lengths)))
-    found: list[Any] = list(session.run(list(expected), dict(zip(INPUTS, (waveforms.numpy(), lengths.numpy())))))
-    differences, similarities = [], []
-    for (name, tensor), values in zip(expected.items(), found):
-        reference = tensor.numpy()
-        if name.endswith("_mask") and not (reference == values).all():
-            raise ExportError(f"`{name}` of the exported graph differs from PyTorch's.")
-        if not np.isfinite(values).all():
-            raise ExportError(f"`{name}` of the exported graph is not finite.")
-        if tensor.is_floating_point():
-            differences.append(float(np.abs(reference - values).max() / max(1.0, np.abs(reference).max())))
-            similarities.append(_cosine(reference, values))
-        elif name == "codes":
-            similarities.append(float((reference == values).mean()))
-            differences.append(1.0 - similarities[0])
-    return max(differences), similarities[0]
-
-
-def _cosine(first: np.ndarray, second: np.ndarray) -> float:
-    return float((first * second).sum() / np.sqrt((first**2).sum() * (second**2).sum()))
-
-
 def export_onnx(
     model: PreTrainedModel,
     feature_extractor: BeatsFeatureExtractor,
@@ -394,17 +379,18 @@ def export_onnx(
         [`OnnxExport`]
 
     Raises:
-        [`ExportError`]: a model that cannot be exported, or a graph whose results differ by more than 1e-4, or in more
-            than 1 % of the codes.
+        [`ExportError`]: a model that cannot be exported, a graph whose results differ by more than 1e-4, or in more
+            than 1 % of the codes, or an int8 file whose similarity to the model is below 0.95 (codes: 0.5).
         `ImportError`: if `onnx`, `onnxscript` or `onnxruntime` is missing.
     """
+    require_exporters()
     import onnx
 
     output = Path(output)
     # Refuses what cannot be exported before it is copied.
     WaveformModel(model, feature_extractor)
     module = WaveformModel(exportable_copy(model), feature_extractor).eval()
-    graph = build_graph(module, export_program(module))
+    graph = build_graph(module, trace(module))
     nodes = layers_to_quantize(graph)
     for node in graph.graph.node:
         # Stack traces with the paths of this machine.
@@ -412,15 +398,29 @@ def export_onnx(
     output.parent.mkdir(parents=True, exist_ok=True)
     with work_directory(output.parent, ".exporting-") as work:
         onnx.save(graph, work / "model.onnx")
-        difference, similarity = check(work / "model.onnx", module)
-        if difference > (TOLERANCE if "codes" not in module.output_names else CODES_TOLERANCE):
+        is_tokenizer = module.output_names == ["codes"]
+        difference = check(work / "model.onnx", module).difference
+        if difference > (CODES_TOLERANCE if is_tokenizer else TOLERANCE):
             raise ExportError(f"The exported graph differs from PyTorch by {difference:.1e}.")
+        similarity = same_class = None
         if int8:
             write_int8(graph, nodes, work / "int8.onnx")
-            _, similarity = check(work / "int8.onnx", module)
+            _, similarity, same_class = check(work / "int8.onnx", module)
+            if similarity < (minimum := MIN_EQUAL_CODES if is_tokenizer else MIN_SIMILARITY):
+                measure = "share of equal codes" if is_tokenizer else "cosine"
+                raise ExportError(
+                    f"The int8 file is not the model any more, {measure} {similarity:.3f} on test sounds, less than "
+                    f"{minimum}: export it without int8."
+                )
         with replace_file(output) as temporary:
             (work / ("int8.onnx" if int8 else "model.onnx")).replace(temporary)
-    return OnnxExport(output, module.output_names, difference, similarity if int8 else None)
+    return OnnxExport(output, module.output_names, difference, similarity, same_class)
+
+
+def require_exporters() -> None:
+    """Raises an `ImportError` for what is missing before the work, of which one is needed only at the end."""
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        importlib.import_module(name)
 
 
 def main(
@@ -434,8 +434,10 @@ def main(
     try:
         if output.exists() and not overwrite:
             raise ExportError(f"{output}: exists; pass --overwrite to replace it.")
+        require_exporters()
         model = load_model(source, revision)
-        extractor = BeatsFeatureExtractor.from_pretrained(source, revision=revision)
+        with reading(source):
+            extractor = BeatsFeatureExtractor.from_pretrained(source, revision=revision)
         written = export_onnx(model, extractor, output, int8)
     except ImportError as error:
         print(f"error: {error}. The export needs `pip install onnx onnxruntime onnxscript`.", file=sys.stderr)
@@ -447,9 +449,11 @@ def main(
     print(f"  largest difference from PyTorch: {written.difference:.1e}")
     if written.similarity is not None:
         print(
-            f"  after quantisation, {'equal codes' if 'codes' in written.outputs else 'cosine'} on noise: "
+            f"  after quantisation, {'equal codes' if 'codes' in written.outputs else 'cosine'} on test sounds: "
             f"{written.similarity:.4f}"
         )
+    if written.same_class is not None:
+        print(f"  the same likeliest label: {written.same_class:.0%}")
 
 
 if __name__ == "__main__":

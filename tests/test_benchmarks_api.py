@@ -78,14 +78,15 @@ class TestColumns:
         first = hidden_states(checkpoint, clip[: 400 + 160 * (62 * 16 - 1)])
         torch.testing.assert_close(columns[:62], first.mean(dim=1), atol=1e-5, rtol=0.0)
 
-    def test_released_sizes_are_768_and_6144(self, checkpoint):
-        config = BeatsConfig(num_hidden_layers=1)
-        sizes = []
-        for pooling in ("mean", "concat"):
-            embedder = ColumnEmbedder(checkpoint, pooling=pooling)
-            embedder.model.config = config
-            sizes.append(embedder.column_size)
-        assert sizes == [768, 6144]
+    def test_columns_of_the_released_sizes_have_768_and_6144_values(self, tmp_path):
+        # The sizes of embeddings are the released ones, all others small.
+        config = BeatsConfig(num_hidden_layers=1, intermediate_size=16, num_attention_heads=1, embed_dim=8)
+        BeatsModel(config).save_pretrained(tmp_path)
+        BeatsFeatureExtractor().save_pretrained(tmp_path)
+        for pooling, size in {"mean": 768, "concat": 6144}.items():
+            embedder = ColumnEmbedder(str(tmp_path), pooling=pooling)
+            assert embedder.columns([noise(160000)])[0].shape == (62, size)
+            assert embedder.column_size == size
 
     def test_an_impulse_changes_a_column_around_its_center(self, checkpoint):
         embedder = ColumnEmbedder(checkpoint)
@@ -129,9 +130,22 @@ class TestHear:
         assert torch.equal(timestamps[0], timestamps[1])
         assert timestamps[0, :2].tolist() == [87.5, 247.5]
         assert (timestamps.diff() == 160.0).all()
-        # All of the audio is covered: no timestamp beyond its end, and the last at most two steps before.
+        # The last column, of 175 ms, begins more than 15 ms before the end, which the one before does not reach.
         milliseconds = num_samples / 16
-        assert milliseconds - 320 <= timestamps[0, -1] <= milliseconds
+        assert milliseconds - 87.5 <= timestamps[0, -1] < milliseconds + 72.5
+
+    @pytest.mark.parametrize("num_samples", [2800, 2801, 5359, 16000, 161439])
+    def test_the_last_samples_of_a_clip_count(self, model, num_samples):
+        clip = noise(1, num_samples)
+        changed = clip.clone()
+        # A few milliseconds: the windows of the filter bank are near zero at their ends.
+        changed[:, -80:] = 0.0
+        for embed in (hear.get_scene_embeddings, lambda *args: hear.get_timestamp_embeddings(*args)[0]):
+            assert (embed(changed, model) - embed(clip, model)).abs().max() > 1e-4
+
+    def test_an_empty_clip_is_refused(self, model):
+        with pytest.raises(ValueError, match="Clip 0 of the batch is empty"):
+            hear.get_scene_embeddings(noise(2, 0), model)
 
     @pytest.mark.parametrize("num_samples", [1600, 43840, LONG])
     def test_a_scene_embedding_is_the_mean_of_the_timestamp_embeddings(self, model, num_samples):
@@ -203,15 +217,55 @@ class TestMteb:
         with pytest.raises(ValueError, match="has only text"):
             model.encode([{"text": ["a dog"]}], show_progress_bar=False)
 
+    @staticmethod
+    def save_checkpoint(directory, seed, **settings):
+        """A checkpoint whose directory has the name that all have."""
+        torch.manual_seed(seed)
+        path = directory / "checkpoint"
+        BeatsModel(BeatsConfig(**TINY)).save_pretrained(path)
+        BeatsFeatureExtractor(**settings).save_pretrained(path)
+        return BeatsMtebModel(str(path), device="cpu")
+
+    def test_checkpoints_of_the_same_name_have_revisions_of_their_own(self, tmp_path, monkeypatch):
+        package = types.ModuleType("mteb.models")
+        package.ModelMeta = types.SimpleNamespace(create_empty=lambda values: types.SimpleNamespace(**values))
+        module = types.ModuleType("mteb.models.model_meta")
+        module.ScoringFunction = types.SimpleNamespace(COSINE="cosine")
+        for name, fake in {"mteb": types.ModuleType("mteb"), "mteb.models": package}.items():
+            monkeypatch.setitem(sys.modules, name, fake)
+        monkeypatch.setitem(sys.modules, "mteb.models.model_meta", module)
+
+        first = self.save_checkpoint(tmp_path / "a", 0).mteb_model_meta
+        others = {
+            "other weights": self.save_checkpoint(tmp_path / "b", 1),
+            "other settings": self.save_checkpoint(tmp_path / "c", 0, fbank_mean=12.5),
+            "trained in place": self.save_checkpoint(tmp_path / "a", 2),
+        }
+        metas = [first, *(model.mteb_model_meta for model in others.values())]
+        assert {meta.name for meta in metas} == {"local/checkpoint"}
+        assert len({meta.revision for meta in metas}) == 4
+        # The same in another place is the same.
+        assert self.save_checkpoint(tmp_path / "d", 0).mteb_model_meta.revision == first.revision
+
+        others["other weights"].model_name = "someone/beats"
+        others["other weights"].embedder.model.config._commit_hash = "c0ffee"
+        del others["other weights"].mteb_model_meta
+        meta = others["other weights"].mteb_model_meta
+        assert (meta.name, meta.revision) == ("someone/beats", "c0ffee")
+
     def test_mteb_accepts_it(self, model, checkpoint):
         models = pytest.importorskip("mteb.models")
+        from mteb.models.model_meta import ScoringFunction
+
         assert isinstance(model, models.EncoderProtocol)
         meta = model.mteb_model_meta
         assert (meta.name, meta.embed_dim, meta.modalities) == ("local/beats-tiny", 32, ["audio"])
+        assert meta.similarity_fn_name is ScoringFunction.COSINE
 
-    @pytest.mark.slow
-    def test_mteb_evaluates_it(self, model):
-        benchmark = pytest.importorskip("mteb")
+    @pytest.fixture
+    def tones(self):
+        """A task of MTEB: low tones against high ones, of different lengths."""
+        pytest.importorskip("mteb")
         from mteb.abstasks import AbsTaskClassification
         from mteb.abstasks.task_metadata import TaskMetadata
 
@@ -219,8 +273,6 @@ class TestMteb:
         names += ("sample_creation", "bibtex_citation")
 
         class Tones(AbsTaskClassification):
-            """Low tones against high ones, of different lengths."""
-
             metadata = TaskMetadata(
                 **dict.fromkeys(names),
                 name="Tones",
@@ -247,9 +299,36 @@ class TestMteb:
                 self.dataset = datasets.DatasetDict(dict.fromkeys(("train", "test"), datasets.Dataset.from_list(rows)))
                 self.data_loaded = True
 
-        result = benchmark.evaluate(model, tasks=[Tones()], cache=None)
+        return Tones()
+
+    @pytest.mark.slow
+    def test_mteb_evaluates_it(self, model, tones):
+        import mteb as benchmark
+
+        result = benchmark.evaluate(model, tasks=[tones], cache=None)
         assert result.model_name == "local/beats-tiny"
         assert result.task_results[0].scores["test"][0]["accuracy"] > 0.9
+
+    @pytest.mark.slow
+    def test_mteb_computes_each_checkpoint_once(self, tones, tmp_path, monkeypatch):
+        import mteb as benchmark
+        from mteb.cache import ResultCache
+
+        embedded, encode = [], BeatsMtebModel.encode
+
+        def note(self, *args, **kwargs):
+            embedded.append(self)
+            return encode(self, *args, **kwargs)
+
+        monkeypatch.setattr(BeatsMtebModel, "encode", note)
+        cache = ResultCache(cache_path=tmp_path / "cache")
+        models = [self.save_checkpoint(tmp_path / name, seed) for name, seed in (("a", 0), ("b", 1), ("c", 0))]
+        computed = []
+        for model in models:
+            benchmark.evaluate(model, tasks=[tones], cache=cache)
+            computed.append(model in embedded)
+        # The third is the first in another place.
+        assert computed == [True, True, False]
 
 
 @pytest.mark.parametrize("module", [columns, hear, mteb, xares])

@@ -102,7 +102,8 @@ class ColumnEmbedder(nn.Module):
 
     def means(self, clips: Sequence[Clip]) -> torch.Tensor:
         """The mean embedding of each of `clips` over time and frequency, `(num_clips, hidden_size)`, float32."""
-        return torch.stack([grid.flatten(0, 1).mean(dim=0) for grid in self._grids(clips)])
+        recordings = self.inference.embed_many(_to_waveforms(clips), self.sampling_rate)
+        return torch.from_numpy(np.stack(list(recordings)))
 
     def centers(self, num_columns: int) -> torch.Tensor:
         """
@@ -117,9 +118,12 @@ class ColumnEmbedder(nn.Module):
 
     def _grids(self, clips: Sequence[Clip]) -> list[torch.Tensor]:
         """Hidden states `(num_columns, num_freq_patches, hidden_size)` of each clip."""
-        waveforms = [to_float_waveform(clip, index).detach().cpu().numpy() for index, clip in enumerate(clips)]
-        recordings = self.inference.stream_embeddings_many(waveforms, self.sampling_rate)
+        recordings = self.inference.stream_embeddings_many(_to_waveforms(clips), self.sampling_rate)
         return [torch.from_numpy(Columns.join(blocks).values) for blocks in recordings]
+
+
+def _to_waveforms(clips: Sequence[Clip]) -> list[np.ndarray]:
+    return [to_float_waveform(clip, index).detach().cpu().numpy() for index, clip in enumerate(clips)]
 
 
 __all__ = ["ColumnEmbedder"]

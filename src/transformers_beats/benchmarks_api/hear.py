@@ -2,13 +2,22 @@
 """
 The common API of HEAR (Holistic Evaluation of Audio Representations, https://hearbenchmark.com/hear-api.html):
 
-    python -m heareval.embeddings.runner transformers_beats.benchmarks_api.hear --model beats-iter3 --tasks-dir tasks
+    python -m heareval.embeddings.runner transformers_beats.benchmarks_api.hear --tasks-dir tasks \\
+        --model-options '{"model_file_path": "beats-iter3"}'
+
+heareval keeps embeddings under the name of the module and the model options, and skips the tasks that it finds there.
+What `--model` says is in neither, so that the next model would get this one's embeddings; nor does it take a Hub id.
+For a model that was trained further in the same directory, remove the folder of its embeddings first.
 
 Embeddings are those of time columns, one every 160 ms; HEAR suggests 50 ms or less for the transcription of music.
+Clips are padded with zeros to the end of their last column, so that all of their samples are embedded: the last
+timestamp is at most 87.5 ms before the end of a clip and less than 72.5 ms after it.
 """
 
 import torch
+from torch.nn.functional import pad
 
+from ..windows import column_samples
 from .columns import ColumnEmbedder
 
 
@@ -25,6 +34,12 @@ class BeatsHearModel(ColumnEmbedder):
         super().__init__(model_file_path)
         self.sample_rate = self.sampling_rate
         self.scene_embedding_size = self.timestamp_embedding_size = self.column_size
+
+    def pad(self, audio: torch.Tensor) -> torch.Tensor:
+        """Clips `(n_sounds, n_samples)` with zeros at their ends, such that columns cover all samples."""
+        beyond = audio.shape[1] - self._min_samples()
+        # Those shorter than a column are padded by the feature extractor, which refuses empty ones.
+        return pad(audio, (0, -beyond % column_samples(self.feature_extractor))) if beyond > 0 else audio
 
 
 def load_model(model_file_path: str) -> BeatsHearModel:
@@ -44,7 +59,7 @@ def get_scene_embeddings(audio: torch.Tensor, model: BeatsHearModel) -> torch.Te
         `torch.Tensor` of shape `(n_sounds, model.scene_embedding_size)`: the mean over time and frequency, float32, on
         the device of `audio`.
     """
-    return model.means(_clips(audio)).to(audio.device)
+    return model.means(_clips(audio, model)).to(audio.device)
 
 
 def get_timestamp_embeddings(audio: torch.Tensor, model: BeatsHearModel) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,15 +74,15 @@ def get_timestamp_embeddings(audio: torch.Tensor, model: BeatsHearModel) -> tupl
         Embeddings `(n_sounds, n_timestamps, model.timestamp_embedding_size)`, and what they are centred at, in
         milliseconds, `(n_sounds, n_timestamps)`; both float32, on the device of `audio`.
     """
-    embeddings = torch.stack(model.columns(_clips(audio)))
+    embeddings = torch.stack(model.columns(_clips(audio, model)))
     timestamps = model.centers(embeddings.shape[1]).expand(len(embeddings), -1)
     return embeddings.to(audio.device), timestamps.to(audio.device)
 
 
-def _clips(audio: torch.Tensor) -> list[torch.Tensor]:
+def _clips(audio: torch.Tensor, model: BeatsHearModel) -> list[torch.Tensor]:
     if audio.ndim != 2:
         raise ValueError(f"`audio` must have shape (n_sounds, n_samples), got {tuple(audio.shape)}.")
-    return list(audio)
+    return list(model.pad(audio))
 
 
 __all__ = ["BeatsHearModel", "get_scene_embeddings", "get_timestamp_embeddings", "load_model"]

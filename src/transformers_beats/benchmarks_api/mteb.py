@@ -9,9 +9,12 @@ from transformers_beats.benchmarks_api.mteb import BeatsMtebModel
 mteb.evaluate(BeatsMtebModel("beats-iter3"), tasks=mteb.get_tasks(tasks=["ESC50"]))
 ```
 
-Padding has no part in the embeddings, and audio is resampled by soxr: torchaudio is not needed.
+Padding has no part in the embeddings, and audio is resampled by soxr: torchaudio is not needed. MTEB keeps results
+under name and revision of a model. A directory has a hash of its weights and settings for a revision, so that a
+checkpoint that was trained further, or another of the same name, is computed anew.
 """
 
+import hashlib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -89,23 +92,44 @@ class BeatsMtebModel:
 
     @cached_property
     def mteb_model_meta(self) -> "ModelMeta":
-        """What MTEB writes beside results. A directory becomes `local/...`: names must have an organisation."""
+        """
+        What MTEB writes beside results. It takes results of the same name and revision for those of this model: the
+        revision is the commit on the Hub, or of a directory, `local/...` in MTEB, a [`fingerprint`] of what is in it.
+        """
         from mteb.models import ModelMeta  # ty: ignore[import-not-found]
+        from mteb.models.model_meta import ScoringFunction  # ty: ignore[import-not-found]
 
         model = self.embedder.model
         path = Path(self.model_name)
+        commit = None if path.is_dir() else getattr(model.config, "_commit_hash", None)
         return ModelMeta.create_empty(
             {
+                # Names must have an organisation.
                 "name": f"local/{path.resolve().name}" if path.is_dir() else self.model_name,
-                "revision": self.revision or "no_revision_available",
+                "revision": commit or fingerprint(self.embedder),
                 "n_parameters": model.num_parameters(),
                 "embed_dim": model.config.hidden_size,
                 "framework": ["PyTorch"],
-                "similarity_fn_name": "cosine",
+                # MTEB does not validate these values, so that a string would stay one.
+                "similarity_fn_name": ScoringFunction.COSINE,
                 "modalities": ["audio"],
                 "use_instructions": False,
             }
         )
+
+
+def fingerprint(embedder: ColumnEmbedder) -> str:
+    """
+    40 hexadecimal digits, as many as a commit has, that change with the weights of the encoder and with the settings
+    of model and feature extractor; wherever the checkpoint is, and whatever its name.
+    """
+    digest = hashlib.sha256()
+    for settings in (embedder.model.config, embedder.feature_extractor):
+        digest.update(settings.to_json_string().encode())
+    for name, tensor in sorted(embedder.model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:40]
 
 
 __all__ = ["BeatsMtebModel"]

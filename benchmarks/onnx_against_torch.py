@@ -82,6 +82,8 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
     """With as many threads as PyTorch has."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    # Threads that wait would take the cores from PyTorch's turn.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 

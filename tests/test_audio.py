@@ -152,6 +152,29 @@ def test_what_cannot_be_opened_is_refused_before_it_is_read(tmp_path):
         stream_audio(io.BytesIO(b"not audio"))
 
 
+def test_what_is_wrong_with_a_file_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    (tmp_path / "noise.mp3").write_bytes(np.random.default_rng(0).bytes(5000))
+    (tmp_path / "film.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
+    (tmp_path / "damaged.flac").write_bytes(b"fLaC and nothing else")
+    (tmp_path / "empty.mp3").touch()
+    (tmp_path / "folder.wav").mkdir()
+    (tmp_path / "link.wav").symlink_to("nowhere.wav")
+    unknown = "cannot be decoded: Format not recognised. FFmpeg knows more formats: pip install torchcodec"
+    for name, message in {
+        "noise.mp3": unknown,
+        "film.m4a": unknown,
+        "damaged.flac": "cannot be decoded: Error : unknown error in flac decoder.",
+        "empty.mp3": "is empty, it has no bytes.",
+        "folder.wav": "is a directory, and no file.",
+        "link.wav": "is a link to a file that is not there.",
+        "absent.wav": "no such file.",
+    }.items():
+        with pytest.raises(AudioError) as caught:
+            stream_audio(tmp_path / name)
+        assert str(caught.value) == f"{tmp_path / name}: {message}"
+
+
 def test_what_is_too_short_to_resample_holds_no_audio(tmp_path):
     soundfile.write(tmp_path / "clip.wav", np.zeros(1), 48000)
     with pytest.raises(AudioError, match=r"clip\.wav: holds no audio"):

@@ -1,10 +1,15 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 import csv
+import errno
+import io
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.image
 import numpy as np
 import pytest
 import soundfile
@@ -18,10 +23,12 @@ from transformers_beats import (
     BeatsForPreTraining,
     BeatsModel,
     BeatsTokenizerModel,
+    cli_results,
+    timeline,
 )
 from transformers_beats import cli as cli_module
 from transformers_beats.cli import app
-from transformers_beats.cli_results import AudioFile, CsvWriter, OutputError
+from transformers_beats.cli_results import AudioFile, CsvWriter, OutputError, find_audio
 from transformers_beats.inference import WindowedInference
 from transformers_beats.pipeline_audio_tagging import BeatsAudioTaggingPipeline
 
@@ -157,9 +164,26 @@ def test_events_of_a_frame_level_model(tiny_config, sounds, tmp_path):
     assert len(events) == 5
 
 
-def test_pictures_are_drawn(models, sounds, tmp_path):
-    tag(models, sounds / "deep", "--pictures", tmp_path / "pictures", "--event-threshold", 0)
+def test_pictures_are_drawn(models, sounds, tmp_path, monkeypatch):
+    drawn = {}
+    original = timeline.draw_timeline
+
+    def draw_timeline(spectrogram, events, path, title):
+        drawn[title] = (spectrogram.seconds, events)
+        original(spectrogram, events, path, title)
+
+    monkeypatch.setattr(timeline, "draw_timeline", draw_timeline)
+    output = tmp_path / "events.jsonl"
+    tag(models, sounds / "deep", "--pictures", tmp_path / "pictures", "-o", output, *EVENTS)
     assert sorted(path.name for path in (tmp_path / "pictures").rglob("*.png")) == ["b.ogg.png", "c é.WAV.png"]
+    # What is drawn is what is written.
+    assert drawn.keys() == {"b.ogg", "er/c é.WAV"}
+    for record, (seconds, events) in zip(records_of(output), drawn.values()):
+        assert [event.label for event in events] == [event["label"] for event in record["events"]]
+        assert seconds == pytest.approx(2.0 if "b.ogg" in record["file"] else 1.5, abs=0.03)
+    picture = matplotlib.image.imread(tmp_path / "pictures" / "b.ogg.png")
+    assert picture.shape[0] > 400
+    assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 100
 
 
 def test_a_corrupt_file_does_not_stop_the_others(models, corrupt, tmp_path):
@@ -172,7 +196,214 @@ def test_a_corrupt_file_does_not_stop_the_others(models, corrupt, tmp_path):
     assert message[-1] == "1 of 5 files could not be used."
 
 
+@pytest.fixture
+def odd_names(sounds, tmp_path):
+    """A folder with names that are no UTF-8, or as long as names may be, between two usual ones."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for name in ("a.wav", os.fsdecode(b"b\xff.wav"), "c" * 247 + ".wav", "d" * 251 + ".wav", "e\n\x07.wav", "z.wav"):
+        (folder / name).write_bytes((sounds / "a.wav").read_bytes())
+    return folder
+
+
+def test_odd_names_do_not_stop_the_others(models, odd_names, tmp_path):
+    output, pictures = tmp_path / "tracks", tmp_path / "pictures"
+    for _ in range(2):
+        # That of 255 bytes cannot have a suffix, again and again.
+        result = tag(models, odd_names, "-o", output, "--pictures", pictures, "--resume", exit_code=1)
+        assert "File name too long" in result.stderr.splitlines()[-2]
+        assert result.stderr.splitlines()[-1].endswith(" files could not be used.")
+        for directory in (output, pictures):
+            names = [path.name for path in directory.iterdir() if not path.name.startswith(".")]
+            assert len(names) == 5
+            assert any(name.startswith("c" * 247) for name in names)
+
+
+def test_a_picture_that_cannot_be_drawn_does_not_stop_the_others(models, sounds, tmp_path, monkeypatch):
+    original = timeline.draw_timeline
+
+    def fail_once(spectrogram, events, path, title):
+        if title == "a.wav":
+            raise RuntimeError("a font is missing")
+        original(spectrogram, events, path, title)
+
+    arguments = (sounds, "-o", tmp_path / "tags.jsonl", "--pictures", tmp_path / "pictures")
+    with monkeypatch.context() as patch:
+        patch.setattr(timeline, "draw_timeline", fail_once)
+        result = tag(models, *arguments, exit_code=1)
+    assert result.stderr.splitlines()[-2] == f"{sounds / 'a.wav'}: a font is missing"
+    assert len(list((tmp_path / "pictures").rglob("*.png"))) == 3
+    before = (tmp_path / "tags.jsonl").read_text()
+    assert len(before.splitlines()) == 4
+    # The picture that is missing is drawn, and no result is written twice.
+    assert "3 of 4 files are done already." in tag(models, *arguments, "--resume").stderr
+    assert len(list((tmp_path / "pictures").rglob("*.png"))) == 4
+    assert (tmp_path / "tags.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize(("number", "num_tried"), [(errno.ENOSPC, 1), (errno.EROFS, 1), (errno.EACCES, 4)])
+def test_a_full_disk_ends_it_at_once(models, sounds, tmp_path, monkeypatch, number, num_tried):
+    tried = []
+
+    def fail(stream, array):
+        tried.append(stream.name)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(np, "save", fail)
+    arguments = ("-m", models / "beats_tiny", sounds, "-o", tmp_path / "out", "--device", "cpu")
+    result = run("embed", *arguments, exit_code=1)
+    assert len(tried) == num_tried
+    assert os.strerror(number) in result.stderr
+    assert ("error: " in result.stderr) == (num_tried == 1)
+
+
+def test_a_stream_that_takes_no_more_ends_it_at_once(models, sounds, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli_results, "_begin", lambda path, text: FullStream())
+    result = tag(models, sounds, "-o", tmp_path / "tags.jsonl", exit_code=1)
+    assert result.stderr == "error: tags.jsonl: cannot be written: Input/output error.\n"
+
+
+class FullStream(io.StringIO):
+    name = "tags.jsonl"
+
+    def write(self, text):
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_too_little_memory_for_one_file_does_not_stop_the_others(models, sounds, tmp_path, monkeypatch):
+    forward = BeatsModel.forward
+
+    def allocate(self, input_values, *args, **kwargs):
+        if input_values.shape[1] > 150:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
+        return forward(self, input_values, *args, **kwargs)
+
+    monkeypatch.setattr(BeatsModel, "forward", allocate)
+    result = tag(models, sounds, "-o", tmp_path / "tags.jsonl", exit_code=1)
+    assert len(records_of(tmp_path / "tags.jsonl")) == 3
+    assert result.stderr.splitlines()[-2] == (
+        f"{sounds / 'deep' / 'b.ogg'}: a window of 1.92 s needs more memory than there is, even alone in its batch: "
+        "choose shorter windows."
+    )
+
+
 # Resuming
+
+
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        (["--window", "2"], "another window (10.0, now 2.0)"),
+        (["--hop", "5"], "another hop (10.0, now 5.0)"),
+        (["--top-k", "2"], "another top_k (5, now 2)"),
+        (["--threshold", "0.5"], "another threshold (null, now 0.5)"),
+        (["--dtype", "bfloat16"], 'another dtype ("auto", now "bfloat16")'),
+        (["--events"], "another events (false, now true)"),
+        (["-m", "{models}/other"], "another model ("),
+    ],
+)
+@pytest.mark.parametrize("name", ["tags.jsonl", "tags.csv"])
+def test_other_settings_are_not_mixed(models, sounds, tmp_path, options, difference, name):
+    if not (models / "other").exists():
+        shutil.copytree(models / "beats_tiny_finetuned", models / "other")
+    tag(models, sounds / "a.wav", "-o", tmp_path / name)
+    before = (tmp_path / name).read_text()
+    options = [option.format(models=models) for option in options]
+    result = tag(models, sounds, "-o", tmp_path / name, "--resume", *options, exit_code=1)
+    (line,) = result.stderr.splitlines()
+    assert f"{name}: was begun with {difference}" in line
+    assert (tmp_path / name).read_text() == before
+    # What has no effect on results may differ, and so may the spelling of the defaults.
+    tag(models, sounds, "-o", tmp_path / name, "--resume", "--batch-size", 2, "--hop", 10)
+
+
+def test_settings_of_directories_are_kept_in_them(models, sounds, tmp_path):
+    arguments = ("-m", models / "beats_tiny", sounds / "a.wav", "-o", tmp_path / "out", "--device", "cpu")
+    run("embed", *arguments)
+    result = run("embed", *arguments, "--resume", "--columns", exit_code=1)
+    assert "out: was begun with another columns (false, now true)" in result.stderr
+    tag(models, sounds / "a.wav", "-o", tmp_path / "tracks")
+    result = tag(models, sounds / "a.wav", "-o", tmp_path / "tracks", "--resume", "--gap", 1, exit_code=1)
+    assert "tracks: was begun with another gap_seconds (null, now 1.0)" in result.stderr
+
+
+def test_an_output_of_an_earlier_version_is_resumed(models, sounds, tmp_path):
+    tag(models, sounds / "a.wav", "-o", tmp_path / "tags.jsonl")
+    (tmp_path / ".tags.jsonl.settings.json").unlink()
+    tag(models, sounds, "-o", tmp_path / "tags.jsonl", "--resume")
+    assert len(records_of(tmp_path / "tags.jsonl")) == 4
+    # From now on they are known.
+    tag(models, sounds, "-o", tmp_path / "tags.jsonl", "--resume", "--window", 2, exit_code=1)
+    (tmp_path / ".tags.jsonl.settings.json").write_text("[")
+    result = tag(models, sounds, "-o", tmp_path / "tags.jsonl", "--resume", exit_code=1)
+    assert "cannot be read as the settings" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["tags.jsonl", "tags.csv"])
+def test_a_path_may_be_spelled_in_another_way(models, sounds, tmp_path, monkeypatch, name):
+    tag(models, sounds, "-o", tmp_path / name)
+    num_lines = len((tmp_path / name).read_text().splitlines())
+    (tmp_path / "link").symlink_to(sounds)
+    monkeypatch.chdir(sounds.parent)
+    for folder in (sounds.name, f"./{sounds.name}/../{sounds.name}", tmp_path / "link"):
+        result = tag(models, folder, "-o", tmp_path / name, "--resume")
+        # The last file of a CSV is done again.
+        assert f"{3 if name == 'tags.csv' else 4} of 4 files are done already." in result.stderr
+        assert len((tmp_path / name).read_text().splitlines()) == num_lines
+
+
+# Folders
+
+
+def test_folders_behind_links_are_searched_once_and_hidden_ones_never(sounds, tmp_path):
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
+    for path in (folder / "deep", folder / ".Trash", elsewhere):
+        path.mkdir(parents=True)
+        (path / "a.wav").write_bytes(b"")
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "again").symlink_to(folder)
+    (elsewhere / "back").symlink_to(folder / "deep")
+    (folder / "dangling.wav").symlink_to("nowhere.wav")
+    found = [file.relative.as_posix() for file in find_audio([folder])]
+    assert found == ["dangling.wav", "deep/a.wav", "linked/a.wav"]
+
+
+def test_a_link_that_leads_nowhere_is_named(models, sounds, tmp_path):
+    (tmp_path / "dangling.wav").symlink_to("nowhere.wav")
+    (tmp_path / "a.wav").symlink_to(sounds / "a.wav")
+    result = tag(models, tmp_path, "-o", tmp_path / "tags.jsonl", exit_code=1)
+    assert "dangling.wav: is a link to a file that is not there." in result.stderr
+    assert len(records_of(tmp_path / "tags.jsonl")) == 1
+
+
+@pytest.mark.parametrize(("suffix", "format"), [(".snd", "AU"), (".sph", "NIST"), (".voc", "VOC")])
+def test_less_usual_formats_are_found_and_read(models, tmp_path, suffix, format):
+    path = tmp_path / f"a{suffix}"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(8000), RATE, format=format)
+    tag(models, tmp_path, "-o", tmp_path / "tags.jsonl")
+    assert [record["file"] for record in records_of(tmp_path / "tags.jsonl")] == [str(path)]
+
+
+# Events
+
+
+@pytest.mark.parametrize(
+    "option", ["--event-threshold=0", "--low-threshold=0.1", "--median=0", "--gap=0", "--min-duration=0"]
+)
+def test_an_option_of_events_asks_for_them(models, sounds, option):
+    result = tag(models, sounds / "a.wav", "--format", "jsonl", option)
+    assert json.loads(result.stdout).keys() == {"file", "labels", "events"}
+
+
+@pytest.mark.parametrize("option", ["--top-k=5", "--threshold=0.1"])
+def test_an_option_of_labels_is_refused_where_there_are_none(models, sounds, tmp_path, option):
+    for output in ([], ["-o", tmp_path / "a.csv"], ["-o", tmp_path / "tracks"]):
+        result = tag(models, sounds / "a.wav", "--events", option, *output, exit_code=1)
+        assert "with events only JSON lines hold labels" in result.stderr
+    tag(models, sounds / "a.wav", "--events", option, "--format", "jsonl")
+
+
+# Resuming after an interruption
 
 
 @pytest.fixture
@@ -315,7 +546,8 @@ def test_arrays_are_resumed_and_corrupt_files_named(models, corrupt, tmp_path):
     run(*arguments, "--resume")
     assert np.load(tmp_path / "out" / "a.wav.npy").shape == (1,)
     assert np.load(tmp_path / "out" / "a.flac.npy").shape == (64,)
-    assert len(list((tmp_path / "out").rglob("*"))) == 4 + 2
+    names = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert names == {".settings.json", *(f"{name.rpartition('/')[2]}.npy" for name in NAMES)}
     run(*arguments, exit_code=1)
 
 
@@ -360,7 +592,17 @@ def test_info_lists_labels(models):
         (["embed", "-m", "{models}/beats_tiny", "{sounds}/a.wav", "-o", "{sounds}/a.wav"], "output directory"),
         (["embed", "-m", "{models}/beats_tiny", "{sounds}/deep", "{sounds}/deep/er", "-o", "{new}"], None),
         (["tokenize", "-m", "{models}/beats_tiny", "{sounds}", "-o", "{new}"], "gives no tokens"),
-        (["info", "{sounds}"], "{sounds}"),
+        (["info", "{sounds}"], "{sounds}: is no directory of a model, it has no config.json."),
+        (
+            ["info", "{models}/beats_tiny/model.safetensors"],
+            "model.safetensors: is a file, and a model is a directory.",
+        ),
+        (["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}", "--window", "0"], "`window_seconds` must"),
+        (["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}", "--gap", "inf"], "`gap_seconds` must"),
+        (
+            ["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}", "--low-threshold", "0.9"],
+            "`low_threshold` (0.9) must not be above `event_threshold` (0.5)",
+        ),
     ],
 )
 def test_mistakes_are_one_line(models, sounds, tmp_path, arguments, message):
@@ -374,6 +616,51 @@ def test_mistakes_are_one_line(models, sounds, tmp_path, arguments, message):
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
     assert message.format(**names) in line
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("preprocessor_config.json", None, "is no directory of a model, it has no preprocessor_config.json."),
+        ("model.safetensors", None, "is no directory of a model, it has no model.safetensors."),
+        ("model.safetensors", "damaged", "cannot be loaded: "),
+        ("config.json", "[1]", "config.json"),
+    ],
+)
+def test_what_a_model_lacks_is_said(models, sounds, tmp_path, name, content, message):
+    model = tmp_path / "model"
+    shutil.copytree(models / "beats_tiny_finetuned", model)
+    (model / name).unlink()
+    if content is not None:
+        (model / name).write_text(content)
+    (line,) = run("tag", "-m", model, sounds, exit_code=1).stderr.splitlines()
+    assert line.startswith("error: ")
+    assert str(model) in line
+    assert message in line
+
+
+def test_weights_that_a_file_cannot_hold_are_no_traceback(models, sounds, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(models / "beats_tiny_finetuned", model)
+    (model / "model.safetensors").unlink()
+    (model / "pytorch_model.bin").write_bytes(b"no pickle")
+    (line,) = run("tag", "-m", model, sounds, exit_code=1).stderr.splitlines()
+    assert line.startswith(f"error: {model}: cannot be loaded")
+
+
+def test_without_matplotlib_no_model_is_loaded_for_pictures(models, sounds, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr(cli_module, "load_model", pytest.fail)
+    result = tag(models, sounds, "--pictures", tmp_path / "pictures", exit_code=1)
+    assert "pip install matplotlib" in result.stderr
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_a_reader_that_has_enough_is_no_error(models, sounds):
+    command = f"{sys.executable} -m transformers_beats.cli tag -m {models / 'beats_tiny_finetuned'} --device cpu"
+    line = f"{command} --format jsonl '{sounds}' | true; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, "")
 
 
 def test_results_of_the_same_name_are_refused(models, sounds, tmp_path):

@@ -55,7 +55,10 @@ def test_the_score_is_the_highest_after_the_filter():
     assert event.score == pytest.approx(0.8)
 
 
-@pytest.mark.parametrize(("seconds", "size"), [(0.0, 1), (0.16, 1), (0.3, 1), (0.48, 3), (0.6, 3), (1.0, 7)])
+@pytest.mark.parametrize(
+    ("seconds", "size"),
+    [(0.0, 1), (0.16, 1), (0.3, 1), (0.32, 3), (0.48, 3), (0.6, 3), (0.64, 5), (0.96, 7), (1.0, 7)],
+)
 def test_the_median_filter_has_an_odd_number_of_columns(seconds, size):
     # A pulse passes when it fills more than half of the filter.
     for length in range(1, 6):
@@ -94,6 +97,11 @@ def test_events_of_several_labels_are_in_order_of_time():
     [
         {"threshold": 0.3, "low_threshold": 0.4},
         {"threshold": float("nan")},
+        {"threshold": 50},
+        {"threshold": -0.1},
+        {"threshold": "0.5"},
+        {"low_threshold": -0.1},
+        {"median_seconds": "1"},
         {"min_seconds": -1.0},
         {"gap_seconds": float("nan")},
         {"median_seconds": float("inf")},

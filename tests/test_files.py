@@ -40,6 +40,22 @@ def test_a_file_takes_the_place_of_another(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_file_may_have_the_longest_name_there_is(tmp_path):
+    target = tmp_path / ("é" * 127 + "x")
+    with replace_file(target) as temporary:
+        temporary.write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
+def test_what_a_killed_run_has_left_is_written_over(tmp_path):
+    with replace_file(tmp_path / "a") as first, replace_file(tmp_path / "b") as other:
+        for path in (first, other):
+            path.touch()
+    with replace_file(tmp_path / "a") as again:
+        assert again == first != other
+        again.touch()
+
+
 def test_a_file_that_fails_half_way_leaves_the_older_one(tmp_path):
     target = tmp_path / "target.txt"
     target.write_text("old")

@@ -103,7 +103,9 @@ def test_a_window_has_the_columns_of_a_clip_of_its_length(window_seconds, hop_se
         ({"hop_seconds": 0.0}, "positive"),
         ({"hop_seconds": -1.0}, "positive"),
         ({"hop_seconds": float("nan")}, "positive"),
-        ({"window_seconds": -1.0}, "positive"),
+        ({"window_seconds": -1.0}, "`window_seconds` must be finite and at least 0.175, a patch, got -1.0"),
+        ({"window_seconds": 0}, "`window_seconds` must .* got 0"),
+        ({"window_seconds": float("nan")}, "window_seconds"),
         ({"window_seconds": float("inf")}, "window_seconds"),
         ({"window_seconds": 1e308}, "finite"),
         ({"window_seconds": 0.17}, "at least 0.175"),
@@ -417,7 +419,7 @@ def test_arrays_of_another_rate_are_resampled_as_files_are(rate, tmp_path):
         (np.zeros(9000), 0, "sampling_rate"),
         ({"file": "clip.wav"}, None, "A dict needs 'array'"),
         (np.zeros((1, 2, 9000)), RATE, r"\(1, 2, 9000\)"),
-        (7, RATE, "mono waveform"),
+        (7, RATE, "a file or an array of numbers, got 7"),
         (np.zeros(9000, dtype=np.int64), RATE, "int64"),
         (np.zeros(0), RATE, "holds no audio"),
         (np.array([0.0] * 30_000 + [np.nan]), RATE, "NaN"),
@@ -539,6 +541,45 @@ def test_a_recording_that_the_model_refuses_does_not_take_the_others_with_it(cli
     with pytest.raises(ValueError, match="too loud"):
         next(results)
     np.testing.assert_allclose(next(results).scores, alone, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        RuntimeError("MPS backend out of memory"),
+        MemoryError(),
+    ],
+)
+def test_what_does_not_fit_into_the_memory_is_computed_window_by_window(clip_model, monkeypatch, error):
+    forward = clip_model.forward
+    sizes = []
+
+    def allocate(input_values, **kwargs):
+        sizes.append(len(input_values))
+        if len(input_values) > 1 or input_values.shape[1] > 12 * 16:
+            raise error
+        return forward(input_values, **kwargs)
+
+    clips = [noise(9000), noise(32000), noise(9000)]
+    alone = windowed(clip_model, 12).classify(clips[0], RATE).scores
+    monkeypatch.setattr(clip_model, "forward", allocate)
+    results = windowed(clip_model, 62).classify_many(clips, RATE)
+    np.testing.assert_allclose(next(results).scores, alone, atol=1e-6)
+    with pytest.raises(MemoryError, match=r"^the waveform: a window of 1.92 s needs more memory .* shorter windows"):
+        next(results)
+    np.testing.assert_allclose(next(results).scores, alone, atol=1e-6)
+    assert sizes == [2, 1, 1, 1]
+
+
+def test_other_errors_of_the_model_are_not_taken_for_a_lack_of_memory(clip_model, monkeypatch):
+    def fail(input_values, **kwargs):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(clip_model, "forward", fail)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        windowed(clip_model, 12).classify(noise(9000), RATE)
 
 
 def test_after_any_error_of_the_source_come_the_results_of_the_next_ones(clip_model):

@@ -12,6 +12,7 @@ import torch
 from convert_beats_checkpoint import convert
 from datasets import Dataset
 from golden import FIXTURES
+from safetensors.torch import load_file, save_file
 from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
@@ -24,6 +25,7 @@ from transformers_beats import (
 )
 from transformers_beats.audio import AudioError, stream_audio
 from transformers_beats.inference import WindowedInference
+from transformers_beats.pipeline_audio_tagging import BeatsModelForTask
 
 
 RATE = 16000
@@ -181,10 +183,15 @@ def test_what_is_no_audio_is_an_error(tagger, audio):
     ("parameters", "error", "message"),
     [
         ({"top_k": 0}, ValueError, "top_k"),
+        ({"top_k": 2.5}, ValueError, r"`top_k` must be a whole number .* got 2\.5"),
+        ({"threshold": 50}, ValueError, "The `threshold` must be a number from 0 to 1, got 50"),
+        ({"threshold": "0.5"}, ValueError, "The `threshold` must be a number from 0 to 1, got '0.5'"),
+        ({"threshold": float("nan")}, ValueError, "The `threshold` must be a number from 0 to 1, got nan"),
+        ({"event_threshold": 5}, ValueError, "The `event_threshold` must be a number from 0 to 1, got 5"),
         ({"batch_size": 0}, ValueError, "batch_size"),
         ({"hop_seconds": 11}, ValueError, "hop_seconds"),
-        ({"return_events": True, "low_threshold": 0.6}, ValueError, "low_threshold"),
-        ({"min_second": 1}, TypeError, "min_second"),
+        ({"return_events": True, "low_threshold": 0.6}, ValueError, r"must not be above `event_threshold` \(0\.5"),
+        ({"min_second": 1}, TypeError, "no parameter min_second; it has sampling_rate, .*min_seconds"),
     ],
 )
 def test_impossible_parameters_are_refused_before_anything_is_read(tagger, checkpoint, parameters, error, message):
@@ -201,6 +208,66 @@ def test_a_list_gives_a_list(tagger, clip):
     results = tagger([clip, clip[:9000]])
     for labels, alone in zip(results, [tagger(clip), tagger(clip[:9000])]):
         assert scores_of(labels) == pytest.approx(scores_of(alone), abs=1e-5)
+
+
+def test_anything_that_holds_recordings_gives_their_results(tagger, clip, tmp_path):
+    paths = [str(tmp_path / name) for name in ("a.wav", "b.wav")]
+    for path, length in zip(paths, (9000, 12000)):
+        soundfile.write(path, clip[:length], RATE, subtype="FLOAT")
+    expected = [tagger(path, top_k=1)[0]["score"] for path in paths]
+    data_set = Dataset.from_dict({"audio": paths})
+    several = [
+        tuple(paths),
+        dict.fromkeys(paths).keys(),
+        iter(paths),
+        map(str, paths),
+        (path for path in paths),
+        data_set["audio"],
+        data_set.to_iterable_dataset()["audio"],
+        KeyDataset(data_set, "audio"),
+        torch.utils.data.DataLoader(paths, batch_size=None),
+        PathStream(paths),
+    ]
+    for recordings in several:
+        results = list(tagger(recordings, top_k=1))
+        scores = [labels[0]["score"] for labels in results]
+        assert scores == pytest.approx(expected, abs=1e-5), type(recordings)
+    assert type(tagger(tuple(paths))) is list
+    assert tagger([]) == []
+    assert list(tagger(iter(()))) == []
+
+
+class PathStream(torch.utils.data.IterableDataset):
+    """A data set with a length that cannot be indexed."""
+
+    def __init__(self, paths):
+        self.paths = paths
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __iter__(self):
+        return iter(self.paths)
+
+
+@pytest.mark.parametrize("batch_size", [None, 8])
+def test_results_come_one_by_one(tagger, clip, batch_size):
+    results = tagger((clip[:length] for length in (9000, 12000, 15000)), batch_size=batch_size, top_k=1)
+    first = next(results)
+    assert scores_of(first) == pytest.approx(scores_of(tagger(clip[:9000], top_k=1)), abs=1e-5)
+    # None of those that were read ahead is lost.
+    assert len(list(results)) == 2
+    assert next(results, None) is None
+
+
+def test_what_holds_no_recordings_is_an_error_that_says_so(tagger, clip):
+    for numbers in ([0.1, 0.2], (1, 2), list(clip[:5])):
+        with pytest.raises(ValueError, match=r"Got a list of numbers: pass np\.asarray"):
+            tagger(numbers)
+    with pytest.raises(ValueError, match="Expected a file or an array of numbers, got 3"):
+        tagger(3)
+    with pytest.raises(ValueError, match=r"A dict needs .* got \['audio'\]"):
+        tagger({"audio": clip})
 
 
 def test_recordings_of_a_list_share_batches(tagger, clip):
@@ -362,6 +429,23 @@ def test_a_regression_is_refused(tiny_config):
     model = BeatsForAudioClassification(tiny_config)
     with pytest.raises(ValueError, match="A regression has no labels"):
         pipeline("audio-tagging", model=model, feature_extractor=BeatsFeatureExtractor(), device="cpu")
+
+
+@pytest.mark.parametrize(("change", "problem"), [("remove", "are missing"), ("resize", "have another shape")])
+def test_a_model_with_random_weights_is_refused(tiny_config, tmp_path, change, problem):
+    BeatsForAudioClassification(tiny_config).save_pretrained(tmp_path)
+    BeatsFeatureExtractor().save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    for name in ("classifier.weight", "classifier.bias"):
+        weights[name] = weights[name][:3]
+        if change == "remove":
+            del weights[name]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    message = rf"2 weights of a BeatsForAudioClassification {problem} \(classifier.bias, classifier.weight\)"
+    with pytest.raises(ValueError, match=message):
+        BeatsModelForTask.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        pipeline("audio-tagging", model=str(tmp_path), device="cpu")
 
 
 def test_a_missing_feature_extractor_is_an_error(tiny_config):

@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 import sys
 import tracemalloc
+import warnings
 
 import matplotlib.image
 import numpy as np
@@ -12,6 +13,7 @@ from transformers_beats.audio import AudioError, AudioStream
 from transformers_beats.events import Event
 from transformers_beats.inference import Columns
 from transformers_beats.timeline import (
+    DYNAMIC_RANGE_DB,
     MAX_FRAMES,
     choose_labels,
     code_colors,
@@ -46,12 +48,14 @@ def test_the_spectrogram_is_what_the_model_sees(seconds):
     np.testing.assert_allclose(spectrogram.decibels, fbank_decibels(waveform, num_frames), atol=1e-2)
 
 
-@pytest.mark.parametrize("seconds", [19.9, 20.4, 41.0, 60.03])
+# Of 40.03 s, the frame that is left over is one too many.
+@pytest.mark.parametrize("seconds", [19.9, 20.4, 40.03, 41.0, 60.03])
 def test_long_recordings_are_shown_by_the_loudest_frames(seconds):
     waveform = noise(seconds)
     spectrogram = read_spectrogram(waveform, EXTRACTOR)
     factor = round(spectrogram.frame_seconds / 0.01)
     expected = fbank_decibels(waveform)
+    assert len(spectrogram.decibels) <= MAX_FRAMES
     assert factor == 2 ** max(0, int(np.ceil(np.log2(len(expected) / MAX_FRAMES))))
     pooled = [expected[start : start + factor].max(axis=0) for start in range(0, len(expected), factor)]
     np.testing.assert_allclose(spectrogram.decibels, pooled, atol=1e-2)
@@ -89,6 +93,7 @@ def test_the_labels_with_the_highest_scores_are_shown_in_order_of_time():
 
 def test_times_are_written_as_people_write_them():
     assert [format_time(time, 0.5) for time in (0, 1.5)] == ["0.0", "1.5"]
+    assert [format_time(time, 0.02) for time in (0, 0.02)] == ["0.00", "0.02"]
     assert [format_time(time, 60) for time in (0, 90, 3600, 5400)] == ["0:00", "1:30", "1:00:00", "1:30:00"]
 
 
@@ -105,6 +110,58 @@ def test_the_picture_shows_events_under_their_time(tmp_path):
     assert rows.min() > picture.shape[0] / 2
     width = columns.max() - columns.min()
     assert width == pytest.approx(0.21 * picture.shape[1], rel=0.1)
+
+
+def test_silence_is_drawn_as_silence():
+    silence = np.zeros(2 * RATE, dtype=np.float32)
+    assert (read_spectrogram(silence, EXTRACTOR).decibels < -DYNAMIC_RANGE_DB).all()
+    # The noise of the last of 16 bits is no silence, but nearly.
+    faint = np.random.default_rng(0).integers(-1, 2, 2 * RATE).astype(np.int16)
+    assert -30 < read_spectrogram(faint, EXTRACTOR).decibels.max() <= 0
+    # However loud, the loudest point is at 0.
+    for scale in (0.01, 1.0):
+        assert read_spectrogram(scale * noise(2), EXTRACTOR).decibels.max() == 0
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """Those that are drawn, instead of being saved."""
+    figures = []
+    monkeypatch.setattr(timeline, "_save", lambda figure, path: figures.append(figure))
+    return figures
+
+
+def test_a_very_short_clip_has_its_event_and_its_ticks(figures, tmp_path):
+    spectrogram = read_spectrogram(noise(0.04), EXTRACTOR)
+    draw_timeline(spectrogram, [Event("dog", 1.0, 0.0, 0.16)], tmp_path / "picture.png")
+    draw_timeline(spectrogram, [], tmp_path / "picture.png")
+    assert figures[0].axes[1].get_xlim() == (0, 0.16)
+    below = figures[1].axes[1]
+    assert below.get_xlim() == (0, 0.02)
+    labels = [label.get_text() for label in below.get_xticklabels()]
+    assert {"0.00", "0.01", "0.02"} <= set(labels)
+
+
+def test_a_long_path_is_shortened_to_the_name_of_the_file(figures, tmp_path):
+    events = [Event(f"label {index}", 0.5, 0.0, 1.0) for index in range(13)]
+    draw_timeline(read_spectrogram(noise(1), EXTRACTOR), events, tmp_path / "picture.png", "folder/" * 30 + "name.wav")
+    above, below = figures[0].axes[:2]
+    title = above.get_title(loc="left")
+    assert title.startswith("…")
+    assert title.endswith("folder/name.wav")
+    assert len(title) == 90
+    # What is left out is said where no title is.
+    assert above.get_title(loc="right") == ""
+    assert "1 labels with lower scores" in below.get_title(loc="right")
+
+
+@pytest.mark.parametrize("name", ["b\udcff.wav", "new\nline\t\x07.wav", "日本語.wav"])
+def test_any_name_can_be_drawn(name, tmp_path):
+    events = [Event(name, 0.9, 0.0, 1.0)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_timeline(read_spectrogram(noise(1), EXTRACTOR), events, tmp_path / "picture.png", name)
+    assert (tmp_path / "picture.png").stat().st_size > 1000
 
 
 def test_without_matplotlib_the_message_says_what_to_install(tmp_path, monkeypatch):

@@ -131,6 +131,10 @@ class TestCheckpoints:
         with pytest.raises(ValueError, match=r"nowhere: no such directory\."):
             find_checkpoints([tmp_path / "nowhere"])
 
+    def test_a_file_is_no_directory(self, models):
+        with pytest.raises(ValueError, match=r"notes\.txt: is a file, and a model is a directory"):
+            find_checkpoints([models / "notes.txt"])
+
     def test_a_directory_without_checkpoints_is_named(self, tmp_path):
         with pytest.raises(ValueError, match=r"no checkpoint, it has no config\.json"):
             find_checkpoints([tmp_path])
@@ -190,7 +194,17 @@ class TestAnalysis:
         analyse(
             noise, checkpoints["clips"], None, SETTINGS, 10, report=lambda share, what: reports.append((what, share))
         )
-        assert dict(reports) == {"Listening": 1.0, "Drawing the spectrogram": 1.0}
+        assert dict(reports) == {"Listening": 1.0, "Finding events": 1.0, "Drawing the spectrogram": 1.0}
+
+    @pytest.mark.parametrize("kind", ["clips", "frames"])
+    def test_windows_of_events_do_not_change_the_labels_of_clips(self, checkpoints, noise, kind):
+        coarse = analyse(noise, checkpoints[kind], None, Settings(0.3, 10.0, 10.0), max_seconds=10)
+        fine = analyse(noise, checkpoints[kind], None, Settings(0.3, 0.5, 0.25), max_seconds=10)
+        if kind == "clips":
+            assert fine.labels == coarse.labels
+            assert [event[3] for event in fine.events] != [event[3] for event in coarse.events]
+        else:
+            assert fine.labels != coarse.labels
 
 
 class TestSettings:
@@ -275,7 +289,18 @@ class TestShow:
         (tmp_path / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0damaged!")
         checkpoint = Checkpoint("damaged", tmp_path, "clips")
         message, *_ = show(str(noise), lambda path: analyse(path, checkpoint, None, SETTINGS, 10))
-        assert message.startswith('<p role="alert">')
+        assert message.startswith(f'<p role="alert">{tmp_path.name}: cannot be loaded')
+        # Where models are is nobody's business.
+        assert str(tmp_path.parent) not in message
+
+    @pytest.mark.parametrize("error", [MemoryError("too long"), RuntimeError("too long")])
+    def test_too_little_memory_is_a_message(self, noise, error):
+        def fail(path):
+            raise error
+
+        message, *rest = show(str(noise), fail)
+        assert message == '<p role="alert">too long</p>'
+        assert rest == [{}, None, [], None]
 
     def test_names_of_files_are_no_html(self):
         assert as_html("<b>&.wav") == '<p role="status">&lt;b&gt;&amp;.wav</p>'
@@ -492,6 +517,11 @@ class TestServe:
         serve([tmp_path / "models"], Limits(), explain=True)
         texts = [item["props"].get("value") for item in launched[0]["page"].get_config_file()["components"]]
         assert any("BEATS_MODEL" in str(text) for text in texts)
+
+    def test_a_device_that_cannot_be_used_is_an_error_at_the_start(self, launched, models):
+        with pytest.raises(ValueError, match="--device nothing: "):
+            serve([models], Limits(), device="nothing")
+        assert launched == []
 
     def test_a_missing_model_is_an_error_elsewhere(self, launched, tmp_path):
         with pytest.raises(ValueError, match="no such directory"):

@@ -33,6 +33,9 @@ SEEKABLE_SUBTYPES = frozenset({"ALAW", "DOUBLE", "FLOAT", "PCM_16", "PCM_24", "P
 MARGIN_SAMPLES = 1000
 # What libsndfile says of a file whose length is not known, such as a FLAC that was written to a pipe.
 UNKNOWN_FRAMES = (1 << 63) - 1
+# What libsndfile says of a format that it does not know. Of what is called `.mp3` and is none, it says that there is
+# no such file.
+UNKNOWN_FORMAT_CODES = (1, 7)
 
 
 class AudioError(ValueError):
@@ -119,17 +122,17 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
         raise ValueError(f"`start` must not be negative, got {start}.")
     name = _name_of(source)
     opened = None if isinstance(source, (str, Path)) else _FileObject(source)
-    file, reason = None, ""
+    file, refusal = None, None
     try:
         # Of names that are no valid text, soundfile takes the bytes.
         file = _SequentialFile(os.fsencode(source) if opened is None else opened)  # ty: ignore[invalid-argument-type]
     # Of a file called `.raw`, soundfile wants to be told the format: a TypeError.
     except (soundfile.SoundFileError, OSError, RuntimeError, TypeError) as error:
-        reason = _reason(error)
+        refusal = error
     if opened is not None and opened.error is not None:
         raise AudioError(f"{name}: cannot be read: {_reason(opened.error)}") from opened.error
     if file is None:
-        stream = _stream_with_torchcodec(source, name, f"{name}: cannot be decoded: {reason}", sampling_rate)
+        stream = _stream_with_torchcodec(source, name, refusal, sampling_rate)
         stream.blocks = _skip(stream.blocks, start, name)
         return stream
     if (file.format, file.subtype) == ("PAF", "PCM_24"):
@@ -237,6 +240,8 @@ def _to_array(waveform: Any) -> np.ndarray | torch.Tensor:
         return waveform.detach().cpu()
     array = np.asarray(waveform)
     # torch has no number with more bytes.
+    if array.ndim == 0:
+        raise ValueError(f"Expected a file or an array of numbers, got {waveform!r}.")
     if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
         raise ValueError(f"Expected a file or an array of numbers, got {type(waveform).__name__} of {array.dtype}.")
     return array
@@ -397,16 +402,20 @@ def _can_seek(file: soundfile.SoundFile) -> bool:
 
 
 def _stream_with_torchcodec(
-    source: str | Path | bytes | BinaryIO, name: str, message: str, sampling_rate: int
+    source: str | Path | bytes | BinaryIO, name: str, refusal: Exception | None, sampling_rate: int
 ) -> AudioStream:
-    """`message` says why soundfile gave up."""
-    if isinstance(source, (str, Path)) and not Path(source).is_file():
-        raise AudioError(f"{name}: no such file.")
+    """`refusal` says why soundfile gave up."""
+    if isinstance(source, (str, Path)):
+        _check_file(source, name)
+    is_unknown = getattr(refusal, "code", None) in UNKNOWN_FORMAT_CODES
+    reason = "Format not recognised." if is_unknown or refusal is None else _reason(refusal)
+    message = f"{name}: cannot be decoded: {reason}"
     try:
         # A torchcodec that does not fit PyTorch or FFmpeg fails with any of these.
         from torchcodec.decoders import AudioDecoder  # ty: ignore[import-not-found]
     except (ImportError, OSError, RuntimeError) as error:
-        raise AudioError(f"{message} (torchcodec, which knows more formats, is not installed)") from error
+        hint = " FFmpeg knows more formats: pip install torchcodec" if is_unknown else ""
+        raise AudioError(f"{message}{hint}") from error
     try:
         if not isinstance(source, (str, Path, bytes)):
             # From where soundfile left it.
@@ -422,6 +431,18 @@ def _stream_with_torchcodec(
         yield from resample_blocks([mean], name, samples.sample_rate, sampling_rate)
 
     return AudioStream(name, blocks(), sampling_rate, decoder.metadata.duration_seconds)
+
+
+def _check_file(path: str | Path, name: str) -> None:
+    """Refuses a path at which there can be no audio."""
+    if os.path.isdir(path):
+        raise AudioError(f"{name}: is a directory, and no file.")
+    if os.path.islink(path) and not os.path.exists(path):
+        raise AudioError(f"{name}: is a link to a file that is not there.")
+    if not os.path.isfile(path):
+        raise AudioError(f"{name}: no such file.")
+    if os.path.getsize(path) == 0:
+        raise AudioError(f"{name}: is empty, it has no bytes.")
 
 
 def _decode_all(decoder: Any, name: str) -> Any:

@@ -1,26 +1,44 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Command line: `transformers-beats tag`, `embed`, `tokenize` and `info`."""
 
+import errno
 import os
+import pickle
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from safetensors import SafetensorError
 
-from .cli_results import AudioFile, Format, OutputError, check_names, find_audio, make_directory, open_writer
+from .cli_models import Dtype, describe, first_line, labels_of, load_model
+from .cli_results import (
+    AudioFile,
+    Format,
+    OutputError,
+    Writer,
+    check_names,
+    check_settings,
+    find_audio,
+    keep_settings,
+    make_directory,
+    open_writer,
+    settings_of,
+)
 
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from .feature_extraction_beats import BeatsFeatureExtractor
     from .inference import Columns, WindowedInference
+    from .pipeline_audio_tagging import BeatsAudioTaggingPipeline
 
 
+# What files, models and too little memory raise.
+ERRORS = (OSError, ValueError, ImportError, RuntimeError, MemoryError, SafetensorError, pickle.UnpicklingError)
+# After these nothing else can be written, either; the last is that of a reader who has gone.
+END_OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EPIPE)
 # What transformers, torch and matplotlib are imported for is imported where it is used: --help is to come at once.
 app = typer.Typer(
     help="What BEATs models hear in audio files, of any format, rate and length. Folders are searched.",
@@ -30,15 +48,6 @@ app = typer.Typer(
     # Joins the lines of a paragraph.
     rich_markup_mode="markdown",
 )
-
-
-class Dtype(str, Enum):
-    """Precision of the model."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
 
 
 Inputs = Annotated[list[Path], typer.Argument(metavar="FILE_OR_FOLDER...", help="Audio files, and folders of them.")]
@@ -67,16 +76,34 @@ def tag(
     format: Annotated[
         Format | None, typer.Option(help="By default what the suffix of --output says, or a table.")
     ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="How many labels for each file, at most.")] = 5,
-    threshold: Annotated[float | None, typer.Option(help="Only labels with scores above this.")] = None,
-    events: Annotated[bool, typer.Option("--events", help="Also what is heard from when to when.")] = False,
-    event_threshold: Annotated[float, typer.Option(help="For events: their scores come above this.")] = 0.5,
-    low_threshold: Annotated[
-        float | None, typer.Option(help="For events: they go on above this (default: --event-threshold).")
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="How many labels for each file, at most (default: 5).")
     ] = None,
-    median: Annotated[float, typer.Option(help="For events: length of a median filter, in seconds.")] = 0.0,
-    gap: Annotated[float, typer.Option(help="For events: those so many seconds apart are one.")] = 0.0,
-    min_duration: Annotated[float, typer.Option(help="For events: the shortest, in seconds.")] = 0.0,
+    threshold: Annotated[float | None, typer.Option(min=0, max=1, help="Only labels with scores above this.")] = None,
+    events: Annotated[
+        bool,
+        typer.Option(
+            "--events",
+            help="What is heard from when to when: instead of labels or, in JSON lines, beside them. Label tracks are "
+            "events, and each option of events asks for them.",
+        ),
+    ] = False,
+    event_threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="For events: their scores come above this (default: 0.5).")
+    ] = None,
+    low_threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="For events: they go on above this (default: --event-threshold)."),
+    ] = None,
+    median: Annotated[
+        float | None, typer.Option(min=0, help="For events: length of a median filter, in seconds (default: none).")
+    ] = None,
+    gap: Annotated[
+        float | None, typer.Option(min=0, help="For events: those so many seconds apart are one (default: 0).")
+    ] = None,
+    min_duration: Annotated[
+        float | None, typer.Option(min=0, help="For events: the shortest, in seconds (default: 0).")
+    ] = None,
     pictures: Annotated[
         Path | None, typer.Option(metavar="DIRECTORY", help="Draw the spectrogram and events of each file as .png.")
     ] = None,
@@ -94,13 +121,35 @@ def tag(
     --window 2 --hop 0.5.
     """
     kind = format or choose_format(output)
-    with_events = events or kind is Format.audacity
+    event_options = {
+        "event_threshold": event_threshold,
+        "low_threshold": low_threshold,
+        "median_seconds": median,
+        "gap_seconds": gap,
+        "min_seconds": min_duration,
+    }
+    with_events = events or kind is Format.audacity or any(value is not None for value in event_options.values())
+    label_options = {"top_k": 5 if top_k is None else top_k, "threshold": threshold}
     with errors_in_one_line():
         from .pipeline_audio_tagging import BeatsAudioTaggingPipeline
 
+        if with_events and kind is not Format.jsonl and (top_k, threshold) != (None, None):
+            raise OutputError(
+                "--top-k and --threshold are for labels, and with events only JSON lines hold labels: leave them out, "
+                "or choose --format jsonl."
+            )
         files = find_audio(inputs)
         if kind is Format.audacity or pictures:
             check_names(files)
+        if pictures:
+            from .timeline import check_matplotlib
+
+            check_matplotlib()
+        settings = settings_of(
+            "tag", model, dtype.value, window, hop, events=with_events, **label_options, **event_options
+        )
+        if output is not None and resume:
+            check_settings(output, settings)
         loaded, extractor = load_model(model, device, dtype)
         tagger = BeatsAudioTaggingPipeline(
             model=loaded,
@@ -110,32 +159,46 @@ def tag(
             hop_seconds=hop,
             batch_size=batch_size,
             progress=has_seconds_bar(files),
-            top_k=top_k,
-            threshold=threshold,
             return_events=with_events or pictures is not None,
-            event_threshold=event_threshold,
-            low_threshold=low_threshold,
-            median_seconds=median,
-            gap_seconds=gap,
-            min_seconds=min_duration,
+            **label_options,
+            **event_options,
         )
-        if pictures:
-            make_directory(pictures, resume=True)
         writer = open_writer(kind, output, with_events, resume)
-
-        def compute(files: list[AudioFile]) -> Iterator[Any]:
-            return iter(tagger((file.path for file in files), batch_size=batch_size))
-
-        def finish(file: AudioFile, result: Any) -> None:
-            result = result if isinstance(result, dict) else {"labels": result}
-            if pictures:
-                draw(file, result["events"], extractor, pictures)
-            writer.write(file, result if with_events else {"labels": result["labels"]})
-
         try:
-            process(files, writer.is_done, compute, finish)
+            if output is not None:
+                keep_settings(output, settings)
+            tag_files(files, tagger, writer, with_events, pictures, batch_size)
         finally:
             writer.close()
+
+
+def tag_files(
+    files: list[AudioFile],
+    tagger: "BeatsAudioTaggingPipeline",
+    writer: Writer,
+    with_events: bool,
+    pictures: Path | None,
+    batch_size: int,
+) -> None:
+    """Writes what is heard in each file and then, if there is a directory for them, draws its picture."""
+    if pictures:
+        make_directory(pictures, resume=True)
+
+    def is_done(file: AudioFile) -> bool:
+        return writer.is_done(file) and (pictures is None or os.path.exists(file.result(pictures, ".png")))
+
+    def compute(files: list[AudioFile]) -> Iterator[Any]:
+        return tagger((file.path for file in files), batch_size=batch_size)
+
+    def finish(file: AudioFile, result: Any) -> None:
+        result = result if isinstance(result, dict) else {"labels": result}
+        # Only its picture may be missing.
+        if not writer.is_done(file):
+            writer.write(file, result if with_events else {"labels": result["labels"]})
+        if pictures:
+            draw(file, result["events"], tagger.feature_extractor, pictures)
+
+    process(files, is_done, compute, finish)
 
 
 @app.command()
@@ -167,13 +230,16 @@ def embed(
         from .modeling_beats import BeatsModel
 
         files = find_audio(inputs)
+        settings = settings_of("embed", model, dtype.value, window, hop, columns=columns)
         inference = load_inference(files, model, device, dtype, window, hop, batch_size)
         if not isinstance(inference.model.base_model, BeatsModel):
             raise OutputError(f"A {type(inference.model).__name__} has no encoder that gives embeddings.")
         if columns:
-            save_arrays(files, output, resume, lambda paths: map(join, inference.stream_embeddings_many(paths)))
+            save_arrays(
+                files, output, resume, settings, lambda paths: map(join, inference.stream_embeddings_many(paths))
+            )
         else:
-            save_arrays(files, output, resume, inference.embed_many)
+            save_arrays(files, output, resume, settings, inference.embed_many)
 
 
 @app.command()
@@ -200,11 +266,12 @@ def tokenize(
 
     with errors_in_one_line():
         files = find_audio(inputs)
+        settings = settings_of("tokenize", model, dtype.value, window, hop)
         inference = load_inference(files, model, device, dtype, window, hop, batch_size)
         if not hasattr(inference.model.config, "codebook_dim"):
             raise OutputError(f"A {type(inference.model).__name__} gives no tokens: --model must be a tokenizer.")
 
-        save_arrays(files, output, resume, lambda paths: map(as_int32, inference.codes_many(paths)))
+        save_arrays(files, output, resume, settings, lambda paths: map(as_int32, inference.codes_many(paths)))
 
 
 @app.command()
@@ -229,33 +296,6 @@ def choose_format(output: Path | None) -> Format:
     return {".jsonl": Format.jsonl, ".csv": Format.csv, "": Format.audacity}.get(output.suffix.lower(), Format.table)
 
 
-def load_model(model: str, device: str, dtype: Dtype) -> tuple["PreTrainedModel", "BeatsFeatureExtractor"]:
-    """A model of the kind that was saved, on its device, and its feature extractor."""
-    import torch
-    from transformers import AutoFeatureExtractor
-    from transformers.utils import logging
-
-    from .feature_extraction_beats import BeatsFeatureExtractor
-    from .pipeline_audio_tagging import BeatsModelForTask
-
-    logging.disable_progress_bar()
-    # An id on the Hub has one slash at most.
-    if not Path(model).exists() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
-        raise OutputError(f"{model}: no such directory.")
-    if device == "auto":
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        device = "cpu" if accelerator is None else accelerator.type
-    extractor = AutoFeatureExtractor.from_pretrained(model)
-    if not isinstance(extractor, BeatsFeatureExtractor):
-        raise OutputError(f"{model}: its feature extractor is a {type(extractor).__name__}, it is no BEATs model.")
-    loaded = BeatsModelForTask.from_pretrained(model, dtype=dtype.value)
-    try:
-        # A torch without CUDA fails with an AssertionError.
-        return loaded.to(torch.device(device)), extractor
-    except (RuntimeError, AssertionError) as error:
-        raise OutputError(f"--device {device}: {first_line(error)}") from error
-
-
 def load_inference(
     files: list[AudioFile], model: str, device: str, dtype: Dtype, window: float, hop: float | None, batch_size: int
 ) -> "WindowedInference":
@@ -271,7 +311,11 @@ def has_seconds_bar(files: list[AudioFile]) -> bool:
 
 
 def save_arrays(
-    files: list[AudioFile], output: Path, resume: bool, compute: Callable[[list[Path]], Iterator[Any]]
+    files: list[AudioFile],
+    output: Path,
+    resume: bool,
+    settings: dict[str, Any],
+    compute: Callable[[list[Path]], Iterator[Any]],
 ) -> None:
     """Computes an array of each file, and saves it as one .npy each."""
     import numpy as np
@@ -279,7 +323,10 @@ def save_arrays(
     from .files import replace_file
 
     check_names(files)
+    if resume:
+        check_settings(output, settings)
     make_directory(output, resume)
+    keep_settings(output, settings)
 
     def write(file: AudioFile, array: np.ndarray) -> None:
         path = file.result(output, ".npy")
@@ -289,7 +336,7 @@ def save_arrays(
 
     process(
         files,
-        lambda file: resume and file.result(output, ".npy").exists(),
+        lambda file: resume and os.path.exists(file.result(output, ".npy")),
         lambda files: compute([file.path for file in files]),
         write,
     )
@@ -313,8 +360,9 @@ def process(
     write: Callable[[AudioFile, Any], None],
 ) -> None:
     """
-    Goes through the files; `compute` gives their results, and after an error the next one's. Those that cannot be used
-    are named at the end, and make the exit status 1; what cannot be written ends it at once.
+    Goes through the files; `compute` gives their results, and after an error the next one's. Those that cannot be
+    used, or whose own result or picture cannot be written, are named at the end, and make the exit status 1. An output
+    of all files that cannot be written ends it at once.
     """
     from tqdm import tqdm
 
@@ -324,54 +372,16 @@ def process(
     failures, results = [], compute(todo)
     for file in tqdm(todo, unit="file", disable=True if has_seconds_bar(files) else None):
         try:
-            result = next(results)
-        except (ValueError, OSError) as error:
+            write(file, next(results))
+        except ERRORS as error:
+            if isinstance(error, OutputError) or getattr(error, "errno", None) in END_OF_OUTPUT:
+                raise
             message = first_line(error)
             failures.append(message if str(file.path) in message else f"{file.path}: {message}")
-            continue
-        write(file, result)
     if failures:
         typer.echo("\n".join(failures), err=True)
         typer.echo(f"{len(failures)} of {len(todo)} files could not be used.", err=True)
         raise typer.Exit(1)
-
-
-def labels_of(model: "PreTrainedModel") -> dict[int, str]:
-    """The labels of a classifier by index; none of other models, whose configurations have made-up ones."""
-    id2label = model.config.id2label if "Classification" in type(model).__name__ else None
-    return {int(index): label for index, label in (id2label or {}).items()}
-
-
-def describe(model: "PreTrainedModel", extractor: "BeatsFeatureExtractor") -> dict[str, str]:
-    """What `info` prints."""
-    from .windows import column_samples
-
-    config = model.config
-    kind, saved = type(model).__name__, next(iter(config.architectures or []), None)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    description = {
-        "kind": kind if saved in (None, kind) else f"{kind}, of a {saved}",
-        "parameters": f"{parameters:,} ({str(model.dtype).removeprefix('torch.')})",
-        "encoder": f"{config.num_hidden_layers} layers of {config.hidden_size}, {config.num_attention_heads} heads"
-        if hasattr(config, "num_hidden_layers")
-        else "none",
-        "audio": f"{extractor.sampling_rate} Hz mono, a column every "
-        f"{1000 * column_samples(extractor) // extractor.sampling_rate} ms",
-        "fbank": f"{extractor.feature_size} filters, mean {extractor.fbank_mean}, standard deviation "
-        f"{extractor.fbank_std}",
-    }
-    if hasattr(config, "codebook_dim"):
-        description["codebook"] = f"{config.codebook_size} codes of {config.codebook_dim}"
-    if labels := labels_of(model):
-        names = list(labels.values())
-        shown = "; ".join(names[:10]) + ("; ... (all with --labels)" if len(names) > 10 else "")
-        description["labels"] = f"{len(names)}, {config.problem_type or 'single-label'}: {shown}"
-    return description
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an exception says that is not empty."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 @contextmanager
@@ -379,11 +389,12 @@ def errors_in_one_line() -> Generator[None, None, None]:
     """Turns what users can put right into one line and exit status 1."""
     # Waiting threads sleep instead of spinning; read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
+    # Also a RuntimeError. Typer itself ends a command whose output nobody reads any more, without a word.
+    except (typer.Exit, BrokenPipeError):
+        raise
+    except ERRORS as error:
         typer.echo(f"error: {first_line(error)}", err=True)
         raise typer.Exit(1) from error
 

@@ -4,7 +4,9 @@
 import csv
 import io
 import json
+import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -15,9 +17,12 @@ from .files import replace_file
 
 # Formats that soundfile reads and, after them, containers that torchcodec reads where it is installed.
 AUDIO_SUFFIXES = {
-    *(".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".w64", ".wav"),
+    *(".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp2", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".snd"),
+    *(".sph", ".voc", ".w64", ".wav"),
     *(".aac", ".m4a", ".mka", ".mkv", ".mp4", ".webm", ".wma"),
 }
+# Beside a file of results, after its name; in a directory of results, alone.
+SETTINGS = ".settings.json"
 
 
 class OutputError(ValueError):
@@ -55,7 +60,8 @@ class AudioFile:
 
 def find_audio(inputs: list[Path]) -> list[AudioFile]:
     """
-    The files that are meant: those named, and those in the folders named and below that have a suffix of audio.
+    The files that are meant: those named, and those in the folders named and below that have a suffix of audio, also
+    behind links. Links that lead nowhere are among them: they are to be named with what cannot be read.
 
     Raises:
         [`OutputError`]: if an input does not exist, there is no audio, or two results would have one name.
@@ -63,17 +69,34 @@ def find_audio(inputs: list[Path]) -> list[AudioFile]:
     files: dict[Path, AudioFile] = {}
     for path in inputs:
         if path.is_dir():
-            # Hidden files are other programs' notes about files of the same name.
-            found = (file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
-            kept = sorted(file for file in found if file.is_file() and not file.name.startswith("."))
-            files.update({file: AudioFile(file, file.relative_to(path)) for file in kept})
+            files.update({_place(file): AudioFile(file, file.relative_to(path)) for file in sorted(_search(path))})
         elif path.exists():
-            files.setdefault(path, AudioFile(path, Path(path.name)))
+            files.setdefault(_place(path), AudioFile(path, Path(path.name)))
         else:
             raise OutputError(f"{path}: no such file or folder.")
     if not files:
         raise OutputError(f"No audio in {', '.join(map(str, inputs))}.")
     return list(files.values())
+
+
+def _search(folder: Path) -> Iterator[Path]:
+    """Audio in a folder and those below. Each is searched once, also if links lead to it, perhaps from within."""
+    searched = set()
+    for directory, folders, names in os.walk(folder, followlinks=True):
+        place = os.path.realpath(directory)
+        # Hidden folders are other programs' own, and hidden files their notes about files of the same name.
+        folders[:] = [] if place in searched else sorted(name for name in folders if not name.startswith("."))
+        found = [] if place in searched else [Path(directory, name) for name in names if not name.startswith(".")]
+        searched.add(place)
+        for file in found:
+            if file.suffix.lower() in AUDIO_SUFFIXES and (file.is_file() or not file.exists()):
+                yield file
+
+
+def _place(path: str | Path) -> Path:
+    """Where a file is, however its path is spelled. A link to a file is another file, with results of its own."""
+    directory, name = os.path.split(os.path.abspath(path))
+    return Path(os.path.realpath(directory), name)
 
 
 def check_names(files: list[AudioFile]) -> None:
@@ -149,7 +172,7 @@ class JsonLinesWriter:
     """One line for each file, appended to `path` or printed."""
 
     def __init__(self, path: Path | None, with_events: bool, resume: bool):
-        self.done: set[str] = set()
+        self.done: set[Path] = set()
         text = _read_earlier(path, resume)
         # A line that was not finished counts for nothing.
         kept = text[: text.rfind("\n") + 1]
@@ -157,7 +180,7 @@ class JsonLinesWriter:
             try:
                 record = json.loads(line)
                 fits = ("events" in record) == with_events
-                self.done.add(record["file"])
+                self.done.add(_place(record["file"]))
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise OutputError(f"{path}: holds something else than results of this command.") from error
             if not fits:
@@ -165,7 +188,7 @@ class JsonLinesWriter:
         self.stream = _begin(path, kept)
 
     def is_done(self, file: AudioFile) -> bool:
-        return str(file.path) in self.done
+        return _place(file.path) in self.done
 
     def write(self, file: AudioFile, result: dict[str, list[dict[str, Any]]]) -> None:
         record = {"file": str(file.path), **{key: list(map(_rounded, items)) for key, items in result.items()}}
@@ -196,11 +219,14 @@ class CsvWriter:
             rows.pop()
         # Of the last file some rows may be missing: it is done again.
         kept = [row for row in rows[1:] if row[0] != rows[-1][0]]
-        self.done = {row[0] for row in kept}
+        try:
+            self.done = {_place(row[0]) for row in kept}
+        except ValueError as error:
+            raise OutputError(f"{path}: holds something else than results of this command.") from error
         self.stream = _begin(path, _to_csv([header, *kept]))
 
     def is_done(self, file: AudioFile) -> bool:
-        return str(file.path) in self.done
+        return _place(file.path) in self.done
 
     def write(self, file: AudioFile, result: dict[str, list[dict[str, Any]]]) -> None:
         items = [_rounded(item) for item in result[self.key]] or [dict.fromkeys(self.columns, "")]
@@ -218,7 +244,8 @@ class LabelTrackWriter:
         make_directory(directory, resume)
 
     def is_done(self, file: AudioFile) -> bool:
-        return self.resume and file.result(self.directory, ".txt").exists()
+        # Unlike that of `Path`, this `exists` takes a name that is too long for one of no file.
+        return self.resume and os.path.exists(file.result(self.directory, ".txt"))
 
     def write(self, file: AudioFile, result: dict[str, list[dict[str, Any]]]) -> None:
         path = file.result(self.directory, ".txt")
@@ -260,8 +287,51 @@ def make_directory(directory: Path, resume: bool) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{directory}: cannot be an output directory: {error.strerror}.") from error
-    if not resume and any(directory.iterdir()):
+    if not resume and any(path.name != SETTINGS for path in directory.iterdir()):
         raise OutputError(f"{directory}: is not empty. To go on with the same settings, add --resume.")
+
+
+def settings_of(
+    command: str, model: str, dtype: str, window: float, hop: float | None, **others: Any
+) -> dict[str, Any]:
+    """What an output depends on: with other settings it is not to be resumed."""
+    model = str(Path(model).resolve()) if Path(model).exists() else model
+    hop = window if hop is None else hop
+    return {"command": command, "model": model, "dtype": dtype, "window": window, "hop": hop, **others}
+
+
+def check_settings(output: Path, settings: dict[str, Any]) -> None:
+    """
+    Raises an [`OutputError`] if an output that is to be resumed was begun with other settings. Those of an output of
+    an earlier version are not known, and are taken for these.
+    """
+    path = _settings_file(output)
+    if not (output.exists() and path.exists()):
+        return
+    try:
+        earlier = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise OutputError(f"{path}: cannot be read as the settings of {output}: remove one of them.") from error
+    for name, value in settings.items():
+        if earlier.get(name) != value:
+            raise OutputError(
+                f"{output}: was begun with another {name} ({json.dumps(earlier.get(name))}, now {json.dumps(value)}): "
+                "choose the same, or another output."
+            )
+
+
+def keep_settings(output: Path, settings: dict[str, Any]) -> None:
+    """Writes the settings of an output, which exists, for [`check_settings`]."""
+    path = _settings_file(output)
+    try:
+        with replace_file(path) as temporary:
+            temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}.") from error
+
+
+def _settings_file(output: Path) -> Path:
+    return output / SETTINGS if output.is_dir() else output.with_name(f".{output.name}{SETTINGS}")
 
 
 def _read_earlier(path: Path | None, resume: bool) -> str:
@@ -284,7 +354,7 @@ def _begin(path: Path | None, text: str) -> TextIO:
     if path is None:
         if sys.stdout is None:
             raise OutputError("Standard output is closed: name a file as --output.")
-        sys.stdout.write(text)
+        _write(sys.stdout, text)
         return sys.stdout
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -296,8 +366,16 @@ def _begin(path: Path | None, text: str) -> TextIO:
 
 
 def _write(stream: TextIO, text: str) -> None:
-    stream.write(text)
-    stream.flush()
+    """Appends text. A stream that can take no more is the end of all results, not only of this file's."""
+    try:
+        stream.write(text)
+        stream.flush()
+    # Who reads what is printed has enough: no error.
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        name = "Standard output" if stream is sys.stdout else stream.name
+        raise OutputError(f"{name}: cannot be written: {error.strerror}.") from error
 
 
 def _close(stream: TextIO) -> None:
@@ -325,7 +403,10 @@ __all__ = [
     "OutputError",
     "Writer",
     "check_names",
+    "check_settings",
     "find_audio",
+    "keep_settings",
     "make_directory",
     "open_writer",
+    "settings_of",
 ]

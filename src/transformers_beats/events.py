@@ -4,7 +4,8 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -44,18 +45,20 @@ class EventSettings:
 
     Args:
         threshold (`float`, defaults to 0.5):
-            An event has at least one column with a score above it.
+            An event has at least one column with a score above it; in [0, 1].
         low_threshold (`float`, *optional*):
             An event goes on as long as scores are above it (hysteresis). Defaults to `threshold`.
         median_seconds (`float`, defaults to 0.0):
-            Length of a median filter over the scores, rounded to an odd number of columns; up to one column, none.
+            Length of a median filter over the scores, rounded to the nearest odd number of columns, and up where two
+            are as near: 0.32 s are 3 columns of 0.16 s. Below two columns, none.
         gap_seconds (`float`, defaults to 0.0):
             Events of one label that are not farther apart are one event.
         min_seconds (`float`, defaults to 0.0):
             Shorter events are left out.
 
     Raises:
-        `ValueError`: for lengths that are negative or not finite, or a low threshold above the other.
+        `ValueError`: for thresholds outside [0, 1] or a low one above the other, and for lengths that are negative
+            or not finite.
     """
 
     threshold: float = 0.5
@@ -67,13 +70,22 @@ class EventSettings:
     def __post_init__(self):
         if self.low_threshold is None:
             self.low_threshold = self.threshold
+        for name in ("threshold", "low_threshold"):
+            check_range(f"`{name}`", getattr(self, name), 0.0, 1.0)
         if not self.low_threshold <= self.threshold:
             raise ValueError(
                 f"`low_threshold` ({self.low_threshold}) must not be above `threshold` ({self.threshold})."
             )
         for name in ("median_seconds", "gap_seconds", "min_seconds"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"`{name}` must be finite and not negative, got {getattr(self, name)}.")
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not 0 <= value < math.inf:
+                raise ValueError(f"`{name}` must be finite and not negative, got {value!r}.")
+
+
+def check_range(name: str, value: Any, low: float, high: float) -> None:
+    """Refuses what is no number from `low` to `high`."""
+    if not isinstance(value, Real) or not low <= value <= high:
+        raise ValueError(f"The {name} must be a number from {low:g} to {high:g}, got {value!r}.")
 
 
 def find_events(columns: Columns, id2label: Mapping[int, str], settings: EventSettings) -> list[Event]:
@@ -94,7 +106,7 @@ def find_events(columns: Columns, id2label: Mapping[int, str], settings: EventSe
     seconds = columns.column_seconds
     # A filter over more than the recording on either side sees nothing new.
     median_columns = min(settings.median_seconds / seconds, 2 * len(columns.values))
-    size = 2 * round((median_columns - 1) / 2) + 1
+    size = 2 * math.floor(median_columns / 2 + TOLERANCE) + 1
     max_gap = settings.gap_seconds / seconds + TOLERANCE
     min_length = settings.min_seconds / seconds - TOLERANCE
     events = []
@@ -128,4 +140,4 @@ def _join(runs: list[tuple[int, int]], max_gap: float) -> list[tuple[int, int]]:
     return joined
 
 
-__all__ = ["Event", "EventSettings", "find_events"]
+__all__ = ["Event", "EventSettings", "check_range", "find_events"]

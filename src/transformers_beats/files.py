@@ -1,6 +1,8 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Writing without leaving anything half-written."""
 
+import hashlib
+import os
 import secrets
 import shutil
 from collections.abc import Generator
@@ -26,7 +28,10 @@ def work_directory(parent: Path, prefix: str) -> Generator[Path, None, None]:
 @contextmanager
 def replace_file(target: Path) -> Generator[Path, None, None]:
     """Gives a path beside `target` to write to, which then takes its place, or is gone if an exception was raised."""
-    temporary = target.with_name(f".{target.name}.partial")
+    # Short, since names are as long as the file system allows, and always the same one: what a killed run has left is
+    # written over.
+    digest = hashlib.blake2b(os.fsencode(target.name), digest_size=8).hexdigest()
+    temporary = target.with_name(f".{digest}.partial")
     try:
         yield temporary
         temporary.replace(target)

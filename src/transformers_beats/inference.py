@@ -31,6 +31,8 @@ from .windows import column_samples, count_columns, cut_windows, merge_windows
 # From `input_values` and `attention_mask` (none where there is no padding) to what is wanted of each window.
 Compute: TypeAlias = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 _END = object()
+# In the messages of the allocators of CPUs, and of accelerators that have no class for it.
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory")
 
 
 @dataclass
@@ -192,7 +194,8 @@ class WindowedInference:
     All methods take `audio` of any kind that [`open_audio`] opens, an array together with its `sampling_rate`. They
     raise [`AudioError`] for a file that cannot be used: a stream may do so only when it comes to the bad place. Those
     for several recordings raise an error, whatever it is, when the result of that recording is asked for, and go on
-    with the next.
+    with the next. A batch that does not fit into the memory is computed window by window; a window that does not fit
+    alone is a `MemoryError` of its recording.
 
     Raises:
         `ValueError`: if the lengths or `batch_size` are impossible, or model and extractor do not fit.
@@ -216,13 +219,18 @@ class WindowedInference:
         batch_size: int = 8,
         progress: bool = False,
     ):
-        hop_seconds = window_seconds if hop_seconds is None else hop_seconds
         rate = feature_extractor.sampling_rate
+        shortest = num_fbank_samples(feature_extractor.patch_size, rate)
         # The number of samples must be finite, too.
-        if not 0 < hop_seconds <= window_seconds or not math.isfinite(window_seconds * rate):
+        if not math.isfinite(window_seconds * rate) or round(window_seconds * rate) < shortest:
             raise ValueError(
-                f"`hop_seconds` ({hop_seconds}) must be positive and not exceed `window_seconds` ({window_seconds}), "
-                "which must be finite."
+                f"`window_seconds` must be finite and at least {shortest / rate}, a patch, got {window_seconds}."
+            )
+        hop_seconds = window_seconds if hop_seconds is None else hop_seconds
+        if not 0 < hop_seconds <= window_seconds:
+            raise ValueError(
+                f"`hop_seconds` must be positive and not exceed `window_seconds` ({window_seconds}), got "
+                f"{hop_seconds}."
             )
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
@@ -230,9 +238,6 @@ class WindowedInference:
             has, needs = getattr(feature_extractor, name), getattr(model.config, needed)
             if has != needs:
                 raise ValueError(f"The feature extractor has `{name}` {has}, the model needs {needs}.")
-        shortest = num_fbank_samples(feature_extractor.patch_size, rate)
-        if round(window_seconds * rate) < shortest:
-            raise ValueError(f"`window_seconds` must be at least {shortest / rate}, a patch, got {window_seconds}.")
         self.model = model
         self.feature_extractor = feature_extractor
         self.batch_size = batch_size
@@ -384,11 +389,22 @@ class WindowedInference:
     def _compute_batch(self, cuts: list[Cut], compute: Compute) -> list[Window | Exception]:
         """What comes of the windows of a batch."""
         try:
-            rows = self._compute(cuts, compute)
-        except ValueError as error:
-            # One that cannot be used is not to take the others with it.
-            return [error] if len(cuts) == 1 else [self._compute_batch([cut], compute)[0] for cut in cuts]
-        return [self._to_window(cut, row) for cut, row in zip(cuts, rows)]
+            return [self._to_window(cut, row) for cut, row in zip(cuts, self._compute(cuts, compute))]
+        except (ValueError, RuntimeError, MemoryError) as error:
+            failure = self._name_lack_of_memory(cuts[0], error)
+        # Out of the `except`, which would hold what the batch has used. One that cannot be used is not to take the
+        # others with it, and one alone may fit into the memory.
+        return [failure] if len(cuts) == 1 else [self._compute_batch([cut], compute)[0] for cut in cuts]
+
+    def _name_lack_of_memory(self, cut: Cut, error: Exception) -> Exception:
+        """What to say of an error of a window: of one that is too long for the memory, what to do."""
+        is_known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not is_known and not any(words in str(error) for words in OUT_OF_MEMORY):
+            return error
+        return MemoryError(
+            f"{cut.name}: a window of {cut.num_columns * self.column_seconds:g} s needs more memory than there is, "
+            "even alone in its batch: choose shorter windows."
+        )
 
     def _to_window(self, cut: Cut, row: np.ndarray) -> Window | ValueError:
         """What the model gives for a window, of columns or of the whole, without that of padding."""

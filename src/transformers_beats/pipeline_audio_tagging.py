@@ -3,13 +3,14 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import fields
 from functools import partial
-from types import GeneratorType
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+from torch.utils.data import IterableDataset
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -18,10 +19,9 @@ from transformers import (
     Pipeline,
     PreTrainedModel,
 )
-from transformers.pipelines.pt_utils import PipelineIterator
 
-from .audio import open_audio
-from .events import EventSettings, find_events
+from .audio import AudioStream, open_audio
+from .events import EventSettings, check_range, find_events
 from .feature_extraction_beats import BeatsFeatureExtractor
 from .inference import Columns, WindowedInference, problem_type_of
 from .modeling_beats import BeatsForAudioClassification, BeatsForAudioFrameClassification
@@ -35,6 +35,7 @@ EVENT_PARAMETERS = {"event_threshold": "threshold"} | {
     field.name: field.name for field in fields(EventSettings) if field.name != "threshold"
 }
 POSTPROCESS_PARAMETERS = ("top_k", "threshold", *EVENT_PARAMETERS)
+PARAMETERS = ("sampling_rate", *POSTPROCESS_PARAMETERS, *FORWARD_PARAMETERS)
 
 
 class BeatsModelForTask:
@@ -45,7 +46,12 @@ class BeatsModelForTask:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs) -> PreTrainedModel:
-        """Loads a model of the class that its configuration names."""
+        """
+        Loads a model of the class that its configuration names.
+
+        Raises:
+            `ValueError`: if some of its weights are missing or have another shape: they would be random.
+        """
         names = ("revision", "token", "trust_remote_code", "local_files_only", "cache_dir")
         hub_options = {name: kwargs[name] for name in names if name in kwargs}
         config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub_options)
@@ -55,32 +61,65 @@ class BeatsModelForTask:
             auto_class = AutoModelForAudioClassification
         elif kind.endswith("ForAudioFrameClassification"):
             auto_class = AutoModelForAudioFrameClassification
-        return auto_class.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        options = {**kwargs, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, found = auto_class.from_pretrained(pretrained_model_name_or_path, **options)
+        unusable = {"are missing": found["missing_keys"], "have another shape": found["mismatched_keys"]}
+        for problem, keys in unusable.items():
+            # Those of another shape come with both shapes.
+            names = sorted(key if isinstance(key, str) else key[0] for key in keys)
+            if names:
+                shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+                raise ValueError(
+                    f"{pretrained_model_name_or_path}: {len(names)} weights of a {type(model).__name__} {problem} "
+                    f"({shown}): it would answer at random."
+                )
+        return model
 
 
 def event_settings(parameters: dict[str, Any]) -> EventSettings:
     """Those of the parameters that are about events; `None` stands for the default."""
     given = {field: parameters.get(name) for name, field in EVENT_PARAMETERS.items()}
-    return EventSettings(**{field: value for field, value in given.items() if value is not None})
+    try:
+        return EventSettings(**{field: value for field, value in given.items() if value is not None})
+    except ValueError as error:
+        raise ValueError(str(error).replace("`threshold`", "`event_threshold`")) from None
 
 
 def _with_rate(recording: Any, sampling_rate: int | None) -> Any:
     """A bare array is at the model's rate if nobody says another, as in transformers' pipelines; a dict should say."""
-    return {"sampling_rate": sampling_rate, **recording} if isinstance(recording, dict) else recording
+    is_waveform = isinstance(recording, dict) and not recording.keys().isdisjoint(("array", "raw"))
+    return {"sampling_rate": sampling_rate, **recording} if is_waveform else recording
 
 
-class _Recordings:
-    """What comes of the inputs, one by one, and how many there are, which progress bars ask for."""
+def _is_recording(inputs: Any) -> bool:
+    """Whether this is one recording: what can be opened, an array, or nothing that holds several."""
+    is_one = isinstance(inputs, (str, bytes, bytearray, memoryview, os.PathLike, dict, AudioStream))
+    has_samples = any(hasattr(inputs, name) for name in ("read", "get_all_samples", "__array__"))
+    holds_several = isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__")
+    return is_one or has_samples or not holds_several
 
-    def __init__(self, inputs: Any, start: Callable[[], Iterator[Any]]):
+
+def _items(inputs: Any) -> Iterator[Any]:
+    """One recording after the other. A `map`, other than a generator, goes on after an error of the data set."""
+    is_indexed = isinstance(inputs, Sized) and hasattr(inputs, "__getitem__")
+    # Every data set of PyTorch has a `__getitem__`, and those say that it is not implemented.
+    if is_indexed and not isinstance(inputs, IterableDataset):
+        return map(inputs.__getitem__, range(len(inputs)))
+    return iter(inputs)
+
+
+class _Results(Iterator[Any]):
+    """Results one by one, and how many there will be, which progress bars ask for."""
+
+    def __init__(self, results: Iterator[Any], inputs: Any):
+        self.results = results
         self.inputs = inputs
-        self.start = start
 
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def __iter__(self) -> Iterator[Any]:
-        return self.start()
+    def __next__(self) -> Any:
+        return next(self.results)
 
 
 class BeatsAudioTaggingPipeline(Pipeline):
@@ -130,14 +169,16 @@ class BeatsAudioTaggingPipeline(Pipeline):
         Tags one recording or several.
 
         Args:
-            inputs (`str`, `Path`, `bytes`, `np.ndarray`, `torch.Tensor`, `dict`, or a list, generator or data set):
+            inputs (`str`, `Path`, `bytes`, `np.ndarray`, `torch.Tensor`, `dict`, or several in anything iterable):
                 A recording, see [`open_audio`]; an array is at the model's rate, unless `sampling_rate` says another.
-                A list gives a list; a generator or a data set gives results one by one, as they are asked for. After
-                the error of a recording that cannot be used, `next` goes on with the one after it.
+                A list or tuple gives a list; a data set, its column, a generator or another iterator gives results one
+                by one, as `next` or a loop asks for them, once. After the error of a recording that cannot be used,
+                `next` goes on with the one after it.
             batch_size (`int`, *optional*):
                 How many windows the model gets at once: 8, unless the pipeline was made with another. Recordings of
-                a list or a data set share batches, see [`WindowedInference`]; those of a generator, which may wait for
-                a result before it gives the next one, only if a size is given.
+                a list or a data set share batches, see [`WindowedInference`]; those of a generator, or of anything
+                else without a length, which may wait for a result before it gives the next one, only if a size is
+                given.
             num_workers (`int`, *optional*):
                 Not used: a recording is decoded while its windows are computed.
             sampling_rate (`int`, *optional*):
@@ -145,7 +186,7 @@ class BeatsAudioTaggingPipeline(Pipeline):
             top_k (`int`, *optional*, defaults to 5):
                 How many labels at most; `None` for all.
             threshold (`float`, *optional*):
-                Only labels with scores above it; by default all.
+                Only labels with scores above it, in [0, 1]; by default all.
             return_events (`bool`, defaults to `False`):
                 Whether to return events as well.
             event_threshold, low_threshold, median_seconds, gap_seconds, min_seconds:
@@ -158,18 +199,29 @@ class BeatsAudioTaggingPipeline(Pipeline):
         Returns:
             `list[dict]`: `label` and `score`, the highest score first. The score is the mean over the recording; with
             several labels at a time and a frame-level model, the highest of all columns. With `return_events`, a
-            `dict` of these `labels` and of `events`, each with `label`, `score`, `start` and `end`, in seconds.
+            `dict` of these `labels` and of `events`, each with `label`, `score`, `start` and `end`, in seconds. Both
+            come from the same windows: short ones, for the events of a clip-level model, change its labels too, which
+            are best with windows as long as the clips that it was trained on.
 
         Raises:
             [`AudioError`]: for a file that cannot be used.
+            `ValueError`: for anything else that is no audio, and for parameters that are impossible.
+            `MemoryError`: for a window that is too long for the memory.
         """
         if batch_size is not None:
             kwargs["windows_per_batch"] = batch_size
         self._check_parameters(kwargs)
-        # After ten calls on a GPU the base class would advise to pass a data set, which changes nothing here.
-        self.call_count = 0
-        # The base class would decode `batch_size` whole recordings and pad them to the longest.
-        return super().__call__(inputs, batch_size=1, num_workers=0, **kwargs)
+        given = self._sanitize_parameters(**kwargs)
+        own = (self._preprocess_params, self._forward_params, self._postprocess_params)
+        stages = [{**ours, **theirs} for ours, theirs in zip(own, given)]
+        if _is_recording(inputs):
+            return self.run_single(inputs, *stages)
+        # The base class would decode whole recordings and pad them to the longest, and knows fewer kinds of inputs.
+        if not isinstance(inputs, (list, tuple)):
+            return self._tag_many(inputs, *stages)
+        if len(inputs) > 0 and isinstance(inputs[0], Real):
+            raise ValueError("Got a list of numbers: pass np.asarray(...) of it, with its `sampling_rate`.")
+        return list(self._tag_many(inputs, *stages))
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """
@@ -180,12 +232,14 @@ class BeatsAudioTaggingPipeline(Pipeline):
         self.feature_extractor.save_pretrained(save_directory, **kwargs)
 
     def _sanitize_parameters(self, **parameters):
-        unknown = parameters.keys() - {"sampling_rate", *FORWARD_PARAMETERS, *POSTPROCESS_PARAMETERS}
+        unknown = parameters.keys() - set(PARAMETERS)
         if unknown:
-            raise TypeError(f"{TASK} has no parameter {', '.join(sorted(unknown))}.")
-        top_k = parameters.get("top_k")
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"`top_k` must be at least 1, or None, got {top_k}.")
+            raise TypeError(f"{TASK} has no parameter {', '.join(sorted(unknown))}; it has {', '.join(PARAMETERS)}.")
+        top_k, threshold = parameters.get("top_k"), parameters.get("threshold")
+        if top_k is not None and not (isinstance(top_k, Integral) and top_k >= 1):
+            raise ValueError(f"`top_k` must be a whole number of at least 1, or None, got {top_k!r}.")
+        if threshold is not None:
+            check_range("`threshold`", threshold, 0.0, 1.0)
         stages = (("sampling_rate",), FORWARD_PARAMETERS, POSTPROCESS_PARAMETERS)
         return tuple({name: parameters[name] for name in stage if name in parameters} for stage in stages)
 
@@ -195,35 +249,26 @@ class BeatsAudioTaggingPipeline(Pipeline):
         merged = {**self._forward_params, **parameters}
         self._inference(**{name: merged[name] for name in WINDOW_PARAMETERS if name in merged})
 
-    def get_iterator(
-        self,
-        inputs: Any,
-        num_workers: int,
-        batch_size: int,
-        preprocess_params: dict[str, Any],
-        forward_params: dict[str, Any],
-        postprocess_params: dict[str, Any],
-    ) -> Iterator[Any]:
-        """The results of several recordings, which share batches."""
-        if isinstance(inputs, GeneratorType) and not (forward_params.get("windows_per_batch") or self._batch_size):
-            return super().get_iterator(
-                inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params
+    def _tag_many(
+        self, inputs: Iterable[Any], preprocess: dict[str, Any], forward: dict[str, Any], postprocess: dict[str, Any]
+    ) -> _Results:
+        """The results of several recordings, which share batches if they need not wait for one another."""
+        if not (isinstance(inputs, Sized) or forward.get("windows_per_batch") or self._batch_size):
+            one_by_one = partial(
+                self.run_single, preprocess_params=preprocess, forward_params=forward, postprocess_params=postprocess
             )
-        parameters = dict(forward_params)
+            return _Results(map(one_by_one, inputs), inputs)
+        parameters = dict(forward)
         return_events = parameters.pop("return_events", False)
-        inference = self._inference(**parameters)
-        given = preprocess_params.get("sampling_rate")
+        given = preprocess.get("sampling_rate")
+        recordings = map(partial(_with_rate, sampling_rate=given), _items(inputs))
+        streams = self._inference(**parameters).stream_frames_many(
+            recordings, given or self.feature_extractor.sampling_rate
+        )
+        return _Results(map(partial(self._finish, return_events=return_events, **postprocess), streams), inputs)
 
-        def start() -> Iterator[Iterator[Columns]]:
-            items = map(inputs.__getitem__, range(len(inputs))) if isinstance(inputs, Sized) else inputs
-            # A `map`, other than a generator, goes on after an error of the data set.
-            recordings = map(partial(_with_rate, sampling_rate=given), items)
-            return inference.stream_frames_many(recordings, given or self.feature_extractor.sampling_rate)
-
-        def finish(columns: Iterator[Columns], **parameters: Any) -> Any:
-            return self.postprocess(self._summarise(columns, return_events), **parameters)
-
-        return PipelineIterator(_Recordings(inputs, start), finish, postprocess_params)
+    def _finish(self, columns: Iterable[Columns], return_events: bool, **parameters: Any) -> Any:
+        return self.postprocess(self._summarise(columns, return_events), **parameters)
 
     def preprocess(self, input_: Any, **parameters: Any) -> dict[str, Any]:
         """Opens a recording; it is decoded while its windows are computed."""

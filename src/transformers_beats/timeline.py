@@ -12,6 +12,7 @@ acoustic tokens.
 """
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 MAX_FRAMES = 2000
 # Quieter than this, relative to the loudest point, is drawn black.
 DYNAMIC_RANGE_DB = 70
+# The fbank of a sine at full scale, whose samples it takes as 16-bit numbers, in decibels. A recording that never
+# comes within 90 dB of it is silent, whose noise is not to be drawn as if it were loud.
+FULL_SCALE_DB, SILENCE_DB = 131, -90
 FREQUENCY_TICKS_KHZ = (0.2, 0.5, 1, 2, 4)
 # More rows of events would make a picture too tall to look at.
 MAX_LABELS = 12
@@ -52,7 +56,7 @@ class Spectrogram:
 
     Args:
         decibels (`np.ndarray` of shape `(num_frames, num_mel_bins)`):
-            Float32, 0 at the loudest point.
+            Float32, 0 at the loudest point; in a recording that is all but silent, below 0 throughout.
         frame_seconds (`float`):
             From one frame to the next: 0.01, or a power of two as much.
         sampling_rate (`int`):
@@ -92,7 +96,10 @@ def read_spectrogram(audio: Any, extractor: BeatsFeatureExtractor, sampling_rate
     frames, factor = _pool_frames(_fbank_blocks(stream.blocks, extractor))
     # Undo the normalisation; the fbank is the natural logarithm of a power.
     decibels = frames * (2 * extractor.fbank_std) * (10 / math.log(10))
-    return Spectrogram(decibels - decibels.max(), factor * FRAME_SHIFT_MS / 1000, rate)
+    # They lack the mean of the fbank, which does not matter between two of them.
+    mean = extractor.fbank_mean * (10 / math.log(10))
+    reference = max(decibels.max(), FULL_SCALE_DB + SILENCE_DB - mean)
+    return Spectrogram((decibels - reference).astype(np.float32), factor * FRAME_SHIFT_MS / 1000, rate)
 
 
 def _fbank_blocks(blocks: Iterable[np.ndarray], extractor: BeatsFeatureExtractor) -> Iterator[np.ndarray]:
@@ -135,6 +142,10 @@ def _pool_frames(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, int]:
             factor *= 2
     if rest is not None and len(rest):
         pooled = np.concatenate([pooled, rest.max(axis=0, keepdims=True)]) if pooled.size else rest
+    if len(pooled) > MAX_FRAMES:
+        # One too many: what is left over.
+        starts = range(0, len(pooled), 2)
+        pooled, factor = np.stack([pooled[start : start + 2].max(axis=0) for start in starts]), 2 * factor
     return pooled, factor
 
 
@@ -147,9 +158,9 @@ def mel_position(frequency: float, num_mel_bins: int, sampling_rate: int) -> flo
 
 
 def format_time(seconds: float, unit_seconds: float) -> str:
-    """A time for an axis whose ticks are so far apart: 7, 0.5, 1:30 or 2:00:00."""
+    """A time for an axis whose ticks are so far apart: 0.05, 0.5, 1:30 or 2:00:00."""
     if unit_seconds < 1:
-        return f"{seconds:.1f}"
+        return f"{seconds:.1f}" if unit_seconds >= 0.1 else f"{seconds:.2f}"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
@@ -176,7 +187,7 @@ def draw_timeline(spectrogram: Spectrogram, events: Sequence[Event], path: Path,
         path (`Path`):
             The file to write or replace, in a directory that exists. It is never seen half-written.
         title (`str`, *optional*):
-            For example the name of the file.
+            For example the name of the file. Of a long one, the end is shown.
 
     Raises:
         `ImportError`: if matplotlib is not installed.
@@ -188,13 +199,17 @@ def draw_timeline(spectrogram: Spectrogram, events: Sequence[Event], path: Path,
     image = _draw_spectrogram(above, spectrogram)
     figure.colorbar(image, ax=above, label="Level (dB)", pad=0.01, aspect=12)
     _draw_events(figure, below, events, labels)
-    below.set_xlim(0, spectrogram.seconds)
-    _set_time_axis(below, spectrogram.seconds)
-    # File names may hold dollar signs, which are no mathematics.
-    above.set_title(_shorten(title, TITLE_LENGTH), loc="left", fontweight="bold", parse_math=False)
+    # The only column of a very short clip is longer than the clip.
+    seconds = max([spectrogram.seconds, *(event.end for event in events)])
+    below.set_xlim(0, seconds)
+    _set_time_axis(below, seconds)
+    title = _printable(title)
+    # The name of a file is at the end of its path. It may hold dollar signs, which are no mathematics.
+    shown = title if len(title) <= TITLE_LENGTH else "…" + title[1 - TITLE_LENGTH :]
+    above.set_title(shown, loc="left", fontweight="bold", parse_math=False)
     num_left_out = len({event.label for event in events}) - len(labels)
     if num_left_out:
-        above.set_title(f"{num_left_out} labels with lower scores are not shown", loc="right", fontsize="small")
+        below.set_title(f"{num_left_out} labels with lower scores are not shown", loc="right", fontsize="small")
     _save(figure, path)
 
 
@@ -225,7 +240,7 @@ def _draw_events(figure, axes, events: Sequence[Event], labels: list[str]) -> No
         spans = [(event.start, event.end - event.start) for event in own]
         colors = scores.to_rgba(np.array([event.score for event in own]))
         axes.broken_barh(spans, (row - 0.38, 0.76), facecolors=colors, edgecolor=colors)
-    names = [_shorten(label, LABEL_LENGTH) for label in labels]
+    names = [_shorten(_printable(label), LABEL_LENGTH) for label in labels]
     axes.set_yticks(range(len(labels)), labels=names, parse_math=False)
     axes.set_ylim(max(1, len(labels)) - 0.45, -0.55)
     axes.tick_params(axis="y", length=0)
@@ -294,16 +309,25 @@ def draw_tokens(codes: Columns, codebook: np.ndarray, extractor: BeatsFeatureExt
     _save(figure, path)
 
 
-def _make_figure(width: float, height: float) -> "Figure":
+def check_matplotlib() -> None:
+    """Raises an `ImportError` if there can be no pictures."""
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise ImportError("Pictures need matplotlib, which cannot be imported: pip install matplotlib") from error
+
+
+def _make_figure(width: float, height: float) -> "Figure":
+    check_matplotlib()
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def _save(figure: "Figure", path: Path) -> None:
-    with replace_file(path) as temporary:
+    with replace_file(path) as temporary, warnings.catch_warnings():
+        # Of scripts that the font lacks, boxes are drawn.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(temporary, format="png", dpi=110)
 
 
@@ -319,15 +343,20 @@ def _set_frequency_axis(axes, num_mel_bins: int, sampling_rate: int, filters_per
 def _set_time_axis(axes, seconds: float) -> None:
     from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-    units = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
+    units = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
     unit = next((unit for unit in units if seconds / unit <= 14), math.ceil(seconds / 14 / 3600) * 3600)
     axes.xaxis.set_major_locator(MultipleLocator(unit))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda time, _: format_time(time, unit)))
     axes.set_xlabel("Time (s)" if unit < 1 else "Time (min:s)" if seconds < 3600 else "Time (h:min:s)")
 
 
+def _printable(text: str) -> str:
+    """A text that can be drawn: without line ends, control characters and bytes of names that are no text."""
+    return "".join(char if char.isprintable() else " " if char.isspace() else "\ufffd" for char in text)
+
+
 def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-__all__ = ["Spectrogram", "draw_timeline", "draw_tokens", "read_spectrogram"]
+__all__ = ["Spectrogram", "check_matplotlib", "draw_timeline", "draw_tokens", "read_spectrogram"]

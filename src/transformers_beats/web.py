@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import typer
-from safetensors import SafetensorError
 
-from .cli import Device, errors_in_one_line, first_line
+from .cli import ERRORS, Device, errors_in_one_line
+from .cli_models import choose_device, first_line
 from .cli_results import OutputError
 from .files import work_directory
 from .web_analysis import (
@@ -98,7 +98,7 @@ def show(clip: str | None, analyse_clip: Callable[[Path], Analysis]) -> tuple[An
         clip (`str`, *optional*):
             The file that was uploaded, or `None` if it was taken away.
         analyse_clip (`Callable[[Path], Analysis]`):
-            Raises `ValueError`, `OSError` or `SafetensorError` for a file or a checkpoint that cannot be used.
+            Raises one of [`ERRORS`] for a file or a checkpoint that cannot be used.
 
     Returns:
         Message, labels, timeline, events and tokens; the last four are empty without a result.
@@ -109,7 +109,7 @@ def show(clip: str | None, analyse_clip: Callable[[Path], Analysis]) -> tuple[An
     path = Path(clip)
     try:
         analysis = analyse_clip(path)
-    except (OSError, ValueError, SafetensorError) as error:
+    except ERRORS as error:
         # Where uploads are is nobody's business.
         return as_html(first_line(error).replace(str(path), path.name), "alert"), *nothing
     return as_html(analysis.message), analysis.labels, analysis.timeline, analysis.events, analysis.tokens
@@ -345,9 +345,10 @@ def serve(
             Whether to serve a page that says what to do if there is no model, instead of an error.
 
     Raises:
-        `ValueError`: if there is no model.
+        `ValueError`: if there is no model, or the device cannot be used.
         `ImportError`: if Gradio is not installed.
     """
+    choose_device(device)
     # As an interruption does, so that the directory goes.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with work_directory(Path(tempfile.gettempdir()), "beats-web-") as directory:

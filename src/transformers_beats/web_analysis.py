@@ -6,16 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, count
-from numbers import Real
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from .audio import AudioError, AudioStream, open_audio
-from .cli import Dtype, load_model
+from .cli_models import Dtype, check_model, load_model
 from .cli_results import OutputError
-from .events import Event
+from .events import Event, check_range
 from .files import work_directory
 from .inference import WindowedInference, problem_type_of
 from .pipeline_audio_tagging import BeatsAudioTaggingPipeline
@@ -37,6 +36,8 @@ TOP_K = 5
 # Window and hop in seconds. The events of a clip-level model are as coarse as its windows.
 DEFAULT_WINDOWS: dict[Kind, tuple[float, float]] = {"clips": (2.0, 0.5), "frames": (10.0, 10.0)}
 WINDOW_SECONDS = (0.5, 30.0)
+# Windows of the labels of a clip-level model, as long as the clips of AudioSet.
+CLIP_SECONDS = 10.0
 # A second is computed about as often as windows overlap.
 MAX_OVERLAP = 8
 
@@ -105,12 +106,6 @@ class Settings:
         check_range(
             "hop (seconds) with this window", self.hop_seconds, self.window_seconds / MAX_OVERLAP, self.window_seconds
         )
-
-
-def check_range(name: str, value: Any, low: float, high: float) -> None:
-    """Refuses what is no number from `low` to `high`."""
-    if not isinstance(value, Real) or not low <= value <= high:
-        raise ValueError(f"The {name} must be a number from {low:g} to {high:g}, got {value!r}.")
 
 
 @dataclass
@@ -199,6 +194,7 @@ def local_directory(source: str | Path) -> tuple[Path, str | None]:
             return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"])), source
         except (OSError, ValueError) as error:
             raise OutputError(f"{source}: no such directory, and not found on the Hub.") from error
+    check_model(str(source))
     raise OutputError(f"{source}: no such directory.")
 
 
@@ -225,8 +221,11 @@ def kind_of(directory: Path) -> Kind | None:
 # A base model has 360 MB: those used last stay.
 @lru_cache(maxsize=4)
 def load(path: Path, device: str) -> tuple["PreTrainedModel", "BeatsFeatureExtractor"]:
-    """A model and its feature extractor."""
-    return load_model(str(path), device, Dtype.auto)
+    """A model and its feature extractor. An error names the directory, and not where it is."""
+    try:
+        return load_model(str(path), device, Dtype.auto)
+    except OutputError as error:
+        raise OutputError(str(error).replace(str(path), path.name)) from error
 
 
 def open_limited(path: Path, sampling_rate: int, max_seconds: float, report: Callable[[float], Any]) -> AudioStream:
@@ -277,12 +276,14 @@ def analyse(
     report: Report = lambda share, what: None,
 ) -> Analysis:
     """
-    All that is shown of a clip. It is read three times rather than held, so that memory does not grow with its length
-    but for the scores, one row for each 160 ms.
+    All that is shown of a clip. It is read several times rather than held, so that memory does not grow with its
+    length but for the scores, one row for each 160 ms. The labels of a clip-level model come from its usual windows,
+    whatever those of the events are.
 
     Raises:
         [`AudioError`]: for a file that cannot be used, or is too long.
-        `ValueError`: for settings that do not fit.
+        `ValueError`: for settings that do not fit, or a checkpoint that cannot be used.
+        `MemoryError`: for windows that are too long.
     """
 
     def open_(extractor: "BeatsFeatureExtractor", what: str) -> AudioStream:
@@ -290,14 +291,19 @@ def analyse(
 
     model, extractor = load(classifier.path, device)
     tagger = BeatsAudioTaggingPipeline(model=model, feature_extractor=extractor, device=model.device)
+    windows = (settings.window_seconds, settings.hop_seconds)
+    labels = None
+    if classifier.kind == "clips" and windows != (CLIP_SECONDS, CLIP_SECONDS):
+        labels = tagger(open_(extractor, "Listening"), top_k=TOP_K, window_seconds=CLIP_SECONDS)
     result = tagger(
-        open_(extractor, "Listening"),
+        open_(extractor, "Listening" if labels is None else "Finding events"),
         top_k=TOP_K,
         return_events=True,
         event_threshold=settings.threshold,
         window_seconds=settings.window_seconds,
         hop_seconds=settings.hop_seconds,
     )
+    labels = result["labels"] if labels is None else labels
     events = [Event(**event) for event in result["events"]]
     spectrogram = read_spectrogram(open_(extractor, "Drawing the spectrogram"), extractor)
     timeline = draw(lambda picture: draw_timeline(spectrogram, events, picture, path.name))
@@ -310,7 +316,7 @@ def analyse(
     noun = "event" if len(events) == 1 else "events"
     message = f"{path.name}: {spectrogram.seconds:.1f} s, {len(events)} {noun}, heard by {classifier.name}"
     rows = [(event.label, event.start, event.end, round(event.score, 3)) for event in events]
-    return Analysis(message, {label["label"]: label["score"] for label in result["labels"]}, rows, timeline, tokens)
+    return Analysis(message, {label["label"]: label["score"] for label in labels}, rows, timeline, tokens)
 
 
 def draw(write: Callable[[Path], None]) -> "Image.Image":

@@ -52,7 +52,7 @@ from transformers_beats import (
     BeatsTokenizerModel,
     __version__,
 )
-from transformers_beats.cli import first_line
+from transformers_beats.cli_models import first_line
 from transformers_beats.feature_extraction_beats import fbank_constants, kaldi_fbank_block, num_fbank_samples
 from transformers_beats.files import replace_file, work_directory
 from transformers_beats.inference import problem_type_of, to_scores

@@ -53,10 +53,7 @@ def _metric(obj: griffe.Object) -> str:
     """What a metric of `evaluate` says of itself and of its arguments."""
     for decorator in getattr(obj, "decorators", []):
         tree = ast.parse(str(decorator.value), mode="eval").body
-        if (
-            isinstance(tree, ast.Call)
-            and getattr(tree.func, "attr", getattr(tree.func, "id", None)) == METRIC_DECORATOR
-        ):
+        if isinstance(tree, ast.Call) and getattr(tree.func, "id", None) == METRIC_DECORATOR:
             lines = "\n".join(ast.literal_eval(_shown(obj, argument)) for argument in tree.args).splitlines()
             return "\n\n".join(_section(title, part) for title, part in _split(lines)).strip()
     return ""

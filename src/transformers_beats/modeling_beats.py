@@ -629,14 +629,15 @@ class BeatsEncoder(nn.Module):
         hidden_states = self.dropout(hidden_states)
 
         # With PyTorch 2.13 and AVX2, sequences whose length is no multiple of 16 come out wrong, some as NaN.
-        is_flex_on_cpu = self.config._attn_implementation == "flex_attention" and hidden_states.device.type == "cpu"
+        is_flex = self.config._attn_implementation == "flex_attention"
+        is_flex_on_cpu = is_flex and hidden_states.device.type == "cpu"
         if is_flex_on_cpu and not CPU_HAS_AVX512:
             raise ValueError(
                 "PyTorch's flex attention gives wrong results on CPUs without AVX-512: use "
                 "`model.set_attn_implementation('sdpa')`."
             )
         position_bias = self.position_bias(hidden_states, length, kept_positions)
-        if position_bias is None or self.config._attn_implementation == "flex_attention":
+        if position_bias is None or is_flex:
             attention_mask = create_bidirectional_mask(
                 config=self.config, inputs_embeds=hidden_states, attention_mask=patch_attention_mask
             )

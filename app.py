@@ -4,7 +4,7 @@
 import os
 from pathlib import Path
 
-from transformers_beats.web import Limits, serve
+from transformers_beats.web.page import Limits, serve
 
 
 if __name__ == "__main__":

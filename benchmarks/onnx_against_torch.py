@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification
-from transformers_beats.audio import decode_audio
+from transformers_beats.audio.decoding import decode_audio
 from transformers_beats.export.checks import cosine
 from transformers_beats.export.onnx import export_onnx, load_model
-from transformers_beats.inference import problem_type_of
+from transformers_beats.inference.windowed import problem_type_of
 
 
 # For the package that this is a part of, when it is run as a script.

@@ -18,7 +18,7 @@ from transformers_beats import (
     BeatsTokenizerConfig,
     BeatsTokenizerModel,
 )
-from transformers_beats.demo.sounds import CLASSES, synthesize
+from transformers_beats.audio.synthesis import CLASSES, synthesize
 
 
 SAMPLING_RATE = 16000

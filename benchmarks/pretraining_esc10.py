@@ -26,11 +26,11 @@ from sklearn.preprocessing import StandardScaler
 from transformers import Trainer, TrainingArguments, set_seed
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudioClassification
-from transformers_beats.audio import decode_audio
+from transformers_beats.audio.decoding import decode_audio
 from transformers_beats.demo.training import compute_accuracy
-from transformers_beats.training.arguments import BeatsTrainingArguments, IterateArguments
+from transformers_beats.training.config.arguments import BeatsTrainingArguments, IterateArguments
+from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.iterate import iterate
-from transformers_beats.training.recipes import parse_arguments
 
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "esc10_iterate.yaml"

@@ -15,8 +15,8 @@ from benchmarks.measuring import Call, ModuleClock, in_fresh_process, peak_memor
 from benchmarks.options import DTYPES, SAMPLING_RATE, Options, build_classifier, computing, make_clips
 from benchmarks.report import Row, milliseconds
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudioClassification
-from transformers_beats.audio import decode_audio, stream_audio
-from transformers_beats.inference import WindowedInference
+from transformers_beats.audio.decoding import decode_audio, stream_audio
+from transformers_beats.inference.windowed import WindowedInference
 
 
 RECORDING_SECONDS, RECORDING_RATE = 60, 44100

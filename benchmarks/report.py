@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from transformers_beats.files import replace_file
+from transformers_beats.utils.files import replace_file
 
 
 # Okabe and Ito's colours: told apart with any colour vision.

@@ -1,11 +1,11 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 import pytest
 import torch
-from beats_checkpoint import read_checkpoint
 from golden import FIXTURES, NUM_CLIPS
 from safetensors.torch import load_file
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor
+from transformers_beats.conversion.checkpoint import read_checkpoint
 
 
 @pytest.fixture(scope="session")

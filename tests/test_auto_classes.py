@@ -7,8 +7,9 @@ import sys
 import textwrap
 
 import pytest
-from convert_beats_checkpoint import convert
 from golden import FIXTURES
+
+from transformers_beats.conversion.convert import convert
 
 
 def run_python(code: str, *arguments, **environment) -> subprocess.CompletedProcess:

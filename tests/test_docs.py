@@ -22,12 +22,12 @@ import pytest
 import soundfile
 import torch
 import yaml
-from convert_beats_checkpoint import convert
 from golden import FIXTURES, ROOT
 from hub.server import local_hub
 from huggingface_hub import constants
 
-from transformers_beats.demo.sounds import CLASSES, synthesize
+from transformers_beats.audio.synthesis import CLASSES, synthesize
+from transformers_beats.conversion.convert import convert
 
 
 DOCS = ROOT / "docs"
@@ -54,7 +54,7 @@ CONVERTED = {
 COMMANDS = {
     "accelerate": '"{python}" -m accelerate.commands.accelerate_cli "$@"',
     "python": '"{python}" "$@"',
-    "transformers-beats": '"{python}" -m transformers_beats.cli "$@"',
+    "transformers-beats": '"{python}" -m transformers_beats.cli.app "$@"',
 }
 RUN = """#!/bin/sh
 command=$1
@@ -130,7 +130,9 @@ def write_checkpoints(directory: Path) -> None:
         shutil.copyfile(FIXTURES / f"{golden}.pt", directory / f"{name}.pt")
     (directory / "downloads").mkdir()
     kinds = {"pretrained": "beats_tiny", "finetuned": "beats_tiny_finetuned", "tokenizer": "tokenizer_tiny"}
-    for entry in yaml.safe_load((ROOT / "conversion" / "official_checkpoints.yaml").read_text())["checkpoints"]:
+    for entry in yaml.safe_load(
+        (ROOT / "src/transformers_beats/conversion" / "official_checkpoints.yaml").read_text()
+    )["checkpoints"]:
         shutil.copyfile(FIXTURES / f"{kinds[entry['kind']]}.pt", directory / "downloads" / entry["file"])
     openbeats = torch.load(FIXTURES / "beats_tiny.pt", weights_only=True)
     openbeats["model"]["raw2fbank_pad.weight"] = torch.ones(1, 1, 400)

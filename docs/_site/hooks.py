@@ -43,7 +43,7 @@ def _page(text: str, name: str) -> str:
 def _command_line() -> str:
     """What typer knows of the commands."""
     titled = ["--name", "transformers-beats", "--title", "Command line"]
-    command = [sys.executable, "-m", "typer", "transformers_beats.cli", "utils", "docs", *titled]
+    command = [sys.executable, "-m", "typer", "transformers_beats.cli.app", "utils", "docs", *titled]
     written = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     # The list of commands, in which their descriptions are cut off: each has a section of its own.
     written = re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+", "", written)

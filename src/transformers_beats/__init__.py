@@ -17,11 +17,11 @@ __version__ = "0.1.0"
 _MODULES = {
     "configuration_beats": ["BeatsConfig", "BeatsRandomProjectionTokenizerConfig", "BeatsTokenizerConfig"],
     "feature_extraction_beats": ["BeatsFeatureExtractor"],
-    "inference": ["WindowedInference"],
+    "inference.windowed": ["WindowedInference"],
     "modeling_beats": ["BeatsForAudioClassification", "BeatsForAudioFrameClassification", "BeatsModel"],
     "modeling_beats_pretraining": ["BeatsForPreTraining", "BeatsTokenizerForPreTraining"],
     "modeling_beats_tokenizer": ["BeatsRandomProjectionTokenizer", "BeatsTokenizerModel"],
-    "pipeline_audio_tagging": ["BeatsAudioTaggingPipeline"],
+    "inference.pipeline": ["BeatsAudioTaggingPipeline"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted(_HOME)
@@ -73,7 +73,7 @@ def _register_models(auto):
 
 
 def _register_pipelines(pipelines):
-    from . import pipeline_audio_tagging as tagging
+    from transformers_beats.inference import pipeline as tagging
 
     registry = pipelines.PIPELINE_REGISTRY
     # Registering again would be a warning.

@@ -11,7 +11,6 @@ import pytest
 import soundfile
 import torch
 import transformers
-from convert_beats_checkpoint import convert
 from datasets import ClassLabel, Dataset
 from golden import FIXTURES, ROOT
 from packaging import version
@@ -24,6 +23,8 @@ from transformers import (
     pipeline,
 )
 from transformers.audio_utils import load_audio
+
+from transformers_beats.conversion.convert import convert
 
 
 ESC10 = ROOT.parent / "shared" / "data" / "esc10" / "audio"

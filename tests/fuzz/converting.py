@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from beats_checkpoint import CheckpointError, read_checkpoint
-from convert_beats_checkpoint import convert
 from golden import FIXTURES
 from safetensors.torch import load_file
+
+from transformers_beats.conversion.checkpoint import CheckpointError, read_checkpoint
+from transformers_beats.conversion.convert import convert
 
 
 def assert_converted_or_refused(data: bytes, suffix: str = ".pt", is_whole: bool = False) -> bool:

@@ -13,7 +13,7 @@ import soxr
 from fuzzing import COUNTS, DAMAGES, at_most, count, damage, fuzz
 from hypothesis import strategies as st
 
-from transformers_beats.audio import AudioError, decode_audio
+from transformers_beats.audio.decoding import AudioError, decode_audio
 
 
 # What soundfile writes and recognises again. Of RAW it wants to be told the rate; PAF with 24 bits is refused.

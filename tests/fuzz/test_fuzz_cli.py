@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from convert_beats_checkpoint import convert
 from fuzzing import DAMAGES, IS_THOROUGH, count, damage, fuzz
 from golden import FIXTURES
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from transformers_beats.cli import app
-from transformers_beats.cli_results import AudioFile, Format, OutputError, open_writer
+from transformers_beats.cli.app import app
+from transformers_beats.cli.writers import AudioFile, Format, OutputError, open_writer
+from transformers_beats.conversion.convert import convert
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +318,11 @@ def fork(*arguments) -> int:
 
 def shell(line: str, **variables) -> subprocess.CompletedProcess:
     """A line of a shell in which `$TAG` is the command."""
-    environment = {**os.environ, "TAG": f"{sys.executable} -m transformers_beats.cli tag --device cpu", **variables}
+    environment = {
+        **os.environ,
+        "TAG": f"{sys.executable} -m transformers_beats.cli.app tag --device cpu",
+        **variables,
+    }
     return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, env=environment)
 
 

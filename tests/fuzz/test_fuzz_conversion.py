@@ -13,18 +13,19 @@ import pytest
 import torch
 import typer
 import yaml
-from beats_checkpoint import CheckpointError, read_checkpoint
-from convert_beats_checkpoint import convert
-from convert_beats_checkpoint import main as convert_main
 from converting import assert_converted_or_refused, contents_of, read, to_bytes
-from export_beats_checkpoint import main as export_main
 from fuzzing import DAMAGES, IS_THOROUGH, count, damage, fuzz
 from golden import CHECKPOINTS, FIXTURES
 from huggingface_hub import ModelCard
 from hypothesis import strategies as st
 from safetensors.torch import save
 from typer.testing import CliRunner
-from verify_checkpoint import main as verify_main
+
+from transformers_beats.conversion.checkpoint import CheckpointError, read_checkpoint
+from transformers_beats.conversion.convert import convert
+from transformers_beats.conversion.convert import main as convert_main
+from transformers_beats.conversion.to_microsoft import main as export_main
+from transformers_beats.conversion.verify import main as verify_main
 
 
 NAMES = st.sampled_from(CHECKPOINTS)

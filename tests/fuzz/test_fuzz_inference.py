@@ -10,21 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from beats_checkpoint import read_checkpoint
 from fuzzing import IS_THOROUGH, count, fuzz
 from golden import FIXTURES
 from hypothesis import strategies as st
 
 from transformers_beats import BeatsFeatureExtractor
-from transformers_beats.audio import AudioStream
-from transformers_beats.events import EventSettings, find_events
-from transformers_beats.inference import Columns, WindowedInference, count_columns
-from transformers_beats.pipeline_audio_tagging import BeatsAudioTaggingPipeline
-from transformers_beats.training.classification import AugmentationArguments
-from transformers_beats.training.finetune_arguments import FineTuningArguments
-from transformers_beats.training.folds import FoldArguments
-from transformers_beats.training.recipes import RecipeError, find_fields, parse_arguments
-from transformers_beats.training.sources import DataArguments
+from transformers_beats.audio.decoding import AudioStream
+from transformers_beats.conversion.checkpoint import read_checkpoint
+from transformers_beats.inference.events import EventSettings, find_events
+from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
+from transformers_beats.inference.windowed import Columns, WindowedInference, count_columns
+from transformers_beats.training.config.finetune_arguments import FineTuningArguments
+from transformers_beats.training.config.recipes import RecipeError, find_fields, parse_arguments
+from transformers_beats.training.data.folds import FoldArguments
+from transformers_beats.training.data.sources import DataArguments
+from transformers_beats.training.trainers.classification import AugmentationArguments
 
 
 RATE = 16000

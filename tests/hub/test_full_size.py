@@ -7,28 +7,26 @@ import sys
 
 import pytest
 import torch
-from export_beats_checkpoint import export_cfg, export_state_dict
-from golden import ROOT
 
 from transformers_beats import BeatsConfig, BeatsForAudioClassification
-from transformers_beats.audioset_labels import AUDIOSET_LABELS
+from transformers_beats.audio.audioset import AUDIOSET_LABELS
+from transformers_beats.conversion.to_microsoft import export_cfg, export_state_dict
 
 
-# Runs a script of conversion/ and says what memory the process had taken before and at its peak (Linux).
+# Runs a module of `transformers_beats.conversion` and says what memory the process had taken before and at its peak (Linux).
 MEASURED = """
-import runpy, sys, time
+import importlib, runpy, sys, time
 from pathlib import Path
 
 def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 
-script = Path(sys.argv[1])
-sys.path.insert(0, str(script.parent))
-__import__(script.stem)
+module = sys.argv[1]
+importlib.import_module(module)
 imported, start = peak(), time.monotonic()
 sys.argv = sys.argv[1:]
 try:
-    runpy.run_path(str(script), run_name="__main__")
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 finally:
     print("MEASURED", imported, peak(), time.monotonic() - start)
 """
@@ -51,15 +49,13 @@ def source(tmp_path_factory):
 def test_a_checkpoint_of_full_size_comes_back_from_the_hub_bit_by_bit(source, hub, tmp_path, capsys):
     size = source.stat().st_size
     steps = {
-        "convert": ("convert_beats_checkpoint.py", source, tmp_path / "converted"),
-        "verify": ("verify_checkpoint.py", source, tmp_path / "converted"),
-        "convert and publish": (
-            *("convert_beats_checkpoint.py", source, tmp_path / "published", "--push-to-hub", "user/beats"),
-        ),
-        "load from the Hub and export": ("export_beats_checkpoint.py", "user/beats", tmp_path / "back.pt"),
+        "convert": ("convert", source, tmp_path / "converted"),
+        "verify": ("verify", source, tmp_path / "converted"),
+        "convert and publish": (*("convert", source, tmp_path / "published", "--push-to-hub", "user/beats"),),
+        "load from the Hub and export": ("to_microsoft", "user/beats", tmp_path / "back.pt"),
     }
     for name, (script, *arguments) in steps.items():
-        command = [sys.executable, "-c", MEASURED, ROOT / "conversion" / script, *arguments]
+        command = [sys.executable, "-c", MEASURED, f"transformers_beats.conversion.{script}", *arguments]
         environment = hub.environment(tmp_path / "home")
         result = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr

@@ -7,19 +7,18 @@ import subprocess
 import sys
 
 import numpy as np
-import publish_all
-import publishing
 import pytest
 import torch
 import yaml
-from beats_checkpoint import read_checkpoint
-from convert_beats_checkpoint import convert
 from golden import FIXTURES, ROOT
 from huggingface_hub import ModelCard, constants
-from publish_all import MANIFEST, read_manifest
-from publishing import PublishingError, check_account, publish
 
 from transformers_beats import BeatsModel
+from transformers_beats.conversion import publish_all, publishing
+from transformers_beats.conversion.checkpoint import read_checkpoint
+from transformers_beats.conversion.convert import convert
+from transformers_beats.conversion.publish_all import MANIFEST, read_manifest
+from transformers_beats.conversion.publishing import PublishingError, check_account, publish
 
 
 @pytest.fixture

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from convert_beats_checkpoint import convert
 from golden import FIXTURES
 from hub.server import local_hub
 from huggingface_hub import HfApi, ModelCard, constants
 from safetensors.torch import load_file
+
+from transformers_beats.conversion.convert import convert
 
 from . import sessions
 

@@ -16,10 +16,10 @@ from tiny import ENCODER
 from worker import run_iterate, train_steps
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudioClassification, BeatsForPreTraining
+from transformers_beats.training.compute_codes import load_codes
+from transformers_beats.training.config.recipes import build_arguments
+from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.evaluate import EVALUATE_ARGUMENTS, evaluate
-from transformers_beats.training.recipes import build_arguments
-from transformers_beats.training.sources import DataArguments
-from transformers_beats.training.tokenize import load_codes
 
 
 def launch(task: str, values: dict, tmp_path: Path) -> None:

@@ -22,15 +22,16 @@ from transformers_beats import (
     BeatsForAudioFrameClassification,
     BeatsForPreTraining,
 )
-from transformers_beats.training import classification as classification_module
 from transformers_beats.training import finetune as finetune_module
-from transformers_beats.training import finetune_arguments, reports
-from transformers_beats.training.classification import AugmentationArguments, clip_scores
+from transformers_beats.training.config import finetune_arguments
+from transformers_beats.training.config.recipes import build_arguments
+from transformers_beats.training.data.labels import LabelArguments
+from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.evaluate import EvaluateArguments, evaluate
 from transformers_beats.training.finetune import FINETUNE_ARGUMENTS, Arguments, finetune
-from transformers_beats.training.labels import LabelArguments
-from transformers_beats.training.recipes import build_arguments
-from transformers_beats.training.sources import DataArguments
+from transformers_beats.training.reports import report as reports
+from transformers_beats.training.trainers import classification as classification_module
+from transformers_beats.training.trainers.classification import AugmentationArguments, clip_scores
 
 
 CLASSES = {"high": 3000, "low": 200, "noise": None}

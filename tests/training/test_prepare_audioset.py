@@ -12,10 +12,10 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformers_beats.audioset_labels import AUDIOSET_LABELS
+from transformers_beats.audio.audioset import AUDIOSET_LABELS
 from transformers_beats.training import prepare_audioset as module
+from transformers_beats.training.data.sources import AUDIO_SUFFIXES, DataArguments, decode_row, load_audio_dataset
 from transformers_beats.training.prepare_audioset import CLIP_NAME, main, read_segments
-from transformers_beats.training.sources import AUDIO_SUFFIXES, DataArguments, decode_row, load_audio_dataset
 
 
 HEADER = """# Segments csv created by hand

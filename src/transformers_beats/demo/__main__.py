@@ -91,8 +91,9 @@ def print_table(console, clips) -> None:
 
 def read_clips(paths: list[Path], console) -> list:
     """Reads audio files, and says which of them are too long to count whole."""
+    from transformers_beats.audio.synthesis import SAMPLING_RATE
+
     from .inference import MAX_SECONDS, read_clip
-    from .sounds import SAMPLING_RATE
 
     clips = [read_clip(path) for path in paths]
     for clip in clips:
@@ -129,9 +130,10 @@ def run(args: argparse.Namespace) -> None:
     """Runs the demo: reads or synthesises clips, trains or loads a model, prints the table, draws the picture."""
     from rich.console import Console
 
+    from transformers_beats.audio.synthesis import CLASSES
+
     from .inference import classify, load_classifier, synthesised_clips
     from .picture import MAX_PICTURED, draw_predictions
-    from .sounds import CLASSES
     from .training import TrainingSettings, train_classifier
 
     console = Console(highlight=False)

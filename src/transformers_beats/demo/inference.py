@@ -11,8 +11,7 @@ from transformers import AutoConfig, Pipeline, pipeline
 from transformers.audio_utils import load_audio
 
 from transformers_beats import BeatsFeatureExtractor
-
-from .sounds import SAMPLING_RATE, make_dataset
+from transformers_beats.audio.synthesis import SAMPLING_RATE, make_dataset
 
 
 # Attention compares all pairs of patches: in half a minute, of 1,500 patches, 2 million pairs for each head.

@@ -27,15 +27,15 @@ from transformers import PrinterCallback, set_seed
 from transformers.utils import logging
 
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification, BeatsModel
-from transformers_beats.files import replace_directory, work_directory
-from transformers_beats.training.arguments import IterateArguments
-from transformers_beats.training.curves import draw_curves, read_log_history
+from transformers_beats.audio.synthesis import CLASSES, SAMPLING_RATE, make_dataset
+from transformers_beats.training.config.arguments import IterateArguments
+from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.iterate import iterate
-from transformers_beats.training.recipes import parse_arguments
-from transformers_beats.training.trainer import CodebookCollapseError
+from transformers_beats.training.reports.curves import draw_curves, read_log_history
+from transformers_beats.training.trainers.pretraining import CodebookCollapseError
+from transformers_beats.utils.files import replace_directory, work_directory
 
 from .inference import DemoError
-from .sounds import CLASSES, SAMPLING_RATE, make_dataset
 from .training import build_model, build_trainer, featurize
 
 

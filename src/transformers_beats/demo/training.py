@@ -12,9 +12,8 @@ from sklearn.metrics import accuracy_score
 from transformers import EvalPrediction, Trainer, TrainingArguments, set_seed
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudioClassification
-from transformers_beats.files import replace_directory, work_directory
-
-from .sounds import CLASSES, make_dataset
+from transformers_beats.audio.synthesis import CLASSES, make_dataset
+from transformers_beats.utils.files import replace_directory, work_directory
 
 
 @dataclass(frozen=True)

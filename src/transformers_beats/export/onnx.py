@@ -52,11 +52,11 @@ from transformers_beats import (
     BeatsTokenizerModel,
     __version__,
 )
-from transformers_beats.cli_models import first_line
 from transformers_beats.feature_extraction_beats import fbank_constants, kaldi_fbank_block, num_fbank_samples
-from transformers_beats.files import replace_file, work_directory
-from transformers_beats.inference import problem_type_of, to_scores
-from transformers_beats.windows import column_samples
+from transformers_beats.inference.loading import first_line
+from transformers_beats.inference.windowed import problem_type_of, to_scores
+from transformers_beats.inference.windows import column_samples
+from transformers_beats.utils.files import replace_file, work_directory
 
 from .checks import INPUTS, ExportError, check
 

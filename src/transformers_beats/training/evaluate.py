@@ -17,10 +17,12 @@ from transformers import AutoConfig
 
 import transformers_beats
 from transformers_beats import BeatsForAudioClassification, BeatsForAudioFrameClassification
-from transformers_beats.files import replace_directory, work_directory
-
-from .arguments import BeatsTrainingArguments, check_at_least
-from .classification import (
+from transformers_beats.training.config.arguments import BeatsTrainingArguments, check_at_least
+from transformers_beats.training.config.recipes import parse_arguments, run_command
+from transformers_beats.training.data.labels import LabelArguments
+from transformers_beats.training.data.sources import DataArguments
+from transformers_beats.training.reports.report import check_drawing, compute_metrics, print_report, write_report
+from transformers_beats.training.trainers.classification import (
     ClassificationTrainer,
     LabelledClips,
     Windows,
@@ -28,11 +30,9 @@ from .classification import (
     collate_waveforms,
     event_metrics,
 )
+from transformers_beats.utils.files import replace_directory, work_directory
+
 from .finetune import load_clips
-from .labels import LabelArguments
-from .recipes import parse_arguments, run_command
-from .reports import check_drawing, compute_metrics, print_report, write_report
-from .sources import DataArguments
 from .stages import load_extractor, process_state
 
 

@@ -23,11 +23,16 @@ from transformers_beats import (
     BeatsForAudioClassification,
     BeatsForAudioFrameClassification,
 )
-from transformers_beats.files import replace_directory, work_directory
-
-from .arguments import BeatsTrainingArguments
-from .averaging import average_checkpoints, check_saves
-from .classification import (
+from transformers_beats.training.config.arguments import BeatsTrainingArguments
+from transformers_beats.training.config.finetune_arguments import FINETUNE_ARGUMENTS, Arguments, FineTuningArguments
+from transformers_beats.training.config.recipes import parse_arguments, run_command
+from transformers_beats.training.data.crops import Clips, prepare_clips
+from transformers_beats.training.data.folds import read_folds, report_folds
+from transformers_beats.training.data.labels import LabelArguments, Labels, name_some, read_labels
+from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
+from transformers_beats.training.reports.report import check_drawing, compute_metrics, write_report
+from transformers_beats.training.trainers.averaging import average_checkpoints, check_saves
+from transformers_beats.training.trainers.classification import (
     AugmentationArguments,
     ClassificationTrainer,
     LabelledClips,
@@ -38,17 +43,12 @@ from .classification import (
     event_metrics,
     metrics_function,
 )
-from .data import Clips, prepare_clips
-from .finetune_arguments import FINETUNE_ARGUMENTS, Arguments, FineTuningArguments
-from .folds import read_folds, report_folds
-from .labels import LabelArguments, Labels, name_some, read_labels
-from .lora import add_lora, save_merged
-from .probe import embed, probe_metrics, train_head
-from .recipes import parse_arguments, run_command
-from .reports import check_drawing, compute_metrics, write_report
-from .sources import DataArguments, load_audio_dataset
+from transformers_beats.training.trainers.lora import add_lora, save_merged
+from transformers_beats.training.trainers.pretraining import LOG_HISTORY, check_settings, train_and_save
+from transformers_beats.utils.files import replace_directory, work_directory
+
+from .linear_probe import embed, probe_metrics, train_head
 from .stages import load_extractor, prepare_training, process_state, seed_weights, training_settings
-from .trainer import LOG_HISTORY, check_settings, train_and_save
 
 
 logger = logging.get_logger(__name__)

@@ -19,13 +19,18 @@ from accelerate.utils import broadcast_object_list
 from transformers.utils import logging
 
 from transformers_beats import BeatsRandomProjectionTokenizer, BeatsRandomProjectionTokenizerConfig
-from transformers_beats.files import replace_directory, work_directory
+from transformers_beats.training.config.arguments import (
+    PRETRAIN_ARGUMENTS,
+    TOKENIZE_ARGUMENTS,
+    TRAIN_TOKENIZER_ARGUMENTS,
+    IterateArguments,
+)
+from transformers_beats.training.config.recipes import build_arguments, parse_arguments, run_command
+from transformers_beats.utils.files import replace_directory, work_directory
 
-from .arguments import PRETRAIN_ARGUMENTS, TOKENIZE_ARGUMENTS, TRAIN_TOKENIZER_ARGUMENTS, IterateArguments
+from .compute_codes import DESCRIPTION, tokenize
 from .pretrain import pretrain
-from .recipes import build_arguments, parse_arguments, run_command
 from .stages import process_state
-from .tokenize import DESCRIPTION, tokenize
 from .train_tokenizer import train_tokenizer
 
 

@@ -19,11 +19,10 @@ from typing import Any
 
 import datasets
 
-from transformers_beats.audioset_labels import AUDIOSET_LABELS
-from transformers_beats.files import replace_directory, work_directory
-
-from .recipes import parse_arguments, run_command
-from .sources import AUDIO_SUFFIXES, _find_files
+from transformers_beats.audio.audioset import AUDIOSET_LABELS
+from transformers_beats.training.config.recipes import parse_arguments, run_command
+from transformers_beats.training.data.sources import AUDIO_SUFFIXES, _find_files
+from transformers_beats.utils.files import replace_directory, work_directory
 
 
 COLUMNS = ("YTID", "start_seconds", "end_seconds", "positive_labels")

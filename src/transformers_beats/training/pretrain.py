@@ -6,14 +6,19 @@ Masked acoustic modelling (section 3.3 of the paper):
 """
 
 from transformers_beats import BeatsConfig, BeatsForPreTraining
+from transformers_beats.training.config.arguments import (
+    PRETRAIN_ARGUMENTS,
+    BatchArguments,
+    BeatsTrainingArguments,
+    PreTrainingModelArguments,
+)
+from transformers_beats.training.config.recipes import parse_arguments, run_command
+from transformers_beats.training.data.crops import DataCollator
+from transformers_beats.training.data.sources import DataArguments
+from transformers_beats.training.trainers.pretraining import BeatsPreTrainer, train_and_save
 
-from .arguments import PRETRAIN_ARGUMENTS, BatchArguments, BeatsTrainingArguments, PreTrainingModelArguments
-from .data import DataCollator
-from .recipes import parse_arguments, run_command
-from .sources import DataArguments
+from .compute_codes import load_codes
 from .stages import load_crops, load_extractor, load_tokenizer, prepare_training, seed_weights, training_settings
-from .tokenize import load_codes
-from .trainer import BeatsPreTrainer, train_and_save
 
 
 def build_model(arguments: PreTrainingModelArguments, codebook_size: int) -> BeatsForPreTraining:

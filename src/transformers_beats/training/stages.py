@@ -14,8 +14,7 @@ from transformers.utils import logging
 
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.modeling_beats_tokenizer import BeatsRandomProjectionTokenizer, BeatsTokenizerModel
-
-from .arguments import (
+from transformers_beats.training.config.arguments import (
     TIMEOUT_SECONDS,
     BatchArguments,
     BeatsTrainingArguments,
@@ -23,9 +22,9 @@ from .arguments import (
     check_launch,
     is_on_cpu,
 )
-from .data import CropDataset, FbankDataset, StreamingCrops, prepare_clips
-from .sources import DataArguments, load_audio_dataset
-from .trainer import training_directory
+from transformers_beats.training.data.crops import CropDataset, FbankDataset, StreamingCrops, prepare_clips
+from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
+from transformers_beats.training.trainers.pretraining import training_directory
 
 
 logger = logging.get_logger(__name__)

@@ -14,13 +14,18 @@ from transformers_beats import (
     BeatsTokenizerConfig,
     BeatsTokenizerForPreTraining,
 )
+from transformers_beats.training.config.arguments import (
+    TRAIN_TOKENIZER_ARGUMENTS,
+    BatchArguments,
+    BeatsTrainingArguments,
+    TokenizerModelArguments,
+)
+from transformers_beats.training.config.recipes import parse_arguments, run_command
+from transformers_beats.training.data.crops import DataCollator
+from transformers_beats.training.data.sources import DataArguments
+from transformers_beats.training.trainers.pretraining import BeatsTokenizerTrainer, train_and_save
 
-from .arguments import TRAIN_TOKENIZER_ARGUMENTS, BatchArguments, BeatsTrainingArguments, TokenizerModelArguments
-from .data import DataCollator
-from .recipes import parse_arguments, run_command
-from .sources import DataArguments
 from .stages import load_crops, load_extractor, prepare_training, seed_weights, training_settings
-from .trainer import BeatsTokenizerTrainer, train_and_save
 
 
 def load_teacher(name: str) -> PreTrainedModel:

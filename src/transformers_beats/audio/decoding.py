@@ -1,0 +1,464 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Decoding: any audio file as a mono waveform at the model's rate, whole or in blocks."""
+
+import contextlib
+import io
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from numbers import Real
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+
+from transformers_beats.feature_extraction_beats import to_float_waveform
+
+
+# What is decoded at once. In seconds, so that resampling to a higher rate makes no block large, and in samples of all
+# channels, so that no rate or number of channels does, whatever a damaged file says of them.
+BLOCK_SECONDS = 1
+BLOCK_SAMPLES = 1 << 20
+# In hertz, as for files. With 1e300, soxr never ends.
+MAX_RATE = 1 << 31
+# Formats and encodings whose every sample libsndfile finds at once. Others have a memory, or no exact places.
+SEEKABLE_FORMATS = frozenset({"AIFF", "AU", "CAF", "FLAC", "RF64", "W64", "WAV", "WAVEX"})
+SEEKABLE_SUBTYPES = frozenset({"ALAW", "DOUBLE", "FLOAT", "PCM_16", "PCM_24", "PCM_32", "PCM_S8", "PCM_U8", "ULAW"})
+# Decoded before a part, at the lower of both rates, so that the resampling has no edge there.
+MARGIN_SAMPLES = 1000
+# What libsndfile says of a file whose length is not known, such as a FLAC that was written to a pipe.
+UNKNOWN_FRAMES = (1 << 63) - 1
+# What libsndfile says of a format that it does not know. Of what is called `.mp3` and is none, it says that there is
+# no such file.
+UNKNOWN_FORMAT_CODES = (1, 7)
+
+
+class AudioError(ValueError):
+    """Audio that cannot be used; the message is one line and names the file."""
+
+
+@dataclass
+class AudioStream:
+    """
+    A recording that is decoded while it is read, so that its length costs no memory.
+
+    Args:
+        name (`str`):
+            What it is called in messages.
+        blocks (`Iterable[np.ndarray]`):
+            Consecutive parts `(num_samples,)`, float32, mono, full scale at 1.0, at the rate that was asked for.
+        sampling_rate (`int`):
+            That rate, in hertz.
+        seconds (`float`, *optional*):
+            How long the file says it is. Only for showing progress: damaged files are wrong about it.
+    """
+
+    name: str
+    blocks: Iterable[np.ndarray]
+    sampling_rate: int
+    seconds: float | None = None
+
+
+def decode_audio(
+    source: str | Path | bytes | BinaryIO, sampling_rate: int = 16000, start: int = 0, num_samples: int | None = None
+) -> np.ndarray:
+    """
+    All of what [`stream_audio`] decodes, or a part.
+
+    Args:
+        source (`str`, `Path`, `bytes` or a file opened in binary mode):
+            A file, or what it holds.
+        sampling_rate (`int`, defaults to 16000):
+            Rate of the result in hertz.
+        start (`int`, defaults to 0):
+            First sample of the part, at `sampling_rate`.
+        num_samples (`int`, *optional*):
+            Its length; to the end, by default. It is shorter where the file ends before.
+
+    Returns:
+        `np.ndarray` of shape `(num_samples,)`: float32, full scale at 1.0.
+
+    Raises:
+        [`AudioError`]: if it cannot be decoded, is empty, ends before `start`, or holds NaN or infinite samples.
+        `ValueError`: if `start` is negative.
+    """
+    blocks, num_decoded = [], 0
+    for block in stream_audio(source, sampling_rate, start).blocks:
+        blocks.append(block)
+        num_decoded += len(block)
+        if num_samples is not None and num_decoded >= num_samples:
+            break
+    return np.concatenate(blocks)[:num_samples]
+
+
+def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 16000, start: int = 0) -> AudioStream:
+    """
+    Opens a file with soundfile (WAV, FLAC, Ogg, MP3 and others) or, if that does not know its format and torchcodec is
+    installed, with torchcodec, which decodes it as a whole once its first block is read; averages its channels;
+    resamples with soxr.
+
+    Args:
+        source (`str`, `Path`, `bytes` or a file opened in binary mode):
+            A file, or what it holds.
+        sampling_rate (`int`, defaults to 16000):
+            Rate of the blocks in hertz.
+        start (`int`, defaults to 0):
+            Sample, at `sampling_rate`, from which on. What comes before is not decoded, if the format allows.
+
+    Returns:
+        [`AudioStream`]: its blocks can be read once. Reading raises [`AudioError`] where the file is damaged or holds
+        NaN or infinite samples, and at the end if there was no sample.
+
+    Raises:
+        [`AudioError`]: if it cannot be opened.
+        `ValueError`: if `start` is negative.
+    """
+    if start < 0:
+        raise ValueError(f"`start` must not be negative, got {start}.")
+    name = _name_of(source)
+    opened = None if isinstance(source, (str, Path)) else _FileObject(source)
+    file, refusal = None, None
+    try:
+        # Of names that are no valid text, soundfile takes the bytes.
+        file = _SequentialFile(os.fsencode(source) if opened is None else opened)  # ty: ignore[invalid-argument-type]
+    # Of a file called `.raw`, soundfile wants to be told the format: a TypeError.
+    except (soundfile.SoundFileError, OSError, RuntimeError, TypeError) as error:
+        refusal = error
+    if opened is not None and opened.error is not None:
+        raise AudioError(f"{name}: cannot be read: {_reason(opened.error)}") from opened.error
+    if file is None:
+        stream = _stream_with_torchcodec(source, name, refusal, sampling_rate)
+        stream.blocks = _skip(stream.blocks, start, name)
+        return stream
+    if (file.format, file.subtype) == ("PAF", "PCM_24"):
+        raise AudioError(f"{name}: is PAF with 24 bits, which libsndfile may decode wrongly. Use another format.")
+    first_sample, first_frame = _place_of(file, name, start, sampling_rate)
+    blocks = _read_blocks(file, opened, name, first_frame)
+    blocks = _skip(resample_blocks(blocks, name, file.samplerate, sampling_rate), start - first_sample, name)
+    seconds = file.frames / file.samplerate if file.frames < UNKNOWN_FRAMES else None
+    return AudioStream(name, blocks, sampling_rate, seconds)
+
+
+def stream_waveform(waveform: Any, waveform_rate: float | None, sampling_rate: int = 16000) -> AudioStream:
+    """
+    An array as a stream, resampled if its rate is another.
+
+    Args:
+        waveform (`np.ndarray`, `torch.Tensor` or `list[float]` of shape `(num_samples,)` or `(1, num_samples)`):
+            One mono clip: floating point with full scale at 1.0, or int16, int32 or uint8 PCM.
+        waveform_rate (`int` or `float`):
+            Its sampling rate in hertz.
+        sampling_rate (`int`, defaults to 16000):
+            Rate of the blocks in hertz.
+
+    Returns:
+        [`AudioStream`]
+
+    Raises:
+        `ValueError`: if the rate is missing, or this is not one mono clip.
+    """
+    if not isinstance(waveform_rate, Real) or not 1 <= waveform_rate < MAX_RATE:
+        raise ValueError(f"An array needs its `sampling_rate` in hertz, got {waveform_rate!r}.")
+    array = _to_array(waveform)
+    if array.ndim == 2 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 1:
+        raise ValueError(
+            f"Expected one mono waveform `(num_samples,)`, got an array of shape {tuple(array.shape)}. Average "
+            "channels first, pass clips one by one."
+        )
+    starts = range(0, len(array), BLOCK_SECONDS * int(waveform_rate))
+    blocks = (to_float_waveform(array[start : start + starts.step], 0).numpy() for start in starts)
+    resampled = resample_blocks(blocks, "the waveform", waveform_rate, sampling_rate)
+    return AudioStream("the waveform", resampled, sampling_rate, len(array) / waveform_rate)
+
+
+def open_audio(audio: Any, sampling_rate: int, rate_of_arrays: float | None = None) -> AudioStream:
+    """
+    Any kind of audio as a stream.
+
+    Args:
+        audio (`str`, `Path`, `bytes`, a file opened in binary mode, `np.ndarray`, `torch.Tensor` or `dict`):
+            A file or what it holds, of any format that soundfile reads; an array `(num_samples,)` or, of several
+            channels, with the shorter dimension for them; a `dict` as of `datasets`, with `"array"` (or `"raw"`) and
+            `"sampling_rate"`, or with `"bytes"` or `"path"`; torchcodec's `AudioDecoder`; or an [`AudioStream`] at
+            `sampling_rate`. Channels are averaged.
+        sampling_rate (`int`):
+            Rate of the stream in hertz.
+        rate_of_arrays (`int` or `float`, *optional*):
+            Rate of an array that says nothing about it, in hertz.
+
+    Returns:
+        [`AudioStream`]
+
+    Raises:
+        [`AudioError`]: for files, see [`stream_audio`], and for what an `AudioDecoder` cannot decode.
+        `ValueError`: for anything else that cannot be used.
+    """
+    if hasattr(audio, "get_all_samples"):
+        samples = _decode_all(audio, "an AudioDecoder")
+        audio = {"array": samples.data, "sampling_rate": samples.sample_rate}
+    if isinstance(audio, dict):
+        found = [audio[key] for key in ("array", "raw", "bytes", "path") if audio.get(key) is not None]
+        if not found:
+            raise ValueError(f"A dict needs 'array' and 'sampling_rate', 'bytes' or 'path', got {list(audio)}.")
+        stated = audio.get("sampling_rate", rate_of_arrays)
+        audio, rate_of_arrays = found[0], stated
+    if isinstance(audio, AudioStream):
+        if audio.sampling_rate != sampling_rate:
+            raise ValueError(f"{audio.name} is read at {audio.sampling_rate} Hz, the model needs {sampling_rate} Hz.")
+        return audio
+    if isinstance(audio, (bytearray, memoryview)):
+        audio = bytes(audio)
+    if isinstance(audio, (str, Path, bytes)) or hasattr(audio, "read"):
+        return stream_audio(audio, sampling_rate)
+    return stream_waveform(average_channels(audio), rate_of_arrays, sampling_rate)
+
+
+def average_channels(waveform: Any) -> Any:
+    """
+    The mean `(num_samples,)` of an array with two dimensions, of which the shorter is that of the channels. Here this
+    is no guess, as in the feature extractor: several recordings are a list.
+    """
+    array = _to_array(waveform)
+    if array.ndim != 2 or 0 in array.shape:
+        return array
+    channels = array if array.shape[0] <= array.shape[1] else array.T
+    return torch.stack([to_float_waveform(channel, 0) for channel in channels]).mean(dim=0)
+
+
+def _to_array(waveform: Any) -> np.ndarray | torch.Tensor:
+    """A waveform as an array of numbers, or as a tensor on the CPU."""
+    if isinstance(waveform, torch.Tensor):
+        if waveform.layout != torch.strided:
+            raise ValueError(f"Expected a file or a dense array of numbers, got a tensor of layout {waveform.layout}.")
+        return waveform.detach().cpu()
+    array = np.asarray(waveform)
+    # torch has no number with more bytes.
+    if array.ndim == 0:
+        raise ValueError(f"Expected a file or an array of numbers, got {waveform!r}.")
+    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
+        raise ValueError(f"Expected a file or an array of numbers, got {type(waveform).__name__} of {array.dtype}.")
+    return array
+
+
+def resample_blocks(blocks: Iterable[np.ndarray], name: str, rate: float, sampling_rate: int) -> Iterator[np.ndarray]:
+    """
+    Resamples a waveform block by block, with the result that soxr gives for the whole.
+
+    Args:
+        blocks (`Iterable[np.ndarray]`):
+            Consecutive parts `(num_samples,)`, float32.
+        name (`str`):
+            Of the recording, for messages.
+        rate (`int` or `float`):
+            Sampling rate of `blocks`, in hertz.
+        sampling_rate (`int`):
+            Sampling rate of the result, in hertz.
+
+    Yields:
+        `np.ndarray` of shape `(num_samples,)`: float32, never empty.
+
+    Raises:
+        [`AudioError`]: where samples are NaN or infinite, and at the end if there was none.
+    """
+    is_empty = True
+    for block in _resample(blocks, rate, sampling_rate):
+        # Not before the filter, in which samples near the largest float32 overflow.
+        if not np.isfinite(block).all():
+            raise AudioError(f"{name}: contains NaN or infinite samples.")
+        if block.size > 0:
+            is_empty = False
+            yield block
+    if is_empty:
+        raise AudioError(f"{name}: holds no audio.")
+
+
+def _resample(blocks: Iterable[np.ndarray], rate: float, sampling_rate: int) -> Iterator[np.ndarray]:
+    if rate == sampling_rate:
+        yield from blocks
+        return
+    resampler = soxr.ResampleStream(rate, sampling_rate, num_channels=1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield resampler.resample_chunk(block)
+    # The filter holds back what it needs to see the end of.
+    yield resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+
+
+class _SequentialFile(soundfile.SoundFile):
+    """After each read, soundfile seeks to where the file is already; the MP3 decoder then loses its memory."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+class _FileObject:
+    """
+    A file in memory or opened in Python, for libsndfile. An exception cannot pass through C, where it would be printed
+    and taken for the end of the file: it is kept in `error`.
+    """
+
+    def __init__(self, source: bytes | BinaryIO):
+        self.file = io.BytesIO(source) if isinstance(source, bytes) else source
+        self.error: Exception | None = None
+
+    def read(self, size: int) -> bytes:
+        try:
+            return bytes(self.file.read(size))
+        except Exception as error:  # those of any storage
+            self.error = error
+            return b""
+
+    def seek(self, offset: int, whence: int) -> None:
+        # A damaged file may point to before its beginning, which libsndfile sees from where it is then.
+        with contextlib.suppress(OSError, ValueError):
+            self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        try:
+            return self.file.tell()
+        except Exception as error:  # those of any storage
+            self.error = error
+            return -1
+
+
+def _name_of(source: str | Path | bytes | BinaryIO) -> str:
+    if isinstance(source, bytes):
+        return f"{len(source)} bytes"
+    if isinstance(source, (str, Path)):
+        return str(source)
+    return str(getattr(source, "name", f"a {type(source).__name__}"))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, soundfile.LibsndfileError):
+        return error.error_string
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _place_of(file: soundfile.SoundFile, name: str, start: int, sampling_rate: int) -> tuple[int, int]:
+    """A sample at `sampling_rate` before sample `start`, and the frame of the file that is at the same time."""
+    # At multiples of its denominator there is one, as there is at the beginning.
+    ratio = Fraction(file.samplerate, sampling_rate)
+    margin = 0 if ratio == 1 else MARGIN_SAMPLES * max(1, math.ceil(1 / ratio))
+    sample = max(0, start - margin) // ratio.denominator * ratio.denominator
+    frame = int(sample * ratio)
+    if start > 0 and frame >= file.frames:
+        raise AudioError(f"{name}: ends before sample {start} at {sampling_rate} Hz.")
+    return sample, frame
+
+
+def _skip(blocks: Iterable[np.ndarray], num_samples: int, name: str) -> Iterator[np.ndarray]:
+    """Without the first samples."""
+    if num_samples == 0:
+        yield from blocks
+        return
+    is_empty = True
+    for block in blocks:
+        if len(block) > num_samples:
+            yield block[num_samples:]
+            is_empty = False
+        num_samples = max(0, num_samples - len(block))
+    if is_empty:
+        raise AudioError(f"{name}: ends before the part that was asked for.")
+
+
+def _read_blocks(
+    file: soundfile.SoundFile, opened: _FileObject | None, name: str, first_frame: int
+) -> Iterator[np.ndarray]:
+    """Means of the channels, block by block, from a frame on."""
+    with file:
+        size = max(1, min(BLOCK_SECONDS * file.samplerate, BLOCK_SAMPLES // file.channels))
+        num_read = 0
+        # Some formats hold a little more, to fill their last packet.
+        while num_read < file.frames:
+            try:
+                if num_read < first_frame and _can_seek(file):
+                    num_read = file.seek(first_frame)
+                channels = file.read(min(size, file.frames - num_read), dtype="float32", always_2d=True)
+                if opened is not None and opened.error is not None:
+                    raise opened.error
+            except Exception as error:
+                raise AudioError(f"{name}: cannot be decoded to its end: {_reason(error)}") from error
+            if len(channels) == 0:
+                return
+            num_skipped = max(0, first_frame - num_read)
+            num_read += len(channels)
+            if num_skipped >= len(channels):
+                continue
+            # Damaged samples may be of any size; the sum is looked at later.
+            with np.errstate(over="ignore", invalid="ignore"):
+                yield channels[num_skipped:].mean(axis=1)
+
+
+def _can_seek(file: soundfile.SoundFile) -> bool:
+    is_exact = file.format in SEEKABLE_FORMATS and file.subtype in SEEKABLE_SUBTYPES
+    return is_exact and file.frames < UNKNOWN_FRAMES
+
+
+def _stream_with_torchcodec(
+    source: str | Path | bytes | BinaryIO, name: str, refusal: Exception | None, sampling_rate: int
+) -> AudioStream:
+    """`refusal` says why soundfile gave up."""
+    if isinstance(source, (str, Path)):
+        _check_file(source, name)
+    is_unknown = getattr(refusal, "code", None) in UNKNOWN_FORMAT_CODES
+    reason = "Format not recognised." if is_unknown or refusal is None else _reason(refusal)
+    message = f"{name}: cannot be decoded: {reason}"
+    try:
+        # A torchcodec that does not fit PyTorch or FFmpeg fails with any of these.
+        from torchcodec.decoders import AudioDecoder  # ty: ignore[import-not-found]
+    except (ImportError, OSError, RuntimeError) as error:
+        hint = " FFmpeg knows more formats: pip install torchcodec" if is_unknown else ""
+        raise AudioError(f"{message}{hint}") from error
+    try:
+        if not isinstance(source, (str, Path, bytes)):
+            # From where soundfile left it.
+            source.seek(0)
+        decoder = AudioDecoder(str(source) if isinstance(source, Path) else source)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise AudioError(message) from error
+
+    def blocks() -> Iterator[np.ndarray]:
+        # As a whole: for a part that does not begin where a packet does, torchcodec starts from the beginning.
+        samples = _decode_all(decoder, name)
+        mean = samples.data.float().mean(dim=0).numpy()
+        yield from resample_blocks([mean], name, samples.sample_rate, sampling_rate)
+
+    return AudioStream(name, blocks(), sampling_rate, decoder.metadata.duration_seconds)
+
+
+def _check_file(path: str | Path, name: str) -> None:
+    """Refuses a path at which there can be no audio."""
+    if os.path.isdir(path):
+        raise AudioError(f"{name}: is a directory, and no file.")
+    if os.path.islink(path) and not os.path.exists(path):
+        raise AudioError(f"{name}: is a link to a file that is not there.")
+    if not os.path.isfile(path):
+        raise AudioError(f"{name}: no such file.")
+    if os.path.getsize(path) == 0:
+        raise AudioError(f"{name}: is empty, it has no bytes.")
+
+
+def _decode_all(decoder: Any, name: str) -> Any:
+    """The samples of torchcodec's decoder, with their `data` `(num_channels, num_samples)` and `sample_rate`."""
+    try:
+        return decoder.get_all_samples()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise AudioError(f"{name}: cannot be decoded: {_reason(error)}") from error
+
+
+__all__ = [
+    "AudioError",
+    "AudioStream",
+    "decode_audio",
+    "open_audio",
+    "resample_blocks",
+    "stream_audio",
+    "stream_waveform",
+]

@@ -1,0 +1,112 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Windows of a recording: where they are cut, and how what a model says of them is joined."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from transformers_beats.feature_extraction_beats import (
+    FRAME_SHIFT_MS,
+    BeatsFeatureExtractor,
+    num_fbank_frames,
+    num_fbank_samples,
+)
+
+
+def cut_windows(
+    blocks: Iterable[np.ndarray], extractor: BeatsFeatureExtractor, window_columns: int, hop_columns: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """
+    Cuts a recording into windows of the same length. The last one ends with the last column of the recording, and for
+    that begins less than a hop after the one before it. A recording shorter than a window is one shorter window.
+
+    Args:
+        blocks (`Iterable[np.ndarray]`):
+            Consecutive parts `(num_samples,)` of the recording, at the extractor's rate, of any lengths.
+        extractor ([`BeatsFeatureExtractor`]):
+            Gives the geometry.
+        window_columns (`int`):
+            Columns of a window.
+        hop_columns (`int`):
+            Columns from one window to the next, not more than `window_columns`.
+
+    Yields:
+        `tuple[int, np.ndarray]`: the number of the window's first column, and its samples `(num_samples,)`. At most
+        two windows and a block are held.
+    """
+    step = column_samples(extractor)
+    length = num_fbank_samples(window_columns * extractor.patch_size, extractor.sampling_rate)
+    # `parts` begin with column `first`, the next window with column `start`.
+    parts, num_held, first, start = [np.zeros(0, dtype=np.float32)], 0, 0, 0
+    for block in blocks:
+        parts.append(block)
+        num_held += len(block)
+        if num_held < (start - first) * step + length:
+            continue
+        held = np.concatenate(parts)
+        while len(held) >= (start - first) * step + length:
+            # All from here on is kept: the last window may begin with any column after this one.
+            held, first = held[(start - first) * step :], start
+            yield start, held[:length]
+            start += hop_columns
+        parts, num_held = [held], len(held)
+    held = np.concatenate(parts)
+    num_columns = first + count_columns(len(held), extractor)
+    if start == 0:
+        yield 0, held
+    elif num_columns > first + window_columns:
+        offset = (num_columns - window_columns - first) * step
+        yield num_columns - window_columns, held[offset : offset + length]
+
+
+def column_samples(extractor: BeatsFeatureExtractor) -> int:
+    """Samples from one time column to the next: 2,560 in the released models."""
+    return extractor.sampling_rate * FRAME_SHIFT_MS // 1000 * extractor.patch_size
+
+
+def count_columns(num_samples: int, extractor: BeatsFeatureExtractor) -> int:
+    """Time columns that the model sees of a clip; the extractor pads a shorter one to one column."""
+    return max(1, num_fbank_frames(num_samples, extractor.sampling_rate) // extractor.patch_size)
+
+
+def merge_windows(windows: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
+    """
+    Joins what a model says of the columns of overlapping windows: the mean, in which a window counts by the distance
+    of the column from the window's nearer edge, since the model has seen more of what is around the columns in the
+    middle. Integers, which have no mean, come from the window that counts most.
+
+    Args:
+        windows (`Iterable[tuple[int, np.ndarray]]`):
+            Number of the first column, not falling and leaving no gap, and values `(num_columns, ...)` of windows of
+            the same length.
+
+    Yields:
+        `tuple[int, np.ndarray]`: number of the first column, and values `(num_columns, ...)` of consecutive columns,
+        as soon as no other window can change them. At most the columns of one window are held.
+    """
+    held, weight, first = None, np.zeros(0), 0
+    for start, values in windows:
+        distance = np.arange(1, len(values) + 1)
+        new_weight = np.minimum(distance, distance[::-1]).astype(np.float32)
+        if held is None:
+            held, weight, first = values, new_weight, start
+            continue
+        if start > first:
+            # A copy: whoever keeps a view would keep the whole window.
+            yield first, held[: start - first].copy()
+            held, weight, first = held[start - first :], weight[start - first :], start
+        overlap = len(held)
+        columns = (-1,) + (1,) * (values.ndim - 1)
+        if np.issubdtype(values.dtype, np.integer):
+            is_better = (new_weight[:overlap] > weight).reshape(columns)
+            merged, weight = np.where(is_better, values[:overlap], held), np.maximum(weight, new_weight[:overlap])
+        else:
+            weight = weight + new_weight[:overlap]
+            # Written so that equal values stay what they are.
+            merged = held + (new_weight[:overlap] / weight).reshape(columns) * (values[:overlap] - held)
+        held, weight = np.concatenate([merged, values[overlap:]]), np.concatenate([weight, new_weight[overlap:]])
+    if held is not None:
+        yield first, held
+
+
+__all__ = ["column_samples", "count_columns", "cut_windows", "merge_windows"]

@@ -1,0 +1,89 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+The common API of HEAR (Holistic Evaluation of Audio Representations, https://hearbenchmark.com/hear-api.html):
+
+    python -m heareval.embeddings.runner transformers_beats.integrations.hear --tasks-dir tasks \\
+        --model-options '{"model_file_path": "beats-iter3"}'
+
+heareval keeps embeddings under the name of the module and the model options, and skips the tasks that it finds there.
+What `--model` says is in neither, so that the next model would get this one's embeddings; nor does it take a Hub id.
+For a model that was trained further in the same directory, remove the folder of its embeddings first.
+
+Embeddings are those of time columns, one every 160 ms; HEAR suggests 50 ms or less for the transcription of music.
+Clips are padded with zeros to the end of their last column, so that all of their samples are embedded: the last
+timestamp is at most 87.5 ms before the end of a clip and less than 72.5 ms after it.
+"""
+
+import torch
+from torch.nn.functional import pad
+
+from transformers_beats.inference.windows import column_samples
+
+from .columns import ColumnEmbedder
+
+
+class BeatsHearModel(ColumnEmbedder):
+    """
+    What [`load_model`] returns. Patches are averaged over frequency.
+
+    Args:
+        model_file_path (`str`):
+            Directory or Hub id of any model of this package with an encoder.
+    """
+
+    def __init__(self, model_file_path: str):
+        super().__init__(model_file_path)
+        self.sample_rate = self.sampling_rate
+        self.scene_embedding_size = self.timestamp_embedding_size = self.column_size
+
+    def pad(self, audio: torch.Tensor) -> torch.Tensor:
+        """Clips `(n_sounds, n_samples)` with zeros at their ends, such that columns cover all samples."""
+        beyond = audio.shape[1] - self._min_samples()
+        # Those shorter than a column are padded by the feature extractor, which refuses empty ones.
+        return pad(audio, (0, -beyond % column_samples(self.feature_extractor))) if beyond > 0 else audio
+
+
+def load_model(model_file_path: str) -> BeatsHearModel:
+    """The model of a directory or Hub repository; move it with `.to(device)`."""
+    return BeatsHearModel(model_file_path)
+
+
+def get_scene_embeddings(audio: torch.Tensor, model: BeatsHearModel) -> torch.Tensor:
+    """
+    Args:
+        audio (`torch.Tensor` of shape `(n_sounds, n_samples)`):
+            Mono clips at `model.sample_rate`, full scale at 1.0, of any length.
+        model ([`BeatsHearModel`]):
+            Of [`load_model`].
+
+    Returns:
+        `torch.Tensor` of shape `(n_sounds, model.scene_embedding_size)`: the mean over time and frequency, float32, on
+        the device of `audio`.
+    """
+    return model.means(_clips(audio, model)).to(audio.device)
+
+
+def get_timestamp_embeddings(audio: torch.Tensor, model: BeatsHearModel) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Args:
+        audio (`torch.Tensor` of shape `(n_sounds, n_samples)`):
+            Mono clips at `model.sample_rate`, full scale at 1.0, of any length.
+        model ([`BeatsHearModel`]):
+            Of [`load_model`].
+
+    Returns:
+        Embeddings `(n_sounds, n_timestamps, model.timestamp_embedding_size)`, and what they are centred at, in
+        milliseconds, `(n_sounds, n_timestamps)`; both float32, on the device of `audio`.
+    """
+    embeddings = torch.stack(model.columns(_clips(audio, model)))
+    timestamps = model.centers(embeddings.shape[1]).expand(len(embeddings), -1)
+    return embeddings.to(audio.device), timestamps.to(audio.device)
+
+
+def _clips(audio: torch.Tensor, model: BeatsHearModel) -> list[torch.Tensor]:
+    if audio.ndim != 2:
+        raise ValueError(f"`audio` must have shape (n_sounds, n_samples), got {tuple(audio.shape)}.")
+    return list(model.pad(audio))
+
+
+__all__ = ["BeatsHearModel", "get_scene_embeddings", "get_timestamp_embeddings", "load_model"]

@@ -1,0 +1,136 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+A model for the audio tasks of MTEB (https://github.com/embeddings-benchmark/mteb):
+
+```python
+import mteb
+from transformers_beats.benchmarks_api.mteb import BeatsMtebModel
+
+mteb.evaluate(BeatsMtebModel("beats-iter3"), tasks=mteb.get_tasks(tasks=["ESC50"]))
+```
+
+Padding has no part in the embeddings, and audio is resampled by soxr: torchaudio is not needed. MTEB keeps results
+under name and revision of a model. A directory has a hash of its weights and settings for a revision, so that a
+checkpoint that was trained further, or another of the same name, is computed anew.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn.functional import cosine_similarity, normalize
+from tqdm.auto import tqdm
+
+from transformers_beats.audio.decoding import open_audio
+
+from .columns import ColumnEmbedder
+
+
+if TYPE_CHECKING:
+    from mteb.models import ModelMeta  # ty: ignore[import-not-found]
+
+
+class BeatsMtebModel:
+    """
+    MTEB's encoder protocol: one embedding for each clip, the mean over its patches, compared by their cosine.
+
+    Args:
+        model_name (`str`):
+            Directory or Hub id of any model of this package with an encoder.
+        revision (`str`, *optional*):
+            Branch, tag or commit on the Hub.
+        device (`str`, *optional*):
+            Where to compute. Defaults to the GPU if there is one.
+    """
+
+    def __init__(self, model_name: str, revision: str | None = None, device: str | None = None, **kwargs: Any):
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.model_name = model_name
+        self.revision = revision
+        self.embedder = ColumnEmbedder(model_name, revision=revision or "main", **kwargs).to(device)
+
+    def encode(self, inputs: Iterable[dict[str, Any]], *, show_progress_bar: bool = True, **kwargs: Any) -> np.ndarray:
+        """
+        Args:
+            inputs (`Iterable[dict]`):
+                MTEB's data loader. `"audio"` of a batch is a list with `"array"` `(num_samples,)` or `(num_channels,
+                num_samples)` and `"sampling_rate"` of each clip.
+            show_progress_bar (`bool`, defaults to `True`):
+                Whether to show one.
+            **kwargs:
+                What else MTEB says of the task, which the embeddings do not depend on.
+
+        Returns:
+            `np.ndarray` of shape `(num_clips, hidden_size)`, float32.
+
+        Raises:
+            `ValueError`: if a batch has no audio.
+        """
+        embeddings = []
+        for batch in tqdm(inputs, disable=not show_progress_bar):
+            if "audio" not in batch:
+                raise ValueError(f"BEATs embeds audio, but the batch has only {', '.join(batch)}.")
+            embeddings.append(self.embedder.means([self._load(item) for item in batch["audio"]]).numpy())
+        return np.concatenate(embeddings)
+
+    def _load(self, item: Any) -> np.ndarray:
+        """A clip as a mono waveform at the model's rate, from MTEB's dict or torchcodec's decoder."""
+        return np.concatenate(list(open_audio(item, self.embedder.sampling_rate).blocks))
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
+        """Cosines between all of `(n, dim)` and all of `(m, dim)`, arrays or tensors: `(n, m)`."""
+        first, second = (torch.atleast_2d(torch.as_tensor(values).float()) for values in (embeddings1, embeddings2))
+        return normalize(first, dim=-1) @ normalize(second, dim=-1).T
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
+        """Cosines between the rows of `(n, dim)` and those of `(n, dim)`: `(n,)`."""
+        first, second = (torch.atleast_2d(torch.as_tensor(values).float()) for values in (embeddings1, embeddings2))
+        return cosine_similarity(first, second, dim=-1)
+
+    @cached_property
+    def mteb_model_meta(self) -> "ModelMeta":
+        """
+        What MTEB writes beside results. It takes results of the same name and revision for those of this model: the
+        revision is the commit on the Hub, or of a directory, `local/...` in MTEB, a [`fingerprint`] of what is in it.
+        """
+        from mteb.models import ModelMeta  # ty: ignore[import-not-found]
+        from mteb.models.model_meta import ScoringFunction  # ty: ignore[import-not-found]
+
+        model = self.embedder.model
+        path = Path(self.model_name)
+        commit = None if path.is_dir() else getattr(model.config, "_commit_hash", None)
+        return ModelMeta.create_empty(
+            {
+                # Names must have an organisation.
+                "name": f"local/{path.resolve().name}" if path.is_dir() else self.model_name,
+                "revision": commit or fingerprint(self.embedder),
+                "n_parameters": model.num_parameters(),
+                "embed_dim": model.config.hidden_size,
+                "framework": ["PyTorch"],
+                # MTEB does not validate these values, so that a string would stay one.
+                "similarity_fn_name": ScoringFunction.COSINE,
+                "modalities": ["audio"],
+                "use_instructions": False,
+            }
+        )
+
+
+def fingerprint(embedder: ColumnEmbedder) -> str:
+    """
+    40 hexadecimal digits, as many as a commit has, that change with the weights of the encoder and with the settings
+    of model and feature extractor; wherever the checkpoint is, and whatever its name.
+    """
+    digest = hashlib.sha256()
+    for settings in (embedder.model.config, embedder.feature_extractor):
+        digest.update(settings.to_json_string().encode())
+    for name, tensor in sorted(embedder.model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:40]
+
+
+__all__ = ["BeatsMtebModel"]

@@ -1,0 +1,185 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+Codes of a whole data set, computed once:
+
+    accelerate launch -m transformers_beats.training.compute_codes RECIPE.yaml [key=value ...]
+"""
+
+import json
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Subset
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
+from transformers_beats.training.config.arguments import TOKENIZE_ARGUMENTS, TokenizeArguments
+from transformers_beats.training.config.recipes import parse_arguments, run_command
+from transformers_beats.training.data.crops import DataCollator, featurize
+from transformers_beats.training.data.sources import DataArguments
+from transformers_beats.utils.files import replace_directory, replace_file, work_directory
+
+from .stages import load_crops, load_extractor, load_tokenizer, process_state
+
+
+logger = logging.get_logger(__name__)
+
+DESCRIPTION = "codes.json"
+UNFINISHED = f"unfinished-{DESCRIPTION}"
+# What of the data decides which audio an item holds.
+CROP_SETTINGS = (
+    "dataset",
+    "dataset_config",
+    "split",
+    "select",
+    "audio_column",
+    "crop_seconds",
+    "num_crops",
+    "min_seconds",
+    "crop_seed",
+)
+
+
+def crop_settings(data: DataArguments) -> dict:
+    """What must agree between the codes and the audio that they are read with."""
+    return {name: getattr(data, name) for name in CROP_SETTINGS}
+
+
+@torch.no_grad()
+def compute_codes(
+    crops,
+    indices: range,
+    tokenizer: PreTrainedModel,
+    extractor: BeatsFeatureExtractor,
+    collator: DataCollator,
+    arguments: TokenizeArguments,
+    device: torch.device,
+) -> datasets.Dataset:
+    """Codes of some items: `codes` `(num_columns, num_freq_patches)`, int16, without padding."""
+    loader = DataLoader(
+        Subset(crops, indices),
+        batch_size=arguments.batch_size,
+        num_workers=arguments.num_workers,
+        collate_fn=collator,
+    )
+    rows = []
+    for batch in loader:
+        inputs = featurize(batch, extractor, device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=arguments.bf16):
+            codes = tokenizer(
+                inputs["input_values"].to(device), attention_mask=inputs["attention_mask"].to(device)
+            ).codes
+        for item in codes.cpu().numpy():
+            rows.append(item[(item >= 0).all(axis=1)].astype(np.int16))
+    shape = (None, tokenizer.config.num_freq_patches)
+    features = datasets.Features({"codes": datasets.Array2D(shape=shape, dtype="int16")})
+    return datasets.Dataset.from_dict({"codes": rows}, features=features)
+
+
+def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
+    """
+    Writes the codes of every item of the data to `arguments.output_dir`, in Arrow files of `shard_size` items. What an
+    interrupted run has finished is kept; several processes share the shards.
+
+    Raises:
+        `ValueError`: a streamed data set, a codebook too large for int16, or a directory with other codes.
+    """
+    if data.streaming:
+        raise ValueError("Codes belong to the items of a data set: set `streaming: false`.")
+    output_dir = Path(arguments.output_dir)
+    if (output_dir / DESCRIPTION).exists():
+        raise ValueError(f"{output_dir} holds codes already: move it away, or choose another `output_dir`.")
+    state = process_state()
+    extractor = load_extractor(arguments.feature_extractor)
+    device = torch.device(state.device or "cpu")
+    tokenizer = load_tokenizer(arguments.tokenizer).to(device)
+    if tokenizer.config.codebook_size > np.iinfo(np.int16).max + 1:
+        raise ValueError(f"Codes are stored as int16, but the codebook has {tokenizer.config.codebook_size}.")
+    crops = load_crops(data, extractor)
+    collator = DataCollator(extractor, data.crop_seconds)
+    starts = range(0, len(crops), arguments.shard_size)
+    description = {
+        "tokenizer": arguments.tokenizer,
+        "codebook_size": tokenizer.config.codebook_size,
+        "num_items": len(crops),
+        "num_shards": len(starts),
+        "shard_size": arguments.shard_size,
+        "clips": crops.fingerprint,
+        "data": crop_settings(data),
+    }
+    if state.is_main_process:
+        begin_codes(output_dir, description)
+    state.wait_for_everyone()
+    own = list(enumerate(starts))[state.process_index :: state.num_processes]
+    for number, start in tqdm(own, desc="Tokenizing", unit="shard", disable=not state.is_local_main_process):
+        shard = output_dir / f"shard-{number:05d}"
+        if shard.exists():
+            continue
+        indices = range(start, min(start + arguments.shard_size, len(crops)))
+        codes = compute_codes(crops, indices, tokenizer, extractor, collator, arguments, device)
+        with work_directory(output_dir, ".writing-") as work:
+            codes.save_to_disk(str(work / "new"))
+            replace_directory(work / "new", shard)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        # Last, and at once: codes without it are incomplete.
+        (output_dir / UNFINISHED).rename(output_dir / DESCRIPTION)
+    state.wait_for_everyone()
+
+
+def begin_codes(output_dir: Path, description: dict) -> None:
+    """
+    Notes in `output_dir` which codes it is to hold.
+
+    Raises:
+        `ValueError`: if an interrupted run has begun other codes there.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    path, text = output_dir / UNFINISHED, json.dumps(description, indent=2)
+    if not path.exists():
+        with replace_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    elif path.read_text(encoding="utf-8") != text:
+        raise ValueError(
+            f"{output_dir} holds unfinished codes of another tokenizer, other audio or other settings (see "
+            f"{UNFINISHED} there): remove it, or choose another `output_dir`."
+        )
+
+
+def load_codes(directory: str, data: DataArguments) -> tuple[datasets.Dataset, dict]:
+    """
+    Codes that [`tokenize`] wrote, memory-mapped, and their description: among others `codebook_size`, and with `clips`
+    the fingerprint of the [`CropDataset`] that they belong to.
+
+    Raises:
+        `ValueError`: if there are none, if they are incomplete, or if they belong to other data or other crops.
+    """
+    path = Path(directory)
+    try:
+        description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{directory}: holds no complete codes; `tokenize` writes them.") from error
+    # Through JSON, as what was written went.
+    settings = json.loads(json.dumps(crop_settings(data)))
+    for name, value in description["data"].items():
+        if settings.get(name) != value:
+            raise ValueError(
+                f"{directory}: the codes were computed with `{name}: {value}`, but the data have "
+                f"`{name}: {settings.get(name)}`. Tokenize again, or take the same data."
+            )
+    shards = [path / f"shard-{number:05d}" for number in range(description["num_shards"])]
+    codes = [datasets.Dataset.load_from_disk(str(shard)) for shard in shards]
+    return datasets.concatenate_datasets(codes), description
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line entry."""
+    tokenize(*parse_arguments(TOKENIZE_ARGUMENTS, argv))
+
+
+if __name__ == "__main__":
+    run_command(main)

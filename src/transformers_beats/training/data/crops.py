@@ -1,0 +1,414 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Audio for pre-training: from rows to batches of crops, with or without codes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from datasets import config as datasets_config
+from datasets.fingerprint import Hasher
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from transformers.utils import logging
+
+from transformers_beats.audio.decoding import AudioError
+from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor, kaldi_fbank, num_fbank_frames
+
+from .sources import DataArguments, decode_row
+
+
+logger = logging.get_logger(__name__)
+
+NUM_NAMED_PROBLEMS = 5
+
+
+# Clips and crops
+
+
+@dataclass
+class Clips:
+    """
+    Rows whose audio can be read.
+
+    Args:
+        dataset (`datasets.Dataset`):
+            The rows.
+        num_samples (`np.ndarray` of shape `(num_clips,)`):
+            Their lengths at the model's sampling rate.
+        names (`list[str]`):
+            Names of their files, without folders.
+        num_skipped (`int`):
+            How many rows cannot be read, or are too short.
+        whole (`tuple[Clips, np.ndarray]`, *optional*):
+            The clips that these were selected from, and their indices there.
+    """
+
+    dataset: datasets.Dataset
+    num_samples: np.ndarray
+    names: list[str]
+    num_skipped: int
+    whole: tuple["Clips", np.ndarray] | None = None
+
+
+def _map_cached(dataset: datasets.Dataset, function, features: datasets.Features, **kwargs) -> datasets.Dataset:
+    """`dataset.map` to new columns only, cached on disk also for data sets that are themselves in memory."""
+    directory = Path(datasets_config.HF_DATASETS_CACHE) / "transformers_beats"
+    directory.mkdir(parents=True, exist_ok=True)
+    name = Hasher.hash((dataset._fingerprint, function, str(features)))
+    return dataset.map(
+        function,
+        features=features,
+        remove_columns=dataset.column_names,
+        cache_file_name=str(directory / f"{name}.arrow"),
+        **kwargs,
+    )
+
+
+def check_clip(row: dict[str, Any], sampling_rate: int, min_seconds: float) -> dict[str, Any]:
+    """Name and length of a clip, or what is wrong with it."""
+    name = Path((row["audio"] or {}).get("path") or "").name
+    try:
+        num_samples = len(decode_row(row, sampling_rate))
+    except AudioError as error:
+        return {"name": name, "num_samples": 0, "problem": str(error)}
+    if num_samples < min_seconds * sampling_rate:
+        seconds = num_samples / sampling_rate
+        problem = f"{row['audio'].get('path')}: lasts {seconds:.3f} s, less than `min_seconds` ({min_seconds:g})."
+        return {"name": name, "num_samples": num_samples, "problem": problem}
+    return {"name": name, "num_samples": num_samples, "problem": ""}
+
+
+def decode_clip(row: dict[str, Any], sampling_rate: int) -> dict[str, np.ndarray]:
+    """The waveform of a clip."""
+    return {"waveform": decode_row(row, sampling_rate)}
+
+
+def prepare_clips(dataset: datasets.Dataset, arguments: DataArguments, sampling_rate: int) -> Clips:
+    """
+    Decodes every clip once, so that none that cannot be read stops a training later. The result is cached.
+
+    Raises:
+        `ValueError`: if no clip is left.
+    """
+    if len(dataset) == 0:
+        raise ValueError(f"{arguments.dataset}: there is no clip, or `select` leaves none.")
+    features = {name: datasets.Value("string") for name in ("name", "problem")} | {
+        "num_samples": datasets.Value("int64")
+    }
+    checks = _map_cached(
+        dataset,
+        partial(check_clip, sampling_rate=sampling_rate, min_seconds=arguments.min_seconds),
+        datasets.Features(features),
+        num_proc=arguments.num_proc,
+        desc="Checking clips",
+    )
+    problems = [problem for problem in checks["problem"] if problem]
+    if problems:
+        named = "; ".join(problems[:NUM_NAMED_PROBLEMS])
+        more = f"; and {len(problems) - NUM_NAMED_PROBLEMS} more" if len(problems) > NUM_NAMED_PROBLEMS else ""
+        logger.warning(f"{len(problems)} of {len(checks)} clips are skipped: {named}{more}")
+    good = [index for index, problem in enumerate(checks["problem"]) if not problem]
+    if not good:
+        raise ValueError(f"{arguments.dataset}: none of {len(checks)} clips can be used.")
+    checks_of_good = checks.select(good)
+    num_samples, names = np.array(checks_of_good["num_samples"][:]), checks_of_good["name"][:]
+    dataset = dataset.select(good)
+    if arguments.cache_audio:
+        waveforms = _map_cached(
+            dataset,
+            partial(decode_clip, sampling_rate=sampling_rate),
+            datasets.Features({"waveform": datasets.List(datasets.Value("float32"))}),
+            num_proc=arguments.num_proc,
+            desc="Decoding",
+        )
+        dataset = datasets.concatenate_datasets([dataset, waveforms], axis=1)
+        dataset = dataset.with_format("numpy", columns=["waveform"], output_all_columns=True)
+    return Clips(dataset, num_samples, names, len(problems))
+
+
+def count_crops(num_samples: int, arguments: DataArguments, sampling_rate: int) -> int:
+    """Crops of a clip in an epoch: `num_crops`, or as many as fit into it one after another, and at least one."""
+    if arguments.num_crops is not None:
+        return arguments.num_crops
+    return max(1, num_samples // round(arguments.crop_seconds * sampling_rate))
+
+
+def crop_start(length: int, num_samples: int, generator: np.random.Generator) -> int:
+    """Where a random part of `num_samples` samples begins; 0 if there are no more."""
+    return 0 if length <= num_samples else int(generator.integers(length - num_samples + 1))
+
+
+def crop(waveform: np.ndarray, num_samples: int, generator: np.random.Generator) -> np.ndarray:
+    """A random part of `num_samples` samples, or all if there are no more."""
+    start = crop_start(len(waveform), num_samples, generator)
+    return waveform[start : start + num_samples]
+
+
+class CropDataset(Dataset):
+    """
+    Crops of clips, those of the first clip first. Where a crop lies depends on the seed, the clip and the number of
+    the crop only, so that every stage of pre-training sees the same.
+
+    Args:
+        clips ([`Clips`]):
+            From [`prepare_clips`].
+        arguments ([`DataArguments`]):
+            Length, number and seed of the crops.
+        codes (`datasets.Dataset`, *optional*):
+            The acoustic tokenizer's codes of crop i in row i.
+        sampling_rate (`int`, defaults to 16000):
+            In hertz.
+
+    Raises:
+        `ValueError`: if there are more or fewer codes than crops.
+    """
+
+    def __init__(
+        self,
+        clips: Clips,
+        arguments: DataArguments,
+        codes: datasets.Dataset | None = None,
+        sampling_rate: int = 16000,
+    ):
+        self.clips, self.arguments, self.sampling_rate = clips, arguments, sampling_rate
+        self.num_samples = round(arguments.crop_seconds * sampling_rate)
+        counts = [count_crops(int(length), arguments, sampling_rate) for length in clips.num_samples]
+        # The first crop of each clip, and the number of crops.
+        self.offsets = np.concatenate([[0], np.cumsum(counts)])
+        self.codes = check_codes(codes, len(self))
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the names, the order and the lengths of the clips."""
+        return Hasher.hash((self.clips.names, self.clips.num_samples.tolist()))
+
+    def __len__(self) -> int:
+        return int(self.offsets[-1])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        clip = int(np.searchsorted(self.offsets, index, side="right")) - 1
+        generator = np.random.default_rng([self.arguments.crop_seed, clip, int(index - self.offsets[clip])])
+        _, waveform = self.decode_crop(clip, generator)
+        return {"waveform": waveform, **read_codes(self.codes, index)}
+
+    def decode_crop(self, clip: int, generator: np.random.Generator) -> tuple[int, np.ndarray]:
+        """Where a crop of a clip begins, by random numbers, and its waveform. Nothing else is decoded, if possible."""
+        start = crop_start(int(self.clips.num_samples[clip]), self.num_samples, generator)
+        return start, decode_row(self.clips.dataset[clip], self.sampling_rate, start, self.num_samples)
+
+
+def check_codes(codes: datasets.Dataset | None, num_items: int) -> datasets.Dataset | None:
+    """The codes, if there are as many as items."""
+    if codes is not None and len(codes) != num_items:
+        raise ValueError(f"There are {len(codes)} rows of codes for {num_items} crops: tokenize these data again.")
+    return None if codes is None else codes.with_format("numpy")
+
+
+def read_codes(codes: datasets.Dataset | None, index: int) -> dict[str, torch.Tensor]:
+    """`labels` `(num_columns, num_freq_patches)` of an item, int64, if there are codes."""
+    return {} if codes is None else {"labels": torch.from_numpy(codes[int(index)]["codes"].astype(np.int64))}
+
+
+def compute_fbanks(
+    row: dict[str, list], indices: list[int], extractor: BeatsFeatureExtractor, arguments: DataArguments
+) -> dict[str, list]:
+    """The fbanks of all crops of a clip, given as a batch of one row."""
+    rate = extractor.sampling_rate
+    waveform = decode_row({"audio": row["audio"][0]}, rate)
+    num_crops = count_crops(len(waveform), arguments, rate)
+    generators = [np.random.default_rng([arguments.crop_seed, indices[0], number]) for number in range(num_crops)]
+    crops = [crop(waveform, round(arguments.crop_seconds * rate), generator) for generator in generators]
+    return {"input_values": extractor(crops, sampling_rate=rate, padding=False)["input_values"]}
+
+
+class FbankDataset(Dataset):
+    """Fbanks of crops, computed once and read from disk; see [`CropDataset`]."""
+
+    def __init__(self, crops: CropDataset, extractor: BeatsFeatureExtractor):
+        features = datasets.Features({"input_values": datasets.Array2D((None, extractor.feature_size), "float32")})
+        self.fbanks = _map_cached(
+            crops.clips.dataset,
+            partial(compute_fbanks, extractor=extractor, arguments=crops.arguments),
+            features,
+            batched=True,
+            batch_size=1,
+            with_indices=True,
+            num_proc=crops.arguments.num_proc,
+            desc="Computing fbanks",
+        ).with_format("torch")
+        self.codes = crops.codes
+        self.fingerprint = crops.fingerprint
+
+    def __len__(self) -> int:
+        return len(self.fbanks)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"input_values": self.fbanks[int(index)]["input_values"], **read_codes(self.codes, index)}
+
+
+class StreamingCrops(IterableDataset):
+    """
+    Crops of clips as they come, shuffled within a buffer; `num_crops` of each, or one, at another place in every
+    epoch. What cannot be read is skipped and counted in `num_skipped`. `DataLoader` workers share the rows.
+    """
+
+    def __init__(self, dataset: datasets.IterableDataset, arguments: DataArguments, sampling_rate: int = 16000):
+        self.dataset = dataset.shuffle(seed=arguments.crop_seed, buffer_size=arguments.shuffle_buffer_size)
+        self.arguments, self.sampling_rate = arguments, sampling_rate
+        self.num_samples = round(arguments.crop_seconds * sampling_rate)
+        self.num_skipped = 0
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by `Trainer` before each epoch; workers are copies made after it."""
+        self.epoch = epoch
+        self.dataset.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        # `datasets` itself gives every worker its part of the rows.
+        worker = get_worker_info()
+        number = 0 if worker is None else worker.id
+        generator = np.random.default_rng([self.arguments.crop_seed, self.epoch, number])
+        for row in self.dataset:
+            try:
+                waveform = decode_row(row, self.sampling_rate)
+                if len(waveform) < self.arguments.min_seconds * self.sampling_rate:
+                    raise AudioError(f"{row['audio'].get('path')}: is shorter than `min_seconds`.")
+            except AudioError as error:
+                self.num_skipped += 1
+                logger.warning(f"Skipped, {self.num_skipped} so far: {error}")
+                continue
+            for _ in range(self.arguments.num_crops or 1):
+                yield {"waveform": crop(waveform, self.num_samples, generator)}
+
+
+# Batches
+
+
+class DataCollator:
+    """
+    Joins items to a batch of a fixed length, that of a crop.
+
+    Args:
+        extractor ([`BeatsFeatureExtractor`]):
+            Pads fbanks, and gives the geometry.
+        crop_seconds (`float`):
+            Length of a crop.
+
+    Raises:
+        `ValueError`: if a crop does not hold a column of patches.
+    """
+
+    def __init__(self, extractor: BeatsFeatureExtractor, crop_seconds: float):
+        self.extractor = extractor
+        self.num_samples = round(crop_seconds * extractor.sampling_rate)
+        self.num_frames = num_fbank_frames(self.num_samples, extractor.sampling_rate)
+        self.grid = (self.num_frames // extractor.patch_size, extractor.feature_size // extractor.patch_size)
+        if self.grid[0] == 0:
+            raise ValueError(
+                f"`crop_seconds` ({crop_seconds:g}) makes {self.num_frames} frames, less than a patch of "
+                f"{extractor.patch_size}."
+            )
+
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """
+        Returns:
+            `waveforms` `(batch_size, num_samples)`, float32, and `num_samples` `(batch_size,)`; or, for items with
+            fbanks, `input_values` `(batch_size, num_frames, num_mel_bins)` and `attention_mask`. `labels`
+            `(batch_size, num_columns, num_freq_patches)`, -100 on padding, if the items have codes.
+        """
+        if "input_values" in items[0]:
+            inputs = [{"input_values": item["input_values"].numpy()} for item in items]
+            padded = self.extractor.pad(inputs, padding="max_length", max_length=self.num_frames, return_tensors="pt")
+            batch = {name: padded[name] for name in ("input_values", "attention_mask")}
+        else:
+            waveforms = torch.zeros(len(items), self.num_samples)
+            for row, item in zip(waveforms, items):
+                row[: len(item["waveform"])] = torch.from_numpy(item["waveform"])
+            lengths = [len(item["waveform"]) for item in items]
+            batch = {"waveforms": waveforms, "num_samples": torch.tensor(lengths)}
+        if "labels" in items[0]:
+            batch["labels"] = torch.full((len(items), *self.grid), -100)
+            for row, item in zip(batch["labels"], items):
+                row[: len(item["labels"])] = item["labels"]
+        return batch
+
+
+def featurize(
+    batch: dict[str, torch.Tensor], extractor: BeatsFeatureExtractor, device: torch.device | str
+) -> dict[str, torch.Tensor]:
+    """
+    Computes the fbank of a batch of waveforms on a device; a batch that has its fbank is returned as it is.
+
+    Args:
+        batch (`dict[str, torch.Tensor]`):
+            From [`DataCollator`].
+        extractor ([`BeatsFeatureExtractor`]):
+            Gives the statistics.
+        device (`torch.device` or `str`):
+            Where to compute.
+
+    Returns:
+        `dict[str, torch.Tensor]`: `input_values`, `attention_mask`, and whatever else is in the batch.
+    """
+    if "waveforms" not in batch:
+        return batch
+    others = {name: value for name, value in batch.items() if name not in ("waveforms", "num_samples")}
+    clips = [waveform[:length] for waveform, length in zip(batch["waveforms"], batch["num_samples"].tolist())]
+    features = extractor(
+        clips,
+        sampling_rate=extractor.sampling_rate,
+        padding="max_length",
+        max_length=batch["waveforms"].shape[1],
+        return_tensors="pt",
+        device=device,
+    )
+    return {**features, **others}
+
+
+def fbank_statistics(
+    crops: CropDataset, extractor: BeatsFeatureExtractor, num_clips: int, seed: int = 0
+) -> tuple[float, float]:
+    """
+    Mean and standard deviation of the fbank, before normalisation, over all frames of a sample of crops.
+
+    Args:
+        crops ([`CropDataset`]):
+            The corpus.
+        extractor ([`BeatsFeatureExtractor`]):
+            Gives the geometry.
+        num_clips (`int`):
+            How many crops to read, at most.
+        seed (`int`, defaults to 0):
+            Of their choice.
+    """
+    chosen = np.random.default_rng(seed).permutation(len(crops))[:num_clips]
+    count, total, squares = 0, 0.0, 0.0
+    for index in chosen:
+        waveform = torch.from_numpy(crops[int(index)]["waveform"]).unsqueeze(0)
+        if num_fbank_frames(waveform.shape[1], extractor.sampling_rate) == 0:
+            continue
+        fbank = kaldi_fbank(waveform, extractor.feature_size, extractor.sampling_rate).double()
+        count, total, squares = (
+            count + fbank.numel(),
+            total + fbank.sum().item(),
+            squares + fbank.square().sum().item(),
+        )
+    mean = total / count
+    return mean, max(squares / count - mean**2, 0.0) ** 0.5
+
+
+__all__ = [
+    "Clips",
+    "CropDataset",
+    "DataCollator",
+    "FbankDataset",
+    "StreamingCrops",
+    "fbank_statistics",
+    "featurize",
+    "prepare_clips",
+]

@@ -1,0 +1,58 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+Mean and standard deviation of a corpus' fbank, stored in a feature extractor for all that follows:
+
+    python -m transformers_beats.training.fbank_statistics dataset=FOLDER output_dir=DIR
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
+from transformers_beats.training.config.recipes import parse_arguments, run_command
+from transformers_beats.training.data.crops import CropDataset, fbank_statistics, prepare_clips
+from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
+from transformers_beats.utils.files import replace_directory, work_directory
+
+
+@dataclass
+class StatisticsArguments:
+    """What `statistics` reads, and where it writes."""
+
+    output_dir: str = field(metadata={"help": "Directory of the feature extractor."})
+    num_clips: int = field(default=10_000, metadata={"help": "How many crops to read, at most."})
+
+
+def compute_statistics(arguments: StatisticsArguments, data: DataArguments) -> BeatsFeatureExtractor:
+    """
+    Writes a feature extractor with the statistics of the data, and returns it.
+
+    Raises:
+        `ValueError`: a streamed data set, an output directory that exists, or fbanks that are all alike.
+    """
+    output_dir = Path(arguments.output_dir)
+    if data.streaming:
+        raise ValueError("The statistics are those of a random sample: set `streaming: false`.")
+    if output_dir.exists():
+        raise ValueError(f"{output_dir} exists already: move it away, or choose another `output_dir`.")
+    extractor = BeatsFeatureExtractor()
+    clips = prepare_clips(load_audio_dataset(data), data, extractor.sampling_rate)
+    mean, std = fbank_statistics(CropDataset(clips, data), extractor, arguments.num_clips)
+    extractor = BeatsFeatureExtractor(fbank_mean=mean, fbank_std=std)
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with work_directory(output_dir.parent, ".writing-") as work:
+        extractor.save_pretrained(work / "new")
+        replace_directory(work / "new", output_dir)
+    print(
+        f"{output_dir}: fbank mean {mean:.5f}, standard deviation {std:.5f}, from at most {arguments.num_clips} crops"
+    )
+    return extractor
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line entry."""
+    compute_statistics(*parse_arguments((StatisticsArguments, DataArguments), argv))
+
+
+if __name__ == "__main__":
+    run_command(main)

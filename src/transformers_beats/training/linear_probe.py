@@ -1,0 +1,210 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Linear probing: the encoder is run once over all clips, and only a linear classifier is trained."""
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from datasets import config as datasets_config
+from datasets.fingerprint import Hasher
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+from transformers import Trainer
+from transformers.utils import logging
+
+import transformers_beats
+from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification
+from transformers_beats.training.config.arguments import BeatsTrainingArguments
+from transformers_beats.training.data.crops import Clips
+from transformers_beats.training.data.labels import Labels
+from transformers_beats.training.data.sources import DataArguments
+from transformers_beats.training.reports.report import Predictions, compute_metrics
+from transformers_beats.training.trainers.classification import (
+    Windows,
+    clip_scores,
+    collate_waveforms,
+    mean_over_windows,
+)
+from transformers_beats.training.trainers.pretraining import WaveformTrainer
+from transformers_beats.utils.files import replace_file
+
+
+logger = logging.get_logger(__name__)
+
+# What a model returns beside its mean over patches.
+NOT_POOLED = ["last_hidden_state", "patch_attention_mask", "hidden_states", "attentions"]
+REGRESSION = "logistic_regression"
+
+
+@dataclass
+class Embeddings:
+    """
+    What a frozen encoder makes of clips.
+
+    Args:
+        values (`np.ndarray` of shape `(num_windows, hidden_size)`):
+            Means over the patches of each window, float32.
+        clip_of (`np.ndarray` of shape `(num_windows,)`):
+            The clip of each window, not falling.
+        names (`list[str]`):
+            Of the clips.
+    """
+
+    values: np.ndarray
+    clip_of: np.ndarray
+    names: list[str]
+
+    def select(self, clips: np.ndarray) -> "Embeddings":
+        """Those of some of the clips, given in rising order."""
+        numbers = np.full(len(self.names), -1)
+        numbers[clips] = np.arange(len(clips))
+        clip_of = numbers[self.clip_of]
+        return Embeddings(self.values[clip_of >= 0], clip_of[clip_of >= 0], [self.names[clip] for clip in clips])
+
+
+class LinearHead(nn.Module):
+    """The classifier of a model, on embeddings that are standardised: zero mean and unit variance."""
+
+    def __init__(self, model: BeatsForAudioClassification):
+        super().__init__()
+        self.linear = nn.Linear(model.config.hidden_size, model.num_labels)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        self._compute_loss = model.compute_loss
+
+    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """`logits` `(batch_size, num_labels)` of `embeddings` `(batch_size, hidden_size)`, and `loss`."""
+        logits = self.linear(embeddings)
+        return {"logits": logits} if labels is None else {"loss": self._compute_loss(logits, labels), "logits": logits}
+
+
+def embed(
+    model: BeatsForAudioClassification,
+    extractor: BeatsFeatureExtractor,
+    clips: Clips,
+    data: DataArguments,
+    training: BeatsTrainingArguments,
+) -> Embeddings:
+    """
+    Embeddings of all clips; on disk for the next time, under a name that changes with the weights and the clips.
+
+    Args:
+        model ([`BeatsForAudioClassification`]):
+            Its encoder is run, in evaluation mode.
+        extractor ([`BeatsFeatureExtractor`]):
+            The model's.
+        clips ([`Clips`]):
+            From [`prepare_clips`].
+        data ([`DataArguments`]):
+            Length of the windows.
+        training ([`BeatsTrainingArguments`]):
+            Batch size, device and precision.
+    """
+    if clips.whole is not None:
+        # All folds need the same.
+        whole, indices = clips.whole
+        return embed(model, extractor, whole, data, training).select(indices)
+    windows = Windows(clips, data, extractor)
+    directory = Path(datasets_config.HF_DATASETS_CACHE) / "transformers_beats"
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = hashlib.sha256()
+    for value in model.beats.state_dict().values():
+        weights.update(value.cpu().contiguous().numpy().tobytes())
+    key = (weights.hexdigest(), str(model.config), str(extractor), clips.dataset._fingerprint)
+    key += (training.bf16, training.fp16, transformers_beats.__version__)
+    path = directory / f"embeddings-{Hasher.hash((key, windows.num_samples, data.min_seconds))}.npy"
+    # On every node, whose caches may differ.
+    if all(gather_object([path.exists()])):
+        return Embeddings(np.load(path), windows.clip_of, clips.names)
+    trainer = WaveformTrainer(
+        model.beats.eval(), training, data_collator=collate_waveforms, feature_extractor=extractor
+    )
+    # The only output that is not left out.
+    values = np.asarray(trainer.predict(windows, ignore_keys=NOT_POOLED).predictions, dtype=np.float32)
+    if trainer.args.local_process_index == 0:
+        buffer = io.BytesIO()
+        np.save(buffer, values)
+        with replace_file(path) as temporary:
+            temporary.write_bytes(buffer.getvalue())
+    return Embeddings(values, windows.clip_of, clips.names)
+
+
+def train_head(
+    model: BeatsForAudioClassification, embeddings: Embeddings, labels: Labels, training: BeatsTrainingArguments
+) -> list[dict[str, float]]:
+    """Trains a linear classifier and gives it to the model; returns the log of the training."""
+    mean, std = standardise(embeddings)
+    head = LinearHead(model)
+    targets = labels.as_array()
+    if labels.task == "single_label" and model.config.problem_type != "single_label_classification":
+        targets = np.eye(len(labels.names), dtype=np.float32)[targets]
+    values = (embeddings.values - mean) / std
+    items = Dataset.from_dict({"embeddings": values, "labels": targets[embeddings.clip_of]}).with_format("torch")
+    trainer = Trainer(head, training, train_dataset=items)
+    trainer.train()
+    # Standardising is an affine map, so that the classifier can take it over.
+    linear = head.linear.cpu()
+    weight = linear.weight.detach() / torch.from_numpy(std)
+    with torch.no_grad():
+        model.classifier.weight.copy_(weight)
+        model.classifier.bias.copy_(linear.bias - weight @ torch.from_numpy(mean))
+    return trainer.state.log_history
+
+
+def standardise(embeddings: Embeddings) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each dimension, `(hidden_size,)`; 1 for one that does not vary."""
+    std = embeddings.values.std(axis=0)
+    return embeddings.values.mean(axis=0), np.where(std > 1e-6, std, 1.0).astype(np.float32)
+
+
+def predict_head(model: BeatsForAudioClassification, embeddings: Embeddings, labels: Labels) -> Predictions:
+    """What the model's classifier says of embeddings."""
+    with torch.no_grad():
+        logits = model.cpu().classifier(torch.from_numpy(embeddings.values)).numpy()
+    scores = clip_scores(logits, embeddings.clip_of, str(model.config.problem_type))
+    return Predictions(embeddings.names, scores, labels.as_array(), labels.names)
+
+
+def predict_regression(
+    train: tuple[Embeddings, Labels], evaluation: tuple[Embeddings, Labels], seed: int
+) -> Predictions:
+    """What scikit-learn's logistic regression, trained on the same embeddings, says of others."""
+    (embeddings, labels), (unseen, unseen_labels) = train, evaluation
+    mean, std = standardise(embeddings)
+    targets = labels.as_array()[embeddings.clip_of]
+    classifier: Any = LogisticRegression(max_iter=2000, random_state=seed)
+    scores = np.zeros((len(unseen.values), len(labels.names)), dtype=np.float32)
+    inputs, unseen_inputs = (embeddings.values - mean) / std, (unseen.values - mean) / std
+    if targets.ndim == 1:
+        # A class without a clip to learn from has no chance.
+        scores[:, np.unique(targets)] = classifier.fit(inputs, targets).predict_proba(unseen_inputs)
+    for label, column in enumerate(targets.T if targets.ndim == 2 else ()):
+        if column.all() or not column.any():
+            scores[:, label] = column[0]
+        else:
+            scores[:, label] = clone(classifier).fit(inputs, column).predict_proba(unseen_inputs)[:, 1]
+    of_clips = mean_over_windows(scores, unseen.clip_of)
+    return Predictions(unseen.names, of_clips, unseen_labels.as_array(), labels.names)
+
+
+def probe_metrics(
+    model: BeatsForAudioClassification,
+    train: tuple[Embeddings, Labels],
+    evaluation: tuple[Embeddings, Labels],
+    seed: int,
+) -> tuple[Predictions, dict[str, float]]:
+    """The classifier's predictions, and its metrics beside those of a logistic regression."""
+    predictions = predict_head(model, *evaluation)
+    regression = compute_metrics(predict_regression(train, evaluation, seed))
+    named = {f"{REGRESSION}_{name}": value for name, value in regression.items()}
+    return predictions, compute_metrics(predictions) | named
+
+
+__all__ = ["Embeddings", "embed", "probe_metrics", "train_head"]

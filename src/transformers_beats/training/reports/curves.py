@@ -1,0 +1,166 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+Learning curves of pre-trained models, from the `log_history.json` that each training writes beside its weights:
+
+    python -m transformers_beats.training.reports.curves RUN/iteration-*/model --output curves.png
+
+Needs matplotlib.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from transformers_beats.training.trainers.pretraining import LOG_HISTORY
+from transformers_beats.utils.files import replace_file
+
+
+# What masked acoustic modelling logs; the training of a tokenizer does not.
+CURVE_KEYS = frozenset({"step", "loss", "accuracy", "code_entropy"})
+# Of Okabe and Ito, without their yellow, which is hard to see on white: told apart with any colour vision.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+# One more than colours, so that a pair of both returns only after 56 models.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+NUM_MARKERS = 8
+WIDTH, HEIGHT, DPI = 10, 4.5, 120
+
+
+class LogHistoryError(ValueError):
+    """A directory whose log cannot be drawn. The message is one line."""
+
+
+def read_log_history(model_dir: Path) -> list[dict[str, Any]]:
+    """
+    What the training of a model logged, step by step.
+
+    Args:
+        model_dir (`Path`):
+            A directory that `transformers_beats.training.pretrain` or `iterate` wrote.
+
+    Returns:
+        `list[dict[str, Any]]`: at least one entry, each with `step`, `loss` and `code_entropy` (in nats) and
+        `accuracy`; evaluations and the summary at the end of a training are left out.
+
+    Raises:
+        [`LogHistoryError`]: if there is no log, or none of masked acoustic modelling.
+    """
+    path = model_dir / LOG_HISTORY
+    try:
+        history = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LogHistoryError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise LogHistoryError(f"{path}: is not JSON: {error}") from error
+    if not isinstance(history, list):
+        raise LogHistoryError(f"{path}: must hold a list, but holds {type(history).__name__}")
+    entries = [entry for entry in history if isinstance(entry, dict) and entry.keys() >= CURVE_KEYS]
+    if not entries:
+        found = f"none of its {len(history)} entries has" if history else "it is empty: no entry has"
+        raise LogHistoryError(f"{path}: {found} {', '.join(sorted(CURVE_KEYS))}, as pre-training logs them")
+    return entries
+
+
+def name_models(model_dirs: Sequence[Path]) -> list[str]:
+    """
+    In what the paths differ: `iteration-1` and `iteration-2` of one run, `first/iteration-1` and `second/iteration-1`
+    of two.
+    """
+    paths = [Path(os.path.abspath(path)).parts for path in model_dirs]
+    if len(set(paths)) < 2:
+        # `iterate` calls all its models so.
+        return [path.parent.name if path.name == "model" else path.name for path in map(Path, model_dirs)]
+    while len({path[-1:] for path in paths}) == 1:
+        paths = [path[:-1] for path in paths]
+    while len({path[:1] for path in paths}) == 1:
+        paths = [path[1:] for path in paths]
+    return ["/".join(path) or "." for path in paths]
+
+
+def _label_axes(axes: Axes, title: str, unit: str) -> None:
+    axes.set_title(title, loc="left", fontweight="bold")
+    axes.set_xlabel("Step")
+    axes.set_ylabel(unit)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+
+
+def draw_curves(histories: Mapping[str, list[dict[str, Any]]], path: Path) -> None:
+    """
+    Writes a PNG with two panels over the steps of the training: the cross-entropy of the masked codes, with the
+    unigram entropy of the codes dashed, and the share of masked codes predicted right.
+
+    Every model has codes of its own, so its cross-entropy is to be compared with its own dashed line.
+
+    Args:
+        histories (`Mapping[str, list[dict[str, Any]]]`):
+            For each name in the legend the entries of [`read_log_history`].
+        path (`Path`):
+            The file to write or replace, in a directory that exists. It is never seen half-written.
+    """
+    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    handles = []
+    for (name, entries), color, marker in zip(histories.items(), cycle(COLORS), cycle(MARKERS)):
+        loss, entropy, accuracy = ([entry[key] for entry in entries] for key in ("loss", "code_entropy", "accuracy"))
+        steps = [entry["step"] for entry in entries]
+        style = {"color": color, "marker": marker, "markersize": 4, "markevery": max(1, len(steps) // NUM_MARKERS)}
+        left.plot(steps, loss, **style)
+        # From the start on: of a log with one entry, a line has no length.
+        left.plot([0, *steps], [entropy[0], *entropy], color=color, linestyle="--", linewidth=1.2)
+        right.plot(steps, accuracy, **style)
+        handles.append(Line2D([], [], color=color, marker=marker, markersize=4, label=name))
+    handles.append(Line2D([], [], color="#606060", linestyle="--", label="unigram entropy of the same model's codes"))
+    _label_axes(left, "Cross-entropy of masked codes", "nats per patch")
+    _label_axes(right, "Masked codes predicted", "Share of masked patches")
+    right.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    right.set_ylim(bottom=0)
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
+    # Names of directories may hold dollar signs, which are no mathematics.
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+    with replace_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line entry; returns the exit code: 0, or 1 after one line about what is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m transformers_beats.training.reports.curves",
+        description="Draws the learning curves of pre-trained models: masked-code cross-entropy and accuracy.",
+    )
+    parser.add_argument(
+        "models", nargs="+", type=Path, metavar="MODEL_DIR", help=f"directory of a model, with its {LOG_HISTORY}"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("curves.png"), metavar="FILE", help="PNG to write (default: %(default)s)"
+    )
+    args = parser.parse_args(argv)
+    models = list(dict.fromkeys(args.models))
+    try:
+        histories = {name: read_log_history(model) for name, model in zip(name_models(models), models)}
+        draw_curves(histories, args.output)
+    except LogHistoryError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {args.output}: cannot be written: {error.strerror}", file=sys.stderr)
+        return 1
+    print(args.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Pictures of an evaluation: the confusion matrix, and a bar for each class."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from transformers_beats.utils.files import replace_file
+
+
+DPI = 110
+LABEL_LENGTH = 28
+# Okabe and Ito's blue and vermilion: told apart with any colour vision.
+BAR_COLOR, MEAN_COLOR = "#0072B2", "#D55E00"
+MAX_BARS = 60
+METRIC_NAMES = {"f1": "F1", "ap": "Average precision"}
+# Inches: of a cell of the matrix, in small and in large ones, and of a bar.
+LARGE_CELL, SMALL_CELL, BAR_HEIGHT = 0.5, 0.24, 0.21
+# A digit is about 0.6 times as wide as its font is high; 72 points are an inch.
+DIGIT_WIDTH, POINTS = 0.62, 72
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= LABEL_LENGTH else name[: LABEL_LENGTH - 1] + "…"
+
+
+def draw_confusions(confusions: np.ndarray, label_names: list[str], path: Path) -> None:
+    """
+    Writes a PNG of a confusion matrix: numbers of clips, coloured by their share of the true class.
+
+    Args:
+        confusions (`np.ndarray` of shape `(num_labels, num_labels)`):
+            Clips by true class (rows) and predicted class (columns).
+        label_names (`list[str]` of length `num_labels`):
+            Names of the classes.
+        path (`Path`):
+            The file to write or replace, in a directory that exists.
+    """
+    num_labels = len(label_names)
+    totals = confusions.sum(axis=1)
+    shares = confusions / np.maximum(totals, 1)[:, None]
+    cell = float(np.interp(num_labels, [12, 30], [LARGE_CELL, SMALL_CELL]))
+    size = num_labels * cell + 2.6
+    # Unlike "constrained", it leaves no gaps around axes of a fixed shape.
+    figure = Figure(figsize=(size + 0.8, size), layout="compressed")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    num_digits = max(2, len(str(confusions.max())))
+    font_size = min(9.0, 0.85 * cell * POINTS / (DIGIT_WIDTH * num_digits))
+    for true, predicted in np.argwhere(confusions):
+        axes.text(
+            predicted,
+            true,
+            str(confusions[true, predicted]),
+            ha="center",
+            va="center",
+            fontsize=font_size,
+            color="white" if shares[true, predicted] > 0.5 else "black",
+        )
+    # Class names may hold dollar signs, which are no mathematics.
+    ticks: dict[str, Any] = {"fontsize": min(9.0, 0.7 * cell * POINTS), "parse_math": False}
+    names = [_shorten(name) for name in label_names]
+    axes.set_xticks(np.arange(num_labels), labels=names, rotation=90, **ticks)
+    axes.set_yticks(np.arange(num_labels), labels=names, **ticks)
+    axes.set_xticks(np.arange(num_labels + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(num_labels + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="#DDDDDD", linewidth=0.5)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("Predicted class")
+    axes.set_ylabel("True class")
+    num_right = int(np.trace(confusions))
+    axes.set_title(f"{num_right} of {totals.sum()} clips are right", loc="left", fontweight="bold")
+    bar = figure.colorbar(
+        image, ax=axes, label="Share of the clips of the true class", shrink=min(1, 4 / size), aspect=30
+    )
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    bar.outline.set_visible(False)
+    _save(figure, path)
+
+
+def draw_classes(ranked: list[dict[str, Any]], key: str, path: Path) -> None:
+    """
+    Writes a PNG with a bar for each class, the best on top; of more than 60 classes the 30 worst and the 30 best.
+
+    Args:
+        ranked (`list[dict[str, Any]]`):
+            At least one class with `label`, `support` and `key`, the worst first.
+        key (`str`):
+            `f1` or `ap`.
+        path (`Path`):
+            The file to write or replace, in a directory that exists.
+    """
+    mean = float(np.mean([entry[key] for entry in ranked]))
+    name = METRIC_NAMES[key]
+    title, shown, half = f"{name} of {len(ranked)} classes", ranked, MAX_BARS // 2
+    positions = np.arange(len(ranked), dtype=float)
+    if len(ranked) > MAX_BARS:
+        title = f"{name}: the {half} best and the {half} worst of {len(ranked)} classes"
+        shown = ranked[:half] + ranked[-half:]
+        # A gap where classes are left out.
+        positions = np.arange(MAX_BARS) + (np.arange(MAX_BARS) >= half)
+    values = np.array([entry[key] for entry in shown])
+    figure = Figure(figsize=(8, (positions[-1] + 1) * BAR_HEIGHT + 1.3), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(positions, values, color=BAR_COLOR, height=0.75)
+    for position, value, entry in zip(positions, values, shown):
+        text = f"{value:.3f} ({entry['support']})"
+        # The line of the mean would run through it.
+        background = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        axes.text(value + 0.01, position, text, va="center", fontsize=7, bbox=background)
+    axes.set_yticks(positions, labels=[_shorten(entry["label"]) for entry in shown], fontsize=8, parse_math=False)
+    axes.tick_params(axis="y", length=0)
+    axes.axvline(mean, color=MEAN_COLOR, linestyle="--", linewidth=1, zorder=0)
+    axes.set_ylim(-0.7, positions[-1] + 0.7)
+    axes.set_xlim(0, 1.15)
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel(f"{name} (in brackets: clips that have the class; dashed: mean of all classes, {mean:.3f})")
+    axes.set_title(title, loc="left", fontweight="bold")
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with replace_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI)
+
+
+__all__ = ["draw_classes", "draw_confusions"]

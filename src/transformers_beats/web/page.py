@@ -1,0 +1,416 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+A web page, with Gradio: record or drop a clip and see what is heard, and when.
+
+```sh
+python -m transformers_beats.web.page --model beats-finetuned --model beats-tokenizer
+```
+
+Nothing is loaded from other sites, and nothing is sent to them. Uploads and pictures are in a temporary directory that
+is gone when the page is stopped.
+"""
+
+import html
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import typer
+
+from transformers_beats.cli.app import ERRORS, Device, errors_in_one_line
+from transformers_beats.cli.writers import OutputError
+from transformers_beats.inference.loading import choose_device, first_line
+from transformers_beats.utils.files import work_directory
+
+from .analysis import (
+    DEFAULT_WINDOWS,
+    TOP_K,
+    WINDOW_SECONDS,
+    Analysis,
+    Checkpoint,
+    Limits,
+    Settings,
+    analyse,
+    find_checkpoints,
+)
+
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+
+SAMPLE_SECONDS, SAMPLE_SEED = 3.0, 2
+# Uploads and pictures are deleted after an hour, which is looked at every ten minutes.
+DELETE_CACHE = (600, 3600)
+MAX_QUEUE = 20
+PROMPT = "Record or drop a sound, or choose a sample."
+NO_TOKENIZER = "No tokenizer among the checkpoints: pass the directory of one as a further `--model`."
+
+HOW_TO_GET_A_MODEL = (
+    "`./run demo --output demo-output` trains a small one in two minutes, then pass `--model demo-output`; "
+    "`./run convert SOURCE.pt DIR` converts one of Microsoft's."
+)
+CSS = """
+.picture img { padding-top: 2.2em; }
+.message { padding: 0 !important; }
+.message p { margin: 0; padding: 0.6em 0.9em; border-radius: 0.4em; background: var(--block-background-fill);
+             border: 1px solid var(--border-color-primary); overflow-wrap: anywhere; }
+.message p[role="alert"] { border-color: #b91c1c; background: #fef2f2; color: #7f1d1d; }
+"""
+
+
+def write_samples(directory: Path) -> dict[str, Path]:
+    """
+    Synthesises the sample sounds: a clip of each class, and a scene of several one after another.
+
+    Args:
+        directory (`Path`):
+            Where to write them.
+
+    Returns:
+        `dict[str, Path]`: their files by their names.
+    """
+    import soundfile
+
+    from transformers_beats.audio.synthesis import CLASSES, SAMPLING_RATE, synthesize
+
+    clips = {label: synthesize(label, np.random.default_rng(SAMPLE_SEED), SAMPLE_SECONDS) for label in CLASSES}
+    clips["scene"] = np.concatenate([clips[label] for label in ("rain", "dog", "siren", "bell")])
+    paths = {name: directory / f"{name}.wav" for name in clips}
+    for name, waveform in clips.items():
+        soundfile.write(paths[name], waveform, SAMPLING_RATE)
+    return paths
+
+
+def as_html(message: str, role: Literal["status", "alert"] = "status") -> str:
+    """A line for readers of screens, too. Names of files are text and no HTML."""
+    return f'<p role="{role}">{html.escape(message)}</p>'
+
+
+def show(clip: str | None, analyse_clip: Callable[[Path], Analysis]) -> tuple[Any, ...]:
+    """
+    What becomes of a clip on the page.
+
+    Args:
+        clip (`str`, *optional*):
+            The file that was uploaded, or `None` if it was taken away.
+        analyse_clip (`Callable[[Path], Analysis]`):
+            Raises one of [`ERRORS`] for a file or a checkpoint that cannot be used.
+
+    Returns:
+        Message, labels, timeline, events and tokens; the last four are empty without a result.
+    """
+    nothing = ({}, None, [], None)
+    if clip is None:
+        return as_html(PROMPT), *nothing
+    path = Path(clip)
+    try:
+        analysis = analyse_clip(path)
+    except ERRORS as error:
+        # Where uploads are is nobody's business.
+        return as_html(first_line(error).replace(str(path), path.name), "alert"), *nothing
+    return as_html(analysis.message), analysis.labels, analysis.timeline, analysis.events, analysis.tokens
+
+
+class Inputs(NamedTuple):
+    """
+    What can be chosen on the page.
+
+    Args:
+        clip (`gr.Audio`):
+            Upload or recording.
+        sample (`gr.Dataset`):
+            Names of the sample sounds.
+        model, tokenizer (`gr.Dropdown`):
+            Names of checkpoints.
+        threshold, window, hop (`gr.Slider`):
+            See [`Settings`].
+        apply (`gr.Button`):
+            Computes again.
+    """
+
+    clip: "gr.Audio"
+    sample: "gr.Dataset"
+    model: "gr.Dropdown"
+    tokenizer: "gr.Dropdown"
+    threshold: "gr.Slider"
+    window: "gr.Slider"
+    hop: "gr.Slider"
+    apply: "gr.Button"
+
+
+def build_page(
+    checkpoints: Sequence[Checkpoint], limits: Limits, samples: dict[str, Path], device: str
+) -> "gr.Blocks":
+    """
+    The page.
+
+    Args:
+        checkpoints (`Sequence[Checkpoint]`):
+            From [`find_checkpoints`].
+        limits ([`Limits`]):
+            Length and size.
+        samples (`dict[str, Path]`):
+            From [`write_samples`].
+        device (`str`):
+            Where models compute.
+    """
+    import gradio as gr
+
+    classifiers = {item.name: item for item in checkpoints if item.kind != "tokens"}
+    tokenizers = {item.name: item for item in checkpoints if item.kind == "tokens"}
+
+    def respond(clip, model, tokenizer, threshold, window, hop, progress=gr.Progress()):  # noqa: B008
+        return show(
+            clip,
+            lambda path: analyse(
+                path,
+                classifiers[model],
+                tokenizers.get(tokenizer),
+                Settings(threshold, window, hop),
+                limits.max_seconds,
+                device,
+                lambda share, what: progress(share, desc=what),
+            ),
+        )
+
+    with make_blocks(title="BEATs", analytics_enabled=False, delete_cache=DELETE_CACHE) as page:
+        gr.Markdown(f"# BEATs: what is heard, and when\nRecord, drop or choose a sound of any format, up to {limits}.")
+        with gr.Row():
+            with gr.Column(scale=2, min_width=320):
+                chosen = add_inputs(classifiers, tokenizers, samples)
+            with gr.Column(scale=5, min_width=480):
+                outputs = add_outputs(has_tokens=bool(tokenizers))
+        connect(chosen, outputs, respond, classifiers, samples)
+    # A direct call of the API would not wait for its turn.
+    return page.queue(max_size=MAX_QUEUE, default_concurrency_limit=1, api_open=False)
+
+
+def make_blocks(**options: Any) -> "gr.Blocks":
+    """
+    An empty page that takes uploads, and no addresses in place of them: Gradio would download what is there, of any
+    size, whichever input it is given for.
+    """
+    import gradio as gr
+    from gradio_client.utils import is_file_obj_with_meta, is_http_url_like, traverse
+
+    def refuse_address(file: dict[str, Any]) -> dict[str, Any]:
+        if is_http_url_like(file["path"]):
+            raise gr.Error("Upload the sound: this page loads nothing from addresses.", print_exception=False)
+        return file
+
+    class Page(gr.Blocks):
+        async def preprocess_data(self, block_fn, inputs, *args, **kwargs):
+            traverse(inputs, refuse_address, is_file_obj_with_meta)
+            return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+
+    return Page(**options)
+
+
+def add_inputs(
+    classifiers: dict[str, Checkpoint], tokenizers: dict[str, Checkpoint], samples: dict[str, Path]
+) -> Inputs:
+    """What can be chosen, one below the other."""
+    import gradio as gr
+
+    clip = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Sound", buttons=["download"])
+    sample = gr.Dataset(
+        label="Sample sounds, synthesised",
+        components=[gr.Textbox(visible=False)],
+        samples=[[name] for name in samples],
+        samples_per_page=len(samples),
+    )
+    model = choose_one(list(classifiers), "Model")
+    tokenizer = choose_one(list(tokenizers), "Tokenizer", visible=len(tokenizers) > 1)
+    shortest, longest = WINDOW_SECONDS
+    seconds, hop_seconds = DEFAULT_WINDOWS[next(iter(classifiers.values())).kind]
+    with gr.Accordion("Settings", open=False):
+        threshold = gr.Slider(0, 1, 0.5, step=0.01, label="Threshold of events")
+        window = gr.Slider(shortest, longest, seconds, step=0.1, label="Window (seconds)")
+        hop = gr.Slider(0.1, longest, hop_seconds, step=0.1, label="Hop (seconds), an eighth of the window or more")
+        apply = gr.Button("Apply", variant="primary")
+    return Inputs(clip, sample, model, tokenizer, threshold, window, hop, apply)
+
+
+def connect(
+    chosen: Inputs,
+    outputs: "list[gr.components.Component]",
+    respond: Callable[..., tuple[Any, ...]],
+    classifiers: dict[str, Checkpoint],
+    samples: dict[str, Path],
+) -> None:
+    """What happens when something is chosen: `respond` gets what is chosen, and says what the outputs show."""
+    import gradio as gr
+
+    windows = [chosen.window, chosen.hop]
+    job = {
+        "fn": respond,
+        "inputs": [chosen.clip, chosen.model, chosen.tokenizer, chosen.threshold, *windows],
+        "outputs": outputs,
+        # Of one group, one at a time.
+        "concurrency_id": "analyse",
+    }
+    # A file of this process, which Gradio copies into its cache.
+    chosen.sample.select(lambda sample: str(samples[sample[0]]), chosen.sample, chosen.clip, api_visibility="private")
+    changed = chosen.model.input(
+        lambda model: DEFAULT_WINDOWS[classifiers[model].kind], chosen.model, windows, api_visibility="private"
+    )
+    changed.then(**job, api_visibility="private")
+    triggers = [chosen.clip.change, chosen.tokenizer.input, chosen.apply.click]
+    gr.on(triggers, **job, trigger_mode="always_last", api_name="analyse")
+
+
+def choose_one(names: list[str], label: str, visible: bool = True) -> "gr.Dropdown":
+    """A choice among checkpoints; the first is chosen, if there is one."""
+    import gradio as gr
+
+    return gr.Dropdown(names, value=next(iter(names), None), label=label, filterable=False, visible=visible)
+
+
+def add_outputs(has_tokens: bool) -> "list[gr.components.Component]":
+    """What [`show`] fills in, in its order; without a tokenizer, a hint takes the place of the tokens."""
+    import gradio as gr
+
+    message = gr.HTML(as_html(PROMPT), elem_classes="message", padding=False)
+    labels = gr.Label(num_top_classes=TOP_K, label="Top classes", show_heading=False)
+    with gr.Tabs():
+        with gr.Tab("Timeline"):
+            timeline = gr.Image(**picture_options("Spectrogram and events"))
+        with gr.Tab("Events"):
+            events = gr.Dataframe(
+                headers=["Label", "Start (s)", "End (s)", "Score"],
+                datatype=["str", "number", "number", "number"],
+                show_label=False,
+                interactive=False,
+            )
+        with gr.Tab("Acoustic tokens"):
+            tokens = gr.Image(**picture_options("Acoustic tokens"), visible=has_tokens)
+            gr.Markdown(NO_TOKENIZER, visible=not has_tokens)
+    return [message, labels, timeline, events, tokens]
+
+
+def picture_options(label: str) -> dict[str, Any]:
+    """How pictures are shown."""
+    return {
+        "label": label,
+        "show_label": False,
+        "elem_classes": "picture",
+        "format": "png",
+        "interactive": False,
+        "buttons": ["download", "fullscreen"],
+    }
+
+
+def build_setup_page(problem: str) -> "gr.Blocks":
+    """The page of a Space that has no model: what is missing, and what to set."""
+    import gradio as gr
+
+    with gr.Blocks(title="BEATs", analytics_enabled=False) as page:
+        gr.Markdown("# This page has no model yet")
+        gr.HTML(as_html(problem, "alert"), elem_classes="message", padding=False)
+        gr.Markdown(
+            "Put a checkpoint, as `save_pretrained` writes it, into the folder `models` beside `app.py`, or set the "
+            "variable `BEATS_MODEL` to the id of a model on the Hub, or to a directory; several are separated by "
+            f"spaces. Then start again.\n\nIn a checkout of transformers-beats, {HOW_TO_GET_A_MODEL}"
+        )
+    return page
+
+
+def serve(
+    models: Sequence[str | Path],
+    limits: Limits,
+    device: str = "auto",
+    host: str | None = None,
+    port: int | None = None,
+    explain: bool = False,
+) -> None:
+    """
+    Serves the page until it is interrupted.
+
+    Args:
+        models (`Sequence[str]` or `Sequence[Path]`):
+            See [`find_checkpoints`].
+        limits ([`Limits`]):
+            Length and size.
+        device (`str`, defaults to `"auto"`):
+            Where models compute.
+        host (`str`, *optional*):
+            Address to listen at; `GRADIO_SERVER_NAME` or, without that, 127.0.0.1, this machine only.
+        port (`int`, *optional*):
+            `GRADIO_SERVER_PORT` or, without that, the first free one from 7860 on.
+        explain (`bool`, defaults to `False`):
+            Whether to serve a page that says what to do if there is no model, instead of an error.
+
+    Raises:
+        `ValueError`: if there is no model, or the device cannot be used.
+        `ImportError`: if Gradio is not installed.
+    """
+    choose_device(device)
+    # As an interruption does, so that the directory goes.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with work_directory(Path(tempfile.gettempdir()), "beats-web-") as directory:
+        # Read when Gradio is imported, and when components are made.
+        os.environ.update(GRADIO_TEMP_DIR=f"{directory}/gradio", GRADIO_ANALYTICS_ENABLED="False")
+        try:
+            import gradio as gr
+            from gradio.themes.utils.fonts import LocalFont
+        except ImportError as error:
+            raise ImportError("The page needs the extra `web`: in a checkout, pip install -e '.[web]'") from error
+        try:
+            page = build_page(find_checkpoints(models), limits, write_samples(directory), device)
+        except OutputError as error:
+            if not explain:
+                raise
+            page = build_setup_page(str(error))
+        # Part of Gradio, whose default wants a weight that is not whole there.
+        font = (LocalFont("Source Sans Pro", weights=(400, 700)), "sans-serif")
+        page.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            max_file_size=limits.max_megabytes * 2**20,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            theme=gr.themes.Default(primary_hue="blue", font=font),
+            css=CSS,
+        )
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+
+
+@app.command()
+def main(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            envvar="BEATS_MODEL",
+            help="Directory of a model or of several, or id of a model on the Hub; can be given several times. "
+            "Tokenizers add pictures of acoustic tokens.",
+        ),
+    ] = None,
+    max_seconds: Annotated[float, typer.Option(min=1, help="The longest recording, in seconds.")] = Limits.max_seconds,
+    max_megabytes: Annotated[int, typer.Option(min=1, help="The largest upload, in MB.")] = Limits.max_megabytes,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen at; 0.0.0.0 for all networks (default: 127.0.0.1).")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port (default: the first free one from 7860 on).")] = None,
+    device: Device = "auto",
+) -> None:
+    """A web page: record or drop a clip, see what is heard, and when."""
+    with errors_in_one_line():
+        if not model:
+            raise OutputError(f"no --model. {HOW_TO_GET_A_MODEL}".replace("`", ""))
+        serve(model, Limits(max_seconds, max_megabytes), device, host, port)
+
+
+if __name__ == "__main__":
+    app()

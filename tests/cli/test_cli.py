@@ -1,0 +1,678 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import csv
+import errno
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+import soundfile
+from golden import FIXTURES
+from typer.testing import CliRunner
+
+from transformers_beats import (
+    BeatsFeatureExtractor,
+    BeatsForAudioFrameClassification,
+    BeatsForPreTraining,
+    BeatsModel,
+    BeatsTokenizerModel,
+)
+from transformers_beats.cli import app as cli_module
+from transformers_beats.cli import writers as cli_results
+from transformers_beats.cli.app import app
+from transformers_beats.cli.writers import AudioFile, CsvWriter, OutputError, find_audio
+from transformers_beats.conversion.convert import convert
+from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
+from transformers_beats.inference.windowed import WindowedInference
+from transformers_beats.plotting import timeline
+
+
+RATE = 16000
+# Everything the golden checkpoint hears, it hears all the time.
+EVENTS = ["--events", "--event-threshold", "0", "--window", "1"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Directories of a converted pre-trained model, fine-tuned model and tokenizer."""
+    root = tmp_path_factory.mktemp("models")
+    for name in ("beats_tiny", "beats_tiny_finetuned", "tokenizer_tiny"):
+        convert(FIXTURES / f"{name}.pt", root / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """A folder of four recordings and what else is found in folders."""
+    folder = tmp_path_factory.mktemp("sounds")
+    (folder / "deep" / "er").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for name, rate, shape in (
+        ("a.wav", 16000, (16000,)),
+        ("a.flac", 22050, (33000,)),
+        ("deep/b.ogg", 44100, (88200, 2)),
+        ("deep/er/c é.WAV", 8000, (12000,)),
+    ):
+        format = "WAV" if name.endswith("WAV") else None
+        soundfile.write(folder / name, 0.1 * generator.standard_normal(shape), rate, format=format)
+    (folder / "notes.txt").write_text("no audio")
+    (folder / "._a.wav").write_text("no audio either")
+    return folder
+
+
+NAMES = ["a.flac", "a.wav", "deep/b.ogg", "deep/er/c é.WAV"]
+
+
+def run(*arguments, exit_code: int = 0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == exit_code, (result.output, result.exception)
+    return result
+
+
+def tag(models, *arguments, **kwargs):
+    return run("tag", "--model", models / "beats_tiny_finetuned", "--device", "cpu", *arguments, **kwargs)
+
+
+def records_of(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def corrupt(sounds, tmp_path):
+    """The folder, with a corrupt file in the middle."""
+    folder = tmp_path / "sounds"
+    for name in NAMES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes((sounds / name).read_bytes())
+    (folder / "broken.wav").write_bytes(b"RIFF and nothing else")
+    return folder
+
+
+# tag
+
+
+def test_tag_prints_a_table(models, sounds):
+    output = tag(models, sounds, "--top-k", 2).stdout
+    assert output.split()[:3] == ["File", "Score", "Label"]
+    assert [name for name in NAMES if name.split("/")[-1] in output] == NAMES
+    # The header, a line, and two labels for each file.
+    assert len([line for line in output.splitlines() if line.strip()]) == 2 + 2 * 4
+    assert "notes.txt" not in output
+
+
+def test_tag_writes_json_lines_with_the_scores_of_the_pipeline(models, sounds, tmp_path):
+    tag(models, sounds, "--output", tmp_path / "tags.jsonl", "--top-k", 3)
+    records = records_of(tmp_path / "tags.jsonl")
+    assert [record["file"] for record in records] == [str(sounds / name) for name in NAMES]
+    model, extractor = cli_module.load_model(str(models / "beats_tiny_finetuned"), "cpu", cli_module.Dtype.auto)
+    tagger = BeatsAudioTaggingPipeline(model=model, feature_extractor=extractor, device="cpu")
+    for record in records:
+        expected = tagger(record["file"], top_k=3)
+        assert [item["label"] for item in record["labels"]] == [item["label"] for item in expected]
+        scores = [item["score"] for item in record["labels"]]
+        assert scores == pytest.approx([item["score"] for item in expected], abs=1e-6)
+
+
+def test_tag_prints_json_lines_for_other_programs(models, sounds):
+    result = tag(models, sounds / "a.wav", sounds / "deep", "--format", "jsonl", *EVENTS)
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [record["file"].rpartition("/")[2] for record in records] == ["a.wav", "b.ogg", "c é.WAV"]
+    assert {event["end"] for event in records[0]["events"]} == {0.96}
+    assert len(records[0]["events"]) == 6
+
+
+def test_tag_writes_csv(models, sounds, tmp_path):
+    tag(models, sounds, "--output", tmp_path / "tags.csv", "--top-k", 1)
+    tag(models, sounds, "--output", tmp_path / "events.csv", *EVENTS)
+    with open(tmp_path / "tags.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == [str(sounds / name) for name in NAMES]
+    assert all(0 < float(row["score"]) < 1 for row in rows)
+    with open(tmp_path / "events.csv", newline="") as file:
+        assert next(csv.reader(file)) == ["file", "label", "score", "start", "end"]
+        assert len(list(csv.reader(file))) == 4 * 6
+
+
+def test_a_file_in_which_nothing_is_heard_has_a_row(models, sounds, tmp_path):
+    tag(models, sounds / "a.wav", "--output", tmp_path / "tags.csv", "--threshold", 1)
+    assert (tmp_path / "tags.csv").read_text().splitlines() == ["file,label,score", f"{sounds / 'a.wav'},,"]
+    assert "nothing" in tag(models, sounds / "a.wav", "--events", "--event-threshold", 1).stdout
+
+
+def test_label_tracks_are_what_audacity_reads(models, sounds, tmp_path):
+    tag(models, sounds, "--output", tmp_path / "tracks", *EVENTS)
+    tracks = sorted(path.relative_to(tmp_path / "tracks").as_posix() for path in (tmp_path / "tracks").rglob("*.txt"))
+    assert tracks == [f"{name}.txt" for name in NAMES]
+    lines = (tmp_path / "tracks" / "a.wav.txt").read_text().splitlines()
+    assert "0.000000\t0.960000\tBaby cry, infant cry" in lines
+    assert all(len(line.split("\t")) == 3 for line in lines)
+
+
+def test_events_of_a_frame_level_model(tiny_config, sounds, tmp_path):
+    tiny_config.problem_type = "multi_label_classification"
+    BeatsForAudioFrameClassification(tiny_config).save_pretrained(tmp_path / "model")
+    BeatsFeatureExtractor().save_pretrained(tmp_path / "model")
+    run("tag", "-m", tmp_path / "model", sounds, "-o", tmp_path / "out.jsonl", "--events", "--event-threshold", 0)
+    events = records_of(tmp_path / "out.jsonl")[1]["events"]
+    assert {(event["start"], event["end"]) for event in events} == {(0.0, 0.96)}
+    assert len(events) == 5
+
+
+def test_pictures_are_drawn(models, sounds, tmp_path, monkeypatch):
+    drawn = {}
+    original = timeline.draw_timeline
+
+    def draw_timeline(spectrogram, events, path, title):
+        drawn[title] = (spectrogram.seconds, events)
+        original(spectrogram, events, path, title)
+
+    monkeypatch.setattr(timeline, "draw_timeline", draw_timeline)
+    output = tmp_path / "events.jsonl"
+    tag(models, sounds / "deep", "--pictures", tmp_path / "pictures", "-o", output, *EVENTS)
+    assert sorted(path.name for path in (tmp_path / "pictures").rglob("*.png")) == ["b.ogg.png", "c é.WAV.png"]
+    # What is drawn is what is written.
+    assert drawn.keys() == {"b.ogg", "er/c é.WAV"}
+    for record, (seconds, events) in zip(records_of(output), drawn.values()):
+        assert [event.label for event in events] == [event["label"] for event in record["events"]]
+        assert seconds == pytest.approx(2.0 if "b.ogg" in record["file"] else 1.5, abs=0.03)
+    picture = matplotlib.image.imread(tmp_path / "pictures" / "b.ogg.png")
+    assert picture.shape[0] > 400
+    assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 100
+
+
+def test_a_corrupt_file_does_not_stop_the_others(models, corrupt, tmp_path):
+    result = tag(models, corrupt, "--output", tmp_path / "tags.jsonl", exit_code=1)
+    assert [record["file"] for record in records_of(tmp_path / "tags.jsonl")] == [
+        str(corrupt / name) for name in NAMES
+    ]
+    message = result.stderr.splitlines()
+    assert "broken.wav: cannot be decoded" in message[-2]
+    assert message[-1] == "1 of 5 files could not be used."
+
+
+@pytest.fixture
+def odd_names(sounds, tmp_path):
+    """A folder with names that are no UTF-8, or as long as names may be, between two usual ones."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for name in ("a.wav", os.fsdecode(b"b\xff.wav"), "c" * 247 + ".wav", "d" * 251 + ".wav", "e\n\x07.wav", "z.wav"):
+        (folder / name).write_bytes((sounds / "a.wav").read_bytes())
+    return folder
+
+
+def test_odd_names_do_not_stop_the_others(models, odd_names, tmp_path):
+    output, pictures = tmp_path / "tracks", tmp_path / "pictures"
+    for _ in range(2):
+        # That of 255 bytes cannot have a suffix, again and again.
+        result = tag(models, odd_names, "-o", output, "--pictures", pictures, "--resume", exit_code=1)
+        assert "File name too long" in result.stderr.splitlines()[-2]
+        assert result.stderr.splitlines()[-1].endswith(" files could not be used.")
+        for directory in (output, pictures):
+            names = [path.name for path in directory.iterdir() if not path.name.startswith(".")]
+            assert len(names) == 5
+            assert any(name.startswith("c" * 247) for name in names)
+
+
+def test_a_picture_that_cannot_be_drawn_does_not_stop_the_others(models, sounds, tmp_path, monkeypatch):
+    original = timeline.draw_timeline
+
+    def fail_once(spectrogram, events, path, title):
+        if title == "a.wav":
+            raise RuntimeError("a font is missing")
+        original(spectrogram, events, path, title)
+
+    arguments = (sounds, "-o", tmp_path / "tags.jsonl", "--pictures", tmp_path / "pictures")
+    with monkeypatch.context() as patch:
+        patch.setattr(timeline, "draw_timeline", fail_once)
+        result = tag(models, *arguments, exit_code=1)
+    assert result.stderr.splitlines()[-2] == f"{sounds / 'a.wav'}: a font is missing"
+    assert len(list((tmp_path / "pictures").rglob("*.png"))) == 3
+    before = (tmp_path / "tags.jsonl").read_text()
+    assert len(before.splitlines()) == 4
+    # The picture that is missing is drawn, and no result is written twice.
+    assert "3 of 4 files are done already." in tag(models, *arguments, "--resume").stderr
+    assert len(list((tmp_path / "pictures").rglob("*.png"))) == 4
+    assert (tmp_path / "tags.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize(("number", "num_tried"), [(errno.ENOSPC, 1), (errno.EROFS, 1), (errno.EACCES, 4)])
+def test_a_full_disk_ends_it_at_once(models, sounds, tmp_path, monkeypatch, number, num_tried):
+    tried = []
+
+    def fail(stream, array):
+        tried.append(stream.name)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(np, "save", fail)
+    arguments = ("-m", models / "beats_tiny", sounds, "-o", tmp_path / "out", "--device", "cpu")
+    result = run("embed", *arguments, exit_code=1)
+    assert len(tried) == num_tried
+    assert os.strerror(number) in result.stderr
+    assert ("error: " in result.stderr) == (num_tried == 1)
+
+
+def test_a_stream_that_takes_no_more_ends_it_at_once(models, sounds, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli_results, "_begin", lambda path, text: FullStream())
+    result = tag(models, sounds, "-o", tmp_path / "tags.jsonl", exit_code=1)
+    assert result.stderr == "error: tags.jsonl: cannot be written: Input/output error.\n"
+
+
+class FullStream(io.StringIO):
+    name = "tags.jsonl"
+
+    def write(self, text):
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_too_little_memory_for_one_file_does_not_stop_the_others(models, sounds, tmp_path, monkeypatch):
+    forward = BeatsModel.forward
+
+    def allocate(self, input_values, *args, **kwargs):
+        if input_values.shape[1] > 150:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
+        return forward(self, input_values, *args, **kwargs)
+
+    monkeypatch.setattr(BeatsModel, "forward", allocate)
+    result = tag(models, sounds, "-o", tmp_path / "tags.jsonl", exit_code=1)
+    assert len(records_of(tmp_path / "tags.jsonl")) == 3
+    assert result.stderr.splitlines()[-2] == (
+        f"{sounds / 'deep' / 'b.ogg'}: a window of 1.92 s needs more memory than there is, even alone in its batch: "
+        "choose shorter windows."
+    )
+
+
+# Resuming
+
+
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        (["--window", "2"], "another window (10.0, now 2.0)"),
+        (["--hop", "5"], "another hop (10.0, now 5.0)"),
+        (["--top-k", "2"], "another top_k (5, now 2)"),
+        (["--threshold", "0.5"], "another threshold (null, now 0.5)"),
+        (["--dtype", "bfloat16"], 'another dtype ("auto", now "bfloat16")'),
+        (["--events"], "another events (false, now true)"),
+        (["-m", "{models}/other"], "another model ("),
+    ],
+)
+@pytest.mark.parametrize("name", ["tags.jsonl", "tags.csv"])
+def test_other_settings_are_not_mixed(models, sounds, tmp_path, options, difference, name):
+    if not (models / "other").exists():
+        shutil.copytree(models / "beats_tiny_finetuned", models / "other")
+    tag(models, sounds / "a.wav", "-o", tmp_path / name)
+    before = (tmp_path / name).read_text()
+    options = [option.format(models=models) for option in options]
+    result = tag(models, sounds, "-o", tmp_path / name, "--resume", *options, exit_code=1)
+    (line,) = result.stderr.splitlines()
+    assert f"{name}: was begun with {difference}" in line
+    assert (tmp_path / name).read_text() == before
+    # What has no effect on results may differ, and so may the spelling of the defaults.
+    tag(models, sounds, "-o", tmp_path / name, "--resume", "--batch-size", 2, "--hop", 10)
+
+
+def test_settings_of_directories_are_kept_in_them(models, sounds, tmp_path):
+    arguments = ("-m", models / "beats_tiny", sounds / "a.wav", "-o", tmp_path / "out", "--device", "cpu")
+    run("embed", *arguments)
+    result = run("embed", *arguments, "--resume", "--columns", exit_code=1)
+    assert "out: was begun with another columns (false, now true)" in result.stderr
+    tag(models, sounds / "a.wav", "-o", tmp_path / "tracks")
+    result = tag(models, sounds / "a.wav", "-o", tmp_path / "tracks", "--resume", "--gap", 1, exit_code=1)
+    assert "tracks: was begun with another gap_seconds (null, now 1.0)" in result.stderr
+
+
+def test_an_output_of_an_earlier_version_is_resumed(models, sounds, tmp_path):
+    tag(models, sounds / "a.wav", "-o", tmp_path / "tags.jsonl")
+    (tmp_path / ".tags.jsonl.settings.json").unlink()
+    tag(models, sounds, "-o", tmp_path / "tags.jsonl", "--resume")
+    assert len(records_of(tmp_path / "tags.jsonl")) == 4
+    # From now on they are known.
+    tag(models, sounds, "-o", tmp_path / "tags.jsonl", "--resume", "--window", 2, exit_code=1)
+    (tmp_path / ".tags.jsonl.settings.json").write_text("[")
+    result = tag(models, sounds, "-o", tmp_path / "tags.jsonl", "--resume", exit_code=1)
+    assert "cannot be read as the settings" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["tags.jsonl", "tags.csv"])
+def test_a_path_may_be_spelled_in_another_way(models, sounds, tmp_path, monkeypatch, name):
+    tag(models, sounds, "-o", tmp_path / name)
+    num_lines = len((tmp_path / name).read_text().splitlines())
+    (tmp_path / "link").symlink_to(sounds)
+    monkeypatch.chdir(sounds.parent)
+    for folder in (sounds.name, f"./{sounds.name}/../{sounds.name}", tmp_path / "link"):
+        result = tag(models, folder, "-o", tmp_path / name, "--resume")
+        # The last file of a CSV is done again.
+        assert f"{3 if name == 'tags.csv' else 4} of 4 files are done already." in result.stderr
+        assert len((tmp_path / name).read_text().splitlines()) == num_lines
+
+
+# Folders
+
+
+def test_folders_behind_links_are_searched_once_and_hidden_ones_never(sounds, tmp_path):
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
+    for path in (folder / "deep", folder / ".Trash", elsewhere):
+        path.mkdir(parents=True)
+        (path / "a.wav").write_bytes(b"")
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "again").symlink_to(folder)
+    (elsewhere / "back").symlink_to(folder / "deep")
+    (folder / "dangling.wav").symlink_to("nowhere.wav")
+    found = [file.relative.as_posix() for file in find_audio([folder])]
+    assert found == ["dangling.wav", "deep/a.wav", "linked/a.wav"]
+
+
+def test_a_link_that_leads_nowhere_is_named(models, sounds, tmp_path):
+    (tmp_path / "dangling.wav").symlink_to("nowhere.wav")
+    (tmp_path / "a.wav").symlink_to(sounds / "a.wav")
+    result = tag(models, tmp_path, "-o", tmp_path / "tags.jsonl", exit_code=1)
+    assert "dangling.wav: is a link to a file that is not there." in result.stderr
+    assert len(records_of(tmp_path / "tags.jsonl")) == 1
+
+
+@pytest.mark.parametrize(("suffix", "format"), [(".snd", "AU"), (".sph", "NIST"), (".voc", "VOC")])
+def test_less_usual_formats_are_found_and_read(models, tmp_path, suffix, format):
+    path = tmp_path / f"a{suffix}"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(8000), RATE, format=format)
+    tag(models, tmp_path, "-o", tmp_path / "tags.jsonl")
+    assert [record["file"] for record in records_of(tmp_path / "tags.jsonl")] == [str(path)]
+
+
+# Events
+
+
+@pytest.mark.parametrize(
+    "option", ["--event-threshold=0", "--low-threshold=0.1", "--median=0", "--gap=0", "--min-duration=0"]
+)
+def test_an_option_of_events_asks_for_them(models, sounds, option):
+    result = tag(models, sounds / "a.wav", "--format", "jsonl", option)
+    assert json.loads(result.stdout).keys() == {"file", "labels", "events"}
+
+
+@pytest.mark.parametrize("option", ["--top-k=5", "--threshold=0.1"])
+def test_an_option_of_labels_is_refused_where_there_are_none(models, sounds, tmp_path, option):
+    for output in ([], ["-o", tmp_path / "a.csv"], ["-o", tmp_path / "tracks"]):
+        result = tag(models, sounds / "a.wav", "--events", option, *output, exit_code=1)
+        assert "with events only JSON lines hold labels" in result.stderr
+    tag(models, sounds / "a.wav", "--events", option, "--format", "jsonl")
+
+
+# Resuming after an interruption
+
+
+@pytest.fixture
+def tagged(monkeypatch):
+    """Names of the files that the pipeline was given."""
+    names = []
+    original = BeatsAudioTaggingPipeline.__call__
+
+    def call(self, inputs, **kwargs):
+        paths = list(inputs)
+        names.extend(path.name for path in paths)
+        return original(self, (path for path in paths), **kwargs)
+
+    monkeypatch.setattr(BeatsAudioTaggingPipeline, "__call__", call)
+    return names
+
+
+def test_json_lines_are_resumed_after_the_last_whole_line(models, sounds, tmp_path, tagged):
+    output = tmp_path / "tags.jsonl"
+    tag(models, sounds, "--output", output)
+    whole = output.read_text()
+    output.write_text("".join(whole.splitlines(keepends=True)[:2]) + whole.splitlines()[2][:20])
+    tagged.clear()
+    result = tag(models, sounds, "--output", output, "--resume")
+    assert tagged == ["b.ogg", "c é.WAV"]
+    assert output.read_text() == whole
+    assert "2 of 4 files are done already." in result.stderr
+
+
+def test_csv_is_resumed_with_the_last_file(models, sounds, tmp_path, tagged):
+    output = tmp_path / "tags.csv"
+    tag(models, sounds, "--output", output)
+    whole = output.read_text()
+    # Two rows and a half of the second file are there.
+    output.write_text("".join(whole.splitlines(keepends=True)[:8]) + whole.splitlines()[8][:-5])
+    tagged.clear()
+    tag(models, sounds, "--output", output, "--resume")
+    assert tagged == ["a.wav", "b.ogg", "c é.WAV"]
+    assert output.read_text() == whole
+
+
+@pytest.mark.parametrize(
+    "cut", ["fi", "file,label,score", "file,label,score\na.wav,x,1\na.wav,y,1\nb.wav,x,1\nb.wav,y,1\na.wav"]
+)
+def test_csv_cut_anywhere_loses_no_row(cut, tmp_path):
+    (tmp_path / "tags.csv").write_text(cut)
+    writer = CsvWriter(tmp_path / "tags.csv", with_events=False, resume=True)
+    # The last name may be the beginning of another, and its file the one before.
+    assert not writer.is_done(AudioFile(Path("b.wav"), Path("b.wav")))
+    writer.close()
+    assert (tmp_path / "tags.csv").read_text().startswith("file,label,score\n")
+
+
+def test_csv_with_anything_else_in_it_is_refused(tmp_path):
+    (tmp_path / "tags.csv").write_text("file,label,score\n" + "x" * 200_000)
+    with pytest.raises(OutputError, match="holds something else"):
+        CsvWriter(tmp_path / "tags.csv", with_events=False, resume=True)
+
+
+def test_devices_are_not_resumed():
+    with pytest.raises(OutputError, match="no file of results"):
+        CsvWriter(Path("/dev/zero"), with_events=False, resume=True)
+
+
+def test_closed_standard_output_is_said(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(OutputError, match="Standard output is closed"):
+        CsvWriter(None, with_events=False, resume=False)
+
+
+def test_csv_quotes_names_with_carriage_returns(tmp_path):
+    writer = CsvWriter(tmp_path / "tags.csv", with_events=False, resume=False)
+    writer.write(AudioFile(Path("a\rb.wav"), Path("a\rb.wav")), {"labels": [{"label": "x", "score": 1.0}]})
+    writer.close()
+    with (tmp_path / "tags.csv").open(newline="") as file:
+        assert [row[0] for row in csv.reader(file)] == ["file", "a\rb.wav"]
+
+
+def test_label_tracks_that_are_there_are_kept(models, sounds, tmp_path, tagged):
+    tag(models, sounds / "deep", "--output", tmp_path, "--format", "audacity")
+    (tmp_path / "b.ogg.txt").unlink()
+    tagged.clear()
+    tag(models, sounds / "deep", "--output", tmp_path, "--format", "audacity", "--resume")
+    assert tagged == ["b.ogg"]
+
+
+@pytest.mark.parametrize("name", ["tags.jsonl", "tags.csv", "tracks"])
+def test_without_resume_nothing_is_overwritten(models, sounds, tmp_path, name):
+    tag(models, sounds / "a.wav", "--output", tmp_path / name)
+    result = tag(models, sounds / "a.wav", "--output", tmp_path / name, exit_code=1)
+    assert "add --resume" in result.stderr
+
+
+def test_other_files_are_not_taken_for_results(models, sounds, tmp_path):
+    for name, content in (("tags.jsonl", '{"a": 1}\n'), ("tags.csv", "a,b\n1,2\n")):
+        (tmp_path / name).write_text(content)
+        tag(models, sounds, "--output", tmp_path / name, "--resume", exit_code=1)
+        assert (tmp_path / name).read_text() == content
+
+
+def test_results_with_and_without_events_are_not_mixed(models, sounds, tmp_path):
+    for name in ("tags.jsonl", "tags.csv"):
+        tag(models, sounds / "a.wav", "--output", tmp_path / name)
+        tag(models, sounds, "--output", tmp_path / name, "--resume", "--events", exit_code=1)
+
+
+# embed, tokenize, info
+
+
+def test_embed_writes_the_mean_of_the_hidden_states(models, sounds, tmp_path):
+    run("embed", "-m", models / "beats_tiny", sounds, "-o", tmp_path / "mean", "--device", "cpu")
+    run("embed", "-m", models / "beats_tiny", sounds, "-o", tmp_path / "columns", "--columns", "--device", "cpu")
+    assert sorted(path.name for path in (tmp_path / "mean").rglob("*.npy")) == sorted(
+        f"{name.split('/')[-1]}.npy" for name in NAMES
+    )
+    mean, columns = (np.load(tmp_path / name / "deep" / "b.ogg.npy") for name in ("mean", "columns"))
+    assert (mean.shape, mean.dtype) == ((64,), np.float32)
+    assert columns.shape == (12, 64)
+    np.testing.assert_allclose(columns.mean(axis=0), mean, atol=1e-5)
+    inference = WindowedInference(BeatsModel.from_pretrained(models / "beats_tiny"), BeatsFeatureExtractor())
+    np.testing.assert_allclose(mean, inference.embed(sounds / "deep" / "b.ogg"), atol=1e-5)
+
+
+def test_tokenize_writes_codes(models, sounds, tmp_path):
+    run("tokenize", "-m", models / "tokenizer_tiny", sounds / "a.wav", "-o", tmp_path, "--device", "cpu")
+    codes = np.load(tmp_path / "a.wav.npy")
+    assert (codes.shape, codes.dtype) == ((6, 8), np.int32)
+    tokenizer = BeatsTokenizerModel.from_pretrained(models / "tokenizer_tiny")
+    expected = WindowedInference(tokenizer, BeatsFeatureExtractor()).codes(sounds / "a.wav").values
+    assert (codes == expected).all()
+
+
+def test_arrays_are_resumed_and_corrupt_files_named(models, corrupt, tmp_path):
+    arguments = ("embed", "-m", models / "beats_tiny", corrupt, "-o", tmp_path / "out", "--device", "cpu")
+    run(*arguments, exit_code=1)
+    # What is there is not computed again.
+    np.save(tmp_path / "out" / "a.wav.npy", np.zeros(1))
+    (tmp_path / "out" / "a.flac.npy").unlink()
+    (corrupt / "broken.wav").unlink()
+    run(*arguments, "--resume")
+    assert np.load(tmp_path / "out" / "a.wav.npy").shape == (1,)
+    assert np.load(tmp_path / "out" / "a.flac.npy").shape == (64,)
+    names = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert names == {".settings.json", *(f"{name.rpartition('/')[2]}.npy" for name in NAMES)}
+    run(*arguments, exit_code=1)
+
+
+def test_info_tells_what_a_model_is(models):
+    output = run("info", models / "beats_tiny_finetuned").stdout
+    assert "BeatsForAudioClassification" in output
+    assert "3 layers of 64, 4 heads" in output
+    assert "mean 15.41663, standard deviation 6.55582" in output
+    assert "a column every 160 ms" in output
+    assert "6, multi_label_classification: " in output
+    output = run("info", models / "tokenizer_tiny").stdout
+    assert "64 codes of 16" in output
+    assert "labels" not in output
+
+
+def test_info_names_what_was_loaded_and_what_was_saved(tiny_config, tmp_path):
+    BeatsForPreTraining(tiny_config).save_pretrained(tmp_path)
+    BeatsFeatureExtractor().save_pretrained(tmp_path)
+    assert "BeatsModel, of a BeatsForPreTraining" in run("info", tmp_path).stdout
+
+
+def test_info_lists_labels(models):
+    lines = run("info", models / "beats_tiny_finetuned", "--labels").stdout.splitlines()
+    assert [line.split("\t")[0] for line in lines] == list("012345")
+    assert "Baby cry, infant cry" in [line.split("\t")[1] for line in lines]
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tag", "-m", "{models}/beats_tiny", "{sounds}"], "knows no labels"),
+        (["tag", "-m", "./missing", "{sounds}"], "./missing: no such directory."),
+        (["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}/missing.wav"], "no such file or folder"),
+        (["tag", "-m", "{models}/beats_tiny_finetuned", "{models}"], "No audio in"),
+        (["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}", "--hop", "20"], "hop_seconds"),
+        (["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}", "-o", "{new}/tags.xml"], ".jsonl or .csv"),
+        (["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}", "--format", "audacity"], "name a directory"),
+        (["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}", "--device", "nothing"], "--device nothing"),
+        (["embed", "-m", "{models}/beats_tiny", "{sounds}/a.wav", "-o", "{sounds}/a.wav"], "output directory"),
+        (["embed", "-m", "{models}/beats_tiny", "{sounds}/deep", "{sounds}/deep/er", "-o", "{new}"], None),
+        (["tokenize", "-m", "{models}/beats_tiny", "{sounds}", "-o", "{new}"], "gives no tokens"),
+        (["info", "{sounds}"], "{sounds}: is no directory of a model, it has no config.json."),
+        (
+            ["info", "{models}/beats_tiny/model.safetensors"],
+            "model.safetensors: is a file, and a model is a directory.",
+        ),
+        (["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}", "--window", "0"], "`window_seconds` must"),
+        (["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}", "--gap", "inf"], "`gap_seconds` must"),
+        (
+            ["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}", "--low-threshold", "0.9"],
+            "`low_threshold` (0.9) must not be above `event_threshold` (0.5)",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(models, sounds, tmp_path, arguments, message):
+    names = {"models": models, "sounds": sounds, "new": tmp_path / "new"}
+    arguments = [argument.format(**names) for argument in arguments]
+    if message is None:
+        # A file that is reached in two ways is one file.
+        assert len(run(*arguments).stderr.splitlines()) == 0
+        return
+    result = run(*arguments, exit_code=1)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message.format(**names) in line
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("preprocessor_config.json", None, "is no directory of a model, it has no preprocessor_config.json."),
+        ("model.safetensors", None, "is no directory of a model, it has no model.safetensors."),
+        ("model.safetensors", "damaged", "cannot be loaded: "),
+        ("config.json", "[1]", "config.json"),
+    ],
+)
+def test_what_a_model_lacks_is_said(models, sounds, tmp_path, name, content, message):
+    model = tmp_path / "model"
+    shutil.copytree(models / "beats_tiny_finetuned", model)
+    (model / name).unlink()
+    if content is not None:
+        (model / name).write_text(content)
+    (line,) = run("tag", "-m", model, sounds, exit_code=1).stderr.splitlines()
+    assert line.startswith("error: ")
+    assert str(model) in line
+    assert message in line
+
+
+def test_weights_that_a_file_cannot_hold_are_no_traceback(models, sounds, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(models / "beats_tiny_finetuned", model)
+    (model / "model.safetensors").unlink()
+    (model / "pytorch_model.bin").write_bytes(b"no pickle")
+    (line,) = run("tag", "-m", model, sounds, exit_code=1).stderr.splitlines()
+    assert line.startswith(f"error: {model}: cannot be loaded")
+
+
+def test_without_matplotlib_no_model_is_loaded_for_pictures(models, sounds, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr(cli_module, "load_model", pytest.fail)
+    result = tag(models, sounds, "--pictures", tmp_path / "pictures", exit_code=1)
+    assert "pip install matplotlib" in result.stderr
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_a_reader_that_has_enough_is_no_error(models, sounds):
+    command = f"{sys.executable} -m transformers_beats.cli.app tag -m {models / 'beats_tiny_finetuned'} --device cpu"
+    line = f"{command} --format jsonl '{sounds}' | true; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_results_of_the_same_name_are_refused(models, sounds, tmp_path):
+    (tmp_path / "a.wav").write_bytes((sounds / "a.wav").read_bytes())
+    arguments = ("-m", models / "beats_tiny", tmp_path / "a.wav", sounds / "a.wav", "-o", tmp_path / "out")
+    assert "would both be written as a.wav" in run("embed", *arguments, exit_code=1).stderr
+
+
+def test_the_command_runs_as_a_program(models, sounds):
+    command = [sys.executable, "-m", "transformers_beats.cli.app", "tag", "--model", models / "beats_tiny_finetuned"]
+    command += [sounds / "a.wav", "--device", "cpu", "--format", "jsonl"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert len(json.loads(result.stdout)["labels"]) == 5

@@ -1,0 +1,395 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from golden import CHECKPOINTS, FIXTURES, ROOT
+from huggingface_hub import ModelCard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification, BeatsModel, BeatsTokenizerModel
+from transformers_beats.audio.audioset import AUDIOSET_LABELS
+from transformers_beats.conversion.checkpoint import CheckpointError, read_checkpoint
+from transformers_beats.conversion.convert import Origin, convert
+
+
+SCRIPT = ROOT / "conversion" / "convert_beats_checkpoint.py"
+
+
+@pytest.fixture
+def altered(tmp_path):
+    """A copy of a golden checkpoint after `change(contents)`."""
+
+    def alter(name: str, change) -> str:
+        contents = torch.load(FIXTURES / f"{name}.pt", weights_only=True)
+        change(contents)
+        path = tmp_path / "altered.pt"
+        torch.save(contents, path)
+        return path
+
+    return alter
+
+
+def run_script(*arguments) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+@torch.no_grad()
+def test_converted_directory_equals_the_source(name, golden_model, extract, tmp_path):
+    output_dir = tmp_path / "converted"
+    kind = convert(FIXTURES / f"{name}.pt", output_dir).kind
+    model_class = {
+        "pretrained": BeatsModel,
+        "finetuned": BeatsForAudioClassification,
+        "tokenizer": BeatsTokenizerModel,
+    }[kind]
+    model, info = model_class.from_pretrained(output_dir, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    for actual, expected in zip(model.eval()(**extract(0)).to_tuple(), golden_model(name)(**extract(0)).to_tuple()):
+        assert torch.equal(actual, expected)
+    assert not list(tmp_path.glob(".converted*"))
+
+
+def test_files_of_a_converted_directory(tmp_path):
+    convert(FIXTURES / "tokenizer_tiny.pt", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "README.md",
+        "config.json",
+        "configuration_beats.py",
+        "feature_extraction_beats.py",
+        "model.safetensors",
+        "modeling_beats.py",
+        "modeling_beats_tokenizer.py",
+        "preprocessor_config.json",
+    ]
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    # Anyone can write a file in Microsoft's layout.
+    assert card.data.license is None
+    assert card.data.pipeline_tag == "feature-extraction"
+    assert re.search(r"SHA-256\s`[0-9a-f]{64}`", card.text)
+
+
+def test_every_tensor_of_the_source_arrives(tmp_path):
+    source = torch.load(FIXTURES / "beats_tiny.pt", weights_only=True)["model"]
+    convert(FIXTURES / "beats_tiny.pt", tmp_path / "out")
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    copies = 2  # the relative bias of two of the three layers
+    assert len(tensors) == len(source) - copies
+    sums = sorted(tensor.double().sum().item() for tensor in tensors.values())
+    layers = [key for key in source if "relative_attention_bias" in key][1:]
+    assert sums == sorted(tensor.double().sum().item() for key, tensor in source.items() if key not in layers)
+
+
+def test_labels_follow_the_checkpoint_not_the_class_list(tmp_path):
+    source = torch.load(FIXTURES / "beats_tiny_finetuned.pt", weights_only=True)["label_dict"]
+    convert(FIXTURES / "beats_tiny_finetuned.pt", tmp_path / "out")
+    config = BeatsForAudioClassification.from_pretrained(tmp_path / "out").config
+    assert config.problem_type == "multi_label_classification"
+    assert config.id2label == {index: AUDIOSET_LABELS.get(mid, mid) for index, mid in source.items()}
+    assert config.id2label[0] == "Dog"
+    assert config.label2id["Dog"] == 0
+
+
+def test_audioset_has_527_distinct_classes():
+    assert len(AUDIOSET_LABELS) == len(set(AUDIOSET_LABELS.values())) == 527
+    assert next(iter(AUDIOSET_LABELS.items())) == ("/m/09x0r", "Speech")
+    assert list(AUDIOSET_LABELS)[-1] == "/m/07hvw1"
+
+
+def test_unknown_labels_keep_their_id(altered):
+    path = altered("beats_tiny_finetuned", lambda contents: contents["label_dict"].update({2: "my_class"}))
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.config.id2label[2] == "my_class"
+    assert any("my_class" in note for note in checkpoint.notes)
+
+
+def test_missing_label_dict_is_said(altered):
+    checkpoint = read_checkpoint(altered("beats_tiny_finetuned", lambda contents: contents.pop("label_dict")))
+    assert checkpoint.config.num_labels == 6
+    assert any("label_dict" in note for note in checkpoint.notes)
+
+
+def test_fbank_statistics_are_stored(tmp_path):
+    convert(FIXTURES / "beats_tiny.pt", tmp_path / "out", fbank_mean=15.2913, fbank_std=5.90532)
+    extractor = BeatsFeatureExtractor.from_pretrained(tmp_path / "out")
+    assert (extractor.fbank_mean, extractor.fbank_std) == (15.2913, 5.90532)
+
+
+@pytest.mark.parametrize("key", ["deep_norm", "max_distance", "encoder_layers", "input_patch_size", "gru_rel_pos"])
+def test_microsoft_files_must_state_the_architecture(key, altered):
+    with pytest.raises(CheckpointError, match=rf"`cfg` lacks {key}.*--origin espnet"):
+        read_checkpoint(altered("beats_tiny", lambda contents: contents["cfg"].pop(key)))
+
+
+def test_unknown_cfg_keys_are_named(altered):
+    checkpoint = read_checkpoint(altered("beats_tiny", lambda contents: contents["cfg"].update({"new_trick": 1})))
+    assert checkpoint.notes == ["`cfg` keys without a meaning here: new_trick"]
+
+
+def espnet_export(contents):
+    """What ESPnet writes: its recipe's settings only, padding kernels, weight norm as a parametrization."""
+    model = contents["model"]
+    for key in ("input_patch_size", "conv_bias", "activation_fn", "layer_norm_first", "finetuned_model"):
+        del contents["cfg"][key]
+    contents["cfg"]["decoder_layers"] = 3
+    model["patch_embedding_pad.weight"] = torch.ones(1, 1, 16, 16)
+    model["raw2fbank_pad.weight"] = torch.ones(1, 1, 400)
+    for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
+        model[f"encoder.pos_conv.0.parametrizations.weight.{new}"] = model.pop(f"encoder.pos_conv.0.{old}")
+
+
+@torch.no_grad()
+def test_espnet_exports_convert(altered, golden_model, extract, tmp_path):
+    checkpoint = convert(altered("beats_tiny", espnet_export), tmp_path / "out")
+    assert checkpoint.origin == "espnet"
+    assert any("input_patch_size=16" in note and "conv_bias=False" in note for note in checkpoint.notes)
+    assert sum("padding mask" in note for note in checkpoint.notes) == 2
+    actual = BeatsModel.from_pretrained(tmp_path / "out").eval()(**extract(0)).last_hidden_state
+    assert torch.equal(actual, golden_model("beats_tiny")(**extract(0)).last_hidden_state)
+
+
+def test_espnet_defaults_are_espnets(altered):
+    def drop(contents):
+        for key in ("deep_norm", "max_distance"):
+            del contents["cfg"][key]
+
+    checkpoint = read_checkpoint(altered("beats_tiny", drop), origin="espnet")
+    assert checkpoint.config.deep_norm is False
+    assert checkpoint.config.max_bucket_distance == 1280
+
+
+def set_tensor(key, change):
+    def alter(contents):
+        contents["model"][key] = change(contents["model"][key])
+
+    return alter
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (
+            "beats_tiny",
+            lambda c: c["model"].pop("layer_norm.bias"),
+            "tensors missing in the file: embeddings.layer_no",
+        ),
+        ("beats_tiny", lambda c: c["model"].update({"decoder.weight": torch.zeros(1)}), "no BEATs model has: decoder"),
+        ("beats_tiny", lambda c: c["cfg"].update(encoder_layers=2), "has no place for: encoder.layers.2"),
+        ("beats_tiny", lambda c: c["cfg"].update(encoder_ffn_embed_dim=128), r"shape \(96, 64\).*\(128, 64\)"),
+        ("beats_tiny", lambda c: c["cfg"].update(encoder_attention_heads=5), "must divide `hidden_size`"),
+        ("beats_tiny", lambda c: c["cfg"].update(encoder_layers="three"), "not a valid architecture"),
+        ("beats_tiny", lambda c: c["cfg"].update(activation_fn="swiglu"), "unknown activation 'swiglu'"),
+        ("beats_tiny", lambda c: c["cfg"].update(finetuned_model=True), "no `predictor.weight`"),
+        ("beats_tiny", lambda c: c.pop("cfg"), "expected `cfg` and `model`"),
+        ("beats_tiny", lambda c: c.update(model={}), "not a dictionary of tensors"),
+        (
+            "beats_tiny",
+            set_tensor("encoder.layers.1.self_attn.relative_attention_bias.weight", lambda tensor: tensor + 1),
+            "differs from the copies in other layers",
+        ),
+        ("beats_tiny", set_tensor("layer_norm.bias", lambda tensor: tensor / 0), "NaN or infinite"),
+        ("beats_tiny", set_tensor("layer_norm.bias", lambda tensor: tensor.int()), "floating-point"),
+        ("beats_tiny", set_tensor("layer_norm.bias", lambda tensor: tensor.to(torch.complex64)), "floating-point"),
+        ("beats_tiny", set_tensor("layer_norm.bias", lambda tensor: tensor.to_sparse()), "floating-point"),
+        ("beats_tiny", set_tensor("layer_norm.bias", lambda tensor: tensor.to("meta")), "floating-point"),
+        ("beats_tiny", lambda c: c["model"].update({3: torch.zeros(1)}), "not a dictionary of tensors"),
+        ("beats_tiny", lambda c: c["model"].update({"encoder.layers.0.mlp.fc1.bias": torch.zeros(96)}), "no BEATs"),
+        ("beats_tiny", lambda c: c["cfg"].update(activation_fn=["gelu"]), "unknown activation"),
+        ("beats_tiny_finetuned", set_tensor("predictor.weight", lambda tensor: tensor[0, 0]), "not a matrix"),
+        ("tokenizer_tiny", set_tensor("quantize.embedding.initted", lambda tensor: tensor * 0), "never learned"),
+        ("tokenizer_tiny", set_tensor("quantize.embedding.initted", lambda tensor: tensor.repeat(2)), "never learned"),
+        ("tokenizer_tiny", set_tensor("quantize.embedding.weight", lambda tensor: tensor * 0), "all zero"),
+        ("beats_tiny_finetuned", lambda c: c["label_dict"].pop(3), "must name the classes 0 to 5"),
+        ("beats_tiny_finetuned", lambda c: c["label_dict"].update({3: "/m/06mb1"}), "the same label"),
+        ("beats_tiny_finetuned", lambda c: c.update(label_dict=["a"]), "must map class indices"),
+        ("beats_tiny", lambda c: c["cfg"].update(fbank_mean=torch.zeros(2)), "a tensor for 'fbank_mean'"),
+        ("beats_tiny_finetuned", lambda c: c.update(label_dict={None: "a"}), "must map class indices"),
+        ("beats_tiny_finetuned", lambda c: c.update(label_dict={float("inf"): "a"}), "must map class indices"),
+        ("beats_tiny_finetuned", lambda c: c["label_dict"].update({3: "\ud800"}), "must map class indices"),
+        ("beats_tiny", lambda c: c["cfg"].update(encoder_layers=10**9), "it has 3 layers, `cfg` 1000000000"),
+        ("beats_tiny", lambda c: c["cfg"].update(embed_dim=2**62), "no tensor can be so large"),
+        ("beats_tiny", lambda c: c["cfg"].update(embed_dim=10**30), "no tensor can be so large"),
+        ("tokenizer_tiny", lambda c: c["cfg"].pop("quant_n"), "lacks quant_n"),
+        ("tokenizer_tiny", lambda c: c["cfg"].update(quant_n=32), r"quantizer.*\(64,\) in the file, \(32,\)"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(name, change, message, altered, tmp_path):
+    with pytest.raises(CheckpointError, match=message):
+        convert(altered(name, change), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".out*"))
+
+
+class Payload:
+    """Unpickling this would create a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    torch.save({"cfg": {}, "model": {"a": torch.zeros(1)}, "x": Payload(tmp_path / "ran")}, tmp_path / "evil.pt")
+    result = run_script(tmp_path / "evil.pt", tmp_path / "out")
+    assert result.returncode == 1
+    assert "could run code" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["truncated", "text", "empty", "absent", "directory", "array", "bits"])
+def test_damaged_and_foreign_files_give_one_line(kind, tmp_path):
+    path = tmp_path / "file.pt"
+    whole = (FIXTURES / "beats_tiny.pt").read_bytes()
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "array":
+        np.save(path.with_suffix(".npy"), np.zeros(3))
+        path = path.with_suffix(".npy")
+    elif kind == "bits":
+        path.write_bytes(whole[:2000] + b"\0" * 4000 + whole[6000:])
+    elif kind != "absent":
+        path.write_bytes({"truncated": whole[: len(whole) // 2], "text": b"not a checkpoint\n", "empty": b""}[kind])
+    result = run_script(path, tmp_path / "out")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_converted_models_are_replaced_only_on_request(tmp_path):
+    output_dir = tmp_path / "out"
+    convert(FIXTURES / "beats_tiny.pt", output_dir)
+    with pytest.raises(CheckpointError, match="--overwrite"):
+        convert(FIXTURES / "tokenizer_tiny.pt", output_dir)
+    assert json.loads((output_dir / "config.json").read_text())["model_type"] == "beats"
+    convert(FIXTURES / "tokenizer_tiny.pt", output_dir, Origin.AUTO, overwrite=True)
+    assert json.loads((output_dir / "config.json").read_text())["model_type"] == "beats_tokenizer"
+    assert list(tmp_path.iterdir()) == [output_dir]
+
+
+def test_nothing_but_a_converted_model_is_ever_replaced(tmp_path, monkeypatch):
+    precious = tmp_path / "home" / "precious"
+    precious.parent.mkdir()
+    precious.touch()
+    with pytest.raises(CheckpointError, match="holds no BEATs model"):
+        convert(FIXTURES / "beats_tiny.pt", precious.parent, overwrite=True)
+    with pytest.raises(CheckpointError, match="is a file"):
+        convert(FIXTURES / "beats_tiny.pt", precious, overwrite=True)
+    monkeypatch.chdir(precious.parent)
+    for output_dir in (Path(), Path("..")):
+        with pytest.raises(CheckpointError, match="current directory"):
+            convert(FIXTURES / "beats_tiny.pt", output_dir, overwrite=True)
+    assert precious.exists()
+
+    converted = tmp_path / "converted"
+    convert(FIXTURES / "beats_tiny.pt", converted)
+    source = shutil.copy(FIXTURES / "beats_tiny.pt", converted / "model.pt")
+    with pytest.raises(CheckpointError, match=r"holds \.pt files"):
+        convert(Path(source), converted, overwrite=True)
+    assert Path(source).exists()
+
+
+@pytest.mark.parametrize("statistics", [{"fbank_std": 0.0}, {"fbank_mean": float("nan")}])
+def test_impossible_statistics_are_refused(statistics, tmp_path):
+    with pytest.raises(CheckpointError, match="fbank_std"):
+        convert(FIXTURES / "beats_tiny.pt", tmp_path / "out", **statistics)
+    assert not (tmp_path / "out").exists()
+
+
+@settings(max_examples=60, deadline=None)
+@given(start=st.sampled_from([b"", b"\x80\x02", b"PK\x03\x04"]), rest=st.binary(max_size=200))
+def test_random_bytes_are_refused(start, rest):
+    with tempfile.NamedTemporaryFile(suffix=".pt") as file:
+        file.write(start + rest)
+        file.flush()
+        with pytest.raises(CheckpointError) as caught:
+            read_checkpoint(file.name)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_interrupted_conversion_leaves_nothing(tmp_path, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BeatsFeatureExtractor, "save_pretrained", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        convert(FIXTURES / "beats_tiny.pt", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def signal_while_writing(tmp_path, number: int) -> None:
+    """Starts a conversion to `out`, sends it a signal once it has begun to write, and waits for its end."""
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), str(FIXTURES / "beats_tiny.pt"), str(tmp_path / "out")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None and not list(tmp_path.iterdir()):
+        time.sleep(0.001)
+    process.send_signal(number)
+    process.wait()
+
+
+def test_an_ended_conversion_leaves_nothing(tmp_path):
+    signal_while_writing(tmp_path, signal.SIGTERM)
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["out"])
+
+
+def test_a_killed_conversion_leaves_no_directory_that_looks_finished(tmp_path):
+    signal_while_writing(tmp_path, signal.SIGKILL)
+    if (tmp_path / "out").exists():
+        BeatsModel.from_pretrained(tmp_path / "out")
+
+
+def test_command_line_reports_what_it_did(tmp_path):
+    result = run_script(FIXTURES / "beats_tiny_finetuned.pt", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert "BEATs, finetuned, 0.1 M values" in result.stdout
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_a_flipped_bit_in_the_weights_is_found(tmp_path):
+    data = bytearray((FIXTURES / "beats_tiny.pt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "flipped.pt").write_bytes(data)
+    with pytest.raises(CheckpointError, match="checksum"):
+        read_checkpoint(tmp_path / "flipped.pt")
+
+
+def test_a_name_with_line_ends_does_not_make_a_message_long(altered):
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(altered("beats_tiny", lambda c: c["model"].update({"x\nerror: y": torch.zeros(1)})))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_compressed_archive_is_refused(tmp_path):
+    packed = zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(FIXTURES / "beats_tiny.pt") as source, packed as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    with pytest.raises(CheckpointError, match="compressed"):
+        read_checkpoint(tmp_path / "packed.pt")
+
+
+def test_an_output_link_that_goes_in_circles_is_an_error_of_the_file_system(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="loop"):
+        convert(FIXTURES / "beats_tiny.pt", tmp_path / "loop")

@@ -1,0 +1,408 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Files that hold a BEATs model in another layout than Microsoft's, made from the golden checkpoints."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from golden import FIXTURES
+from safetensors.torch import save_file
+
+from transformers_beats.conversion import layouts as other_layouts
+from transformers_beats.conversion.checkpoint import CheckpointError, read_checkpoint
+
+
+MAPPINGS = Path("/proc/self/maps")
+
+
+def golden(name: str) -> dict:
+    return torch.load(FIXTURES / f"{name}.pt", weights_only=True)
+
+
+def under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{key}": tensor for key, tensor in tensors.items()}
+
+
+def without_copies(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Without the layers' copies of the relative bias, which safetensors' `save_model` writes once."""
+    shared = "self_attn.relative_attention_bias"
+    return {key: tensor for key, tensor in tensors.items() if shared not in key or "layers.0." in key}
+
+
+@pytest.fixture
+def encoder() -> dict[str, torch.Tensor]:
+    """The encoder of the golden checkpoint with a head, without that head."""
+    tensors = golden("beats_tiny_finetuned")["model"]
+    return {key: tensor for key, tensor in tensors.items() if not key.startswith("predictor.")}
+
+
+@pytest.fixture
+def head() -> dict[str, torch.Tensor]:
+    """The head of that checkpoint: `weight` and `bias`."""
+    tensors = golden("beats_tiny_finetuned")["model"]
+    return {kind: tensors[f"predictor.{kind}"] for kind in ("weight", "bias")}
+
+
+@pytest.fixture
+def released_is_tiny(monkeypatch):
+    """As if Microsoft had released models of the golden checkpoints' size."""
+    sizes = golden("beats_tiny_finetuned")["cfg"] | {"quant_n": 64, "quant_dim": 16}
+    monkeypatch.setattr(other_layouts, "RELEASED", {key: sizes[key] for key in other_layouts.RELEASED})
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a file and returns its path."""
+
+    def write(contents, name="model.pt"):
+        path = tmp_path / name
+        if path.suffix == ".safetensors":
+            save_file(without_copies(contents), path)
+        elif path.suffix in (".yaml", ".yml"):
+            path.write_text(yaml.safe_dump(contents))
+        else:
+            torch.save(contents, path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def assert_golden(golden_model, extract):
+    """That a checkpoint computes what the golden one does."""
+
+    @torch.no_grad()
+    def check(checkpoint, name="beats_tiny_finetuned"):
+        expected = golden_model(name)
+        model = checkpoint.build_model()
+        if checkpoint.kind == "pretrained":
+            expected = getattr(expected, "beats", expected)
+        for actual, wanted in zip(model(**extract(0)).to_tuple(), expected(**extract(0)).to_tuple()):
+            assert torch.equal(actual, wanted)
+
+    return check
+
+
+def notes_about(checkpoint, *words: str) -> list[str]:
+    return [note for note in checkpoint.notes if all(word in note for word in words)]
+
+
+FBANK_OF_AVEX = {"fbank.window": torch.ones(400), "fbank.mel_fb": torch.ones(257, 128)}
+
+
+@pytest.mark.usefixtures("released_is_tiny")
+def test_avex_files_convert_with_their_classifier(encoder, head, write, assert_golden):
+    stale = {"predictor.weight": torch.ones(527, 64), "predictor.bias": torch.ones(527)}
+    tensors = under("backbone.", encoder | FBANK_OF_AVEX | stale) | under("classifier.", head)
+    checkpoint = read_checkpoint(write(tensors, "model.safetensors"))
+    assert (checkpoint.origin, checkpoint.kind) == ("avex", "finetuned")
+    assert_golden(checkpoint)
+    assert notes_about(checkpoint, "deep_norm=True", "max_distance=80", "released models was assumed")
+    assert notes_about(checkpoint, "left out 2 tensors", "`backbone.predictor` (2)")
+
+
+@pytest.mark.usefixtures("released_is_tiny")
+def test_avex_encoders_convert_without_the_head_that_they_began_from(encoder, head, write, assert_golden):
+    tensors = under("backbone.", encoder | FBANK_OF_AVEX | under("predictor.", head))
+    checkpoint = read_checkpoint(write(tensors, "model.safetensors"))
+    assert checkpoint.kind == "pretrained"
+    assert_golden(checkpoint)
+
+
+@pytest.mark.usefixtures("released_is_tiny")
+def test_avex_files_with_another_filter_bank_are_refused(encoder, write):
+    tensors = under("backbone.", encoder | FBANK_OF_AVEX | {"fbank.window": torch.ones(800)})
+    with pytest.raises(CheckpointError, match=r"`fbank\.window` has shape \(800,\)"):
+        read_checkpoint(write(tensors))
+
+
+def test_settings_come_from_the_description_of_an_avex_model(encoder, head, write, assert_golden):
+    front_end = {"sample_frequency": 16000.0, "num_mel_bins": 128, "fbank_mean": 15.41663, "fbank_std": 6.55582}
+    settings = {"model_spec": {"name": "beats", "init_config": golden("beats_tiny_finetuned")["cfg"] | front_end}}
+    path = write(under("backbone.", encoder) | under("classifier.", head), "model.safetensors")
+    checkpoint = read_checkpoint(path, "avex", [write(settings, "model.yml")])
+    assert checkpoint.kind == "finetuned"
+    assert_golden(checkpoint)
+    assert notes_about(checkpoint, "taken from model.yml")
+    assert not notes_about(checkpoint, "assumed")
+    assert not notes_about(checkpoint, "without a meaning here")
+
+
+def strong_and_weak_heads():
+    return {f"{name}_head.weight": torch.ones(447, 64) for name in ("strong", "weak")}
+
+
+@pytest.mark.usefixtures("released_is_tiny")
+@pytest.mark.parametrize("root", ["", "model."])
+def test_pretrained_sed_files_convert_without_their_heads(root, encoder, write, assert_golden):
+    tensors = under(f"{root}model.model.", encoder) | under(root, strong_and_weak_heads())
+    checkpoint = read_checkpoint(write(tensors))
+    assert (checkpoint.origin, checkpoint.kind) == ("pretrained-sed", "pretrained")
+    assert_golden(checkpoint)
+    assert notes_about(checkpoint, "left out 2 tensors", f"`{root}strong_head` (1)", "250 resampled steps")
+    assert notes_about(checkpoint, "activation_fn=gelu", "deep_norm=True", "layer_norm_first=False")
+
+
+@pytest.mark.usefixtures("released_is_tiny")
+def test_the_architecture_is_assumed_only_on_request(encoder, write, assert_golden):
+    path = write(under("model.model.", encoder))
+    with pytest.raises(CheckpointError, match=r"nothing states its activation_fn, deep_norm.*--cfg released"):
+        read_checkpoint(path)
+    assert_golden(read_checkpoint(path, "pretrained-sed"))
+    checkpoint = read_checkpoint(path, cfg=["released"])
+    assert checkpoint.origin == "other"
+    assert_golden(checkpoint)
+    assert notes_about(checkpoint, "was assumed (as asked for)", "deep_norm=True")
+
+
+def test_the_assumed_architecture_must_fit_every_shape(encoder, write):
+    with pytest.raises(CheckpointError, match=r"released models does not fit: .*3 layers, `cfg` 12"):
+        read_checkpoint(write(encoder, "model.safetensors"), cfg=["released"])
+
+
+def test_a_wrapper_alone_changes_nothing(write):
+    contents = golden("beats_tiny_finetuned")
+    contents["model"] = under("module.", contents["model"])
+    checkpoint, expected = read_checkpoint(write(contents)), read_checkpoint(FIXTURES / "beats_tiny_finetuned.pt")
+    assert (checkpoint.origin, checkpoint.notes) == ("microsoft", [])
+    assert checkpoint.config.to_dict() == expected.config.to_dict()
+    assert all(torch.equal(tensor, expected.state_dict[name]) for name, tensor in checkpoint.state_dict.items())
+
+
+def test_lightning_files_convert_with_the_settings_of_another_file(encoder, head, write, assert_golden):
+    state_dict = under("model.beats.", encoder) | under("model.head.", head) | {"loss.pos_weight": torch.ones(6)}
+    state_dict["model.norm.num_batches_tracked"] = torch.tensor(3)
+    path = write({"state_dict": state_dict, "hyper_parameters": {"lr": 0.1}, "epoch": 3}, "last.ckpt")
+    checkpoint = read_checkpoint(path, cfg=[FIXTURES / "beats_tiny_finetuned.pt"])
+    assert (checkpoint.origin, checkpoint.kind) == ("other", "pretrained")
+    assert_golden(checkpoint)
+    assert notes_about(checkpoint, "left out 4 tensors", "`model.head` (2)", "`loss` (1)", "`model.norm` (1)")
+    assert notes_about(checkpoint, "taken from beats_tiny_finetuned.pt")
+
+
+def test_nothing_is_guessed_where_settings_are_silent(encoder, write):
+    settings = golden("beats_tiny_finetuned")["cfg"]
+    del settings["deep_norm"]
+    with pytest.raises(CheckpointError, match="`cfg` lacks deep_norm"):
+        read_checkpoint(write(under("beats.", encoder)), cfg=[write(settings, "settings.yaml")])
+
+
+@pytest.mark.parametrize(
+    ("other", "kind"), [(torch.ones(6), "finetuned"), (torch.ones(10, 64), "pretrained")], ids=["weights", "layer"]
+)
+def test_a_predictor_counts_unless_another_layer_follows(other, kind, write, assert_golden):
+    contents = golden("beats_tiny_finetuned")
+    contents["model"] = under("beats.", contents["model"]) | {"other": other}
+    checkpoint = read_checkpoint(write(contents))
+    assert checkpoint.kind == kind
+    assert_golden(checkpoint)
+    assert notes_about(checkpoint, "left out", "`other` (1)")
+
+
+def test_python_objects_in_a_file_are_named(encoder, write):
+    path = write({"state_dict": encoder, "hyper_parameters": argparse.Namespace(lr=0.1)})
+    with pytest.raises(CheckpointError, match=r"argparse\.Namespace\); loading it could run code.*tensors alone"):
+        read_checkpoint(path)
+
+
+def espnet(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """An encoder as ESPnet names and completes it."""
+    pads = {"patch_embedding_pad.weight": torch.ones(1, 1, 16, 16), "raw2fbank_pad.weight": torch.ones(1, 1, 400)}
+    tensors = {key.replace("weight_g", "parametrizations.weight.original0"): tensor for key, tensor in tensors.items()}
+    return {
+        key.replace("weight_v", "parametrizations.weight.original1"): tensor
+        for key, tensor in (tensors | pads).items()
+    }
+
+
+def espnet_settings(**changes) -> dict:
+    """What `config.yaml` of a classifier says."""
+    return {
+        "encoder": "beats",
+        "encoder_conf": {"beats_config": golden("beats_tiny_finetuned")["cfg"]},
+        "decoder": "linear",
+        "decoder_conf": {},
+        "frontend": None,
+        "normalize": None,
+        "model_conf": {"classification_type": "multi-class"},
+        "token_list": ["dog", "cat", "rain", "wind", "bell", "car", "<blank>", "<unk>"],
+    } | changes
+
+
+@pytest.fixture
+def espnet_classifier(encoder, head, write):
+    return write(under("encoder.", espnet(encoder)) | under("decoder.linear_out.", head), "valid.acc.best.pth")
+
+
+def test_espnet_classifiers_convert_with_head_and_labels(espnet_classifier, write, assert_golden):
+    checkpoint = read_checkpoint(espnet_classifier, cfg=[write(espnet_settings(), "config.yaml")])
+    assert (checkpoint.origin, checkpoint.kind) == ("espnet", "finetuned")
+    assert_golden(checkpoint)
+    assert checkpoint.config.problem_type == "single_label_classification"
+    assert list(checkpoint.config.id2label.values()) == ["dog", "cat", "rain", "wind", "bell", "car"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"decoder_conf": {"pooling": "max"}}, "no linear layer on the mean"),
+        ({"normalize": "utterance_mvn"}, "the audio goes through normalize first"),
+    ],
+)
+def test_heads_of_espnet_that_compute_something_else_are_left_out(
+    changes, reason, espnet_classifier, write, assert_golden
+):
+    checkpoint = read_checkpoint(espnet_classifier, cfg=[write(espnet_settings(**changes), "config.yaml")])
+    assert checkpoint.kind == "pretrained"
+    assert_golden(checkpoint)
+    assert notes_about(checkpoint, "`decoder` (2)", reason)
+
+
+def test_the_base_of_an_espnet_model_states_the_architecture(espnet_classifier, write, assert_golden):
+    tuned = write(espnet_settings(encoder_conf={"beats_ckpt_path": "/data/base.pt", "fbank_std": 5.9}), "config.yaml")
+    with pytest.raises(CheckpointError, match=r"was built from /data/base\.pt.*--cfg BASE --cfg config\.yaml"):
+        read_checkpoint(espnet_classifier, cfg=[tuned])
+    base = write({"encoder_conf": {"beats_config": golden("beats_tiny_finetuned")["cfg"]}}, "base.yaml")
+    checkpoint = read_checkpoint(espnet_classifier, cfg=[base, tuned])
+    assert_golden(checkpoint)
+    assert notes_about(checkpoint, "add --fbank-std 5.9")
+
+
+def test_espnet_encoders_that_stop_early_are_refused(espnet_classifier, write):
+    settings = espnet_settings()
+    settings["encoder_conf"]["max_layer"] = 1
+    with pytest.raises(CheckpointError, match="stops early"):
+        read_checkpoint(espnet_classifier, cfg=[write(settings, "config.yaml")])
+
+
+def test_the_tokenizer_in_an_espnet_training_checkpoint_converts(encoder, write, assert_golden):
+    tokenizer = golden("tokenizer_tiny")
+    state_dict = under("encoder.", espnet(tokenizer["model"])) | under("teacher.", espnet(encoder))
+    state_dict["decoder.decoder_norm.weight"] = torch.ones(64)
+    settings = {"encoder_conf": {"tokenizer_config": tokenizer["cfg"]}}
+    checkpoint = read_checkpoint(write({"module": state_dict}), cfg=[write(settings, "config.yaml")])
+    assert checkpoint.kind == "tokenizer"
+    assert_golden(checkpoint, "tokenizer_tiny")
+    assert notes_about(checkpoint, "`teacher` (", "`decoder` (1)")
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("layer_weights", "all layers but the last"),
+        ("downsample_conv.weight", "shortens their sequence"),
+        ("conformer_adapter.layers.0.weight", "a Conformer"),
+        ("cross_embed_positions.weight", "cross-attention"),
+    ],
+)
+def test_parts_of_espnets_encoder_without_a_counterpart_are_refused(key, reason, write):
+    contents = golden("beats_tiny")
+    contents["model"] = espnet(contents["model"]) | {key: torch.ones(3, 1)}
+    with pytest.raises(CheckpointError, match=rf"`{key.split('.')[0]}` has no counterpart here: .*{reason}"):
+        read_checkpoint(write(contents))
+
+
+def test_the_large_size_of_openbeats_is_read(write):
+    hidden, ffn, heads, layers = 1024, 4096, 16, 24
+    shapes = {
+        "patch_embedding.weight": (512, 1, 16, 16),
+        **{f"layer_norm.{kind}": (512,) for kind in ("weight", "bias")},
+        "post_extract_proj.weight": (hidden, 512),
+        "post_extract_proj.bias": (hidden,),
+        "encoder.pos_conv.0.weight_g": (1, 1, 128),
+        "encoder.pos_conv.0.weight_v": (hidden, hidden // 16, 128),
+        "encoder.pos_conv.0.bias": (hidden,),
+        **{f"encoder.layer_norm.{kind}": (hidden,) for kind in ("weight", "bias")},
+    }
+    for layer in range(layers):
+        name = f"encoder.layers.{layer}"
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            shapes |= {f"{name}.self_attn.{part}.weight": (hidden, hidden), f"{name}.self_attn.{part}.bias": (hidden,)}
+        for part in ("self_attn_layer_norm", "final_layer_norm"):
+            shapes |= {f"{name}.{part}.{kind}": (hidden,) for kind in ("weight", "bias")}
+        shapes |= {f"{name}.fc1.weight": (ffn, hidden), f"{name}.fc1.bias": (ffn,)}
+        shapes |= {f"{name}.fc2.weight": (hidden, ffn), f"{name}.fc2.bias": (hidden,)}
+        shapes |= {f"{name}.self_attn.grep_linear.weight": (8, hidden // heads)}
+        shapes |= {f"{name}.self_attn.grep_linear.bias": (8,), f"{name}.self_attn.grep_a": (1, heads, 1, 1)}
+        shapes |= {f"{name}.self_attn.relative_attention_bias.weight": (320, heads)}
+    # Of tensors that repeat one value, a file holds that value alone.
+    value = torch.ones(())
+    cfg = {"encoder_layers": layers, "encoder_embed_dim": hidden, "encoder_ffn_embed_dim": ffn, "max_distance": 800}
+    cfg |= {"encoder_attention_heads": heads, "deep_norm": True, "relative_position_embedding": True}
+    cfg |= {"gru_rel_pos": True}
+    tensors = espnet({key: value.expand(shape) for key, shape in shapes.items()})
+    checkpoint = read_checkpoint(write({"cfg": cfg, "model": tensors}))
+    assert checkpoint.origin == "espnet"
+    assert (checkpoint.config.num_hidden_layers, checkpoint.config.hidden_size) == (layers, hidden)
+    assert sum(tensor.numel() for tensor in checkpoint.state_dict.values()) == 311_376_576
+
+
+def test_several_encoders_are_refused(encoder, write):
+    path = write({"state_dict": under("student.", encoder) | under("ema.", encoder)})
+    with pytest.raises(CheckpointError, match=r"encoders under `ema\.`, `student\.`; save the one"):
+        read_checkpoint(path, cfg=["released"])
+    with pytest.raises(CheckpointError, match="models in `net`, `ema`"):
+        read_checkpoint(write({"net": encoder, "ema": encoder}), cfg=["released"])
+
+
+def test_files_without_an_encoder_are_refused(head, write):
+    with pytest.raises(CheckpointError, match=r"no encoder .*among 2 tensors"):
+        read_checkpoint(write({"model": head}), cfg=["released"])
+    with pytest.raises(CheckpointError, match="expected `cfg` and `model`, found"):
+        read_checkpoint(write(head, "model.safetensors"), cfg=["released"])
+
+
+def test_damaged_safetensors_are_refused(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"not a checkpoint")
+    with pytest.raises(CheckpointError, match="not a safetensors file, or damaged"):
+        read_checkpoint(tmp_path / "model.safetensors")
+
+
+def test_a_file_that_states_its_settings_takes_no_others():
+    with pytest.raises(CheckpointError, match="states its own `cfg`"):
+        read_checkpoint(FIXTURES / "beats_tiny.pt", cfg=["released"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optimizer: adam", r"no settings of a BEATs model, found \['optimizer'\]"),
+        ("a: [", "not a YAML"),
+        ("a: 2026-13-01", "not a YAML"),
+        ("- " * 5000, "not a YAML"),
+        ("3", "no se"),
+    ],
+)
+def test_settings_that_are_none_are_refused(text, message, encoder, write, tmp_path):
+    (tmp_path / "settings.yaml").write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(write(encoder), cfg=[tmp_path / "settings.yaml"])
+
+
+def test_other_fbank_statistics_in_the_settings_are_said(write):
+    contents = golden("beats_tiny")
+    contents["cfg"] |= {"fbank_mean": 15.2913, "fbank_std": 6.55582}
+    checkpoint = read_checkpoint(write(contents))
+    assert len(checkpoint.notes) == 1
+    assert notes_about(checkpoint, "fbank statistics", "add --fbank-mean 15.2913")
+
+
+@pytest.mark.skipif(not MAPPINGS.exists(), reason="needs Linux's list of mapped files")
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+@pytest.mark.usefixtures("released_is_tiny")
+def test_tensors_are_mapped_and_not_copied(name, encoder, write):
+    path = write(under("beats.", encoder), name)
+    checkpoint = read_checkpoint(path, cfg=["released"])
+    lines = [line.split() for line in MAPPINGS.read_text().splitlines() if line.endswith(str(path))]
+    ranges = [[int(bound, 16) for bound in line[0].split("-")] for line in lines]
+    for tensor in checkpoint.state_dict.values():
+        assert any(start <= tensor.data_ptr() < end for start, end in ranges)
+
+
+@pytest.mark.parametrize("name", ["decoder_conf", "model_conf"])
+def test_sections_of_espnets_settings_must_be_mappings(name, espnet_classifier, write):
+    settings = write(espnet_settings(**{name: 3}), "config.yaml")
+    with pytest.raises(CheckpointError, match=f"expected `{name}` to be a mapping, found int"):
+        read_checkpoint(espnet_classifier, cfg=[settings])

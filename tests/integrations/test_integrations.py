@@ -1,0 +1,339 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Interfaces of benchmarks, by their own rules; by their own checkers where these are installed."""
+
+import importlib.util
+import sys
+import types
+
+import datasets
+import numpy as np
+import pytest
+import torch
+
+from transformers_beats import (
+    BeatsConfig,
+    BeatsFeatureExtractor,
+    BeatsForAudioClassification,
+    BeatsModel,
+    BeatsRandomProjectionTokenizer,
+    BeatsRandomProjectionTokenizerConfig,
+    WindowedInference,
+)
+from transformers_beats.integrations import columns, hear, mteb, xares
+from transformers_beats.integrations.columns import ColumnEmbedder
+from transformers_beats.integrations.mteb import BeatsMtebModel
+from transformers_beats.integrations.xares import BeatsXaresEncoder
+
+
+TINY = {"embed_dim": 16, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+TINY |= {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+# Three windows of 10 s.
+LONG = 16000 * 25
+
+
+def noise(*shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(sum(shape))) * 2 - 1
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A classifier: each interface takes the encoder out of it."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("checkpoint") / "beats-tiny"
+    BeatsForAudioClassification(BeatsConfig(**TINY)).save_pretrained(path)
+    BeatsFeatureExtractor(fbank_mean=12.5).save_pretrained(path)
+    return str(path)
+
+
+def hidden_states(checkpoint, clip):
+    """Of one clip alone, `(num_columns, 8, 32)`."""
+    model, extractor = BeatsModel.from_pretrained(checkpoint).eval(), BeatsFeatureExtractor.from_pretrained(checkpoint)
+    inputs = extractor(clip, sampling_rate=16000, return_tensors="pt")
+    with torch.no_grad():
+        return model.to_grid(model(**inputs).last_hidden_state)[0]
+
+
+class TestColumns:
+    @pytest.mark.parametrize(("pooling", "size"), [("mean", 32), ("concat", 256)])
+    def test_each_clip_has_the_embeddings_that_it_has_alone(self, checkpoint, pooling, size):
+        embedder = ColumnEmbedder(checkpoint, pooling=pooling, batch_size=2)
+        clips = [noise(30000).requires_grad_(), noise(100), noise(48123).numpy()]
+        found = embedder.columns(clips)
+        assert embedder.column_size == size
+        for clip, embeddings in zip(clips, found):
+            grid = hidden_states(checkpoint, clip)
+            expected = grid.mean(dim=1) if pooling == "mean" else grid.flatten(1)
+            torch.testing.assert_close(embeddings, expected, atol=1e-5, rtol=0.0)
+        torch.testing.assert_close(
+            embedder.means(clips)[1], hidden_states(checkpoint, clips[1]).mean(dim=(0, 1)), atol=1e-5, rtol=0.0
+        )
+
+    def test_a_long_clip_goes_through_windows(self, checkpoint):
+        embedder, clip = ColumnEmbedder(checkpoint), noise(LONG)
+        inference = WindowedInference(embedder.model, embedder.feature_extractor)
+        columns = embedder.columns([noise(16000), clip])[1]
+        assert columns.shape == (156, 32)
+        np.testing.assert_allclose(embedder.means([clip])[0], inference.embed(clip, 16000), atol=1e-5)
+        # The first window is what the model gives for its samples alone.
+        first = hidden_states(checkpoint, clip[: 400 + 160 * (62 * 16 - 1)])
+        torch.testing.assert_close(columns[:62], first.mean(dim=1), atol=1e-5, rtol=0.0)
+
+    def test_columns_of_the_released_sizes_have_768_and_6144_values(self, tmp_path):
+        # The sizes of embeddings are the released ones, all others small.
+        config = BeatsConfig(num_hidden_layers=1, intermediate_size=16, num_attention_heads=1, embed_dim=8)
+        BeatsModel(config).save_pretrained(tmp_path)
+        BeatsFeatureExtractor().save_pretrained(tmp_path)
+        for pooling, size in {"mean": 768, "concat": 6144}.items():
+            embedder = ColumnEmbedder(str(tmp_path), pooling=pooling)
+            assert embedder.columns([noise(160000)])[0].shape == (62, size)
+            assert embedder.column_size == size
+
+    def test_an_impulse_changes_a_column_around_its_center(self, checkpoint):
+        embedder = ColumnEmbedder(checkpoint)
+        samples = range(12000, 16400, 40)
+        clips = torch.zeros(len(samples), 20000)
+        clips[torch.arange(len(samples)), list(samples)] = 1.0
+        features = embedder.feature_extractor(clips, sampling_rate=16000, return_tensors="pt")["input_values"]
+        # Frames of column 5, against those of silence.
+        changes = (features[:, 80:96] != embedder.feature_extractor.padding_value).flatten(1).any(dim=1)
+        times = [sample / 16 for sample, is_changed in zip(samples, changes) if is_changed]
+        assert (min(times) + max(times)) / 2 == pytest.approx(embedder.centers(6)[5].item(), abs=3.0)
+
+    def test_a_checkpoint_without_encoder_is_refused(self, tmp_path):
+        BeatsRandomProjectionTokenizer(BeatsRandomProjectionTokenizerConfig()).save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match="holds no BEATs encoder"):
+            ColumnEmbedder(str(tmp_path))
+
+    def test_other_poolings_are_refused(self, checkpoint):
+        with pytest.raises(ValueError, match="'mean' or 'concat', got 'max'"):
+            ColumnEmbedder(checkpoint, pooling="max")
+
+
+class TestHear:
+    """The rules of https://hearbenchmark.com/hear-api.html and of its validator."""
+
+    @pytest.fixture
+    def model(self, checkpoint):
+        return hear.load_model(checkpoint)
+
+    def test_the_model_says_its_rate_and_sizes(self, model):
+        assert isinstance(model, torch.nn.Module)
+        assert model.sample_rate == 16000
+        assert type(model.scene_embedding_size) is type(model.timestamp_embedding_size) is int
+
+    @pytest.mark.parametrize("num_samples", [17120, 31680, 64000, LONG])
+    def test_timestamp_embeddings_follow_the_rules(self, model, num_samples):
+        embeddings, timestamps = hear.get_timestamp_embeddings(noise(2, num_samples), model)
+        assert embeddings.dtype == timestamps.dtype == torch.float32
+        assert embeddings.shape == (*timestamps.shape, model.timestamp_embedding_size)
+        assert len(embeddings) == 2
+        assert torch.equal(timestamps[0], timestamps[1])
+        assert timestamps[0, :2].tolist() == [87.5, 247.5]
+        assert (timestamps.diff() == 160.0).all()
+        # The last column, of 175 ms, begins more than 15 ms before the end, which the one before does not reach.
+        milliseconds = num_samples / 16
+        assert milliseconds - 87.5 <= timestamps[0, -1] < milliseconds + 72.5
+
+    @pytest.mark.parametrize("num_samples", [2800, 2801, 5359, 16000, 161439])
+    def test_the_last_samples_of_a_clip_count(self, model, num_samples):
+        clip = noise(1, num_samples)
+        changed = clip.clone()
+        # A few milliseconds: the windows of the filter bank are near zero at their ends.
+        changed[:, -80:] = 0.0
+        for embed in (hear.get_scene_embeddings, lambda *args: hear.get_timestamp_embeddings(*args)[0]):
+            assert (embed(changed, model) - embed(clip, model)).abs().max() > 1e-4
+
+    def test_an_empty_clip_is_refused(self, model):
+        with pytest.raises(ValueError, match="Clip 0 of the batch is empty"):
+            hear.get_scene_embeddings(noise(2, 0), model)
+
+    @pytest.mark.parametrize("num_samples", [1600, 43840, LONG])
+    def test_a_scene_embedding_is_the_mean_of_the_timestamp_embeddings(self, model, num_samples):
+        audio = noise(4, num_samples)
+        scenes = hear.get_scene_embeddings(audio, model)
+        assert scenes.dtype == torch.float32
+        assert scenes.shape == (4, model.scene_embedding_size)
+        embeddings, _ = hear.get_timestamp_embeddings(audio, model)
+        torch.testing.assert_close(scenes, embeddings.mean(dim=1), atol=1e-5, rtol=0.0)
+
+    def test_anything_but_a_batch_is_refused(self, model):
+        with pytest.raises(ValueError, match=r"\(n_sounds, n_samples\), got \(1600,\)"):
+            hear.get_scene_embeddings(noise(1600), model)
+
+    def test_the_validator_is_content(self, checkpoint, monkeypatch):
+        # It imports TensorFlow, only to ask whether a model is one of its.
+        monkeypatch.setitem(sys.modules, "tensorflow", types.SimpleNamespace(Module=type("Module", (), {})))
+        validate = pytest.importorskip("hearvalidator.validate")
+        validate.ValidateModel(hear.__name__, checkpoint, device="cpu")()
+
+
+class TestXares:
+    def test_the_encoder_has_what_xares_reads(self, checkpoint):
+        encoder = BeatsXaresEncoder(checkpoint, pooling="concat")
+        assert type(encoder).__name__.endswith("Encoder")
+        assert (encoder.sampling_rate, encoder.output_dim, encoder.hop_size_in_ms) == (16000, 256, 160.0)
+        with torch.inference_mode():
+            assert encoder(noise(2, 50000)).shape == (2, 19, 256)
+            assert encoder(noise(LONG)).shape == (1, 156, 256)
+
+    def test_the_checker_is_content(self, checkpoint):
+        checker = pytest.importorskip("xares.audio_encoder_checker")
+        assert checker.check_audio_encoder(BeatsXaresEncoder(checkpoint))
+
+
+class TestMteb:
+    @pytest.fixture
+    def model(self, checkpoint):
+        return BeatsMtebModel(checkpoint, device="cpu")
+
+    @staticmethod
+    def items(*clips, rate=16000):
+        return {"audio": [{"array": clip, "sampling_rate": rate} for clip in clips]}
+
+    def test_each_clip_has_the_embedding_that_it_has_alone(self, model):
+        clips = [noise(30000).numpy(), noise(9000).numpy(), noise(LONG).numpy()]
+        embeddings = model.encode([self.items(*clips[:2]), self.items(clips[2])], show_progress_bar=False)
+        assert embeddings.shape == (3, 32)
+        assert embeddings.dtype == np.float32
+        for clip, embedding in zip(clips, embeddings):
+            alone = model.encode([self.items(clip)], show_progress_bar=False)[0]
+            np.testing.assert_allclose(embedding, alone, atol=1e-5)
+
+    def test_channels_are_averaged_and_other_rates_resampled(self, model):
+        tone = np.sin(2 * np.pi * 440 * np.arange(44100) / 44100).astype(np.float32)
+        at_16k = np.sin(2 * np.pi * 440 * np.arange(16000) / 16000).astype(np.float32)
+        stereo = np.stack([tone * 1.5, tone * 0.5])
+        found = model.encode([self.items(stereo, rate=44100), self.items(at_16k)], show_progress_bar=False)
+        assert model.similarity_pairwise(found[:1], found[1:]).item() > 0.999
+
+    def test_similarities_are_cosines(self, model):
+        first, second = noise(3, 32), noise(4, 32).numpy()
+        found = model.similarity(first, second)
+        expected = torch.nn.functional.cosine_similarity(first[:, None], torch.from_numpy(second)[None], dim=-1)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(model.similarity_pairwise(first, second[:3]), expected.diagonal())
+
+    def test_a_batch_without_audio_is_refused(self, model):
+        with pytest.raises(ValueError, match="has only text"):
+            model.encode([{"text": ["a dog"]}], show_progress_bar=False)
+
+    @staticmethod
+    def save_checkpoint(directory, seed, **settings):
+        """A checkpoint whose directory has the name that all have."""
+        torch.manual_seed(seed)
+        path = directory / "checkpoint"
+        BeatsModel(BeatsConfig(**TINY)).save_pretrained(path)
+        BeatsFeatureExtractor(**settings).save_pretrained(path)
+        return BeatsMtebModel(str(path), device="cpu")
+
+    def test_checkpoints_of_the_same_name_have_revisions_of_their_own(self, tmp_path, monkeypatch):
+        package = types.ModuleType("mteb.models")
+        package.ModelMeta = types.SimpleNamespace(create_empty=lambda values: types.SimpleNamespace(**values))
+        module = types.ModuleType("mteb.models.model_meta")
+        module.ScoringFunction = types.SimpleNamespace(COSINE="cosine")
+        for name, fake in {"mteb": types.ModuleType("mteb"), "mteb.models": package}.items():
+            monkeypatch.setitem(sys.modules, name, fake)
+        monkeypatch.setitem(sys.modules, "mteb.models.model_meta", module)
+
+        first = self.save_checkpoint(tmp_path / "a", 0).mteb_model_meta
+        others = {
+            "other weights": self.save_checkpoint(tmp_path / "b", 1),
+            "other settings": self.save_checkpoint(tmp_path / "c", 0, fbank_mean=12.5),
+            "trained in place": self.save_checkpoint(tmp_path / "a", 2),
+        }
+        metas = [first, *(model.mteb_model_meta for model in others.values())]
+        assert {meta.name for meta in metas} == {"local/checkpoint"}
+        assert len({meta.revision for meta in metas}) == 4
+        # The same in another place is the same.
+        assert self.save_checkpoint(tmp_path / "d", 0).mteb_model_meta.revision == first.revision
+
+        others["other weights"].model_name = "someone/beats"
+        others["other weights"].embedder.model.config._commit_hash = "c0ffee"
+        del others["other weights"].mteb_model_meta
+        meta = others["other weights"].mteb_model_meta
+        assert (meta.name, meta.revision) == ("someone/beats", "c0ffee")
+
+    def test_mteb_accepts_it(self, model, checkpoint):
+        models = pytest.importorskip("mteb.models")
+        from mteb.models.model_meta import ScoringFunction
+
+        assert isinstance(model, models.EncoderProtocol)
+        meta = model.mteb_model_meta
+        assert (meta.name, meta.embed_dim, meta.modalities) == ("local/beats-tiny", 32, ["audio"])
+        assert meta.similarity_fn_name is ScoringFunction.COSINE
+
+    @pytest.fixture
+    def tones(self):
+        """A task of MTEB: low tones against high ones, of different lengths."""
+        pytest.importorskip("mteb")
+        from mteb.abstasks import AbsTaskClassification
+        from mteb.abstasks.task_metadata import TaskMetadata
+
+        names = ("reference", "date", "domains", "task_subtypes", "license", "annotations_creators", "dialect")
+        names += ("sample_creation", "bibtex_citation")
+
+        class Tones(AbsTaskClassification):
+            metadata = TaskMetadata(
+                **dict.fromkeys(names),
+                name="Tones",
+                description="Low and high tones.",
+                dataset={"path": "local/tones", "revision": "0"},
+                type="AudioClassification",
+                category="a2t",
+                modalities=["audio"],
+                eval_splits=["test"],
+                eval_langs=["eng-Latn"],
+                main_score="accuracy",
+            )
+            input_column_name = "audio"
+            samples_per_label, n_experiments = 4, 1
+
+            def load_data(self, **kwargs):
+                rows = [
+                    {"audio": {"array": array, "sampling_rate": 16000}, "label": label}
+                    for label, frequency in enumerate((300, 3000))
+                    for array in (
+                        np.sin(2 * np.pi * frequency / 16000 * np.arange(n)) for n in range(8000, 20000, 1500)
+                    )
+                ]
+                self.dataset = datasets.DatasetDict(dict.fromkeys(("train", "test"), datasets.Dataset.from_list(rows)))
+                self.data_loaded = True
+
+        return Tones()
+
+    @pytest.mark.slow
+    def test_mteb_evaluates_it(self, model, tones):
+        import mteb as benchmark
+
+        result = benchmark.evaluate(model, tasks=[tones], cache=None)
+        assert result.model_name == "local/beats-tiny"
+        assert result.task_results[0].scores["test"][0]["accuracy"] > 0.9
+
+    @pytest.mark.slow
+    def test_mteb_computes_each_checkpoint_once(self, tones, tmp_path, monkeypatch):
+        import mteb as benchmark
+        from mteb.cache import ResultCache
+
+        embedded, encode = [], BeatsMtebModel.encode
+
+        def note(self, *args, **kwargs):
+            embedded.append(self)
+            return encode(self, *args, **kwargs)
+
+        monkeypatch.setattr(BeatsMtebModel, "encode", note)
+        cache = ResultCache(cache_path=tmp_path / "cache")
+        models = [self.save_checkpoint(tmp_path / name, seed) for name, seed in (("a", 0), ("b", 1), ("c", 0))]
+        computed = []
+        for model in models:
+            benchmark.evaluate(model, tasks=[tones], cache=cache)
+            computed.append(model in embedded)
+        # The third is the first in another place.
+        assert computed == [True, True, False]
+
+
+@pytest.mark.parametrize("module", [columns, hear, mteb, xares])
+def test_no_benchmark_is_needed_to_import_an_interface(module, monkeypatch):
+    for name in ("mteb", "mteb.models", "xares", "hearvalidator", "heareval", "tensorflow", "torchaudio"):
+        monkeypatch.setitem(sys.modules, name, None)
+    spec = importlib.util.find_spec(module.__name__)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))

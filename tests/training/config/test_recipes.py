@@ -1,0 +1,138 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""The recipes: each parses, and each value has a source."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from transformers_beats import BeatsConfig, BeatsRandomProjectionTokenizerConfig, BeatsTokenizerConfig
+from transformers_beats.training.config.arguments import (
+    PRETRAIN_ARGUMENTS,
+    TOKENIZE_ARGUMENTS,
+    TRAIN_TOKENIZER_ARGUMENTS,
+    IterateArguments,
+    apply_batch_plan,
+    check_config,
+)
+from transformers_beats.training.config.recipes import build_arguments, parse_arguments
+from transformers_beats.training.finetune import FINETUNE_ARGUMENTS, Arguments
+
+
+RECIPES = Path(__file__).parents[3] / "recipes"
+FLAT = {"audioset_pretrain": PRETRAIN_ARGUMENTS, "audioset_tokenizer": TRAIN_TOKENIZER_ARGUMENTS}
+# Learning rate, and seconds of audio in a step.
+FINE_TUNING = {
+    "audioset2m_finetune": (1e-4, 10000),
+    "audioset20k_finetune": (3e-5, 800),
+    "esc10_finetune": (1e-3, 160),
+    "esc50_finetune": (3e-5, 300),
+    "folder_finetune": (1e-4, 160),
+    "iemocap_finetune": (3e-5, 320),
+    "speech_commands_v1_finetune": (3e-5, 128),
+    "speech_commands_v2_finetune": (3e-5, 128),
+}
+ITERATE = ["audioset_iterate", "esc10_iterate", "folder_iterate"]
+SOURCE = re.compile(r"#.*\b(paper|Microsoft|ESPnet|appendix|our choice)\b", re.IGNORECASE)
+
+
+def recipe(name: str) -> str:
+    return str(RECIPES / f"{name}.yaml")
+
+
+def values_without_source(lines: list[str]) -> list[str]:
+    """Lines with a value that have no source of their own, nor in the comment above."""
+    missing, above = [], ""
+    for line in lines:
+        if line.strip().startswith("#"):
+            above += line
+            continue
+        opens_section = re.fullmatch(r"\s*\w+:\s*", line)
+        if line.strip() and not opens_section and not SOURCE.search(line) and not SOURCE.search(above):
+            missing.append(line)
+        above = ""
+    return missing
+
+
+def test_all_recipes_are_known():
+    assert sorted(path.stem for path in RECIPES.iterdir()) == sorted([*FLAT, *FINE_TUNING, *ITERATE])
+
+
+@pytest.mark.parametrize("name", [*FLAT, *FINE_TUNING, *ITERATE])
+def test_every_value_has_a_source(name):
+    assert values_without_source(Path(recipe(name)).read_text(encoding="utf-8").splitlines()) == []
+
+
+def test_a_value_without_source_is_found():
+    lines = ["# the paper", "a: 1", "b: 2", "c:", "  d: 3  # because", "  # ESPnet", "", "  e: 4"]
+    assert values_without_source(lines) == ["b: 2", "  d: 3  # because", "  e: 4"]
+
+
+@pytest.mark.parametrize("name", [*FLAT, *FINE_TUNING, *ITERATE])
+def test_no_key_appears_twice(name):
+    """YAML would silently take the later one."""
+    node = yaml.compose(Path(recipe(name)).read_text(encoding="utf-8"))
+    pending = [node]
+    while pending:
+        mapping = pending.pop()
+        keys = [key.value for key, _ in mapping.value]
+        assert len(keys) == len(set(keys))
+        pending += [value for _, value in mapping.value if isinstance(value, yaml.MappingNode)]
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_flat_recipes_parse(name):
+    model, data, batch, training = parse_arguments(FLAT[name], [recipe(name)])
+    assert training.max_steps == 400000
+    assert training.get_warmup_steps(training.max_steps) == 32000
+    assert (training.adam_beta1, training.adam_beta2, training.weight_decay) == (0.9, 0.98, 0.01)
+    expected = {"audioset_pretrain": (5600, 5e-4), "audioset_tokenizer": (1400, 5e-5)}[name]
+    assert (batch.batch_seconds, training.learning_rate) == expected
+    config_class = BeatsConfig if name == "audioset_pretrain" else BeatsTokenizerConfig
+    assert config_class(**model.config).codebook_size == 1024
+    assert data.crop_seconds == 10
+
+
+@pytest.mark.parametrize("name", FINE_TUNING)
+def test_fine_tuning_recipes_parse(name):
+    arguments = Arguments(*parse_arguments(FINETUNE_ARGUMENTS, [recipe(name)]))
+    check_config(BeatsConfig, arguments.tuning.config)
+    plan = apply_batch_plan(arguments.training, arguments.batch, arguments.data.crop_seconds)
+    learning_rate, seconds = FINE_TUNING[name]
+    assert arguments.training.learning_rate == learning_rate
+    assert plan.seconds == pytest.approx(seconds, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ITERATE)
+def test_iterate_recipes_parse_with_all_their_stages(name, tmp_path):
+    (arguments,) = parse_arguments((IterateArguments,), [recipe(name)])
+    BeatsRandomProjectionTokenizerConfig(**arguments.random_projection)
+
+    values = arguments.stage_values("model", codes="codes", output_dir=str(tmp_path))
+    model, data, batch, training = build_arguments(PRETRAIN_ARGUMENTS, values)
+    BeatsConfig(**model.config)
+    plan = apply_batch_plan(training, batch, data.crop_seconds)
+    assert plan.seconds == pytest.approx(batch.batch_seconds, rel=0.02)
+
+    values = arguments.stage_values("tokenizer", teacher="teacher", output_dir=str(tmp_path))
+    tokenizer, data, batch, training = build_arguments(TRAIN_TOKENIZER_ARGUMENTS, values)
+    BeatsTokenizerConfig(**tokenizer.config)
+    plan = apply_batch_plan(training, batch, data.crop_seconds)
+    assert plan.seconds == pytest.approx(batch.batch_seconds, rel=0.04)
+
+    values = arguments.stage_values("tokenize", tokenizer="tokenizer", output_dir=str(tmp_path))
+    tokenize, _ = build_arguments(TOKENIZE_ARGUMENTS, values)
+    assert tokenize.bf16
+
+
+def test_the_flat_audioset_recipes_agree_with_the_iterations():
+    (arguments,) = parse_arguments((IterateArguments,), [recipe("audioset_iterate")])
+    for name, section in [("audioset_pretrain", arguments.model), ("audioset_tokenizer", arguments.tokenizer)]:
+        flat = yaml.safe_load(Path(recipe(name)).read_text(encoding="utf-8"))
+        flat["learning_rate"] = float(flat["learning_rate"])
+        if name == "audioset_pretrain":
+            # `iterate` takes it from the tokenizer.
+            del flat["config"]["codebook_size"]
+        shared = {**arguments.data, **section}
+        assert {key: flat[key] for key in shared} == shared

@@ -1,0 +1,196 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Labels of every kind that data sets have, and what is wrong with some."""
+
+import io
+import json
+import tarfile
+
+import datasets
+import numpy as np
+import pytest
+import soundfile
+
+from transformers_beats.training.data.labels import LabelArguments, Labels, frame_labels, read_labels
+from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
+
+
+def read(columns: dict, known: list[str] | None = None, features: dict | None = None, **arguments) -> Labels:
+    features = None if features is None else datasets.Features(features)
+    dataset = datasets.Dataset.from_dict(columns, features=features)
+    names = [f"clip-{index}.wav" for index in range(len(dataset))]
+    return read_labels(dataset, LabelArguments(**arguments), names, known)
+
+
+def wav() -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.zeros(8000), 16000, format="WAV")
+    return buffer.getvalue()
+
+
+# What is read
+
+
+def test_names_are_sorted_and_indexed():
+    labels = read({"label": ["dog", "cat", "dog"]})
+    assert (labels.task, labels.names) == ("single_label", ["cat", "dog"])
+    assert labels.as_array().tolist() == [1, 0, 1]
+    assert labels.counts().tolist() == [1, 2]
+
+
+def test_numbers_are_sorted_as_numbers():
+    assert read({"target": [10, 9, 2]}).names == ["2", "9", "10"]
+
+
+def test_class_labels_have_their_names():
+    feature = {"label": datasets.ClassLabel(names=["wind", "rain"])}
+    labels = read({"label": [1, 0, 1]}, features=feature)
+    assert labels.names == ["rain", "wind"]
+    assert labels.as_array().tolist() == [0, 1, 0]
+
+
+def test_a_list_means_several_classes_or_none():
+    labels = read({"labels": [["dog", "wind"], [], ["wind", "wind"]]})
+    assert labels.task == "multi_label"
+    assert labels.as_array().tolist() == [[1, 1], [0, 0], [0, 1]]
+
+
+def test_lists_of_class_labels_have_their_names():
+    feature = {"labels": datasets.List(datasets.ClassLabel(names=["b", "a"]))}
+    assert read({"labels": [[0, 1], [1]]}, features=feature).as_array().tolist() == [[1, 1], [1, 0]]
+
+
+def test_several_classes_in_one_text_are_separated():
+    labels = read({"labels": ["dog,wind", "", "wind"]}, label_separator=",")
+    assert (labels.task, labels.values) == ("multi_label", [[0, 1], [], [1]])
+
+
+def test_single_labels_can_be_learned_as_several():
+    labels = read({"label": ["dog", "cat"]}, task="multi_label")
+    assert labels.as_array().tolist() == [[0, 1], [1, 0]]
+
+
+def test_events_keep_their_times():
+    events = [[{"label": "dog", "onset": 0.5, "offset": 1.0}], []]
+    labels = read({"events": events}, label_column="events")
+    assert (labels.task, labels.values) == ("frames", [[(0, 0.5, 1.0)], []])
+    assert labels.as_array().tolist() == [[1], [0]]
+
+
+def test_the_classes_of_events_can_be_learned_without_their_times():
+    events = [[{"label": "dog", "onset": 0.5, "offset": 1.0}, {"label": "cat", "onset": 0.5, "offset": 1.0}], []]
+    labels = read({"events": events}, label_column="events", task="multi_label")
+    assert (labels.task, labels.values) == ("multi_label", [[0, 1], []])
+
+
+def test_class_labels_of_events_have_their_names():
+    event = {"label": datasets.ClassLabel(names=["b", "a"]), "onset": datasets.Value("float32")}
+    features = {"events": datasets.List(event | {"offset": datasets.Value("float32")})}
+    labels = read({"events": [[{"label": 0, "onset": 0.0, "offset": 1.0}]]}, features=features, label_column="events")
+    assert labels.names == ["b"]
+
+
+def test_whole_numbers_with_gaps_are_whole_numbers():
+    labels = read({"label": [2.0, float("nan"), 10.0]}, task="multi_label")
+    assert (labels.names, labels.values) == (["2", "10"], [[0], [], [1]])
+
+
+def test_the_classes_of_a_model_keep_their_order():
+    labels = read({"label": ["dog", "cat"]}, known=["dog", "bird", "cat"])
+    assert labels.names == ["dog", "bird", "cat"]
+    assert labels.as_array().tolist() == [0, 2]
+
+
+def test_folders_are_classes(tmp_path):
+    for name in ("cat/a.wav", "dog/deep/b.wav", "dog/c.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(wav())
+    dataset = load_audio_dataset(DataArguments(dataset=str(tmp_path)))
+    labels = read_labels(dataset, LabelArguments(), dataset["file_name"])
+    assert labels.names == ["cat", "deep", "dog"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_tables_name_files_and_classes(tmp_path, suffix):
+    (tmp_path / "a.wav").write_bytes(wav())
+    (tmp_path / "b.wav").write_bytes(wav())
+    table = datasets.Dataset.from_dict({"path": ["a.wav", "b.wav"], "category": ["cat", "dog"]})
+    path = tmp_path / f"clips.{suffix}"
+    {"csv": table.to_csv, "jsonl": table.to_json, "parquet": table.to_parquet}[suffix](str(path))
+    dataset = load_audio_dataset(DataArguments(dataset=str(path), audio_column="path"))
+    assert [audio["path"] for audio in dataset["audio"]] == [str(tmp_path / "a.wav"), str(tmp_path / "b.wav")]
+    assert read_labels(dataset, LabelArguments(), dataset["file_name"]).as_array().tolist() == [0, 1]
+
+
+def test_tar_shards_hold_classes_beside_the_audio(tmp_path):
+    members = {
+        "x/1.wav": wav(),
+        "x/1.json": json.dumps({"label": "cat", "fold": 1}).encode(),
+        "x/2.cls": b"dog\n",
+        "x/2.wav": wav(),
+        "x/3.wav": wav(),
+        "x/3.json": b"{broken",
+    }
+    with tarfile.open(tmp_path / "shard.tar", "w") as archive:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    dataset = load_audio_dataset(DataArguments(dataset=str(tmp_path)))
+    for column in (None, "label"):
+        arguments = LabelArguments(label_column=column, task="multi_label")
+        assert read_labels(dataset, arguments, ["1", "2", "3"]).values == [[0], [1], []]
+
+
+def test_audioset_has_all_its_classes():
+    labels = read({"labels": [["Speech"], ["Music", "Speech"]]}, label_set="audioset")
+    assert len(labels.names) == 527
+    assert labels.values == [[0], [0, labels.names.index("Music")]]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("columns", "arguments", "message"),
+    [
+        ({"label": []}, {}, "The data set is empty"),
+        ({"sound": ["a", "b"]}, {}, "No column of labels among sound"),
+        ({"sound": ["a", "b"]}, {"label_column": "class"}, "There is no column 'class' of labels, only sound"),
+        ({"label": ["a"], "target": [1]}, {}, "the columns label, target may hold the labels"),
+        ({"label": ["a", None]}, {}, r"clip-1.wav: column 'label' has 0 labels"),
+        ({"labels": [["a", "b"]]}, {"task": "single_label"}, r"clip-0.wav: column 'labels' has 2 labels \('a', 'b'\)"),
+        ({"label": ["a", "a"]}, {}, r"has one class only \('a'\)"),
+        ({"labels": [["a"], ["b"]]}, {"task": "frames"}, r"clip-0.wav: column 'labels' holds 'a', no event"),
+        ({"label": [None, None]}, {"task": "multi_label"}, "has no label for any clip"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_refused(columns, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        read(columns, **arguments)
+
+
+def test_labels_that_a_model_does_not_have_are_named():
+    with pytest.raises(ValueError, match=r"labels that are not among the classes: 'bird'\. There are 'cat', 'dog'"):
+        read({"label": ["dog", "bird"]}, known=["cat", "dog"])
+
+
+@pytest.mark.parametrize(("onset", "offset"), [(1.0, 1.0), (2.0, 1.0), (-0.1, 1.0)])
+def test_events_without_length_are_refused(onset, offset):
+    with pytest.raises(ValueError, match="has no length"):
+        read({"label": [[{"label": "dog", "onset": onset, "offset": offset}]]})
+
+
+# Frames
+
+
+def test_a_column_belongs_to_what_covers_half_of_it():
+    labels = frame_labels([(0, 0.16, 0.32), (1, 0.25, 0.50)], 2, 4, 0.16, start=0.0)
+    assert labels.T.tolist() == [[0, 1, 0, 0], [0, 0, 1, 0]]
+
+
+def test_a_short_event_is_in_the_column_where_most_of_it_is():
+    assert frame_labels([(0, 0.30, 0.36)], 1, 4, 0.16, start=0.0).ravel().tolist() == [0, 0, 1, 0]
+
+
+def test_the_columns_of_a_crop_begin_with_it():
+    assert frame_labels([(0, 1.0, 1.16)], 1, 2, 0.16, start=1.0).ravel().tolist() == [1, 0]

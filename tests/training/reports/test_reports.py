@@ -1,0 +1,334 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Reports of evaluations: metrics, tables, and the files of a report."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+from PIL import Image
+from rich.console import Console
+from sklearn.metrics import average_precision_score, classification_report, f1_score
+
+from transformers_beats.training.reports import pictures as report_pictures
+from transformers_beats.training.reports.pictures import draw_classes, draw_confusions
+from transformers_beats.training.reports.report import (
+    REPORT_FILES,
+    Predictions,
+    check_report_directory,
+    compute_metrics,
+    per_class,
+    print_report,
+    worst_confusions,
+    write_report,
+)
+
+
+DESCRIPTION = {
+    "model": "someone/beats-farm",
+    "dataset": "someone/farm",
+    "config": None,
+    "split": "test",
+    "dataset_revision": "abc123",
+    "torch": "2.13.0",
+}
+# What a CSV file, a console with markup and a formula could stumble over.
+NAMES = ["cow, mooing", 'a "dog"', "[bold]hen[/]", "$x$"]
+FILES = ["a,b.wav", 'c"d.wav', "e.wav", "f.wav", "g\nh.wav"]
+# A cow taken for a dog twice, a dog right; nobody hears a hen; "$x$" is only predicted.
+LABELS = [0, 0, 0, 1, 1]
+SCORES = [[0.6, 0.2, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1], [0.2, 0.5, 0.2, 0.1], [0.1, 0.9, 0, 0], [0, 0.3, 0, 0.7]]
+
+
+@pytest.fixture
+def single() -> Predictions:
+    return Predictions(FILES, np.array(SCORES), np.array(LABELS), NAMES)
+
+
+@pytest.fixture
+def multi() -> Predictions:
+    labels = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]]
+    return Predictions(FILES, np.array(SCORES, dtype=np.float32), np.array(labels, dtype=np.float32), NAMES)
+
+
+def many_classes(num_labels: int, is_multi_label: bool = False) -> Predictions:
+    generator = np.random.default_rng(0)
+    names = [f"class {index} with a long name, as in AudioSet" for index in range(num_labels)]
+    scores = generator.random((2 * num_labels, num_labels)) / num_labels
+    labels = np.repeat(np.arange(num_labels), 2)
+    scores[np.arange(len(labels)), (labels + (generator.random(len(labels)) < 0.3)) % num_labels] += 0.5
+    targets = np.eye(num_labels)[labels] if is_multi_label else labels
+    return Predictions([f"{clip}.wav" for clip in range(len(labels))], scores, targets, names)
+
+
+def printed(predictions: Predictions, metrics: dict) -> str:
+    file = io.StringIO()
+    print_report(Console(file=file, width=100), predictions, metrics)
+    return file.getvalue()
+
+
+def read_csv(path) -> list[list[str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+class TestPredictions:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"names": []}, r"not empty, got \(5, 4\)"),
+            ({"names": FILES[:4]}, r"\(4, 4\) and not empty, got \(5, 4\)"),
+            ({"label_names": NAMES[:3]}, r"\(5, 3\) and not empty, got \(5, 4\)"),
+            ({"labels": np.zeros(4)}, r"Labels must have the shape \(5,\) or \(5, 4\), got \(4,\)"),
+            ({"labels": np.array([0, 1, 2, 3, 4])}, r"from 0 to 3, got 4 for g"),
+            ({"labels": np.array([0, 1, 2, -1, 0])}, r"got -1 for f\.wav"),
+            ({"labels": np.array([0, 1, 2, np.nan, 0])}, r"got nan for f\.wav"),
+            ({"labels": np.full((5, 4), 0.5)}, r"from 0 to 1, got 0\.5 for a,b\.wav"),
+            ({"scores": np.full((5, 4), np.nan)}, "probabilities in .0, 1., got nan for a,b.wav, 'cow, mooing'"),
+            ({"scores": np.full((5, 4), 7.5)}, r"got 7\.5"),
+        ],
+    )
+    def test_that_are_none_are_refused(self, changes, message):
+        arguments = {"names": FILES, "scores": np.array(SCORES), "labels": np.array(LABELS), "label_names": NAMES}
+        with pytest.raises(ValueError, match=message):
+            Predictions(**arguments | changes)
+
+    def test_may_exceed_1_by_rounding(self):
+        predictions = Predictions(["a"], np.array([[1.00001, 0]]), np.array([0]), ["x", "y"])
+        assert predictions.scores.tolist() == [[1.0, 0.0]]
+
+
+class TestMetrics:
+    def test_of_single_labels_are_accuracy_and_macro_f1(self, single):
+        f1 = f1_score(LABELS, [0, 1, 1, 1, 3], average="macro", zero_division=0)
+        assert compute_metrics(single) == {"accuracy": 0.4, "macro_f1": pytest.approx(f1)}
+
+    def test_of_several_labels_are_those_of_audioset(self, multi):
+        metrics = compute_metrics(multi)
+        ap = [average_precision_score(multi.labels[:, label], multi.scores[:, label]) for label in (0, 1, 3)]
+        assert metrics["mAP"] == pytest.approx(np.mean(ap))
+        assert list(metrics) == ["mAP", "auc", "d_prime"]
+        assert all(type(value) is float for value in metrics.values())
+
+    def test_that_are_undefined_are_left_out(self):
+        predictions = Predictions(["a", "b"], np.array([[0.9], [0.1]]), np.array([[1], [0]]), ["x"])
+        assert compute_metrics(predictions) == {"mAP": 1.0, "auc": 1.0}
+
+    def test_by_class_are_scikit_learns_or_none(self, single):
+        entries = per_class(single)
+        expected = classification_report(LABELS, [0, 1, 1, 1, 3], output_dict=True, zero_division=0)
+        for index in (0, 1):
+            assert entries[index] == {
+                "label": NAMES[index],
+                "support": expected[str(index)]["support"],
+                "precision": pytest.approx(expected[str(index)]["precision"]),
+                "recall": pytest.approx(expected[str(index)]["recall"]),
+                "f1": pytest.approx(expected[str(index)]["f1-score"]),
+            }
+        assert entries[2] == {"label": NAMES[2], "support": 0, "precision": None, "recall": None, "f1": None}
+        assert entries[3] == {"label": NAMES[3], "support": 0, "precision": 0.0, "recall": None, "f1": 0.0}
+
+    def test_by_class_of_several_labels_are_average_precision_and_auc(self, multi):
+        entries = per_class(multi)
+        assert [entry["support"] for entry in entries] == [2, 2, 0, 1]
+        assert entries[2] == {"label": NAMES[2], "support": 0, "ap": None, "auc": None}
+        assert entries[0]["ap"] == pytest.approx(average_precision_score(multi.labels[:, 0], multi.scores[:, 0]))
+
+    def test_confusions_come_with_the_commonest_first(self, single):
+        assert worst_confusions(single) == [
+            (NAMES[0], NAMES[1], 2, pytest.approx(2 / 3)),
+            (NAMES[1], NAMES[3], 1, 0.5),
+        ]
+        assert len(worst_confusions(single, limit=1)) == 1
+
+
+class TestConsole:
+    def test_shows_metrics_classes_and_confusions(self, single):
+        text = printed(single, compute_metrics(single) | {"logistic_regression": 0.25})
+        assert "5 clips, 4 classes" in text
+        assert "0.4000" in text
+        assert "logistic_regression" in text
+        assert "Worst confusions" in text
+        assert "66.7%" in text
+        assert "Left out, for want of clips: 1 of 4 classes" in text
+
+    def test_takes_names_of_classes_literally(self, multi):
+        multi.labels[:, 2] = 1
+        assert "[bold]hen[/]" in printed(multi, {})
+
+    def test_lists_the_worst_and_the_best_of_many_classes(self):
+        predictions = many_classes(90)
+        text = printed(predictions, compute_metrics(predictions))
+        assert "The 20 worst and the 20 best of 90 classes" in text
+        listed = text.partition("20 best")[2].partition("Worst confusions")[0]
+        assert listed.count("with a long name") == 40
+
+
+class TestReport:
+    def test_holds_all_files(self, single, multi, tmp_path):
+        write_report(tmp_path / "a" / "single", single, compute_metrics(single), DESCRIPTION)
+        write_report(tmp_path / "a" / "multi", multi, compute_metrics(multi), DESCRIPTION)
+        assert {path.name for path in (tmp_path / "a" / "single").iterdir()} == REPORT_FILES
+        assert {path.name for path in (tmp_path / "a" / "multi").iterdir()} == REPORT_FILES - {"confusion_matrix.png"}
+        assert [path.name for path in sorted((tmp_path / "a").iterdir())] == ["multi", "single"]
+
+    def test_has_metrics_as_json(self, multi, tmp_path):
+        metrics = compute_metrics(multi)
+        write_report(tmp_path / "report", multi, metrics, DESCRIPTION | {"folder": tmp_path})
+        report = json.loads((tmp_path / "report" / "metrics.json").read_text(encoding="utf-8"))
+        assert report["metrics"] == metrics
+        assert report["description"] == DESCRIPTION | {"folder": str(tmp_path)}
+        assert report["num_clips"] == 5
+        assert report["per_class"] == per_class(multi)
+
+    def test_has_predictions_as_csv(self, single, tmp_path):
+        write_report(tmp_path / "report", single, {}, DESCRIPTION)
+        header, *rows = read_csv(tmp_path / "report" / "predictions.csv")
+        assert header == ["file", "true", "predicted", *(f"score {name}" for name in NAMES)]
+        assert [row[0] for row in rows] == FILES
+        assert [row[1] for row in rows] == [NAMES[label] for label in LABELS]
+        assert [row[2] for row in rows] == [NAMES[label] for label in (0, 1, 1, 1, 3)]
+        scores = np.array([row[3:] for row in rows], dtype=np.float32)
+        np.testing.assert_array_equal(scores, single.scores)
+
+    def test_has_several_labels_of_a_clip_as_json_in_a_cell(self, multi, tmp_path):
+        write_report(tmp_path / "report", multi, {}, DESCRIPTION)
+        rows = read_csv(tmp_path / "report" / "predictions.csv")[1:]
+        assert [json.loads(row[1]) for row in rows] == [NAMES[:1], NAMES[:2], NAMES[1:2], NAMES[3:], []]
+        assert [json.loads(row[2]) for row in rows] == [NAMES[:1], NAMES[1:2], NAMES[1:2], NAMES[1:2], NAMES[3:]]
+
+    def test_has_metadata_that_the_hub_reads(self, single, tmp_path):
+        write_report(tmp_path / "report", single, compute_metrics(single) | {"new": 0.5}, DESCRIPTION)
+        card = ModelCard.load(tmp_path / "report" / "model_index.md")
+        assert card.data.model_name == "beats-farm"
+        accuracy, f1, new = card.data.eval_results
+        assert (accuracy.task_type, accuracy.metric_type, accuracy.metric_value) == (
+            "audio-classification",
+            "accuracy",
+            0.4,
+        )
+        assert (accuracy.dataset_type, accuracy.dataset_name, accuracy.dataset_split) == (
+            "someone/farm",
+            "farm",
+            "test",
+        )
+        assert (accuracy.dataset_config, accuracy.dataset_revision) == (None, "abc123")
+        assert (f1.metric_type, f1.metric_args) == ("f1", {"average": "macro"})
+        assert (new.metric_type, new.metric_value) == ("new", 0.5)
+        assert "| Accuracy | 0.4000 |" in card.text
+
+    def test_metadata_do_not_tell_where_local_files_lie(self, single, tmp_path):
+        (tmp_path / "sounds").mkdir()
+        local = {"model": str(tmp_path / "farm-model"), "dataset": str(tmp_path / "sounds")}
+        write_report(tmp_path / "report", single, compute_metrics(single), local)
+        text = (tmp_path / "report" / "model_index.md").read_text(encoding="utf-8")
+        assert str(tmp_path) not in text
+        data = ModelCard.load(tmp_path / "report" / "model_index.md").data
+        assert (data.model_name, data.eval_results[0].dataset_type) == ("farm-model", "sounds")
+
+    def test_is_the_same_again(self, single, tmp_path):
+        for name in ("first", "second"):
+            write_report(tmp_path / name, single, compute_metrics(single), DESCRIPTION)
+        for name in REPORT_FILES:
+            assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+    def test_replaces_a_report(self, single, multi, tmp_path):
+        write_report(tmp_path / "report", single, {}, DESCRIPTION)
+        write_report(tmp_path / "report", multi, {}, DESCRIPTION)
+        assert not (tmp_path / "report" / "confusion_matrix.png").exists()
+        assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["report"]
+
+    def test_is_written_whole_or_not_at_all(self, single, multi, tmp_path, monkeypatch):
+        write_report(tmp_path / "report", single, compute_metrics(single), DESCRIPTION)
+        before = {path.name: path.read_bytes() for path in (tmp_path / "report").iterdir()}
+
+        def fail(*args):
+            raise RuntimeError("the disk is full")
+
+        monkeypatch.setattr(report_pictures, "draw_classes", fail)
+        for directory in ("report", "new"):
+            with pytest.raises(RuntimeError, match="disk is full"):
+                write_report(tmp_path / directory, multi, {}, DESCRIPTION)
+        assert {path.name: path.read_bytes() for path in (tmp_path / "report").iterdir()} == before
+        assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["report"]
+
+    def test_does_not_replace_anything_else(self, single, tmp_path):
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "model.safetensors").touch()
+        with pytest.raises(ValueError, match=r"model: holds model\.safetensors, which is not of a report"):
+            write_report(tmp_path / "model", single, {}, DESCRIPTION)
+        with pytest.raises(ValueError, match="is no directory"):
+            check_report_directory(tmp_path / "model" / "model.safetensors")
+        assert (tmp_path / "model" / "model.safetensors").exists()
+
+    def test_has_finite_metrics_only(self, single, tmp_path):
+        with pytest.raises(ValueError, match="metric 'accuracy' is nan"):
+            write_report(tmp_path / "report", single, {"accuracy": float("nan")}, DESCRIPTION)
+        assert not (tmp_path / "report").exists()
+
+
+@pytest.fixture
+def figures(monkeypatch) -> list:
+    """The figures drawn during a test, which are not saved."""
+    drawn = []
+    monkeypatch.setattr(report_pictures, "_save", lambda figure, path: drawn.append(figure))
+    return drawn
+
+
+class TestPictures:
+    @pytest.mark.parametrize("num_labels", [2, 10])
+    def test_are_pictures(self, tmp_path, num_labels):
+        predictions = many_classes(num_labels)
+        write_report(tmp_path / "report", predictions, compute_metrics(predictions), DESCRIPTION)
+        for name in ("confusion_matrix.png", "per_class.png"):
+            with Image.open(tmp_path / "report" / name) as image:
+                assert image.format == "PNG"
+                assert min(image.size) > 150
+                assert len(image.convert("L").getcolors()) > 20
+
+    def test_of_527_classes_have_no_confusion_matrix(self, tmp_path):
+        predictions = many_classes(527)
+        write_report(tmp_path / "report", predictions, compute_metrics(predictions), DESCRIPTION)
+        assert {path.name for path in (tmp_path / "report").iterdir()} == REPORT_FILES - {"confusion_matrix.png"}
+
+    def test_show_numbers_and_names_of_the_confusion_matrix(self, single, tmp_path, figures):
+        draw_confusions(single.confusions, NAMES, tmp_path)
+        axes = figures[0].axes[0]
+        shown = {
+            (round(text.get_position()[1]), round(text.get_position()[0])): text.get_text() for text in axes.texts
+        }
+        assert shown == {(0, 0): "1", (0, 1): "2", (1, 1): "1", (1, 3): "1"}
+        assert [label.get_text() for label in axes.get_yticklabels()] == NAMES
+        assert axes.get_title(loc="left") == "2 of 5 clips are right"
+
+    def test_fit_numbers_into_the_cells_of_50_classes(self, tmp_path, figures):
+        draw_confusions(np.full((50, 50), 8888), many_classes(50).label_names, tmp_path)
+        figure = figures[0]
+        figure.draw_without_rendering()
+        axes = figure.axes[0]
+        cell = axes.get_window_extent().width / 50
+        assert max(text.get_window_extent().width for text in axes.texts) < cell
+        names = [label.get_window_extent() for label in axes.get_yticklabels()]
+        assert max(name.height for name in names) < 1.1 * cell
+        assert min(name.x0 for name in names) > 0
+
+    def test_sort_bars_with_the_best_on_top(self, tmp_path, figures):
+        entries = [{"label": name, "support": 3, "f1": value} for name, value in (("a", 0.1), ("b", 0.5), ("c", 0.9))]
+        draw_classes(entries, "f1", tmp_path)
+        axes = figures[0].axes[0]
+        assert [bar.get_width() for bar in axes.patches] == [0.1, 0.5, 0.9]
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
+        assert axes.texts[2].get_text() == "0.900 (3)"
+        assert axes.get_ylim()[0] < axes.get_ylim()[1]
+
+    def test_of_many_classes_say_which_are_drawn(self, tmp_path, figures):
+        entries = [{"label": f"class {rank}", "support": 1, "ap": rank / 100} for rank in range(100)]
+        draw_classes(entries, "ap", tmp_path)
+        axes = figures[0].axes[0]
+        assert axes.get_title(loc="left") == "Average precision: the 30 best and the 30 worst of 100 classes"
+        values = [bar.get_width() for bar in axes.patches]
+        assert values == [rank / 100 for rank in (*range(30), *range(70, 100))]
+        # Of all classes, not of those drawn only.
+        assert "0.495" in axes.get_xlabel()

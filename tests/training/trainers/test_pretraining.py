@@ -1,0 +1,363 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""The two trainers, and the commands that use them, in one process."""
+
+import copy
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from worker import NoiseOfTheClip, run_iterate
+
+from transformers_beats import (
+    BeatsConfig,
+    BeatsFeatureExtractor,
+    BeatsForAudioClassification,
+    BeatsForPreTraining,
+    BeatsModel,
+    BeatsTokenizerForPreTraining,
+    BeatsTokenizerModel,
+)
+from transformers_beats.training.compute_codes import load_codes, tokenize
+from transformers_beats.training.config.arguments import (
+    PRETRAIN_ARGUMENTS,
+    TOKENIZE_ARGUMENTS,
+    TRAIN_TOKENIZER_ARGUMENTS,
+    BeatsTrainingArguments,
+    IterateArguments,
+)
+from transformers_beats.training.config.recipes import build_arguments
+from transformers_beats.training.data.sources import DataArguments
+from transformers_beats.training.iterate import iterate
+from transformers_beats.training.pretrain import pretrain
+from transformers_beats.training.stages import training_settings
+from transformers_beats.training.train_tokenizer import train_tokenizer
+from transformers_beats.training.trainers import pretraining as trainer_module
+from transformers_beats.training.trainers.pretraining import (
+    BeatsPreTrainer,
+    CodebookCollapseError,
+    last_complete_checkpoint,
+    teacher_outputs,
+)
+
+
+def history_of(directory: Path, *names: str) -> list[dict]:
+    """What was logged in each step."""
+    history = json.loads((directory / "log_history.json").read_text())
+    return [{name: entry[name] for name in names} for entry in history if "loss" in entry]
+
+
+@pytest.fixture
+def one_iteration(recipe) -> Path:
+    """The directory of a first iteration."""
+    iterate(IterateArguments(**recipe, num_iterations=1))
+    return Path(recipe["output_dir"]) / "iteration-1"
+
+
+def stage_values(recipe: dict, stage: str, **values) -> dict:
+    return IterateArguments(**recipe).stage_values(stage, **values)
+
+
+# What is logged
+
+
+@pytest.fixture
+def trainer(recipe, tmp_path):
+    """A trainer whose data set holds two features with the codes 0 to 23, and two with 0 to 7."""
+    config = BeatsConfig(**recipe["model"]["config"], codebook_size=32)
+    generator = torch.Generator().manual_seed(0)
+    items = [
+        {
+            "input_values": torch.randn(48, 128, generator=generator),
+            "attention_mask": torch.ones(48, dtype=torch.long),
+            "labels": (torch.arange(24) % num_codes).reshape(3, 8),
+        }
+        for num_codes in (24, 24, 8, 8)
+    ]
+    torch.manual_seed(0)
+    arguments = BeatsTrainingArguments(
+        output_dir=str(tmp_path / "out"), per_device_eval_batch_size=2, disable_tqdm=True
+    )
+    return BeatsPreTrainer(
+        BeatsForPreTraining(config), arguments, eval_dataset=items, feature_extractor=BeatsFeatureExtractor()
+    )
+
+
+def test_evaluation_measures_codes_and_hides_the_same_patches_every_time(trainer):
+    first, second = trainer.evaluate(), trainer.evaluate()
+    for name in ("eval_loss", "eval_accuracy"):
+        assert first[name] == second[name]
+    # 8 codes appear 2 x 1 + 2 x 3 times, 16 twice, of 96 labels.
+    entropy = -8 * 8 / 96 * math.log(8 / 96) - 16 * 2 / 96 * math.log(2 / 96)
+    (logged,) = {entry["eval_code_entropy"] for entry in trainer.state.log_history}
+    assert logged == pytest.approx(entropy, abs=1e-5)
+    assert trainer.state.log_history[0]["eval_code_perplexity"] == pytest.approx(math.exp(entropy), abs=1e-3)
+    assert trainer.state.log_history[0]["eval_codes_alive"] == 24 / 32
+
+
+def test_evaluation_leaves_the_random_numbers_of_training_alone(trainer):
+    batch = {name: value[None] for name, value in trainer.eval_dataset[0].items()}
+    state = torch.get_rng_state()
+    trainer.prediction_step(trainer.model.eval(), batch, prediction_loss_only=True)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_batches_without_codes_need_a_tokenizer(trainer):
+    for item in trainer.eval_dataset:
+        del item["labels"]
+    with pytest.raises(ValueError, match="pass `codes` from `tokenize`, or a `tokenizer`"):
+        trainer.evaluate()
+
+
+def test_deepspeeds_precision_is_not_that_of_the_audio(trainer):
+    trainer.is_deepspeed_enabled = True
+    batch = {"waveforms": torch.rand(1, 16000) / 3, "num_samples": torch.tensor([16000])}
+    prepared = trainer._prepare_inputs(batch | {"labels": torch.zeros(1, 6, 8, dtype=torch.long)})
+    (expected,) = trainer.feature_extractor(batch["waveforms"].numpy(), sampling_rate=16000)["input_values"]
+    assert prepared["input_values"].dtype == torch.float32
+    torch.testing.assert_close(prepared["input_values"][0], torch.as_tensor(expected))
+
+
+# Pre-training
+
+
+def test_codes_computed_on_the_fly_are_those_computed_before(recipe, one_iteration, tmp_path):
+    values = stage_values(
+        recipe, "model", tokenizer=str(one_iteration / "tokenizer"), output_dir=str(tmp_path / "fly")
+    )
+    pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+    names = ("loss", "accuracy", "code_perplexity", "codes_alive")
+    assert history_of(tmp_path / "fly", *names) == history_of(one_iteration / "model", *names)
+
+
+def test_streamed_audio_is_tokenized_on_the_fly(recipe, one_iteration, tmp_path):
+    recipe["data"]["streaming"] = True
+    values = stage_values(
+        recipe, "model", tokenizer=str(one_iteration / "tokenizer"), output_dir=str(tmp_path / "new")
+    )
+    pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+    assert len(history_of(tmp_path / "new", "loss")) == 6
+
+
+def test_accumulated_batches_learn_what_one_batch_learns(recipe, tmp_path):
+    # All crops have the same number of patches.
+    recipe["data"]["crop_seconds"] = 0.4
+    recipe["num_iterations"] = 1
+    runs = {"at-once": 4, "accumulated": 2}
+    for name, clips in runs.items():
+        values = copy.deepcopy(recipe) | {"output_dir": str(tmp_path / name)}
+        values["model"] |= {"batch_seconds": 1.6, "per_device_train_batch_size": clips}
+        (trainer,) = run_iterate(values, NoiseOfTheClip)
+        assert trainer.args.gradient_accumulation_steps == 4 // clips
+    at_once, accumulated = (history_of(tmp_path / name / "iteration-1/model", "loss", "accuracy") for name in runs)
+    for expected, actual in zip(at_once, accumulated, strict=True):
+        assert actual == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_model_of_another_size_is_not_gone_on_from(recipe, one_iteration, tmp_path):
+    values = stage_values(recipe, "model", codes=str(one_iteration / "codes"), output_dir=str(tmp_path / "more"))
+    values |= {"model_name_or_path": str(one_iteration / "model"), "config": {"intermediate_size": 64}}
+    with pytest.raises(ValueError, match=r"`config` gives .*fc1.* another size than the model has"):
+        pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+
+
+def test_training_goes_on_from_a_model(recipe, one_iteration, tmp_path):
+    before = BeatsForPreTraining.from_pretrained(one_iteration / "model")
+    values = stage_values(recipe, "model", codes=str(one_iteration / "codes"), output_dir=str(tmp_path / "more"))
+    values |= {"model_name_or_path": str(one_iteration / "model"), "config": None, "learning_rate": 0.0}
+    pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+    after = BeatsForPreTraining.from_pretrained(tmp_path / "more")
+    for name, value in before.state_dict().items():
+        assert torch.equal(after.state_dict()[name], value), name
+
+
+def test_an_existing_result_is_never_overwritten(recipe, one_iteration):
+    values = stage_values(recipe, "model", codes=str(one_iteration / "codes"), output_dir=str(one_iteration / "model"))
+    with pytest.raises(ValueError, match="model exists already"):
+        pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+
+
+def test_a_model_with_fewer_codes_than_the_tokenizer_is_refused(recipe, one_iteration, tmp_path):
+    values = stage_values(recipe, "model", codes=str(one_iteration / "codes"), output_dir=str(tmp_path / "new"))
+    values["config"] = values["config"] | {"codebook_size": 31}
+    with pytest.raises(ValueError, match="is 31, but the tokenizer has 32 codes"):
+        pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+
+
+# Tokenizers
+
+
+def tokenizer_arguments(recipe: dict, teacher: Path, output_dir: Path, **values):
+    values = stage_values(recipe, "tokenizer", teacher=str(teacher), output_dir=str(output_dir), **values)
+    return build_arguments(TRAIN_TOKENIZER_ARGUMENTS, values)
+
+
+def test_a_collapsed_codebook_ends_the_run(recipe, one_iteration, tmp_path):
+    # 16 codes cannot have a perplexity of 20.
+    # In the second case no step is logged.
+    for step, logging_steps in ((1, 1), (6, 100)):
+        output_dir = tmp_path / f"tokenizer-{step}"
+        values = {"min_perplexity": 20.0, "logging_steps": logging_steps}
+        with pytest.raises(CodebookCollapseError, match=rf"at step {step} the codes have a perplexity of \d+\.\d\d,"):
+            train_tokenizer(*tokenizer_arguments(recipe, one_iteration / "model", output_dir, **values))
+        assert not output_dir.exists()
+
+
+def test_a_fine_tuned_teacher_is_asked_for_its_logits(recipe, one_iteration, tmp_path):
+    teacher = BeatsForAudioClassification.from_pretrained(one_iteration / "model", num_labels=5).eval()
+    teacher.save_pretrained(tmp_path / "teacher")
+    input_values = torch.randn(2, 64, 128)
+    attention_mask = torch.ones(2, 64, dtype=torch.long)
+    outputs = teacher_outputs(teacher, input_values, attention_mask)
+    assert outputs.shape == (2, 32, 5)
+    torch.testing.assert_close(outputs.mean(dim=1), teacher(input_values, attention_mask=attention_mask).logits)
+
+    train_tokenizer(*tokenizer_arguments(recipe, tmp_path / "teacher", tmp_path / "tokenizer"))
+    assert BeatsTokenizerForPreTraining.from_pretrained(tmp_path / "tokenizer").estimator.head.out_features == 5
+    losses = [entry["distillation_loss"] for entry in history_of(tmp_path / "tokenizer", "distillation_loss")]
+    assert losses[-1] < losses[0]
+
+
+def test_a_tokenizer_is_no_teacher(recipe, one_iteration, tmp_path):
+    tokenizer = one_iteration / "tokenizer"
+    with pytest.raises(ValueError, match="holds a beats_random_projection_tokenizer, not a BEATs model"):
+        train_tokenizer(*tokenizer_arguments(recipe, tokenizer, tmp_path / "new"))
+
+
+def test_a_tokenizer_can_start_from_its_teacher(recipe, one_iteration, tmp_path):
+    arguments = tokenizer_arguments(
+        recipe, one_iteration / "model", tmp_path / "tokenizer", initialize_from_teacher=True, learning_rate=0.0
+    )
+    train_tokenizer(*arguments)
+    expected = BeatsModel.from_pretrained(one_iteration / "model").state_dict()
+    actual = BeatsTokenizerModel.from_pretrained(tmp_path / "tokenizer").beats.state_dict()
+    assert all(torch.equal(actual[name], value) for name, value in expected.items())
+
+
+# Codes
+
+
+def test_tokenizing_goes_on_where_it_was_interrupted(recipe, one_iteration):
+    codes = one_iteration / "codes"
+    data = DataArguments(**recipe["data"])
+    expected = load_codes(str(codes), data)[0]["codes"]
+    assert len(expected) == 12
+    (codes / "codes.json").unlink()
+    shutil.rmtree(codes / "shard-00001")
+    with pytest.raises(ValueError, match="holds no complete codes"):
+        load_codes(str(codes), data)
+    kept = (codes / "shard-00000").stat().st_mtime_ns
+    values = stage_values(recipe, "tokenize", tokenizer=str(one_iteration / "tokenizer"), output_dir=str(codes))
+    tokenize(*build_arguments(TOKENIZE_ARGUMENTS, values))
+    assert load_codes(str(codes), data)[0]["codes"] == expected
+    assert (codes / "shard-00000").stat().st_mtime_ns == kept
+
+
+def test_unfinished_codes_of_another_tokenizer_are_not_mixed(recipe, one_iteration):
+    codes = one_iteration / "codes"
+    (codes / "codes.json").rename(codes / "unfinished-codes.json")
+    shutil.copytree(one_iteration / "tokenizer", one_iteration / "other")
+    values = stage_values(recipe, "tokenize", tokenizer=str(one_iteration / "other"), output_dir=str(codes))
+    with pytest.raises(ValueError, match="holds unfinished codes of another tokenizer"):
+        tokenize(*build_arguments(TOKENIZE_ARGUMENTS, values))
+
+
+def test_codes_of_other_files_are_refused(recipe, one_iteration, sounds, tmp_path):
+    (sounds / "00.wav").rename(sounds / "99.wav")
+    values = stage_values(recipe, "model", codes=str(one_iteration / "codes"), output_dir=str(tmp_path / "new"))
+    with pytest.raises(ValueError, match="computed from other files than"):
+        pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+
+
+def test_codes_of_other_crops_are_refused(recipe, one_iteration):
+    with pytest.raises(ValueError, match=r"`crop_seconds: 1\.0`, but the data have `crop_seconds: 0\.5`"):
+        load_codes(str(one_iteration / "codes"), DataArguments(**recipe["data"] | {"crop_seconds": 0.5}))
+
+
+# Interruptions
+
+
+def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path):
+    assert last_complete_checkpoint(tmp_path) is None
+    for step, state in ((8, '{"global_step": 8}'), (10, '{"global_step": 10}'), (12, '{"global_'), (14, None)):
+        checkpoint = tmp_path / f"checkpoint-{step}"
+        checkpoint.mkdir()
+        if state is not None:
+            (checkpoint / "trainer_state.json").write_text(state)
+    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
+def test_a_run_killed_after_its_last_step_does_no_step_more(recipe, tmp_path, monkeypatch):
+    # Five steps end within the second epoch of three.
+    recipe["num_iterations"] = 1
+    recipe["model"] |= {"max_steps": 5, "save_steps": 5}
+    in_one_go = copy.deepcopy(recipe) | {"output_dir": str(tmp_path / "one-go")}
+    iterate(IterateArguments(**in_one_go))
+    monkeypatch.setattr(trainer_module, "replace_directory", lambda *args: sys.exit("killed"))
+    with pytest.raises(SystemExit, match="killed"):
+        iterate(IterateArguments(**recipe))
+    monkeypatch.undo()
+    iterate(IterateArguments(**recipe))
+    model, expected = (Path(run["output_dir"]) / "iteration-1/model" for run in (recipe, in_one_go))
+    assert history_of(model, "step", "loss") == history_of(expected, "step", "loss")
+    weights = BeatsForPreTraining.from_pretrained(expected).state_dict()
+    for name, value in BeatsForPreTraining.from_pretrained(model).state_dict().items():
+        assert torch.equal(value, weights[name]), name
+
+
+def test_an_interrupted_training_does_not_go_on_with_other_settings(recipe, one_iteration, tmp_path, monkeypatch):
+    values = stage_values(recipe, "model", codes=str(one_iteration / "codes"), output_dir=str(tmp_path / "new"))
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "replace_directory", lambda *args: sys.exit("killed"))
+        with pytest.raises(SystemExit, match="killed"):
+            pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+    with pytest.raises(ValueError, match=r"holds a training with `learning_rate: 0\.001`, now it is 0\.01: remove"):
+        pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values | {"learning_rate": 0.01}))
+    # The same result, if asked for again, is computed again.
+    pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+    (tmp_path / "new").rename(tmp_path / "first")
+    pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values | {"seed": 1}))
+    assert history_of(tmp_path / "new", "loss") != history_of(tmp_path / "first", "loss")
+
+
+def test_how_the_data_are_read_may_change_after_an_interruption(tmp_path):
+    training = BeatsTrainingArguments(str(tmp_path), use_cpu=True)
+    as_begun = training_settings(training, DataArguments("sounds"))
+    assert training_settings(training, DataArguments("sounds", cache_audio=True, num_proc=4)) == as_begun
+    assert training_settings(training, DataArguments("sounds", crop_seconds=3.0)) != as_begun
+
+
+def test_runs_that_were_killed_learn_what_a_run_in_one_go_learns(recipe, tmp_path):
+    for stage in ("model", "tokenizer"):
+        recipe[stage]["config"] = recipe[stage]["config"] | {"hidden_dropout": 0.1, "layerdrop": 0.1}
+    in_one_go = copy.deepcopy(recipe) | {"output_dir": str(tmp_path / "one-go")}
+    iterate(IterateArguments(**in_one_go))
+    worker = Path(__file__).parents[1] / "worker.py"
+    for kill_at in ("iteration-1/model.training/checkpoint-4", "iteration-2/tokenizer.training/checkpoint-6"):
+        (tmp_path / "arguments.json").write_text(json.dumps(recipe | {"kill_at": kill_at}))
+        command = [sys.executable, str(worker), "run_until_killed", str(tmp_path / "arguments.json")]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ)
+        assert result.returncode == -signal.SIGKILL, result.stderr[-3000:]
+        checkpoint = Path(recipe["output_dir"]) / kill_at
+        assert (checkpoint / "model.safetensors").exists()
+        assert not (checkpoint / "trainer_state.json").exists()
+    iterate(IterateArguments(**recipe))
+    for stage in ("iteration-1/model", "iteration-2/tokenizer", "iteration-2/model"):
+        names = ("step", "loss", "grad_norm", "learning_rate", "code_perplexity")
+        expected = history_of(tmp_path / "one-go" / stage, *names)
+        # Not to the last digit: the processes may compute with another number of threads.
+        for actual, entry in zip(history_of(Path(recipe["output_dir"]) / stage, *names), expected, strict=True):
+            assert actual == pytest.approx(entry, rel=1e-5)
+        assert [entry["step"] for entry in expected] == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_is_done_is_not_done_again(recipe, one_iteration):
+    files = {path: path.stat().st_mtime_ns for path in one_iteration.rglob("*") if path.is_file()}
+    iterate(IterateArguments(**recipe, num_iterations=1))
+    assert files == {path: path.stat().st_mtime_ns for path in one_iteration.rglob("*") if path.is_file()}

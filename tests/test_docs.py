@@ -28,6 +28,7 @@ from huggingface_hub import constants
 
 from transformers_beats.audio.synthesis import CLASSES, synthesize
 from transformers_beats.conversion.convert import convert
+from transformers_beats.conversion.publish_all import MANIFEST
 
 
 DOCS = ROOT / "docs"
@@ -130,9 +131,7 @@ def write_checkpoints(directory: Path) -> None:
         shutil.copyfile(FIXTURES / f"{golden}.pt", directory / f"{name}.pt")
     (directory / "downloads").mkdir()
     kinds = {"pretrained": "beats_tiny", "finetuned": "beats_tiny_finetuned", "tokenizer": "tokenizer_tiny"}
-    for entry in yaml.safe_load(
-        (ROOT / "src/transformers_beats/conversion" / "official_checkpoints.yaml").read_text()
-    )["checkpoints"]:
+    for entry in yaml.safe_load(MANIFEST.read_text())["checkpoints"]:
         shutil.copyfile(FIXTURES / f"{kinds[entry['kind']]}.pt", directory / "downloads" / entry["file"])
     openbeats = torch.load(FIXTURES / "beats_tiny.pt", weights_only=True)
     openbeats["model"]["raw2fbank_pad.weight"] = torch.ones(1, 1, 400)

@@ -13,7 +13,7 @@ from transformers_beats.audio.audioset import AUDIOSET_LABELS
 from transformers_beats.conversion.to_microsoft import export_cfg, export_state_dict
 
 
-# Runs a module of `transformers_beats.conversion` and says what memory the process had taken before and at its peak (Linux).
+# Runs a module of `transformers_beats.conversion` and prints its memory before and at its peak (Linux).
 MEASURED = """
 import importlib, runpy, sys, time
 from pathlib import Path

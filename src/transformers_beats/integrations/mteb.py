@@ -4,7 +4,7 @@ A model for the audio tasks of MTEB (https://github.com/embeddings-benchmark/mte
 
 ```python
 import mteb
-from transformers_beats.benchmarks_api.mteb import BeatsMtebModel
+from transformers_beats.integrations.mteb import BeatsMtebModel
 
 mteb.evaluate(BeatsMtebModel("beats-iter3"), tasks=mteb.get_tasks(tasks=["ESC50"]))
 ```
@@ -14,7 +14,6 @@ under name and revision of a model. A directory has a hash of its weights and se
 checkpoint that was trained further, or another of the same name, is computed anew.
 """
 
-import hashlib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +25,7 @@ from torch.nn.functional import cosine_similarity, normalize
 from tqdm.auto import tqdm
 
 from transformers_beats.audio.decoding import open_audio
+from transformers_beats.utils.fingerprint import model_fingerprint
 
 from .columns import ColumnEmbedder
 
@@ -95,7 +95,7 @@ class BeatsMtebModel:
     def mteb_model_meta(self) -> "ModelMeta":
         """
         What MTEB writes beside results. It takes results of the same name and revision for those of this model: the
-        revision is the commit on the Hub, or of a directory, `local/...` in MTEB, a [`fingerprint`] of what is in it.
+        revision is the commit on the Hub, or of a directory, `local/...` in MTEB, a [`model_fingerprint`].
         """
         from mteb.models import ModelMeta  # ty: ignore[import-not-found]
         from mteb.models.model_meta import ScoringFunction  # ty: ignore[import-not-found]
@@ -107,7 +107,7 @@ class BeatsMtebModel:
             {
                 # Names must have an organisation.
                 "name": f"local/{path.resolve().name}" if path.is_dir() else self.model_name,
-                "revision": commit or fingerprint(self.embedder),
+                "revision": commit or model_fingerprint(model, self.embedder.feature_extractor),
                 "n_parameters": model.num_parameters(),
                 "embed_dim": model.config.hidden_size,
                 "framework": ["PyTorch"],
@@ -117,20 +117,6 @@ class BeatsMtebModel:
                 "use_instructions": False,
             }
         )
-
-
-def fingerprint(embedder: ColumnEmbedder) -> str:
-    """
-    40 hexadecimal digits, as many as a commit has, that change with the weights of the encoder and with the settings
-    of model and feature extractor; wherever the checkpoint is, and whatever its name.
-    """
-    digest = hashlib.sha256()
-    for settings in (embedder.model.config, embedder.feature_extractor):
-        digest.update(settings.to_json_string().encode())
-    for name, tensor in sorted(embedder.model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()[:40]
 
 
 __all__ = ["BeatsMtebModel"]

@@ -1,0 +1,94 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Errors of the package, and the one place that prints them: one line on stderr and an exit status."""
+
+import gc
+import os
+import pickle
+import sys
+import traceback
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+from safetensors import SafetensorError
+
+
+# Exit statuses of every command: 0 for success, FAILURE if a file or the whole work failed, USAGE for arguments that
+# cannot be used, INTERRUPTED after Ctrl-C.
+FAILURE, USAGE, INTERRUPTED = 1, 2, 130
+# Errors that files, models and too little memory raise.
+FOREIGN_ERRORS = (OSError, ValueError, ImportError, RuntimeError, MemoryError, SafetensorError, pickle.UnpicklingError)
+
+
+class BeatsError(ValueError):
+    """Base class of the package's errors. The message is one line: what is wrong, which value, what to do."""
+
+    exit_status = FAILURE
+
+
+class UsageError(BeatsError):
+    """Arguments that cannot be used: an unknown option, a value out of range, an input or output of the wrong kind."""
+
+    exit_status = USAGE
+
+
+def first_line(error: BaseException | str) -> str:
+    """Returns the first line of a message that is not empty; the class of an error without a message."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)
+
+
+def one_line(text: Any) -> str:
+    """Returns a text of several lines as one line."""
+    return " ".join(str(text).split())
+
+
+@contextmanager
+def errors_in_one_line(with_traceback: bool = False) -> Generator[None, None, None]:
+    """
+    Ends the program with one line on stderr and the exit status of the error.
+
+    Args:
+        with_traceback (`bool`, defaults to `False`):
+            Whether errors of other packages are preceded by their traceback, as in the middle of a training.
+
+    Raises:
+        `SystemExit`: with status 1 or 2 for an error, 130 after Ctrl-C.
+    """
+    # Waiting threads sleep instead of spinning; read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    try:
+        yield
+    except BrokenPipeError:
+        # The reader of standard output has enough. Python would report its own failure to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(FAILURE) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    except FOREIGN_ERRORS as error:
+        if with_traceback and not isinstance(error, BeatsError):
+            traceback.print_exc()
+        print(f"error: {one_line(error) if isinstance(error, BeatsError) else first_line(error)}", file=sys.stderr)
+        raise SystemExit(getattr(error, "exit_status", FAILURE)) from None
+
+
+def run_command(main: Callable[[], Any]) -> None:
+    """
+    Runs the `main` of a training command, with [`errors_in_one_line`], and ends its process group.
+
+    Args:
+        main (`Callable[[], Any]`):
+            The command; its result is ignored.
+    """
+    with errors_in_one_line(with_traceback=True):
+        main()
+        distributed = sys.modules.get("torch.distributed")
+        if distributed is not None and distributed.is_available() and distributed.is_initialized():
+            # A thread of gloo that lets go of a tensor while Python shuts down aborts the process, and with it the
+            # whole run. Destroying the group ends them, if no trainer left in a reference cycle holds it.
+            gc.collect()
+            distributed.destroy_process_group()
+
+
+__all__ = ["BeatsError", "UsageError", "errors_in_one_line", "first_line", "one_line", "run_command"]

@@ -1,0 +1,33 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Fingerprint of a model: what results are kept under, so that those of one model are not taken for another's."""
+
+import hashlib
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from transformers import FeatureExtractionMixin, PreTrainedModel
+
+
+def model_fingerprint(model: "PreTrainedModel", feature_extractor: "FeatureExtractionMixin | None" = None) -> str:
+    """
+    Returns 40 hexadecimal digits, as many as a commit has, that change with weights, dtype and settings of a model.
+
+    Args:
+        model (`PreTrainedModel`):
+            The model. Its name and directory do not count.
+        feature_extractor ([`BeatsFeatureExtractor`], *optional*):
+            The model's feature extractor, whose settings count too.
+    """
+    import torch
+
+    digest = hashlib.sha256()
+    for settings in filter(None, (model.config, feature_extractor)):
+        digest.update(settings.to_json_string().encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:40]
+
+
+__all__ = ["model_fingerprint"]

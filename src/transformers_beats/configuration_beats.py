@@ -327,4 +327,12 @@ class BeatsRandomProjectionTokenizerConfig(BeatsBaseConfig):
         self._check_positive("codebook_size", "codebook_dim")
 
 
-__all__ = ["BeatsConfig", "BeatsRandomProjectionTokenizerConfig", "BeatsTokenizerConfig"]
+def problem_type_of(config: PreTrainedConfig) -> str:
+    """
+    Returns the `problem_type` of a classifier; unset, the one that its loss infers: regression for one label, a single
+    class for several.
+    """
+    return config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
+
+
+__all__ = ["BeatsConfig", "BeatsRandomProjectionTokenizerConfig", "BeatsTokenizerConfig", "problem_type_of"]

@@ -26,7 +26,7 @@ from transformers_beats import (
 from transformers_beats.cli import app as cli_module
 from transformers_beats.cli import writers as cli_results
 from transformers_beats.cli.app import app
-from transformers_beats.cli.writers import AudioFile, CsvWriter, OutputError, find_audio
+from transformers_beats.cli.writers import AudioFile, CsvWriter, UsageError, find_audio
 from transformers_beats.conversion.convert import convert
 from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
 from transformers_beats.inference.windowed import WindowedInference
@@ -110,7 +110,7 @@ def test_tag_writes_json_lines_with_the_scores_of_the_pipeline(models, sounds, t
     tag(models, sounds, "--output", tmp_path / "tags.jsonl", "--top-k", 3)
     records = records_of(tmp_path / "tags.jsonl")
     assert [record["file"] for record in records] == [str(sounds / name) for name in NAMES]
-    model, extractor = cli_module.load_model(str(models / "beats_tiny_finetuned"), "cpu", cli_module.Dtype.auto)
+    model, extractor = cli_module.load(str(models / "beats_tiny_finetuned"), "cpu")
     tagger = BeatsAudioTaggingPipeline(model=model, feature_extractor=extractor, device="cpu")
     for record in records:
         expected = tagger(record["file"], top_k=3)
@@ -459,18 +459,18 @@ def test_csv_cut_anywhere_loses_no_row(cut, tmp_path):
 
 def test_csv_with_anything_else_in_it_is_refused(tmp_path):
     (tmp_path / "tags.csv").write_text("file,label,score\n" + "x" * 200_000)
-    with pytest.raises(OutputError, match="holds something else"):
+    with pytest.raises(UsageError, match="holds something else"):
         CsvWriter(tmp_path / "tags.csv", with_events=False, resume=True)
 
 
 def test_devices_are_not_resumed():
-    with pytest.raises(OutputError, match="no file of results"):
+    with pytest.raises(UsageError, match="no file of results"):
         CsvWriter(Path("/dev/zero"), with_events=False, resume=True)
 
 
 def test_closed_standard_output_is_said(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
-    with pytest.raises(OutputError, match="Standard output is closed"):
+    with pytest.raises(UsageError, match="Standard output is closed"):
         CsvWriter(None, with_events=False, resume=False)
 
 
@@ -650,7 +650,7 @@ def test_weights_that_a_file_cannot_hold_are_no_traceback(models, sounds, tmp_pa
 
 def test_without_matplotlib_no_model_is_loaded_for_pictures(models, sounds, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.setattr(cli_module, "load_model", pytest.fail)
+    monkeypatch.setattr(cli_module, "load", pytest.fail)
     result = tag(models, sounds, "--pictures", tmp_path / "pictures", exit_code=1)
     assert "pip install matplotlib" in result.stderr
     assert not (tmp_path / "pictures").exists()

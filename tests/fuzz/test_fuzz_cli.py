@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from transformers_beats.cli.app import app
-from transformers_beats.cli.writers import AudioFile, Format, OutputError, open_writer
+from transformers_beats.cli.writers import AudioFile, Format, UsageError, open_writer
 from transformers_beats.conversion.convert import convert
 
 
@@ -232,7 +232,7 @@ def test_any_file_is_resumed_or_refused_and_then_left_alone(kind, start, rest):
         path.write_bytes(start + rest)
         try:
             open_writer(kind, path, False, resume=True).close()
-        except OutputError as error:
+        except UsageError as error:
             assert len(str(error).splitlines()) == 1
             assert path.read_bytes() == start + rest
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from safetensors import SafetensorError
 
-from transformers_beats.inference.loading import Dtype, describe, first_line, labels_of, load_model
+from transformers_beats.inference.loading import Dtype, describe, labels_of, load
+from transformers_beats.utils.errors import UsageError, first_line
 
 from .writers import (
     AudioFile,
     Format,
-    OutputError,
     Writer,
     check_names,
     check_settings,
@@ -135,7 +135,7 @@ def tag(
         from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
 
         if with_events and kind is not Format.jsonl and (top_k, threshold) != (None, None):
-            raise OutputError(
+            raise UsageError(
                 "--top-k and --threshold are for labels, and with events only JSON lines hold labels: leave them out, "
                 "or choose --format jsonl."
             )
@@ -151,7 +151,7 @@ def tag(
         )
         if output is not None and resume:
             check_settings(output, settings)
-        loaded, extractor = load_model(model, device, dtype)
+        loaded, extractor = load(model, device, dtype.value)
         tagger = BeatsAudioTaggingPipeline(
             model=loaded,
             feature_extractor=extractor,
@@ -234,7 +234,7 @@ def embed(
         settings = settings_of("embed", model, dtype.value, window, hop, columns=columns)
         inference = load_inference(files, model, device, dtype, window, hop, batch_size)
         if not isinstance(inference.model.base_model, BeatsModel):
-            raise OutputError(f"A {type(inference.model).__name__} has no encoder that gives embeddings.")
+            raise UsageError(f"A {type(inference.model).__name__} has no encoder that gives embeddings.")
         if columns:
             save_arrays(
                 files, output, resume, settings, lambda paths: map(join, inference.stream_embeddings_many(paths))
@@ -270,7 +270,7 @@ def tokenize(
         settings = settings_of("tokenize", model, dtype.value, window, hop)
         inference = load_inference(files, model, device, dtype, window, hop, batch_size)
         if not hasattr(inference.model.config, "codebook_dim"):
-            raise OutputError(f"A {type(inference.model).__name__} gives no tokens: --model must be a tokenizer.")
+            raise UsageError(f"A {type(inference.model).__name__} gives no tokens: --model must be a tokenizer.")
 
         save_arrays(files, output, resume, settings, lambda paths: map(as_int32, inference.codes_many(paths)))
 
@@ -282,7 +282,7 @@ def info(
 ) -> None:
     """What a model is: its kind, size, labels, and the statistics of its filter bank."""
     with errors_in_one_line():
-        loaded, extractor = load_model(model, "cpu", Dtype.auto)
+        loaded, extractor = load(model, "cpu")
         if labels:
             typer.echo("\n".join(f"{index}\t{label}" for index, label in labels_of(loaded).items()))
             return
@@ -303,7 +303,7 @@ def load_inference(
     """A model for recordings of any length."""
     from transformers_beats.inference.windowed import WindowedInference
 
-    return WindowedInference(*load_model(model, device, dtype), window, hop, batch_size, has_seconds_bar(files))
+    return WindowedInference(*load(model, device, dtype.value), window, hop, batch_size, has_seconds_bar(files))
 
 
 def has_seconds_bar(files: list[AudioFile]) -> bool:
@@ -375,7 +375,7 @@ def process(
         try:
             write(file, next(results))
         except ERRORS as error:
-            if isinstance(error, OutputError) or getattr(error, "errno", None) in END_OF_OUTPUT:
+            if isinstance(error, UsageError) or getattr(error, "errno", None) in END_OF_OUTPUT:
                 raise
             message = first_line(error)
             failures.append(message if str(file.path) in message else f"{file.path}: {message}")

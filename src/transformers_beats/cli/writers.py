@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.files import replace_file
 
 
@@ -23,10 +24,6 @@ AUDIO_SUFFIXES = {
 }
 # Beside a file of results, after its name; in a directory of results, alone.
 SETTINGS = ".settings.json"
-
-
-class OutputError(ValueError):
-    """Inputs or outputs that cannot be used; the message is one line."""
 
 
 class Format(str, Enum):
@@ -64,7 +61,7 @@ def find_audio(inputs: list[Path]) -> list[AudioFile]:
     behind links. Links that lead nowhere are among them: they are to be named with what cannot be read.
 
     Raises:
-        [`OutputError`]: if an input does not exist, there is no audio, or two results would have one name.
+        [`UsageError`]: if an input does not exist, there is no audio, or two results would have one name.
     """
     files: dict[Path, AudioFile] = {}
     for path in inputs:
@@ -73,9 +70,9 @@ def find_audio(inputs: list[Path]) -> list[AudioFile]:
         elif path.exists():
             files.setdefault(_place(path), AudioFile(path, Path(path.name)))
         else:
-            raise OutputError(f"{path}: no such file or folder.")
+            raise UsageError(f"{path}: no such file or folder.")
     if not files:
-        raise OutputError(f"No audio in {', '.join(map(str, inputs))}.")
+        raise UsageError(f"No audio in {', '.join(map(str, inputs))}.")
     return list(files.values())
 
 
@@ -100,12 +97,12 @@ def _place(path: str | Path) -> Path:
 
 
 def check_names(files: list[AudioFile]) -> None:
-    """Raises an [`OutputError`] if results of two files would have one name in an output directory."""
+    """Raises a [`UsageError`] if results of two files would have one name in an output directory."""
     owners: dict[Path, Path] = {}
     for file in files:
         other = owners.setdefault(file.relative, file.path)
         if other != file.path:
-            raise OutputError(
+            raise UsageError(
                 f"{other} and {file.path} would both be written as {file.relative}: name the folder above them, or "
                 "choose another output directory for one."
             )
@@ -182,9 +179,9 @@ class JsonLinesWriter:
                 fits = ("events" in record) == with_events
                 self.done.add(_place(record["file"]))
             except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise OutputError(f"{path}: holds something else than results of this command.") from error
+                raise UsageError(f"{path}: holds something else than results of this command.") from error
             if not fits:
-                raise OutputError(f"{path}: was begun {'without' if with_events else 'with'} --events.")
+                raise UsageError(f"{path}: was begun {'without' if with_events else 'with'} --events.")
         self.stream = _begin(path, kept)
 
     def is_done(self, file: AudioFile) -> bool:
@@ -212,9 +209,9 @@ class CsvWriter:
         try:
             rows = [row for row in csv.reader(io.StringIO(text)) if row]
         except csv.Error as error:
-            raise OutputError(f"{path}: holds something else than results of this command.") from error
+            raise UsageError(f"{path}: holds something else than results of this command.") from error
         if rows and rows[0] != header:
-            raise OutputError(f"{path}: has other columns than {','.join(header)}.")
+            raise UsageError(f"{path}: has other columns than {','.join(header)}.")
         if rows and not (text.endswith("\n") and len(rows[-1]) == len(header)):
             rows.pop()
         # Of the last file some rows may be missing: it is done again.
@@ -222,7 +219,7 @@ class CsvWriter:
         try:
             self.done = {_place(row[0]) for row in kept}
         except ValueError as error:
-            raise OutputError(f"{path}: holds something else than results of this command.") from error
+            raise UsageError(f"{path}: holds something else than results of this command.") from error
         self.stream = _begin(path, _to_csv([header, *kept]))
 
     def is_done(self, file: AudioFile) -> bool:
@@ -266,29 +263,27 @@ def open_writer(kind: Format, output: Path | None, with_events: bool, resume: bo
     What writes results in a format.
 
     Raises:
-        [`OutputError`]: if the output is missing, not wanted, or there already and not to be resumed.
+        [`UsageError`]: if the output is missing, not wanted, or there already and not to be resumed.
     """
     if kind is Format.table:
         if output is not None:
-            raise OutputError(
-                "A table is for the terminal: name an --output that ends in .jsonl or .csv, or --format."
-            )
+            raise UsageError("A table is for the terminal: name an --output that ends in .jsonl or .csv, or --format.")
         return TableWriter(with_events)
     if kind is Format.audacity:
         if output is None:
-            raise OutputError("Label tracks are files: name a directory as --output.")
+            raise UsageError("Label tracks are files: name a directory as --output.")
         return LabelTrackWriter(output, resume)
     return (JsonLinesWriter if kind is Format.jsonl else CsvWriter)(output, with_events, resume)
 
 
 def make_directory(directory: Path, resume: bool) -> None:
-    """Makes an output directory; an [`OutputError`] if it cannot, or it holds something and is not to be resumed."""
+    """Makes an output directory; a [`UsageError`] if it cannot, or it holds something and is not to be resumed."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{directory}: cannot be an output directory: {error.strerror}.") from error
+        raise UsageError(f"{directory}: cannot be an output directory: {error.strerror}.") from error
     if not resume and any(path.name != SETTINGS for path in directory.iterdir()):
-        raise OutputError(f"{directory}: is not empty. To go on with the same settings, add --resume.")
+        raise UsageError(f"{directory}: is not empty. To go on with the same settings, add --resume.")
 
 
 def settings_of(
@@ -302,7 +297,7 @@ def settings_of(
 
 def check_settings(output: Path, settings: dict[str, Any]) -> None:
     """
-    Raises an [`OutputError`] if an output that is to be resumed was begun with other settings. Those of an output of
+    Raises a [`UsageError`] if an output that is to be resumed was begun with other settings. Those of an output of
     an earlier version are not known, and are taken for these.
     """
     path = _settings_file(output)
@@ -311,10 +306,10 @@ def check_settings(output: Path, settings: dict[str, Any]) -> None:
     try:
         earlier = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise OutputError(f"{path}: cannot be read as the settings of {output}: remove one of them.") from error
+        raise UsageError(f"{path}: cannot be read as the settings of {output}: remove one of them.") from error
     for name, value in settings.items():
         if earlier.get(name) != value:
-            raise OutputError(
+            raise UsageError(
                 f"{output}: was begun with another {name} ({json.dumps(earlier.get(name))}, now {json.dumps(value)}): "
                 "choose the same, or another output."
             )
@@ -327,7 +322,7 @@ def keep_settings(output: Path, settings: dict[str, Any]) -> None:
         with replace_file(path) as temporary:
             temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}.") from error
+        raise UsageError(f"{path}: cannot be written: {error.strerror}.") from error
 
 
 def _settings_file(output: Path) -> Path:
@@ -338,22 +333,22 @@ def _read_earlier(path: Path | None, resume: bool) -> str:
     if path is None or not path.exists():
         return ""
     if not resume:
-        raise OutputError(f"{path}: exists already. To go on with the same settings, add --resume.")
+        raise UsageError(f"{path}: exists already. To go on with the same settings, add --resume.")
     # Devices are read without end.
     if not path.is_file():
-        raise OutputError(f"{path}: is no file of results.")
+        raise UsageError(f"{path}: is no file of results.")
     try:
         # Of a line that was cut off, the last character may be too. File names may hold any bytes.
         return path.read_bytes().decode("utf-8", errors="surrogateescape")
     except OSError as error:
-        raise OutputError(f"{path}: cannot be read: {error.strerror}.") from error
+        raise UsageError(f"{path}: cannot be read: {error.strerror}.") from error
 
 
 def _begin(path: Path | None, text: str) -> TextIO:
     """A stream to append to, which holds `text`."""
     if path is None:
         if sys.stdout is None:
-            raise OutputError("Standard output is closed: name a file as --output.")
+            raise UsageError("Standard output is closed: name a file as --output.")
         _write(sys.stdout, text)
         return sys.stdout
     try:
@@ -362,7 +357,7 @@ def _begin(path: Path | None, text: str) -> TextIO:
             temporary.write_bytes(text.encode("utf-8", errors="surrogateescape"))
         return path.open("a", encoding="utf-8", errors="surrogateescape", newline="")
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}.") from error
+        raise UsageError(f"{path}: cannot be written: {error.strerror}.") from error
 
 
 def _write(stream: TextIO, text: str) -> None:
@@ -375,7 +370,7 @@ def _write(stream: TextIO, text: str) -> None:
         raise
     except OSError as error:
         name = "Standard output" if stream is sys.stdout else stream.name
-        raise OutputError(f"{name}: cannot be written: {error.strerror}.") from error
+        raise UsageError(f"{name}: cannot be written: {error.strerror}.") from error
 
 
 def _close(stream: TextIO) -> None:
@@ -400,7 +395,6 @@ def _rounded(item: dict[str, Any]) -> dict[str, Any]:
 __all__ = [
     "AudioFile",
     "Format",
-    "OutputError",
     "Writer",
     "check_names",
     "check_settings",

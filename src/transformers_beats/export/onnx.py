@@ -52,9 +52,10 @@ from transformers_beats import (
     BeatsTokenizerModel,
     __version__,
 )
+from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.feature_extraction_beats import fbank_constants, kaldi_fbank_block, num_fbank_samples
 from transformers_beats.inference.loading import first_line
-from transformers_beats.inference.windowed import problem_type_of, to_scores
+from transformers_beats.inference.windowed import to_scores
 from transformers_beats.inference.windows import column_samples
 from transformers_beats.utils.files import replace_file, work_directory
 

@@ -1,11 +1,14 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Models as the command line and the web page load them: found, checked and described."""
+"""Loading of models and feature extractors: found, checked and described, in one place for the whole package."""
 
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from transformers_beats.cli.writers import OutputError
+from transformers_beats.configuration_beats import problem_type_of
+from transformers_beats.utils.errors import BeatsError, UsageError, first_line
 
 
 if TYPE_CHECKING:
@@ -15,7 +18,9 @@ if TYPE_CHECKING:
     from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 
 
-# What a directory of a model has, one file of each.
+# Options of `from_pretrained` that say where the files are.
+HUB_OPTIONS = ("cache_dir", "local_files_only", "revision", "token", "trust_remote_code")
+# Files of a model's directory, one of each.
 MODEL_FILES = {
     "config.json": ("config.json",),
     "preprocessor_config.json": ("preprocessor_config.json", "processor_config.json"),
@@ -32,24 +37,24 @@ class Dtype(str, Enum):
     float16 = "float16"
 
 
-def check_model(model: str) -> None:
-    """Raises an [`OutputError`] for a path that is none of a model: a file, or a directory that lacks one."""
+def check_model(model: str, files: Sequence[str] = tuple(MODEL_FILES)) -> None:
+    """Raises a [`UsageError`] for a path that is no model: a file, or a directory that lacks one of its files."""
     path = Path(model)
     # An id on the Hub has one slash at most.
     if not path.exists() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
-        raise OutputError(f"{model}: no such directory.")
+        raise UsageError(f"{model}: no such directory.")
     if path.is_file():
-        raise OutputError(
+        raise UsageError(
             f"{model}: is a file, and a model is a directory. ./run convert {model} DIRECTORY makes one of "
             "Microsoft's .pt files."
         )
-    for name, patterns in MODEL_FILES.items():
-        if path.is_dir() and not any(file for pattern in patterns for file in path.glob(pattern)):
-            raise OutputError(f"{model}: is no directory of a model, it has no {name}.")
+    for name in files:
+        if path.is_dir() and not any(file for pattern in MODEL_FILES[name] for file in path.glob(pattern)):
+            raise UsageError(f"{model}: is no directory of a model, it has no {name}.")
 
 
 def choose_device(device: str) -> "torch.device":
-    """A device that can be used; an [`OutputError`] for any other."""
+    """A device that can be used; an [`UsageError`] for any other."""
     import torch
 
     if device == "auto":
@@ -58,30 +63,118 @@ def choose_device(device: str) -> "torch.device":
         torch.zeros(1, device=device)
     # A torch without CUDA fails with an AssertionError.
     except (RuntimeError, AssertionError) as error:
-        raise OutputError(f"--device {device}: {first_line(error)}") from error
+        raise UsageError(f"--device {device}: {first_line(error)}") from error
     return torch.device(device)
 
 
-def load_model(model: str, device: str, dtype: Dtype) -> tuple["PreTrainedModel", "BeatsFeatureExtractor"]:
-    """A model of the kind that was saved, on its device, and its feature extractor."""
+def load_model(
+    name: str | Path,
+    model_class: Any = None,
+    device: str | None = None,
+    dtype: str = "auto",
+    **options: Any,
+) -> "PreTrainedModel":
+    """
+    Loads a model, in evaluation mode. All commands and interfaces of the package load models through this function.
+
+    Args:
+        name (`str` or `Path`):
+            Directory, or id on the Hub.
+        model_class (`type`, *optional*):
+            Class to load, such as [`BeatsModel`] for the encoder of any model. Defaults to the class that was saved.
+        device (`str`, *optional*):
+            See [`choose_device`]. Defaults to where `from_pretrained` puts it.
+        dtype (`str`, defaults to `"auto"`):
+            Precision; `"auto"` is the one that the model was saved in.
+        options (`Any`):
+            Passed on to `from_pretrained`, such as `revision` and `token`, and values of the configuration.
+
+    Raises:
+        [`UsageError`]: if the device cannot be used, there is no such model, or it is of another kind.
+        [`BeatsError`]: if its files cannot be read, or weights are missing or of another shape: they would be random.
+    """
+    check_model(str(name), ["config.json", "model.safetensors"])
+    target = None if device is None else choose_device(device)
+    with _errors_of_loading(name):
+        model_class = model_class or _saved_class(name, options)
+        options = {**options, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, found = model_class.from_pretrained(name, dtype=dtype, **options)
+    problems = {"are missing": found["missing_keys"], "have another shape": found["mismatched_keys"]}
+    for problem, keys in problems.items():
+        # Those of another shape come with both shapes.
+        names = sorted(key if isinstance(key, str) else key[0] for key in keys)
+        if names:
+            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            raise BeatsError(
+                f"{name}: {len(names)} weights of a {type(model).__name__} {problem} ({shown}): it would answer at "
+                "random."
+            )
+    return (model if target is None else model.to(target)).eval()
+
+
+def load_extractor(name: str | Path, **options: Any) -> "BeatsFeatureExtractor":
+    """
+    Loads the feature extractor of a model; `options` go to `from_pretrained`.
+
+    Raises:
+        [`UsageError`]: if there is no such model, or it is of another kind.
+        [`BeatsError`]: if its files cannot be read.
+    """
     from transformers import AutoFeatureExtractor
-    from transformers.utils import logging
 
     from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 
-    from .pipeline import BeatsModelForTask
+    check_model(str(name), ["preprocessor_config.json"])
+    with _errors_of_loading(name):
+        extractor = AutoFeatureExtractor.from_pretrained(name, **options)
+    if not isinstance(extractor, BeatsFeatureExtractor):
+        raise UsageError(f"{name}: its feature extractor is a {type(extractor).__name__}, it is no BEATs model.")
+    return extractor
+
+
+def load(
+    name: str | Path, device: str | None = None, dtype: str = "auto", **options: Any
+) -> tuple["PreTrainedModel", "BeatsFeatureExtractor"]:
+    """Loads a model and its feature extractor, without a progress bar: see [`load_model`] and [`load_extractor`]."""
+    from transformers.utils import logging
 
     logging.disable_progress_bar()
-    check_model(model)
-    target = choose_device(device)
+    check_model(str(name))
+    hub_options = {key: value for key, value in options.items() if key in HUB_OPTIONS}
+    extractor = load_extractor(name, **hub_options)
+    return load_model(name, device=device, dtype=dtype, **options), extractor
+
+
+def _saved_class(name: str | Path, options: dict[str, Any]) -> Any:
+    """
+    Returns the class that loads a model as the kind that was saved. `AutoModelForAudioClassification` would also load
+    a frame-level model without a word, and the other way round.
+    """
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(
+        name, **{key: value for key, value in options.items() if key in HUB_OPTIONS}
+    )
+    if not str(config.model_type).startswith("beats"):
+        raise UsageError(f"{name}: holds a model of type {config.model_type!r}, not a BEATs model.")
+    kind = (config.architectures or [""])[0]
+    for task in ("AudioClassification", "AudioFrameClassification"):
+        if kind.endswith(f"For{task}"):
+            return getattr(transformers, f"AutoModelFor{task}")
+    return transformers.AutoModel
+
+
+@contextmanager
+def _errors_of_loading(name: str | Path) -> Generator[None, None, None]:
+    """Turns whatever the files of a model make transformers raise into one line that names the model."""
     try:
-        extractor = AutoFeatureExtractor.from_pretrained(model)
-        if not isinstance(extractor, BeatsFeatureExtractor):
-            raise OutputError(f"{model}: its feature extractor is a {type(extractor).__name__}, it is no BEATs model.")
-        return BeatsModelForTask.from_pretrained(model, dtype=dtype.value).to(target), extractor
-    except Exception as error:  # files of a model may hold anything
+        yield
+    except BeatsError:
+        raise
+    except Exception as error:
         message = first_line(error)
-        raise OutputError(message if model in message else f"{model}: cannot be loaded: {message}") from error
+        message = message if str(name) in message else f"{name}: cannot be loaded: {message}"
+        raise BeatsError(message) from error
 
 
 def labels_of(model: "PreTrainedModel") -> dict[int, str]:
@@ -113,13 +206,8 @@ def describe(model: "PreTrainedModel", extractor: "BeatsFeatureExtractor") -> di
     if labels := labels_of(model):
         names = list(labels.values())
         shown = "; ".join(names[:10]) + ("; ... (all with --labels)" if len(names) > 10 else "")
-        description["labels"] = f"{len(names)}, {config.problem_type or 'single-label'}: {shown}"
+        description["labels"] = f"{len(names)}, {problem_type_of(config)}: {shown}"
     return description
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of what an exception says that is not empty."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-__all__ = ["Dtype", "check_model", "choose_device", "describe", "first_line", "labels_of", "load_model"]
+__all__ = ["Dtype", "check_model", "choose_device", "describe", "labels_of", "load", "load_extractor", "load_model"]

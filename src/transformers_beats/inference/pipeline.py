@@ -12,20 +12,18 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset
 from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForAudioClassification,
-    AutoModelForAudioFrameClassification,
     Pipeline,
     PreTrainedModel,
 )
 
 from transformers_beats.audio.decoding import AudioStream, open_audio
+from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.modeling_beats import BeatsForAudioClassification, BeatsForAudioFrameClassification
 
 from .events import EventSettings, check_range, find_events
-from .windowed import Columns, WindowedInference, problem_type_of
+from .loading import load_model
+from .windowed import Columns, WindowedInference
 
 
 TASK = "audio-tagging"
@@ -53,28 +51,7 @@ class BeatsModelForTask:
         Raises:
             `ValueError`: if some of its weights are missing or have another shape: they would be random.
         """
-        names = ("revision", "token", "trust_remote_code", "local_files_only", "cache_dir")
-        hub_options = {name: kwargs[name] for name in names if name in kwargs}
-        config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub_options)
-        kind = (config.architectures or [""])[0]
-        auto_class = AutoModel
-        if kind.endswith("ForAudioClassification"):
-            auto_class = AutoModelForAudioClassification
-        elif kind.endswith("ForAudioFrameClassification"):
-            auto_class = AutoModelForAudioFrameClassification
-        options = {**kwargs, "output_loading_info": True, "ignore_mismatched_sizes": True}
-        model, found = auto_class.from_pretrained(pretrained_model_name_or_path, **options)
-        unusable = {"are missing": found["missing_keys"], "have another shape": found["mismatched_keys"]}
-        for problem, keys in unusable.items():
-            # Those of another shape come with both shapes.
-            names = sorted(key if isinstance(key, str) else key[0] for key in keys)
-            if names:
-                shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-                raise ValueError(
-                    f"{pretrained_model_name_or_path}: {len(names)} weights of a {type(model).__name__} {problem} "
-                    f"({shown}): it would answer at random."
-                )
-        return model
+        return load_model(pretrained_model_name_or_path, **kwargs)
 
 
 def event_settings(parameters: dict[str, Any]) -> EventSettings:

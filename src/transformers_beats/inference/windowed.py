@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from transformers_beats.audio.decoding import AudioStream, open_audio
+from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor, num_fbank_samples
 from transformers_beats.modeling_beats import BeatsModel
 
@@ -104,14 +105,6 @@ class ClipScores:
 
     scores: np.ndarray
     windows: list[WindowScores]
-
-
-def problem_type_of(config: PreTrainedConfig) -> str:
-    """
-    The `problem_type` of a classifier; unset, what its loss takes it for: one label means regression (of which
-    transformers' pipeline would take the softmax, always 1), several a single class.
-    """
-    return config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
 
 
 def to_scores(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
@@ -466,6 +459,5 @@ __all__ = [
     "Columns",
     "WindowScores",
     "WindowedInference",
-    "problem_type_of",
     "to_scores",
 ]

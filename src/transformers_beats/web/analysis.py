@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from transformers_beats.audio.decoding import AudioError, AudioStream, open_audio
-from transformers_beats.cli.writers import OutputError
+from transformers_beats.configuration_beats import problem_type_of
+from transformers_beats.inference import loading
 from transformers_beats.inference.events import Event, check_range
-from transformers_beats.inference.loading import Dtype, check_model, load_model
 from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
-from transformers_beats.inference.windowed import WindowedInference, problem_type_of
+from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.plotting.timeline import draw_timeline, draw_tokens, format_time, read_spectrogram
+from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import work_directory
 
 
@@ -154,14 +155,14 @@ def find_checkpoints(sources: Sequence[str | Path]) -> list[Checkpoint]:
         directory, hub_id = local_directory(source)
         found = sorted(path.parent for path in [*directory.glob("config.json"), *directory.glob("*/config.json")])
         if not found:
-            raise OutputError(f"{source}: no checkpoint, it has no config.json, and no folder in it has one.")
+            raise UsageError(f"{source}: no checkpoint, it has no config.json, and no folder in it has one.")
         for path in found:
             # The folder of a download is called by a commit.
             names[path] = path.name if hub_id is None else str(PurePosixPath(hub_id, path.relative_to(directory)))
     kinds = {path: kind for path in names if (kind := kind_of(path)) is not None}
     if not any(kind in DEFAULT_WINDOWS for kind in kinds.values()):
         tried = ", ".join(map(str, names)) or "no directory was given"
-        raise OutputError(f"There is no BEATs model that was fine-tuned to classify sounds ({tried}).")
+        raise UsageError(f"There is no BEATs model that was fine-tuned to classify sounds ({tried}).")
     different = tell_apart({path: names[path] for path in kinds})
     return [Checkpoint(different[path], path, kind) for path, kind in kinds.items()]
 
@@ -193,9 +194,9 @@ def local_directory(source: str | Path) -> tuple[Path, str | None]:
         try:
             return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"])), source
         except (OSError, ValueError) as error:
-            raise OutputError(f"{source}: no such directory, and not found on the Hub.") from error
-    check_model(str(source))
-    raise OutputError(f"{source}: no such directory.")
+            raise UsageError(f"{source}: no such directory, and not found on the Hub.") from error
+    loading.check_model(str(source))
+    raise UsageError(f"{source}: no such directory.")
 
 
 def kind_of(directory: Path) -> Kind | None:
@@ -223,9 +224,9 @@ def kind_of(directory: Path) -> Kind | None:
 def load(path: Path, device: str) -> tuple["PreTrainedModel", "BeatsFeatureExtractor"]:
     """A model and its feature extractor. An error names the directory, and not where it is."""
     try:
-        return load_model(str(path), device, Dtype.auto)
-    except OutputError as error:
-        raise OutputError(str(error).replace(str(path), path.name)) from error
+        return loading.load(path, device)
+    except BeatsError as error:
+        raise type(error)(str(error).replace(str(path), path.name)) from error
 
 
 def open_limited(path: Path, sampling_rate: int, max_seconds: float, report: Callable[[float], Any]) -> AudioStream:

@@ -22,8 +22,8 @@ import numpy as np
 import typer
 
 from transformers_beats.cli.app import ERRORS, Device, errors_in_one_line
-from transformers_beats.cli.writers import OutputError
-from transformers_beats.inference.loading import choose_device, first_line
+from transformers_beats.inference.loading import choose_device
+from transformers_beats.utils.errors import UsageError, first_line
 from transformers_beats.utils.files import work_directory
 
 from .analysis import (
@@ -362,7 +362,7 @@ def serve(
             raise ImportError("The page needs the extra `web`: in a checkout, pip install -e '.[web]'") from error
         try:
             page = build_page(find_checkpoints(models), limits, write_samples(directory), device)
-        except OutputError as error:
+        except UsageError as error:
             if not explain:
                 raise
             page = build_setup_page(str(error))
@@ -408,7 +408,7 @@ def main(
     """A web page: record or drop a clip, see what is heard, and when."""
     with errors_in_one_line():
         if not model:
-            raise OutputError(f"no --model. {HOW_TO_GET_A_MODEL}".replace("`", ""))
+            raise UsageError(f"no --model. {HOW_TO_GET_A_MODEL}".replace("`", ""))
         serve(model, Limits(max_seconds, max_megabytes), device, host, port)
 
 

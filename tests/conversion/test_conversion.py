@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification, BeatsModel, BeatsTokenizerModel
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
 from transformers_beats.conversion.checkpoint import CheckpointError, read_checkpoint
-from transformers_beats.conversion.convert import Origin, convert
+from transformers_beats.conversion.convert import convert
+from transformers_beats.utils.errors import UsageError
 
 
 SCRIPT = ROOT / "conversion" / "convert_beats_checkpoint.py"
@@ -268,7 +269,7 @@ def test_damaged_and_foreign_files_give_one_line(kind, tmp_path):
     elif kind != "absent":
         path.write_bytes({"truncated": whole[: len(whole) // 2], "text": b"not a checkpoint\n", "empty": b""}[kind])
     result = run_script(path, tmp_path / "out")
-    assert result.returncode == 1
+    assert result.returncode == (2 if kind in ("absent", "directory") else 1)
     assert result.stderr.startswith("error: ")
     assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
@@ -277,10 +278,10 @@ def test_damaged_and_foreign_files_give_one_line(kind, tmp_path):
 def test_converted_models_are_replaced_only_on_request(tmp_path):
     output_dir = tmp_path / "out"
     convert(FIXTURES / "beats_tiny.pt", output_dir)
-    with pytest.raises(CheckpointError, match="--overwrite"):
+    with pytest.raises(UsageError, match="--overwrite"):
         convert(FIXTURES / "tokenizer_tiny.pt", output_dir)
     assert json.loads((output_dir / "config.json").read_text())["model_type"] == "beats"
-    convert(FIXTURES / "tokenizer_tiny.pt", output_dir, Origin.AUTO, overwrite=True)
+    convert(FIXTURES / "tokenizer_tiny.pt", output_dir, overwrite=True)
     assert json.loads((output_dir / "config.json").read_text())["model_type"] == "beats_tokenizer"
     assert list(tmp_path.iterdir()) == [output_dir]
 
@@ -289,27 +290,27 @@ def test_nothing_but_a_converted_model_is_ever_replaced(tmp_path, monkeypatch):
     precious = tmp_path / "home" / "precious"
     precious.parent.mkdir()
     precious.touch()
-    with pytest.raises(CheckpointError, match="holds no BEATs model"):
+    with pytest.raises(UsageError, match="holds no BEATs model"):
         convert(FIXTURES / "beats_tiny.pt", precious.parent, overwrite=True)
-    with pytest.raises(CheckpointError, match="is a file"):
+    with pytest.raises(UsageError, match="is a file"):
         convert(FIXTURES / "beats_tiny.pt", precious, overwrite=True)
     monkeypatch.chdir(precious.parent)
     for output_dir in (Path(), Path("..")):
-        with pytest.raises(CheckpointError, match="current directory"):
+        with pytest.raises(UsageError, match="current directory"):
             convert(FIXTURES / "beats_tiny.pt", output_dir, overwrite=True)
     assert precious.exists()
 
     converted = tmp_path / "converted"
     convert(FIXTURES / "beats_tiny.pt", converted)
     source = shutil.copy(FIXTURES / "beats_tiny.pt", converted / "model.pt")
-    with pytest.raises(CheckpointError, match=r"holds \.pt files"):
+    with pytest.raises(UsageError, match=r"holds \.pt files"):
         convert(Path(source), converted, overwrite=True)
     assert Path(source).exists()
 
 
 @pytest.mark.parametrize("statistics", [{"fbank_std": 0.0}, {"fbank_mean": float("nan")}])
 def test_impossible_statistics_are_refused(statistics, tmp_path):
-    with pytest.raises(CheckpointError, match="fbank_std"):
+    with pytest.raises(UsageError, match="fbank_std"):
         convert(FIXTURES / "beats_tiny.pt", tmp_path / "out", **statistics)
     assert not (tmp_path / "out").exists()
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from golden import CHECKPOINTS, FIXTURES
+from golden import CHECKPOINTS, FIXTURES, ROOT
 from safetensors.torch import load_file
 
 from transformers_beats import (
@@ -96,10 +96,10 @@ def test_what_the_reference_cannot_be_is_refused(model_class, values, message, t
 def test_the_command_replaces_a_file_only_if_told_to(tmp_path):
     convert(FIXTURES / "beats_tiny.pt", tmp_path / "ours")
     (tmp_path / "back.pt").write_bytes(b"precious")
-    command = [sys.executable, "-m", "transformers_beats.conversion.to_microsoft"]
+    command = [sys.executable, str(ROOT / "conversion" / "convert_beats_checkpoint.py")]
     command += [str(tmp_path / "ours"), str(tmp_path / "back.pt")]
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "pass --overwrite" in refused.stderr
     assert (tmp_path / "back.pt").read_bytes() == b"precious"
     subprocess.run([*command, "--overwrite"], check=True, capture_output=True)

@@ -1,15 +1,16 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Reading BEATs checkpoints: what they hold, in Microsoft's terms, and what that is called in transformers."""
+"""Reading of BEATs checkpoints: settings, tensors and labels, checked and renamed for transformers."""
 
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedModel
 
 from transformers_beats import (
     BeatsConfig,
@@ -20,39 +21,11 @@ from transformers_beats import (
 )
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
 
-from .layouts import CheckpointError, Origin, read_source
+from .layouts import ESPNET_DEFAULTS, CheckpointError, read_source
+from .names import ACTIVATIONS, ARCHITECTURE, QUANTIZER, REGULARIZATION, Kind, Origin, rename_key
 
 
-# `cfg` keys that fix the network. A Microsoft file without one of them is refused: its class defaults describe another
-# network, which loads strictly and computes garbage.
-ARCHITECTURE = {
-    "input_patch_size": "patch_size",
-    "embed_dim": "embed_dim",
-    "conv_bias": "conv_bias",
-    "encoder_layers": "num_hidden_layers",
-    "encoder_embed_dim": "hidden_size",
-    "encoder_ffn_embed_dim": "intermediate_size",
-    "encoder_attention_heads": "num_attention_heads",
-    "activation_fn": "hidden_act",
-    "layer_norm_first": "layer_norm_first",
-    "deep_norm": "deep_norm",
-    "conv_pos": "num_conv_pos_embeddings",
-    "conv_pos_groups": "num_conv_pos_embedding_groups",
-    "relative_position_embedding": "relative_position_embedding",
-    "num_buckets": "num_buckets",
-    "max_distance": "max_bucket_distance",
-    "gru_rel_pos": "gru_rel_pos",
-}
-QUANTIZER = {"quant_n": "codebook_size", "quant_dim": "codebook_dim"}
-REGULARIZATION = {
-    "dropout": "hidden_dropout",
-    "attention_dropout": "attention_dropout",
-    "activation_dropout": "activation_dropout",
-    "encoder_layerdrop": "layerdrop",
-    "dropout_input": "feat_proj_dropout",
-    "predictor_dropout": "classifier_dropout",
-}
-# Read elsewhere (the number of classes follows from the predictor) or of no use outside the original training.
+# `cfg` keys read elsewhere (the number of classes follows from the predictor) or of no use after the training.
 IGNORED = {
     *("finetuned_model", "predictor_class", "layer_wise_gradient_decay_ratio", "embed_loss_beta"),
     *("decoder_embed_dim", "decoder_pos_trainable", "decoder_attention_heads", "decoder_mlp_ratio", "decoder_layers"),
@@ -62,61 +35,6 @@ IGNORED = {
 }
 # Statistics of the fbank, by default AudioSet's: OpenBEATs' package reads them from `cfg`, ESPnet's encoder does not.
 FBANK = {"fbank_mean": 15.41663, "fbank_std": 6.55582}
-# What ESPnet's configuration class assumes where its exports are silent.
-ESPNET_DEFAULTS = {
-    "input_patch_size": 16,
-    "embed_dim": 512,
-    "conv_bias": False,
-    "encoder_layers": 12,
-    "encoder_embed_dim": 768,
-    "encoder_ffn_embed_dim": 3072,
-    "encoder_attention_heads": 12,
-    "activation_fn": "gelu",
-    "layer_norm_first": False,
-    "deep_norm": False,
-    "conv_pos": 128,
-    "conv_pos_groups": 16,
-    "relative_position_embedding": False,
-    "num_buckets": 320,
-    "max_distance": 1280,
-    "gru_rel_pos": False,
-    "quant_n": 1024,
-    "quant_dim": 256,
-}
-# The reference's names; the last two both mean the tanh approximation there.
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "relu": "relu",
-    "tanh": "tanh",
-    "linear": "linear",
-    "glu": "glu",
-    "gelu_fast": "gelu_new",
-    "gelu_accurate": "gelu_new",
-}
-
-KEY_RENAMINGS = [
-    (r"patch_embedding\.", "beats.embeddings.patch_embeddings.projection."),
-    (r"layer_norm\.", "beats.embeddings.layer_norm."),
-    (r"post_extract_proj\.", "beats.embeddings.projection."),
-    (r"encoder\.pos_conv\.0\.weight_g$", "beats.encoder.pos_conv_embed.conv.parametrizations.weight.original0"),
-    (r"encoder\.pos_conv\.0\.weight_v$", "beats.encoder.pos_conv_embed.conv.parametrizations.weight.original1"),
-    (r"encoder\.pos_conv\.0\.", "beats.encoder.pos_conv_embed.conv."),
-    (r"encoder\.layer_norm\.", "beats.encoder.layer_norm."),
-    (
-        r"encoder\.layers\.\d+\.self_attn\.relative_attention_bias\.",
-        "beats.encoder.relative_position.relative_attention_bias.",
-    ),
-    (r"encoder\.layers\.(\d+)\.self_attn\.grep_linear\.", r"beats.encoder.layers.\1.self_attn.gru_rel_pos_linear."),
-    (r"encoder\.layers\.(\d+)\.self_attn\.grep_a$", r"beats.encoder.layers.\1.self_attn.gru_rel_pos_const"),
-    (r"encoder\.layers\.(\d+)\.fc1\.(?:linear\.)?", r"beats.encoder.layers.\1.mlp.fc1."),
-    (r"encoder\.layers\.(\d+)\.fc2\.", r"beats.encoder.layers.\1.mlp.fc2."),
-    (r"encoder\.layers\.(\d+)\.", r"beats.encoder.layers.\1."),
-    (r"predictor\.", "classifier."),
-    (r"quantize_layer\.", "projection."),
-    (r"quantize\.embedding\.weight$", "quantizer.codebook"),
-    (r"quantize\.embedding\.initted$", "quantizer.is_initialized"),
-    (r"quantize\.cluster_size$", "quantizer.cluster_size"),
-]
 DROPPED_KEYS = {
     "patch_embedding_pad.weight": "a constant that ESPnet's padding mask uses",
     "raw2fbank_pad.weight": "a constant that ESPnet's padding mask uses",
@@ -125,54 +43,62 @@ DROPPED_KEYS = {
 }
 
 
+MODEL_CLASSES: dict[Kind, type[PreTrainedModel]] = {
+    "pretrained": BeatsModel,
+    "finetuned": BeatsForAudioClassification,
+    "tokenizer": BeatsTokenizerModel,
+}
+
+
 @dataclass
 class BeatsCheckpoint:
     """
-    A BEATs checkpoint in the terms of transformers.
+    BEATs checkpoint in the terms of transformers.
 
     Attributes:
-        kind: `"pretrained"`, `"finetuned"` or `"tokenizer"`.
-        origin: Who wrote the file.
+        kind: Kind of model, one of `MODEL_CLASSES`.
+        origin: Project that wrote the file.
         config: Configuration, with labels if there are any.
         state_dict: Tensors under the names of the model class of `kind`; all checked for name, shape and finiteness.
         sha256: Hash of the source file.
-        notes: What a person should know: filled-in defaults, unknown `cfg` keys, dropped tensors.
+        notes: Defaults filled in, unknown `cfg` keys and tensors left out, in sentences.
     """
 
-    kind: Literal["pretrained", "finetuned", "tokenizer"]
+    kind: Kind
     origin: Origin
     config: BeatsConfig
     state_dict: dict[str, torch.Tensor]
     sha256: str
     notes: list[str] = field(default_factory=list)
 
-    def build_model(self) -> BeatsModel | BeatsForAudioClassification | BeatsTokenizerModel:
-        """The model with the checkpoint's weights, which it shares with `state_dict`."""
+    def build_model(self) -> PreTrainedModel:
+        """Returns a model, in evaluation mode, that shares its weights with `state_dict`."""
         model = _empty_model(self.kind, self.config)
         model.load_state_dict(self.state_dict, assign=True)
         return model.eval()
 
 
-def read_checkpoint(
-    path: str | Path,
-    origin: Literal["auto"] | Origin = "auto",
-    cfg: Sequence[str | Path] = (),
-) -> BeatsCheckpoint:
+def read_checkpoint(path: str | Path, origin: str = "auto", cfg: Sequence[str | Path] = ()) -> BeatsCheckpoint:
     """
-    Reads and checks a checkpoint: `{"cfg": ..., "model": ..., "label_dict": ...}`, or one of [`other_layouts`].
+    Reads and checks a checkpoint: `{"cfg": ..., "model": ..., "label_dict": ...}`, or another layout that
+    [`read_source`] knows.
 
     Args:
-        path: The `.pt` or `.safetensors` file. Read with `weights_only=True`: nothing in it is executed.
-        origin: Who wrote the file, which decides what a value missing in `cfg` means: an error (Microsoft), or
-            ESPnet's class default; and what a head is. `"auto"` recognises what is in the file.
-        cfg: For a file that does not state its architecture: files that do, or `"released"` to assume the one of
-            Microsoft's released models.
+        path (`str` or `Path`):
+            `.safetensors`, or a file that `torch.load` reads with `weights_only=True`: nothing in it is executed.
+        origin (`str` or [`Origin`], defaults to `"auto"`):
+            Project that wrote the file, by default recognised by the tensors. A value missing in `cfg` is an error in
+            a file of Microsoft, and the class default in one of ESPnet.
+        cfg (`Sequence[str | Path]`, *optional*):
+            For a file that does not state its architecture: files that do ([`read_settings`]), or `"released"` for
+            the architecture of Microsoft's models.
 
     Raises:
-        CheckpointError: if the file is damaged, of another format, contains code, or does not fit its own `cfg`.
+        [`UsageError`]: if there is no such file.
+        [`CheckpointError`]: if the file is damaged, of another format, contains code, or does not fit its own `cfg`.
     """
     path = Path(path)
-    source = read_source(path, origin, cfg)
+    source = read_source(path, Origin(origin), cfg)
     notes = source.notes
     kind = _detect_kind(source.cfg, source.tensors, source.origin)
     state_dict = _rename(source.tensors, kind, notes)
@@ -191,7 +117,7 @@ def read_checkpoint(
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file, read in blocks."""
+    """Returns the hash of a file in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -199,20 +125,20 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _detect_kind(cfg: Mapping, source: Mapping, origin: str) -> Literal["pretrained", "finetuned", "tokenizer"]:
+def _detect_kind(cfg: Mapping, source: Mapping, origin: Origin) -> Kind:
     if any(key.startswith("quantize.") for key in source):
         return "tokenizer"
     if "predictor.weight" in source:
         if source["predictor.weight"].ndim != 2:
             raise CheckpointError("`predictor.weight` is not a matrix.")
         return "finetuned"
-    if cfg.get("finetuned_model") and origin == "microsoft":
+    if cfg.get("finetuned_model") and origin is Origin.MICROSOFT:
         raise CheckpointError("`cfg` says that the model is fine-tuned, but the file has no `predictor.weight`.")
     return "pretrained"
 
 
-def _rename(source: Mapping[str, torch.Tensor], kind: str, notes: list[str]) -> dict[str, torch.Tensor]:
-    """Tensors under the names of our model; every key is renamed, dropped for a stated reason, or refused."""
+def _rename(source: Mapping[str, torch.Tensor], kind: Kind, notes: list[str]) -> dict[str, torch.Tensor]:
+    """Returns the tensors under our names; every key is renamed, dropped for a stated reason, or refused."""
     state_dict: dict[str, torch.Tensor] = {}
     unknown = []
     for key, tensor in source.items():
@@ -236,25 +162,18 @@ def _rename(source: Mapping[str, torch.Tensor], kind: str, notes: list[str]) -> 
             raise CheckpointError(f"`{key}` differs from the copies in other layers, which must share it.")
         state_dict.setdefault(name, tensor)
     if unknown:
-        raise CheckpointError(f"tensors that no BEATs model has: {', '.join(unknown[:5])} ({len(unknown)} in all).")
+        raise CheckpointError(f"tensors that no BEATs model has: {_shorten(unknown)}.")
     return state_dict
 
 
-def rename_key(key: str) -> str | None:
-    """Our name of a tensor of the reference, with the prefix of the encoder; None if there is none."""
-    if ".mlp." in key:
-        return None  # ours already: a rule below would take it for the reference's
-    for pattern, replacement in KEY_RENAMINGS:
-        name, matches = re.subn(rf"^{pattern}", replacement, key)
-        if matches:
-            return name
-    return None
+def _shorten(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:5])} ({len(names)} in all)"
 
 
-def _build_config(cfg: Mapping[str, Any], kind: str, origin: str, notes: list[str]) -> BeatsConfig:
+def _build_config(cfg: Mapping[str, Any], kind: Kind, origin: Origin, notes: list[str]) -> BeatsConfig:
     required = {**ARCHITECTURE, **(QUANTIZER if kind == "tokenizer" else {})}
     missing = [key for key in required if key not in cfg]
-    if missing and origin != "espnet":
+    if missing and origin is not Origin.ESPNET:
         raise CheckpointError(
             f"`cfg` lacks {', '.join(missing)}. Microsoft's files state the whole architecture; if ESPnet wrote this "
             "one, say so with --origin espnet."
@@ -277,8 +196,7 @@ def _build_config(cfg: Mapping[str, Any], kind: str, origin: str, notes: list[st
         return (BeatsTokenizerConfig if kind == "tokenizer" else BeatsConfig)(**values)
     except StrictDataclassError as error:
         # Strict dataclasses wrap the reason in a second exception.
-        reason = str(error.__cause__ or error).replace("\n", " ").strip()
-        raise CheckpointError(f"`cfg` is not a valid architecture: {reason}") from error
+        raise CheckpointError(f"`cfg` is not a valid architecture: {error.__cause__ or error}") from error
 
 
 def _add_labels(config: BeatsConfig, label_dict: Any, num_labels: int, notes: list[str]) -> None:
@@ -308,17 +226,12 @@ def _add_labels(config: BeatsConfig, label_dict: Any, num_labels: int, notes: li
     config.label2id = {name: index for index, name in names.items()}
 
 
-def _empty_model(kind: str, config: BeatsConfig):
-    model_class = {
-        "pretrained": BeatsModel,
-        "finetuned": BeatsForAudioClassification,
-        "tokenizer": BeatsTokenizerModel,
-    }[kind]
+def _empty_model(kind: Kind, config: BeatsConfig) -> PreTrainedModel:
     with torch.device("meta"):
-        return model_class(config)
+        return MODEL_CLASSES[kind](config)
 
 
-def _check_tensors(state_dict: Mapping[str, torch.Tensor], config: BeatsConfig, kind: str) -> None:
+def _check_tensors(state_dict: Mapping[str, torch.Tensor], config: BeatsConfig, kind: Kind) -> None:
     # Not found by building them: a damaged `cfg` may ask for millions.
     layers = {found[1] for name in state_dict if (found := re.search(r"\bencoder\.layers\.(\d+)\.", name))}
     if config.num_hidden_layers > len(layers):
@@ -330,11 +243,9 @@ def _check_tensors(state_dict: Mapping[str, torch.Tensor], config: BeatsConfig, 
     except (RuntimeError, TypeError) as error:
         raise CheckpointError("`cfg` is not a valid architecture: no tensor can be so large.") from error
     if missing := sorted(expected.keys() - state_dict.keys()):
-        raise CheckpointError(f"tensors missing in the file: {', '.join(missing[:5])} ({len(missing)} in all).")
+        raise CheckpointError(f"tensors missing in the file: {_shorten(missing)}.")
     if surplus := sorted(state_dict.keys() - expected.keys()):
-        raise CheckpointError(
-            f"tensors that `cfg` has no place for: {', '.join(surplus[:5])} ({len(surplus)} in all)."
-        )
+        raise CheckpointError(f"tensors that `cfg` has no place for: {_shorten(surplus)}.")
     for name, tensor in state_dict.items():
         if tensor.shape != expected[name].shape:
             raise CheckpointError(

@@ -1,9 +1,9 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """
-Finding a BEATs model in a file, whoever wrote it: containers, wrappers around the encoder, settings that are kept
-elsewhere, classification heads.
+Search for a BEATs model in a file of any project: containers, wrappers around the encoder, settings in other files,
+classification heads.
 
-Where the layouts are defined (each a public repository and a path in it):
+Sources of the layouts (each a public repository and a path in it):
     Microsoft: `microsoft/unilm`, `beats/BEATs.py` and `beats/Tokenizers.py`.
     ESPnet: `espnet/espnet`, `espnet2/beats/{encoder,tokenizer,espnet_model,generate_beats_checkpoint}.py`,
         `espnet2/tasks/cls.py`, `espnet2/cls/decoder/linear_decoder.py`. OpenBEATs has the same layout: the package
@@ -20,57 +20,44 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from transformers_beats.configuration_beats import BeatsTokenizerConfig
+from transformers_beats.utils.errors import BeatsError, UsageError, one_line
 
-class CheckpointError(Exception):
-    """A file that cannot be converted, with one line that says why, whatever names the file has in it."""
+from .names import ARCHITECTURE, QUANTIZER, Origin
+
+
+class CheckpointError(BeatsError):
+    """Checkpoint that cannot be converted. `publish` reports it as refused and goes on with the next one."""
 
     def __init__(self, message: str):
-        super().__init__(" ".join(message.splitlines()))
+        # Names of tensors and settings in a foreign file may contain line ends.
+        super().__init__(one_line(message))
 
-
-Origin = Literal["microsoft", "espnet", "avex", "pretrained-sed", "other"]
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # A BEATs encoder is where these two are; what stands before them is the wrapper's.
 MARK, SECOND_MARK = "patch_embedding.weight", "encoder.layers.0.fc2.weight"
 
-# The architecture of all models that Microsoft released, in the terms of their `cfg`.
-RELEASED = {
-    "input_patch_size": 16,
-    "embed_dim": 512,
-    "conv_bias": False,
-    "encoder_layers": 12,
-    "encoder_embed_dim": 768,
-    "encoder_ffn_embed_dim": 3072,
-    "encoder_attention_heads": 12,
-    "activation_fn": "gelu",
-    "layer_norm_first": False,
-    "deep_norm": True,
-    "conv_pos": 128,
-    "conv_pos_groups": 16,
-    "relative_position_embedding": True,
-    "num_buckets": 320,
-    "max_distance": 800,
-    "gru_rel_pos": True,
-    "quant_n": 1024,
-    "quant_dim": 256,
-}
+# The architecture of all models that Microsoft released, in the terms of their `cfg`: our defaults.
+RELEASED = {key: getattr(BeatsTokenizerConfig(), name) for key, name in {**ARCHITECTURE, **QUANTIZER}.items()}
+# Defaults of ESPnet's configuration class, for settings that its exports leave out.
+ESPNET_DEFAULTS = RELEASED | {"deep_norm": False, "relative_position_embedding": False, "gru_rel_pos": False}
+ESPNET_DEFAULTS["max_distance"] = 1280
 # No tensor and no shape depends on these: a wrong one loads strictly and computes something else.
 INVISIBLE = ("activation_fn", "deep_norm", "layer_norm_first", "max_distance")
-# Projects whose models all have the released architecture, and how one knows.
+# Projects whose models all have the released architecture, and the evidence.
 RELEASED_IS_DOCUMENTED = {
-    "avex": "avex's published BEATs models have it",
-    "pretrained-sed": "PretrainedSED's BEATs has no other",
+    Origin.AVEX: "avex's published BEATs models have it",
+    Origin.PRETRAINED_SED: "PretrainedSED's BEATs has no other",
 }
 
-# Parts of ESPnet's encoder that come after the BEATs layers, and why they cannot be converted.
+# Parts of ESPnet's encoder after the BEATs layers, with the reason why they cannot be converted.
 ESPNET_PARTS = {
     "layer_weights": (
         "a learned average of the first layer's input and of the outputs of all layers but the last, which "
@@ -80,7 +67,7 @@ ESPNET_PARTS = {
     "conformer_adapter": "a Conformer on top of the encoder",
     "cross_embed_positions": "positions added to the output for a decoder's cross-attention",
 }
-# What ESPnet appends to the classes.
+# Tokens that ESPnet appends to the classes.
 SPECIAL_TOKENS = (["<blank>", "<unk>"], ["<unk>", "<blank>"])
 # Shapes of avex's filter bank at 16 kHz, 25 and 10 ms, 128 mel bins: the one that this package computes.
 AVEX_FBANK = {"fbank.window": (400,), "fbank.mel_fb": (257, 128)}
@@ -89,16 +76,8 @@ AVEX_FBANK = {"fbank.window": (400,), "fbank.mel_fb": (257, 128)}
 @dataclass
 class Source:
     """
-    What a file holds, in Microsoft's terms.
-
-    Attributes:
-        origin: Who wrote it.
-        cfg: Settings of the model.
-        tensors: Tensors of the model under Microsoft's names, mapped from the file and not copied.
-        label_dict: Labels by class index, if there are any.
-        problem_type: How the classes were trained, for a model with a `predictor`.
-        is_cfg_assumed: Whether `cfg` is the released architecture because nothing says otherwise.
-        notes: What was left out or assumed.
+    Contents of a checkpoint, in Microsoft's terms: settings, tensors (mapped from the file and not copied), labels by
+    class index, the loss of the classes, and notes on what was left out or assumed.
     """
 
     origin: Origin
@@ -106,21 +85,17 @@ class Source:
     tensors: dict[str, torch.Tensor]
     label_dict: Any = None
     problem_type: str = "multi_label_classification"
+    # Taken for the released architecture, because nothing says otherwise.
     is_cfg_assumed: bool = False
     notes: list[str] = field(default_factory=list)
 
 
-def read_source(path: Path, origin: Literal["auto"] | Origin, cfg: Sequence[str | Path]) -> Source:
+def read_source(path: Path, origin: Origin, cfg: Sequence[str | Path]) -> Source:
     """
-    Reads a file and finds the BEATs model in it.
-
-    Args:
-        path: `.safetensors`, or a file that `torch.load` reads with `weights_only=True`.
-        origin: `"auto"`, or who wrote the file.
-        cfg: For a file that does not state its architecture: files that do ([`read_settings`]), or `"released"`.
+    Reads a file and finds the BEATs model in it. The arguments are those of [`read_checkpoint`].
 
     Raises:
-        CheckpointError: a file without a BEATs model, with several, or with one whose architecture nothing states.
+        [`CheckpointError`]: a file without a BEATs model, with several, or with one whose architecture nothing states.
     """
     contents = load(path)
     state_dict = _find_state_dict(contents, path)
@@ -128,7 +103,7 @@ def read_source(path: Path, origin: Literal["auto"] | Origin, cfg: Sequence[str 
     tensors = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
     others = [key for key in state_dict if not key.startswith(prefix)]
     _check_dtypes(tensors)
-    if origin == "auto":
+    if origin is Origin.AUTO:
         origin = _detect_origin(prefix, state_dict, has_cfg="cfg" in contents)
     source = Source(origin, {}, tensors, contents.get("label_dict"))
     settings = _find_cfg(source, contents, cfg, path)
@@ -139,13 +114,13 @@ def read_source(path: Path, origin: Literal["auto"] | Origin, cfg: Sequence[str 
 
 def load(path: Path) -> dict[str, Any]:
     """
-    The dictionary in a file, its tensors mapped instead of read, which halves the memory.
+    Returns the dictionary in a file. Its tensors are mapped instead of read, which halves the memory.
 
     Raises:
-        CheckpointError: no such file, a damaged one, or one that holds more than tensors and plain values.
+        [`UsageError`]: if there is no such file.
+        [`CheckpointError`]: if the file is damaged, or holds more than tensors and plain values.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file.")
+    _check_file(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -158,28 +133,30 @@ def load(path: Path) -> dict[str, Any]:
         raise
     except UnicodeEncodeError as error:
         raise CheckpointError(f"{path}: PyTorch opens no file whose name is not valid UTF-8: rename it.") from error
-    except pickle.UnpicklingError as error:
-        # torch names the class or function that it refused to import.
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if found or "GLOBAL" in str(error):
+    except Exception as error:  # whatever a foreign file makes of the readers
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+            # torch names the class or function that it refused to import.
+            found = re.search(r"GLOBAL ([\w.]+)", str(error))
             name = f" ({found[1]})" if found else ""
             raise CheckpointError(
                 f"{path}: contains Python objects other than tensors{name}; loading it could run code. If you "
                 "trust it, save its tensors alone, as {'cfg': ..., 'model': state_dict}."
             ) from error
-        raise CheckpointError(f"{path}: not a PyTorch checkpoint, or damaged.") from error
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: not a safetensors file, or damaged.") from error
-    except Exception as error:  # whatever a foreign file makes of the unpickler
-        raise CheckpointError(f"{path}: not a PyTorch checkpoint, or damaged.") from error
+        layout = "safetensors file" if path.suffix == ".safetensors" else "PyTorch checkpoint"
+        raise CheckpointError(f"{path}: not a {layout}, or damaged.") from error
     if not isinstance(contents, Mapping):
         found = type(contents).__name__
         raise CheckpointError(f"{path}: not a BEATs checkpoint: expected `cfg` and `model`, found {found}.")
     return dict(contents)
 
 
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise UsageError(f"{path}: {'is no regular file' if path.exists() else 'no such file'}.")
+
+
 def _check_zip(path: Path) -> None:
-    """What PyTorch does not look at: it maps compressed entries as they are, and ignores checksums."""
+    """Checks the archive for PyTorch, which maps compressed entries as they are and ignores checksums."""
     with zipfile.ZipFile(path) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise CheckpointError(
@@ -190,7 +167,7 @@ def _check_zip(path: Path) -> None:
 
 
 def _find_state_dict(contents: Mapping[str, Any], path: Path) -> Mapping[str, torch.Tensor]:
-    """`model` if there is one, else the file itself or the one entry (`state_dict`, ...) that holds an encoder."""
+    """Returns `model` if there is one, else the file itself or the one entry (`state_dict`, ...) with an encoder."""
     if isinstance(contents.get("model"), Mapping):
         state_dict = contents["model"]
         are_tensors = (isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state_dict.items())
@@ -237,13 +214,13 @@ def _check_dtypes(tensors: Mapping[str, torch.Tensor]) -> None:
 
 def _detect_origin(prefix: str, state_dict: Mapping[str, torch.Tensor], has_cfg: bool) -> Origin:
     if any(f"{prefix}{key}" in state_dict for key in ("patch_embedding_pad.weight", "raw2fbank_pad.weight")):
-        return "espnet"
+        return Origin.ESPNET
     if prefix.endswith("backbone.") and f"{prefix}fbank.mel_fb" in state_dict:
-        return "avex"
+        return Origin.AVEX
     if prefix.endswith("model.model.") and f"{prefix.removesuffix('model.model.')}strong_head.weight" in state_dict:
-        return "pretrained-sed"
+        return Origin.PRETRAINED_SED
     is_alone = all(key.startswith(prefix) for key in state_dict)
-    return "microsoft" if has_cfg and is_alone else "other"
+    return Origin.MICROSOFT if has_cfg and is_alone else Origin.OTHER
 
 
 def _find_cfg(source: Source, contents: Mapping[str, Any], cfg: Sequence[str | Path], path: Path) -> dict[str, Any]:
@@ -282,7 +259,7 @@ def _find_cfg(source: Source, contents: Mapping[str, Any], cfg: Sequence[str | P
 
 def read_settings(paths: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
     """
-    Settings of a model from files beside its weights.
+    Reads the settings of a model from files beside its weights.
 
     Args:
         paths: Checkpoints with a `cfg`, or YAML or JSON files: ESPnet's `config.yaml`, avex's description of a model,
@@ -292,12 +269,13 @@ def read_settings(paths: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]
         The `cfg`, and ESPnet's settings of the training, empty without an ESPnet file.
 
     Raises:
-        CheckpointError: a file without settings, or one that refers to another.
+        [`UsageError`]: if there is no such file.
+        [`CheckpointError`]: if a file has no settings, or refers to another.
     """
     cfg: dict[str, Any] = {}
     training: dict[str, Any] = {}
     for path in paths:
-        contents = _load_yaml(path) if path.suffix in (".yaml", ".yml", ".json") else load(path)
+        contents = read_yaml(path) if path.suffix in (".yaml", ".yml", ".json") else load(path)
         encoder = contents.get("encoder_conf")
         if isinstance(encoder, Mapping):
             training = dict(contents)
@@ -322,25 +300,31 @@ def read_settings(paths: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]
     return cfg, training
 
 
-def _load_yaml(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file.")
+def read_yaml(path: Path) -> Mapping[str, Any]:
+    """
+    Reads a YAML or JSON file of keys and values.
+
+    Raises:
+        [`UsageError`]: if there is no such file.
+        [`CheckpointError`]: if it cannot be read, or holds something else.
+    """
+    _check_file(path)
     data = path.read_bytes()
     try:
         contents = yaml.safe_load(data.decode("utf-8"))
     except Exception as error:  # dates that are none, too many brackets: not only YAMLError
         raise CheckpointError(f"{path}: not a YAML or JSON file.") from error
     if not isinstance(contents, Mapping):
-        raise CheckpointError(f"{path}: has no settings of a BEATs model.")
+        raise CheckpointError(f"{path}: expected keys and values, found {type(contents).__name__}.")
     return contents
 
 
 def _drop_wrapper_parts(source: Source) -> None:
-    """Takes out what a project adds inside the encoder, if it does not change what the encoder computes."""
+    """Removes tensors that a project adds inside the encoder; refuses those that change the encoder's output."""
     for part, meaning in ESPNET_PARTS.items():
-        if source.origin == "espnet" and any(key.split(".")[0] == part for key in source.tensors):
+        if source.origin is Origin.ESPNET and any(key.split(".")[0] == part for key in source.tensors):
             raise CheckpointError(f"`{part}` has no counterpart here: {meaning}.")
-    if source.origin != "avex":
+    if source.origin is not Origin.AVEX:
         return
     for key, shape in AVEX_FBANK.items():
         tensor = source.tensors.pop(key, None)
@@ -354,10 +338,10 @@ def _drop_wrapper_parts(source: Source) -> None:
 def _take_head(
     source: Source, prefix: str, state_dict: Mapping[str, torch.Tensor], others: list[str], settings: Mapping[str, Any]
 ) -> None:
-    """Makes the wrapper's head the `predictor` if it is one, and says what is left out."""
+    """Makes the wrapper's head the `predictor` if it is like ours, and notes the tensors that are left out."""
     head, reason = _find_head(source.origin, prefix, state_dict, settings)
-    # Beside another layer, or in avex, it is what the checkpoint had that training began from.
-    is_stale = source.origin == "avex" or any(state_dict[key].ndim > 1 for key in others)
+    # Beside another layer, or in avex, a `predictor` comes from the checkpoint that training began from.
+    is_stale = source.origin is Origin.AVEX or any(state_dict[key].ndim > 1 for key in others)
     left_out = [prefix + key for key in source.tensors if is_stale and key.startswith("predictor.")]
     for key in left_out:
         del source.tensors[key.removeprefix(prefix)]
@@ -372,39 +356,39 @@ def _take_head(
     source.tensors |= {key.replace(head, "predictor."): state_dict[key] for key in taken}
     _check_dtypes({key: state_dict[key] for key in taken})
     source.notes.append(f"the classification head is `{head}`")
-    if source.origin == "espnet":
+    if source.origin is Origin.ESPNET:
         _read_espnet_labels(source, settings)
     else:
         source.notes.append("how its classes were trained is not in the file: a sigmoid, as in avex's recipes")
 
 
 def _find_head(
-    origin: str, prefix: str, state_dict: Mapping[str, torch.Tensor], settings: Mapping[str, Any]
+    origin: Origin, prefix: str, state_dict: Mapping[str, torch.Tensor], settings: Mapping[str, Any]
 ) -> tuple[str, str]:
     """
-    The name before `weight` of a head like ours, a linear layer on each patch and the mean over the patches; or an
-    empty string, and why there is none. A linear layer on the mean, as avex and ESPnet have it, is the same.
+    Returns the name before `weight` of a head like ours, a linear layer on each patch and the mean over the patches;
+    or an empty string, and the reason why there is none. A linear layer on the mean (avex, ESPnet) is the same.
     """
-    if origin == "avex" and f"{prefix.removesuffix('backbone.')}classifier.weight" in state_dict:
+    if origin is Origin.AVEX and f"{prefix.removesuffix('backbone.')}classifier.weight" in state_dict:
         return prefix.removesuffix("backbone.") + "classifier.", ""
-    if origin == "espnet" and f"{prefix.removesuffix('encoder.')}decoder.linear_out.weight" in state_dict:
+    if origin is Origin.ESPNET and f"{prefix.removesuffix('encoder.')}decoder.linear_out.weight" in state_dict:
         if obstacle := _espnet_obstacle(settings):
             return "", f"; no head, because {obstacle}"
         return prefix.removesuffix("encoder.") + "decoder.linear_out.", ""
-    if origin == "pretrained-sed":
+    if origin is Origin.PRETRAINED_SED:
         return "", "; its heads read 250 resampled steps of the flattened patches, which no head here does"
     return "", ""
 
 
 def _part(key: str, prefix: str) -> str:
-    """The module that a tensor belongs to: its name up to where it leaves the encoder's."""
+    """Returns the module that a tensor belongs to: its name up to the first part that differs from the encoder's."""
     parts, others = key.split("."), prefix.split(".")
     shared = next((index for index, (one, other) in enumerate(zip(parts, others)) if one != other), 0)
     return ".".join(parts[: shared + 1])
 
 
 def _espnet_obstacle(settings: Mapping[str, Any]) -> str:
-    """Why a head of ESPnet cannot be ours, or an empty string."""
+    """Returns the reason why a head of ESPnet cannot be ours, or an empty string."""
     if not settings:
         return "only ESPnet's config.yaml, which --cfg can name, tells how it works"
     decoder = _section(settings, "decoder_conf")
@@ -422,7 +406,7 @@ def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _read_espnet_labels(source: Source, settings: Mapping[str, Any]) -> None:
-    """The classes are the first tokens of `token_list`; `<blank>` and `<unk>` follow."""
+    """Reads the classes: the first tokens of `token_list`, before `<blank>` and `<unk>`."""
     is_multi_label = _section(settings, "model_conf").get("classification_type") == "multi-label"
     source.problem_type = "multi_label_classification" if is_multi_label else "single_label_classification"
     num_labels, tokens = source.tensors["predictor.weight"].shape[0], settings.get("token_list")

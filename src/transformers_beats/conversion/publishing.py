@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Brings a converted directory to the Hub, in one commit, and makes sure that what arrived is right."""
+"""Publication of a converted directory on the Hub: one commit, compared with the directory after a download."""
 
 import json
 import multiprocessing
@@ -7,9 +7,9 @@ import tempfile
 from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,58 +20,61 @@ from huggingface_hub.errors import (
     LocalTokenNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id
-from transformers import AutoConfig
 
 import transformers_beats
-from transformers_beats import BeatsFeatureExtractor
+from transformers_beats.inference.loading import load_extractor, load_model
+from transformers_beats.utils.errors import BeatsError, UsageError, one_line
 
 from .checkpoint import sha256
 
 
 # Weights and code of an earlier publication that the new one does not have go in the same commit.
 STALE = ["*.safetensors", "*.safetensors.index.json", "*.bin", "*.py"]
-PROBE_SECONDS = 0.5
+PROBE_SAMPLES = 8000
 
 
-class PublishingError(Exception):
-    """Something that must not be published, or did not arrive, with one line that says why."""
+class PublishingError(BeatsError):
+    """Publication that failed. `publish` reports it as failed, and not as refused: trying again may help."""
 
 
-@dataclass
-class Publication:
-    """A repository on the Hub: its id, the commit, and whether this commit was made now or was there already."""
+class Publication(NamedTuple):
+    """Commit on the Hub, and whether it was made now or was there already."""
 
-    repo_id: str
     commit: str
     is_new: bool
 
 
 @contextmanager
 def hub_errors() -> Generator[None, None, None]:
-    """Turns what the client raises when the Hub refuses or cannot be reached into a [`PublishingError`]."""
+    """Turns errors of the Hub's client into a [`PublishingError`]."""
     try:
         yield
+    except BeatsError:
+        raise
     except LocalTokenNotFoundError:
         raise PublishingError("no token: run `hf auth login`, or set HF_TOKEN.") from None
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
         # The client wraps what stopped an upload into a RuntimeError that names the file only.
         reasons = [error, error.__cause__] if isinstance(error, RuntimeError) and error.__cause__ else [error]
         text = " ".join(str(reason) or type(reason).__name__ for reason in reasons)
-        raise PublishingError(" ".join(text.split())) from error
+        raise PublishingError(one_line(text)) from error
 
 
 def check_account(repo_id: str) -> None:
     """
-    Raises a [`PublishingError`] unless `repo_id` names a repository of an account that the token may write to: asked
-    before the conversion, which takes longer.
+    Checks that the token may write to a repository: asked before the conversion, which takes longer.
+
+    Raises:
+        [`UsageError`]: if no repository can have that name, or the account is missing in it.
+        [`PublishingError`]: if the Hub cannot be reached, or the token may not write to that account.
     """
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise PublishingError(f"{repo_id!r} is not the name of a repository: {error}") from None
+        raise UsageError(f"{repo_id!r} is not the name of a repository: {error}") from None
     account, _, name = repo_id.rpartition("/")
     if not account:
-        raise PublishingError(f"{repo_id!r} lacks the account: write account/{name}.")
+        raise UsageError(f"{repo_id!r} lacks the account: write account/{name}.")
     with hub_errors():
         user = HfApi().whoami()
     accounts = [user["name"], *(organisation["name"] for organisation in user.get("orgs", []))]
@@ -85,7 +88,7 @@ def publish(
     directory: Path, repo_id: str, private: bool = False, revision: str | None = None, checked: str | None = None
 ) -> Publication:
     """
-    Uploads `directory` to the Hub and compares what can be downloaded afterwards.
+    Uploads a directory to the Hub, downloads it again and compares both.
 
     The repository changes in a single commit, which the Hub makes when all files have arrived: an upload that fails
     leaves nothing visible, and the next one sends only what is missing. Without a difference there is no commit, but
@@ -97,7 +100,7 @@ def publish(
         repo_id (`str`):
             `account/name`; made if it does not exist.
         private (`bool`, defaults to `False`):
-            Whether a new repository is private. One that exists must be private already.
+            Make a new repository private. One that exists must be private already.
         revision (`str`, *optional*):
             A branch, made if it does not exist; `main` by default.
         checked (`str`, *optional*):
@@ -134,11 +137,11 @@ def publish(
         # Also without a new commit: the run before may have been interrupted here.
         if commit != checked:
             check_download(directory, repo_id, commit)
-    return Publication(repo_id, commit, is_new=commit != before)
+    return Publication(commit, is_new=commit != before)
 
 
 def check_is_ours(repo_id: str, commit: str) -> None:
-    """Raises a [`PublishingError`] if a repository holds a model that is not BEATs, which would be overwritten."""
+    """Checks that a repository holds no other model, which would be overwritten; raises [`PublishingError`]s."""
     api = HfApi()
     if not api.file_exists(repo_id, "config.json", revision=commit):
         return
@@ -152,11 +155,11 @@ def check_is_ours(repo_id: str, commit: str) -> None:
 
 def check_download(directory: Path, repo_id: str, commit: str) -> None:
     """
-    Downloads `commit` into an empty cache and compares it with `directory`: each file byte by byte, then what both
-    models compute from the same sound.
+    Downloads a commit into an empty cache and compares it with a directory: the files by their hashes, the models by
+    their outputs for the same sound.
 
     Raises:
-        [`PublishingError`]: naming the first difference.
+        [`PublishingError`]: if something differs; the message names the first difference.
     """
     with tempfile.TemporaryDirectory() as cache:
         paths = sorted(directory.iterdir())
@@ -175,17 +178,15 @@ def check_download(directory: Path, repo_id: str, commit: str) -> None:
 
 
 def probe_in_fresh_process(directory: Path) -> np.ndarray:
-    """[`probe`] as a user would see it, and without the memory of what this process did before."""
+    """Runs [`probe`] as a user's process would, and without the memory of what this process did before."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(probe, directory).result()
 
 
 @torch.no_grad()
 def probe(directory: Path) -> np.ndarray:
-    """What the model in `directory` makes of a fixed noise: logits, hidden states or codes."""
-    extractor = BeatsFeatureExtractor.from_pretrained(directory)
-    architecture = AutoConfig.from_pretrained(directory).architectures[0]
-    model = getattr(transformers_beats, architecture).from_pretrained(directory)
-    num_samples = round(PROBE_SECONDS * extractor.sampling_rate)
-    audio = 0.1 * torch.randn(num_samples, generator=torch.Generator().manual_seed(0))
-    return model(**extractor(audio, sampling_rate=extractor.sampling_rate, return_tensors="pt"))[0].float().numpy()
+    """Returns the first output of the model in a directory, logits, hidden states or codes, for noise."""
+    extractor = load_extractor(directory)
+    audio = 0.1 * torch.randn(PROBE_SAMPLES, generator=torch.Generator().manual_seed(0))
+    features = extractor(audio, sampling_rate=extractor.sampling_rate, return_tensors="pt")
+    return load_model(directory)(**features)[0].float().numpy()

@@ -45,8 +45,8 @@ def check_model(model: str, files: Sequence[str] = tuple(MODEL_FILES)) -> None:
         raise UsageError(f"{model}: no such directory.")
     if path.is_file():
         raise UsageError(
-            f"{model}: is a file, and a model is a directory. ./run convert {model} DIRECTORY makes one of "
-            "Microsoft's .pt files."
+            f"{model}: is a file, and a model is a directory. transformers-beats convert {model} DIRECTORY makes one "
+            "of Microsoft's .pt files."
         )
     for name in files:
         if path.is_dir() and not any(file for pattern in MODEL_FILES[name] for file in path.glob(pattern)):

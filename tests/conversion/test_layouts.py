@@ -372,7 +372,7 @@ def test_a_file_that_states_its_settings_takes_no_others():
         ("a: [", "not a YAML"),
         ("a: 2026-13-01", "not a YAML"),
         ("- " * 5000, "not a YAML"),
-        ("3", "no se"),
+        ("3", "expected keys and values, found int"),
     ],
 )
 def test_settings_that_are_none_are_refused(text, message, encoder, write, tmp_path):

@@ -1,7 +1,8 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 import pytest
-from hub.server import local_hub
 from huggingface_hub import HfApi, constants
+
+from hub.server import local_hub
 
 
 @pytest.fixture

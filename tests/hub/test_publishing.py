@@ -18,8 +18,8 @@ from transformers_beats.conversion import publish_all, publishing
 from transformers_beats.conversion.checkpoint import read_checkpoint
 from transformers_beats.conversion.convert import convert
 from transformers_beats.conversion.publish_all import MANIFEST, read_manifest
-from transformers_beats.conversion.publishing import PublishingError, check_account, publish
-from transformers_beats.utils.errors import UsageError
+from transformers_beats.conversion.publishing import check_account, publish
+from transformers_beats.utils.errors import BeatsError, UsageError
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_names_that_no_repository_can_have_are_refused(repo_id, signed_in):
 def test_an_unreachable_hub_is_one_line(monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_TOKEN", "hf_any")
-    with pytest.raises(PublishingError) as error:
+    with pytest.raises(BeatsError) as error:
         check_account("user/beats")
     assert "\n" not in str(error.value)
 
@@ -119,7 +119,7 @@ def test_options_of_publishing_need_a_repository(options, tmp_path):
 
 
 def test_another_accounts_name_is_refused_at_once(hub, signed_in):
-    with pytest.raises(PublishingError, match=r"may write to user, not to stranger"):
+    with pytest.raises(BeatsError, match=r"may write to user, not to stranger"):
         check_account("stranger/beats")
 
 
@@ -129,14 +129,14 @@ def test_another_model_is_not_overwritten(hub, signed_in, converted):
         path_or_fileobj=b'{"model_type": "resnet"}', path_in_repo="config.json", repo_id="user/beats"
     )
     before = hub.repository("user/beats").at("main").oid
-    with pytest.raises(PublishingError, match=r"holds another model \(`model_type` 'resnet'\)"):
+    with pytest.raises(BeatsError, match=r"holds another model \(`model_type` 'resnet'\)"):
         publish(converted, "user/beats")
     assert hub.repository("user/beats").at("main").oid == before
 
 
 def test_private_weights_do_not_go_into_a_public_repository(hub, signed_in, converted):
     signed_in.create_repo("user/beats")
-    with pytest.raises(PublishingError, match="exists and is public"):
+    with pytest.raises(BeatsError, match="exists and is public"):
         publish(converted, "user/beats", private=True)
     assert commits(hub) == []
 
@@ -152,7 +152,7 @@ def test_a_failed_publication_shows_nothing_and_is_completed_by_the_next(hub, si
         hub.disconnect("PUT", after=1000, times=20)
     else:
         hub.fail("POST", "/commit/", status=500, times=20)
-    with pytest.raises(PublishingError):
+    with pytest.raises(BeatsError):
         publish(converted, "user/beats")
     assert commits(hub) == []
     hub.heal()
@@ -170,19 +170,19 @@ def test_weights_that_arrive_changed_are_noticed(hub, signed_in, converted, monk
         return commit
 
     monkeypatch.setattr(publishing.HfApi, "create_commit", commit_and_corrupt)
-    with pytest.raises(PublishingError, match=r"model\.safetensors differs from what was sent"):
+    with pytest.raises(BeatsError, match=r"model\.safetensors differs from what was sent"):
         publish(converted, "user/beats")
 
 
 def test_a_check_that_failed_is_made_up_for(hub, signed_in, converted):
     # The first request is for the configuration of what is there already.
     hub.fail("HEAD", "/resolve/", status=403, skip=1, times=100)
-    with pytest.raises(PublishingError):
+    with pytest.raises(BeatsError):
         publish(converted, "user/beats")
     assert len(commits(hub)) == 1
     hub.heal()
     hub.corrupt("user/beats", "model.safetensors")
-    with pytest.raises(PublishingError, match=r"model\.safetensors differs"):
+    with pytest.raises(BeatsError, match=r"model\.safetensors differs"):
         publish(converted, "user/beats")
     hub.heal()
     assert not publish(converted, "user/beats").is_new

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from golden import FIXTURES
-from hub.server import local_hub
 from huggingface_hub import HfApi, ModelCard, constants
 from safetensors.torch import load_file
 
+from hub.server import local_hub
 from transformers_beats.conversion.convert import convert
 
 from . import sessions

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from transformers_beats import (
     BeatsConfig,
+    BeatsFeatureExtractor,
     BeatsForAudioClassification,
     BeatsModel,
     BeatsTokenizerConfig,
@@ -33,16 +34,14 @@ IGNORED = {
     # The front end in avex's descriptions of models; its filter bank is compared with the one here.
     *("sample_frequency", "num_mel_bins", "frame_length", "frame_shift"),
 }
-# Statistics of the fbank, by default AudioSet's: OpenBEATs' package reads them from `cfg`, ESPnet's encoder does not.
-FBANK = {"fbank_mean": 15.41663, "fbank_std": 6.55582}
+# Statistics of the fbank: OpenBEATs' package reads them from `cfg`, ESPnet's encoder does not.
+FBANK = ("fbank_mean", "fbank_std")
 DROPPED_KEYS = {
     "patch_embedding_pad.weight": "a constant that ESPnet's padding mask uses",
     "raw2fbank_pad.weight": "a constant that ESPnet's padding mask uses",
     "quantize.embedding.cluster_size": "counts of the k-means initialisation, not used afterwards",
     "quantize.embedding.embed_avg": "codebook at its initialisation, not used afterwards",
 }
-
-
 MODEL_CLASSES: dict[Kind, type[PreTrainedModel]] = {
     "pretrained": BeatsModel,
     "finetuned": BeatsForAudioClassification,
@@ -186,7 +185,8 @@ def _build_config(cfg: Mapping[str, Any], kind: Kind, origin: Origin, notes: lis
         raise CheckpointError(f"unknown activation {values['hidden_act']!r}; known are {', '.join(ACTIVATIONS)}.")
     values["hidden_act"] = ACTIVATIONS[values["hidden_act"]]
     values |= {name: cfg[key] for key, name in REGULARIZATION.items() if key in cfg}
-    if statistics := {key: cfg[key] for key in FBANK if cfg.get(key, FBANK[key]) != FBANK[key]}:
+    defaults = BeatsFeatureExtractor()
+    if statistics := {key: cfg[key] for key in FBANK if key in cfg and cfg[key] != getattr(defaults, key)}:
         options = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in statistics.items())
         notes.append(f"`cfg` names fbank statistics, which not every trainer reads; to apply them, add {options}")
     known = {*ARCHITECTURE, *QUANTIZER, *REGULARIZATION, *IGNORED, *FBANK}
@@ -200,10 +200,7 @@ def _build_config(cfg: Mapping[str, Any], kind: Kind, origin: Origin, notes: lis
 
 
 def _add_labels(config: BeatsConfig, label_dict: Any, num_labels: int, notes: list[str]) -> None:
-    """
-    Names the classes in the checkpoint's own order, which is not the order of AudioSet's class list: `label_dict` maps
-    the checkpoint's indices to AudioSet machine ids.
-    """
+    """Names the classes in the order of `label_dict`, from index to machine id; AudioSet's class list has another."""
     config.num_labels = num_labels
     if label_dict is None:
         notes.append("no `label_dict`: the classes have no names")

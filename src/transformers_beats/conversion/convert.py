@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from transformers_beats.utils.errors import UsageError, errors_in_one_line
+from transformers_beats.utils.errors import BeatsError, UsageError, errors_in_one_line
 from transformers_beats.utils.files import replace_directory, work_directory
 
 from .names import Origin
@@ -100,11 +100,9 @@ def check_output_dir(output_dir: Path, overwrite: bool) -> None:
     """
     if Path.cwd().is_relative_to(output_dir):
         raise UsageError(f"{output_dir}: is the current directory or contains it; name a directory of its own.")
-    if not output_dir.exists():
-        return
-    if not output_dir.is_dir():
+    if output_dir.exists() and not output_dir.is_dir():
         raise UsageError(f"{output_dir}: is a file.")
-    if not any(output_dir.iterdir()):
+    if not output_dir.exists() or not any(output_dir.iterdir()):
         return
     if not overwrite:
         raise UsageError(f"{output_dir}: is not empty; pass --overwrite to replace it.")
@@ -151,18 +149,18 @@ def main(
     private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch to publish on, made if there is none.")] = None,
 ) -> None:
-    """
-    Convert a BEATs checkpoint (encoder, classifier or tokenizer) for transformers, or back to Microsoft's layout.
-
-    Examples: `transformers-beats convert BEATs_iter3.pt beats-iter3`,
-    `transformers-beats convert beats-iter3 exported.pt`.
-    """
+    """Convert a BEATs checkpoint (encoder, classifier or tokenizer) for transformers, or back."""
     end_on_sigterm()
     with errors_in_one_line():
         if push_to_hub is None and (private or revision is not None):
             raise UsageError("--private and --revision belong to --push-to-hub, which is not given.")
         if output.suffix == ".pt":
-            others = {"--cfg": cfg, "--fbank-mean": fbank_mean, "--fbank-std": fbank_std, "--push-to-hub": push_to_hub}
+            others = {
+                "--cfg": cfg or None,
+                "--fbank-mean": fbank_mean,
+                "--fbank-std": fbank_std,
+                "--push-to-hub": push_to_hub,
+            }
             others["--origin"] = None if origin is Origin.AUTO else origin
             if given := [name for name, value in others.items() if value is not None]:
                 raise UsageError(f"{output}: for a conversion to a .pt file, leave out {', '.join(given)}.")
@@ -188,12 +186,10 @@ def main(
         # The weights would otherwise be held twice while the download is checked; the model refers to itself.
         del checkpoint
         gc.collect()
-        from .publishing import PublishingError, publish
+        from .publishing import publish
 
         try:
             publication = publish(output, push_to_hub, private, revision)
-        except PublishingError as error:
-            hint = f"{output} is complete; with --overwrite the same command goes on."
-            raise PublishingError(f"{error} {hint}") from error
-        status = "published" if publication.is_new else "unchanged"
-        typer.echo(f"{push_to_hub}: {status}, commit {publication.commit}")
+        except BeatsError as error:
+            raise BeatsError(f"{error} {output} is complete; the same command with --overwrite goes on.") from error
+        typer.echo(f"{push_to_hub}: {'published' if publication.is_new else 'unchanged'}, commit {publication.commit}")

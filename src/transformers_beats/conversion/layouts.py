@@ -59,10 +59,7 @@ RELEASED_IS_DOCUMENTED = {
 
 # Parts of ESPnet's encoder after the BEATs layers, with the reason why they cannot be converted.
 ESPNET_PARTS = {
-    "layer_weights": (
-        "a learned average of the first layer's input and of the outputs of all layers but the last, which "
-        "`use_weighted_layer_sum` is not"
-    ),
+    "layer_weights": "a learned average of hidden states without the last, unlike `use_weighted_layer_sum`",
     "downsample_conv": "a convolution over the flattened patches that shortens their sequence",
     "conformer_adapter": "a Conformer on top of the encoder",
     "cross_embed_positions": "positions added to the output for a decoder's cross-attention",
@@ -237,7 +234,7 @@ def _find_cfg(source: Source, contents: Mapping[str, Any], cfg: Sequence[str | P
         return {}
     if cfg and list(map(str, cfg)) != ["released"]:
         source.cfg, settings = read_settings([Path(name) for name in cfg])
-        # What kind of model this is follows from its tensors, not from the file that the settings come from.
+        # The kind of model follows from its tensors, not from the file that the settings come from.
         source.cfg.pop("finetuned_model", None)
         source.notes.append(f"no `cfg` in the file: taken from {', '.join(Path(name).name for name in cfg)}")
         return settings

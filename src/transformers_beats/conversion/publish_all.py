@@ -12,7 +12,7 @@ import typer
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 
-from transformers_beats.utils.errors import FAILURE, BeatsError, UsageError, errors_in_one_line, first_line, one_line
+from transformers_beats.utils.errors import FAILURE, BeatsError, UsageError, errors_in_one_line, one_line
 from transformers_beats.utils.files import replace_file
 
 from .convert import convert, end_on_sigterm
@@ -83,7 +83,7 @@ def process(entry: Entry, source_dir: Path, private: bool, dry_run: bool, checke
     """
     from .checkpoint import sha256
     from .layouts import CheckpointError
-    from .publishing import PublishingError, publish
+    from .publishing import publish
 
     outcome, start = Outcome(entry.file, entry.repository, "failed"), time.monotonic()
     source = source_dir / entry.file
@@ -105,10 +105,10 @@ def process(entry: Entry, source_dir: Path, private: bool, dry_run: bool, checke
             publication = publish(output_dir, entry.repository, private, checked=checked)
         outcome.status = "published" if publication.is_new else "unchanged"
         outcome.commit = publication.commit
-    except (PublishingError, OSError) as error:
-        outcome.detail = first_line(error)
-    except BeatsError as error:
+    except CheckpointError as error:
         outcome.status, outcome.detail = "refused", str(error)
+    except (BeatsError, OSError) as error:
+        outcome.detail = one_line(error) or type(error).__name__
     finally:
         outcome.seconds = round(time.monotonic() - start, 1)
     return outcome
@@ -145,8 +145,6 @@ def main(
 
     A repository that holds the same already gets no new commit, so that an interrupted run is simply started again. A
     checkpoint that fails does not stop the others.
-
-    Example: `transformers-beats publish --source-dir downloads --namespace your-name --dry-run`.
     """
     end_on_sigterm()
     with errors_in_one_line():

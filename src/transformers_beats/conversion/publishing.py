@@ -33,10 +33,6 @@ STALE = ["*.safetensors", "*.safetensors.index.json", "*.bin", "*.py"]
 PROBE_SAMPLES = 8000
 
 
-class PublishingError(BeatsError):
-    """Publication that failed. `publish` reports it as failed, and not as refused: trying again may help."""
-
-
 class Publication(NamedTuple):
     """Commit on the Hub, and whether it was made now or was there already."""
 
@@ -46,18 +42,18 @@ class Publication(NamedTuple):
 
 @contextmanager
 def hub_errors() -> Generator[None, None, None]:
-    """Turns errors of the Hub's client into a [`PublishingError`]."""
+    """Turns errors of the Hub's client into a [`BeatsError`]."""
     try:
         yield
     except BeatsError:
         raise
     except LocalTokenNotFoundError:
-        raise PublishingError("no token: run `hf auth login`, or set HF_TOKEN.") from None
+        raise BeatsError("no token: run `hf auth login`, or set HF_TOKEN.") from None
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
         # The client wraps what stopped an upload into a RuntimeError that names the file only.
         reasons = [error, error.__cause__] if isinstance(error, RuntimeError) and error.__cause__ else [error]
         text = " ".join(str(reason) or type(reason).__name__ for reason in reasons)
-        raise PublishingError(one_line(text)) from error
+        raise BeatsError(one_line(text)) from error
 
 
 def check_account(repo_id: str) -> None:
@@ -66,7 +62,7 @@ def check_account(repo_id: str) -> None:
 
     Raises:
         [`UsageError`]: if no repository can have that name, or the account is missing in it.
-        [`PublishingError`]: if the Hub cannot be reached, or the token may not write to that account.
+        [`BeatsError`]: if the Hub cannot be reached, or the token may not write to that account.
     """
     try:
         validate_repo_id(repo_id)
@@ -79,9 +75,9 @@ def check_account(repo_id: str) -> None:
         user = HfApi().whoami()
     accounts = [user["name"], *(organisation["name"] for organisation in user.get("orgs", []))]
     if account not in accounts:
-        raise PublishingError(f"the token may write to {', '.join(accounts)}, not to {account}.")
+        raise BeatsError(f"the token may write to {', '.join(accounts)}, not to {account}.")
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
-        raise PublishingError("the token may only read: make one that may write.")
+        raise BeatsError("the token may only read: make one that may write.")
 
 
 def publish(
@@ -107,7 +103,7 @@ def publish(
             A commit whose download was compared before, and needs not be again.
 
     Raises:
-        [`PublishingError`]: if the Hub cannot be reached or refuses, if private weights would become public, if the
+        [`BeatsError`]: if the Hub cannot be reached or refuses, if private weights would become public, if the
             repository holds another model, or if the download differs.
     """
     api = HfApi()
@@ -115,7 +111,7 @@ def publish(
         # Without --private, an organisation's own default holds.
         api.create_repo(repo_id, private=private or None, exist_ok=True)
         if private and not api.model_info(repo_id).private:
-            raise PublishingError(f"{repo_id}: exists and is public, so --private would not be kept.")
+            raise BeatsError(f"{repo_id}: exists and is public, so --private would not be kept.")
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         before = str(api.model_info(repo_id, revision=revision).sha)
@@ -141,7 +137,7 @@ def publish(
 
 
 def check_is_ours(repo_id: str, commit: str) -> None:
-    """Checks that a repository holds no other model, which would be overwritten; raises [`PublishingError`]s."""
+    """Checks that a repository holds no other model, which would be overwritten; raises a [`BeatsError`]."""
     api = HfApi()
     if not api.file_exists(repo_id, "config.json", revision=commit):
         return
@@ -150,7 +146,7 @@ def check_is_ours(repo_id: str, commit: str) -> None:
         config = json.loads(Path(path).read_text(encoding="utf-8"))
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if not str(model_type).startswith("beats"):
-        raise PublishingError(f"{repo_id}: holds another model (`model_type` {model_type!r}); nothing was changed.")
+        raise BeatsError(f"{repo_id}: holds another model (`model_type` {model_type!r}); nothing was changed.")
 
 
 def check_download(directory: Path, repo_id: str, commit: str) -> None:
@@ -159,7 +155,7 @@ def check_download(directory: Path, repo_id: str, commit: str) -> None:
     their outputs for the same sound.
 
     Raises:
-        [`PublishingError`]: if something differs; the message names the first difference.
+        [`BeatsError`]: if something differs; the message names the first difference.
     """
     with tempfile.TemporaryDirectory() as cache:
         paths = sorted(directory.iterdir())
@@ -168,13 +164,13 @@ def check_download(directory: Path, repo_id: str, commit: str) -> None:
         for path in paths:
             copy = downloaded / path.name
             if not copy.is_file():
-                raise PublishingError(f"{repo_id} at {commit}: {path.name} did not arrive; publish it again.")
+                raise BeatsError(f"{repo_id} at {commit}: {path.name} did not arrive; publish it again.")
             if sha256(copy) != sha256(path):
-                raise PublishingError(f"{repo_id} at {commit}: {path.name} differs from what was sent.")
+                raise BeatsError(f"{repo_id} at {commit}: {path.name} differs from what was sent.")
         # The hashes are equal; the last digits of a result may still differ from run to run.
         outputs = [probe_in_fresh_process(path) for path in (downloaded, directory)]
         if not np.allclose(*outputs, rtol=1e-4, atol=1e-5):
-            raise PublishingError(f"{repo_id} at {commit}: the model computes something else than {directory}.")
+            raise BeatsError(f"{repo_id} at {commit}: the model computes something else than {directory}.")
 
 
 def probe_in_fresh_process(directory: Path) -> np.ndarray:

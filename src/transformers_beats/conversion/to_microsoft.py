@@ -94,20 +94,6 @@ def export_labels(config: Any) -> dict[int, str] | None:
     return {index: MACHINE_IDS.get(name, name) for index, name in names.items()}
 
 
-def load_for_export(source: str) -> tuple[Kind, Any]:
-    """
-    Loads a model; of one for pre-training, the encoder or the tokenizer. Errors are those of [`load_model`].
-
-    Raises:
-        [`CheckpointError`]: if Microsoft's layout has no place for it.
-    """
-    model = load_model(source)
-    for kind, model_class in MODEL_CLASSES.items():
-        if type(model) is model_class:
-            return kind, model
-    raise CheckpointError(f"{source}: holds {type(model).__name__}, which Microsoft's layout has no place for.")
-
-
 def export(source: str, output: Path, overwrite: bool = False) -> list[str]:
     """
     Writes `{"cfg": ..., "model": ..., "label_dict": ...}` to a file, whole or not at all.
@@ -126,11 +112,14 @@ def export(source: str, output: Path, overwrite: bool = False) -> list[str]:
 
     Raises:
         [`UsageError`]: if the output exists, or there is no such model.
-        [`CheckpointError`]: if Microsoft's layout has no place for the model.
+        [`BeatsError`]: if the model cannot be loaded, or Microsoft's layout has no place for it.
     """
     if output.exists() and not overwrite:
         raise UsageError(f"{output}: exists; pass --overwrite to replace it.")
-    kind, model = load_for_export(source)
+    model: Any = load_model(source)
+    kind = next((kind for kind, model_class in MODEL_CLASSES.items() if type(model) is model_class), None)
+    if kind is None:
+        raise CheckpointError(f"{source}: holds {type(model).__name__}, which Microsoft's layout has no place for.")
     contents: dict[str, Any] = {
         "cfg": export_cfg(model.config, kind),
         "model": export_state_dict(model.state_dict(), model.config),

@@ -171,9 +171,9 @@ def main(
             return
         if Path(source).is_dir():
             raise UsageError(f"{source}: is a directory, not a checkpoint. To convert it back, name an OUTPUT.pt.")
-        if push_to_hub is not None:
-            from .publishing import check_account
+        from .publishing import check_account, publish
 
+        if push_to_hub is not None:
             check_account(push_to_hub)
         checkpoint = convert(
             Path(source), output, origin, fbank_mean, fbank_std, overwrite, push_to_hub, revision, cfg=cfg or ()
@@ -186,8 +186,6 @@ def main(
         # The weights would otherwise be held twice while the download is checked; the model refers to itself.
         del checkpoint
         gc.collect()
-        from .publishing import publish
-
         try:
             publication = publish(output, push_to_hub, private, revision)
         except BeatsError as error:

@@ -259,8 +259,9 @@ def read_settings(paths: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]
     Reads the settings of a model from files beside its weights.
 
     Args:
-        paths: Checkpoints with a `cfg`, or YAML or JSON files: ESPnet's `config.yaml`, avex's description of a model,
-            or the settings themselves. A later file overrides what earlier ones say, as in ESPnet.
+        paths (`Sequence[Path]`):
+            Checkpoints with a `cfg`, or YAML or JSON files: ESPnet's `config.yaml`, avex's description of a model, or
+            the settings themselves. A later file overrides an earlier one, as in ESPnet.
 
     Returns:
         The `cfg`, and ESPnet's settings of the training, empty without an ESPnet file.

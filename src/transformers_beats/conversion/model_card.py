@@ -97,10 +97,8 @@ def render_model_card(
     Renders the model card of a converted checkpoint: metadata, usage that runs as written, limits, provenance.
 
     Args:
-        checkpoint ([`BeatsCheckpoint`]):
-            The checkpoint.
-        extractor ([`BeatsFeatureExtractor`]):
-            Its feature extractor.
+        checkpoint, extractor:
+            Checkpoint and its feature extractor.
         source_name (`str`):
             Name of the source file.
         path (`str`, defaults to `"."`):

@@ -30,7 +30,6 @@ from .checkpoint import sha256
 
 # Weights and code of an earlier publication that the new one does not have go in the same commit.
 STALE = ["*.safetensors", "*.safetensors.index.json", "*.bin", "*.py"]
-PROBE_SAMPLES = 8000
 
 
 class Publication(NamedTuple):
@@ -52,8 +51,7 @@ def hub_errors() -> Generator[None, None, None]:
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
         # The client wraps what stopped an upload into a RuntimeError that names the file only.
         reasons = [error, error.__cause__] if isinstance(error, RuntimeError) and error.__cause__ else [error]
-        text = " ".join(str(reason) or type(reason).__name__ for reason in reasons)
-        raise BeatsError(one_line(text)) from error
+        raise BeatsError(one_line(" ".join(str(reason) or type(reason).__name__ for reason in reasons))) from error
 
 
 def check_account(repo_id: str) -> None:
@@ -181,8 +179,8 @@ def probe_in_fresh_process(directory: Path) -> np.ndarray:
 
 @torch.no_grad()
 def probe(directory: Path) -> np.ndarray:
-    """Returns the first output of the model in a directory, logits, hidden states or codes, for noise."""
+    """Returns the first output (logits, hidden states or codes) of the model in a directory for noise of 0.5 s."""
     extractor = load_extractor(directory)
-    audio = 0.1 * torch.randn(PROBE_SAMPLES, generator=torch.Generator().manual_seed(0))
+    audio = 0.1 * torch.randn(8000, generator=torch.Generator().manual_seed(0))
     features = extractor(audio, sampling_rate=extractor.sampling_rate, return_tensors="pt")
     return load_model(directory)(**features)[0].float().numpy()

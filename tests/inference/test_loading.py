@@ -32,7 +32,7 @@ def test_missing_weights_are_an_error(tmp_path):
 
 def test_a_file_in_place_of_a_model_names_the_command_that_converts_it(tmp_path):
     (tmp_path / "beats.pt").write_bytes(b"")
-    with pytest.raises(UsageError, match="is a file, .*transformers-beats convert .*beats.pt DIRECTORY"):
+    with pytest.raises(UsageError, match=r"is a file, .*transformers-beats convert .*beats\.pt DIRECTORY"):
         check_model(str(tmp_path / "beats.pt"))
 
 

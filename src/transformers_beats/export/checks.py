@@ -36,8 +36,8 @@ class Comparison(NamedTuple):
 
 def check_sounds(num_samples: int, sampling_rate: int) -> np.ndarray:
     """
-    Synthesises test sounds, `(5, num_samples)`, float32: noise, a tone that rises in noise, silence, clipped noise, and
-    impulses.
+    Synthesises test sounds, `(5, num_samples)`, float32: noise, a tone that rises in noise, silence, clipped noise
+    and impulses.
     """
     noise = np.random.default_rng(1).standard_normal((3, num_samples))
     time = np.arange(num_samples) / num_samples

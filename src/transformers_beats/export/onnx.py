@@ -148,8 +148,9 @@ def tracing() -> Generator[None, None, None]:
 
 def export_program(module: WaveformModel) -> torch.export.ExportedProgram:
     """
-    Exports a model with `torch.export`, for any batch and length: `export_program(module).module()` runs it on the CPU.
-    The program is a copy in evaluation mode, whatever the mode, device and attention of `module`, which is not changed.
+    Exports a model with `torch.export`, for any batch and length: `export_program(module).module()` runs it on the
+    CPU. The program is a copy in evaluation mode, whatever mode, device and attention `module` has, which stays as it
+    is.
     """
     return trace(WaveformModel(exportable_copy(module.model), module.feature_extractor).eval())
 

@@ -24,8 +24,8 @@ Clip: TypeAlias = np.ndarray | torch.Tensor
 
 class ColumnEmbedder(nn.Module):
     """
-    Encoder of a checkpoint for clips of any lengths. Clips up to a window long are batched, each with the result that it
-    has alone; longer ones go through it in windows ([`WindowedInference`]).
+    Encoder of a checkpoint for clips of any lengths. Clips up to a window long are batched, each with the result that
+    it has alone; longer ones go through it in windows ([`WindowedInference`]).
 
     Args:
         name (`str`):

@@ -7,8 +7,8 @@ The common API of HEAR (Holistic Evaluation of Audio Representations, https://he
 
 heareval keeps embeddings under the name of the module and the model options, and skips the tasks that it finds there.
 Pass the model in `--model-options`: `--model` is in neither name, so that the next model would get this one's
-embeddings, and does not take a Hub id. For a model that was trained further in the same directory, remove the folder of
-its embeddings first.
+embeddings, and does not take a Hub id. For a model that was trained further in the same directory, remove the folder
+of its embeddings first.
 
 Embeddings are those of time columns, one every 160 ms; HEAR suggests 50 ms or less for the transcription of music.
 Clips are padded with zeros to the end of their last column, so that all of their samples are embedded: the last

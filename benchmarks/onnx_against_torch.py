@@ -25,9 +25,10 @@ from rich.table import Table
 
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification
 from transformers_beats.audio.decoding import decode_audio
+from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.export.checks import cosine
-from transformers_beats.export.onnx import export_onnx, load_model
-from transformers_beats.inference.windowed import problem_type_of
+from transformers_beats.export.onnx import export_onnx
+from transformers_beats.inference.loading import load_model
 
 
 # For the package that this is a part of, when it is run as a script.
@@ -54,7 +55,7 @@ def load_classifier(name: str | None, layers: int) -> tuple[BeatsForAudioClassif
     """A checkpoint, or a model of base size with random weights and `layers` layers."""
     if name is None:
         return build_model("cpu", layers).eval(), BeatsFeatureExtractor()
-    model = load_model(name)
+    model = load_model(name, dtype="float32")
     if not isinstance(model, BeatsForAudioClassification) or problem_type_of(model.config) == "regression":
         raise ValueError(f"{name}: holds a {type(model).__name__}, but the benchmark needs classes of clips.")
     return model, BeatsFeatureExtractor.from_pretrained(name)

@@ -36,6 +36,7 @@ from benchmarks import onnx_against_torch  # noqa: E402
 
 from transformers_beats.export import checks  # noqa: E402
 from transformers_beats.export import onnx as export  # noqa: E402
+from transformers_beats.utils.fingerprint import model_fingerprint  # noqa: E402
 
 
 TINY = {"embed_dim": 16, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
@@ -203,7 +204,7 @@ def test_an_int8_file_that_is_not_the_model_is_not_written(write, tmp_path, monk
         onnx.save(quantized, path)
 
     monkeypatch.setattr(export, "write_int8", write_zeros)
-    with pytest.raises(export.ExportError, match=r"not the model any more, cosine .*, less than 0.95"):
+    with pytest.raises(export.ExportError, match=r"differs too much from the model, cosine .*, less than 0.95"):
         write(tmp_path / "model.onnx", int8=True)
     assert list(tmp_path.iterdir()) == []
 
@@ -233,13 +234,14 @@ def test_silence_has_the_code_that_torch_finds(tmp_path):
     assert (codes[0] == 0).all()
 
 
-def test_the_file_says_what_its_users_need(exported):
+def test_the_file_says_what_its_users_need(exported, classifier):
     session = onnxruntime.InferenceSession(exported[0])
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["labels"]) == ["dog", "cat", "rain"]
     assert metadata["problem_type"] == "multi_label_classification"
     assert metadata["transformers_beats_version"] == __version__
     assert metadata["architecture"] == "BeatsForAudioClassification"
+    assert metadata["model_fingerprint"] == model_fingerprint(classifier, EXTRACTOR)
     numbers = ("sampling_rate", "min_samples", "column_samples", "num_freq_patches")
     assert [metadata[name] for name in numbers] == ["16000", "2800", "2560", "8"]
     assert [value.shape for value in session.get_inputs()] == [["batch", "samples"], ["batch"]]
@@ -321,13 +323,7 @@ def test_a_regression_has_no_probabilities():
     assert export.metadata(module)["problem_type"] == "regression"
 
 
-@pytest.mark.parametrize(("saved", "loaded"), [(BeatsForPreTraining, BeatsModel), (BeatsModel, BeatsModel)])
-def test_the_class_in_the_configuration_is_loaded(saved, loaded, tmp_path):
-    saved(BeatsConfig(**TINY)).save_pretrained(tmp_path)
-    assert type(export.load_model(str(tmp_path))) is loaded
-
-
-def invoke(*arguments, command=export.main):
+def invoke(*arguments, command=export.run_export):
     app = export.typer.Typer()
     app.command()(command)
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -336,14 +332,14 @@ def invoke(*arguments, command=export.main):
 def test_the_command_replaces_a_file_only_if_told_to(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"precious")
     result = invoke("nowhere", tmp_path / "model.onnx")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "pass --overwrite" in result.output
     assert (tmp_path / "model.onnx").read_bytes() == b"precious"
 
 
 def test_the_command_says_how_near_the_file_is(write, classifier, tmp_path, monkeypatch):
     EXTRACTOR.save_pretrained(tmp_path)
-    monkeypatch.setattr(export, "load_model", lambda *args: classifier)
+    monkeypatch.setattr(export, "load_model", lambda *args, **kwargs: classifier)
     written = write(tmp_path / "model.onnx", int8=True)
     monkeypatch.setattr(export, "export_onnx", lambda *args: written)
     result = invoke(tmp_path, tmp_path / "model.onnx", "--int8", "--overwrite")
@@ -377,20 +373,30 @@ def without_extractor(path):
     BeatsModel(BeatsConfig(**TINY)).save_pretrained(path)
 
 
-@pytest.mark.parametrize("make", [empty, of_unknown_type, damaged, of_other_sizes, without_extractor])
-def test_what_cannot_be_loaded_is_an_error_of_one_line(make, tmp_path):
+@pytest.mark.parametrize(
+    ("make", "status"), [(empty, 2), (of_unknown_type, 2), (damaged, 1), (of_other_sizes, 1), (without_extractor, 2)]
+)
+def test_what_cannot_be_loaded_is_an_error_of_one_line(make, status, tmp_path):
     make(tmp_path / "model")
     result = invoke(tmp_path / "model", tmp_path / "model.onnx")
-    assert result.exit_code == 1
+    assert result.exit_code == status
     assert isinstance(result.exception, SystemExit)
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: {tmp_path / 'model'}: ")
     assert result.stderr.endswith(f"{line}\n")
 
 
+@pytest.mark.parametrize("arguments", [[], ["model"], ["model", "model.onnx", "--int9"]])
+def test_arguments_that_cannot_be_used_exit_with_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        export.main(arguments)
+    assert exit_info.value.code == 2
+    assert "transformers-beats export" in capsys.readouterr().err
+
+
 def test_a_missing_package_is_an_error_before_the_model_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    monkeypatch.setattr(export, "load_model", lambda *args: pytest.fail("loaded"))
+    monkeypatch.setattr(export, "load_model", lambda *args, **kwargs: pytest.fail("loaded"))
     result = invoke("nowhere", tmp_path / "model.onnx")
     assert result.exit_code == 1
     assert "onnxscript" in result.output
@@ -454,7 +460,7 @@ class TestBenchmark:
         return invoke(*arguments, *options, command=onnx_against_torch.main)
 
     def test_it_compares_files_with_the_model(self, dataset, classifier, write, monkeypatch):
-        monkeypatch.setattr(onnx_against_torch, "load_model", lambda name: classifier)
+        monkeypatch.setattr(onnx_against_torch, "load_model", lambda name, dtype: classifier)
         monkeypatch.setattr(onnx_against_torch, "export_onnx", lambda _, __, path, int8: write(path, int8=int8))
         result = self.run(dataset, "--fold", 1)
         assert result.exit_code == 0, result.output
@@ -487,14 +493,14 @@ class TestBenchmark:
         ],
     )
     def test_tables_that_do_not_fit_are_refused(self, table, message, dataset, classifier, monkeypatch):
-        monkeypatch.setattr(onnx_against_torch, "load_model", lambda name: classifier)
+        monkeypatch.setattr(onnx_against_torch, "load_model", lambda name, dtype: classifier)
         (dataset / "metadata.csv").write_text(table)
         result = self.run(dataset, "--fold", 1)
         assert result.exit_code == 1
         assert message in result.stderr
 
     def test_models_without_classes_are_refused(self, dataset, monkeypatch):
-        monkeypatch.setattr(onnx_against_torch, "load_model", lambda name: build("encoder"))
+        monkeypatch.setattr(onnx_against_torch, "load_model", lambda name, dtype: build("encoder"))
         result = self.run(dataset)
         assert result.exit_code == 1
         assert "holds a BeatsModel" in result.stderr

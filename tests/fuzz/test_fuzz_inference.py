@@ -153,7 +153,7 @@ def test_events_are_apart_long_enough_and_heard(scores, threshold, low, median, 
     events = find_events(columns, {0: "a", 1: "b", 2: "c"}, settings)
     assert [event.start for event in events] == sorted(event.start for event in events)
     for event in events:
-        assert event.score > threshold
+        assert event.score >= np.float32(threshold)
         assert event.end - event.start >= shortest - 1e-5
         assert columns.starts[0] - 1e-5 <= event.start < event.end <= columns.ends[-1] + 1e-5
     for label in "abc":

@@ -19,8 +19,8 @@ def spans(scores, first: int = 0, **settings) -> list[tuple[float, float]]:
     return [(event.start, event.end) for event in find_events(columns, {0: "dog"}, EventSettings(**settings))]
 
 
-def test_an_event_is_a_run_of_columns_above_the_threshold():
-    columns = Columns(np.array([[0.1], [0.6], [0.9], [0.5], [0.2]], dtype=np.float32), 0, COLUMN)
+def test_an_event_is_a_run_of_columns_that_reach_the_threshold():
+    columns = Columns(np.array([[0.1], [0.5], [0.9], [0.4999], [0.2]], dtype=np.float32), 0, COLUMN)
     (event,) = find_events(columns, {0: "dog"}, EventSettings())
     assert event == Event("dog", pytest.approx(0.9), 0.16, 0.48)
 
@@ -40,7 +40,7 @@ def test_silence_has_no_events():
 def test_hysteresis_keeps_an_event_going():
     scores = [0.1, 0.4, 0.6, 0.35, 0.9, 0.4, 0.2, 0.4, 0.1]
     assert spans(scores) == [(0.32, 0.48), (0.64, 0.8)]
-    # The run of 0.4 at the end never comes above the threshold.
+    # The run of 0.4 at the end never reaches the threshold.
     assert spans(scores, low_threshold=0.3) == [(0.16, 0.96)]
 
 
@@ -127,12 +127,12 @@ def test_events_are_what_the_settings_say(scores, thresholds, median, gap, short
     bounds = [(round(event.start / COLUMN), round(event.end / COLUMN)) for event in events]
     assert all(0 <= start < end <= len(scores) and end - start >= shortest for start, end in bounds)
     assert all(after[0] - before[1] > gap for before, after in pairwise(bounds))
-    assert all(high < event.score <= max(scores) for event in events)
+    assert all(high <= event.score <= max(scores) for event in events)
     if median <= 1:
         found = {column for start, end in bounds for column in range(start, end)}
-        assert all(columns.values[start, 0] > low and columns.values[end - 1, 0] > low for start, end in bounds)
+        assert all(columns.values[start, 0] >= low and columns.values[end - 1, 0] >= low for start, end in bounds)
         if shortest <= 1:
-            assert found >= {column for column, score in enumerate(scores) if score > high}
+            assert found >= {column for column, score in enumerate(scores) if score >= high}
 
 
 def test_lengths_far_beyond_the_recording_are_lengths_too():

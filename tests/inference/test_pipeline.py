@@ -107,7 +107,7 @@ def test_top_k_and_threshold_leave_out_labels(tagger, clip):
     everything = tagger(clip, top_k=None)
     assert tagger(clip) == everything[:5]
     assert tagger(clip, top_k=2) == everything[:2]
-    assert tagger(clip, top_k=None, threshold=everything[3]["score"]) == everything[:3]
+    assert tagger(clip, top_k=None, threshold=everything[3]["score"]) == everything[:4]
     assert tagger(clip, threshold=1.0) == []
 
 
@@ -189,6 +189,9 @@ def test_what_is_no_audio_is_an_error(tagger, audio):
         ({"threshold": float("nan")}, ValueError, "The `threshold` must be a number from 0 to 1, got nan"),
         ({"event_threshold": 5}, ValueError, "The `event_threshold` must be a number from 0 to 1, got 5"),
         ({"batch_size": 0}, ValueError, "batch_size"),
+        ({"batch_size": 2.5}, ValueError, r"`batch_size` must be a whole number .* got 2\.5"),
+        ({"window_seconds": float("inf")}, ValueError, "window_seconds"),
+        ({"hop_seconds": float("nan")}, ValueError, "hop_seconds"),
         ({"hop_seconds": 11}, ValueError, "hop_seconds"),
         ({"return_events": True, "low_threshold": 0.6}, ValueError, r"must not be above `event_threshold` \(0\.5"),
         ({"min_second": 1}, TypeError, "no parameter min_second; it has sampling_rate, .*min_seconds"),

@@ -109,7 +109,11 @@ def test_a_window_has_the_columns_of_a_clip_of_its_length(window_seconds, hop_se
         ({"window_seconds": float("inf")}, "window_seconds"),
         ({"window_seconds": 1e308}, "finite"),
         ({"window_seconds": 0.17}, "at least 0.175"),
+        ({"window_seconds": "10"}, "`window_seconds` must .* got '10'"),
+        ({"hop_seconds": "5"}, "`hop_seconds` must .* got '5'"),
         ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 2.5}, "`batch_size` must be a whole number of at least 1, got 2.5"),
+        ({"batch_size": float("nan")}, "got nan"),
     ],
 )
 def test_impossible_windows_are_refused(settings, message):
@@ -609,7 +613,7 @@ def test_a_recording_that_has_failed_is_not_read_to_its_end():
             return SimpleNamespace(logits=logits / 0 if input_values.max() < 0 else logits)
 
     results = windowed(Broken(), 4, batch_size=2).stream_frames_many([silence(1000, read), noise(9000)], RATE)
-    with pytest.raises(ValueError, match=r"silence: what the model gives in torch\.float32 is not finite"):
+    with pytest.raises(ValueError, match=r"silence: the model's output in torch\.float32 is not finite"):
         list(next(results))
     assert len(list(next(results))) == 1
     assert len(read) < 20

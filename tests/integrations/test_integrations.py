@@ -101,7 +101,8 @@ class TestColumns:
 
     def test_a_checkpoint_without_encoder_is_refused(self, tmp_path):
         BeatsRandomProjectionTokenizer(BeatsRandomProjectionTokenizerConfig()).save_pretrained(tmp_path)
-        with pytest.raises(ValueError, match="holds no BEATs encoder"):
+        BeatsFeatureExtractor().save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match="weights of a BeatsModel are missing"):
             ColumnEmbedder(str(tmp_path))
 
     def test_other_poolings_are_refused(self, checkpoint):
@@ -144,7 +145,7 @@ class TestHear:
             assert (embed(changed, model) - embed(clip, model)).abs().max() > 1e-4
 
     def test_an_empty_clip_is_refused(self, model):
-        with pytest.raises(ValueError, match="Clip 0 of the batch is empty"):
+        with pytest.raises(ValueError, match="holds no audio"):
             hear.get_scene_embeddings(noise(2, 0), model)
 
     @pytest.mark.parametrize("num_samples", [1600, 43840, LONG])

@@ -1,6 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 import sys
-import tracemalloc
 import warnings
 
 import matplotlib.image
@@ -9,21 +8,11 @@ import pytest
 import soundfile
 
 from transformers_beats import BeatsFeatureExtractor
-from transformers_beats.audio.decoding import AudioError, AudioStream
 from transformers_beats.inference.events import Event
 from transformers_beats.inference.windowed import Columns
 from transformers_beats.plotting import timeline
-from transformers_beats.plotting.timeline import (
-    DYNAMIC_RANGE_DB,
-    MAX_FRAMES,
-    choose_labels,
-    code_colors,
-    draw_timeline,
-    draw_tokens,
-    format_time,
-    mel_position,
-    read_spectrogram,
-)
+from transformers_beats.plotting.spectrogram import Spectrogram, read_spectrogram
+from transformers_beats.plotting.timeline import choose_labels, code_colors, draw_timeline, draw_tokens
 
 
 RATE = 16000
@@ -34,68 +23,9 @@ def noise(seconds: float, seed: int = 0) -> np.ndarray:
     return (0.1 * np.random.default_rng(seed).standard_normal(round(seconds * RATE))).astype(np.float32)
 
 
-def fbank_decibels(waveform, num_frames: int | None = None) -> np.ndarray:
-    fbank = EXTRACTOR(waveform, sampling_rate=RATE, return_tensors="np")["input_values"][0][:num_frames]
-    decibels = (fbank * 2 * EXTRACTOR.fbank_std + EXTRACTOR.fbank_mean) * 10 / np.log(10)
-    return decibels - decibels.max()
-
-
-@pytest.mark.parametrize("seconds", [0.03, 0.16, 0.18, 1.0, 3.217])
-def test_the_spectrogram_is_what_the_model_sees(seconds):
-    waveform = noise(seconds)
-    spectrogram = read_spectrogram(waveform, EXTRACTOR)
-    num_frames = max(1, 1 + (len(waveform) - 400) // 160)
-    assert spectrogram.frame_seconds == 0.01
-    np.testing.assert_allclose(spectrogram.decibels, fbank_decibels(waveform, num_frames), atol=1e-2)
-
-
-# Of 40.03 s, the frame that is left over is one too many.
-@pytest.mark.parametrize("seconds", [19.9, 20.4, 40.03, 41.0, 60.03])
-def test_long_recordings_are_shown_by_the_loudest_frames(seconds):
-    waveform = noise(seconds)
-    spectrogram = read_spectrogram(waveform, EXTRACTOR)
-    factor = round(spectrogram.frame_seconds / 0.01)
-    expected = fbank_decibels(waveform)
-    assert len(spectrogram.decibels) <= MAX_FRAMES
-    assert factor == 2 ** max(0, int(np.ceil(np.log2(len(expected) / MAX_FRAMES))))
-    pooled = [expected[start : start + factor].max(axis=0) for start in range(0, len(expected), factor)]
-    np.testing.assert_allclose(spectrogram.decibels, pooled, atol=1e-2)
-
-
-def test_memory_does_not_grow_with_length():
-    def peak(seconds: int) -> int:
-        stream = AudioStream("noise", (noise(1, second) for second in range(seconds)), RATE)
-        tracemalloc.start()
-        spectrogram = read_spectrogram(stream, EXTRACTOR)
-        assert spectrogram.seconds == pytest.approx(seconds, abs=spectrogram.frame_seconds + 0.02)
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        return peak
-
-    assert peak(240) < 1.5 * peak(30)
-
-
-def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
-    with pytest.raises(AudioError, match="no such file"):
-        read_spectrogram(tmp_path / "missing.wav", EXTRACTOR)
-
-
-@pytest.mark.parametrize("frequency", [250.0, 1000.0, 4000.0])
-def test_ticks_are_at_the_filters_that_hear_their_frequency(frequency):
-    tone = np.sin(2 * np.pi * frequency * np.arange(RATE) / RATE).astype(np.float32)
-    loudest = read_spectrogram(tone, EXTRACTOR).decibels.mean(axis=0).argmax()
-    assert mel_position(frequency, 128, RATE) == pytest.approx(loudest, abs=1)
-
-
 def test_the_labels_with_the_highest_scores_are_shown_in_order_of_time():
     events = [Event(f"label {index}", 0.5 + index / 100, float(index), index + 1.0) for index in range(20)]
     assert choose_labels(events) == [f"label {index}" for index in range(8, 20)]
-
-
-def test_times_are_written_as_people_write_them():
-    assert [format_time(time, 0.5) for time in (0, 1.5)] == ["0.0", "1.5"]
-    assert [format_time(time, 0.02) for time in (0, 0.02)] == ["0.00", "0.02"]
-    assert [format_time(time, 60) for time in (0, 90, 3600, 5400)] == ["0:00", "1:30", "1:00:00", "1:30:00"]
 
 
 def test_the_picture_shows_events_under_their_time(tmp_path):
@@ -113,22 +43,11 @@ def test_the_picture_shows_events_under_their_time(tmp_path):
     assert width == pytest.approx(0.21 * picture.shape[1], rel=0.1)
 
 
-def test_silence_is_drawn_as_silence():
-    silence = np.zeros(2 * RATE, dtype=np.float32)
-    assert (read_spectrogram(silence, EXTRACTOR).decibels < -DYNAMIC_RANGE_DB).all()
-    # The noise of the last of 16 bits is no silence, but nearly.
-    faint = np.random.default_rng(0).integers(-1, 2, 2 * RATE).astype(np.int16)
-    assert -30 < read_spectrogram(faint, EXTRACTOR).decibels.max() <= 0
-    # However loud, the loudest point is at 0.
-    for scale in (0.01, 1.0):
-        assert read_spectrogram(scale * noise(2), EXTRACTOR).decibels.max() == 0
-
-
 @pytest.fixture
 def figures(monkeypatch):
     """Those that are drawn, instead of being saved."""
     figures = []
-    monkeypatch.setattr(timeline, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(timeline, "save_figure", lambda figure, path: figures.append(figure))
     return figures
 
 
@@ -140,7 +59,7 @@ def test_a_very_short_clip_has_its_event_and_its_ticks(figures, tmp_path):
     below = figures[1].axes[1]
     assert below.get_xlim() == (0, 0.02)
     labels = [label.get_text() for label in below.get_xticklabels()]
-    assert {"0.00", "0.01", "0.02"} <= set(labels)
+    assert {"0", "0.01", "0.02"} <= set(labels)
 
 
 def test_a_long_path_is_shortened_to_the_name_of_the_file(figures, tmp_path):
@@ -154,6 +73,24 @@ def test_a_long_path_is_shortened_to_the_name_of_the_file(figures, tmp_path):
     # What is left out is said where no title is.
     assert above.get_title(loc="right") == ""
     assert "1 labels with lower scores" in below.get_title(loc="right")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "label", "ticks"),
+    [
+        (4, "Time (s)", ["0", "0.5", "1"]),
+        (90, "Time (min:s)", ["0:00", "0:10", "0:20"]),
+        (3600, "Time (min:s)", ["0:00", "5:00", "10:00"]),
+        (7200, "Time (h:min:s)", ["0:00:00", "0:10:00", "0:20:00"]),
+    ],
+)
+def test_the_label_of_the_time_axis_names_the_format_of_all_its_ticks(seconds, label, ticks, figures, tmp_path):
+    spectrogram = Spectrogram(np.zeros((100, 128), dtype=np.float32), seconds / 100, RATE)
+    draw_timeline(spectrogram, [], tmp_path / "picture.png")
+    below = figures[0].axes[1]
+    assert below.get_xlabel() == label
+    shown = [text.get_text() for text, at in zip(below.get_xticklabels(), below.get_xticks()) if 0 <= at <= seconds]
+    assert shown[:3] == ticks
 
 
 @pytest.mark.parametrize("name", ["b\udcff.wav", "new\nline\t\x07.wav", "日本語.wav"])
@@ -177,7 +114,7 @@ def test_without_matplotlib_the_message_says_what_to_install(tmp_path, monkeypat
 @pytest.mark.parametrize(("rate", "labels"), [(16000, ["0.2", "0.5", "1", "2", "4"]), (4000, ["0.2", "0.5", "1"])])
 def test_ticks_are_inside_both_pictures_at_any_rate(rate, labels, tmp_path, monkeypatch):
     figures = []
-    monkeypatch.setattr(timeline, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(timeline, "save_figure", lambda figure, path: figures.append(figure))
     extractor = BeatsFeatureExtractor(feature_size=64, sampling_rate=rate)
     codes = Columns(np.zeros((4, 4), dtype=int), first=0, column_seconds=0.16)
     draw_tokens(codes, np.eye(8), extractor, tmp_path / "tokens.png")
@@ -195,6 +132,16 @@ def test_similar_codes_have_similar_colors():
     assert colors.shape == (128, 3)
     assert np.ptp(colors, axis=0) == pytest.approx([1, 1, 1])
     assert np.abs(colors[:64] - colors[64:]).max() < 0.05
+
+
+@pytest.mark.parametrize("shape", [(64, 1), (64, 2), (2, 8), (1, 8), (1, 1)])
+def test_small_codebooks_have_colors_too(shape):
+    codebook = np.random.default_rng(0).standard_normal(shape)
+    colors = code_colors(codebook)
+    assert colors.shape == (shape[0], 3)
+    assert (colors >= 0).all()
+    assert (colors <= 1).all()
+    assert len(np.unique(colors, axis=0)) == shape[0]
 
 
 def test_tokens_are_drawn_with_a_cell_for_each(tmp_path):

@@ -18,6 +18,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 import soundfile
+import typer
 from typer.testing import CliRunner
 
 from transformers_beats import (
@@ -28,8 +29,11 @@ from transformers_beats import (
     BeatsModel,
     BeatsRandomProjectionTokenizer,
 )
+from transformers_beats.audio.decoding import AudioStream, open_audio
 from transformers_beats.audio.synthesis import CLASSES
 from transformers_beats.configuration_beats import BeatsRandomProjectionTokenizerConfig
+from transformers_beats.inference.windowed import Columns
+from transformers_beats.web import analysis as analysis_module
 from transformers_beats.web import page as web_module
 from transformers_beats.web.analysis import (
     DEFAULT_WINDOWS,
@@ -39,8 +43,19 @@ from transformers_beats.web.analysis import (
     analyse,
     find_checkpoints,
     open_limited,
+    read_in_step,
 )
-from transformers_beats.web.page import Limits, app, as_html, build_page, build_setup_page, serve, show, write_samples
+from transformers_beats.web.page import (
+    Limits,
+    as_html,
+    build_page,
+    build_setup_page,
+    main,
+    run_page,
+    serve,
+    show,
+    write_samples,
+)
 
 
 RATE = 16000
@@ -171,8 +186,8 @@ class TestAnalysis:
         analysis = analyse(noise, checkpoints[kind], None, SETTINGS, max_seconds=10)
         assert set(analysis.labels) == {"cat", "dog", "rain"}
         assert sum(analysis.labels.values()) == pytest.approx(1)
-        assert {event[0] for event in analysis.events} == {"cat", "dog", "rain"}
-        assert all(0 <= start < end <= 2 for _, start, end, _ in analysis.events)
+        assert {event.label for event in analysis.events} == {"cat", "dog", "rain"}
+        assert all(0 <= event.start < event.end <= 2 for event in analysis.events)
         assert min(analysis.timeline.size) > 200
         assert analysis.tokens is None
         assert analysis.message == f"some noise.flac: 2.0 s, 3 events, heard by {kind}"
@@ -191,10 +206,42 @@ class TestAnalysis:
 
     def test_it_reports_what_it_does(self, checkpoints, noise):
         reports = []
-        analyse(
-            noise, checkpoints["clips"], None, SETTINGS, 10, report=lambda share, what: reports.append((what, share))
-        )
-        assert dict(reports) == {"Listening": 1.0, "Finding events": 1.0, "Drawing the spectrogram": 1.0}
+        analyse(noise, checkpoints["clips"], checkpoints["tokens"], SETTINGS, max_seconds=10, report=reports.append)
+        assert reports == sorted(reports)
+        assert reports[-1] == 1.0
+
+    @pytest.mark.parametrize("kind", ["clips", "frames"])
+    def test_the_clip_is_decoded_once(self, checkpoints, noise, kind, monkeypatch):
+        opened = []
+
+        def count(path, sampling_rate):
+            opened.append(path)
+            return open_audio(path, sampling_rate)
+
+        monkeypatch.setattr(analysis_module, "open_audio", count)
+        analyse(noise, checkpoints[kind], checkpoints["tokens"], SETTINGS, max_seconds=10)
+        assert opened == [noise]
+
+    def test_readers_of_one_recording_hold_few_of_its_blocks(self):
+        produced, behind = [], [0, 0]
+
+        def blocks():
+            for number in range(500):
+                produced.append(number)
+                yield np.zeros(RATE, dtype=np.float32)
+
+        def read(index, stream, blocks_at_once):
+            source = iter(stream.blocks)
+            for start in range(0, 500, blocks_at_once):
+                for _ in range(blocks_at_once):
+                    next(source)
+                behind[index] = start + blocks_at_once
+                assert len(produced) - min(behind) <= 50
+                yield Columns(np.zeros((blocks_at_once, 1)), start, 1.0)
+
+        first, second = AudioStream("zeros", blocks(), RATE).share(2)
+        results = read_in_step([read(0, first, 2), read(1, second, 20)])
+        assert [len(Columns.join(result).values) for result in results] == [500, 500]
 
     @pytest.mark.parametrize("kind", ["clips", "frames"])
     def test_windows_of_events_do_not_change_the_labels_of_clips(self, checkpoints, noise, kind):
@@ -202,7 +249,7 @@ class TestAnalysis:
         fine = analyse(noise, checkpoints[kind], None, Settings(0.3, 0.5, 0.25), max_seconds=10)
         if kind == "clips":
             assert fine.labels == coarse.labels
-            assert [event[3] for event in fine.events] != [event[3] for event in coarse.events]
+            assert [event.score for event in fine.events] != [event.score for event in coarse.events]
         else:
             assert fine.labels != coarse.labels
 
@@ -258,6 +305,7 @@ class TestLimits:
 
     def test_they_are_said_as_people_say_them(self):
         assert str(Limits()) == "30:00 (min:s) and 200 MB"
+        assert str(Limits(max_seconds=7200)) == "2:00:00 (h:min:s) and 200 MB"
 
 
 class TestShow:
@@ -531,13 +579,21 @@ class TestServe:
 
 class TestCommandLine:
     def run(self, *arguments):
+        app = typer.Typer()
+        app.command()(run_page)
         return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"BEATS_MODEL": None})
 
     def test_without_a_model_it_says_how_to_get_one(self):
         result = self.run()
-        assert result.exit_code == 1
-        assert "./run demo --output demo-output" in result.stderr
+        assert result.exit_code == 2
+        assert "transformers-beats demo --output demo-output" in result.stderr
         assert "--model demo-output" in result.stderr
+
+    def test_unknown_options_exit_with_status_2(self, capsys):
+        with pytest.raises(SystemExit) as exit_info:
+            main(["--modle", "x"])
+        assert exit_info.value.code == 2
+        assert "transformers-beats serve" in capsys.readouterr().err
 
     def test_options_reach_the_page(self, monkeypatch, models):
         calls = []
@@ -552,7 +608,7 @@ class TestCommandLine:
         monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "")
         result = self.run("-m", models)
         assert result.exit_code == 1
-        assert result.stderr == "error: The page needs the extra `web`: in a checkout, pip install -e '.[web]'\n"
+        assert result.stderr == "error: The page needs Gradio: pip install 'transformers-beats[web]'\n"
 
 
 @pytest.mark.parametrize(

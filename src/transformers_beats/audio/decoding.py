@@ -3,10 +3,11 @@
 
 import contextlib
 import io
+import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from numbers import Real
 from pathlib import Path
@@ -18,28 +19,28 @@ import soxr
 import torch
 
 from transformers_beats.feature_extraction_beats import to_float_waveform
+from transformers_beats.utils.errors import BeatsError, first_line
 
 
-# What is decoded at once. In seconds, so that resampling to a higher rate makes no block large, and in samples of all
-# channels, so that no rate or number of channels does, whatever a damaged file says of them.
+# Largest block that is decoded at once, in seconds, so that resampling to a higher rate makes no block large, and in
+# samples of all channels, so that no rate or number of channels in a damaged header does.
 BLOCK_SECONDS = 1
 BLOCK_SAMPLES = 1 << 20
-# In hertz, as for files. With 1e300, soxr never ends.
+# In hertz, as for files. At 1e300, soxr never ends.
 MAX_RATE = 1 << 31
-# Formats and encodings whose every sample libsndfile finds at once. Others have a memory, or no exact places.
+# Formats and encodings in which libsndfile finds every sample at once and exactly.
 SEEKABLE_FORMATS = frozenset({"AIFF", "AU", "CAF", "FLAC", "RF64", "W64", "WAV", "WAVEX"})
 SEEKABLE_SUBTYPES = frozenset({"ALAW", "DOUBLE", "FLOAT", "PCM_16", "PCM_24", "PCM_32", "PCM_S8", "PCM_U8", "ULAW"})
-# Decoded before a part, at the lower of both rates, so that the resampling has no edge there.
+# Samples decoded before a part, at the lower of both rates, so that the resampling has no edge there.
 MARGIN_SAMPLES = 1000
-# What libsndfile says of a file whose length is not known, such as a FLAC that was written to a pipe.
+# Length that libsndfile gives for a file of unknown length, such as a FLAC that was written to a pipe.
 UNKNOWN_FRAMES = (1 << 63) - 1
-# What libsndfile says of a format that it does not know. Of what is called `.mp3` and is none, it says that there is
-# no such file.
+# Error codes of libsndfile for an unknown format. For a file that is called `.mp3` and is none, it is "no such file".
 UNKNOWN_FORMAT_CODES = (1, 7)
 
 
-class AudioError(ValueError):
-    """Audio that cannot be used; the message is one line and names the file."""
+class AudioError(BeatsError):
+    """Audio that cannot be used. The message names the file."""
 
 
 @dataclass
@@ -49,13 +50,13 @@ class AudioStream:
 
     Args:
         name (`str`):
-            What it is called in messages.
+            Name for messages.
         blocks (`Iterable[np.ndarray]`):
             Consecutive parts `(num_samples,)`, float32, mono, full scale at 1.0, at the rate that was asked for.
         sampling_rate (`int`):
             That rate, in hertz.
         seconds (`float`, *optional*):
-            How long the file says it is. Only for showing progress: damaged files are wrong about it.
+            Length in the file's header. Only for showing progress: damaged files are wrong about it.
     """
 
     name: str
@@ -63,22 +64,29 @@ class AudioStream:
     sampling_rate: int
     seconds: float | None = None
 
+    def share(self, count: int) -> list["AudioStream"]:
+        """
+        Returns several streams of the recording, which is decoded once. Blocks are held until all of them have read
+        them: read the streams in step.
+        """
+        return [replace(self, blocks=blocks) for blocks in itertools.tee(self.blocks, count)]
+
 
 def decode_audio(
     source: str | Path | bytes | BinaryIO, sampling_rate: int = 16000, start: int = 0, num_samples: int | None = None
 ) -> np.ndarray:
     """
-    All of what [`stream_audio`] decodes, or a part.
+    Decodes an audio file, or a part of it, as a mono waveform; see [`stream_audio`].
 
     Args:
         source (`str`, `Path`, `bytes` or a file opened in binary mode):
-            A file, or what it holds.
+            A file, or its content.
         sampling_rate (`int`, defaults to 16000):
             Rate of the result in hertz.
         start (`int`, defaults to 0):
             First sample of the part, at `sampling_rate`.
         num_samples (`int`, *optional*):
-            Its length; to the end, by default. It is shorter where the file ends before.
+            Length of the part, which is shorter if the file ends before. Defaults to all until the end.
 
     Returns:
         `np.ndarray` of shape `(num_samples,)`: float32, full scale at 1.0.
@@ -104,11 +112,11 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
 
     Args:
         source (`str`, `Path`, `bytes` or a file opened in binary mode):
-            A file, or what it holds.
+            A file, or its content.
         sampling_rate (`int`, defaults to 16000):
             Rate of the blocks in hertz.
         start (`int`, defaults to 0):
-            Sample, at `sampling_rate`, from which on. What comes before is not decoded, if the format allows.
+            First sample, at `sampling_rate`. Those before it are not decoded, if the format allows.
 
     Returns:
         [`AudioStream`]: its blocks can be read once. Reading raises [`AudioError`] where the file is damaged or holds
@@ -124,9 +132,9 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
     opened = None if isinstance(source, (str, Path)) else _FileObject(source)
     file, refusal = None, None
     try:
-        # Of names that are no valid text, soundfile takes the bytes.
+        # As bytes, since a name may not be valid text.
         file = _SequentialFile(os.fsencode(source) if opened is None else opened)  # ty: ignore[invalid-argument-type]
-    # Of a file called `.raw`, soundfile wants to be told the format: a TypeError.
+    # For a file called `.raw`, whose format soundfile wants as an argument, it is a TypeError.
     except (soundfile.SoundFileError, OSError, RuntimeError, TypeError) as error:
         refusal = error
     if opened is not None and opened.error is not None:
@@ -146,7 +154,7 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
 
 def stream_waveform(waveform: Any, waveform_rate: float | None, sampling_rate: int = 16000) -> AudioStream:
     """
-    An array as a stream, resampled if its rate is another.
+    Makes an array a stream, resampled if its rate is another.
 
     Args:
         waveform (`np.ndarray`, `torch.Tensor` or `list[float]` of shape `(num_samples,)` or `(1, num_samples)`):
@@ -180,24 +188,24 @@ def stream_waveform(waveform: Any, waveform_rate: float | None, sampling_rate: i
 
 def open_audio(audio: Any, sampling_rate: int, rate_of_arrays: float | None = None) -> AudioStream:
     """
-    Any kind of audio as a stream.
+    Opens any kind of audio as a stream.
 
     Args:
         audio (`str`, `Path`, `bytes`, a file opened in binary mode, `np.ndarray`, `torch.Tensor` or `dict`):
-            A file or what it holds, of any format that soundfile reads; an array `(num_samples,)` or, of several
+            A file or its content, of any format that soundfile reads; an array `(num_samples,)` or, of several
             channels, with the shorter dimension for them; a `dict` as of `datasets`, with `"array"` (or `"raw"`) and
             `"sampling_rate"`, or with `"bytes"` or `"path"`; torchcodec's `AudioDecoder`; or an [`AudioStream`] at
             `sampling_rate`. Channels are averaged.
         sampling_rate (`int`):
             Rate of the stream in hertz.
         rate_of_arrays (`int` or `float`, *optional*):
-            Rate of an array that says nothing about it, in hertz.
+            Rate of an array without a `"sampling_rate"`, in hertz.
 
     Returns:
         [`AudioStream`]
 
     Raises:
-        [`AudioError`]: for files, see [`stream_audio`], and for what an `AudioDecoder` cannot decode.
+        [`AudioError`]: for files, see [`stream_audio`], and if an `AudioDecoder` fails.
         `ValueError`: for anything else that cannot be used.
     """
     if hasattr(audio, "get_all_samples"):
@@ -222,8 +230,8 @@ def open_audio(audio: Any, sampling_rate: int, rate_of_arrays: float | None = No
 
 def average_channels(waveform: Any) -> Any:
     """
-    The mean `(num_samples,)` of an array with two dimensions, of which the shorter is that of the channels. Here this
-    is no guess, as in the feature extractor: several recordings are a list.
+    Averages the channels of an array with two dimensions, of which the shorter is that of the channels, to
+    `(num_samples,)`. A batch of recordings is a list, so that two dimensions are not ambiguous here.
     """
     array = _to_array(waveform)
     if array.ndim != 2 or 0 in array.shape:
@@ -233,7 +241,7 @@ def average_channels(waveform: Any) -> Any:
 
 
 def _to_array(waveform: Any) -> np.ndarray | torch.Tensor:
-    """A waveform as an array of numbers, or as a tensor on the CPU."""
+    """Returns a waveform as an array of numbers, or as a tensor on the CPU."""
     if isinstance(waveform, torch.Tensor):
         if waveform.layout != torch.strided:
             raise ValueError(f"Expected a file or a dense array of numbers, got a tensor of layout {waveform.layout}.")
@@ -255,7 +263,7 @@ def resample_blocks(blocks: Iterable[np.ndarray], name: str, rate: float, sampli
         blocks (`Iterable[np.ndarray]`):
             Consecutive parts `(num_samples,)`, float32.
         name (`str`):
-            Of the recording, for messages.
+            Name of the recording, for messages.
         rate (`int` or `float`):
             Sampling rate of `blocks`, in hertz.
         sampling_rate (`int`):
@@ -286,12 +294,12 @@ def _resample(blocks: Iterable[np.ndarray], rate: float, sampling_rate: int) -> 
     resampler = soxr.ResampleStream(rate, sampling_rate, num_channels=1, dtype="float32", quality="HQ")
     for block in blocks:
         yield resampler.resample_chunk(block)
-    # The filter holds back what it needs to see the end of.
+    # The rest, which the filter has held back.
     yield resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
 
 
 class _SequentialFile(soundfile.SoundFile):
-    """After each read, soundfile seeks to where the file is already; the MP3 decoder then loses its memory."""
+    """Prevents soundfile's seek to the current place after each read, which resets the MP3 decoder."""
 
     def seekable(self) -> bool:
         return False
@@ -299,8 +307,8 @@ class _SequentialFile(soundfile.SoundFile):
 
 class _FileObject:
     """
-    A file in memory or opened in Python, for libsndfile. An exception cannot pass through C, where it would be printed
-    and taken for the end of the file: it is kept in `error`.
+    A file in memory or opened in Python, for libsndfile. An exception, which C code would print and take for the end
+    of the file, is kept in `error`.
     """
 
     def __init__(self, source: bytes | BinaryIO):
@@ -315,7 +323,7 @@ class _FileObject:
             return b""
 
     def seek(self, offset: int, whence: int) -> None:
-        # A damaged file may point to before its beginning, which libsndfile sees from where it is then.
+        # A damaged file may point to before its beginning, which libsndfile finds out from the place after the seek.
         with contextlib.suppress(OSError, ValueError):
             self.file.seek(offset, whence)
 
@@ -338,12 +346,12 @@ def _name_of(source: str | Path | bytes | BinaryIO) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, soundfile.LibsndfileError):
         return error.error_string
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return first_line(error)
 
 
 def _place_of(file: soundfile.SoundFile, name: str, start: int, sampling_rate: int) -> tuple[int, int]:
-    """A sample at `sampling_rate` before sample `start`, and the frame of the file that is at the same time."""
-    # At multiples of its denominator there is one, as there is at the beginning.
+    """Finds a sample at `sampling_rate` before sample `start` that is at the same time as a frame of the file."""
+    # Multiples of the denominator are.
     ratio = Fraction(file.samplerate, sampling_rate)
     margin = 0 if ratio == 1 else MARGIN_SAMPLES * max(1, math.ceil(1 / ratio))
     sample = max(0, start - margin) // ratio.denominator * ratio.denominator
@@ -354,7 +362,7 @@ def _place_of(file: soundfile.SoundFile, name: str, start: int, sampling_rate: i
 
 
 def _skip(blocks: Iterable[np.ndarray], num_samples: int, name: str) -> Iterator[np.ndarray]:
-    """Without the first samples."""
+    """Leaves out the first samples."""
     if num_samples == 0:
         yield from blocks
         return
@@ -371,7 +379,7 @@ def _skip(blocks: Iterable[np.ndarray], num_samples: int, name: str) -> Iterator
 def _read_blocks(
     file: soundfile.SoundFile, opened: _FileObject | None, name: str, first_frame: int
 ) -> Iterator[np.ndarray]:
-    """Means of the channels, block by block, from a frame on."""
+    """Reads the means of the channels, block by block, from a frame on."""
     with file:
         size = max(1, min(BLOCK_SECONDS * file.samplerate, BLOCK_SAMPLES // file.channels))
         num_read = 0
@@ -391,7 +399,7 @@ def _read_blocks(
             num_read += len(channels)
             if num_skipped >= len(channels):
                 continue
-            # Damaged samples may be of any size; the sum is looked at later.
+            # Damaged samples may be of any size; non-finite sums are refused after resampling.
             with np.errstate(over="ignore", invalid="ignore"):
                 yield channels[num_skipped:].mean(axis=1)
 
@@ -404,7 +412,7 @@ def _can_seek(file: soundfile.SoundFile) -> bool:
 def _stream_with_torchcodec(
     source: str | Path | bytes | BinaryIO, name: str, refusal: Exception | None, sampling_rate: int
 ) -> AudioStream:
-    """`refusal` says why soundfile gave up."""
+    """Opens a file with torchcodec; `refusal` is the error of soundfile."""
     if isinstance(source, (str, Path)):
         _check_file(source, name)
     is_unknown = getattr(refusal, "code", None) in UNKNOWN_FORMAT_CODES
@@ -418,14 +426,14 @@ def _stream_with_torchcodec(
         raise AudioError(f"{message}{hint}") from error
     try:
         if not isinstance(source, (str, Path, bytes)):
-            # From where soundfile left it.
+            # Soundfile has read some of it.
             source.seek(0)
         decoder = AudioDecoder(str(source) if isinstance(source, Path) else source)
     except (OSError, RuntimeError, ValueError) as error:
         raise AudioError(message) from error
 
     def blocks() -> Iterator[np.ndarray]:
-        # As a whole: for a part that does not begin where a packet does, torchcodec starts from the beginning.
+        # As a whole: for a part that begins within a packet, torchcodec starts from the beginning.
         samples = _decode_all(decoder, name)
         mean = samples.data.float().mean(dim=0).numpy()
         yield from resample_blocks([mean], name, samples.sample_rate, sampling_rate)
@@ -434,7 +442,7 @@ def _stream_with_torchcodec(
 
 
 def _check_file(path: str | Path, name: str) -> None:
-    """Refuses a path at which there can be no audio."""
+    """Raises an [`AudioError`] for a path at which there can be no audio."""
     if os.path.isdir(path):
         raise AudioError(f"{name}: is a directory, and no file.")
     if os.path.islink(path) and not os.path.exists(path):
@@ -446,7 +454,7 @@ def _check_file(path: str | Path, name: str) -> None:
 
 
 def _decode_all(decoder: Any, name: str) -> Any:
-    """The samples of torchcodec's decoder, with their `data` `(num_channels, num_samples)` and `sample_rate`."""
+    """Decodes with torchcodec: samples with `data` `(num_channels, num_samples)` and `sample_rate`."""
     try:
         return decoder.get_all_samples()
     except (OSError, RuntimeError, ValueError) as error:

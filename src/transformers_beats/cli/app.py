@@ -31,9 +31,10 @@ from .writers import (
 
 
 if TYPE_CHECKING:
-    from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
+    from transformers_beats.audio.decoding import AudioStream
     from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
     from transformers_beats.inference.windowed import Columns, WindowedInference
+    from transformers_beats.plotting.spectrogram import Spectrogram
 
 
 # What files, models and too little memory raise.
@@ -143,7 +144,7 @@ def tag(
         if kind is Format.audacity or pictures:
             check_names(files)
         if pictures:
-            from transformers_beats.plotting.timeline import check_matplotlib
+            from transformers_beats.plotting.figures import check_matplotlib
 
             check_matplotlib()
         settings = settings_of(
@@ -181,15 +182,27 @@ def tag_files(
     pictures: Path | None,
     batch_size: int,
 ) -> None:
-    """Writes what is heard in each file and then, if there is a directory for them, draws its picture."""
+    """Writes labels and events of each file and then, if there is a directory for them, draws its picture."""
+    from transformers_beats.audio.decoding import open_audio
+    from transformers_beats.plotting.spectrogram import SpectrogramReader
+
     if pictures:
         make_directory(pictures, resume=True)
+    readers: dict[Path, SpectrogramReader] = {}
+
+    def open_file(file: AudioFile) -> "AudioStream":
+        """Opens a file that is decoded once, for its scores and its picture."""
+        stream = open_audio(file.path, tagger.feature_extractor.sampling_rate)
+        readers[file.path] = SpectrogramReader(tagger.feature_extractor)
+        return readers[file.path].follow(stream)
 
     def is_done(file: AudioFile) -> bool:
         return writer.is_done(file) and (pictures is None or os.path.exists(file.result(pictures, ".png")))
 
     def compute(files: list[AudioFile]) -> Iterator[Any]:
-        return tagger((file.path for file in files), batch_size=batch_size)
+        # A `map`, unlike a generator, goes on after an error.
+        recordings = map(open_file, files) if pictures else (file.path for file in files)
+        return tagger(recordings, batch_size=batch_size)
 
     def finish(file: AudioFile, result: Any) -> None:
         result = result if isinstance(result, dict) else {"labels": result}
@@ -197,7 +210,7 @@ def tag_files(
         if not writer.is_done(file):
             writer.write(file, result if with_events else {"labels": result["labels"]})
         if pictures:
-            draw(file, result["events"], tagger.feature_extractor, pictures)
+            draw(file, result["events"], readers.pop(file.path).spectrogram(), pictures)
 
     process(files, is_done, compute, finish)
 
@@ -343,14 +356,13 @@ def save_arrays(
     )
 
 
-def draw(file: AudioFile, events: list[dict[str, Any]], extractor: "BeatsFeatureExtractor", directory: Path) -> None:
-    """The picture of a file."""
+def draw(file: AudioFile, events: list[dict[str, Any]], spectrogram: "Spectrogram", directory: Path) -> None:
+    """Draws the picture of a file."""
     from transformers_beats.inference.events import Event
-    from transformers_beats.plotting.timeline import draw_timeline, read_spectrogram
+    from transformers_beats.plotting.timeline import draw_timeline
 
     path = file.result(directory, ".png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    spectrogram = read_spectrogram(file.path, extractor)
     draw_timeline(spectrogram, [Event(**event) for event in events], path, str(file.relative))
 
 

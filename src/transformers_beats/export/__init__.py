@@ -1,2 +1,2 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Models of this package in other formats."""
+"""Export of models to other formats."""

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Whether an ONNX file computes what its model computes."""
+"""Comparison of an ONNX file, run by onnxruntime, with its model."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -7,33 +7,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from .waveform_model import INPUTS, ExportError, WaveformModel
+
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-    from .onnx import WaveformModel
-
-
-INPUTS = ("waveforms", "lengths")
-
-
-class ExportError(ValueError):
-    """A model that cannot be exported, or an export that is not the model; the message is one line."""
-
 
 class Comparison(NamedTuple):
     """
-    What onnxruntime computes from a file, against PyTorch.
+    Results of onnxruntime against those of PyTorch.
 
     Args:
         difference (`float`):
-            The largest one, relative to the largest value of an output where that is above 1. Of codes, which rounding
-            may move to the next one where two are equally near, the share that is not equal.
+            Largest difference, relative to the largest value of an output where that is above 1. For codes, which
+            rounding may move to the next one where two are equally near, the share that is not equal.
         similarity (`float`):
-            The cosine between the first outputs of all sounds, less the mean of PyTorch's. Of codes, the share that is
-            equal. Each sound alone.
+            Cosine between the first outputs of all sounds, each alone, less the mean of PyTorch's. For codes, the
+            share that is equal.
         same_class (`float`, *optional*):
-            Of a classifier, the share of the sounds, or of their columns, that have the same likeliest label.
+            Share of the sounds, or of their columns, to which a classifier gives the same likeliest label.
     """
 
     difference: float
@@ -43,7 +36,7 @@ class Comparison(NamedTuple):
 
 def check_sounds(num_samples: int, sampling_rate: int) -> np.ndarray:
     """
-    What a file is tried on, `(5, num_samples)`, float32: noise, a tone that rises in noise, silence, clipped noise,
+    Synthesises test sounds, `(5, num_samples)`, float32: noise, a tone that rises in noise, silence, clipped noise
     and impulses.
     """
     noise = np.random.default_rng(1).standard_normal((3, num_samples))
@@ -56,7 +49,7 @@ def check_sounds(num_samples: int, sampling_rate: int) -> np.ndarray:
     return np.stack(sounds).astype(np.float32)
 
 
-def check(path: Path, module: "WaveformModel") -> Comparison:
+def check(path: Path, module: WaveformModel) -> Comparison:
     """
     Runs a file in onnxruntime on lengths that it was not exported with: each of [`check_sounds`] alone, then all of
     them cut to different lengths in one batch.
@@ -86,15 +79,15 @@ def check(path: Path, module: "WaveformModel") -> Comparison:
     )
     has_classes = "probabilities" in module.output_names
     same = float((reference.argmax(axis=1) == values.argmax(axis=1)).mean()) if has_classes else None
-    # What is common to all sounds, which may be most of it, says nothing of what the model hears.
+    # The part that is common to all sounds, which may be most of it, would hide differences between sounds.
     center = reference.mean(axis=0)
     return Comparison(difference, cosine(reference - center, values - center), same)
 
 
 def _run_both(
-    session: "InferenceSession", module: "WaveformModel", waveforms: torch.Tensor, lengths: torch.Tensor
+    session: "InferenceSession", module: WaveformModel, waveforms: torch.Tensor, lengths: torch.Tensor
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """What PyTorch and onnxruntime give, by the names of the outputs."""
+    """Computes the outputs with PyTorch and with onnxruntime, by their names."""
     with torch.no_grad():
         expected = dict(zip(module.output_names, (output.numpy() for output in module(waveforms, lengths))))
     outputs: list[Any] = list(session.run(list(expected), dict(zip(INPUTS, (waveforms.numpy(), lengths.numpy())))))
@@ -108,15 +101,15 @@ def _run_both(
 
 
 def _rows(output: np.ndarray) -> np.ndarray:
-    """Codes `(n, 1)`, or vectors `(n, size)`."""
+    """Reshapes an output to codes `(n, 1)` or vectors `(n, size)`."""
     return output.reshape(-1, 1) if output.dtype.kind in "bi" else output.reshape(-1, output.shape[-1])
 
 
 def cosine(first: np.ndarray, second: np.ndarray) -> float:
-    """Between two arrays of the same shape, taken for one vector each; 1 if both are zero, 0 if one is."""
+    """Cosine between two arrays of the same shape, taken as one vector each; 1 if both are zero, 0 if one is."""
     first, second = first.astype(np.float64), second.astype(np.float64)
     lengths = np.sqrt((first**2).sum() * (second**2).sum())
     return float((first * second).sum() / lengths) if lengths > 0 else float((first == second).all())
 
 
-__all__ = ["Comparison", "ExportError", "check", "check_sounds", "cosine"]
+__all__ = ["Comparison", "check", "check_sounds", "cosine"]

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Which windows of several recordings go through a model together."""
+"""Batches of windows of several recordings."""
 
 import math
 from collections.abc import Iterator
@@ -8,18 +8,32 @@ from typing import NamedTuple
 import numpy as np
 
 
-# Of windows that are not all of full length, so many batches are held, to put those of similar length together; but no
-# more than one batch of full windows has, or than 11 minutes of audio.
+# Number of batches held at once to put windows of similar length together, if not all are of full length. They have at
+# most as many columns as one batch of full windows, or 11 minutes of audio.
 BATCHES_PER_POOL, COLUMNS_PER_POOL = 8, 4096
-# The longest window of a batch is at most so many times as long as the shortest: on a CPU, more padding costs more
-# than small batches do.
+# Largest ratio of the lengths of two windows of a batch: on a CPU, more padding costs more than small batches do.
 MOST_PADDING = 1.25
 
 
 class Cut(NamedTuple):
     """
-    A window before it is computed: number and name of its recording, its first column, their number, how many of them
-    are in no window before, and samples `(num_samples,)`. If the recording cannot be used from there on, `error`.
+    A window before it is computed.
+
+    Args:
+        recording (`int`):
+            Number of its recording.
+        name (`str`):
+            Name of its recording.
+        first (`int`):
+            Number of its first column in the recording.
+        num_columns (`int`):
+            Number of its columns.
+        num_new (`int`):
+            Number of its columns that are in no earlier window.
+        waveform (`np.ndarray` of shape `(num_samples,)`, *optional*):
+            Its samples.
+        error (`Exception`, *optional*):
+            Error in place of a window, if the recording cannot be read further.
     """
 
     recording: int
@@ -33,13 +47,13 @@ class Cut(NamedTuple):
 
 def fill_pool(cuts: Iterator[Cut], batch_size: int, window_columns: int) -> list[Cut]:
     """
-    The windows to compute next: a batch if all are of full length, otherwise several; none at the end.
+    Takes the windows to compute next: a batch if all are of full length, otherwise several; none at the end.
 
     Args:
         cuts (`Iterator[Cut]`):
-            Where they are taken from.
+            Windows in the order of their recordings.
         batch_size (`int`):
-            How many windows a batch has at most.
+            Largest number of windows in a batch.
         window_columns (`int`):
             Columns of a window of full length.
     """
@@ -60,8 +74,7 @@ def make_batches(pool: list[Cut], batch_size: int, can_pad: bool) -> Iterator[li
     Sorts windows into batches of similar length or, without `can_pad`, of the same number of columns.
 
     Yields:
-        `list[int]`: numbers of at most `batch_size` windows of the pool, the shortest first. Those that are errors are
-        left out.
+        `list[int]`: numbers of at most `batch_size` windows of the pool, the shortest first, without errors.
     """
 
     def length(index: int) -> int:

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Sound events: from the scores of time columns to a list of what is heard from when to when."""
+"""Sound events: labelled time spans, from the scores of time columns."""
 
 import math
 from collections.abc import Mapping
@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from transformers_beats.utils.errors import UsageError
+
 from .windowed import Columns
 
 
@@ -19,17 +21,17 @@ TOLERANCE = 1e-6
 
 class Event(NamedTuple):
     """
-    Something that is heard for a while.
+    A labelled time span.
 
     Args:
         label (`str`):
-            What.
+            Name of its label.
         score (`float`):
-            The highest of its columns, after the median filter.
+            Highest score of its columns, after the median filter.
         start (`float`):
-            Where its first column begins, in seconds.
+            Start of its first column, in seconds.
         end (`float`):
-            Where its last column ends, in seconds.
+            End of its last column, in seconds.
     """
 
     label: str
@@ -41,23 +43,23 @@ class Event(NamedTuple):
 @dataclass
 class EventSettings:
     """
-    How scores become events. The steps, in this order: median filter, thresholds, gaps, length.
+    Settings of [`find_events`]. The steps, in this order: median filter, thresholds, gaps, length.
 
     Args:
         threshold (`float`, defaults to 0.5):
-            An event has at least one column with a score above it; in [0, 1].
+            An event has at least one column whose score reaches it (`>=`); in [0, 1].
         low_threshold (`float`, *optional*):
-            An event goes on as long as scores are above it (hysteresis). Defaults to `threshold`.
+            An event goes on as long as scores reach it (hysteresis). Defaults to `threshold`.
         median_seconds (`float`, defaults to 0.0):
-            Length of a median filter over the scores, rounded to the nearest odd number of columns, and up where two
-            are as near: 0.32 s are 3 columns of 0.16 s. Below two columns, none.
+            Length of a median filter over the scores, rounded to the nearest odd number of columns, up for ties:
+            0.32 s are 3 columns of 0.16 s. Below two columns there is no filter.
         gap_seconds (`float`, defaults to 0.0):
-            Events of one label that are not farther apart are one event.
+            Longest gap between two events of one label that are joined to one.
         min_seconds (`float`, defaults to 0.0):
-            Shorter events are left out.
+            Shortest event that is kept.
 
     Raises:
-        `ValueError`: for thresholds outside [0, 1] or a low one above the other, and for lengths that are negative
+        [`UsageError`]: for thresholds outside [0, 1], a low threshold above the other, and lengths that are negative
             or not finite.
     """
 
@@ -73,45 +75,45 @@ class EventSettings:
         for name in ("threshold", "low_threshold"):
             check_range(f"`{name}`", getattr(self, name), 0.0, 1.0)
         if not self.low_threshold <= self.threshold:
-            raise ValueError(
+            raise UsageError(
                 f"`low_threshold` ({self.low_threshold}) must not be above `threshold` ({self.threshold})."
             )
         for name in ("median_seconds", "gap_seconds", "min_seconds"):
             value = getattr(self, name)
             if not isinstance(value, Real) or not 0 <= value < math.inf:
-                raise ValueError(f"`{name}` must be finite and not negative, got {value!r}.")
+                raise UsageError(f"`{name}` must be finite and not negative, got {value!r}.")
 
 
 def check_range(name: str, value: Any, low: float, high: float) -> None:
-    """Refuses what is no number from `low` to `high`."""
+    """Raises a [`UsageError`] for a value that is not a number from `low` to `high`."""
     if not isinstance(value, Real) or not low <= value <= high:
-        raise ValueError(f"The {name} must be a number from {low:g} to {high:g}, got {value!r}.")
+        raise UsageError(f"The {name} must be a number from {low:g} to {high:g}, got {value!r}.")
 
 
 def find_events(columns: Columns, id2label: Mapping[int, str], settings: EventSettings) -> list[Event]:
     """
-    The events of a recording.
+    Finds the events of a recording.
 
     Args:
         columns ([`Columns`] with values `(num_columns, num_labels)`):
             Scores, for example from [`WindowedInference.frames`].
         id2label (`dict[int, str]`):
-            Name of each label, as in a model's configuration.
+            Names of the labels, as in a model's configuration.
         settings ([`EventSettings`]):
             Thresholds and lengths.
 
     Returns:
-        `list[Event]`: by their starts. Those of one label neither overlap nor touch.
+        `list[Event]`: in order of their starts. Events of one label neither overlap nor touch.
     """
     seconds = columns.column_seconds
-    # A filter over more than the recording on either side sees nothing new.
+    # A filter longer than the recording on either side gives the same.
     median_columns = min(settings.median_seconds / seconds, 2 * len(columns.values))
     size = 2 * math.floor(median_columns / 2 + TOLERANCE) + 1
     max_gap = settings.gap_seconds / seconds + TOLERANCE
     min_length = settings.min_seconds / seconds - TOLERANCE
     events = []
-    # Most labels of a large set are never heard, and a median is not above what it is taken of.
-    for label in np.flatnonzero((columns.values > settings.threshold).any(axis=0)):
+    # Most labels of a large set never reach the threshold, and a median is at most the largest of its values.
+    for label in np.flatnonzero((columns.values >= settings.threshold).any(axis=0)):
         scores = columns.values[:, label]
         if size > 1:
             scores = ndimage.median_filter(scores, size=size, mode="nearest")
@@ -123,14 +125,14 @@ def find_events(columns: Columns, id2label: Mapping[int, str], settings: EventSe
 
 
 def _find_runs(scores: np.ndarray, settings: EventSettings) -> list[tuple[int, int]]:
-    """First column, and column after the last, of the runs above the low threshold that come above the other."""
-    above = np.concatenate([[False], scores > settings.low_threshold, [False]])
+    """Finds the runs at or above the low threshold that reach the other: first column, and column after the last."""
+    above = np.concatenate([[False], scores >= settings.low_threshold, [False]])
     starts, ends = np.flatnonzero(np.diff(above.astype(np.int8))).reshape(-1, 2).T
-    return [(start, end) for start, end in zip(starts, ends) if scores[start:end].max() > settings.threshold]
+    return [(start, end) for start, end in zip(starts, ends) if scores[start:end].max() >= settings.threshold]
 
 
 def _join(runs: list[tuple[int, int]], max_gap: float) -> list[tuple[int, int]]:
-    """Runs, with those not more than `max_gap` columns apart made one."""
+    """Joins runs that are at most `max_gap` columns apart."""
     joined: list[tuple[int, int]] = []
     for start, end in runs:
         if joined and start - joined[-1][1] <= max_gap:

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Loading of models and feature extractors: found, checked and described, in one place for the whole package."""
+"""Loading of models and feature extractors, with all checks, for the whole package."""
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Options of `from_pretrained` that say where the files are.
 HUB_OPTIONS = ("cache_dir", "local_files_only", "revision", "token", "trust_remote_code")
-# Files of a model's directory, one of each.
+# One file of each is needed in a model's directory.
 MODEL_FILES = {
     "config.json": ("config.json",),
     "preprocessor_config.json": ("preprocessor_config.json", "processor_config.json"),
@@ -38,15 +38,15 @@ class Dtype(str, Enum):
 
 
 def check_model(model: str, files: Sequence[str] = tuple(MODEL_FILES)) -> None:
-    """Raises a [`UsageError`] for a path that is no model: a file, or a directory that lacks one of its files."""
+    """Raises a [`UsageError`] for a path that is not a model: a file, or a directory that lacks one of its files."""
     path = Path(model)
     # An id on the Hub has one slash at most.
     if not path.exists() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
         raise UsageError(f"{model}: no such directory.")
     if path.is_file():
         raise UsageError(
-            f"{model}: is a file, and a model is a directory. transformers-beats convert {model} DIRECTORY makes one "
-            "of Microsoft's .pt files."
+            f"{model}: is a file, and a model is a directory. One of Microsoft's .pt files is converted by: "
+            f"transformers-beats convert {model} DIRECTORY"
         )
     for name in files:
         if path.is_dir() and not any(file for pattern in MODEL_FILES[name] for file in path.glob(pattern)):
@@ -54,7 +54,7 @@ def check_model(model: str, files: Sequence[str] = tuple(MODEL_FILES)) -> None:
 
 
 def choose_device(device: str) -> "torch.device":
-    """A device that can be used; an [`UsageError`] for any other."""
+    """Returns the device of that name, `"auto"` for a GPU if there is one; raises a [`UsageError`] for no device."""
     import torch
 
     if device == "auto":
@@ -83,15 +83,15 @@ def load_model(
         model_class (`type`, *optional*):
             Class to load, such as [`BeatsModel`] for the encoder of any model. Defaults to the class that was saved.
         device (`str`, *optional*):
-            See [`choose_device`]. Defaults to where `from_pretrained` puts it.
+            Name of a device, or `"auto"` for a GPU if there is one. Defaults to where `from_pretrained` puts it.
         dtype (`str`, defaults to `"auto"`):
             Precision; `"auto"` is the one that the model was saved in.
         options (`Any`):
             Passed on to `from_pretrained`, such as `revision` and `token`, and values of the configuration.
 
     Raises:
-        [`UsageError`]: if the device cannot be used, there is no such model, or it is of another kind.
-        [`BeatsError`]: if its files cannot be read, or weights are missing or of another shape: they would be random.
+        [`UsageError`]: if the device cannot be used, or there is no BEATs model of that name.
+        [`BeatsError`]: if its files cannot be read, or weights are missing or of another shape, which would be random.
     """
     check_model(str(name), ["config.json", "model.safetensors"])
     target = None if device is None else choose_device(device)
@@ -101,12 +101,12 @@ def load_model(
         model, found = model_class.from_pretrained(name, dtype=dtype, **options)
     problems = {"are missing": found["missing_keys"], "have another shape": found["mismatched_keys"]}
     for problem, keys in problems.items():
-        # Those of another shape come with both shapes.
+        # A mismatched key comes with both shapes.
         names = sorted(key if isinstance(key, str) else key[0] for key in keys)
         if names:
             shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
             raise BeatsError(
-                f"{name}: {len(names)} weights of a {type(model).__name__} {problem} ({shown}): it would answer at "
+                f"{name}: {len(names)} weights of a {type(model).__name__} {problem} ({shown}): its results would be "
                 "random."
             )
     return (model if target is None else model.to(target)).eval()
@@ -128,7 +128,7 @@ def load_extractor(name: str | Path, **options: Any) -> "BeatsFeatureExtractor":
     with _errors_of_loading(name):
         extractor = AutoFeatureExtractor.from_pretrained(name, **options)
     if not isinstance(extractor, BeatsFeatureExtractor):
-        raise UsageError(f"{name}: its feature extractor is a {type(extractor).__name__}, it is no BEATs model.")
+        raise UsageError(f"{name}: its feature extractor is a {type(extractor).__name__}, not that of a BEATs model.")
     return extractor
 
 
@@ -178,13 +178,21 @@ def _errors_of_loading(name: str | Path) -> Generator[None, None, None]:
 
 
 def labels_of(model: "PreTrainedModel") -> dict[int, str]:
-    """The labels of a classifier by index; none of other models, whose configurations have made-up ones."""
+    """Returns the labels of a classifier by index; none for other models, whose configurations have made-up ones."""
     id2label = model.config.id2label if "Classification" in type(model).__name__ else None
     return {int(index): label for index, label in (id2label or {}).items()}
 
 
 def describe(model: "PreTrainedModel", extractor: "BeatsFeatureExtractor") -> dict[str, str]:
-    """What `info` prints."""
+    """
+    Describes a model: its kind, size, audio, fbank statistics, codebook and labels, as texts by their names.
+
+    Args:
+        model (`PreTrainedModel`):
+            Any model of this package.
+        extractor ([`BeatsFeatureExtractor`]):
+            The model's.
+    """
     from .windows import column_samples
 
     config = model.config

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""`pipeline("audio-tagging")`: what is heard in recordings of any length, and when."""
+"""`pipeline("audio-tagging")`: labels and sound events of recordings of any length."""
 
 import math
 import os
@@ -7,21 +7,19 @@ from collections.abc import Iterable, Iterator, Sized
 from dataclasses import fields
 from functools import partial
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import IterableDataset
-from transformers import (
-    Pipeline,
-    PreTrainedModel,
-)
+from transformers import Pipeline, PreTrainedModel
 
 from transformers_beats.audio.decoding import AudioStream, open_audio
 from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.modeling_beats import BeatsForAudioClassification, BeatsForAudioFrameClassification
+from transformers_beats.utils.errors import UsageError
 
-from .events import EventSettings, check_range, find_events
+from .events import Event, EventSettings, check_range, find_events
 from .loading import load_model
 from .windowed import Columns, WindowedInference
 
@@ -29,7 +27,7 @@ from .windowed import Columns, WindowedInference
 TASK = "audio-tagging"
 WINDOW_PARAMETERS = ("window_seconds", "hop_seconds", "windows_per_batch", "progress")
 FORWARD_PARAMETERS = ("return_events", *WINDOW_PARAMETERS)
-# Fields of `EventSettings` by the names that they have here, where `threshold` is that of the labels.
+# Fields of `EventSettings` by their names here, where `threshold` is that of the labels.
 EVENT_PARAMETERS = {"event_threshold": "threshold"} | {
     field.name: field.name for field in fields(EventSettings) if field.name != "threshold"
 }
@@ -37,10 +35,40 @@ POSTPROCESS_PARAMETERS = ("top_k", "threshold", *EVENT_PARAMETERS)
 PARAMETERS = ("sampling_rate", *POSTPROCESS_PARAMETERS, *FORWARD_PARAMETERS)
 
 
+class Label(NamedTuple):
+    """
+    A label of a recording.
+
+    Args:
+        label (`str`):
+            Name of the label.
+        score (`float`):
+            Its score in the recording.
+    """
+
+    label: str
+    score: float
+
+
+class Tags(NamedTuple):
+    """
+    Labels and events of a recording.
+
+    Args:
+        labels (`list[Label]`):
+            Labels, the highest score first.
+        events (`list[Event]`, *optional*):
+            Events in order of their starts, if they were asked for.
+    """
+
+    labels: list[Label]
+    events: list[Event] | None = None
+
+
 class BeatsModelForTask:
     """
-    What [`pipeline`] loads models with: the kind that was saved. The Auto class of clip-level models would also load a
-    frame-level model, without a word, and the other way round.
+    Loader of models for [`pipeline`], as the kind that was saved. The Auto class of clip-level models would also load
+    a frame-level model, without a warning, and the other way round.
     """
 
     @classmethod
@@ -49,28 +77,28 @@ class BeatsModelForTask:
         Loads a model of the class that its configuration names.
 
         Raises:
-            `ValueError`: if some of its weights are missing or have another shape: they would be random.
+            [`BeatsError`]: if weights are missing or of another shape, which would be random.
         """
         return load_model(pretrained_model_name_or_path, **kwargs)
 
 
 def event_settings(parameters: dict[str, Any]) -> EventSettings:
-    """Those of the parameters that are about events; `None` stands for the default."""
+    """Picks the settings of events among the parameters of a pipeline; `None` stands for the default."""
     given = {field: parameters.get(name) for name, field in EVENT_PARAMETERS.items()}
     try:
         return EventSettings(**{field: value for field, value in given.items() if value is not None})
-    except ValueError as error:
-        raise ValueError(str(error).replace("`threshold`", "`event_threshold`")) from None
+    except UsageError as error:
+        raise UsageError(str(error).replace("`threshold`", "`event_threshold`")) from None
 
 
 def _with_rate(recording: Any, sampling_rate: int | None) -> Any:
-    """A bare array is at the model's rate if nobody says another, as in transformers' pipelines; a dict should say."""
+    """Adds the rate to a dict with an array. A bare array is at the model's rate by default, a dict has a rate."""
     is_waveform = isinstance(recording, dict) and not recording.keys().isdisjoint(("array", "raw"))
     return {"sampling_rate": sampling_rate, **recording} if is_waveform else recording
 
 
 def _is_recording(inputs: Any) -> bool:
-    """Whether this is one recording: what can be opened, an array, or nothing that holds several."""
+    """Returns whether this is one recording: a file, an array, or anything that does not hold several."""
     is_one = isinstance(inputs, (str, bytes, bytearray, memoryview, os.PathLike, dict, AudioStream))
     has_samples = any(hasattr(inputs, name) for name in ("read", "get_all_samples", "__array__"))
     holds_several = isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__")
@@ -78,16 +106,16 @@ def _is_recording(inputs: Any) -> bool:
 
 
 def _items(inputs: Any) -> Iterator[Any]:
-    """One recording after the other. A `map`, other than a generator, goes on after an error of the data set."""
+    """Iterates over recordings. A `map`, unlike a generator, goes on after an error of the dataset."""
     is_indexed = isinstance(inputs, Sized) and hasattr(inputs, "__getitem__")
-    # Every data set of PyTorch has a `__getitem__`, and those say that it is not implemented.
+    # Every dataset of PyTorch has a `__getitem__`, which raises a NotImplementedError in these.
     if is_indexed and not isinstance(inputs, IterableDataset):
         return map(inputs.__getitem__, range(len(inputs)))
     return iter(inputs)
 
 
 class _Results(Iterator[Any]):
-    """Results one by one, and how many there will be, which progress bars ask for."""
+    """Iterator over results with the length of the inputs, for progress bars."""
 
     def __init__(self, results: Iterator[Any], inputs: Any):
         self.results = results
@@ -102,12 +130,12 @@ class _Results(Iterator[Any]):
 
 class BeatsAudioTaggingPipeline(Pipeline):
     """
-    What is heard in recordings, and when: `pipeline("audio-tagging", model=...)` after `import transformers_beats`.
+    Labels and events of recordings: `pipeline("audio-tagging", model=...)` after `import transformers_beats`.
 
-    Files are decoded with soundfile and resampled with soxr while the model works, in windows, so that neither length
-    nor format matters; ffmpeg and torchaudio are not needed. A [`BeatsForAudioFrameClassification`] says every 160 ms
-    what it hears. A [`BeatsForAudioClassification`] says it of each window, so its events are as coarse as its
-    windows: choose short ones with a shorter hop.
+    Files of any length and format are decoded with soundfile and resampled with soxr while the model computes windows;
+    ffmpeg and torchaudio are not needed. A [`BeatsForAudioFrameClassification`] gives scores every 160 ms. A
+    [`BeatsForAudioClassification`] gives scores for each window, so its events are as coarse as its windows: choose
+    short ones with a shorter hop.
 
     Example:
 
@@ -135,11 +163,11 @@ class BeatsAudioTaggingPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         if not isinstance(self.model, (BeatsForAudioClassification, BeatsForAudioFrameClassification)):
             kind = type(self.model).__name__
-            raise ValueError(f"A {kind} knows no labels: {TASK} needs a model fine-tuned to classify sounds.")
+            raise UsageError(f"A {kind} knows no labels: {TASK} needs a model fine-tuned to classify sounds.")
         if self.feature_extractor is None:
-            raise ValueError(f"{TASK} needs a `feature_extractor`: pass the model's own along with the model.")
+            raise UsageError(f"{TASK} needs a `feature_extractor`: pass the model's own along with the model.")
         if problem_type_of(self.model.config) == "regression":
-            raise ValueError(f"A regression has no labels that could be heard: {TASK} needs a classifier.")
+            raise UsageError(f"A regression has no labels that could be heard: {TASK} needs a classifier.")
         self._check_parameters({})
 
     def __call__(self, inputs: Any, batch_size: int | None = None, num_workers: int | None = None, **kwargs) -> Any:
@@ -149,41 +177,41 @@ class BeatsAudioTaggingPipeline(Pipeline):
         Args:
             inputs (`str`, `Path`, `bytes`, `np.ndarray`, `torch.Tensor`, `dict`, or several in anything iterable):
                 A recording, see [`open_audio`]; an array is at the model's rate, unless `sampling_rate` says another.
-                A list or tuple gives a list; a data set, its column, a generator or another iterator gives results one
+                A list or tuple gives a list; a dataset, its column, a generator or another iterator gives results one
                 by one, as `next` or a loop asks for them, once. After the error of a recording that cannot be used,
                 `next` goes on with the one after it.
             batch_size (`int`, *optional*):
-                How many windows the model gets at once: 8, unless the pipeline was made with another. Recordings of
-                a list or a data set share batches, see [`WindowedInference`]; those of a generator, or of anything
-                else without a length, which may wait for a result before it gives the next one, only if a size is
-                given.
+                Windows in a batch: 8, unless the pipeline was made with another number. Recordings of a list or a
+                dataset share batches, see [`WindowedInference`]; those of a generator, or of anything else without a
+                length, which may wait for a result before it gives the next one, only if a size is given.
             num_workers (`int`, *optional*):
                 Not used: a recording is decoded while its windows are computed.
             sampling_rate (`int`, *optional*):
-                Of arrays, in hertz.
+                Sampling rate of arrays, in hertz.
             top_k (`int`, *optional*, defaults to 5):
-                How many labels at most; `None` for all.
+                Largest number of labels; `None` for all.
             threshold (`float`, *optional*):
-                Only labels with scores above it, in [0, 1]; by default all.
+                Lowest score of a label, in [0, 1] (`>=`). Defaults to all labels.
             return_events (`bool`, defaults to `False`):
                 Whether to return events as well.
             event_threshold, low_threshold, median_seconds, gap_seconds, min_seconds:
-                For events: see [`EventSettings`], where the first is `threshold`, 0.5 by default.
+                Settings of events: see [`EventSettings`], where the first is `threshold`, 0.5 by default.
             window_seconds, hop_seconds:
                 See [`WindowedInference`].
             progress (`bool`, defaults to `False`):
                 Whether to show a progress bar, in seconds of audio.
 
         Returns:
-            `list[dict]`: `label` and `score`, the highest score first. The score is the mean over the recording; with
-            several labels at a time and a frame-level model, the highest of all columns. With `return_events`, a
+            `list[dict]`: `label` and `score`, the highest score first. The score is the mean over the recording; for a
+            frame-level model with several labels at a time, the highest of all columns. With `return_events`, a
             `dict` of these `labels` and of `events`, each with `label`, `score`, `start` and `end`, in seconds. Both
             come from the same windows: short ones, for the events of a clip-level model, change its labels too, which
-            are best with windows as long as the clips that it was trained on.
+            are best with windows as long as the clips that it was trained on. [`~BeatsAudioTaggingPipeline.find_tags`]
+            gives objects instead.
 
         Raises:
             [`AudioError`]: for a file that cannot be used.
-            `ValueError`: for anything else that is no audio, and for parameters that are impossible.
+            `ValueError`: for any other input that is not audio, and for parameters that are out of range.
             `MemoryError`: for a window that is too long for the memory.
         """
         if batch_size is not None:
@@ -198,13 +226,13 @@ class BeatsAudioTaggingPipeline(Pipeline):
         if not isinstance(inputs, (list, tuple)):
             return self._tag_many(inputs, *stages)
         if len(inputs) > 0 and isinstance(inputs[0], Real):
-            raise ValueError("Got a list of numbers: pass np.asarray(...) of it, with its `sampling_rate`.")
+            raise UsageError("Got a list of numbers: pass np.asarray(...) of it, with its `sampling_rate`.")
         return list(self._tag_many(inputs, *stages))
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """
-        Saves the model and its feature extractor. The base class would save the pipeline's code too, and then ask
-        everybody to trust it; it comes with `import transformers_beats`.
+        Saves the model and its feature extractor. The base class would save the pipeline's code too, which users would
+        have to trust; it comes with `import transformers_beats`.
         """
         self.model.save_pretrained(save_directory, **kwargs)
         self.feature_extractor.save_pretrained(save_directory, **kwargs)
@@ -215,14 +243,14 @@ class BeatsAudioTaggingPipeline(Pipeline):
             raise TypeError(f"{TASK} has no parameter {', '.join(sorted(unknown))}; it has {', '.join(PARAMETERS)}.")
         top_k, threshold = parameters.get("top_k"), parameters.get("threshold")
         if top_k is not None and not (isinstance(top_k, Integral) and top_k >= 1):
-            raise ValueError(f"`top_k` must be a whole number of at least 1, or None, got {top_k!r}.")
+            raise UsageError(f"`top_k` must be a whole number of at least 1, or None, got {top_k!r}.")
         if threshold is not None:
             check_range("`threshold`", threshold, 0.0, 1.0)
         stages = (("sampling_rate",), FORWARD_PARAMETERS, POSTPROCESS_PARAMETERS)
         return tuple({name: parameters[name] for name in stage if name in parameters} for stage in stages)
 
     def _check_parameters(self, parameters: dict[str, Any]) -> None:
-        """Raises a `ValueError` if those of a call do not fit those of the pipeline: before anything is computed."""
+        """Raises a [`UsageError`], before anything is computed, for parameters that do not fit the pipeline's."""
         event_settings({**self._postprocess_params, **parameters})
         merged = {**self._forward_params, **parameters}
         self._inference(**{name: merged[name] for name in WINDOW_PARAMETERS if name in merged})
@@ -230,7 +258,7 @@ class BeatsAudioTaggingPipeline(Pipeline):
     def _tag_many(
         self, inputs: Iterable[Any], preprocess: dict[str, Any], forward: dict[str, Any], postprocess: dict[str, Any]
     ) -> _Results:
-        """The results of several recordings, which share batches if they need not wait for one another."""
+        """Tags several recordings, which share batches if they need not wait for one another."""
         if not (isinstance(inputs, Sized) or forward.get("windows_per_batch") or self._batch_size):
             one_by_one = partial(
                 self.run_single, preprocess_params=preprocess, forward_params=forward, postprocess_params=postprocess
@@ -261,14 +289,28 @@ class BeatsAudioTaggingPipeline(Pipeline):
         windows_per_batch: int | None = None,
         progress: bool = False,
     ) -> WindowedInference:
-        # `_batch_size` is what the pipeline was made with.
+        # `_batch_size` is that of the pipeline.
         batch_size = next(size for size in (windows_per_batch, self._batch_size, 8) if size is not None)
         return WindowedInference(self.model, self.feature_extractor, window_seconds, hop_seconds, batch_size, progress)
 
     def _forward(self, input_tensors: dict[str, Any], **parameters: Any) -> Any:
-        """Scores `(num_labels,)` of the recording and, for events, those of its columns."""
+        """Computes the scores `(num_labels,)` of a recording and, for events, those of its columns."""
         return_events = parameters.pop("return_events", False)
         return self._summarise(self._inference(**parameters).stream_frames(input_tensors["stream"]), return_events)
+
+    def find_tags(self, columns: Iterable[Columns], return_events: bool = False, **parameters: Any) -> Tags:
+        """
+        Finds labels and events of a recording whose columns are computed already.
+
+        Args:
+            columns (`Iterable[Columns]`):
+                Scores, as of [`WindowedInference.stream_frames`].
+            return_events (`bool`, defaults to `False`):
+                Whether to find events as well.
+            parameters (`Any`):
+                `top_k`, `threshold` and settings of events, as of the pipeline.
+        """
+        return self._tags(self._summarise(columns, return_events), **parameters)
 
     def _summarise(self, columns: Iterable[Columns], return_events: bool) -> dict[str, Any]:
         total, highest, num_columns, blocks = 0.0, 0.0, 0, []
@@ -286,21 +328,21 @@ class BeatsAudioTaggingPipeline(Pipeline):
     def postprocess(
         self, model_outputs: dict[str, Any], **parameters: Any
     ) -> list[dict[str, Any]] | dict[str, list[dict[str, Any]]]:
-        """Names of the labels, and events."""
+        """Turns scores into labels and events, as dicts."""
+        tags = self._tags(model_outputs, **parameters)
+        labels = [label._asdict() for label in tags.labels]
+        return (
+            labels if tags.events is None else {"labels": labels, "events": [event._asdict() for event in tags.events]}
+        )
+
+    def _tags(self, outputs: dict[str, Any], **parameters: Any) -> Tags:
         id2label = {int(label): name for label, name in (self.model.config.id2label or {}).items()}
-        scores, columns = model_outputs["scores"], model_outputs["columns"]
+        scores, columns = outputs["scores"], outputs["columns"]
         threshold = parameters.get("threshold")
         lowest = -math.inf if threshold is None else threshold
         ranking = np.argsort(-scores, kind="stable")[: parameters.get("top_k", 5)]
-        labels = [
-            {"label": id2label[int(label)], "score": float(scores[label])}
-            for label in ranking
-            if scores[label] > lowest
-        ]
-        if columns is None:
-            return labels
-        events = find_events(columns, id2label, event_settings(parameters))
-        return {"labels": labels, "events": [event._asdict() for event in events]}
+        labels = [Label(id2label[int(index)], float(scores[index])) for index in ranking if scores[index] >= lowest]
+        return Tags(labels, None if columns is None else find_events(columns, id2label, event_settings(parameters)))
 
 
-__all__ = ["TASK", "BeatsAudioTaggingPipeline", "BeatsModelForTask"]
+__all__ = ["TASK", "BeatsAudioTaggingPipeline", "BeatsModelForTask", "Label", "Tags"]

@@ -1,17 +1,17 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """
-Recordings of any length, in windows.
+Inference on recordings of any length, in windows.
 
-Attention compares all pairs of patches of what it is given, so a long recording goes through the model in windows of
-10 s. All windows begin at a column of patches of the recording, so that their columns are those that the model would
-see in the whole, and none is lost between two windows. The file is decoded, the windows are computed and their results
-are joined one batch at a time: memory does not grow with the length.
+Attention compares all pairs of patches, so a long recording goes through the model in windows of 10 s. Each window
+begins at a column of patches of the recording, so that its columns are columns of the whole, and none is lost between
+two windows. Decoding, inference and joining go on one batch at a time: memory does not grow with the length.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, groupby
+from numbers import Integral, Real
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -25,12 +25,13 @@ from transformers_beats.audio.decoding import AudioStream, open_audio
 from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor, num_fbank_samples
 from transformers_beats.modeling_beats import BeatsModel
+from transformers_beats.utils.errors import BeatsError, UsageError
 
 from .batching import Cut, fill_pool, make_batches
 from .windows import column_samples, count_columns, cut_windows, merge_windows
 
 
-# From `input_values` and `attention_mask` (none where there is no padding) to what is wanted of each window.
+# From `input_values` and `attention_mask` (none where there is no padding) to the result of each window.
 Compute: TypeAlias = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 _END = object()
 # In the messages of the allocators of CPUs, and of accelerators that have no class for it.
@@ -40,7 +41,7 @@ OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory")
 @dataclass
 class Columns:
     """
-    What is known of consecutive time columns of a recording.
+    Results of consecutive time columns of a recording.
 
     Args:
         values (`np.ndarray` of shape `(num_columns, ...)`):
@@ -48,7 +49,7 @@ class Columns:
         first (`int`):
             Number of the first of them in the recording, from 0.
         column_seconds (`float`):
-            From one column to the next: 0.16 in the released models.
+            Time from one column to the next: 0.16 in the released models.
     """
 
     values: np.ndarray
@@ -57,17 +58,17 @@ class Columns:
 
     @property
     def starts(self) -> np.ndarray:
-        """Where the columns begin, `(num_columns,)`, in seconds."""
+        """Times at which the columns begin, `(num_columns,)`, in seconds."""
         return (self.first + np.arange(len(self.values))) * self.column_seconds
 
     @property
     def ends(self) -> np.ndarray:
-        """Where they end, and the next ones begin, `(num_columns,)`, in seconds."""
+        """Times at which the columns end and the next ones begin, `(num_columns,)`, in seconds."""
         return self.starts + self.column_seconds
 
     @classmethod
     def join(cls, blocks: Iterable["Columns"]) -> "Columns":
-        """One table of consecutive blocks."""
+        """Joins consecutive blocks."""
         blocks = list(blocks)
         return cls(np.concatenate([block.values for block in blocks]), blocks[0].first, blocks[0].column_seconds)
 
@@ -75,15 +76,15 @@ class Columns:
 @dataclass
 class WindowScores:
     """
-    What a model says of one window.
+    Scores of one window.
 
     Args:
         scores (`np.ndarray` of shape `(num_labels,)`):
             Probabilities, float32.
         start (`float`):
-            Where the window begins, in seconds.
+            Start of the window, in seconds.
         end (`float`):
-            Where its last column ends, in seconds.
+            End of its last column, in seconds.
     """
 
     scores: np.ndarray
@@ -94,13 +95,13 @@ class WindowScores:
 @dataclass
 class ClipScores:
     """
-    What a model says of a recording.
+    Scores of a recording.
 
     Args:
         scores (`np.ndarray` of shape `(num_labels,)`):
             Probabilities, float32, in the order of `model.config.id2label`.
         windows (`list[WindowScores]`):
-            Those of the windows.
+            Scores of its windows.
     """
 
     scores: np.ndarray
@@ -108,7 +109,7 @@ class ClipScores:
 
 
 def to_scores(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
-    """Probabilities `(..., num_labels)`, float32, or the values of a regression."""
+    """Returns probabilities `(..., num_labels)`, float32; for a regression, its values."""
     problem_type = problem_type_of(config)
     if problem_type == "regression":
         return logits.float()
@@ -116,7 +117,7 @@ def to_scores(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
 
 
 class Window(NamedTuple):
-    """A window's first column, its number of columns, and values `(num_columns, ...)`, or `(num_labels,)` of all."""
+    """First column, number of columns and values of a window: `(num_columns, ...)`, or `(num_labels,)` for all."""
 
     first: int
     num_columns: int
@@ -124,7 +125,7 @@ class Window(NamedTuple):
 
 
 def _raise_errors(results: Iterable[tuple[int, Window | Exception]]) -> Iterator[Window]:
-    """The windows of a recording, as far as it can be used."""
+    """Yields the windows of a recording, and raises its error in their place."""
     for _, result in results:
         if isinstance(result, Exception):
             raise result
@@ -132,7 +133,7 @@ def _raise_errors(results: Iterable[tuple[int, Window | Exception]]) -> Iterator
 
 
 def _spread(window: Window) -> tuple[int, np.ndarray]:
-    """Gives all columns the values of their window, if it has no values of columns."""
+    """Repeats the values of a window for all its columns, if it has no values of columns."""
     if window.values.ndim > 1:
         return window.first, window.values
     return window.first, np.tile(window.values, (window.num_columns, 1))
@@ -155,16 +156,16 @@ class WindowedInference:
     """
     Applies a model to recordings of any length, in windows of the same shape, several at once.
 
-    A recording that one window covers gives what the model gives for it. A longer one has a result for each time
-    column that the model would see in the whole. Where windows overlap, results are averaged ([`merge_windows`]):
-    probabilities and not logits, as in the evaluation of this package, since a mean of probabilities is again one, and
-    a single window cannot outweigh all others. Without overlap, only the last window shares columns with the one
-    before it: it is as long as the others, since models do badly on scraps.
+    A recording that fits into one window has the result of the model. A longer one has a result for each of its time
+    columns. Where windows overlap, results are averaged ([`merge_windows`]): probabilities and not logits, as in the
+    evaluation of this package, since a mean of probabilities is a probability, and a single window cannot outweigh all
+    others. Without overlap, only the last window shares columns with the one before it: it is as long as the others,
+    since models do badly on short scraps.
 
     Several recordings ([`~WindowedInference.classify_many`] and others) share batches. Those shorter than a window are
     sorted by length for that, up to 8 batches of them at a time, and padded to the longest of their batch, by a
-    quarter at most, with a mask: to rounding, the results are those that each has alone. (Under the legacy mask they
-    would not be: then only windows of the same length share a batch.) Results come in the order of the recordings.
+    quarter at most, with a mask: up to rounding, each has the result that it has alone. (Under the legacy mask, only
+    windows of the same length share a batch.) Results come in the order of the recordings.
 
     The model stays on its device and in its dtype; it is put into evaluation mode. Compile it with `model.compile()`:
     all windows have the same shape, except that the last batch may be smaller and a recording shorter than a window
@@ -178,21 +179,21 @@ class WindowedInference:
         window_seconds (`float`, defaults to 10.0):
             Length of a window, cut down to whole columns: 10 s are 62 columns, 9.92 s, as for a clip of 10 s.
         hop_seconds (`float`, *optional*):
-            From the beginning of one window to that of the next, rounded to columns, at least one and at most the
+            Time from the start of one window to that of the next, rounded to columns, at least one and at most the
             columns of a window. Defaults to `window_seconds`: no overlap. Half of that doubles the work.
         batch_size (`int`, defaults to 8):
-            How many windows the model gets at once.
+            Windows in a batch.
         progress (`bool`, defaults to `False`):
             Whether to show a progress bar, in seconds of audio.
 
     All methods take `audio` of any kind that [`open_audio`] opens, an array together with its `sampling_rate`. They
-    raise [`AudioError`] for a file that cannot be used: a stream may do so only when it comes to the bad place. Those
-    for several recordings raise an error, whatever it is, when the result of that recording is asked for, and go on
-    with the next. A batch that does not fit into the memory is computed window by window; a window that does not fit
-    alone is a `MemoryError` of its recording.
+    raise [`AudioError`] for a file that cannot be used; a stream raises it at the damaged place. Methods for several
+    recordings raise any error when the result of that recording is asked for, and go on with the next. A batch that
+    does not fit into the memory is computed window by window; a window that does not fit alone is a `MemoryError` of
+    its recording.
 
     Raises:
-        `ValueError`: if the lengths or `batch_size` are impossible, or model and extractor do not fit.
+        [`UsageError`]: if a length or `batch_size` is out of range, or model and extractor do not fit.
 
     Example:
 
@@ -216,44 +217,45 @@ class WindowedInference:
         rate = feature_extractor.sampling_rate
         shortest = num_fbank_samples(feature_extractor.patch_size, rate)
         # The number of samples must be finite, too.
-        if not math.isfinite(window_seconds * rate) or round(window_seconds * rate) < shortest:
-            raise ValueError(
-                f"`window_seconds` must be finite and at least {shortest / rate}, a patch, got {window_seconds}."
+        is_number = isinstance(window_seconds, Real) and math.isfinite(window_seconds * rate)
+        if not is_number or round(window_seconds * rate) < shortest:
+            raise UsageError(
+                f"`window_seconds` must be finite and at least {shortest / rate}, a patch, got {window_seconds!r}."
             )
         hop_seconds = window_seconds if hop_seconds is None else hop_seconds
-        if not 0 < hop_seconds <= window_seconds:
-            raise ValueError(
+        if not isinstance(hop_seconds, Real) or not 0 < hop_seconds <= window_seconds:
+            raise UsageError(
                 f"`hop_seconds` must be positive and not exceed `window_seconds` ({window_seconds}), got "
-                f"{hop_seconds}."
+                f"{hop_seconds!r}."
             )
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+        if not isinstance(batch_size, Integral) or batch_size < 1:
+            raise UsageError(f"`batch_size` must be a whole number of at least 1, got {batch_size!r}.")
         for name, needed in {"patch_size": "patch_size", "feature_size": "num_mel_bins"}.items():
             has, needs = getattr(feature_extractor, name), getattr(model.config, needed)
             if has != needs:
-                raise ValueError(f"The feature extractor has `{name}` {has}, the model needs {needs}.")
+                raise UsageError(f"The feature extractor has `{name}` {has}, the model needs {needs}.")
         self.model = model
         self.feature_extractor = feature_extractor
         self.batch_size = batch_size
         self.progress = progress
         self.column_seconds = column_samples(feature_extractor) / rate
         self.window_columns = count_columns(round(window_seconds * rate), feature_extractor)
-        self.hop_columns = min(max(1, round(hop_seconds / self.column_seconds)), self.window_columns)
+        self.hop_columns = min(max(1, round(float(hop_seconds) / self.column_seconds)), self.window_columns)
 
     def classify(self, audio: Any, sampling_rate: int | None = None) -> ClipScores:
         """
         Scores of a whole recording, with a clip-level model: the mean over its columns, so that every moment counts
-        once, whether one or several windows saw it.
+        once, however many windows cover it.
         """
         return self._to_clip_scores(self._recording(audio, sampling_rate, self._clip_scores))
 
     def classify_many(self, recordings: Iterable[Any], sampling_rate: int | None = None) -> Iterator[ClipScores]:
-        """The scores of each of several recordings, see [`~WindowedInference.classify`]."""
+        """Scores of each of several recordings, see [`~WindowedInference.classify`]."""
         # A `map`, other than a generator, goes on after an error.
         return map(self._to_clip_scores, self._recordings(recordings, sampling_rate, self._clip_scores))
 
     def stream_windows(self, audio: Any, sampling_rate: int | None = None) -> Iterator[WindowScores]:
-        """The scores of each window, with a clip-level model, as soon as they are known."""
+        """Scores of each window, with a clip-level model, as soon as they are known."""
         return map(self._to_window_scores, self._recording(audio, sampling_rate, self._clip_scores))
 
     def frames(self, audio: Any, sampling_rate: int | None = None) -> Columns:
@@ -274,17 +276,17 @@ class WindowedInference:
         return map(self._to_columns, self._recordings(recordings, sampling_rate, self._scores))
 
     def embed(self, audio: Any, sampling_rate: int | None = None) -> np.ndarray:
-        """The mean of the last hidden state over all patches of a recording, `(hidden_size,)`, float32."""
+        """Mean of the last hidden state over all patches of a recording, `(hidden_size,)`, float32."""
         return _mean_of_columns(self.stream_embeddings(audio, sampling_rate))
 
     def embed_many(self, recordings: Iterable[Any], sampling_rate: int | None = None) -> Iterator[np.ndarray]:
-        """The mean embedding of each of several recordings, `(hidden_size,)`, float32."""
+        """Mean embedding of each of several recordings, `(hidden_size,)`, float32."""
         return map(_mean_of_columns, self.stream_embeddings_many(recordings, sampling_rate))
 
     def stream_embeddings(self, audio: Any, sampling_rate: int | None = None) -> Iterator[Columns]:
         """
-        The last hidden state of the encoder of any model, block by block: `(num_columns, num_freq_patches,
-        hidden_size)`, float32. A column's embedding is the mean over its patches, or all of them after one another.
+        Last hidden state of the encoder of any model, block by block: `(num_columns, num_freq_patches,
+        hidden_size)`, float32. A column's embedding is the mean over its patches, or their concatenation.
         """
         return self._to_columns(self._recording(audio, sampling_rate, self._hidden_states))
 
@@ -301,7 +303,7 @@ class WindowedInference:
         return Columns.join(self.stream_codes(audio, sampling_rate))
 
     def codes_many(self, recordings: Iterable[Any], sampling_rate: int | None = None) -> Iterator[Columns]:
-        """The acoustic tokens of each of several recordings, with a tokenizer."""
+        """Acoustic tokens of each of several recordings, with a tokenizer."""
         return map(Columns.join, map(self._to_columns, self._recordings(recordings, sampling_rate, self._codes)))
 
     def stream_codes(self, audio: Any, sampling_rate: int | None = None) -> Iterator[Columns]:
@@ -324,20 +326,20 @@ class WindowedInference:
         return open_audio(audio, self.feature_extractor.sampling_rate, sampling_rate)
 
     def _recording(self, audio: Any, sampling_rate: int | None, compute: Compute) -> Iterator[Window]:
-        """The windows of a recording, which is opened at once: a missing file is an error before they are read."""
+        """Opens a recording at once, so that a missing file is an error here, and returns its windows."""
         return _raise_errors(self._results([self._open(audio, sampling_rate)], None, compute))
 
     def _recordings(
         self, recordings: Iterable[Any], sampling_rate: int | None, compute: Compute
     ) -> Iterator[Iterator[Window]]:
-        """The windows of each recording, to be read before those of the next."""
+        """Yields the windows of each recording, to be read before those of the next."""
         for _, results in groupby(self._results(recordings, sampling_rate, compute), key=itemgetter(0)):
             yield _raise_errors(results)
 
     def _results(
         self, recordings: Iterable[Any], sampling_rate: int | None, compute: Compute
     ) -> Iterator[tuple[int, Window | Exception]]:
-        """What comes of all windows, in their order, with the number of the recording; nothing after its error."""
+        """Yields the results of all windows, in order, with the number of the recording; none after its error."""
         self.model.eval()
         can_pad = not (self.feature_extractor.legacy_padding_mask or self.model.config.legacy_padding_mask)
         failed: set[int] = set()
@@ -357,7 +359,7 @@ class WindowedInference:
                         yield cut.recording, results[index]
 
     def _cut(self, recordings: Iterable[Any], sampling_rate: int | None, failed: set[int], bar: tqdm) -> Iterator[Cut]:
-        """The windows of one recording after the other. An error takes its place among them, whatever it is."""
+        """Yields the windows of one recording after the other, and any error of a recording in its place."""
         items = iter(recordings)
         for index in count():
             name, covered = "", 0
@@ -381,17 +383,17 @@ class WindowedInference:
                 yield Cut(index, name, error=error)
 
     def _compute_batch(self, cuts: list[Cut], compute: Compute) -> list[Window | Exception]:
-        """What comes of the windows of a batch."""
+        """Computes the windows of a batch, one by one after an error, so that it is that of one window."""
         try:
             return [self._to_window(cut, row) for cut, row in zip(cuts, self._compute(cuts, compute))]
         except (ValueError, RuntimeError, MemoryError) as error:
             failure = self._name_lack_of_memory(cuts[0], error)
-        # Out of the `except`, which would hold what the batch has used. One that cannot be used is not to take the
-        # others with it, and one alone may fit into the memory.
+        # Outside of the `except`, which would keep the tensors of the batch. A window that fails must not fail the
+        # others, and one alone may fit into the memory.
         return [failure] if len(cuts) == 1 else [self._compute_batch([cut], compute)[0] for cut in cuts]
 
     def _name_lack_of_memory(self, cut: Cut, error: Exception) -> Exception:
-        """What to say of an error of a window: of one that is too long for the memory, what to do."""
+        """Turns an out-of-memory error into a `MemoryError` that names the recording; returns any other as it is."""
         is_known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
         if not is_known and not any(words in str(error) for words in OUT_OF_MEMORY):
             return error
@@ -401,19 +403,19 @@ class WindowedInference:
         )
 
     def _to_window(self, cut: Cut, row: np.ndarray) -> Window | ValueError:
-        """What the model gives for a window, of columns or of the whole, without that of padding."""
+        """Returns the model's values for a window, of columns or of the whole, without those of padding."""
         values = row[: cut.num_columns] if row.ndim > 1 else row
         if np.isfinite(values).all():
             return Window(cut.first, cut.num_columns, values)
-        return ValueError(
-            f"{cut.name}: what the model gives in {self.model.dtype} is not finite: its training has diverged, or its "
+        return BeatsError(
+            f"{cut.name}: the model's output in {self.model.dtype} is not finite: its training has diverged, or its "
             "precision is too low."
         )
 
     # Not around a `yield`: the mode would hold for whoever reads the stream.
     @torch.inference_mode()
     def _compute(self, cuts: list[Cut], compute: Compute) -> np.ndarray:
-        """What `compute` gives for windows, the shortest first."""
+        """Runs `compute` on windows, the shortest first."""
         inputs = self.feature_extractor(
             [cut.waveform for cut in cuts],
             sampling_rate=self.feature_extractor.sampling_rate,
@@ -430,7 +432,7 @@ class WindowedInference:
     def _output(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None, name: str) -> torch.Tensor:
         output = getattr(self.model(input_values, attention_mask=attention_mask, return_dict=True), name, None)
         if output is None:
-            raise ValueError(f"A {type(self.model).__name__} gives no {name}: load a model that does.")
+            raise UsageError(f"A {type(self.model).__name__} gives no {name}: load a model that does.")
         return output
 
     def _scores(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
@@ -439,7 +441,7 @@ class WindowedInference:
     def _clip_scores(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         scores = self._scores(input_values, attention_mask)
         if scores.ndim == 3:
-            raise ValueError(f"A {type(self.model).__name__} gives scores of time columns: use `frames`.")
+            raise UsageError(f"A {type(self.model).__name__} gives scores of time columns: use `frames`.")
         return scores
 
     def _codes(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
@@ -448,7 +450,7 @@ class WindowedInference:
     def _hidden_states(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         encoder = self.model.base_model
         if not isinstance(encoder, BeatsModel):
-            raise ValueError(f"A {type(self.model).__name__} has no encoder: load a model that does.")
+            raise UsageError(f"A {type(self.model).__name__} has no encoder: load a model that has one.")
         return encoder.to_grid(
             encoder(input_values, attention_mask=attention_mask, return_dict=True).last_hidden_state
         )

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Windows of a recording: where they are cut, and how what a model says of them is joined."""
+"""Windows of a recording: cutting them, and joining the results."""
 
 from collections.abc import Iterable, Iterator
 
@@ -24,7 +24,7 @@ def cut_windows(
         blocks (`Iterable[np.ndarray]`):
             Consecutive parts `(num_samples,)` of the recording, at the extractor's rate, of any lengths.
         extractor ([`BeatsFeatureExtractor`]):
-            Gives the geometry.
+            The model's.
         window_columns (`int`):
             Columns of a window.
         hop_columns (`int`):
@@ -60,20 +60,20 @@ def cut_windows(
 
 
 def column_samples(extractor: BeatsFeatureExtractor) -> int:
-    """Samples from one time column to the next: 2,560 in the released models."""
+    """Returns the samples from one time column to the next: 2,560 in the released models."""
     return extractor.sampling_rate * FRAME_SHIFT_MS // 1000 * extractor.patch_size
 
 
 def count_columns(num_samples: int, extractor: BeatsFeatureExtractor) -> int:
-    """Time columns that the model sees of a clip; the extractor pads a shorter one to one column."""
+    """Returns the number of time columns of a clip; the extractor pads a shorter one to one column."""
     return max(1, num_fbank_frames(num_samples, extractor.sampling_rate) // extractor.patch_size)
 
 
 def merge_windows(windows: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
     """
-    Joins what a model says of the columns of overlapping windows: the mean, in which a window counts by the distance
-    of the column from the window's nearer edge, since the model has seen more of what is around the columns in the
-    middle. Integers, which have no mean, come from the window that counts most.
+    Joins the results of overlapping windows by a weighted mean for each column. The weight of a window is the distance
+    of the column from the window's nearer edge, since a column in the middle has more context. Integers, which have no
+    mean, come from the window with the largest weight.
 
     Args:
         windows (`Iterable[tuple[int, np.ndarray]]`):
@@ -92,7 +92,7 @@ def merge_windows(windows: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[i
             held, weight, first = values, new_weight, start
             continue
         if start > first:
-            # A copy: whoever keeps a view would keep the whole window.
+            # A copy: a view would keep the whole window in memory.
             yield first, held[: start - first].copy()
             held, weight, first = held[start - first :], weight[start - first :], start
         overlap = len(held)
@@ -102,7 +102,7 @@ def merge_windows(windows: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[i
             merged, weight = np.where(is_better, values[:overlap], held), np.maximum(weight, new_weight[:overlap])
         else:
             weight = weight + new_weight[:overlap]
-            # Written so that equal values stay what they are.
+            # In this form, equal values stay exactly equal.
             merged = held + (new_weight[:overlap] / weight).reshape(columns) * (values[:overlap] - held)
         held, weight = np.concatenate([merged, values[overlap:]]), np.concatenate([weight, new_weight[overlap:]])
     if held is not None:

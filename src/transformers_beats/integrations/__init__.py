@@ -1,2 +1,2 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""BEATs behind the interfaces of audio benchmarks: HEAR, X-ARES, MTEB, and frame embeddings as in DCASE baselines."""
+"""Interfaces of audio benchmarks: HEAR, X-ARES, MTEB, and frame embeddings as in DCASE baselines."""

@@ -6,8 +6,9 @@ The common API of HEAR (Holistic Evaluation of Audio Representations, https://he
         --model-options '{"model_file_path": "beats-iter3"}'
 
 heareval keeps embeddings under the name of the module and the model options, and skips the tasks that it finds there.
-What `--model` says is in neither, so that the next model would get this one's embeddings; nor does it take a Hub id.
-For a model that was trained further in the same directory, remove the folder of its embeddings first.
+Pass the model in `--model-options`: `--model` is in neither name, so that the next model would get this one's
+embeddings, and does not take a Hub id. For a model that was trained further in the same directory, remove the folder
+of its embeddings first.
 
 Embeddings are those of time columns, one every 160 ms; HEAR suggests 50 ms or less for the transcription of music.
 Clips are padded with zeros to the end of their last column, so that all of their samples are embedded: the last
@@ -24,7 +25,7 @@ from .columns import ColumnEmbedder
 
 class BeatsHearModel(ColumnEmbedder):
     """
-    What [`load_model`] returns. Patches are averaged over frequency.
+    Model of [`load_model`]. Patches are averaged over frequency.
 
     Args:
         model_file_path (`str`):
@@ -37,19 +38,21 @@ class BeatsHearModel(ColumnEmbedder):
         self.scene_embedding_size = self.timestamp_embedding_size = self.column_size
 
     def pad(self, audio: torch.Tensor) -> torch.Tensor:
-        """Clips `(n_sounds, n_samples)` with zeros at their ends, such that columns cover all samples."""
+        """Pads clips `(n_sounds, n_samples)` with zeros at their ends, such that columns cover all samples."""
         beyond = audio.shape[1] - self._min_samples()
-        # Those shorter than a column are padded by the feature extractor, which refuses empty ones.
+        # Shorter clips are padded by the feature extractor. An empty one is an error, and is not to be padded.
         return pad(audio, (0, -beyond % column_samples(self.feature_extractor))) if beyond > 0 else audio
 
 
 def load_model(model_file_path: str) -> BeatsHearModel:
-    """The model of a directory or Hub repository; move it with `.to(device)`."""
+    """Loads the model of a directory or Hub repository, on the CPU; move it with `.to(device)`."""
     return BeatsHearModel(model_file_path)
 
 
 def get_scene_embeddings(audio: torch.Tensor, model: BeatsHearModel) -> torch.Tensor:
     """
+    Embeds whole clips.
+
     Args:
         audio (`torch.Tensor` of shape `(n_sounds, n_samples)`):
             Mono clips at `model.sample_rate`, full scale at 1.0, of any length.
@@ -65,6 +68,8 @@ def get_scene_embeddings(audio: torch.Tensor, model: BeatsHearModel) -> torch.Te
 
 def get_timestamp_embeddings(audio: torch.Tensor, model: BeatsHearModel) -> tuple[torch.Tensor, torch.Tensor]:
     """
+    Embeds time columns of clips.
+
     Args:
         audio (`torch.Tensor` of shape `(n_sounds, n_samples)`):
             Mono clips at `model.sample_rate`, full scale at 1.0, of any length.
@@ -72,8 +77,8 @@ def get_timestamp_embeddings(audio: torch.Tensor, model: BeatsHearModel) -> tupl
             Of [`load_model`].
 
     Returns:
-        Embeddings `(n_sounds, n_timestamps, model.timestamp_embedding_size)`, and what they are centred at, in
-        milliseconds, `(n_sounds, n_timestamps)`; both float32, on the device of `audio`.
+        Embeddings `(n_sounds, n_timestamps, model.timestamp_embedding_size)` and their centres in milliseconds,
+        `(n_sounds, n_timestamps)`; both float32, on the device of `audio`.
     """
     embeddings = torch.stack(model.columns(_clips(audio, model)))
     timestamps = model.centers(embeddings.shape[1]).expand(len(embeddings), -1)

@@ -1,6 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """
-A model for the audio tasks of MTEB (https://github.com/embeddings-benchmark/mteb):
+Model for the audio tasks of MTEB (https://github.com/embeddings-benchmark/mteb):
 
 ```python
 import mteb
@@ -9,8 +9,8 @@ from transformers_beats.integrations.mteb import BeatsMtebModel
 mteb.evaluate(BeatsMtebModel("beats-iter3"), tasks=mteb.get_tasks(tasks=["ESC50"]))
 ```
 
-Padding has no part in the embeddings, and audio is resampled by soxr: torchaudio is not needed. MTEB keeps results
-under name and revision of a model. A directory has a hash of its weights and settings for a revision, so that a
+Padding does not change the embeddings, and audio is resampled by soxr: torchaudio is not needed. MTEB keeps results
+under name and revision of a model. The revision of a directory is a hash of its weights and settings, so that a
 checkpoint that was trained further, or another of the same name, is computed anew.
 """
 
@@ -25,7 +25,8 @@ from torch.nn.functional import cosine_similarity, normalize
 from tqdm.auto import tqdm
 
 from transformers_beats.audio.decoding import open_audio
-from transformers_beats.utils.fingerprint import model_fingerprint
+from transformers_beats.inference.loading import choose_device
+from transformers_beats.utils.errors import UsageError
 
 from .columns import ColumnEmbedder
 
@@ -44,17 +45,19 @@ class BeatsMtebModel:
         revision (`str`, *optional*):
             Branch, tag or commit on the Hub.
         device (`str`, *optional*):
-            Where to compute. Defaults to the GPU if there is one.
+            Device to compute on. Defaults to the GPU if there is one.
     """
 
     def __init__(self, model_name: str, revision: str | None = None, device: str | None = None, **kwargs: Any):
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model_name = model_name
         self.revision = revision
-        self.embedder = ColumnEmbedder(model_name, revision=revision or "main", **kwargs).to(device)
+        self.embedder = ColumnEmbedder(model_name, revision=revision or "main", **kwargs)
+        self.embedder.to(choose_device(device or "auto"))
 
     def encode(self, inputs: Iterable[dict[str, Any]], *, show_progress_bar: bool = True, **kwargs: Any) -> np.ndarray:
         """
+        Embeds the clips of MTEB's batches.
+
         Args:
             inputs (`Iterable[dict]`):
                 MTEB's data loader. `"audio"` of a batch is a list with `"array"` `(num_samples,)` or `(num_channels,
@@ -62,23 +65,23 @@ class BeatsMtebModel:
             show_progress_bar (`bool`, defaults to `True`):
                 Whether to show one.
             **kwargs:
-                What else MTEB says of the task, which the embeddings do not depend on.
+                Further arguments of MTEB about the task, which are ignored.
 
         Returns:
             `np.ndarray` of shape `(num_clips, hidden_size)`, float32.
 
         Raises:
-            `ValueError`: if a batch has no audio.
+            [`UsageError`]: if a batch has no audio.
         """
         embeddings = []
         for batch in tqdm(inputs, disable=not show_progress_bar):
             if "audio" not in batch:
-                raise ValueError(f"BEATs embeds audio, but the batch has only {', '.join(batch)}.")
+                raise UsageError(f"BEATs embeds audio, but the batch has only {', '.join(batch)}.")
             embeddings.append(self.embedder.means([self._load(item) for item in batch["audio"]]).numpy())
         return np.concatenate(embeddings)
 
     def _load(self, item: Any) -> np.ndarray:
-        """A clip as a mono waveform at the model's rate, from MTEB's dict or torchcodec's decoder."""
+        """Returns a clip as a mono waveform at the model's rate, from MTEB's dict or torchcodec's decoder."""
         return np.concatenate(list(open_audio(item, self.embedder.sampling_rate).blocks))
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
@@ -94,8 +97,9 @@ class BeatsMtebModel:
     @cached_property
     def mteb_model_meta(self) -> "ModelMeta":
         """
-        What MTEB writes beside results. It takes results of the same name and revision for those of this model: the
-        revision is the commit on the Hub, or of a directory, `local/...` in MTEB, a [`model_fingerprint`].
+        Metadata that MTEB writes beside results. MTEB takes results of the same name and revision for those of this
+        model: the revision is the commit on the Hub or, for a directory, which MTEB names `local/...`, a
+        [`model_fingerprint`].
         """
         from mteb.models import ModelMeta  # ty: ignore[import-not-found]
         from mteb.models.model_meta import ScoringFunction  # ty: ignore[import-not-found]
@@ -107,7 +111,7 @@ class BeatsMtebModel:
             {
                 # Names must have an organisation.
                 "name": f"local/{path.resolve().name}" if path.is_dir() else self.model_name,
-                "revision": commit or model_fingerprint(model, self.embedder.feature_extractor),
+                "revision": commit or self.embedder.fingerprint(),
                 "n_parameters": model.num_parameters(),
                 "embed_dim": model.config.hidden_size,
                 "framework": ["PyTorch"],

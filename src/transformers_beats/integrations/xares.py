@@ -1,10 +1,10 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """
-An encoder for X-ARES (https://github.com/jimbozhang/xares). X-ARES wants a Python file with one name that ends in
-`Encoder`, and keeps what it has computed under that name, so each checkpoint needs its own:
+Encoder for X-ARES (https://github.com/jimbozhang/xares). X-ARES takes a Python file with one name that ends in
+`Encoder`, and keeps embeddings under that name, so each checkpoint needs a name of its own:
 
 ```python
-from transformers_beats.benchmarks_api import xares
+from transformers_beats.integrations import xares
 
 
 class BeatsIter3Encoder(xares.BeatsXaresEncoder):
@@ -22,8 +22,8 @@ from .columns import ColumnEmbedder
 
 class BeatsXaresEncoder(ColumnEmbedder):
     """
-    From waveforms at `sampling_rate` to embeddings of `output_dim`, one every `hop_size_in_ms`. Arguments are those of
-    [`ColumnEmbedder`].
+    Encoder from waveforms at `sampling_rate` to embeddings of `output_dim`, one every `hop_size_in_ms`. Arguments are
+    those of [`ColumnEmbedder`].
     """
 
     @property
@@ -33,11 +33,13 @@ class BeatsXaresEncoder(ColumnEmbedder):
 
     @property
     def hop_size_in_ms(self) -> float:
-        """From one embedding to the next, in milliseconds."""
+        """Time from one embedding to the next, in milliseconds."""
         return self.column_milliseconds
 
     def forward(self, audio: torch.Tensor) -> torch.Tensor:
         """
+        Embeds the columns of clips.
+
         Args:
             audio (`torch.Tensor` of shape `(batch_size, num_samples)` or `(num_samples,)`):
                 Mono clips at `sampling_rate`, full scale at 1.0, of any length.

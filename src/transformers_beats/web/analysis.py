@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""What the web page ([`web`]) does behind its buttons: finds checkpoints, and analyses a clip within limits."""
+"""Work behind the web page ([`page`]): finding checkpoints, and analysing a clip within limits."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +16,9 @@ from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.inference import loading
 from transformers_beats.inference.events import Event, check_range
 from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
-from transformers_beats.inference.windowed import WindowedInference
-from transformers_beats.plotting.timeline import draw_timeline, draw_tokens, format_time, read_spectrogram
+from transformers_beats.inference.windowed import Columns, WindowedInference
+from transformers_beats.plotting.spectrogram import SpectrogramReader
+from transformers_beats.plotting.timeline import draw_timeline, draw_tokens
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import work_directory
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 
 Kind = Literal["clips", "frames", "tokens"]
-# Called with the share that is done, in [0, 1], and what is being done.
-Report = Callable[[float, str], Any]
+# Function of the share that is done, in [0, 1].
+Report = Callable[[float], Any]
 
 TOP_K = 5
 # Window and hop in seconds. The events of a clip-level model are as coarse as its windows.
@@ -39,7 +40,7 @@ DEFAULT_WINDOWS: dict[Kind, tuple[float, float]] = {"clips": (2.0, 0.5), "frames
 WINDOW_SECONDS = (0.5, 30.0)
 # Windows of the labels of a clip-level model, as long as the clips of AudioSet.
 CLIP_SECONDS = 10.0
-# A second is computed about as often as windows overlap.
+# Largest number of windows that overlap, which bounds the work.
 MAX_OVERLAP = 8
 
 
@@ -49,11 +50,11 @@ class Checkpoint(NamedTuple):
 
     Args:
         name (`str`):
-            By which it is chosen: its id on the Hub, or the name of its directory.
+            Name on the page: its id on the Hub, or the name of its directory.
         path (`Path`):
             Its directory.
         kind (`str`):
-            `"clips"` or `"frames"`, what a classifier gives labels to, or `"tokens"`, for a tokenizer.
+            `"clips"` or `"frames"` for a classifier of these, `"tokens"` for a tokenizer.
     """
 
     name: str
@@ -64,37 +65,37 @@ class Checkpoint(NamedTuple):
 @dataclass(frozen=True)
 class Limits:
     """
-    What the page takes.
+    Limits of recordings on the page.
 
     Args:
         max_seconds (`float`, defaults to 1800):
-            The longest recording, in seconds.
+            Length of the longest recording, in seconds.
         max_megabytes (`int`, defaults to 200):
-            The largest upload, in 2^20 bytes.
+            Size of the largest upload, in 2^20 bytes.
     """
 
     max_seconds: float = 1800.0
     max_megabytes: int = 200
 
     def __str__(self) -> str:
-        return f"{format_time(self.max_seconds, 1)} (min:s) and {self.max_megabytes} MB"
+        return f"{format_duration(self.max_seconds)} and {self.max_megabytes} MB"
 
 
 @dataclass(frozen=True)
 class Settings:
     """
-    What can be set on the page.
+    Settings on the page.
 
     Args:
         threshold (`float`):
-            Of events, in [0, 1].
+            Threshold of events, in [0, 1].
         window_seconds (`float`):
             See [`WindowedInference`]; from 0.5 to 30.
         hop_seconds (`float`):
-            Likewise; from an eighth of the window, which bounds the work, to all of it.
+            See [`WindowedInference`]; from an eighth of the window to all of it.
 
     Raises:
-        `ValueError`: for anything else.
+        [`UsageError`]: for a value out of range.
     """
 
     threshold: float
@@ -112,15 +113,15 @@ class Settings:
 @dataclass
 class Analysis:
     """
-    What is shown of a clip.
+    Results for a clip.
 
     Args:
         message (`str`):
-            One line.
+            Summary of one line.
         labels (`dict[str, float]`):
             Scores of the best labels, in [0, 1].
-        events (`list[tuple[str, float, float, float]]`):
-            Label, start and end in seconds, score.
+        events (`list[Event]`):
+            Events in order of their starts.
         timeline (`PIL.Image.Image`):
             Spectrogram, and events under it.
         tokens (`PIL.Image.Image`, *optional*):
@@ -129,26 +130,33 @@ class Analysis:
 
     message: str
     labels: dict[str, float]
-    events: list[tuple[str, float, float, float]]
+    events: list[Event]
     timeline: "Image.Image"
     tokens: "Image.Image | None" = None
 
 
+def format_duration(seconds: float) -> str:
+    """Returns a duration with its format: "1:30 (min:s)" or "2:00:00 (h:min:s)"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d} (h:min:s)" if hours else f"{minutes}:{rest:02d} (min:s)"
+
+
 def find_checkpoints(sources: Sequence[str | Path]) -> list[Checkpoint]:
     """
-    The checkpoints that the page can use. Others in the same folder, such as models that were only pre-trained, are
-    left out.
+    Finds the checkpoints that the page can use. Others in the same folder, such as models that were only pre-trained,
+    are left out.
 
     Args:
         sources (`Sequence[str]` or `Sequence[Path]`):
             Directories with a `config.json`, directories of such directories, or ids of models on the Hub, which are
-            downloaded, without code.
+            downloaded without code.
 
     Returns:
-        `list[Checkpoint]`: with at least one classifier, and names that differ.
+        `list[Checkpoint]`: checkpoints with different names, at least one of them a classifier.
 
     Raises:
-        `ValueError`: in one line, if a source holds no checkpoint or none of them is a classifier of sounds.
+        [`UsageError`]: if a source holds no checkpoint, or none of them is a classifier of sounds.
     """
     names: dict[Path, str] = {}
     for source in sources:
@@ -157,7 +165,7 @@ def find_checkpoints(sources: Sequence[str | Path]) -> list[Checkpoint]:
         if not found:
             raise UsageError(f"{source}: no checkpoint, it has no config.json, and no folder in it has one.")
         for path in found:
-            # The folder of a download is called by a commit.
+            # The name of a download's folder is that of a commit.
             names[path] = path.name if hub_id is None else str(PurePosixPath(hub_id, path.relative_to(directory)))
     kinds = {path: kind for path in names if (kind := kind_of(path)) is not None}
     if not any(kind in DEFAULT_WINDOWS for kind in kinds.values()):
@@ -169,8 +177,8 @@ def find_checkpoints(sources: Sequence[str | Path]) -> list[Checkpoint]:
 
 def tell_apart(names: dict[Path, str]) -> dict[Path, str]:
     """
-    Names that differ: equal ones are preceded by the folder above, and numbered if that is the same, too. None tells
-    where folders are on this machine.
+    Makes names different: equal ones are preceded by the folder above, and numbered if that is the same, too. No name
+    tells a visitor of the page more about the folders of this machine.
     """
     different: dict[Path, str] = {}
     for path, name in names.items():
@@ -184,7 +192,7 @@ def tell_apart(names: dict[Path, str]) -> dict[Path, str]:
 
 
 def local_directory(source: str | Path) -> tuple[Path, str | None]:
-    """The directory of a source, absolute, and its id if it is one of the Hub, from where it is downloaded."""
+    """Returns the directory of a source and, for one of the Hub, which is downloaded, its id."""
     path = Path(source).expanduser()
     if path.is_dir():
         return path.resolve(), None
@@ -200,13 +208,13 @@ def local_directory(source: str | Path) -> tuple[Path, str | None]:
 
 
 def kind_of(directory: Path) -> Kind | None:
-    """What a checkpoint can be used for on the page, from its configuration alone; `None`: for nothing."""
+    """Returns the use of a checkpoint on the page, from its configuration alone; `None` if it has none."""
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(directory)
     except (OSError, ValueError):
-        # Of another project, or damaged.
+        # A model of another project, or a damaged file.
         return None
     architecture = (config.architectures or [""])[0]
     if not config.model_type.startswith("beats"):
@@ -219,17 +227,17 @@ def kind_of(directory: Path) -> Kind | None:
     return "clips" if is_classifier else None
 
 
-# A base model has 360 MB: those used last stay.
+# A base model has 360 MB: only the models used last are kept.
 @lru_cache(maxsize=4)
 def load(path: Path, device: str) -> tuple["PreTrainedModel", "BeatsFeatureExtractor"]:
-    """A model and its feature extractor. An error names the directory, and not where it is."""
+    """Loads a model and its feature extractor. An error names the directory without its path."""
     try:
         return loading.load(path, device)
     except BeatsError as error:
         raise type(error)(str(error).replace(str(path), path.name)) from error
 
 
-def open_limited(path: Path, sampling_rate: int, max_seconds: float, report: Callable[[float], Any]) -> AudioStream:
+def open_limited(path: Path, sampling_rate: int, max_seconds: float, report: Report) -> AudioStream:
     """
     Opens a file, of which no more than the limit is read.
 
@@ -237,19 +245,19 @@ def open_limited(path: Path, sampling_rate: int, max_seconds: float, report: Cal
         path (`Path`):
             The file.
         sampling_rate (`int`):
-            Of the stream, in hertz.
+            Sampling rate of the stream, in hertz.
         max_seconds (`float`):
-            The limit.
+            The limit, in seconds.
         report (`Callable[[float], Any]`):
-            Called with the share that is read, in [0, 1], if the file says how long it is.
+            Function to call with the share that is read, in [0, 1], if the header of the file has its length.
 
     Raises:
-        [`AudioError`]: if the file cannot be used or is too long: at once if it says so, or when the limit is passed.
+        [`AudioError`]: if the file cannot be used or is too long: at once if its header says so, or at the limit.
     """
     stream = open_audio(path, sampling_rate)
     seconds = stream.seconds or None
     too_long = AudioError(
-        f"{path.name} is too long: this page takes at most {format_time(max_seconds, 1)} (min:s). Cut it into parts."
+        f"{path.name} is too long: this page takes at most {format_duration(max_seconds)}. Cut it into parts."
     )
     if seconds is not None and seconds > max_seconds:
         raise too_long
@@ -267,6 +275,31 @@ def open_limited(path: Path, sampling_rate: int, max_seconds: float, report: Cal
     return replace(stream, blocks=read())
 
 
+def read_in_step(readers: Sequence[Iterator[Columns]]) -> list[list[Columns]]:
+    """
+    Reads the results of several models for streams of one recording, such as of [`AudioStream.share`]. The reader that
+    is behind goes on first, so that the streams hold no more than a batch of windows, whatever the length.
+
+    Args:
+        readers (`Sequence[Iterator[Columns]]`):
+            Iterators as of [`WindowedInference.stream_frames`].
+
+    Returns:
+        `list[list[Columns]]`: all blocks of each reader.
+    """
+    blocks: list[list[Columns]] = [[] for _ in readers]
+    ends = dict.fromkeys(range(len(readers)), 0.0)
+    while ends:
+        behind = min(ends, key=ends.__getitem__)
+        block = next(readers[behind], None)
+        if block is None:
+            del ends[behind]
+        else:
+            blocks[behind].append(block)
+            ends[behind] = float(block.ends[-1])
+    return blocks
+
+
 def analyse(
     path: Path,
     classifier: Checkpoint,
@@ -274,54 +307,68 @@ def analyse(
     settings: Settings,
     max_seconds: float,
     device: str = "cpu",
-    report: Report = lambda share, what: None,
+    report: Report = lambda share: None,
 ) -> Analysis:
     """
-    All that is shown of a clip. It is read several times rather than held, so that memory does not grow with its
-    length but for the scores, one row for each 160 ms. The labels of a clip-level model come from its usual windows,
+    Computes labels, events and pictures of a clip, which is decoded once. Memory does not grow with its length but for
+    the scores and tokens, one row for each 160 ms. The labels of a clip-level model come from windows of 10 s,
     whatever those of the events are.
+
+    Args:
+        path (`Path`):
+            The file.
+        classifier ([`Checkpoint`]):
+            Model for labels and events.
+        tokenizer ([`Checkpoint`], *optional*):
+            Model for tokens.
+        settings ([`Settings`]):
+            Threshold and windows of events.
+        max_seconds (`float`):
+            Length of the longest recording, in seconds.
+        device (`str`, defaults to `"cpu"`):
+            Device to compute on.
+        report (`Callable[[float], Any]`, *optional*):
+            Function to call with the share that is done, in [0, 1].
 
     Raises:
         [`AudioError`]: for a file that cannot be used, or is too long.
-        `ValueError`: for settings that do not fit, or a checkpoint that cannot be used.
+        [`BeatsError`]: for a checkpoint that cannot be used.
         `MemoryError`: for windows that are too long.
     """
-
-    def open_(extractor: "BeatsFeatureExtractor", what: str) -> AudioStream:
-        return open_limited(path, extractor.sampling_rate, max_seconds, lambda share: report(share, what))
-
     model, extractor = load(classifier.path, device)
     tagger = BeatsAudioTaggingPipeline(model=model, feature_extractor=extractor, device=model.device)
+    picture = SpectrogramReader(extractor)
+    stream = picture.follow(open_limited(path, extractor.sampling_rate, max_seconds, report))
     windows = (settings.window_seconds, settings.hop_seconds)
-    labels = None
-    if classifier.kind == "clips" and windows != (CLIP_SECONDS, CLIP_SECONDS):
-        labels = tagger(open_(extractor, "Listening"), top_k=TOP_K, window_seconds=CLIP_SECONDS)
-    result = tagger(
-        open_(extractor, "Listening" if labels is None else "Finding events"),
-        top_k=TOP_K,
-        return_events=True,
-        event_threshold=settings.threshold,
-        window_seconds=settings.window_seconds,
-        hop_seconds=settings.hop_seconds,
-    )
-    labels = result["labels"] if labels is None else labels
-    events = [Event(**event) for event in result["events"]]
-    spectrogram = read_spectrogram(open_(extractor, "Drawing the spectrogram"), extractor)
-    timeline = draw(lambda picture: draw_timeline(spectrogram, events, picture, path.name))
-    tokens = None
+    computations = [WindowedInference(model, extractor, *windows).stream_frames]
+    if has_own_labels := classifier.kind == "clips" and windows != (CLIP_SECONDS, CLIP_SECONDS):
+        computations.append(WindowedInference(model, extractor, CLIP_SECONDS).stream_frames)
+    readers = []
     if tokenizer is not None:
         token_model, token_extractor = load(tokenizer.path, device)
-        codes = WindowedInference(token_model, token_extractor).codes(open_(token_extractor, "Finding tokens"))
-        codebook = token_model.get_buffer("quantizer.codebook").cpu().numpy()
-        tokens = draw(lambda picture: draw_tokens(codes, codebook, token_extractor, picture))
+        find_tokens = WindowedInference(token_model, token_extractor).stream_codes
+        if token_extractor.sampling_rate == extractor.sampling_rate:
+            computations.append(find_tokens)
+        else:
+            other = open_limited(path, token_extractor.sampling_rate, max_seconds, lambda share: None)
+            readers.append(find_tokens(other))
+    shared = stream.share(len(computations))
+    results = read_in_step([compute(part) for compute, part in zip(computations, shared)] + readers)
+    labels = tagger.find_tags(results[1 if has_own_labels else 0], top_k=TOP_K).labels
+    events = tagger.find_tags(results[0], return_events=True, event_threshold=settings.threshold).events or []
+    spectrogram = picture.spectrogram()
+    timeline = draw(lambda file: draw_timeline(spectrogram, events, file, path.name))
+    tokens = None
+    if tokenizer is not None:
+        codes, codebook = Columns.join(results[-1]), token_model.get_buffer("quantizer.codebook").cpu().numpy()
+        tokens = draw(lambda file: draw_tokens(codes, codebook, token_extractor, file))
     noun = "event" if len(events) == 1 else "events"
     message = f"{path.name}: {spectrogram.seconds:.1f} s, {len(events)} {noun}, heard by {classifier.name}"
-    rows = [(event.label, event.start, event.end, round(event.score, 3)) for event in events]
-    return Analysis(message, {label["label"]: label["score"] for label in labels}, rows, timeline, tokens)
+    return Analysis(message, {label.label: label.score for label in labels}, events, timeline, tokens)
 
 
 def draw(write: Callable[[Path], None]) -> "Image.Image":
-    """The picture that a function writes to a file; no file is left."""
+    """Returns the picture that a function writes to a file, and removes the file."""
     from PIL import Image
 
     with work_directory(Path(tempfile.gettempdir()), "beats-picture-") as directory:
@@ -341,4 +388,5 @@ __all__ = [
     "analyse",
     "find_checkpoints",
     "open_limited",
+    "read_in_step",
 ]

@@ -1,13 +1,13 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """
-A web page, with Gradio: record or drop a clip and see what is heard, and when.
+Web page, with Gradio: record or drop a clip and see its labels and events.
 
 ```sh
-python -m transformers_beats.web.page --model beats-finetuned --model beats-tokenizer
+transformers-beats serve --model beats-finetuned --model beats-tokenizer
 ```
 
-Nothing is loaded from other sites, and nothing is sent to them. Uploads and pictures are in a temporary directory that
-is gone when the page is stopped.
+The page loads nothing from other sites and sends nothing to them. Uploads and pictures are in a temporary directory,
+which is removed when the page is stopped.
 """
 
 import html
@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import numpy as np
 import typer
 
-from transformers_beats.cli.app import ERRORS, Device, errors_in_one_line
 from transformers_beats.inference.loading import choose_device
-from transformers_beats.utils.errors import UsageError, first_line
+from transformers_beats.utils.errors import FOREIGN_ERRORS, UsageError, errors_in_one_line, first_line
 from transformers_beats.utils.files import work_directory
 
 from .analysis import (
@@ -44,15 +43,15 @@ if TYPE_CHECKING:
 
 
 SAMPLE_SECONDS, SAMPLE_SEED = 3.0, 2
-# Uploads and pictures are deleted after an hour, which is looked at every ten minutes.
+# Every ten minutes, uploads and pictures older than an hour are deleted.
 DELETE_CACHE = (600, 3600)
 MAX_QUEUE = 20
 PROMPT = "Record or drop a sound, or choose a sample."
 NO_TOKENIZER = "No tokenizer among the checkpoints: pass the directory of one as a further `--model`."
 
 HOW_TO_GET_A_MODEL = (
-    "`./run demo --output demo-output` trains a small one in two minutes, then pass `--model demo-output`; "
-    "`./run convert SOURCE.pt DIR` converts one of Microsoft's."
+    "`transformers-beats demo --output demo-output` trains a small model in two minutes, then pass `--model "
+    "demo-output`; `transformers-beats convert SOURCE.pt DIR` converts one of Microsoft's."
 )
 CSS = """
 .picture img { padding-top: 2.2em; }
@@ -87,22 +86,22 @@ def write_samples(directory: Path) -> dict[str, Path]:
 
 
 def as_html(message: str, role: Literal["status", "alert"] = "status") -> str:
-    """A line for readers of screens, too. Names of files are text and no HTML."""
+    """Returns a line that screen readers announce. It is escaped, since names of files may hold HTML."""
     return f'<p role="{role}">{html.escape(message)}</p>'
 
 
 def show(clip: str | None, analyse_clip: Callable[[Path], Analysis]) -> tuple[Any, ...]:
     """
-    What becomes of a clip on the page.
+    Analyses a clip for the page.
 
     Args:
         clip (`str`, *optional*):
-            The file that was uploaded, or `None` if it was taken away.
+            The file that was uploaded, or `None` if it was removed.
         analyse_clip (`Callable[[Path], Analysis]`):
-            Raises one of [`ERRORS`] for a file or a checkpoint that cannot be used.
+            Function that raises one of `FOREIGN_ERRORS` for a file or a checkpoint that cannot be used.
 
     Returns:
-        Message, labels, timeline, events and tokens; the last four are empty without a result.
+        Message, labels, timeline, rows of the table of events, and tokens; the last four are empty without a result.
     """
     nothing = ({}, None, [], None)
     if clip is None:
@@ -110,15 +109,16 @@ def show(clip: str | None, analyse_clip: Callable[[Path], Analysis]) -> tuple[An
     path = Path(clip)
     try:
         analysis = analyse_clip(path)
-    except ERRORS as error:
-        # Where uploads are is nobody's business.
+    except FOREIGN_ERRORS as error:
+        # Visitors are not told the paths of uploads.
         return as_html(first_line(error).replace(str(path), path.name), "alert"), *nothing
-    return as_html(analysis.message), analysis.labels, analysis.timeline, analysis.events, analysis.tokens
+    rows = [(event.label, event.start, event.end, round(event.score, 3)) for event in analysis.events]
+    return as_html(analysis.message), analysis.labels, analysis.timeline, rows, analysis.tokens
 
 
 class Inputs(NamedTuple):
     """
-    What can be chosen on the page.
+    Inputs on the page.
 
     Args:
         clip (`gr.Audio`):
@@ -147,7 +147,7 @@ def build_page(
     checkpoints: Sequence[Checkpoint], limits: Limits, samples: dict[str, Path], device: str
 ) -> "gr.Blocks":
     """
-    The page.
+    Builds the page.
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
@@ -157,7 +157,7 @@ def build_page(
         samples (`dict[str, Path]`):
             From [`write_samples`].
         device (`str`):
-            Where models compute.
+            Device to compute on.
     """
     import gradio as gr
 
@@ -174,7 +174,7 @@ def build_page(
                 Settings(threshold, window, hop),
                 limits.max_seconds,
                 device,
-                lambda share, what: progress(share, desc=what),
+                lambda share: progress(share, desc="Listening"),
             ),
         )
 
@@ -186,14 +186,14 @@ def build_page(
             with gr.Column(scale=5, min_width=480):
                 outputs = add_outputs(has_tokens=bool(tokenizers))
         connect(chosen, outputs, respond, classifiers, samples)
-    # A direct call of the API would not wait for its turn.
+    # Direct calls of the API, which would not wait in the queue, are refused.
     return page.queue(max_size=MAX_QUEUE, default_concurrency_limit=1, api_open=False)
 
 
 def make_blocks(**options: Any) -> "gr.Blocks":
     """
-    An empty page that takes uploads, and no addresses in place of them: Gradio would download what is there, of any
-    size, whichever input it is given for.
+    Makes an empty page that refuses addresses in place of uploads: Gradio would download files of any size from there,
+    in any input.
     """
     import gradio as gr
     from gradio_client.utils import is_file_obj_with_meta, is_http_url_like, traverse
@@ -214,7 +214,7 @@ def make_blocks(**options: Any) -> "gr.Blocks":
 def add_inputs(
     classifiers: dict[str, Checkpoint], tokenizers: dict[str, Checkpoint], samples: dict[str, Path]
 ) -> Inputs:
-    """What can be chosen, one below the other."""
+    """Adds the inputs, one below the other."""
     import gradio as gr
 
     clip = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Sound", buttons=["download"])
@@ -243,7 +243,7 @@ def connect(
     classifiers: dict[str, Checkpoint],
     samples: dict[str, Path],
 ) -> None:
-    """What happens when something is chosen: `respond` gets what is chosen, and says what the outputs show."""
+    """Connects the inputs with `respond`, which computes the outputs."""
     import gradio as gr
 
     windows = [chosen.window, chosen.hop]
@@ -251,7 +251,7 @@ def connect(
         "fn": respond,
         "inputs": [chosen.clip, chosen.model, chosen.tokenizer, chosen.threshold, *windows],
         "outputs": outputs,
-        # Of one group, one at a time.
+        # One job of this group at a time.
         "concurrency_id": "analyse",
     }
     # A file of this process, which Gradio copies into its cache.
@@ -265,14 +265,14 @@ def connect(
 
 
 def choose_one(names: list[str], label: str, visible: bool = True) -> "gr.Dropdown":
-    """A choice among checkpoints; the first is chosen, if there is one."""
+    """Adds a choice among checkpoints; the first is chosen, if there is one."""
     import gradio as gr
 
     return gr.Dropdown(names, value=next(iter(names), None), label=label, filterable=False, visible=visible)
 
 
 def add_outputs(has_tokens: bool) -> "list[gr.components.Component]":
-    """What [`show`] fills in, in its order; without a tokenizer, a hint takes the place of the tokens."""
+    """Adds the outputs of [`show`], in its order; without a tokenizer, a hint takes the place of the tokens."""
     import gradio as gr
 
     message = gr.HTML(as_html(PROMPT), elem_classes="message", padding=False)
@@ -294,7 +294,7 @@ def add_outputs(has_tokens: bool) -> "list[gr.components.Component]":
 
 
 def picture_options(label: str) -> dict[str, Any]:
-    """How pictures are shown."""
+    """Returns the options of a picture's component."""
     return {
         "label": label,
         "show_label": False,
@@ -306,7 +306,7 @@ def picture_options(label: str) -> dict[str, Any]:
 
 
 def build_setup_page(problem: str) -> "gr.Blocks":
-    """The page of a Space that has no model: what is missing, and what to set."""
+    """Builds the page of a Space without a model, which says what to set."""
     import gradio as gr
 
     with gr.Blocks(title="BEATs", analytics_enabled=False) as page:
@@ -315,7 +315,7 @@ def build_setup_page(problem: str) -> "gr.Blocks":
         gr.Markdown(
             "Put a checkpoint, as `save_pretrained` writes it, into the folder `models` beside `app.py`, or set the "
             "variable `BEATS_MODEL` to the id of a model on the Hub, or to a directory; several are separated by "
-            f"spaces. Then start again.\n\nIn a checkout of transformers-beats, {HOW_TO_GET_A_MODEL}"
+            f"spaces. Then start again.\n\n{HOW_TO_GET_A_MODEL}"
         )
     return page
 
@@ -337,20 +337,20 @@ def serve(
         limits ([`Limits`]):
             Length and size.
         device (`str`, defaults to `"auto"`):
-            Where models compute.
+            Device to compute on.
         host (`str`, *optional*):
             Address to listen at; `GRADIO_SERVER_NAME` or, without that, 127.0.0.1, this machine only.
         port (`int`, *optional*):
             `GRADIO_SERVER_PORT` or, without that, the first free one from 7860 on.
         explain (`bool`, defaults to `False`):
-            Whether to serve a page that says what to do if there is no model, instead of an error.
+            Whether to serve a page that says what to do, instead of raising an error, if there is no model.
 
     Raises:
-        `ValueError`: if there is no model, or the device cannot be used.
+        [`UsageError`]: if there is no model, or the device cannot be used.
         `ImportError`: if Gradio is not installed.
     """
     choose_device(device)
-    # As an interruption does, so that the directory goes.
+    # As Ctrl-C does, so that the directory is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with work_directory(Path(tempfile.gettempdir()), "beats-web-") as directory:
         # Read when Gradio is imported, and when components are made.
@@ -359,14 +359,14 @@ def serve(
             import gradio as gr
             from gradio.themes.utils.fonts import LocalFont
         except ImportError as error:
-            raise ImportError("The page needs the extra `web`: in a checkout, pip install -e '.[web]'") from error
+            raise ImportError("The page needs Gradio: pip install 'transformers-beats[web]'") from error
         try:
             page = build_page(find_checkpoints(models), limits, write_samples(directory), device)
         except UsageError as error:
             if not explain:
                 raise
             page = build_setup_page(str(error))
-        # Part of Gradio, whose default wants a weight that is not whole there.
+        # A font in Gradio's package, without the weights that are not in it.
         font = (LocalFont("Source Sans Pro", weights=(400, 700)), "sans-serif")
         page.launch(
             server_name=host,
@@ -382,11 +382,7 @@ def serve(
         )
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-
-
-@app.command()
-def main(
+def run_page(
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -403,14 +399,27 @@ def main(
         str | None, typer.Option(help="Address to listen at; 0.0.0.0 for all networks (default: 127.0.0.1).")
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port (default: the first free one from 7860 on).")] = None,
-    device: Device = "auto",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:1, mps ...; auto takes a GPU if there is one.")
+    ] = "auto",
 ) -> None:
-    """A web page: record or drop a clip, see what is heard, and when."""
+    """
+    Serve a web page: record or drop a clip, see its labels and events.
+
+    Example: transformers-beats serve --model beats-finetuned
+    """
     with errors_in_one_line():
         if not model:
             raise UsageError(f"no --model. {HOW_TO_GET_A_MODEL}".replace("`", ""))
         serve(model, Limits(max_seconds, max_megabytes), device, host, port)
 
 
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command `serve` with these arguments, those of the program by default."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+    app.command()(run_page)
+    app(argv, prog_name="transformers-beats serve")
+
+
 if __name__ == "__main__":
-    app()
+    main()

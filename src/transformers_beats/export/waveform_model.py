@@ -1,0 +1,109 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Model with its feature extractor in front, from waveforms to results: the module that is exported."""
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from transformers_beats import (
+    BeatsFeatureExtractor,
+    BeatsForAudioClassification,
+    BeatsForAudioFrameClassification,
+    BeatsModel,
+    BeatsRandomProjectionTokenizer,
+    BeatsTokenizerModel,
+)
+from transformers_beats.configuration_beats import problem_type_of
+from transformers_beats.feature_extraction_beats import fbank_constants, kaldi_fbank_block, num_fbank_samples
+from transformers_beats.inference.windowed import to_scores
+from transformers_beats.utils.errors import BeatsError
+
+
+INPUTS = ("waveforms", "lengths")
+TOKENIZERS = (BeatsTokenizerModel, BeatsRandomProjectionTokenizer)
+MODEL_CLASSES = (BeatsModel, BeatsForAudioClassification, BeatsForAudioFrameClassification, *TOKENIZERS)
+
+
+class ExportError(BeatsError):
+    """A model that cannot be exported, or an export that does not compute what the model computes."""
+
+
+class WaveformModel(nn.Module):
+    """
+    Computes in tensor operations what [`BeatsFeatureExtractor`] and the model compute, for any batch and length.
+
+    Args:
+        model (`PreTrainedModel`):
+            A model of this package in float32, in evaluation mode.
+        feature_extractor ([`BeatsFeatureExtractor`]):
+            The model's.
+
+    Raises:
+        [`ExportError`]: for a model of another kind or dtype, an extractor of another patch size, and the legacy
+            padding mask.
+    """
+
+    def __init__(self, model: PreTrainedModel, feature_extractor: BeatsFeatureExtractor):
+        super().__init__()
+        config = model.config
+        if not isinstance(model, MODEL_CLASSES):
+            known = ", ".join(model_class.__name__ for model_class in MODEL_CLASSES)
+            raise ExportError(f"A {type(model).__name__} cannot be exported; these can: {known}.")
+        if model.dtype != torch.float32:
+            raise ExportError(f"The model is in {model.dtype}: export it in float32 (`model.float()`).")
+        if feature_extractor.patch_size != config.patch_size or feature_extractor.feature_size != config.num_mel_bins:
+            raise ExportError("The feature extractor is not the model's: `patch_size` or number of mel bins differ.")
+        if feature_extractor.legacy_padding_mask or config.legacy_padding_mask:
+            raise ExportError("`legacy_padding_mask` depends on the length of the batch: export without it.")
+        self.model = model
+        self.feature_extractor = feature_extractor
+        self.min_samples = num_fbank_samples(config.patch_size, feature_extractor.sampling_rate)
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of what `forward` returns, in its order."""
+        if isinstance(self.model, BeatsModel):
+            return ["last_hidden_state", "pooler_output", "patch_attention_mask"]
+        if isinstance(self.model, TOKENIZERS):
+            return ["codes"]
+        names = ["logits"] if problem_type_of(self.model.config) == "regression" else ["logits", "probabilities"]
+        return names + ["column_attention_mask"] * isinstance(self.model, BeatsForAudioFrameClassification)
+
+    def features(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Computes what the feature extractor gives.
+
+        Args:
+            waveforms (`torch.Tensor` of shape `(batch_size, num_samples)`):
+                Float32, full scale at 1.0, at least `min_samples` of them.
+            lengths (`torch.LongTensor` of shape `(batch_size,)`):
+                Samples of audio in each row.
+
+        Returns:
+            The normalised filter bank `(batch_size, num_frames, num_mel_bins)` and its mask `(batch_size,
+            num_frames)`, boolean.
+        """
+        extractor = self.feature_extractor
+        sample_index = torch.arange(waveforms.shape[1], device=waveforms.device)
+        waveforms = waveforms.masked_fill(sample_index >= lengths.unsqueeze(1), 0.0)
+        # Without a choice of blocks by length, which would not export for any length.
+        constants = fbank_constants(extractor.feature_size, extractor.sampling_rate, waveforms.device)
+        fbank = kaldi_fbank_block(waveforms, *constants)
+        fbank = (fbank - extractor.fbank_mean) / (2 * extractor.fbank_std)
+        # A frame counts if its last sample does. A shorter clip counts as if silence up to one column belonged to it.
+        frame_index = torch.arange(fbank.shape[1], device=fbank.device)
+        first = num_fbank_samples(1, extractor.sampling_rate)
+        shift = num_fbank_samples(2, extractor.sampling_rate) - first
+        mask = frame_index * shift + first <= lengths.clamp(min=self.min_samples).unsqueeze(1)
+        return fbank.masked_fill(~mask.unsqueeze(-1), extractor.padding_value), mask
+
+    def forward(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Computes the outputs named by `output_names` from waveforms and lengths, see [`~WaveformModel.features`]."""
+        input_values, mask = self.features(waveforms, lengths)
+        outputs = self.model(input_values, attention_mask=mask, return_dict=True)
+        if "probabilities" in self.output_names:
+            outputs["probabilities"] = to_scores(outputs["logits"], self.model.config)
+        return tuple(outputs[name] for name in self.output_names)
+
+
+__all__ = ["INPUTS", "MODEL_CLASSES", "ExportError", "WaveformModel"]

@@ -1,0 +1,238 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Spectrograms of recordings of any length: the fbank that the model sees, in constant memory."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from transformers_beats.audio.decoding import AudioStream, open_audio
+from transformers_beats.feature_extraction_beats import (
+    FRAME_SHIFT_MS,
+    LOW_FREQUENCY,
+    BeatsFeatureExtractor,
+    num_fbank_frames,
+)
+
+
+# About as many frames as a picture has pixels.
+MAX_FRAMES = 1000
+# Points that are quieter than this, relative to the loudest point, are drawn black.
+DYNAMIC_RANGE_DB = 70
+# Level in the fbank of a sine at full scale, whose samples it takes as 16-bit numbers. A recording that stays 90 dB
+# below it is silent, and its noise is not scaled up.
+FULL_SCALE_DB, SILENCE_DB = 131, -90
+FREQUENCY_TICKS_KHZ = (0.2, 0.5, 1, 2, 4)
+
+
+@dataclass
+class Spectrogram:
+    """
+    Fbank of a recording, in less detail for a long one.
+
+    Args:
+        decibels (`np.ndarray` of shape `(num_frames, num_mel_bins)`):
+            Float32, 0 at the loudest point; in a recording that is all but silent, below 0 throughout.
+        frame_seconds (`float`):
+            Time from one frame to the next: 0.01, or a power of two as much.
+        sampling_rate (`int`):
+            Sampling rate of the model in hertz, twice the highest frequency.
+    """
+
+    decibels: np.ndarray
+    frame_seconds: float
+    sampling_rate: int
+
+    @property
+    def seconds(self) -> float:
+        """Length of the frames together, in seconds."""
+        return len(self.decibels) * self.frame_seconds
+
+
+class SpectrogramReader:
+    """
+    Computes the spectrogram of a recording while something else reads it, so that it is decoded once.
+
+    Args:
+        extractor ([`BeatsFeatureExtractor`]):
+            The model's.
+
+    Example:
+
+    ```python
+    >>> reader = SpectrogramReader(tagger.feature_extractor)  # doctest: +SKIP
+    >>> labels = tagger(reader.follow(open_audio("hours.flac", 16000)))  # doctest: +SKIP
+    >>> reader.spectrogram().seconds  # doctest: +SKIP
+    7200.0
+    ```
+    """
+
+    def __init__(self, extractor: BeatsFeatureExtractor):
+        self.extractor = extractor
+        # Samples from the next frame on, maxima of `factor` frames each, and frames that are fewer than `factor`.
+        self._samples = np.zeros(0, dtype=np.float32)
+        self._pooled = self._rest = np.zeros((0, extractor.feature_size), dtype=np.float32)
+        self._factor = 1
+
+    def follow(self, stream: AudioStream) -> AudioStream:
+        """Returns the stream of a recording at the extractor's rate, whose blocks are added as they are read."""
+        return replace(stream, blocks=self._pass_on(stream.blocks))
+
+    def _pass_on(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        for block in blocks:
+            self.add(block)
+            yield block
+
+    def add(self, block: np.ndarray) -> None:
+        """Adds the next part `(num_samples,)` of the recording."""
+        rate = self.extractor.sampling_rate
+        self._samples = np.concatenate([self._samples, block])
+        num_frames = num_fbank_frames(len(self._samples), rate)
+        # The extractor would pad less than a column of patches.
+        if num_frames >= self.extractor.patch_size:
+            self._pool(self._fbank()[:num_frames])
+            self._samples = self._samples[num_frames * (rate * FRAME_SHIFT_MS // 1000) :]
+
+    def spectrogram(self) -> Spectrogram:
+        """
+        Returns the spectrogram of the recording, which has been read to its end.
+
+        Returns:
+            [`Spectrogram`] with at most 1,000 frames, each the loudest, filter by filter, of those that it stands for.
+        """
+        extractor = self.extractor
+        num_frames = num_fbank_frames(len(self._samples), extractor.sampling_rate)
+        if num_frames > 0 or len(self._pooled) + len(self._rest) == 0:
+            self._pool(self._fbank()[: max(1, num_frames)])
+        self._samples = self._samples[:0]
+        frames, factor = self._pooled, self._factor
+        if len(self._rest) > 0:
+            frames = np.concatenate([frames, self._rest.max(axis=0, keepdims=True)])
+        if len(frames) > MAX_FRAMES:
+            frames, factor = np.maximum.reduceat(frames, np.arange(0, len(frames), 2)), 2 * factor
+        # Undo the normalisation; the fbank is the natural logarithm of a power.
+        decibels = frames * (2 * extractor.fbank_std) * (10 / math.log(10))
+        # They lack the mean of the fbank, which does not matter between two of them.
+        mean = extractor.fbank_mean * (10 / math.log(10))
+        reference = max(decibels.max(), FULL_SCALE_DB + SILENCE_DB - mean)
+        seconds = factor * FRAME_SHIFT_MS / 1000
+        return Spectrogram((decibels - reference).astype(np.float32), seconds, extractor.sampling_rate)
+
+    def _fbank(self) -> np.ndarray:
+        rate = self.extractor.sampling_rate
+        return self.extractor(self._samples, sampling_rate=rate, return_tensors="np")["input_values"][0]
+
+    def _pool(self, frames: np.ndarray) -> None:
+        """Adds frames; `factor` doubles whenever the maxima are more than a picture can show."""
+        frames = np.concatenate([self._rest, frames])
+        num_whole = len(frames) // self._factor * self._factor
+        maxima = frames[:num_whole].reshape(-1, self._factor, frames.shape[1]).max(axis=1)
+        self._pooled, self._rest = np.concatenate([self._pooled, maxima]), frames[num_whole:]
+        while len(self._pooled) > MAX_FRAMES:
+            if len(self._pooled) % 2:
+                # The last one has no partner yet: its maximum stands for its frames.
+                self._rest = np.concatenate([np.repeat(self._pooled[-1:], self._factor, axis=0), self._rest])
+                self._pooled = self._pooled[:-1]
+            self._pooled = np.maximum(self._pooled[::2], self._pooled[1::2])
+            self._factor *= 2
+
+
+def read_spectrogram(audio: Any, extractor: BeatsFeatureExtractor, sampling_rate: int | None = None) -> Spectrogram:
+    """
+    Computes the spectrogram of a recording of any length, in constant memory.
+
+    Args:
+        audio (`str`, `Path`, `bytes`, `np.ndarray` or `dict`):
+            Recording, see [`open_audio`].
+        extractor ([`BeatsFeatureExtractor`]):
+            The model's.
+        sampling_rate (`int`, *optional*):
+            Sampling rate of an array, in hertz; the extractor's by default.
+
+    Returns:
+        [`Spectrogram`], see [`SpectrogramReader.spectrogram`].
+
+    Raises:
+        [`AudioError`]: for a file that cannot be used.
+    """
+    reader = SpectrogramReader(extractor)
+    for block in open_audio(audio, extractor.sampling_rate, sampling_rate or extractor.sampling_rate).blocks:
+        reader.add(block)
+    return reader.spectrogram()
+
+
+def mel_edges(num_mel_bins: int, sampling_rate: int) -> np.ndarray:
+    """
+    Returns the frequencies half-way in mel between the centres of the fbank's filters, `(num_mel_bins + 1,)`, in
+    hertz: filter `i` is drawn from edge `i` to edge `i + 1`.
+    """
+    from librosa import mel_frequencies
+
+    return mel_frequencies(2 * num_mel_bins + 3, fmin=LOW_FREQUENCY, fmax=sampling_rate / 2, htk=True)[1::2]
+
+
+def draw_over_mel(
+    axes: Any, cells: np.ndarray, cell_seconds: float, num_mel_bins: int, sampling_rate: int, **options: Any
+) -> Any:
+    """
+    Draws cells over time and mel frequency with [`librosa.display.specshow`].
+
+    Args:
+        axes (`matplotlib.axes.Axes`):
+            Axes to draw on.
+        cells (`np.ndarray` of shape `(num_rows, num_columns)` or `(num_rows, num_columns, 3)`):
+            Levels or colours. The rows, from low to high frequencies, stand for equally many filters each.
+        cell_seconds (`float`):
+            Length of a column.
+        num_mel_bins (`int`):
+            Number of filters of the fbank, a multiple of `num_rows`.
+        sampling_rate (`int`):
+            Sampling rate of the model, in hertz.
+        options (`Any`):
+            Passed on to `specshow`, such as `cmap`.
+
+    Returns:
+        `matplotlib.collections.QuadMesh`, for a colour bar.
+    """
+    from librosa.display import specshow
+
+    num_rows, num_columns = cells.shape[:2]
+    mesh = specshow(
+        cells,
+        x_coords=np.arange(num_columns + 1) * cell_seconds,
+        y_coords=mel_edges(num_mel_bins, sampling_rate)[:: num_mel_bins // num_rows],
+        x_axis="time",
+        y_axis="mel",
+        ax=axes,
+        **options,
+    )
+    ticks = [khz for khz in FREQUENCY_TICKS_KHZ if 2000 * khz < sampling_rate]
+    axes.set_yticks([1000 * khz for khz in ticks], labels=[f"{khz:g}" for khz in ticks])
+    axes.minorticks_off()
+    axes.set_ylabel("Frequency (kHz)")
+    return mesh
+
+
+def draw_spectrogram(axes: Any, spectrogram: Spectrogram, dynamic_range_db: float = DYNAMIC_RANGE_DB) -> Any:
+    """
+    Draws a spectrogram over time and mel frequency; the time axis still needs its label, see [`set_time_axis`].
+
+    Args:
+        axes (`matplotlib.axes.Axes`):
+            Axes to draw on.
+        spectrogram ([`Spectrogram`]):
+            See [`read_spectrogram`].
+        dynamic_range_db (`float`, defaults to 70):
+            Level below the loudest point from which on points are black.
+
+    Returns:
+        `matplotlib.collections.QuadMesh`, for a colour bar.
+    """
+    cells, rate = spectrogram.decibels.T, spectrogram.sampling_rate
+    options = {"cmap": "magma", "vmin": -dynamic_range_db, "vmax": 0}
+    return draw_over_mel(axes, cells, spectrogram.frame_seconds, len(cells), rate, **options)
+
+
+__all__ = ["Spectrogram", "SpectrogramReader", "draw_over_mel", "draw_spectrogram", "mel_edges", "read_spectrogram"]

@@ -2,11 +2,11 @@
 """
 What pre-training on four folds of ESC-10 without labels is worth on the fifth:
 
-    python benchmarks/pretraining_esc10.py --dataset ESC10 --output runs/esc10 [key=value ...]
+    python benchmarks/pretraining_esc10.py --dataset ESC10 --output runs/esc10 [--key value ...]
 
-For every fold: pre-training as in the recipe (`key=value` changes it), and a linear probe of each encoder; for every
-seed: fine-tuning from scratch and from the model of each iteration. Whatever is done already is not done again; the
-tables show all that is.
+For every fold: pre-training as in the recipe (`--key value` changes it, such as `--model.max_steps 100`), and a linear
+probe of each encoder; for every seed: fine-tuning from scratch and from the model of each iteration. Whatever is done
+already is not done again; the tables show all that is.
 """
 
 import json
@@ -33,7 +33,7 @@ from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.iterate import iterate
 
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "esc10_iterate.yaml"
+RECIPE = "esc10_iterate"
 NUM_FOLDS = 5
 
 
@@ -183,8 +183,9 @@ def print_pretraining(output: Path) -> None:
 def build_recipe(dataset: str, directory: Path, fold: int, seed: int, overrides: list[str]) -> IterateArguments:
     """The recipe for pre-training on all folds but one."""
     others = [other for other in range(1, NUM_FOLDS + 1) if other != fold]
-    recipe = [str(RECIPE), f"data.dataset={dataset}", f"data.select.fold={others}", f"output_dir={directory}"]
-    recipe += [f"{stage}.seed={seed}" for stage in ("model", "tokenizer", "random_projection")]
+    recipe = ["--config", RECIPE, f"--data.dataset={dataset}", f"--data.select.fold={others}"]
+    recipe += [f"--output_dir={directory}"]
+    recipe += [f"--{stage}.seed={seed}" for stage in ("model", "tokenizer", "random_projection")]
     (arguments,) = parse_arguments((IterateArguments,), [*recipe, *overrides])
     return arguments
 
@@ -193,14 +194,14 @@ def find_starts(arguments: IterateArguments, is_scratch_left_out: bool) -> dict[
     """What fine-tuning starts from: the configuration of a new model, and where each iteration's will be."""
     starts: dict[str, Path | BeatsConfig] = {}
     if not is_scratch_left_out:
-        starts["scratch"] = BeatsConfig(**arguments.model["config"])
+        starts["scratch"] = BeatsConfig(**arguments.model["model_config"])
     for number in range(1, arguments.num_iterations + 1):
         starts[f"iteration-{number}"] = Path(arguments.output_dir) / f"iteration-{number}" / "model"
     return starts
 
 
 def main(
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value for the recipe")] = None,
+    context: typer.Context,
     dataset: Annotated[str, typer.Option(help="Folder of ESC-10, with metadata.csv")] = "esc10",
     output: Annotated[Path, typer.Option(help="Where models and results go")] = Path("runs/esc10"),
     name: Annotated[str, typer.Option(help="What a variant of the recipe is called in the table")] = "recipe",
@@ -221,7 +222,7 @@ def main(
     results.mkdir(parents=True, exist_ok=True)
     for seed, fold in product(map(int, seeds.split(",")), map(int, folds.split(","))):
         directory = output / f"{name}-fold{fold}-seed{pretraining_seed}"
-        arguments = build_recipe(dataset, directory, fold, pretraining_seed, overrides or [])
+        arguments = build_recipe(dataset, directory, fold, pretraining_seed, context.args)
         for start, source in find_starts(arguments, is_scratch_left_out=not scratch_learning_rate).items():
             result = results / f"{name}-{start}-fold{fold}-seed{seed}.json"
             rate = learning_rate if isinstance(source, Path) else scratch_learning_rate
@@ -246,4 +247,7 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer()
+    # What it does not know is for the recipe.
+    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(main)
+    app()

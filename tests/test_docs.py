@@ -183,7 +183,7 @@ def workplace(tmp_path, converted, monkeypatch):
     def make(shell: str) -> Path:
         directory = tmp_path / "checkout"
         directory.mkdir()
-        for name in ("benchmarks", "conversion", "examples", "recipes"):
+        for name in ("benchmarks", "conversion", "examples"):
             (directory / name).symlink_to(ROOT / name)
         write_audio(directory)
         write_checkpoints(directory)

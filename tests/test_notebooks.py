@@ -92,8 +92,7 @@ def test_is_tied_to_no_version_of_python(path):
 @pytest.mark.timeout(1800)
 @each_notebook
 def test_runs_from_a_fresh_kernel(path, tmp_path, monkeypatch):
-    for folder in ("notebooks", "recipes"):
-        shutil.copytree(ROOT / folder, tmp_path / folder)
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
     # The kernel inherits them.
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))

@@ -172,7 +172,8 @@ class TestRun:
 
     def test_recipe_is_one_of_the_training_commands(self, finished, monkeypatch):
         output, _ = finished
-        (arguments,) = pretraining.parse_arguments((IterateArguments,), [str(output / "pretraining" / "recipe.yaml")])
+        words = ["--config", str(output / "pretraining" / "recipe.yaml")]
+        (arguments,) = pretraining.parse_arguments((IterateArguments,), words)
         assert arguments.output_dir == str(output / "pretraining")
         assert arguments.model["max_steps"] == 2
 
@@ -271,12 +272,12 @@ class TestSettings:
         for section in ("model", "tokenizer"):
             assert getattr(arguments, section)["seed"] == 3
             for name in pretraining.ENCODER_KEYS:
-                assert getattr(arguments, section)["config"][name] == getattr(config, name)
+                assert getattr(arguments, section)["model_config"][name] == getattr(config, name)
         assert arguments.random_projection["seed"] == 3
 
     def test_encoder_of_the_classifier_is_that_of_the_recipe(self, tmp_path):
         """A setting missing from `ENCODER_KEYS` would change the model between pre-training and fine-tuning."""
-        config = build_recipe(tmp_path, PretrainingSettings())["model"]["config"]
+        config = build_recipe(tmp_path, PretrainingSettings())["model"]["model_config"]
         pretrained, scratch = BeatsModel(BeatsConfig(**config)), pretraining.build_model().beats
         shapes, expected = (
             {name: tensor.shape for name, tensor in model.state_dict().items()} for model in (pretrained, scratch)

@@ -20,11 +20,12 @@ from transformers_beats.conversion.checkpoint import read_checkpoint
 from transformers_beats.inference.events import EventSettings, find_events
 from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
 from transformers_beats.inference.windowed import Columns, WindowedInference, count_columns
-from transformers_beats.training.config.finetune_arguments import FineTuningArguments
-from transformers_beats.training.config.recipes import RecipeError, find_fields, parse_arguments
+from transformers_beats.training.config.arguments import FineTuningArguments
+from transformers_beats.training.config.recipes import find_settings, parse_arguments
 from transformers_beats.training.data.folds import FoldArguments
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.trainers.classification import AugmentationArguments
+from transformers_beats.utils.errors import UsageError
 
 
 RATE = 16000
@@ -162,7 +163,7 @@ def test_events_are_apart_long_enough_and_heard(scores, threshold, low, median, 
 
 
 RECIPE = (FineTuningArguments, DataArguments, FoldArguments, AugmentationArguments)
-KEYS = [*find_fields(RECIPE), "x", "config.hidden_size", "config.x", "config.layerdrop", "dataset.x"]
+KEYS = [*find_settings(RECIPE), "config", "x", "model_config.x", "select.x", "lora.x", "dataset.x"]
 # Messages repeat the word.
 TEXT = st.text(st.characters(min_codepoint=32, exclude_categories=["C", "Z"]), max_size=6)
 YAML_VALUES = st.one_of(
@@ -174,12 +175,16 @@ YAML_VALUES = st.one_of(
 
 
 @fuzz(
-    40, 1000, words=st.lists(st.one_of(st.tuples(st.sampled_from(KEYS), YAML_VALUES).map("=".join), TEXT), max_size=4)
+    40,
+    1000,
+    words=st.lists(
+        st.one_of(st.tuples(st.sampled_from(KEYS), YAML_VALUES).map("=".join).map("--{}".format), TEXT), max_size=4
+    ),
 )
 def test_any_words_are_a_recipe_or_one_line(words):
     try:
-        parse_arguments(RECIPE, [word for word in words if word not in ("-h", "--help")])
-    except RecipeError as error:
+        parse_arguments(RECIPE, [word for word in words if word not in ("-h", "--help", "--help-all")])
+    except UsageError as error:
         assert len(str(error).splitlines()) == 1
 
 

@@ -34,9 +34,9 @@ def recipe(sounds, tmp_path) -> dict:
         "output_dir": str(tmp_path / "run"),
         "data": {"dataset": str(sounds), "crop_seconds": 1.0},
         "random_projection": {"codebook_size": 32},
-        "model": {"config": ENCODER | {"label_predictor_num_hidden_layers": 1}, **TRAINING},
+        "model": {"model_config": ENCODER | {"label_predictor_num_hidden_layers": 1}, **TRAINING},
         "tokenizer": {
-            "config": ENCODER | {"codebook_size": 16, "codebook_dim": 8, "estimator_num_hidden_layers": 1},
+            "model_config": ENCODER | {"codebook_size": 16, "codebook_dim": 8, "estimator_num_hidden_layers": 1},
             "min_perplexity": 1.0,
             **TRAINING,
         },

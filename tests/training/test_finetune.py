@@ -23,7 +23,7 @@ from transformers_beats import (
     BeatsForPreTraining,
 )
 from transformers_beats.training import finetune as finetune_module
-from transformers_beats.training.config import finetune_arguments
+from transformers_beats.training.config import arguments as training_arguments
 from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.data.labels import LabelArguments
 from transformers_beats.training.data.sources import DataArguments
@@ -65,7 +65,7 @@ def recipe(folder, tmp_path) -> dict:
     return {
         "dataset": str(folder),
         "crop_seconds": 1.0,
-        "config": ENCODER,
+        "model_config": ENCODER,
         "output_dir": str(tmp_path / "classifier"),
         "max_steps": 12,
         "per_device_train_batch_size": 8,
@@ -110,7 +110,7 @@ def test_a_classifier_starts_from_a_pretrained_encoder(recipe, tmp_path):
     torch.manual_seed(1)
     BeatsForPreTraining(BeatsConfig(**ENCODER)).save_pretrained(tmp_path / "pretrained")
     BeatsFeatureExtractor(fbank_mean=12.0).save_pretrained(tmp_path / "pretrained")
-    run(recipe, model_name_or_path=str(tmp_path / "pretrained"), config={}, max_steps=1, learning_rate=1e-9)
+    run(recipe, model_name_or_path=str(tmp_path / "pretrained"), model_config={}, max_steps=1, learning_rate=1e-9)
     expected = load_file(tmp_path / "pretrained" / "model.safetensors")
     actual = load_file(Path(recipe["output_dir"]) / "model.safetensors")
     name = "beats.encoder.layers.0.self_attn.q_proj.weight"
@@ -121,7 +121,7 @@ def test_a_classifier_starts_from_a_pretrained_encoder(recipe, tmp_path):
 
 def test_the_classifier_of_other_classes_is_not_kept(recipe, folder, tmp_path):
     run(recipe, max_steps=1)
-    values = {"model_name_or_path": recipe["output_dir"], "config": {}, "max_steps": 1, "learning_rate": 1e-9}
+    values = {"model_name_or_path": recipe["output_dir"], "model_config": {}, "max_steps": 1, "learning_rate": 1e-9}
     run(recipe, **values, output_dir=str(tmp_path / "same"))
     (folder / "noise").rename(folder / "wind")
     run(recipe, **values, output_dir=str(tmp_path / "other"))
@@ -214,7 +214,7 @@ def test_a_fold_has_its_own_pretrained_model(recipe, tmp_path):
     for fold in (1, 2):
         torch.manual_seed(fold)
         BeatsForPreTraining(BeatsConfig(**ENCODER)).save_pretrained(tmp_path / f"fold{fold}")
-    values = {"model_name_or_path": str(tmp_path / "fold{fold}"), "config": {}, "num_folds": 2}
+    values = {"model_name_or_path": str(tmp_path / "fold{fold}"), "model_config": {}, "num_folds": 2}
     run(recipe, **values, max_steps=1, learning_rate=1e-9)
     for fold in (1, 2):
         expected = load_file(tmp_path / f"fold{fold}" / "model.safetensors")
@@ -228,7 +228,7 @@ def test_a_fold_has_its_own_pretrained_model(recipe, tmp_path):
 def test_a_linear_probe_trains_the_classifier_only(recipe, folder, tmp_path):
     torch.manual_seed(0)
     BeatsForPreTraining(BeatsConfig(**ENCODER)).save_pretrained(tmp_path / "pretrained")
-    values = {"model_name_or_path": str(tmp_path / "pretrained"), "config": {}, "freeze": True}
+    values = {"model_name_or_path": str(tmp_path / "pretrained"), "model_config": {}, "freeze": True}
     metrics = run(recipe, **values, eval_dataset=str(folder), max_steps=60, learning_rate=0.03)
     assert min(metrics["accuracy"], metrics["logistic_regression_accuracy"]) > 0.9
     expected = load_file(tmp_path / "pretrained" / "model.safetensors")
@@ -365,7 +365,7 @@ def test_layer_wise_decay_changes_what_early_layers_learn(recipe):
 
 def test_recipes_for_full_fine_tuning_serve_probes_and_adapters(recipe, monkeypatch):
     messages = []
-    monkeypatch.setattr(finetune_arguments.logger, "warning", messages.append)
+    monkeypatch.setattr(training_arguments.logger, "warning", messages.append)
     recipe |= {"roll": True, "layer_wise_learning_rate_decay": 0.5}
     probe = Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe | {"freeze": True}))
     assert probe.augmentation == AugmentationArguments()
@@ -472,7 +472,7 @@ def test_a_class_with_one_clip_is_named(recipe, folder, monkeypatch):
         ({"average_checkpoints": 2, "save_strategy": "no"}, "but 0 checkpoint"),
         ({"bf16_full_eval": True}, "would change the model that is saved"),
         ({"resume_from_checkpoint": "somewhere"}, "goes on from its last checkpoint by itself"),
-        ({"freeze": True, "config": ENCODER | {"use_weighted_layer_sum": True}}, "embeds with the last layer"),
+        ({"freeze": True, "model_config": ENCODER | {"use_weighted_layer_sum": True}}, "embeds with the last layer"),
         ({"lora": {"rank": 4}}, "`lora`: .*unexpected keyword argument 'rank'"),
         ({"mixup_probability": 1.5}, r"`mixup_probability` must lie in \[0, 1\], got 1.5"),
         ({"layer_wise_gradient_decay_ratio": 0}, r"must lie in \(0, 1\], got 0"),

@@ -73,7 +73,7 @@ def output_dir(tmp_path) -> Path:
 
 
 def prepare(segments: Path, audio: Path, output_dir: Path) -> None:
-    main([f"segments={segments}", f"audio={audio}", f"output_dir={output_dir}"])
+    main([f"--segments={segments}", f"--audio={audio}", f"--output_dir={output_dir}"])
 
 
 def read_rows(output_dir: Path) -> list[dict]:
@@ -283,7 +283,7 @@ def test_an_interruption_leaves_nothing(segments, audio, output_dir, monkeypatch
 
 
 def test_it_runs_as_a_module(segments, audio, output_dir):
-    words = [f"segments={segments}", f"audio={audio('_1-3_5-7_9-.wav')}", f"output_dir={output_dir}"]
+    words = [f"--segments={segments}", f"--audio={audio('_1-3_5-7_9-.wav')}", f"--output_dir={output_dir}"]
     main(words)
     command = [sys.executable, "-m", "transformers_beats.training.prepare_audioset"]
     again = subprocess.run([*command, *words], capture_output=True, text=True, check=False)

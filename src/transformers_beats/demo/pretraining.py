@@ -129,7 +129,7 @@ def write_sounds(directory: Path, settings: PretrainingSettings) -> None:
 
 
 def build_recipe(run: Path, settings: PretrainingSettings) -> dict[str, Any]:
-    """What `transformers_beats.training.iterate` reads; recipes/folder_iterate.yaml explains the keys."""
+    """Returns a recipe of `transformers_beats.training.iterate`; that named `folder_iterate` explains the keys."""
     # Their number and seed are in the name, so that a run with others has another recipe.
     sounds = run / f"sounds-{settings.clips_per_class}-per-class-seed-{settings.seed}"
     encoder = {name: getattr(build_model().config, name) for name in ENCODER_KEYS}
@@ -149,12 +149,17 @@ def build_recipe(run: Path, settings: PretrainingSettings) -> dict[str, Any]:
         "random_projection": {"codebook_size": 512, "seed": settings.seed},
         "model": {
             **training,
-            "config": {**encoder, "label_predictor_num_hidden_layers": 1},
+            "model_config": {**encoder, "label_predictor_num_hidden_layers": 1},
             "max_steps": settings.model_steps,
         },
         "tokenizer": {
             **training,
-            "config": {**encoder, "codebook_size": 256, "estimator_num_hidden_layers": 1, "dead_code_threshold": 1.0},
+            "model_config": {
+                **encoder,
+                "codebook_size": 256,
+                "estimator_num_hidden_layers": 1,
+                "dead_code_threshold": 1.0,
+            },
             "max_steps": settings.tokenizer_steps,
             # All patches go through the encoder, and not a quarter of them.
             "per_device_train_batch_size": 16,
@@ -212,7 +217,7 @@ def prepare_run(run: Path, recipe: dict[str, Any]) -> Path:
     fit. One of the same recipe is left alone, and `iterate` goes on with it.
 
     Returns:
-        `Path`: the recipe's file, which `python -m transformers_beats.training.iterate` reads.
+        `Path`: the recipe's file, which `transformers-beats iterate --config` reads.
     """
     path, text = run / RECIPE, yaml.safe_dump(recipe, sort_keys=False)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
@@ -316,7 +321,7 @@ def run_pretraining(output: Path, settings: PretrainingSettings, console: Consol
     run = output.resolve() / "pretraining"
     num_sounds = settings.clips_per_class * len(CLASSES)
     recipe = prepare_run(run, build_recipe(run, settings))
-    (arguments,) = parse_arguments((IterateArguments,), [str(recipe)])
+    (arguments,) = parse_arguments((IterateArguments,), ["--config", str(recipe)])
     console.print(f"Pre-training on {num_sounds} synthesised sounds without labels, in {NUM_ITERATIONS} iterations.")
     write_sounds(Path(arguments.data["dataset"]), settings)
     try:

@@ -1,8 +1,12 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """
-Codes of a whole data set, computed once:
+Codes of a whole dataset, computed once.
 
-    accelerate launch -m transformers_beats.training.compute_codes RECIPE.yaml [key=value ...]
+Example:
+
+    transformers-beats compute-codes --tokenizer TOKENIZER --dataset FOLDER --output_dir CODES
+
+On several devices: `accelerate launch -m transformers_beats.training.compute_codes` with the same arguments.
 """
 
 import json
@@ -18,9 +22,10 @@ from transformers.utils import logging
 
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.training.config.arguments import TOKENIZE_ARGUMENTS, TokenizeArguments
-from transformers_beats.training.config.recipes import parse_arguments, run_command
+from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import DataCollator, featurize
 from transformers_beats.training.data.sources import DataArguments
+from transformers_beats.utils.errors import run_command
 from transformers_beats.utils.files import replace_directory, replace_file, work_directory
 
 from .stages import load_crops, load_extractor, load_tokenizer, process_state
@@ -177,8 +182,8 @@ def load_codes(directory: str, data: DataArguments) -> tuple[datasets.Dataset, d
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line entry."""
-    tokenize(*parse_arguments(TOKENIZE_ARGUMENTS, argv))
+    """Runs the command with the words of `argv`; by default those of the command line."""
+    tokenize(*parse_arguments(TOKENIZE_ARGUMENTS, argv, __doc__))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """
-What a fine-tuned classifier is worth on labelled clips:
+Metrics, predictions and pictures of a fine-tuned classifier on labelled clips.
 
-    accelerate launch -m transformers_beats.training.evaluate model=DIR dataset=FOLDER output_dir=REPORT
+Example:
+
+    transformers-beats evaluate --model CLASSIFIER --dataset FOLDER --output_dir REPORT
+
+On several devices: `accelerate launch -m transformers_beats.training.evaluate` with the same arguments.
 """
 
 import platform
@@ -17,8 +21,8 @@ from transformers import AutoConfig
 
 import transformers_beats
 from transformers_beats import BeatsForAudioClassification, BeatsForAudioFrameClassification
-from transformers_beats.training.config.arguments import BeatsTrainingArguments, check_at_least
-from transformers_beats.training.config.recipes import parse_arguments, run_command
+from transformers_beats.training.config.arguments import BeatsTrainingArguments
+from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.labels import LabelArguments
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.reports.report import check_drawing, compute_metrics, print_report, write_report
@@ -30,6 +34,8 @@ from transformers_beats.training.trainers.classification import (
     collate_waveforms,
     event_metrics,
 )
+from transformers_beats.utils.checks import check_numbers
+from transformers_beats.utils.errors import run_command
 from transformers_beats.utils.files import replace_directory, work_directory
 
 from .finetune import load_clips
@@ -38,18 +44,17 @@ from .stages import load_extractor, process_state
 
 @dataclass
 class EvaluateArguments:
-    """What is evaluated, and where the report goes."""
+    """Classifier to evaluate, and directory of the report."""
 
     model: str = field(metadata={"help": "Directory or Hub id of a fine-tuned classifier."})
     output_dir: str = field(metadata={"help": "Directory of the report."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a model on the Hub."})
-    batch_size: int = field(default=16, metadata={"help": "Windows that a device takes at a time."})
-    num_workers: int = field(default=0, metadata={"help": "Processes that decode audio for each device."})
+    batch_size: int = field(default=16, metadata={"help": "Windows that a device takes at a time.", "min": 1})
+    num_workers: int = field(default=0, metadata={"help": "Processes that decode audio for each device.", "min": 0})
     bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16."})
 
     def __post_init__(self):
-        check_at_least(self, 1, "batch_size")
-        check_at_least(self, 0, "num_workers")
+        check_numbers(self)
 
 
 EVALUATE_ARGUMENTS = (EvaluateArguments, DataArguments, LabelArguments)
@@ -142,8 +147,8 @@ def describe(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line entry."""
-    evaluate(*parse_arguments(EVALUATE_ARGUMENTS, argv))
+    """Runs the command with the words of `argv`; by default those of the command line."""
+    evaluate(*parse_arguments(EVALUATE_ARGUMENTS, argv, __doc__))
 
 
 if __name__ == "__main__":

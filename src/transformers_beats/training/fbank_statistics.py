@@ -1,26 +1,33 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """
-Mean and standard deviation of a corpus' fbank, stored in a feature extractor for all that follows:
+Mean and standard deviation of a dataset's fbank, stored in a feature extractor for all that follows.
 
-    python -m transformers_beats.training.fbank_statistics dataset=FOLDER output_dir=DIR
+Example:
+
+    transformers-beats fbank-statistics --dataset FOLDER --output_dir EXTRACTOR
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
-from transformers_beats.training.config.recipes import parse_arguments, run_command
+from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import CropDataset, fbank_statistics, prepare_clips
 from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
+from transformers_beats.utils.checks import check_numbers
+from transformers_beats.utils.errors import run_command
 from transformers_beats.utils.files import replace_directory, work_directory
 
 
 @dataclass
 class StatisticsArguments:
-    """What `statistics` reads, and where it writes."""
+    """Size of the sample, and directory of the feature extractor."""
 
     output_dir: str = field(metadata={"help": "Directory of the feature extractor."})
-    num_clips: int = field(default=10_000, metadata={"help": "How many crops to read, at most."})
+    num_clips: int = field(default=10_000, metadata={"help": "Number of crops to read, at most.", "min": 1})
+
+    def __post_init__(self):
+        check_numbers(self)
 
 
 def compute_statistics(arguments: StatisticsArguments, data: DataArguments) -> BeatsFeatureExtractor:
@@ -50,8 +57,8 @@ def compute_statistics(arguments: StatisticsArguments, data: DataArguments) -> B
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line entry."""
-    compute_statistics(*parse_arguments((StatisticsArguments, DataArguments), argv))
+    """Runs the command with the words of `argv`; by default those of the command line."""
+    compute_statistics(*parse_arguments((StatisticsArguments, DataArguments), argv, __doc__))
 
 
 if __name__ == "__main__":

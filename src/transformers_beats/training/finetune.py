@@ -1,8 +1,12 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """
-Fine-tuning of a classifier, with cross-validation, linear probing and LoRA:
+Fine-tuning of a classifier, with cross-validation, linear probing and LoRA.
 
-    accelerate launch -m transformers_beats.training.finetune RECIPE.yaml [key=value ...]
+Example:
+
+    transformers-beats finetune --config folder_finetune --dataset FOLDER --model_name_or_path MODEL --output_dir DIR
+
+On several devices: `accelerate launch -m transformers_beats.training.finetune` with the same arguments.
 """
 
 import copy
@@ -23,9 +27,13 @@ from transformers_beats import (
     BeatsForAudioClassification,
     BeatsForAudioFrameClassification,
 )
-from transformers_beats.training.config.arguments import BeatsTrainingArguments
-from transformers_beats.training.config.finetune_arguments import FINETUNE_ARGUMENTS, Arguments, FineTuningArguments
-from transformers_beats.training.config.recipes import parse_arguments, run_command
+from transformers_beats.training.config.arguments import (
+    FINETUNE_ARGUMENTS,
+    Arguments,
+    BeatsTrainingArguments,
+    FineTuningArguments,
+)
+from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import Clips, prepare_clips
 from transformers_beats.training.data.folds import read_folds, report_folds
 from transformers_beats.training.data.labels import LabelArguments, Labels, name_some, read_labels
@@ -45,6 +53,7 @@ from transformers_beats.training.trainers.classification import (
 )
 from transformers_beats.training.trainers.lora import add_lora, save_merged
 from transformers_beats.training.trainers.pretraining import LOG_HISTORY, check_settings, train_and_save
+from transformers_beats.utils.errors import run_command
 from transformers_beats.utils.files import replace_directory, work_directory
 
 from .linear_probe import embed, probe_metrics, train_head
@@ -68,7 +77,7 @@ def build_model(
     The classifier to train, on random weights or on those of a checkpoint.
 
     Raises:
-        `ValueError`: if `config` makes the encoder another size than the checkpoint has.
+        `ValueError`: if `model_config` makes the encoder another size than the checkpoint has.
     """
     model_class = BeatsForAudioFrameClassification if labels.task == "frames" else BeatsForAudioClassification
     problem_type = "multi_label_classification" if augmentation.mixes else PROBLEM_TYPES[labels.task]
@@ -76,7 +85,7 @@ def build_model(
         "id2label": dict(enumerate(labels.names)),
         "label2id": {name: index for index, name in enumerate(labels.names)},
         "problem_type": problem_type,
-        **(arguments.config or {}),
+        **(arguments.model_config or {}),
     }
     if arguments.model_name_or_path is None:
         return model_class(BeatsConfig(**values))
@@ -313,7 +322,7 @@ def probe_once(
     extractor = build_extractor(tuning, fold)
     model = build_model(tuning, train[1], arguments.augmentation, fold)
     if model.layer_average is not None:
-        raise ValueError("`freeze` embeds with the last layer: leave `config.use_weighted_layer_sum` out.")
+        raise ValueError("`freeze` embeds with the last layer: leave `model_config.use_weighted_layer_sum` out.")
     embedded = (embed(model, extractor, train[0], arguments.data, training), train[1])
     unseen = None
     if evaluation is not None:
@@ -391,8 +400,8 @@ def select(clips: Clips, labels: Labels, indices: np.ndarray) -> tuple[Clips, La
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line entry."""
-    finetune(Arguments(*parse_arguments(FINETUNE_ARGUMENTS, argv)))
+    """Runs the command with the words of `argv`; by default those of the command line."""
+    finetune(Arguments(*parse_arguments(FINETUNE_ARGUMENTS, argv, __doc__)))
 
 
 if __name__ == "__main__":

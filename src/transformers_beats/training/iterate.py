@@ -1,14 +1,17 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """
-The whole iterative pre-training (section 3.1 of the paper):
+Whole iterative pre-training (section 3.1 of the paper).
 
-    accelerate launch -m transformers_beats.training.iterate RECIPE.yaml [key=value ...]
+Example:
 
-Every stage writes a directory that is there or not there, so that an interrupted run goes on with the next one:
+    transformers-beats iterate --config folder_iterate --data.dataset FOLDER --output_dir RUN --model.max_steps 10000
+
+On several devices: `accelerate launch -m transformers_beats.training.iterate` with the same arguments. Every
+stage writes a directory that is there or not there, so that an interrupted run goes on with the next one:
 
     OUTPUT_DIR/iteration-1/tokenizer    a random projection; in later iterations distilled from the last model
     OUTPUT_DIR/iteration-1/codes        its codes of all clips
-    OUTPUT_DIR/iteration-1/model        what learned to predict them
+    OUTPUT_DIR/iteration-1/model        a model that has learned to predict them
 """
 
 import gc
@@ -25,7 +28,8 @@ from transformers_beats.training.config.arguments import (
     TRAIN_TOKENIZER_ARGUMENTS,
     IterateArguments,
 )
-from transformers_beats.training.config.recipes import build_arguments, parse_arguments, run_command
+from transformers_beats.training.config.recipes import build_arguments, parse_arguments
+from transformers_beats.utils.errors import run_command
 from transformers_beats.utils.files import replace_directory, work_directory
 
 from .compute_codes import DESCRIPTION, tokenize
@@ -90,8 +94,8 @@ def iterate(arguments: IterateArguments) -> Path:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line entry."""
-    iterate(*parse_arguments((IterateArguments,), argv))
+    """Runs the command with the words of `argv`; by default those of the command line."""
+    iterate(*parse_arguments((IterateArguments,), argv, __doc__))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """
-AudioSet from one of its official segment lists and a folder of clips: a data set for training, and what is missing.
+Dataset for training from an official segment list of AudioSet and a folder of clips, and a list of what is missing.
 
-    python -m transformers_beats.training.prepare_audioset segments=balanced_train_segments.csv audio=FOLDER \\
-        output_dir=DIR
+Example:
+
+    transformers-beats prepare-audioset --segments balanced_train_segments.csv --audio FOLDER --output_dir DIR
 
 The clips lie anywhere under the folder and are named by their YouTube id, as the usual download scripts do: `ID.wav`,
 `YID.wav`, `ID_30.000.wav`, `ID_30_40.flac`, `ID_30.0-40.0.wav`, `ID_30000_40000.m4a`.
@@ -20,8 +21,9 @@ from typing import Any
 import datasets
 
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
-from transformers_beats.training.config.recipes import parse_arguments, run_command
+from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.sources import AUDIO_SUFFIXES, _find_files
+from transformers_beats.utils.errors import run_command
 from transformers_beats.utils.files import replace_directory, work_directory
 
 
@@ -35,7 +37,7 @@ NUM_NAMED = 5
 
 @dataclass
 class PrepareAudiosetArguments:
-    """What `prepare_audioset` reads, and where it writes."""
+    """Segment list, clips, and directory of the dataset."""
 
     segments: str = field(metadata={"help": "Segment list of AudioSet, e.g. balanced_train_segments.csv."})
     audio: str = field(metadata={"help": "Folder of the clips, which may lie in subfolders."})
@@ -277,8 +279,8 @@ def shorten(names: list[str]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line entry."""
-    prepare_audioset(*parse_arguments((PrepareAudiosetArguments,), argv))
+    """Runs the command with the words of `argv`; by default those of the command line."""
+    prepare_audioset(*parse_arguments((PrepareAudiosetArguments,), argv, __doc__))
 
 
 if __name__ == "__main__":

@@ -1,21 +1,26 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """
-Masked acoustic modelling (section 3.3 of the paper):
+Masked acoustic modelling (section 3.3 of the paper).
 
-    accelerate launch -m transformers_beats.training.pretrain RECIPE.yaml [key=value ...]
+Example:
+
+    transformers-beats pretrain --config audioset_pretrain --codes CODES --dataset FOLDER --output_dir MODEL
+
+On several devices: `accelerate launch -m transformers_beats.training.pretrain` with the same arguments.
 """
 
 from transformers_beats import BeatsConfig, BeatsForPreTraining
 from transformers_beats.training.config.arguments import (
     PRETRAIN_ARGUMENTS,
-    BatchArguments,
     BeatsTrainingArguments,
     PreTrainingModelArguments,
 )
-from transformers_beats.training.config.recipes import parse_arguments, run_command
+from transformers_beats.training.config.batch_plan import BatchArguments
+from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import DataCollator
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.trainers.pretraining import BeatsPreTrainer, train_and_save
+from transformers_beats.utils.errors import run_command
 
 from .compute_codes import load_codes
 from .stages import load_crops, load_extractor, load_tokenizer, prepare_training, seed_weights, training_settings
@@ -28,10 +33,10 @@ def build_model(arguments: PreTrainingModelArguments, codebook_size: int) -> Bea
     Raises:
         `ValueError`: if it has fewer codes than the tokenizer.
     """
-    values = {"codebook_size": codebook_size} | (arguments.config or {})
+    values = {"codebook_size": codebook_size} | (arguments.model_config or {})
     if values["codebook_size"] < codebook_size:
         raise ValueError(
-            f"`config.codebook_size` is {values['codebook_size']}, but the tokenizer has {codebook_size} codes."
+            f"`model_config.codebook_size` is {values['codebook_size']}, but the tokenizer has {codebook_size} codes."
         )
     if arguments.model_name_or_path is None:
         return BeatsForPreTraining(BeatsConfig(**values))
@@ -43,8 +48,8 @@ def build_model(arguments: PreTrainingModelArguments, codebook_size: int) -> Bea
     mismatched = [name for name in names if not name.startswith("label_predictor.classifier.")]
     if mismatched:
         raise ValueError(
-            f"{arguments.model_name_or_path}: `config` gives {', '.join(sorted(mismatched)[:3])} another size than "
-            "the model has."
+            f"{arguments.model_name_or_path}: `model_config` gives {', '.join(sorted(mismatched)[:3])} another size "
+            "than the model has."
         )
     return model
 
@@ -84,8 +89,8 @@ def pretrain(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line entry."""
-    pretrain(*parse_arguments(PRETRAIN_ARGUMENTS, argv))
+    """Runs the command with the words of `argv`; by default those of the command line."""
+    pretrain(*parse_arguments(PRETRAIN_ARGUMENTS, argv, __doc__))
 
 
 if __name__ == "__main__":

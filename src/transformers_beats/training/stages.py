@@ -14,14 +14,8 @@ from transformers.utils import logging
 
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.modeling_beats_tokenizer import BeatsRandomProjectionTokenizer, BeatsTokenizerModel
-from transformers_beats.training.config.arguments import (
-    TIMEOUT_SECONDS,
-    BatchArguments,
-    BeatsTrainingArguments,
-    apply_batch_plan,
-    check_launch,
-    is_on_cpu,
-)
+from transformers_beats.training.config.arguments import TIMEOUT_SECONDS, BeatsTrainingArguments, is_on_cpu
+from transformers_beats.training.config.batch_plan import BatchArguments, apply_batch_plan, check_launch
 from transformers_beats.training.data.crops import CropDataset, FbankDataset, StreamingCrops, prepare_clips
 from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
 from transformers_beats.training.trainers.pretraining import training_directory

@@ -1,8 +1,12 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """
-Training of a self-distilled tokenizer (section 3.2.2 of the paper):
+Training of a self-distilled tokenizer (section 3.2.2 of the paper).
 
-    accelerate launch -m transformers_beats.training.train_tokenizer RECIPE.yaml [key=value ...]
+Example:
+
+    transformers-beats train-tokenizer --config audioset_tokenizer --teacher MODEL --dataset FOLDER --output_dir DIR
+
+On several devices: `accelerate launch -m transformers_beats.training.train_tokenizer` with the same arguments.
 """
 
 from transformers import AutoConfig, PreTrainedModel
@@ -16,14 +20,15 @@ from transformers_beats import (
 )
 from transformers_beats.training.config.arguments import (
     TRAIN_TOKENIZER_ARGUMENTS,
-    BatchArguments,
     BeatsTrainingArguments,
     TokenizerModelArguments,
 )
-from transformers_beats.training.config.recipes import parse_arguments, run_command
+from transformers_beats.training.config.batch_plan import BatchArguments
+from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import DataCollator
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.trainers.pretraining import BeatsTokenizerTrainer, train_and_save
+from transformers_beats.utils.errors import run_command
 
 from .stages import load_crops, load_extractor, prepare_training, seed_weights, training_settings
 
@@ -51,10 +56,10 @@ def build_tokenizer(arguments: TokenizerModelArguments, teacher: PreTrainedModel
     """
     is_classifier = isinstance(teacher, BeatsForAudioClassification)
     output_size = teacher.config.num_labels if is_classifier else teacher.config.hidden_size
-    config = BeatsTokenizerConfig(**{"teacher_output_size": output_size} | (arguments.config or {}))
+    config = BeatsTokenizerConfig(**{"teacher_output_size": output_size} | (arguments.model_config or {}))
     if config.teacher_output_size != output_size:
         raise ValueError(
-            f"`config.teacher_output_size` is {config.teacher_output_size}, but the teacher's output has "
+            f"`model_config.teacher_output_size` is {config.teacher_output_size}, but the teacher's output has "
             f"{output_size} dimensions: leave it out."
         )
     tokenizer = BeatsTokenizerForPreTraining(config)
@@ -95,8 +100,8 @@ def train_tokenizer(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line entry."""
-    train_tokenizer(*parse_arguments(TRAIN_TOKENIZER_ARGUMENTS, argv))
+    """Runs the command with the words of `argv`; by default those of the command line."""
+    train_tokenizer(*parse_arguments(TRAIN_TOKENIZER_ARGUMENTS, argv, __doc__))
 
 
 if __name__ == "__main__":

@@ -1,45 +1,55 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Recipes and command lines, the batch in seconds, the defaults of training."""
+"""Command lines and mappings into dataclasses, and the defaults of training."""
 
-from dataclasses import dataclass, field
-from types import SimpleNamespace
+import math
+import shlex
+from dataclasses import MISSING, dataclass, field, fields
 from typing import ClassVar, Literal
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import distributed
 
 from transformers_beats import BeatsConfig
 from transformers_beats.training.config.arguments import (
     PRETRAIN_ARGUMENTS,
     TRAIN_TOKENIZER_ARGUMENTS,
-    BatchArguments,
     BeatsTrainingArguments,
+    FineTuningArguments,
     IterateArguments,
     PreTrainingModelArguments,
     TokenizeArguments,
     TokenizerModelArguments,
-    apply_batch_plan,
-    check_launch,
-    plan_batch,
 )
-from transformers_beats.training.config.recipes import RecipeError, build_arguments, parse_arguments, run_command
+from transformers_beats.training.config.batch_plan import BatchArguments, plan_batch
+from transformers_beats.training.config.recipes import build_arguments, parse_arguments
+from transformers_beats.training.data.folds import FoldArguments
+from transformers_beats.training.data.sources import DataArguments
+from transformers_beats.training.evaluate import EvaluateArguments
+from transformers_beats.training.fbank_statistics import StatisticsArguments
+from transformers_beats.training.trainers.classification import AugmentationArguments
+from transformers_beats.utils.errors import UsageError, run_command
 
 
 @dataclass
 class Sound:
-    _sections: ClassVar[dict[str, tuple[type, ...]]] = {"config": (BeatsConfig,)}
+    """A sound.
+
+    More about it.
+    """
+
+    _sections: ClassVar[dict[str, tuple[type, ...]]] = {"model_config": (BeatsConfig,)}
 
     path: str = field(metadata={"help": "Where it is."})
     gain: float = field(default=1.0, metadata={"help": "How loud it is."})
     count: int = 1
     name: str | None = None
     mono: bool = True
+    is_long: bool = False
     kind: Literal["speech", "music"] = "speech"
+    folds: list | None = None
     select: dict | None = None
-    config: dict | None = None
+    model_config: dict | None = None
 
 
 @dataclass
@@ -67,102 +77,171 @@ def training(tmp_path):
 
 
 def parse(*words: str) -> Sound:
-    (sound,) = parse_arguments((Sound,), ["path=a.wav", *words])
+    (sound,) = parse_arguments((Sound,), ["--path", "a.wav", *words])
     return sound
 
 
-def test_later_recipes_and_words_win_and_mappings_are_merged(recipe):
+def test_later_recipes_and_values_win_and_mappings_are_merged(recipe):
     first = recipe("path: a.wav\ngain: 2.0\nselect: {fold: [1, 2], split: train}\n", "first.yaml")
-    second = recipe("gain: 3.0\nselect:\n  fold: [4]\n", "second.yaml")
-    sound, place = parse_arguments((Sound, Place), [first, second, "count=4", "room=attic"])
+    second = recipe("gain: 3.0\nselect:\n  fold: [4]\nmodel_config:\n  hidden_size: 24\n", "second.yaml")
+    words = ["--config", first, "--config", second, "--count", "4", "--room", "attic", "--model_config.layerdrop", "0"]
+    sound, place = parse_arguments((Sound, Place), words)
     assert (sound.path, sound.gain, sound.count, place.room) == ("a.wav", 3.0, 4, "attic")
     assert sound.select == {"fold": [4], "split": "train"}
+    assert sound.model_config == {"hidden_size": 24, "layerdrop": 0.0}
+
+
+def test_a_recipe_after_a_value_wins(recipe):
+    assert parse("--gain", "2", "--config", recipe("gain: 3.0\n")).gain == 3.0
 
 
 def test_the_command_line_is_read_by_default(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["command", "room=attic"])
+    monkeypatch.setattr("sys.argv", ["command", "--room", "attic"])
     assert parse_arguments((Place,)) == (Place("attic"),)
 
 
 @pytest.mark.parametrize(
-    ("word", "name", "value"),
+    ("words", "name", "value"),
     [
-        ("gain=5e-4", "gain", 5e-4),
-        ("gain=2", "gain", 2.0),
-        ("count=1e5", "count", 100000),
-        ("mono=no", "mono", False),
-        ("name=5e-4", "name", "5e-4"),
-        ("name=null", "name", None),
-        ("name=a=b", "name", "a=b"),
-        ("kind=music", "kind", "music"),
-        ("select={fold: [1, 2]}", "select", {"fold": [1, 2]}),
-        ("select.fold=[1, 2]", "select", {"fold": [1, 2]}),
-        ("config.hidden_size=192", "config", {"hidden_size": 192}),
-        ("config.layer_norm_eps=1e-6", "config", {"layer_norm_eps": 1e-6}),
+        ("--gain 5e-4", "gain", 5e-4),
+        ("--gain=5e-4", "gain", 5e-4),
+        ("--gain 2", "gain", 2.0),
+        ("--gain -2", "gain", -2.0),
+        ("--count 10", "count", 10),
+        ("--mono no", "mono", False),
+        ("--mono false", "mono", False),
+        ("--is_long", "is_long", True),
+        ("--is-long", "is_long", True),
+        ("--is-long --gain 2", "is_long", True),
+        ("--is_long true", "is_long", True),
+        ("--name 5e-4", "name", "5e-4"),
+        ("--name 007", "name", "007"),
+        ("--name no", "name", "no"),
+        ("--name ,", "name", ","),
+        ("--name |", "name", "|"),
+        ("--name :", "name", ":"),
+        ("--name -", "name", "-"),
+        ("--name=--", "name", "--"),
+        ("--name '#'", "name", "#"),
+        ("--name ~", "name", "~"),
+        ("--name ' '", "name", " "),
+        ("--name=", "name", ""),
+        ("--name {fold}", "name", "{fold}"),
+        ("--name 2026-13-01", "name", "2026-13-01"),
+        ("--name a=b", "name", "a=b"),
+        ("--name null", "name", None),
+        ("--path null", "path", "null"),
+        ("--path 007", "path", "007"),
+        ("--kind music", "kind", "music"),
+        ("--folds [1,2]", "folds", [1, 2]),
+        ("--folds [01,a]", "folds", ["01", "a"]),
+        ("--select '{fold: [1, 2]}'", "select", {"fold": [1, 2]}),
+        ("--select.fold [1,2]", "select", {"fold": [1, 2]}),
+        ("--select.fold 3", "select", {"fold": 3}),
+        ("--select.label 007", "select", {"label": "007"}),
+        ("--select.label no", "select", {"label": "no"}),
+        ("--select.my-column 2026-01-02", "select", {"my-column": "2026-01-02"}),
+        ("--model_config.hidden_size 192", "model_config", {"hidden_size": 192}),
+        ("--model-config.hidden-size 192", "model_config", {"hidden_size": 192}),
+        ("--model_config.layer_norm_eps 1e-6", "model_config", {"layer_norm_eps": 1e-6}),
+        (
+            "--model_config '{hidden_size: 192}' --model_config.layerdrop 0",
+            "model_config",
+            {"hidden_size": 192, "layerdrop": 0.0},
+        ),
+        ("--model_config.layerdrop 0 --model_config null", "model_config", None),
+        ("--model_config {}", "model_config", {}),
     ],
 )
-def test_values_get_the_type_of_their_field(word, name, value):
-    parsed = getattr(parse(word), name)
+def test_values_get_the_type_of_their_field(words, name, value):
+    parsed = getattr(parse(*shlex.split(words)), name)
     assert parsed == value
     assert type(parsed) is type(value)
 
 
-def test_floats_in_recipes_may_be_written_as_in_python(recipe):
-    assert parse(recipe("gain: 5e-4\n")).gain == 5e-4
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("gain: 5e-4", "gain", 5e-4),
+        ("gain: 2", "gain", 2.0),
+        ("mono: no", "mono", False),
+        ("name: 007", "name", "007"),
+        ("name: no", "name", "no"),
+        ("name: null", "name", None),
+        ("name: 2026-01-02", "name", "2026-01-02"),
+        ("name: 12:30", "name", "12:30"),
+        ("name: '#'", "name", "#"),
+        ("select: {rate: 1e-3, label: 01, fold: 2}", "select", {"rate": 1e-3, "label": "01", "fold": 2}),
+        ("model_config: null", "model_config", None),
+    ],
+)
+def test_scalars_of_recipes_are_those_of_json(recipe, text, name, value):
+    assert getattr(parse("--config", recipe(f"{text}\n")), name) == value
 
 
 @pytest.mark.parametrize(
-    ("word", "message"),
+    ("words", "message"),
     [
-        ("gian=2", "unknown key `gian`: did you mean `gain`?"),
-        ("config.hidden_sise=2", "unknown key `config.hidden_sise`: did you mean `config.hidden_size`"),
-        ("hidden_size=2", "unknown key `hidden_size`: did you mean `config.hidden_size`?"),
-        ("xyz=2", "unknown key `xyz`"),
-        ("gain=loud", "`gain` must be a number, got 'loud'"),
-        ("gain=true", "`gain` must be a number, got True"),
-        ("count=2.5", "`count` must be an integer, got 2.5"),
-        ("count=", "`count` must be an integer, got None"),
-        ("mono=1", "`mono` must be true or false, got 1"),
-        ("name=7", "`name` must be text or null, got 7 (to have it as text: name='\"7\"')"),
-        ("kind=noise", "`kind` must be 'speech' or 'music', got 'noise'"),
-        ("gain.loud=2", "`gain` must be a number, got {'loud': 2}"),
-        ("config=2", "`config` must be a mapping or null, got 2"),
-        ("config.hidden_size=wide", "`config.hidden_size` must be an integer, got 'wide'"),
-        ("select={fold", "select={fold: the value is not YAML"),
-        ("name=2026-13-01", "name=2026-13-01: the value is not YAML"),
-        ("name=" + 2000 * "[", "name=[[["),
-        ("--count=2", "--count=2: settings are written key=value; '--count' is no key"),
-        ("--count", "--count: there are no options; settings are written key=value"),
-        ("count", "count: cannot be read: No such file or directory; settings are written key=value"),
-        ("absent.yaml", "absent.yaml: cannot be read: No such file or directory"),
+        ("--gian 2", "unknown key `gian`: did you mean `gain`?"),
+        ("--gian", "unknown key `gian`: did you mean `gain`?"),
+        (
+            "--model_config.hidden_sise 2",
+            "unknown key `model_config.hidden_sise`: did you mean `model_config.hidden_size`",
+        ),
+        ("--hidden_size 2", "unknown key `hidden_size`: did you mean `model_config.hidden_size`?"),
+        ("--xyz 2", "unknown key `xyz`"),
+        ("--gain loud", "`gain` must be a number, got 'loud'"),
+        ("--gain true", "`gain` must be a number, got 'true'"),
+        ("--count 2.5", "`count` must be an integer, got '2.5'"),
+        ("--count=", "`count` must be an integer, got ''"),
+        ("--mono 1", "`mono` must be true or false, got '1'"),
+        ("--kind noise", "`kind` must be 'speech' or 'music', got 'noise'"),
+        ("--gain.loud 2", "`gain` must be a number, got {'loud': 2}"),
+        ("--model_config 2", "`model_config` must be a mapping or null, got 2"),
+        ("--model_config.hidden_size wide", "`model_config.hidden_size` must be an integer, got 'wide'"),
+        ("--select {fold", "--select {fold: the value is not YAML"),
+        ("--folds " + 2000 * "[", "--folds [[["),
+        ("--folds 1", "`folds` must be a list or null, got 1"),
+        ("--gain", "--gain: its value is missing"),
+        ("--gain --count 2", "--gain: its value is missing"),
+        ("--config", "--config: its value is missing"),
+        ("--", "--: a value too many"),
+        ("count=2", "count=2: a value too many; settings are written --key value"),
+        ("--count 2 3", "3: a value too many"),
+        ("recipe.yaml", "recipe.yaml: recipes are given as --config RECIPE"),
     ],
 )
-def test_mistakes_are_explained_in_one_line(word, message):
-    with pytest.raises(RecipeError) as caught:
-        parse(word)
+def test_mistakes_are_explained_in_one_line(words, message):
+    with pytest.raises(UsageError) as caught:
+        parse(*shlex.split(words))
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
+def test_a_number_in_the_place_of_text_is_to_be_quoted(recipe):
+    with pytest.raises(UsageError, match=r"`name` must be text or null, got 7 \(as text, in a recipe: name: '7'\)"):
+        parse("--config", recipe("name: 7\n"))
+
+
 @pytest.mark.parametrize(
-    "text", ["gain: [1", "- 1\n- 2\n", "", "gain: 1\n\tcount: 2\n", "name: 2026-13-01\n", 2000 * "["]
+    "text", ["gain: [1", "- 1\n- 2\n", "", "gain: 1\n\tcount: 2\n", "name: !!int x\n", 2000 * "["]
 )
 def test_malformed_recipes_are_named(recipe, text):
     path = recipe(text)
-    with pytest.raises(RecipeError) as caught:
-        parse(path)
+    with pytest.raises(UsageError) as caught:
+        parse("--config", path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path):
     (tmp_path / "sound.yaml").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(RecipeError, match="is not YAML"):
-        parse(str(tmp_path / "sound.yaml"))
+    with pytest.raises(UsageError, match="is not YAML"):
+        parse("--config", str(tmp_path / "sound.yaml"))
 
 
 def test_a_missing_value_is_named_with_its_meaning():
-    with pytest.raises(RecipeError, match=r"`path` is missing: Where it is\."):
+    with pytest.raises(UsageError, match=r"`path` is missing: Where it is\."):
         parse_arguments((Sound,), [])
 
 
@@ -171,44 +250,60 @@ def test_two_dataclasses_with_one_field_are_a_programming_error():
         parse_arguments((Sound, Sound), [])
 
 
-@pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_help_lists_keys_with_defaults(capsys, flag):
+def print_help(capsys, dataclass_types: tuple[type, ...], *words: str) -> list[str]:
     with pytest.raises(SystemExit) as caught:
-        parse_arguments(PRETRAIN_ARGUMENTS, ["absent.yaml", flag])
+        parse_arguments(dataclass_types, [*words], "Trains a model.\n\nExample:\n\n    command --config RECIPE\n")
     assert caught.value.code == 0
-    printed = capsys.readouterr().out
-    assert "batch_seconds (float | None, default: None)" in printed
-    assert "Keys: config.NAME=value, fields of BeatsConfig." in " ".join(printed.split())
-    assert "All fields of transformers.TrainingArguments. Other defaults here: " in printed
-    assert "adam_beta2=0.98" in printed
-    assert "hub_token" not in printed
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_has_one_line_for_each_key(capsys, monkeypatch, flag):
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = print_help(capsys, PRETRAIN_ARGUMENTS, "--config", "absent", flag)
+    assert lines[:3] == ["Trains a model.", "", "Arguments: [--config RECIPE ...] [--key value ...]"]
+    assert lines[-3:] == ["Example:", "", "    command --config RECIPE"]
+    assert max(map(len, lines)) <= 100
+    assert len(lines) <= 60
+    keys = [line.split()[0] for line in lines if line.startswith("  --")]
+    assert len(keys) == len(set(keys))
+    assert {"--batch_seconds", "--codes", "--learning_rate", "--bf16"} <= {*keys}
+    assert "--hub_token" not in keys
+    assert "  and all other fields of transformers.TrainingArguments: --help-all shows them." in lines
+    assert "  --save_total_limit                [2] Number of checkpoints that are kept." in lines
+    assert "  --bf16                            [false] " in "\n".join(lines)
+
+
+def test_help_on_everything_has_all_keys_in_whole_lines(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = print_help(capsys, PRETRAIN_ARGUMENTS, "--help-all")
+    assert any(line.startswith("  --hub_token ") for line in lines)
+    (section,) = [line for line in lines if line.startswith("  --model_config ")]
+    assert section.endswith("Keys: --model_config.KEY, of BeatsConfig.")
 
 
 def test_help_says_what_is_required(capsys):
-    with pytest.raises(SystemExit):
-        parse_arguments(TRAIN_TOKENIZER_ARGUMENTS, ["-h"])
-    assert "teacher (str, required)" in capsys.readouterr().out
+    lines = print_help(capsys, TRAIN_TOKENIZER_ARGUMENTS, "--help")
+    assert any(line.startswith("  --teacher                         [required] Directory") for line in lines)
 
 
-def test_commands_end_with_one_line_and_an_exit_code(capsys):
-    def main():
-        parse("gian=2")
-
+def test_commands_end_with_one_line_and_the_status_of_a_usage_error(capsys):
     with pytest.raises(SystemExit) as caught:
-        run_command(main)
-    assert caught.value.code == 1
+        run_command(lambda: parse("--gian", "2"))
+    assert caught.value.code == 2
     assert capsys.readouterr().err == "error: unknown key `gian`: did you mean `gain`?\n"
 
 
 def test_other_value_errors_keep_their_traceback(capsys):
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as caught:
         run_command(lambda: int("x"))
+    assert caught.value.code == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("Traceback")
     assert lines[-1] == "error: invalid literal for int() with base 10: 'x'"
 
 
-def test_what_the_package_refuses_is_one_line(capsys):
+def test_an_error_of_the_package_is_one_line(capsys):
     with pytest.raises(SystemExit):
         run_command(lambda: plan_batch(4.0, 10.0, 1, 8))
     (line,) = capsys.readouterr().err.splitlines()
@@ -238,10 +333,14 @@ def test_pre_training_needs_a_tokenizer_or_codes(given, kwargs):
 @pytest.mark.parametrize(
     ("dataclass_type", "kwargs", "message"),
     [
-        (PreTrainingModelArguments, {"codes": "a", "config": {"hidden_size": 7}}, "must divide `hidden_size` (7)"),
+        (
+            PreTrainingModelArguments,
+            {"codes": "a", "model_config": {"hidden_size": 7}},
+            "must divide `hidden_size` (7)",
+        ),
         (
             TokenizerModelArguments,
-            {"teacher": "a", "config": {"codebook_dim": 0}},
+            {"teacher": "a", "model_config": {"codebook_dim": 0}},
             "`codebook_dim` must be at least 1",
         ),
         (TokenizerModelArguments, {"teacher": "a", "min_perplexity": 0.5}, "`min_perplexity` must be at least 1"),
@@ -254,35 +353,36 @@ def test_pre_training_needs_a_tokenizer_or_codes(given, kwargs):
         ),
         (
             IterateArguments,
-            {"output_dir": "a", "data": {"dataset": "b"}, "tokenizer": {"config": {"hidden_size": 7}}},
+            {"output_dir": "a", "data": {"dataset": "b"}, "tokenizer": {"model_config": {"hidden_size": 7}}},
             "must divide `hidden_size` (7)",
         ),
         (IterateArguments, {"output_dir": "a", "data": {"datset": "b"}}, "unknown key `data.datset`"),
-        (IterateArguments, {"output_dir": "a", "data": {}}, "`data.dataset` is missing"),
+        (IterateArguments, {"output_dir": "a", "data": {}}, "data: `dataset` is missing"),
     ],
 )
 def test_impossible_arguments_are_refused(dataclass_type, kwargs, message):
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(UsageError) as caught:
         build_arguments((dataclass_type,), kwargs)
     assert message in str(caught.value)
 
 
 def test_what_differs_from_a_loaded_model_is_not_checked_against_the_defaults():
-    arguments = PreTrainingModelArguments(codes="a", model_name_or_path="b", config={"num_attention_heads": 5})
-    assert arguments.config == {"num_attention_heads": 5}
+    arguments = PreTrainingModelArguments(codes="a", model_name_or_path="b", model_config={"num_attention_heads": 5})
+    assert arguments.model_config == {"num_attention_heads": 5}
 
 
 def test_sections_of_iterate_take_the_keys_of_their_stages():
-    words = ["output_dir=run", "data.dataset=audio", "model.learning_rate=5e-4", "tokenizer.config.codebook_size=256"]
+    words = ["--output_dir=run", "--data.dataset=audio", "--model.learning_rate=5e-4"]
+    words += ["--tokenizer.model_config.codebook_size=256"]
     (arguments,) = parse_arguments((IterateArguments,), words)
     assert arguments.model == {"learning_rate": 5e-4}
-    assert arguments.tokenizer == {"config": {"codebook_size": 256}}
+    assert arguments.tokenizer == {"model_config": {"codebook_size": 256}}
     for word, message in [
-        ("model.learning_rat=1", "unknown key `model.learning_rat`: did you mean `model.learning_rate`?"),
-        ("max_steps=1", "unknown key `max_steps`: did you mean `model.max_steps` or `tokenizer.max_steps`?"),
-        ("model.max_steps=few", "`model.max_steps` must be an integer, got 'few'"),
+        ("--model.learning_rat=1", "unknown key `model.learning_rat`: did you mean `model.learning_rate`?"),
+        ("--max_steps=1", "unknown key `max_steps`: did you mean `model.max_steps` or `tokenizer.max_steps`?"),
+        ("--model.max_steps=few", "`model.max_steps` must be an integer, got 'few'"),
     ]:
-        with pytest.raises(RecipeError) as caught:
+        with pytest.raises(UsageError) as caught:
             parse_arguments((IterateArguments,), [*words, word])
         assert str(caught.value).startswith(message)
 
@@ -291,107 +391,108 @@ def test_a_stage_of_iterate_is_a_flat_recipe(tmp_path):
     arguments = IterateArguments(
         output_dir="run",
         data={"dataset": "audio", "crop_seconds": 5.0},
-        model={"max_steps": 7, "config": {"codebook_size": 256}},
+        random_projection={"codebook_size": 256},
+        model={"max_steps": 7, "model_config": {"codebook_size": 256}},
+        tokenizer={"model_config": {"codebook_size": 128}},
         feature_extractor="extractor",
     )
     values = arguments.stage_values("model", codes="codes", output_dir=str(tmp_path))
     model, data, _, training = build_arguments(PRETRAIN_ARGUMENTS, values)
-    assert (model.codes, model.feature_extractor, model.config) == ("codes", "extractor", {"codebook_size": 256})
+    assert (model.codes, model.feature_extractor, model.model_config) == ("codes", "extractor", {"codebook_size": 256})
     assert (data.dataset, data.crop_seconds) == ("audio", 5.0)
     assert (training.max_steps, training.output_dir) == (7, str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("batch_seconds", "crop_seconds", "world_size", "max_clips", "expected"),
-    [
-        (5600, 10, 8, 70, (70, 1, 5600)),
-        (5600, 10, 8, 32, (23, 3, 5520)),
-        (5600, 10, 1, 64, (62, 9, 5580)),
-        (1400, 10, 8, 32, (18, 1, 1440)),
-        (320, 5, 1, 64, (64, 1, 320)),
-        # A clip more than fits is no reason for a second step, half as many are.
-        (650, 10, 1, 64, (64, 1, 640)),
-        (960, 10, 1, 64, (48, 2, 960)),
-        (10, 10, 1, 64, (1, 1, 10)),
-    ],
-)
-def test_a_batch_in_seconds_is_spread_over_devices_and_steps(
-    batch_seconds, crop_seconds, world_size, max_clips, expected
-):
-    plan = plan_batch(batch_seconds, crop_seconds, world_size, max_clips)
-    assert (plan.per_device_train_batch_size, plan.gradient_accumulation_steps, plan.seconds) == expected
-
-
-@given(st.floats(1, 10000), st.floats(0.1, 30), st.integers(1, 64), st.integers(1, 256))
-def test_no_device_takes_more_clips_than_it_may(batch_seconds, crop_seconds, world_size, max_clips):
-    clip_each = crop_seconds * world_size
-    if batch_seconds < clip_each:
-        with pytest.raises(ValueError, match="`batch_seconds` is"):
-            plan_batch(batch_seconds, crop_seconds, world_size, max_clips)
-        return
-    plan = plan_batch(batch_seconds, crop_seconds, world_size, max_clips)
-    assert 1 <= plan.per_device_train_batch_size <= max_clips
-    # One clip more or less in each step changes more than what is missed.
-    half_a_clip_in_each_step = plan.gradient_accumulation_steps * clip_each / 2
-    assert abs(plan.seconds - batch_seconds) <= half_a_clip_in_each_step + clip_each / 2
-    fewer = (plan.gradient_accumulation_steps - 1) * max_clips * clip_each
-    assert fewer < batch_seconds
+BASE = {"output_dir": "run", "data": {"dataset": "audio", "crop_seconds": 10.0}}
 
 
 @pytest.mark.parametrize(
-    ("numbers", "message"),
+    ("section", "values", "message"),
     [
-        ((0, 10, 1, 8), "`batch_seconds` must be positive, got 0"),
-        ((float("nan"), 10, 1, 8), "`batch_seconds` must be positive, got nan"),
-        ((100, -1, 1, 8), "`crop_seconds` must be positive, got -1"),
-        ((100, 10, 1, 0), "`per_device_train_batch_size` must be positive, got 0"),
-        ((50, 10, 8, 8), "`batch_seconds` is 50, but one clip of 10 s on each of 8 device(s) makes 80"),
+        ("tokenizer", {"min_perplexity": 0}, "tokenizer: `min_perplexity` must be at least 1, got 0"),
+        ("tokenizer", {"batch_seconds": 1}, "tokenizer: `batch_seconds` is 1, but one clip of 10 s"),
+        (
+            "tokenizer",
+            {"batch_seconds": 80, "gradient_accumulation_steps": 2},
+            "tokenizer: `batch_seconds` determines",
+        ),
+        ("tokenizer", {"learning_rate": math.nan}, "tokenizer: `learning_rate` must be finite, got nan"),
+        ("tokenizer", {"resume_from_checkpoint": "a"}, "`tokenizer.resume_from_checkpoint` is set by `iterate`"),
+        ("tokenizer", {"model_config": {"codebook_dim": 0}}, "tokenizer: `codebook_dim` must be at least 1"),
+        ("tokenizer", {"model_config": {"codebook_size": 40_000}}, "`tokenizer.model_config.codebook_size` must be"),
+        ("tokenizer", {"max_stps": 1}, "unknown key `tokenizer.max_stps`: did you mean `tokenizer.max_steps`?"),
+        ("tokenize", {"batch_size": 0}, "tokenize: `batch_size` must be at least 1, got 0"),
+        ("tokenize", {"num_workers": -1}, "tokenize: `num_workers` must not be negative, got -1"),
+        ("model", {"batch_seconds": 1}, "model: `batch_seconds` is 1, but one clip of 10 s"),
+        ("model", {"per_device_train_batch_size": 0}, "model: `per_device_train_batch_size` must be at least 1"),
+        ("model", {"model_config": {"hidden_size": 7}}, "model: `num_attention_heads` (12) must divide"),
+        ("model", {"model_config": {"codebook_size": 512}}, "`model.model_config.codebook_size` is 512, but"),
+        ("random_projection", {"codebook_size": 40_000}, "`random_projection.codebook_size` must be at most 32768"),
+        ("random_projection", {"codebook_size": 0}, "`codebook_size` must be at least 1"),
+        ("data", {"dataset": "audio", "crop_seconds": math.inf}, "data: `crop_seconds` must be finite, got inf"),
+        ("data", {"dataset": "audio", "streaming": True}, "tokenizer: Codes belong to the items of a dataset"),
     ],
 )
-def test_impossible_batches_are_refused(numbers, message):
-    with pytest.raises(ValueError, match="`") as caught:
-        plan_batch(*numbers)
-    assert message in str(caught.value)
+def test_iterate_refuses_at_once_what_a_later_stage_would(section, values, message):
+    with pytest.raises(UsageError) as caught:
+        build_arguments((IterateArguments,), BASE | {section: values})
+    assert str(caught.value).startswith(message)
 
 
-def test_the_plan_is_put_into_the_training_arguments(training):
-    arguments = training(per_device_train_batch_size=32, use_cpu=True)
-    plan = apply_batch_plan(arguments, BatchArguments(batch_seconds=960), 10)
-    assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (32, 3)
-    assert plan.seconds == 960
+def test_iterate_checks_arguments_made_in_python():
+    with pytest.raises(UsageError, match="model: unknown key `max_stps`: did you mean `max_steps`"):
+        IterateArguments(**BASE, model={"max_stps": 1})
 
 
-def test_without_seconds_the_plan_is_what_the_training_arguments_say(training):
-    arguments = training(per_device_train_batch_size=6, gradient_accumulation_steps=2, use_cpu=True)
-    plan = apply_batch_plan(arguments, BatchArguments(), 5)
-    assert (plan.per_device_train_batch_size, plan.gradient_accumulation_steps, plan.seconds) == (6, 2, 60)
-
-
-def test_accumulation_is_given_only_once(training):
-    with pytest.raises(ValueError, match="leave one of them out"):
-        apply_batch_plan(training(gradient_accumulation_steps=2), BatchArguments(batch_seconds=960), 10)
-
-
-def use_deepspeed(arguments: BeatsTrainingArguments, config: dict) -> BeatsTrainingArguments:
-    """Arguments as on a GPU with DeepSpeed, without which no plugin can be made."""
-    arguments.use_cpu, arguments.deepspeed_plugin = False, SimpleNamespace(deepspeed_config=config)
-    return arguments
-
-
-def test_zero_stage_3_is_refused(training):
-    check_launch(use_deepspeed(training(), {"zero_optimization": {"stage": 2}}))
-    check_launch(use_deepspeed(training(), {}))
-    with pytest.raises(ValueError, match="ZeRO stage 3 splits"):
-        check_launch(use_deepspeed(training(), {"zero_optimization": {"stage": 3}}))
-
-
-def test_what_accelerate_leaves_out_on_a_cpu_is_refused(training):
-    with pytest.raises(ValueError, match="no FSDP on CPUs"):
-        check_launch(training(use_cpu=True, fsdp=True))
-    arguments = training(use_cpu=True)
-    arguments.deepspeed_plugin = SimpleNamespace(deepspeed_config={})
-    with pytest.raises(ValueError, match="no DeepSpeed on CPUs"):
-        check_launch(arguments)
+@pytest.mark.parametrize(
+    ("make", "name", "value", "problem"),
+    [
+        (DataArguments, "crop_seconds", math.inf, "be finite, got inf"),
+        (DataArguments, "crop_seconds", 0, "be positive, got 0"),
+        (DataArguments, "crop_seconds", "10", "be a number, got '10'"),
+        (DataArguments, "crop_seconds", None, "be a number, got None"),
+        (DataArguments, "min_seconds", math.nan, "be finite, got nan"),
+        (DataArguments, "min_seconds", -1.0, "not be negative, got -1.0"),
+        (DataArguments, "num_crops", 0, "be at least 1, got 0"),
+        (DataArguments, "num_crops", 2.5, "be an integer, got 2.5"),
+        (DataArguments, "shuffle_buffer_size", 0, "be at least 1, got 0"),
+        (DataArguments, "crop_seed", -1, "not be negative, got -1"),
+        (DataArguments, "num_proc", 0, "be at least 1, got 0"),
+        (TokenizeArguments, "batch_size", 2.5, "be an integer, got 2.5"),
+        (TokenizeArguments, "batch_size", True, "be an integer, got True"),
+        (TokenizeArguments, "shard_size", 0, "be at least 1, got 0"),
+        (EvaluateArguments, "batch_size", 2.5, "be an integer, got 2.5"),
+        (EvaluateArguments, "num_workers", -1, "not be negative, got -1"),
+        (StatisticsArguments, "num_clips", 0, "be at least 1, got 0"),
+        (TokenizerModelArguments, "min_perplexity", math.inf, "be finite, got inf"),
+        (FineTuningArguments, "fbank_mean", math.inf, "be finite, got inf"),
+        (FineTuningArguments, "fbank_std", 0.0, "be positive, got 0.0"),
+        (FineTuningArguments, "average_checkpoints", 1.5, "be an integer, got 1.5"),
+        (FineTuningArguments, "layer_wise_learning_rate_decay", 1.5, "be at most 1, got 1.5"),
+        (FineTuningArguments, "layer_wise_gradient_decay_ratio", 0.0, "be positive, got 0.0"),
+        (FoldArguments, "num_folds", 1, "be at least 2, got 1"),
+        (AugmentationArguments, "mixup_alpha", math.nan, "be finite, got nan"),
+        (AugmentationArguments, "mixup_probability", 1.5, "be at most 1, got 1.5"),
+        (AugmentationArguments, "num_time_masks", 1.5, "be an integer, got 1.5"),
+        (AugmentationArguments, "freq_mask_bins", -1, "not be negative, got -1"),
+        (BatchArguments, "batch_seconds", math.inf, "be finite, got inf"),
+        (BatchArguments, "batch_seconds", 0.0, "be positive, got 0.0"),
+        (IterateArguments, "num_iterations", 1.5, "be an integer, got 1.5"),
+        (BeatsTrainingArguments, "per_device_train_batch_size", 2.5, "be an integer, got 2.5"),
+        (BeatsTrainingArguments, "per_device_eval_batch_size", 0, "be at least 1, got 0"),
+        (BeatsTrainingArguments, "learning_rate", math.inf, "be finite, got inf"),
+        (BeatsTrainingArguments, "max_steps", 1.5, "be an integer, got 1.5"),
+        (BeatsTrainingArguments, "num_train_epochs", 0.0, "be positive, got 0.0"),
+        (BeatsTrainingArguments, "save_total_limit", 0, "be at least 1, got 0"),
+        (BeatsTrainingArguments, "warmup_steps", -1, "not be negative, got -1"),
+    ],
+)
+def test_numbers_of_all_arguments_are_checked(make, name, value, problem):
+    required = {entry.name: "a" for entry in fields(make) if entry.default is entry.default_factory is MISSING}
+    values = BASE if make is IterateArguments else required
+    with pytest.raises(UsageError) as caught:
+        make(**values | {name: value})
+    assert str(caught.value) == f"`{name}` must {problem}."
 
 
 def test_training_defaults_are_those_of_the_project(training):
@@ -416,19 +517,27 @@ def test_accelerates_switch_to_the_cpu_counts(training, monkeypatch):
     assert arguments.device.type == "cpu"
 
 
-@pytest.mark.parametrize("word", ["save_strategy=no", "save_strategy='no'"])
-def test_no_as_a_strategy_is_not_false(word):
-    (arguments,) = parse_arguments((BeatsTrainingArguments,), ["output_dir=run", word])
-    assert arguments.save_strategy == "no"
+def test_no_as_a_strategy_is_not_false(recipe):
+    path = recipe("output_dir: run\nsave_strategy: no\n")
+    (arguments,) = parse_arguments((BeatsTrainingArguments,), ["--config", path, "--logging_strategy", "no"])
+    assert (arguments.save_strategy, arguments.logging_strategy) == ("no", "no")
+
+
+@pytest.mark.parametrize(("is_supported", "is_used"), [(True, True), (False, False)])
+def test_bf16_on_a_cpu_depends_on_its_instructions(training, monkeypatch, is_supported, is_used):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: is_supported)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert training(bf16=True).bf16 is is_used
+    assert TokenizeArguments(tokenizer="a", output_dir="b", bf16=True).bf16 is is_used
 
 
 def test_warm_up_may_be_a_share_of_the_steps():
-    words = ["output_dir=run", "warmup_steps=0.08", "max_steps=1000"]
+    words = ["--output_dir=run", "--warmup_steps=0.08", "--max_steps=1000"]
     (arguments,) = parse_arguments((BeatsTrainingArguments,), words)
     assert arguments.get_warmup_steps(1000) == 80
 
 
 def test_what_training_arguments_refuse_is_one_line():
-    with pytest.raises(RecipeError, match=r"linaer'? is not a valid SchedulerType") as caught:
-        parse_arguments((BeatsTrainingArguments,), ["output_dir=run", "lr_scheduler_type=linaer"])
+    with pytest.raises(UsageError, match=r"linaer'? is not a valid SchedulerType") as caught:
+        parse_arguments((BeatsTrainingArguments,), ["--output_dir=run", "--lr_scheduler_type=linaer"])
     assert "\n" not in str(caught.value)

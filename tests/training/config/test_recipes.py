@@ -1,26 +1,28 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""The recipes: each parses, and each value has a source."""
+"""Recipes of the package: each is found by its name and parses, and each value has a source."""
 
 import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from transformers_beats import BeatsConfig, BeatsRandomProjectionTokenizerConfig, BeatsTokenizerConfig
 from transformers_beats.training.config.arguments import (
+    FINETUNE_ARGUMENTS,
     PRETRAIN_ARGUMENTS,
     TOKENIZE_ARGUMENTS,
     TRAIN_TOKENIZER_ARGUMENTS,
+    Arguments,
     IterateArguments,
-    apply_batch_plan,
     check_config,
 )
-from transformers_beats.training.config.recipes import build_arguments, parse_arguments
-from transformers_beats.training.finetune import FINETUNE_ARGUMENTS, Arguments
+from transformers_beats.training.config.batch_plan import apply_batch_plan
+from transformers_beats.training.config.recipes import RECIPES, build_arguments, list_recipes, parse_arguments
+from transformers_beats.utils.errors import UsageError
 
 
-RECIPES = Path(__file__).parents[3] / "recipes"
 FLAT = {"audioset_pretrain": PRETRAIN_ARGUMENTS, "audioset_tokenizer": TRAIN_TOKENIZER_ARGUMENTS}
 # Learning rate, and seconds of audio in a step.
 FINE_TUNING = {
@@ -35,6 +37,14 @@ FINE_TUNING = {
 }
 ITERATE = ["audioset_iterate", "esc10_iterate", "folder_iterate"]
 SOURCE = re.compile(r"#.*\b(paper|Microsoft|ESPnet|appendix|our choice)\b", re.IGNORECASE)
+
+
+@pytest.fixture(params=[True, False], ids=["with bf16", "without bf16"])
+def has_bf16(request, monkeypatch) -> bool:
+    """Whether the CPU, which is the device, reports instructions for bfloat16."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: request.param)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    return request.param
 
 
 def recipe(name: str) -> str:
@@ -57,6 +67,39 @@ def values_without_source(lines: list[str]) -> list[str]:
 
 def test_all_recipes_are_known():
     assert sorted(path.stem for path in RECIPES.iterdir()) == sorted([*FLAT, *FINE_TUNING, *ITERATE])
+
+
+def test_recipes_are_listed_with_what_they_train():
+    recipes = list_recipes()
+    assert sorted(recipes) == sorted([*FLAT, *FINE_TUNING, *ITERATE])
+    assert (
+        recipes["folder_finetune"] == "A classifier of your own clips, from a pre-trained model, on one GPU or a CPU"
+    )
+
+
+def test_a_recipe_is_found_by_its_path_as_well():
+    by_path = parse_arguments((IterateArguments,), ["--config", recipe("esc10_iterate")])
+    assert by_path == parse_arguments((IterateArguments,), ["--config", "esc10_iterate"])
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("folder_finetun", "folder_finetune"),
+        ("recipes/esc10_iterate.yaml", "esc10_iterate"),
+        ("zzz", ", ".join(sorted([*FLAT, *FINE_TUNING, *ITERATE]))),
+    ],
+)
+def test_an_unknown_recipe_has_others_named(name, names):
+    with pytest.raises(UsageError) as caught:
+        parse_arguments((IterateArguments,), ["--config", name])
+    assert str(caught.value).startswith(f"{name}: no such file, and no recipe of that name: did you mean {names}")
+
+
+@pytest.mark.parametrize("name", [*FLAT, *FINE_TUNING, *ITERATE])
+def test_headers_name_their_recipe(name):
+    header = Path(recipe(name)).read_text(encoding="utf-8").split("\n\n")[0]
+    assert re.search(rf"^#   .*(transformers-beats \S+|training\.\w+) --config {name}\b", header, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", [*FLAT, *FINE_TUNING, *ITERATE])
@@ -83,21 +126,21 @@ def test_no_key_appears_twice(name):
 
 @pytest.mark.parametrize("name", FLAT)
 def test_flat_recipes_parse(name):
-    model, data, batch, training = parse_arguments(FLAT[name], [recipe(name)])
+    model, data, batch, training = parse_arguments(FLAT[name], ["--config", name])
     assert training.max_steps == 400000
     assert training.get_warmup_steps(training.max_steps) == 32000
     assert (training.adam_beta1, training.adam_beta2, training.weight_decay) == (0.9, 0.98, 0.01)
     expected = {"audioset_pretrain": (5600, 5e-4), "audioset_tokenizer": (1400, 5e-5)}[name]
     assert (batch.batch_seconds, training.learning_rate) == expected
     config_class = BeatsConfig if name == "audioset_pretrain" else BeatsTokenizerConfig
-    assert config_class(**model.config).codebook_size == 1024
+    assert config_class(**model.model_config).codebook_size == 1024
     assert data.crop_seconds == 10
 
 
 @pytest.mark.parametrize("name", FINE_TUNING)
 def test_fine_tuning_recipes_parse(name):
-    arguments = Arguments(*parse_arguments(FINETUNE_ARGUMENTS, [recipe(name)]))
-    check_config(BeatsConfig, arguments.tuning.config)
+    arguments = Arguments(*parse_arguments(FINETUNE_ARGUMENTS, ["--config", name]))
+    check_config(BeatsConfig, arguments.tuning.model_config)
     plan = apply_batch_plan(arguments.training, arguments.batch, arguments.data.crop_seconds)
     learning_rate, seconds = FINE_TUNING[name]
     assert arguments.training.learning_rate == learning_rate
@@ -105,34 +148,34 @@ def test_fine_tuning_recipes_parse(name):
 
 
 @pytest.mark.parametrize("name", ITERATE)
-def test_iterate_recipes_parse_with_all_their_stages(name, tmp_path):
-    (arguments,) = parse_arguments((IterateArguments,), [recipe(name)])
+def test_iterate_recipes_parse_with_all_their_stages(name, tmp_path, has_bf16):
+    (arguments,) = parse_arguments((IterateArguments,), ["--config", name])
     BeatsRandomProjectionTokenizerConfig(**arguments.random_projection)
 
     values = arguments.stage_values("model", codes="codes", output_dir=str(tmp_path))
     model, data, batch, training = build_arguments(PRETRAIN_ARGUMENTS, values)
-    BeatsConfig(**model.config)
+    BeatsConfig(**model.model_config)
     plan = apply_batch_plan(training, batch, data.crop_seconds)
     assert plan.seconds == pytest.approx(batch.batch_seconds, rel=0.02)
 
     values = arguments.stage_values("tokenizer", teacher="teacher", output_dir=str(tmp_path))
     tokenizer, data, batch, training = build_arguments(TRAIN_TOKENIZER_ARGUMENTS, values)
-    BeatsTokenizerConfig(**tokenizer.config)
+    BeatsTokenizerConfig(**tokenizer.model_config)
     plan = apply_batch_plan(training, batch, data.crop_seconds)
     assert plan.seconds == pytest.approx(batch.batch_seconds, rel=0.04)
 
     values = arguments.stage_values("tokenize", tokenizer="tokenizer", output_dir=str(tmp_path))
     tokenize, _ = build_arguments(TOKENIZE_ARGUMENTS, values)
-    assert tokenize.bf16
+    assert tokenize.bf16 is has_bf16
 
 
 def test_the_flat_audioset_recipes_agree_with_the_iterations():
-    (arguments,) = parse_arguments((IterateArguments,), [recipe("audioset_iterate")])
+    (arguments,) = parse_arguments((IterateArguments,), ["--config", "audioset_iterate"])
     for name, section in [("audioset_pretrain", arguments.model), ("audioset_tokenizer", arguments.tokenizer)]:
         flat = yaml.safe_load(Path(recipe(name)).read_text(encoding="utf-8"))
         flat["learning_rate"] = float(flat["learning_rate"])
         if name == "audioset_pretrain":
             # `iterate` takes it from the tokenizer.
-            del flat["config"]["codebook_size"]
+            del flat["model_config"]["codebook_size"]
         shared = {**arguments.data, **section}
         assert {key: flat[key] for key in shared} == shared

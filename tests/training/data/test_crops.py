@@ -347,10 +347,11 @@ def test_statistics_are_those_of_all_frames(folder):
 
 
 def test_the_command_stores_statistics_in_an_extractor(folder, tmp_path):
-    statistics_main([f"dataset={folder}", f"output_dir={tmp_path / 'extractor'}", "crop_seconds=1", "num_crops=1"])
+    words = ["--dataset", str(folder), "--output_dir", str(tmp_path / "extractor")]
+    statistics_main([*words, "--crop_seconds", "1", "--num_crops", "1"])
     extractor = BeatsFeatureExtractor.from_pretrained(tmp_path / "extractor")
     clips, data = clips_of(folder)
     expected = fbank_statistics(CropDataset(clips, data), BeatsFeatureExtractor(), num_clips=100)
     assert (extractor.fbank_mean, extractor.fbank_std) == expected
     with pytest.raises(ValueError, match="exists already"):
-        statistics_main([f"dataset={folder}", f"output_dir={tmp_path / 'extractor'}"])
+        statistics_main(words)

@@ -70,7 +70,7 @@ def stage_values(recipe: dict, stage: str, **values) -> dict:
 @pytest.fixture
 def trainer(recipe, tmp_path):
     """A trainer whose data set holds two features with the codes 0 to 23, and two with 0 to 7."""
-    config = BeatsConfig(**recipe["model"]["config"], codebook_size=32)
+    config = BeatsConfig(**recipe["model"]["model_config"], codebook_size=32)
     generator = torch.Generator().manual_seed(0)
     items = [
         {
@@ -162,7 +162,7 @@ def test_accumulated_batches_learn_what_one_batch_learns(recipe, tmp_path):
 
 def test_a_model_of_another_size_is_not_gone_on_from(recipe, one_iteration, tmp_path):
     values = stage_values(recipe, "model", codes=str(one_iteration / "codes"), output_dir=str(tmp_path / "more"))
-    values |= {"model_name_or_path": str(one_iteration / "model"), "config": {"intermediate_size": 64}}
+    values |= {"model_name_or_path": str(one_iteration / "model"), "model_config": {"intermediate_size": 64}}
     with pytest.raises(ValueError, match=r"`config` gives .*fc1.* another size than the model has"):
         pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
 
@@ -170,7 +170,7 @@ def test_a_model_of_another_size_is_not_gone_on_from(recipe, one_iteration, tmp_
 def test_training_goes_on_from_a_model(recipe, one_iteration, tmp_path):
     before = BeatsForPreTraining.from_pretrained(one_iteration / "model")
     values = stage_values(recipe, "model", codes=str(one_iteration / "codes"), output_dir=str(tmp_path / "more"))
-    values |= {"model_name_or_path": str(one_iteration / "model"), "config": None, "learning_rate": 0.0}
+    values |= {"model_name_or_path": str(one_iteration / "model"), "model_config": None, "learning_rate": 0.0}
     pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
     after = BeatsForPreTraining.from_pretrained(tmp_path / "more")
     for name, value in before.state_dict().items():
@@ -185,7 +185,7 @@ def test_an_existing_result_is_never_overwritten(recipe, one_iteration):
 
 def test_a_model_with_fewer_codes_than_the_tokenizer_is_refused(recipe, one_iteration, tmp_path):
     values = stage_values(recipe, "model", codes=str(one_iteration / "codes"), output_dir=str(tmp_path / "new"))
-    values["config"] = values["config"] | {"codebook_size": 31}
+    values["model_config"] = values["model_config"] | {"codebook_size": 31}
     with pytest.raises(ValueError, match="is 31, but the tokenizer has 32 codes"):
         pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
 
@@ -335,7 +335,7 @@ def test_how_the_data_are_read_may_change_after_an_interruption(tmp_path):
 
 def test_runs_that_were_killed_learn_what_a_run_in_one_go_learns(recipe, tmp_path):
     for stage in ("model", "tokenizer"):
-        recipe[stage]["config"] = recipe[stage]["config"] | {"hidden_dropout": 0.1, "layerdrop": 0.1}
+        recipe[stage]["model_config"] = recipe[stage]["model_config"] | {"hidden_dropout": 0.1, "layerdrop": 0.1}
     in_one_go = copy.deepcopy(recipe) | {"output_dir": str(tmp_path / "one-go")}
     iterate(IterateArguments(**in_one_go))
     worker = Path(__file__).parents[1] / "worker.py"

@@ -1,32 +1,39 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Arguments of the training commands."""
 
-import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from accelerate import DeepSpeedPlugin
 from huggingface_hub.errors import StrictDataclassError
 from transformers import SchedulerType, TrainingArguments
-from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 from transformers.utils import logging
 from transformers.utils.generic import strtobool
 
 from transformers_beats import BeatsConfig, BeatsRandomProjectionTokenizerConfig, BeatsTokenizerConfig
+from transformers_beats.training.data.folds import FoldArguments
+from transformers_beats.training.data.labels import LabelArguments
 from transformers_beats.training.data.sources import DataArguments
+from transformers_beats.training.trainers.classification import AugmentationArguments
+from transformers_beats.utils.checks import check_numbers
+from transformers_beats.utils.errors import UsageError
 
+from .batch_plan import BatchArguments, apply_batch_plan, check_launch
 from .recipes import build_arguments
 
 
 logger = logging.get_logger(__name__)
 
 TIMEOUT_SECONDS = 12 * 3600
+# Codes are stored as int16.
+MAX_CODEBOOK_SIZE = 2**15
+EXTRACTOR_HELP = "Directory or Hub id of a feature extractor. Default: AudioSet's statistics."
 
 
 def is_bf16_slow() -> bool:
-    """Whether PyTorch computes bfloat16 without vector instructions on this CPU, ten times as slow; says so."""
+    """Tells, with a warning, that PyTorch computes bfloat16 without vector instructions here, ten times as slow."""
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
     logger.warning_once("This CPU does not compute in bfloat16: float32 is used (`bf16: false`).")
@@ -34,33 +41,69 @@ def is_bf16_slow() -> bool:
 
 
 def is_on_cpu() -> bool:
-    """Whether there is no accelerator, or accelerate was told to leave it alone."""
+    """Returns whether there is no accelerator, or accelerate was told to leave it alone."""
     return not torch.accelerator.is_available() or bool(strtobool(os.environ.get("ACCELERATE_USE_CPU", "false")))
 
 
 @dataclass
 class BeatsTrainingArguments(TrainingArguments):
     """
-    [`~transformers.TrainingArguments`] with the defaults of this project. A machine without an accelerator is
-    recognised, and so is `ACCELERATE_USE_CPU`.
+    Training, with the defaults of this project.
+
+    These are [`~transformers.TrainingArguments`]. A machine without an accelerator is recognised, and so is
+    `ACCELERATE_USE_CPU`.
     """
+
+    # The fields that `--help` shows.
+    _shown: ClassVar[tuple[str, ...]] = (
+        "output_dir",
+        "learning_rate",
+        "num_train_epochs",
+        "max_steps",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "warmup_steps",
+        "bf16",
+        "seed",
+        "logging_steps",
+        "save_strategy",
+        "save_steps",
+        "save_total_limit",
+        "eval_strategy",
+        "dataloader_num_workers",
+        "report_to",
+    )
 
     adam_beta2: float = field(default=0.98, metadata={"help": "Second beta of AdamW, as in the paper."})
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay, as in the paper."})
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clipping, as in ESPnet."})
     lr_scheduler_type: SchedulerType | str = field(default="linear", metadata={"help": "Learning rate schedule."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads what no model takes."})
-    # `HfArgumentParser` cannot read this type with `None` at its end.
-    report_to: None | str | list[str] = field(  # noqa: RUF036
-        default="none", metadata={"help": "Trackers, e.g. tensorboard."}
+    report_to: str | list[str] | None = field(default="none", metadata={"help": "Trackers, such as tensorboard."})
+    save_total_limit: int | None = field(
+        default=2, metadata={"help": "Number of checkpoints that are kept.", "min": 1}
     )
-    save_total_limit: int | None = field(default=2, metadata={"help": "How many checkpoints are kept."})
-    logging_steps: float = field(default=50, metadata={"help": "Steps from one log to the next."})
-    seed: int = field(default=0, metadata={"help": "Random seed."})
-    # While one process of a node prepares a large data set, the others wait.
+    logging_steps: float = field(
+        default=50, metadata={"help": "Steps from one log to the next; below 1, a share of all.", "positive": True}
+    )
+    seed: int = field(default=0, metadata={"help": "Random seed.", "min": 0})
+    # While one process of a node prepares a large dataset, the others wait.
     ddp_timeout: int = field(default=TIMEOUT_SECONDS, metadata={"help": "Seconds that a process waits for others."})
+    per_device_train_batch_size: int = field(default=8, metadata={"help": "Clips on a device at a time.", "min": 1})
+    per_device_eval_batch_size: int = field(
+        default=8, metadata={"help": "Clips on a device at a time, in evaluations.", "min": 1}
+    )
+    gradient_accumulation_steps: int = field(
+        default=1, metadata={"help": "Batches in one step of the optimiser.", "min": 1}
+    )
+    learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate.", "min": 0})
+    num_train_epochs: float = field(default=3.0, metadata={"help": "Passes over the clips.", "positive": True})
+    warmup_steps: float = field(
+        default=0, metadata={"help": "Steps of a linear warm-up; below 1, a share of all.", "min": 0}
+    )
 
     def __post_init__(self):
+        check_numbers(self)
         # Without this, bf16 on a CPU is refused.
         self.use_cpu = self.use_cpu or is_on_cpu()
         self.bf16 = self.bf16 and not (self.use_cpu and is_bf16_slow())
@@ -71,118 +114,244 @@ class BeatsTrainingArguments(TrainingArguments):
 
 @dataclass
 class PreTrainingModelArguments:
-    """What `pretrain` trains, and on which codes."""
+    """Model that `pretrain` trains, and its codes."""
 
-    _sections: ClassVar[dict[str, tuple[type, ...]]] = {"config": (BeatsConfig,)}
+    _sections: ClassVar[dict[str, tuple[type, ...]]] = {"model_config": (BeatsConfig,)}
 
-    config: dict | None = field(
+    model_config: dict | None = field(
         default=None,
         metadata={"help": "Configuration of the model; with `model_name_or_path`, what differs from its own."},
     )
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "Directory or Hub id of a model to continue from. Default: random weights."}
     )
-    feature_extractor: str | None = field(
-        default=None, metadata={"help": "Directory or Hub id of a feature extractor. Default: AudioSet's statistics."}
-    )
+    feature_extractor: str | None = field(default=None, metadata={"help": EXTRACTOR_HELP})
     tokenizer: str | None = field(
         default=None, metadata={"help": "Directory or Hub id of a tokenizer, which computes codes on the fly."}
     )
-    codes: str | None = field(default=None, metadata={"help": "Directory of codes, as `tokenize` writes it."})
+    codes: str | None = field(default=None, metadata={"help": "Directory of codes, as `compute-codes` writes it."})
 
     def __post_init__(self):
         if (self.tokenizer is None) == (self.codes is None):
             given = "neither" if self.tokenizer is None else "both"
-            raise ValueError(f"Exactly one of `tokenizer` and `codes` is needed, got {given}.")
+            raise UsageError(f"Exactly one of `tokenizer` and `codes` is needed, got {given}.")
         if self.model_name_or_path is None:
-            check_config(BeatsConfig, self.config)
+            check_config(BeatsConfig, self.model_config)
 
 
 @dataclass
 class TokenizerModelArguments:
-    """What `train_tokenizer` trains, and what its teacher is."""
+    """Tokenizer that `train-tokenizer` trains, and its teacher."""
 
-    _sections: ClassVar[dict[str, tuple[type, ...]]] = {"config": (BeatsTokenizerConfig,)}
+    _sections: ClassVar[dict[str, tuple[type, ...]]] = {"model_config": (BeatsTokenizerConfig,)}
 
     teacher: str = field(
         metadata={"help": "Directory or Hub id of a BeatsModel, or of a fine-tuned BeatsForAudioClassification."}
     )
-    config: dict | None = field(default=None, metadata={"help": "Configuration of the tokenizer."})
-    feature_extractor: str | None = field(
-        default=None, metadata={"help": "Directory or Hub id of a feature extractor. Default: AudioSet's statistics."}
-    )
+    model_config: dict | None = field(default=None, metadata={"help": "Configuration of the tokenizer."})
+    feature_extractor: str | None = field(default=None, metadata={"help": EXTRACTOR_HELP})
     min_perplexity: float = field(
-        default=2.0, metadata={"help": "The run stops if the perplexity of the codes falls below: a collapse."}
+        default=2.0,
+        metadata={"help": "The run stops if the perplexity of the codes falls below: a collapse.", "min": 1},
     )
     initialize_from_teacher: bool = field(
         default=False, metadata={"help": "Start from the teacher's weights, for a tokenizer of the same size."}
     )
 
     def __post_init__(self):
-        check_config(BeatsTokenizerConfig, self.config)
-        check_at_least(self, 1, "min_perplexity")
+        check_config(BeatsTokenizerConfig, self.model_config)
+        check_numbers(self)
 
 
 @dataclass
 class TokenizeArguments:
-    """What `tokenize` computes, and where it writes it."""
+    """Computation of codes, and their directory."""
 
     tokenizer: str = field(metadata={"help": "Directory or Hub id of a tokenizer."})
     output_dir: str = field(metadata={"help": "Directory of the codes."})
-    feature_extractor: str | None = field(
-        default=None, metadata={"help": "Directory or Hub id of a feature extractor. Default: AudioSet's statistics."}
+    feature_extractor: str | None = field(default=None, metadata={"help": EXTRACTOR_HELP})
+    batch_size: int = field(default=32, metadata={"help": "Clips that a device tokenizes at a time.", "min": 1})
+    shard_size: int = field(
+        default=4096, metadata={"help": "Clips in a file: what an interruption costs at most.", "min": 1}
     )
-    batch_size: int = field(default=32, metadata={"help": "Clips that a device tokenizes at a time."})
-    shard_size: int = field(default=4096, metadata={"help": "Clips in a file: what an interruption costs at most."})
-    num_workers: int = field(default=0, metadata={"help": "Processes that decode audio for each device."})
+    num_workers: int = field(default=0, metadata={"help": "Processes that decode audio for each device.", "min": 0})
     bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16. A few codes differ from float32's."})
 
     def __post_init__(self):
-        check_at_least(self, 1, "batch_size", "shard_size")
-        check_at_least(self, 0, "num_workers")
+        check_numbers(self)
         self.bf16 = self.bf16 and not (is_on_cpu() and is_bf16_slow())
 
 
 @dataclass
-class BatchArguments:
-    """Size of a batch in seconds, as the paper gives it."""
+class FineTuningArguments:
+    """Model that is fine-tuned, and the method."""
 
-    batch_seconds: float | None = field(
+    _sections: ClassVar[dict[str, tuple[type, ...]]] = {"model_config": (BeatsConfig,)}
+
+    model_name_or_path: str | None = field(
         default=None,
         metadata={
-            "help": "Seconds of audio in one step of the optimiser, over all devices. `per_device_train_batch_size` "
-            "is then the most clips that a device takes at a time, and `gradient_accumulation_steps` is computed."
+            "help": "Directory or Hub id of a pre-trained or fine-tuned model; {fold} in it stands for the fold. "
+            "Default: random weights."
         },
     )
+    model_config: dict | None = field(
+        default=None, metadata={"help": "Configuration of a new model; of another one, what differs from its own."}
+    )
+    feature_extractor: str | None = field(
+        default=None,
+        metadata={"help": "Directory or Hub id of a feature extractor. Default: the model's; AudioSet's statistics."},
+    )
+    fbank_mean: float | None = field(
+        default=None, metadata={"help": "Mean of the fbank before normalisation, in the feature extractor's place."}
+    )
+    fbank_std: float | None = field(
+        default=None, metadata={"help": "Standard deviation of the fbank, likewise.", "positive": True}
+    )
+    freeze: bool = field(
+        default=False, metadata={"help": "Linear probing: the encoder is run once, and only the classifier trained."}
+    )
+    lora: dict | None = field(
+        default=None, metadata={"help": "Low-rank adapters, fields of PEFT's LoraConfig; {} for defaults."}
+    )
+    layer_wise_learning_rate_decay: float = field(
+        default=1.0,
+        metadata={
+            "help": "Factor of the learning rate from a layer to the one before it.",
+            "positive": True,
+            "max": 1,
+        },
+    )
+    layer_wise_gradient_decay_ratio: float = field(
+        default=1.0,
+        metadata={
+            "help": "Factor of the gradient from a layer to the one before it, as in Microsoft's code.",
+            "positive": True,
+            "max": 1,
+        },
+    )
+    average_checkpoints: int = field(
+        default=0,
+        metadata={"help": "Number of the last checkpoints whose weights are averaged. 0: the last weights.", "min": 0},
+    )
+
+    def __post_init__(self):
+        check_numbers(self)
+        if self.freeze and self.lora is not None:
+            raise UsageError("`freeze` and `lora` exclude each other: the one trains no layer, the other all.")
+        if self.average_checkpoints and (self.freeze or self.lora is not None):
+            raise UsageError("`average_checkpoints` is for full fine-tuning: leave `freeze` and `lora` out.")
+        if self.model_name_or_path is None:
+            check_config(BeatsConfig, self.model_config)
 
 
-# What each command parses.
+@dataclass
+class EvaluationDataArguments:
+    """Clips to evaluate on, if there are no folds. They are read as those of the training."""
+
+    eval_dataset: str | None = field(default=None, metadata={"help": "As `dataset`. Default: the same."})
+    eval_split: str | None = field(default=None, metadata={"help": "As `split`."})
+    eval_select: dict | None = field(default=None, metadata={"help": "As `select`: {fold: 5}."})
+
+    @property
+    def is_given(self) -> bool:
+        return any(value is not None for value in asdict(self).values())
+
+
+@dataclass
+class Arguments:
+    """All arguments of `finetune`."""
+
+    tuning: FineTuningArguments
+    data: DataArguments
+    labels: LabelArguments
+    evaluation: EvaluationDataArguments
+    folds: FoldArguments
+    augmentation: AugmentationArguments
+    batch: BatchArguments
+    training: BeatsTrainingArguments
+
+    def __post_init__(self):
+        if self.data.streaming or self.data.precompute_fbank:
+            raise UsageError("Fine-tuning reads audio from disk: leave `streaming` and `precompute_fbank` out.")
+        if self.folds.is_given and self.evaluation.is_given:
+            raise UsageError("Folds say what is evaluated: leave `eval_dataset`, `eval_split` and `eval_select` out.")
+        self._check_training()
+        self._leave_out()
+
+    def _check_training(self) -> None:
+        """Raises `UsageError` for what `Trainer` would do wrong, or not do."""
+        training = self.training
+        if self.tuning.average_checkpoints and training.load_best_model_at_end:
+            raise UsageError("`average_checkpoints` and `load_best_model_at_end` exclude each other.")
+        if training.bf16_full_eval or training.fp16_full_eval:
+            raise UsageError("`bf16_full_eval` and `fp16_full_eval` would change the model that is saved: use `bf16`.")
+        evaluates = training.eval_strategy != "no" or training.load_best_model_at_end
+        if evaluates and not self.folds.is_given and not self.evaluation.is_given:
+            raise UsageError("There is nothing to evaluate on: set `num_folds`, `eval_dataset` or `eval_split`.")
+        if self.folds.is_given and training.load_best_model_at_end:
+            logger.warning(
+                "The best checkpoint of each fold is chosen by the clips that it is evaluated on: metrics will be "
+                "optimistic."
+            )
+
+    def _leave_out(self) -> None:
+        """Resets, with a warning, what a recipe for full fine-tuning sets and neither probe nor adapters use."""
+        left_out = []
+        if self.tuning.freeze or self.tuning.lora is not None:
+            for name in ("layer_wise_learning_rate_decay", "layer_wise_gradient_decay_ratio"):
+                if getattr(self.tuning, name) != 1:
+                    setattr(self.tuning, name, 1.0)
+                    left_out.append(name)
+        if self.tuning.freeze:
+            default = AugmentationArguments()
+            left_out += [name for name, value in asdict(default).items() if getattr(self.augmentation, name) != value]
+            self.augmentation = default
+            if self.training.eval_strategy != "no" or self.training.load_best_model_at_end:
+                self.training.eval_strategy, self.training.load_best_model_at_end = "no", False
+                left_out.append("eval_strategy")
+        if left_out:
+            kind = "freeze" if self.tuning.freeze else "lora"
+            logger.warning(f"`{kind}` does not use {', '.join(left_out)}: left out.")
+
+
+# Dataclasses of each command.
+FINETUNE_ARGUMENTS = (
+    FineTuningArguments,
+    DataArguments,
+    LabelArguments,
+    EvaluationDataArguments,
+    FoldArguments,
+    AugmentationArguments,
+    BatchArguments,
+    BeatsTrainingArguments,
+)
 PRETRAIN_ARGUMENTS = (PreTrainingModelArguments, DataArguments, BatchArguments, BeatsTrainingArguments)
 TRAIN_TOKENIZER_ARGUMENTS = (TokenizerModelArguments, DataArguments, BatchArguments, BeatsTrainingArguments)
 TOKENIZE_ARGUMENTS = (TokenizeArguments, DataArguments)
+# Stages of `iterate`, by the section of their arguments.
+STAGES = {"tokenizer": TRAIN_TOKENIZER_ARGUMENTS, "tokenize": TOKENIZE_ARGUMENTS, "model": PRETRAIN_ARGUMENTS}
 
 
 @dataclass
 class IterateArguments:
-    """Sections of what the stages of `iterate` share, and of what each has for itself."""
+    """Settings that the stages of `iterate` share, and a section for each stage."""
 
     _sections: ClassVar[dict[str, tuple[type, ...]]] = {
         "data": (DataArguments,),
         "random_projection": (BeatsRandomProjectionTokenizerConfig,),
-        "model": tuple(stage for stage in PRETRAIN_ARGUMENTS if stage is not DataArguments),
-        "tokenizer": tuple(stage for stage in TRAIN_TOKENIZER_ARGUMENTS if stage is not DataArguments),
-        "tokenize": tuple(stage for stage in TOKENIZE_ARGUMENTS if stage is not DataArguments),
+        **{name: tuple(owner for owner in owners if owner is not DataArguments) for name, owners in STAGES.items()},
     }
     _set_by_iterate: ClassVar[frozenset[str]] = frozenset(
         {"codes", "feature_extractor", "output_dir", "resume_from_checkpoint", "teacher", "tokenizer"}
     )
 
     output_dir: str = field(metadata={"help": "Directory of all models, tokenizers and codes."})
-    data: dict = field(metadata={"help": "The audio of all stages."})
-    num_iterations: int = field(default=2, metadata={"help": "How many models are trained one after another."})
-    feature_extractor: str | None = field(
-        default=None, metadata={"help": "Directory or Hub id of a feature extractor. Default: AudioSet's statistics."}
+    data: dict = field(metadata={"help": "Audio of all stages."})
+    num_iterations: int = field(
+        default=2, metadata={"help": "Number of models, which are trained one after another.", "min": 1}
     )
+    feature_extractor: str | None = field(default=None, metadata={"help": EXTRACTOR_HELP})
     random_projection: dict | None = field(
         default=None, metadata={"help": "Configuration of the first iteration's tokenizer."}
     )
@@ -193,163 +362,80 @@ class IterateArguments:
     tokenize: dict = field(default_factory=dict, metadata={"help": "Computation of the codes."})
 
     def __post_init__(self):
-        check_at_least(self, 1, "num_iterations")
-        # A mistake in the last stage must not show only when the others are done, perhaps days later.
-        for name in ("model", "tokenizer", "tokenize"):
-            for key in sorted(self._set_by_iterate & getattr(self, name).keys()):
-                raise ValueError(f"`{name}.{key}` is set by `iterate`: leave it out.")
-        build_arguments((DataArguments,), self.data, "data.")
+        check_numbers(self)
         check_config(BeatsRandomProjectionTokenizerConfig, self.random_projection)
-        check_config(BeatsTokenizerConfig, self.tokenizer.get("config"))
-        if self.model.get("model_name_or_path") is None:
-            check_config(BeatsConfig, self.model.get("config"))
+        # A mistake in the last stage must not show only when the others are done, perhaps days later.
+        with_prefix("data", build_arguments, (DataArguments,), self.data)
+        for name in STAGES:
+            for key in sorted(self._set_by_iterate & getattr(self, name).keys()):
+                raise UsageError(f"`{name}.{key}` is set by `iterate`: leave it out.")
+            with_prefix(name, self._check_stage, name)
+        self._check_codebooks()
 
     def stage_values(self, name: Literal["model", "tokenizer", "tokenize"], **values: Any) -> dict[str, Any]:
         """
-        What one stage would read from a flat recipe of its own command: feature extractor, data, its section, and
-        `values`. Written to a file it is such a recipe; [`build_arguments`] makes dataclasses of it.
+        Returns a flat recipe of one stage's own command: feature extractor, data, its section, and `values`.
+        [`build_arguments`] makes dataclasses of it.
         """
         return {"feature_extractor": self.feature_extractor, **self.data, **getattr(self, name), **values}
 
+    def _check_stage(self, name: Literal["model", "tokenizer", "tokenize"]) -> None:
+        """Raises `UsageError` for what the command of a stage would refuse."""
+        place = str(Path(self.output_dir) / name)
+        inputs = {"model": {"codes": place}, "tokenizer": {"teacher": place}, "tokenize": {"tokenizer": place}}
+        arguments = build_arguments(STAGES[name], self.stage_values(name, **inputs[name], output_dir=place))
+        data = arguments[1]
+        if data.streaming:
+            raise UsageError("Codes belong to the items of a dataset: set `data.streaming: false`.")
+        if name != "tokenize":
+            _, _, batch, training = arguments
+            check_launch(training)
+            apply_batch_plan(training, batch, data.crop_seconds)
+
+    def _check_codebooks(self) -> None:
+        """Raises `UsageError` for a codebook that codes, or the model that predicts them, have no place for."""
+        first = BeatsRandomProjectionTokenizerConfig(**(self.random_projection or {})).codebook_size
+        sizes = {"random_projection.codebook_size": first}
+        if self.num_iterations > 1:
+            later = BeatsTokenizerConfig(**(self.tokenizer.get("model_config") or {}))
+            sizes["tokenizer.model_config.codebook_size"] = later.codebook_size
+        known = (self.model.get("model_config") or {}).get("codebook_size", MAX_CODEBOOK_SIZE)
+        for name, size in sizes.items():
+            if size > MAX_CODEBOOK_SIZE:
+                raise UsageError(f"`{name}` must be at most {MAX_CODEBOOK_SIZE}, got {size}: codes are int16.")
+            if size > known:
+                raise UsageError(
+                    f"`model.model_config.codebook_size` is {known}, but `{name}` is {size}: leave it out."
+                )
+
+
+def with_prefix(name: str, check: Any, *values: Any) -> None:
+    """Calls `check`, and names the section in its errors."""
+    try:
+        check(*values)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from error
+
 
 def check_config(config_class: type, values: dict | None) -> None:
-    """Raises `ValueError` if `config_class` does not accept the values; its own exception is not one."""
+    """Raises `UsageError` if a configuration does not accept the values; its own exception is no `ValueError`."""
     try:
         config_class(**(values or {}))
     except StrictDataclassError as error:
-        raise ValueError(str(error.__cause__ or error)) from error
-
-
-def check_at_least(arguments: Any, minimum: int, *names: str) -> None:
-    """Raises `ValueError` if an argument is smaller than `minimum`."""
-    for name in names:
-        if getattr(arguments, name) < minimum:
-            raise ValueError(f"`{name}` must be at least {minimum}, got {getattr(arguments, name)}.")
-
-
-@dataclass(frozen=True)
-class BatchPlan:
-    """
-    How a batch is spread over devices and accumulation steps.
-
-    Args:
-        per_device_train_batch_size (`int`):
-            Clips that a device takes at a time.
-        gradient_accumulation_steps (`int`):
-            How often it does so in one step of the optimiser.
-        seconds (`float`):
-            Seconds of audio in one step of the optimiser, over all devices.
-    """
-
-    per_device_train_batch_size: int
-    gradient_accumulation_steps: int
-    seconds: float
-
-
-def plan_batch(batch_seconds: float, crop_seconds: float, world_size: int, max_clips_per_device: int) -> BatchPlan:
-    """
-    Spreads a batch over devices: as near as possible to `batch_seconds` with no more accumulation than
-    `max_clips_per_device` asks for.
-
-    Args:
-        batch_seconds (`float`):
-            Wanted seconds of audio in one step of the optimiser, over all devices.
-        crop_seconds (`float`):
-            Length of a clip.
-        world_size (`int`):
-            Number of devices.
-        max_clips_per_device (`int`):
-            The most clips that a device takes at a time.
-
-    Returns:
-        [`BatchPlan`]
-
-    Raises:
-        `ValueError`: a number is not positive, or the batch has less than a clip for each device.
-    """
-    numbers = {"batch_seconds": batch_seconds, "crop_seconds": crop_seconds}
-    numbers |= {"world_size": world_size, "per_device_train_batch_size": max_clips_per_device}
-    for name, number in numbers.items():
-        if not (number > 0 and math.isfinite(number)):
-            raise ValueError(f"`{name}` must be positive, got {number}.")
-    seconds_per_clip_each = crop_seconds * world_size
-    clips_wanted = batch_seconds / seconds_per_clip_each
-    if clips_wanted < 1:
-        raise ValueError(
-            f"`batch_seconds` is {batch_seconds:g}, but one clip of {crop_seconds:g} s on each of {world_size} "
-            f"device(s) makes {seconds_per_clip_each:g}."
-        )
-    options = []
-    steps_wanted = clips_wanted / max_clips_per_device
-    # A step less can be as near: for 65 clips where 64 fit, 64 at once rather than twice 32.
-    for steps in (max(math.floor(steps_wanted), 1), math.ceil(steps_wanted)):
-        clips = min(math.floor(clips_wanted / steps + 0.5), max_clips_per_device)
-        options.append((abs(clips * steps - clips_wanted), steps, clips))
-    _, steps, clips = min(options)
-    return BatchPlan(clips, steps, clips * steps * seconds_per_clip_each)
-
-
-def check_launch(training: TrainingArguments) -> None:
-    """Raises `ValueError` if the training, as its processes were started, would not be what its arguments say."""
-    # `DataParallel` would keep a codebook for each GPU, and lose all but one.
-    if training.n_gpu > 1:
-        raise ValueError(f"One process would drive {training.n_gpu} GPUs: start the command with `accelerate launch`.")
-    deepspeed = training.deepspeed_plugin
-    if training.use_cpu and (deepspeed is not None or training.fsdp):
-        name = "FSDP" if deepspeed is None else "DeepSpeed"
-        raise ValueError(f"accelerate has no {name} on CPUs, and would train without it: leave it out.")
-    if deepspeed is None:
-        return
-    config = deepspeed.deepspeed_config
-    if config.get("zero_optimization", {}).get("stage", 0) > 2:
-        raise ValueError(
-            "ZeRO stage 3 splits the frozen tokenizer or teacher as well, which then cannot be computed: "
-            "use stage 1 or 2, or FSDP."
-        )
-
-
-def apply_batch_plan(training: TrainingArguments, batch: BatchArguments, crop_seconds: float) -> BatchPlan:
-    """
-    Sets batch size and accumulation of `training` from `batch.batch_seconds`, if that is given.
-
-    Returns:
-        [`BatchPlan`]: what `training` then says, in either case.
-
-    Raises:
-        `ValueError`: see [`plan_batch`]; also if `gradient_accumulation_steps` was set as well.
-    """
-    num_devices = training.world_size
-    clips, steps = training.per_device_train_batch_size, training.gradient_accumulation_steps
-    if batch.batch_seconds is None:
-        return BatchPlan(clips, steps, clips * steps * num_devices * crop_seconds)
-    if steps != 1:
-        raise ValueError(
-            "`batch_seconds` determines `gradient_accumulation_steps`: leave one of them out. "
-            "`per_device_train_batch_size` is the most clips that a device takes at a time."
-        )
-    plan = plan_batch(batch.batch_seconds, crop_seconds, num_devices, clips)
-    training.per_device_train_batch_size = plan.per_device_train_batch_size
-    training.gradient_accumulation_steps = plan.gradient_accumulation_steps
-    if training.deepspeed:
-        # As `Trainer` does when it searches for hyperparameters: `auto` has been filled in already.
-        training.hf_deepspeed_config = HfTrainerDeepSpeedConfig(training.deepspeed)
-        training.hf_deepspeed_config.trainer_config_process(training)
-        training.deepspeed_plugin = DeepSpeedPlugin(hf_ds_config=training.hf_deepspeed_config)
-    return plan
+        raise UsageError(str(error.__cause__ or error)) from error
 
 
 __all__ = [
+    "FINETUNE_ARGUMENTS",
     "PRETRAIN_ARGUMENTS",
     "TOKENIZE_ARGUMENTS",
     "TRAIN_TOKENIZER_ARGUMENTS",
-    "BatchArguments",
-    "BatchPlan",
+    "Arguments",
     "BeatsTrainingArguments",
+    "EvaluationDataArguments",
+    "FineTuningArguments",
     "IterateArguments",
     "PreTrainingModelArguments",
     "TokenizeArguments",
     "TokenizerModelArguments",
-    "apply_batch_plan",
-    "check_launch",
-    "plan_batch",
 ]

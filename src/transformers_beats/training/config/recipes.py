@@ -1,151 +1,272 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Recipes and command lines: YAML and `key=value` words into dataclasses, and commands that fail in one line."""
+"""
+Recipes and command lines of training: `--config RECIPE --key value` into dataclasses.
+
+jsonargparse converts the values to the types of the fields, because it leaves text alone where a field holds text
+(OmegaConf makes the integer 7 of `007`) and knows nested keys (HfArgumentParser does not).
+"""
 
 import dataclasses
 import difflib
-import gc
+import json
+import re
+import shutil
 import sys
 import textwrap
-import traceback
 import types
-from collections.abc import Callable
-from enum import Enum
+from argparse import SUPPRESS, ArgumentError
+from functools import cache, reduce
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import torch
 import yaml
-from huggingface_hub.dataclasses import type_validator
-from torch import distributed
-from transformers import HfArgumentParser, TrainingArguments
+from jsonargparse import ArgumentParser
 
 import transformers_beats
+from transformers_beats.utils.errors import UsageError, first_line, one_line
 
 
-USAGE = "usage: COMMAND [RECIPE.yaml ...] [key=value ...]"
-HELP_WIDTH = 100
+RECIPES = Path(transformers_beats.__file__).parent / "recipes"
+USAGE = "[--config RECIPE ...] [--key value ...]"
+TYPE_NAMES = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "text",
+    dict: "a mapping",
+    list: "a list",
+    type(None): "null",
+}
 
 
-PACKAGE = Path(transformers_beats.__file__).parent
+class RecipeLoader(yaml.SafeLoader):
+    """YAML with the scalars of JSON: 5e-4 is a number; `no`, `007`, `12:30` and dates are text."""
 
 
-class RecipeError(ValueError):
-    """A recipe or a command line that cannot be used; the message is one line."""
+# A copy: the loader would share those of its base class.
+RecipeLoader.yaml_implicit_resolvers = {}
+for kind, pattern, first in (
+    ("null", r"null|~|", ["n", "~", ""]),
+    ("bool", r"true|false|True|False", list("tfTF")),
+    ("int", r"-?(?:0|[1-9]\d*)", list("-0123456789")),
+    ("float", r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+|-?(?:\d+\.\d*|\.\d+)", list("-+.0123456789")),
+    ("merge", "<<", ["<"]),
+):
+    RecipeLoader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"^(?:{pattern})$"), first)
 
 
-def parse_arguments(dataclass_types: tuple[type, ...], argv: list[str] | None = None) -> tuple:
+class Setting(NamedTuple):
+    """A field of a dataclass, its type, and the dataclasses whose fields its mapping holds."""
+
+    entry: dataclasses.Field
+    hint: Any
+    section: tuple[type, ...]
+
+    @property
+    def types(self) -> tuple[Any, ...]:
+        """Members of a union, such as `int` and `None` of `int | None`; otherwise the type."""
+        return get_args(self.hint) if get_origin(self.hint) in (Union, types.UnionType) else (self.hint,)
+
+    @property
+    def is_required(self) -> bool:
+        """Whether the field has no default."""
+        return self.entry.default is dataclasses.MISSING and self.entry.default_factory is dataclasses.MISSING
+
+    @property
+    def default(self) -> Any:
+        """The default of a field that is not required."""
+        factory = self.entry.default_factory
+        return self.entry.default if factory is dataclasses.MISSING else factory()
+
+
+def parse_arguments(dataclass_types: tuple[type, ...], argv: list[str] | None = None, doc: str | None = None) -> tuple:
     """
-    Reads recipes and `key=value` words into dataclasses. Of two values for one key the later counts; mappings are
-    merged. A dotted key (`config.hidden_size=192`) sets an entry of a mapping. `-h` prints all keys and exits.
+    Reads `--config RECIPE` and `--key value` into dataclasses. Of two values for one key the later counts; mappings
+    are merged. A dotted key (`--model_config.hidden_size 192`) sets an entry of a mapping, and `-` stands for `_`.
+    `--help` prints the important keys and exits, `--help-all` all.
 
     Args:
         dataclass_types (`tuple[type, ...]`):
             The dataclasses. No two of them may have a field of the same name.
         argv (`list[str]`, *optional*):
             The words; those of the command line by default.
+        doc (`str`, *optional*):
+            What the command does, a blank line, and an example: the docstring of its module.
 
     Returns:
         `tuple`: an instance of each dataclass.
 
     Raises:
-        [`RecipeError`]: a recipe that cannot be read, an unknown or missing key, a value of a wrong type.
+        [`UsageError`]: a recipe that cannot be read, an unknown or missing key, a value of a wrong type.
     """
     argv = sys.argv[1:] if argv is None else argv
-    if "-h" in argv or "--help" in argv:
-        print(format_help(dataclass_types))
+    if {"-h", "--help", "--help-all"} & {*argv}:
+        print(format_help(dataclass_types, doc or "", "--help-all" in argv))
         raise SystemExit(0)
-    values: dict[str, Any] = {}
-    for word in argv:
-        merge(values, read_override(word) if "=" in word else read_recipe(word))
-    return build_arguments(dataclass_types, values)
+    return build_arguments(dataclass_types, read_line(argv, find_settings(dataclass_types)))
 
 
-def build_arguments(dataclass_types: tuple[type, ...], values: dict[str, Any], prefix: str = "") -> tuple:
+def build_arguments(dataclass_types: tuple[type, ...], values: dict[str, Any]) -> tuple:
     """
-    Dataclasses from a mapping, as [`parse_arguments`] makes them.
+    Makes dataclasses of a mapping, as [`parse_arguments`] does.
 
     Args:
         dataclass_types (`tuple[type, ...]`):
             The dataclasses. No two of them may have a field of the same name.
         values (`dict[str, Any]`):
-            Values of their fields.
-        prefix (`str`, *optional*):
-            What messages put before a key.
+            Values of their fields, or text that is read as such.
 
     Returns:
         `tuple`: an instance of each dataclass.
 
     Raises:
-        [`RecipeError`]: an unknown or missing key, a value of a wrong type or one that a dataclass refuses.
+        [`UsageError`]: an unknown or missing key, a value of a wrong type or one that a dataclass refuses.
     """
-    values = check_values(dataclass_types, values, prefix)
-    for name, (entry, _) in find_fields(dataclass_types).items():
-        if is_required(entry) and name not in values:
-            raise RecipeError(f"`{prefix}{name}` is missing: {entry.metadata.get('help', 'it is needed')}")
-    parser = HfArgumentParser(list[Any](dataclass_types))
+    for name, setting in find_settings(dataclass_types).items():
+        if "." not in name and setting.is_required and name not in values:
+            raise UsageError(f"`{name}` is missing: {setting.entry.metadata.get('help', 'it is needed')}")
+    converted = convert(dataclass_types, values)
     try:
-        return parser.parse_dict(values)
+        return tuple(
+            owner(**{name: converted[name] for name in find_settings((owner,)) if name in converted})
+            for owner in dataclass_types
+        )
     except ValueError as error:
-        raise RecipeError(one_line(error)) from error
+        raise UsageError(one_line(error)) from error
 
 
-def run_command(main: Callable[[], Any]) -> None:
-    """
-    Runs the `main` of a command, then takes leave of other processes, if there are any. A `ValueError` or `OSError`
-    becomes one line on stderr and the exit code 1.
-    """
+@cache
+def find_settings(dataclass_types: tuple[Any, ...], prefix: str = "") -> dict[str, Setting]:
+    """Returns all fields, also those of sections, by their dotted keys."""
+    found: dict[str, Setting] = {}
+    owners: dict[str, type] = {}
+    for owner in dataclass_types:
+        # Transformers' configurations name `torch.dtype` without importing torch.
+        hints = get_type_hints(owner, localns={"torch": torch})
+        sections = getattr(owner, "_sections", {})
+        for entry in dataclasses.fields(owner):
+            if not entry.init:
+                continue
+            if entry.name in owners:
+                raise TypeError(f"{owners[entry.name].__name__} and {owner.__name__} both have `{entry.name}`.")
+            owners[entry.name] = owner
+            key, section = prefix + entry.name, sections.get(entry.name, ())
+            found[key] = Setting(entry, hints[entry.name], section)
+            found |= find_settings(section, f"{key}.")
+    return found
+
+
+@cache
+def build_parser(dataclass_types: tuple[type, ...]) -> ArgumentParser:
+    """Returns a parser of the fields of dataclasses, which gives what was given and no defaults."""
+    parser = ArgumentParser(exit_on_error=False, add_help=False)
+    for key, setting in find_settings(dataclass_types).items():
+        if "." not in key:
+            try:
+                parser.add_argument(f"--{key}", type=setting.hint, default=SUPPRESS)
+            # A type of transformers' that jsonargparse does not know.
+            except ValueError:
+                parser.add_argument(f"--{key}", type=object, default=SUPPRESS)
+    return parser
+
+
+def convert(dataclass_types: tuple[type, ...], values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the values, also inside sections, with the types of their fields."""
+    settings = find_settings(dataclass_types)
+    converted, others = {}, {}
+    for name, value in values.items():
+        if name not in settings:
+            raise UsageError(f"unknown key `{prefix}{name}`{suggest(str(name), settings, prefix)}")
+        if settings[name].section and isinstance(value, dict):
+            converted[name] = convert(settings[name].section, value, f"{prefix}{name}.")
+        # jsonargparse would take a text such as `#` or `~` for null.
+        elif isinstance(value, str) and str in settings[name].types:
+            converted[name] = value
+        else:
+            others[name] = value
     try:
-        main()
-    except (ValueError, OSError) as error:
-        # What this package raises says what to do. Of other errors, in the middle of a training, it matters more where
-        # they come from.
-        origin = traceback.extract_tb(error.__traceback__)[-1]
-        if not (Path(origin.filename).is_relative_to(PACKAGE) and (origin.line or "").startswith("raise ")):
-            traceback.print_exc()
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        raise SystemExit(1) from None
-    if distributed.is_available() and distributed.is_initialized():
-        # A thread of gloo that lets go of a tensor while Python shuts down aborts the process, and with it the whole
-        # run. Destroying the group ends them, if no trainer left in a reference cycle holds it.
-        gc.collect()
-        distributed.destroy_process_group()
+        return converted | build_parser(dataclass_types).parse_object(others).as_dict()
+    except ArgumentError as error:
+        named = re.search(r'key "([^".]+)', str(error))
+        if named is None or named[1] not in others:
+            raise UsageError(one_line(error)) from error
+        raise UsageError(explain(named[1], others[named[1]], settings[named[1]], prefix)) from error
 
 
-def read_recipe(path: str) -> dict[str, Any]:
-    """The mapping in a YAML file."""
-    if path.startswith("-"):
-        raise RecipeError(f"{path}: there are no options; settings are written key=value, and -h shows them")
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        hint = "" if Path(path).suffix in (".yaml", ".yml") else "; settings are written key=value"
-        raise RecipeError(f"{path}: cannot be read: {error.strerror}{hint}") from error
-    # The last, of a thousand open brackets.
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise RecipeError(f"{path}: is not YAML: {one_line(error)}") from error
-    if not isinstance(values, dict):
-        raise RecipeError(f"{path}: must hold `key: value` lines, but holds {type(values).__name__}")
+def suggest(name: str, settings: dict[str, Setting], prefix: str) -> str:
+    """Returns `": did you mean ...?"` with the keys that look like `name`, or have it in a section."""
+    own = [key for key in settings if "." not in key]
+    matches = [key for key in settings if key.endswith(f".{name}")] or difflib.get_close_matches(
+        name, own, cutoff=0.75
+    )
+    return f": did you mean {' or '.join(f'`{prefix}{match}`' for match in matches[:3])}?" if matches else ""
+
+
+def explain(name: str, value: Any, setting: Setting, prefix: str) -> str:
+    """Returns in one line what a value of a wrong type must be."""
+    expected = " or ".join(describe(member) for member in setting.types)
+    is_scalar = value is not None and not isinstance(value, (dict, list, str))
+    quotes = f" (as text, in a recipe: {name}: '{value}')" if is_scalar and str in setting.types else ""
+    return f"`{prefix}{name}` must be {expected}, got {value!r}{quotes}"
+
+
+def describe(hint: Any) -> str:
+    """Returns a type in words."""
+    if get_origin(hint) is Literal:
+        return " or ".join(repr(choice) for choice in get_args(hint))
+    return TYPE_NAMES.get(get_origin(hint) or hint, getattr(hint, "__name__", str(hint)))
+
+
+def read_line(argv: list[str], settings: dict[str, Setting]) -> dict[str, Any]:
+    """Returns the mapping that the words of a command line make, with the recipes that they name."""
+    values: dict[str, Any] = {}
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--") or word == "--":
+            what = "recipes are given as --config RECIPE" if word.endswith((".yaml", ".yml")) else "a value too many"
+            raise UsageError(f"{word}: {what}; settings are written --key value, and --help shows them")
+        option, has_value, text = word[2:].partition("=")
+        path = split_key(option, settings)
+        setting = settings.get(".".join(path))
+        if not has_value:
+            if words and not words[0].startswith("--"):
+                text = words.pop(0)
+            elif setting is not None and bool in setting.types:
+                text = "true"
+            elif setting is None and option != "config":
+                # The unknown key is what is to be said.
+                text = ""
+            else:
+                raise UsageError(f"{word}: its value is missing; settings are written --key value")
+        if option == "config":
+            merge(values, read_recipe(text))
+        else:
+            value = read_value(text, setting, word)
+            merge(values, reduce(lambda inner, name: {name: inner}, reversed(path), value))
     return values
 
 
-def read_override(word: str) -> dict[str, Any]:
-    """`{"a": {"b": value}}` of `a.b=value`."""
-    key, _, text = word.partition("=")
-    names = key.split(".")
-    if not all(name.isidentifier() for name in names):
-        raise RecipeError(f"{word}: settings are written key=value; {key!r} is no key")
-    try:
-        value = yaml.safe_load(text)
-    # Also a ValueError, of dates such as 2026-13-01.
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise RecipeError(f"{word}: the value is not YAML: {one_line(error)}") from error
-    for name in reversed(names):
-        value = {name: value}
-    return value
+def split_key(option: str, settings: dict[str, Setting]) -> list[str]:
+    """Returns the names in a dotted key, with `_` for `-` in those of fields; columns keep theirs."""
+    names = option.split(".")
+    for count in range(len(names), 0, -1):
+        if (known := ".".join(names[:count]).replace("-", "_")) in settings:
+            return [*known.split("."), *names[count:]]
+    return option.replace("-", "_").split(".")
+
+
+def read_value(text: str, setting: Setting | None, word: str) -> Any:
+    """Returns the YAML of a mapping, a list or an entry of a mapping, None for a `null`, otherwise the text."""
+    holds = {get_origin(member) or member for member in setting.types} if setting else {dict}
+    if holds & {dict, list}:
+        return load_yaml(text, f"{word} {text}: the value is not YAML")
+    return None if text == "null" and type(None) in holds else text
 
 
 def merge(values: dict[str, Any], later: dict[str, Any]) -> None:
-    """Puts what is in `later` into `values`; where both hold a mapping, its entries."""
+    """Puts `later` into `values`; where both hold a mapping, its entries."""
     for key, value in later.items():
         if isinstance(value, dict) and isinstance(values.get(key), dict):
             merge(values[key], value)
@@ -153,153 +274,88 @@ def merge(values: dict[str, Any], later: dict[str, Any]) -> None:
             values[key] = value
 
 
-def find_fields(dataclass_types: tuple[type, ...]) -> dict[str, tuple[dataclasses.Field, Any]]:
-    """All fields by name, each with its type."""
-    found: dict[str, tuple[dataclasses.Field, Any]] = {}
-    owners: dict[str, type] = {}
-    for owner in dataclass_types:
-        # Transformers' configurations name `torch.dtype` without importing torch.
-        hints = get_type_hints(owner, localns={"torch": torch})
-        for entry in init_fields(owner):
-            if entry.name in owners:
-                raise TypeError(f"{owners[entry.name].__name__} and {owner.__name__} both have `{entry.name}`.")
-            owners[entry.name] = owner
-            found[entry.name] = (entry, hints[entry.name])
-    return found
+# Recipes
 
 
-def init_fields(owner: Any) -> list[dataclasses.Field]:
-    """Fields that can be given when a dataclass is created."""
-    return [entry for entry in dataclasses.fields(owner) if entry.init]
+def list_recipes() -> dict[str, str]:
+    """Returns the names of the recipes that come with the package, each with what it trains."""
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(RECIPES.glob("*.yaml"))}
+    return {name: first_line(text).lstrip("# ").rstrip(":.") for name, text in texts.items()}
 
 
-def find_sections(dataclass_types: tuple[type, ...]) -> dict[str, tuple[type, ...]]:
-    """Fields whose mapping holds the fields of other dataclasses."""
-    return {name: section for owner in dataclass_types for name, section in getattr(owner, "_sections", {}).items()}
-
-
-def check_values(dataclass_types: tuple[type, ...], values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def find_recipe(name: str) -> Path:
     """
-    The values with the types of their fields, also inside sections. Whether a field is missing is not looked at:
-    `iterate` adds to its sections.
+    Returns the file of a recipe, given by its path or, if it comes with the package, by its name.
+
+    Raises:
+        [`UsageError`]: if there is no such file or name.
     """
-    fields, sections = find_fields(dataclass_types), find_sections(dataclass_types)
-    checked = {}
-    for name, value in values.items():
-        if name not in fields:
-            raise RecipeError(f"unknown key `{prefix}{name}`{suggest(str(name), fields, sections, prefix)}")
-        if name in sections and isinstance(value, dict):
-            checked[name] = check_values(sections[name], value, f"{prefix}{name}.")
-        else:
-            checked[name] = convert(value, fields[name][1], prefix + name)
-    return checked
+    known = RECIPES / f"{name}.yaml"
+    if re.fullmatch(r"\w+", name) and known.is_file():
+        return known
+    path = Path(name)
+    if path.exists():
+        return path
+    names = list(list_recipes())
+    matches = difflib.get_close_matches(path.stem, names) or names
+    raise UsageError(f"{name}: no such file, and no recipe of that name: did you mean {', '.join(matches)}?")
 
 
-def suggest(name: str, fields: dict[str, Any], sections: dict[str, tuple[type, ...]], prefix: str) -> str:
-    """`": did you mean ...?"` with the keys that look like `name`, or that are called so in a section."""
-    matches = [f"{section}.{name}" for section, owners in sections.items() if name in find_fields(owners)]
-    matches = matches or difflib.get_close_matches(name, fields)
-    return f": did you mean {' or '.join(f'`{prefix}{match}`' for match in matches)}?" if matches else ""
-
-
-def union_members(hint: Any) -> tuple[Any, ...]:
-    """`int` and `None` of `int | None`, `int` of `int`."""
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def accepts(hint: Any, value: Any) -> bool:
-    """Whether a value is of a type."""
+def read_recipe(name: str) -> dict[str, Any]:
+    """Returns the mapping of a recipe, given by its name or path."""
+    path = find_recipe(name)
     try:
-        type_validator("value", value, hint)
-    except TypeError:
-        return False
-    return True
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is not YAML: {one_line(error)}") from error
+    values = load_yaml(text, f"{path}: is not YAML")
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: must hold `key: value` lines, but holds {type(values).__name__}")
+    return values
 
 
-def convert(value: Any, hint: Any, key: str) -> Any:
-    """The value as what its field holds, or a `RecipeError`."""
-    members = union_members(hint)
-    options = [value, *as_numbers(value)]
-    # YAML 1.1 reads `no`, as in `save_strategy: no`, as false.
-    if value is False and any(isinstance(member, type) and issubclass(member, Enum) for member in members):
-        options.append("no")
-    for option in options:
-        if accepts(hint, option):
-            return option
-    expected = " or ".join(describe(member) for member in members)
-    is_scalar = value is not None and not isinstance(value, (dict, list))
-    quote = f" (to have it as text: {key}='\"{value}\"')" if is_scalar and str in members else ""
-    raise RecipeError(f"`{key}` must be {expected}, got {value!r}{quote}")
-
-
-def as_numbers(value: Any) -> list[int | float]:
-    """
-    A number, or text that is one, as an integer if it is one and as a float: YAML 1.1 reads 5e-4 and 1e5 as text, and
-    a field of floats may be given 1.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return []
+def load_yaml(text: str, problem: str) -> Any:
+    """Returns what a text in YAML holds."""
     try:
-        number = float(value)
-    except ValueError:
-        return []
-    return [int(number), number] if number.is_integer() else [number]
+        return yaml.load(text, RecipeLoader)
+    # The last, of a thousand open brackets.
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"{problem}: {one_line(error)}") from error
 
 
-def describe(hint: Any) -> str:
-    """A type in words."""
-    if get_origin(hint) is Literal:
-        return " or ".join(repr(choice) for choice in get_args(hint))
-    names = ("true or false", "an integer", "a number", "text", "a mapping", "a list", "null")
-    words = dict(zip((bool, int, float, str, dict, list, type(None)), names))
-    return words.get(get_origin(hint) or hint, getattr(hint, "__name__", str(hint)))
+# Help
 
 
-def is_required(entry: dataclasses.Field) -> bool:
-    """Whether a field has no default."""
-    return entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
-
-
-def default_of(entry: dataclasses.Field) -> Any:
-    """The default of a field that has one."""
-    return entry.default if entry.default_factory is dataclasses.MISSING else entry.default_factory()
-
-
-def one_line(text: Any) -> str:
-    """A message in one line, however many it has."""
-    return " ".join(str(text).split())
-
-
-def format_help(dataclass_types: tuple[type, ...]) -> str:
-    """All keys with their defaults and meanings, grouped by dataclass."""
-    sections = find_sections(dataclass_types)
-    lines = [USAGE]
+def format_help(dataclass_types: tuple[type, ...], doc: str, shows_all: bool = False) -> str:
+    """
+    Returns a line for each key, grouped by dataclass, between the first paragraph of `doc` and the others. With
+    `shows_all` the lines are whole, and no key is left out.
+    """
+    title, _, example = doc.strip().partition("\n\n")
+    lines = [one_line(title), "", f"Arguments: {USAGE}"]
+    width = 10_000 if shows_all else shutil.get_terminal_size((119, 24)).columns
     for owner in dataclass_types:
-        lines += ["", f"{owner.__name__}: {one_line(owner.__doc__ or '')}"]
-        if issubclass(owner, TrainingArguments):
-            lines += wrap(f"All fields of transformers.TrainingArguments. {format_changed_defaults(owner)}", "  ")
-            continue
-        for name, (entry, hint) in find_fields((owner,)).items():
-            default = "required" if is_required(entry) else f"default: {default_of(entry)!r}"
-            type_name = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-            meaning = entry.metadata.get("help", "")
-            if name in sections:
-                meaning += f" Keys: {name}.NAME=value, fields of {', '.join(s.__name__ for s in sections[name])}."
-            lines += [f"  {name} ({type_name}, {default})", *wrap(meaning, "      ")]
-    return "\n".join(lines)
+        settings = find_settings((owner,))
+        shown = None if shows_all else getattr(owner, "_shown", None)
+        lines += ["", one_line((owner.__doc__ or owner.__name__).strip().split("\n\n")[0])]
+        for name in shown or [key for key in settings if "." not in key]:
+            text = describe_setting(name, settings[name])
+            lines.append(f"  --{name:<32}{textwrap.shorten(text, max(width - 36, 20), placeholder=' ...')}")
+        if shown is not None:
+            lines.append("  and all other fields of transformers.TrainingArguments: --help-all shows them.")
+    return "\n".join(lines + (["", example] if example else []))
 
 
-def format_changed_defaults(owner: type) -> str:
-    """In which defaults a subclass differs from `TrainingArguments`."""
-    base = {name: default_of(entry) for name, (entry, _) in find_fields((TrainingArguments,)).items()}
-    own = {name: default_of(entry) for name, (entry, _) in find_fields((owner,)).items()}
-    changed = [f"{name}={value!r}" for name, value in own.items() if value != base.get(name)]
-    return f"Other defaults here: {', '.join(changed)}." if changed else ""
+def describe_setting(name: str, setting: Setting) -> str:
+    """Returns the default of a key, its meaning, and how the keys of its section are written."""
+    value = "required" if setting.is_required else setting.default
+    # As it is written on the command line.
+    default = json.dumps(value) if value is None or isinstance(value, bool) else value
+    owners = ", ".join(owner.__name__ for owner in setting.section)
+    section = f" Keys: --{name}.KEY, of {owners}." if owners else ""
+    return f"[{getattr(default, 'value', default)}] {one_line(setting.entry.metadata.get('help') or '')}{section}"
 
 
-def wrap(text: str, indent: str) -> list[str]:
-    """Lines of help."""
-    return textwrap.wrap(text, HELP_WIDTH, initial_indent=indent, subsequent_indent=indent)
-
-
-__all__ = ["RecipeError", "build_arguments", "parse_arguments", "run_command"]
+__all__ = ["build_arguments", "list_recipes", "parse_arguments"]

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.model_selection import KFold, StratifiedKFold
 
+from transformers_beats.utils.checks import check_numbers
 from transformers_beats.utils.files import replace_file
 
 from .labels import Labels, is_nan, is_whole, name_some
@@ -27,15 +28,14 @@ class FoldArguments:
     fold_column: str | None = field(default=None, metadata={"help": "Column that says in which fold a clip is."})
     num_folds: int | None = field(
         default=None,
-        metadata={"help": "Without such a column: how many folds to draw, with equal shares of classes."},
+        metadata={"help": "Without such a column: how many folds to draw, with equal shares of classes.", "min": 2},
     )
-    folds: list[object] | None = field(default=None, metadata={"help": "Which folds are evaluated on. Default: all."})
+    folds: list | None = field(default=None, metadata={"help": "Which folds are evaluated on. Default: all."})
 
     def __post_init__(self):
         if self.fold_column is not None and self.num_folds is not None:
             raise ValueError("`fold_column` and `num_folds` exclude each other.")
-        if self.num_folds is not None and self.num_folds < 2:
-            raise ValueError(f"`num_folds` must be at least 2, got {self.num_folds}.")
+        check_numbers(self)
         if self.folds is not None and not self.is_given:
             raise ValueError("`folds` chooses among the folds of `fold_column` or `num_folds`: set one of them.")
 

@@ -15,6 +15,7 @@ import pyarrow.parquet
 from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioError, decode_audio
+from transformers_beats.utils.checks import check_numbers
 
 
 logger = logging.get_logger(__name__)
@@ -54,14 +55,18 @@ class DataArguments:
     select: dict | None = field(
         default=None, metadata={"help": "Rows to keep, by column: {fold: [2, 3]} keeps two of its values."}
     )
-    crop_seconds: float = field(default=10.0, metadata={"help": "Longer clips are cut at random to so much."})
+    crop_seconds: float = field(
+        default=10.0, metadata={"help": "Longer clips are cut at random to this length.", "positive": True}
+    )
     num_crops: int | None = field(
         default=None,
-        metadata={"help": "Crops of each clip in an epoch. Default: as many as fit into it; streamed, one."},
+        metadata={"help": "Crops of each clip in an epoch. Default: as many as fit into it; streamed, one.", "min": 1},
     )
-    min_seconds: float = field(default=0.2, metadata={"help": "Shorter clips are skipped, and counted."})
-    crop_seed: int = field(default=0, metadata={"help": "Seed of the crops, and of the order of a stream."})
-    shuffle_buffer_size: int = field(default=1000, metadata={"help": "Streamed clips among which the next is drawn."})
+    min_seconds: float = field(default=0.2, metadata={"help": "Shorter clips are skipped, and counted.", "min": 0})
+    crop_seed: int = field(default=0, metadata={"help": "Seed of the crops, and of the order of a stream.", "min": 0})
+    shuffle_buffer_size: int = field(
+        default=1000, metadata={"help": "Streamed clips among which the next is drawn.", "min": 1}
+    )
     precompute_fbank: bool = field(
         default=False, metadata={"help": "Compute the fbank once, to disk, instead of in every step."}
     )
@@ -69,15 +74,12 @@ class DataArguments:
         default=False,
         metadata={"help": "Decode and resample every clip once, to disk, instead of whenever it is read."},
     )
-    num_proc: int | None = field(default=None, metadata={"help": "Processes that check or prepare the clips."})
+    num_proc: int | None = field(
+        default=None, metadata={"help": "Processes that check or prepare the clips.", "min": 1}
+    )
 
     def __post_init__(self):
-        if not self.crop_seconds > 0:
-            raise ValueError(f"`crop_seconds` must be positive, got {self.crop_seconds}.")
-        if (self.num_crops is not None and self.num_crops < 1) or self.shuffle_buffer_size < 1:
-            raise ValueError("`num_crops` and `shuffle_buffer_size` must be at least 1.")
-        if self.min_seconds < 0 or self.crop_seed < 0:
-            raise ValueError("`min_seconds` and `crop_seed` must not be negative.")
+        check_numbers(self)
 
 
 def load_audio_dataset(arguments: DataArguments) -> Any:

@@ -29,6 +29,7 @@ from transformers_beats.training.data.crops import Clips, CropDataset
 from transformers_beats.training.data.labels import Labels, frame_labels
 from transformers_beats.training.data.sources import DataArguments, decode_row
 from transformers_beats.training.reports.report import Predictions, compute_metrics
+from transformers_beats.utils.checks import check_numbers
 
 from .layerwise import layerwise_parameter_groups, multiply_gradients
 from .pretraining import WaveformTrainer
@@ -44,28 +45,29 @@ class AugmentationArguments:
     roll: bool = field(default=False, metadata={"help": "Turn every clip in time by a random number of samples."})
     mixup_alpha: float = field(
         default=0.0,
-        metadata={"help": "Mix clips with shares from Beta(alpha, alpha), and learn both with binary cross-entropy."},
+        metadata={
+            "help": "Mix clips with shares from Beta(alpha, alpha), and learn both with binary cross-entropy.",
+            "min": 0,
+        },
     )
-    mixup_probability: float = field(default=1.0, metadata={"help": "Share of the clips that are mixed."})
+    mixup_probability: float = field(
+        default=1.0, metadata={"help": "Share of the clips that are mixed.", "min": 0, "max": 1}
+    )
     time_mask_ratio: float = field(
-        default=0.0, metadata={"help": "SpecAugment: longest time mask, as a share of the clip. 0: none."}
+        default=0.0,
+        metadata={"help": "SpecAugment: longest time mask, as a share of the clip. 0: none.", "min": 0, "max": 1},
     )
-    num_time_masks: int = field(default=1, metadata={"help": "SpecAugment: time masks of each clip."})
+    num_time_masks: int = field(default=1, metadata={"help": "SpecAugment: time masks of each clip.", "min": 0})
     freq_mask_bins: int = field(
-        default=0, metadata={"help": "SpecAugment: widest frequency mask, in mel bins. 0: none."}
+        default=0, metadata={"help": "SpecAugment: widest frequency mask, in mel bins. 0: none.", "min": 0}
     )
-    num_freq_masks: int = field(default=1, metadata={"help": "SpecAugment: frequency masks of each clip."})
+    num_freq_masks: int = field(default=1, metadata={"help": "SpecAugment: frequency masks of each clip.", "min": 0})
     balanced_sampling: bool = field(
         default=False, metadata={"help": "Draw clips of rare classes more often, with replacement, as for AudioSet."}
     )
 
     def __post_init__(self):
-        for name in ("mixup_probability", "time_mask_ratio"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` must lie in [0, 1], got {getattr(self, name)}.")
-        for name in ("mixup_alpha", "num_time_masks", "freq_mask_bins", "num_freq_masks"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
+        check_numbers(self)
 
     @property
     def mixes(self) -> bool:

@@ -1,0 +1,47 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Checks of the numbers in dataclasses of arguments."""
+
+import dataclasses
+import math
+from numbers import Integral, Real
+from typing import Any, get_args, get_type_hints
+
+from .errors import UsageError
+
+
+def check_numbers(arguments: Any) -> None:
+    """
+    Checks that integers of a dataclass are integers, its floats finite, and all within their bounds. Bounds stand in
+    the metadata of a field: `positive` (`True`), `min` and `max` (both included).
+
+    Raises:
+        [`UsageError`]: naming the field and its value.
+    """
+    hints = get_type_hints(type(arguments))
+    for entry in dataclasses.fields(arguments):
+        types = get_args(hints[entry.name]) or (hints[entry.name],)
+        value = getattr(arguments, entry.name)
+        # A value of another type that the field has as well, such as None, is none of a number's.
+        if not entry.init or not {int, float} & {*types} or (type(value) in types and not isinstance(value, Real)):
+            continue
+        if isinstance(value, bool) and bool in types:
+            continue
+        if problem := find_problem(value, float in types, entry.metadata):
+            raise UsageError(f"`{entry.name}` must {problem}, got {value!r}.")
+
+
+def find_problem(value: Any, is_float: bool, bounds: Any) -> str | None:
+    """Returns what a number must be and is not, or None."""
+    if isinstance(value, bool) or not isinstance(value, Real if is_float else Integral):
+        return "be a number" if is_float else "be an integer"
+    if not math.isfinite(value):
+        return "be finite"
+    if bounds.get("positive") and value <= 0:
+        return "be positive"
+    minimum, maximum = bounds.get("min", value), bounds.get("max", value)
+    if value < minimum:
+        return "not be negative" if minimum == 0 else f"be at least {minimum}"
+    return f"be at most {maximum}" if value > maximum else None
+
+
+__all__ = ["check_numbers"]

@@ -15,7 +15,7 @@ rows need `min_samples` (2,800: one column of patches); `lengths` may be less.
 | `BeatsForAudioClassification` | `logits`, `probabilities` `(batch, labels)` |
 | `BeatsForAudioFrameClassification` | `logits`, `probabilities` `(batch, columns, labels)`, `column_attention_mask` |
 | `BeatsModel`, `BeatsForPreTraining` | `last_hidden_state` `(batch, patches, hidden_size)`, `pooler_output` `(batch, hidden_size)`, `patch_attention_mask` |
-| tokenizers | `codes` `(batch, columns, num_freq_patches)`, -100 on padding |
+| tokenizers | `audio_codes` `(batch, columns, num_freq_patches)`, -100 on padding |
 
 The metadata of the file says what a user needs to know: `labels` (JSON), `sampling_rate`, `min_samples`,
 `column_samples` (from one column to the next), `num_freq_patches`, `problem_type`, `architecture` and
@@ -150,7 +150,7 @@ class WaveformModel(nn.Module):
         if isinstance(self.model, BeatsModel):
             return ["last_hidden_state", "pooler_output", "patch_attention_mask"]
         if isinstance(self.model, (BeatsTokenizerModel, BeatsRandomProjectionTokenizer)):
-            return ["codes"]
+            return ["audio_codes"]
         names = ["logits"] if problem_type_of(self.model.config) == "regression" else ["logits", "probabilities"]
         return names + ["column_attention_mask"] * isinstance(self.model, BeatsForAudioFrameClassification)
 
@@ -399,7 +399,7 @@ def export_onnx(
     output.parent.mkdir(parents=True, exist_ok=True)
     with work_directory(output.parent, ".exporting-") as work:
         onnx.save(graph, work / "model.onnx")
-        is_tokenizer = module.output_names == ["codes"]
+        is_tokenizer = module.output_names == ["audio_codes"]
         difference = check(work / "model.onnx", module).difference
         if difference > (CODES_TOLERANCE if is_tokenizer else TOLERANCE):
             raise ExportError(f"The exported graph differs from PyTorch by {difference:.1e}.")
@@ -450,7 +450,7 @@ def main(
     print(f"  largest difference from PyTorch: {written.difference:.1e}")
     if written.similarity is not None:
         print(
-            f"  after quantisation, {'equal codes' if 'codes' in written.outputs else 'cosine'} on test sounds: "
+            f"  after quantisation, {'equal codes' if 'audio_codes' in written.outputs else 'cosine'} on test sounds: "
             f"{written.similarity:.4f}"
         )
     if written.same_class is not None:

@@ -198,7 +198,7 @@ def tokenizer(options: Options) -> Iterator[Row]:
         operations = batch_size * count_operations(partial(reference, features[:1]))
         expected = reference(features)
         for (precision, _), name in zip(variants, ours):
-            same = (ours[name]().codes.flatten(1) == expected).float().mean().item()
+            same = (ours[name]().audio_codes.flatten(1) == expected).float().mean().item()
             yield Row(
                 "tokenizer",
                 f"{describe_size(batch_size, seconds)}, {name}",

@@ -35,7 +35,7 @@ def main(
         for seed in range(seeds):
             config = BeatsRandomProjectionTokenizerConfig(normalize=normalize, seed=seed)
             tokenizer = BeatsRandomProjectionTokenizer(config)
-            codes = torch.cat([tokenizer(clip["input_values"].unsqueeze(0)).codes.flatten() for clip in clips])
+            codes = torch.cat([tokenizer(clip["input_values"].unsqueeze(0)).audio_codes.flatten() for clip in clips])
             counts = codes.bincount(minlength=config.codebook_size)
             perplexity = torch.special.entr(counts / counts.sum()).sum().exp().item()
             in_use = (counts > 0).float().mean().item()

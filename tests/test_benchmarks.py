@@ -119,7 +119,7 @@ def test_the_reference_style_tokenizer_finds_our_codes(features):
     model.quantizer.is_initialized.fill_(1)
     codes = ReferenceStyleTokenizer(model)(features)
     assert len(codes.unique()) > 1
-    assert torch.equal(codes, model(features).codes.flatten(1))
+    assert torch.equal(codes, model(features).audio_codes.flatten(1))
 
 
 @torch.no_grad()
@@ -137,7 +137,7 @@ def test_ast_reads_clips_of_other_lengths_than_its_own(waveforms):
 
 def test_a_random_tokenizer_for_measuring_has_codes(tiny_options, features):
     with torch.no_grad():
-        codes = build_tokenizer(tiny_options)(features).codes
+        codes = build_tokenizer(tiny_options)(features).audio_codes
     assert codes.min() >= 0
     assert len(codes.unique()) > 1
 

@@ -31,6 +31,7 @@ def test_defaults_are_the_released_models():
         ({"hidden_size": "768"}, "hidden_size"),
         ({"frame_pooling": "max"}, "frame_pooling"),
         ({"hidden_act": "swiglu"}, "`hidden_act` 'swiglu' is neither"),
+        ({"patch_size": 8, "legacy_padding_mask": True}, "undefined for 128 mel bins and patches of 8"),
     ],
 )
 def test_impossible_architectures_are_refused(arguments, message):

@@ -1,4 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import json
 import logging
 
 import numpy as np
@@ -355,6 +356,191 @@ def test_fbank_refuses_other_shapes():
         kaldi_fbank(torch.zeros(4000))
     with pytest.raises(ValueError, match="399 samples"):
         kaldi_fbank(torch.zeros(1, 399))
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [("num_mel_bins", "feature_size"), ("mean", "fbank_mean"), ("std", "fbank_std"), ("sample_rate", "sampling_rate")],
+)
+def test_arguments_of_other_extractors_are_refused_with_the_right_name(name, ours, extractor, tmp_path):
+    with pytest.raises(ValueError, match=f"no argument `{name}`: use `{ours}`"):
+        BeatsFeatureExtractor(**{name: 64})
+    extractor.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"no argument `{name}`: use `{ours}`"):
+        BeatsFeatureExtractor.from_pretrained(tmp_path, **{name: 64})
+
+
+def test_arguments_without_a_counterpart_are_refused():
+    with pytest.raises(ValueError, match="no argument `do_normalize`"):
+        BeatsFeatureExtractor(do_normalize=False)
+
+
+def test_keys_that_transformers_writes_are_accepted(extractor, tmp_path):
+    keys = {"feature_extractor_type": "BeatsFeatureExtractor", "processor_class": None, "padding_side": "right"}
+    assert BeatsFeatureExtractor(**keys, auto_map={}, _processor_class=None).to_dict()["fbank_mean"] == 15.41663
+    extractor.save_pretrained(tmp_path)
+    assert BeatsFeatureExtractor.from_pretrained(tmp_path).to_dict() == {
+        **extractor.to_dict(),
+        "auto_map": {"AutoFeatureExtractor": "feature_extraction_beats.BeatsFeatureExtractor"},
+    }
+
+
+def test_unknown_settings_of_a_saved_file_are_left_out_with_a_warning(extractor, tmp_path, caplog):
+    extractor.save_pretrained(tmp_path)
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "num_mel_bins": 64, "do_normalize": True}))
+    logger = logging.getLogger("transformers")
+    logger.propagate = True
+    with caplog.at_level(logging.WARNING, "transformers"):
+        loaded = BeatsFeatureExtractor.from_pretrained(tmp_path)
+    assert "left out: `do_normalize`, `num_mel_bins`" in caplog.text
+    assert not {"num_mel_bins", "do_normalize"} & set(loaded.to_dict())
+    assert loaded.feature_size == 128
+
+
+def test_settings_that_a_saved_file_lacks_can_be_given(extractor, tmp_path):
+    extractor.save_pretrained(tmp_path)
+    path = tmp_path / "preprocessor_config.json"
+    saved = json.loads(path.read_text())
+    del saved["legacy_padding_mask"]
+    path.write_text(json.dumps(saved))
+    assert BeatsFeatureExtractor.from_pretrained(tmp_path, legacy_padding_mask=True).legacy_padding_mask
+
+
+class ExtractorWithGain(BeatsFeatureExtractor):
+    _auto_class = None
+
+    def __init__(self, gain=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.gain = gain
+
+
+def test_subclasses_keep_settings_of_their_own(tmp_path):
+    ExtractorWithGain(gain=2.0, fbank_mean=10.0).save_pretrained(tmp_path)
+    loaded = ExtractorWithGain.from_pretrained(tmp_path)
+    assert (loaded.gain, loaded.fbank_mean) == (2.0, 10.0)
+
+
+def features_of(*lengths: int) -> list[np.ndarray]:
+    generator = np.random.default_rng(0)
+    return [generator.standard_normal((length, 128)).astype(np.float32) for length in lengths]
+
+
+@pytest.mark.parametrize(
+    ("options", "num_frames"),
+    [
+        ({}, 30),
+        ({"padding": True}, 30),
+        ({"padding": "longest"}, 30),
+        ({"padding": "longest", "max_length": 50}, 30),
+        ({"padding": "max_length", "max_length": 40}, 40),
+        ({"padding": "max_length", "max_length": 20, "truncation": True}, 20),
+        ({"padding": "longest", "max_length": 20, "truncation": True}, 20),
+        ({"pad_to_multiple_of": 16}, 32),
+        ({"pad_to_multiple_of": 10}, 30),
+        ({"padding": "max_length", "max_length": 33, "pad_to_multiple_of": 16}, 48),
+        ({"padding": "longest", "max_length": 18, "truncation": True, "pad_to_multiple_of": 8}, 24),
+    ],
+)
+@pytest.mark.parametrize("return_tensors", ["pt", "np", None])
+@pytest.mark.parametrize("as_examples", [True, False])
+def test_pad(extractor, options, num_frames, return_tensors, as_examples):
+    clips = features_of(17, 30)
+    features = [{"input_values": clip} for clip in clips] if as_examples else {"input_values": clips}
+    batch = extractor.pad(features, return_tensors=return_tensors, **options)
+    assert list(batch) == ["input_values", "attention_mask"]
+    assert isinstance(batch["input_values"], torch.Tensor if return_tensors == "pt" else np.ndarray)
+    assert batch["input_values"].shape == (2, num_frames, 128)
+    values, mask = np.asarray(batch["input_values"]), np.asarray(batch["attention_mask"])
+    assert (values.dtype, mask.dtype) == (np.float32, np.int32)
+    for index, clip in enumerate(clips):
+        length = min(len(clip), num_frames)
+        assert np.array_equal(values[index, :length], clip[:length])
+        assert (values[index, length:] == np.float32(extractor.padding_value)).all()
+        assert mask[index].tolist() == [1] * length + [0] * (num_frames - length)
+
+
+def test_pad_without_padding_keeps_lengths(extractor):
+    batch = extractor.pad({"input_values": features_of(17, 30)}, padding=False)
+    assert [values.shape for values in batch["input_values"]] == [(17, 128), (30, 128)]
+    batch = extractor.pad({"input_values": features_of(17, 30)}, padding=False, truncation=True, max_length=20)
+    assert [len(mask) for mask in batch["attention_mask"]] == [17, 20]
+    with pytest.raises(ValueError, match="padding=True"):
+        extractor.pad({"input_values": features_of(17, 30)}, padding=False, return_tensors="pt")
+
+
+def test_pad_returns_the_kind_of_its_input(extractor):
+    clips = features_of(17, 30)
+    expected = extractor.pad({"input_values": clips})["input_values"]
+    tensors = extractor.pad({"input_values": [torch.from_numpy(clip) for clip in clips]})["input_values"]
+    assert isinstance(tensors, torch.Tensor)
+    assert np.array_equal(tensors.numpy(), expected)
+    for convert in (np.float64, np.ndarray.tolist):
+        values = extractor.pad({"input_values": [convert(clip) for clip in clips]})["input_values"]
+        assert (type(values), values.dtype) == (np.ndarray, np.float32)
+        assert np.array_equal(values, expected)
+
+
+def test_pad_takes_whole_arrays(extractor):
+    clips = np.stack(features_of(17, 17))
+    batch = extractor.pad({"input_values": clips}, pad_to_multiple_of=16)
+    assert np.array_equal(batch["input_values"][:, :17], clips)
+    assert batch["attention_mask"].sum(axis=1).tolist() == [17, 17]
+
+
+def test_pad_continues_a_given_mask(extractor):
+    masks = [np.array([1] * 10 + [0] * 7), np.ones(30, dtype=np.int64)]
+    batch = extractor.pad({"input_values": features_of(17, 30), "attention_mask": masks}, return_tensors="pt")
+    assert batch["attention_mask"].dtype == torch.int64
+    assert batch["attention_mask"].sum(dim=1).tolist() == [10, 30]
+
+
+@pytest.mark.parametrize("with_mask", [True, False])
+def test_pad_returns_no_mask_if_none_is_wanted(with_mask, extractor):
+    features = {"input_values": features_of(17, 30)}
+    if with_mask:
+        features["attention_mask"] = [np.ones(17), np.ones(30)]
+    assert list(extractor.pad(features, return_attention_mask=False)) == ["input_values"]
+    assert list(BeatsFeatureExtractor(return_attention_mask=False).pad(features)) == ["input_values"]
+
+
+def test_pad_passes_labels_on(extractor):
+    examples = [{"input_values": clip, "labels": index} for index, clip in enumerate(features_of(17, 30))]
+    assert extractor.pad(examples, return_tensors="pt")["labels"].tolist() == [0, 1]
+    examples = [{**example, "labels": [0.0, 1.0]} for example in examples]
+    labels = extractor.pad(examples, return_tensors="pt")["labels"]
+    assert (labels.dtype, labels.shape) == (torch.float32, (2, 2))
+
+
+def test_pad_pads_features_of_one_mel_bin():
+    extractor = BeatsFeatureExtractor(feature_size=1)
+    assert extractor.pad({"input_values": [np.zeros((3, 1)), np.zeros((5, 1))]})["input_values"].shape == (2, 5, 1)
+
+
+@pytest.mark.parametrize("features", [{"input_values": []}, {"input_values": [], "attention_mask": []}])
+def test_pad_of_nothing_is_nothing(features, extractor):
+    assert dict(extractor.pad(features)) == {"input_values": [], "attention_mask": []}
+
+
+@pytest.mark.parametrize(
+    ("features", "options", "message"),
+    [
+        ({"input_values": [noise(16000)]}, {}, "Waveforms go through `__call__`"),
+        ({"input_values": np.zeros((17, 128))}, {}, "clip 0 must have shape"),
+        ({"input_values": [np.zeros((17, 64))]}, {}, r"must have shape \(num_frames, 128\), got \(17, 64\)"),
+        ({"labels": [1]}, {}, "needs the `input_values`"),
+        ([], {}, "needs the `input_values`"),
+        ({"input_values": features_of(17), "labels": [1, 2]}, {}, "Not all of"),
+        ({"input_values": features_of(17)}, {"padding": "max_length"}, "needs a `max_length`"),
+        ({"input_values": features_of(17)}, {"truncation": True}, "needs a `max_length`, in frames"),
+        ({"input_values": features_of(17)}, {"padding": "max_length", "max_length": 2.0}, "counts frames"),
+        ({"input_values": features_of(17)}, {"pad_to_multiple_of": 0}, "counts frames"),
+        ({"input_values": features_of(17)}, {"padding": "widest"}, "widest"),
+    ],
+)
+def test_pad_refuses_bad_input_with_a_reason(features, options, message, extractor):
+    with pytest.raises(ValueError, match=message):
+        extractor.pad(features, **options)
 
 
 def test_data_collator_pads_as_the_extractor_does(extractor):

@@ -7,6 +7,7 @@ from allocations import Allocations
 from golden import CHECKPOINTS, ENCODERS, NUM_CLIPS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from transformers_beats import (
     BeatsConfig,
@@ -74,6 +75,37 @@ def test_legacy_batches_equal_the_reference(name, golden_model, golden_outputs, 
     assert torch.equal(~mask, expected["batch.patch_padding_mask"])
 
 
+@pytest.mark.parametrize(("patch_size", "num_mel_bins"), [(2, 4), (4, 16), (8, 64), (8, 16), (16, 128), (16, 144)])
+@pytest.mark.parametrize("num_frames", [16, 63, 198])
+def test_the_legacy_mask_is_the_references_for_any_patch_size(patch_size, num_mel_bins, num_frames):
+    config = BeatsConfig(patch_size=patch_size, num_mel_bins=num_mel_bins, legacy_padding_mask=True)
+    lengths = torch.tensor([num_frames, num_frames // 2, 1])
+    attention_mask = torch.arange(num_frames) < lengths.unsqueeze(1)
+    # As in Microsoft's `forward_padding_mask`, for the output of the patch convolution.
+    num_patches = (num_frames // patch_size) * (num_mel_bins // patch_size)
+    padding_mask = ~attention_mask
+    if num_frames % num_patches > 0:
+        padding_mask = padding_mask[:, : -(num_frames % num_patches)]
+    expected = padding_mask.view(len(lengths), num_patches, -1).all(-1)
+    assert torch.equal(~patch_mask_from_frame_mask(attention_mask, config), expected)
+
+
+@pytest.mark.parametrize("patch_size", [2, 4, 8])
+def test_the_legacy_mask_is_refused_where_there_are_more_patches_than_frames(patch_size):
+    config = BeatsConfig(patch_size=patch_size)
+    # Set afterwards, so that the configuration did not see it.
+    config.legacy_padding_mask = True
+    with pytest.raises(ValueError, match=f"undefined for 128 mel bins and patches of {patch_size}"):
+        patch_mask_from_frame_mask(torch.ones(2, 64), config)
+
+
+@pytest.mark.parametrize("patch_size", [2, 4, 8, 16])
+def test_patches_of_any_size_are_valid_where_their_frames_are(patch_size):
+    config = BeatsConfig(patch_size=patch_size)
+    mask = patch_mask_from_frame_mask(torch.arange(32) < torch.tensor([[32], [17]]), config)
+    assert mask.sum(dim=1).tolist() == [32 // patch_size * (128 // patch_size), 17 // patch_size * (128 // patch_size)]
+
+
 def check_outputs(outputs, expected, prefix: str, config: BeatsConfig):
     """Compares whatever the reference recorded under `prefix` with our outputs."""
     actual = {f"hidden_state_{index}": states for index, states in enumerate(outputs.hidden_states)}
@@ -84,13 +116,13 @@ def check_outputs(outputs, expected, prefix: str, config: BeatsConfig):
         actual["last_hidden_state"] = outputs.last_hidden_state
     if "logits" in outputs:
         actual["probabilities"] = outputs.logits.sigmoid()
-    if "codes" in outputs:
+    if "audio_codes" in outputs:
         actual["quantize_input"] = outputs.projected_states
-        codes, labels = outputs.codes.flatten(1), expected[f"{prefix}.labels"]
+        codes, labels = outputs.audio_codes.flatten(1), expected[f"{prefix}.labels"]
         assert torch.equal(codes[codes != -100], labels[codes != -100])
         assert torch.equal(codes != -100, outputs.patch_attention_mask)
     compared = [name for name in actual if f"{prefix}.{name}" in expected]
-    assert compared or "codes" in outputs
+    assert compared or "audio_codes" in outputs
     for name in compared:
         torch.testing.assert_close(actual[name], expected[f"{prefix}.{name}"], rtol=0, atol=1e-5, msg=name)
 
@@ -598,6 +630,15 @@ def test_frame_labels_must_fit_the_columns(tiny_config, inputs):
 def test_bad_inputs_are_refused_with_a_reason(arguments, message, tiny_config):
     with pytest.raises(ValueError, match=message):
         BeatsModel(tiny_config)(**arguments)
+
+
+def test_outputs_of_the_encoder_are_those_of_transformers(tiny_config, inputs):
+    outputs = BeatsModel(tiny_config).eval()(**inputs, output_hidden_states=True)
+    assert isinstance(outputs, BaseModelOutputWithPooling)
+    last_hidden_state, pooler_output = outputs[:2]
+    assert last_hidden_state is outputs.last_hidden_state
+    assert pooler_output is outputs.pooler_output
+    assert len(outputs.hidden_states) == tiny_config.num_hidden_layers + 1
 
 
 @pytest.mark.parametrize("model_class", [BeatsForAudioClassification, BeatsForAudioFrameClassification])

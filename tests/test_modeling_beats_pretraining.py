@@ -348,8 +348,8 @@ def test_the_first_batch_makes_the_codebook(tokenizer_config, tokenizer_batch):
     torch.testing.assert_close(codebook.norm(dim=-1), torch.ones(32))
     # 72 valid patches, of 48 and 24.
     assert outputs.code_counts.sum() == 72
-    assert (outputs.codes == -100).sum() == 2 * NUM_PATCHES - 72
-    assert 1 < outputs.perplexity <= 32
+    assert (outputs.audio_codes == -100).sum() == 2 * NUM_PATCHES - 72
+    assert 1 < outputs.codevector_perplexity <= 32
 
 
 def test_an_untrained_tokenizer_is_refused_in_evaluation(tokenizer_config, tokenizer_batch):
@@ -429,7 +429,7 @@ def test_the_loss_is_distillation_and_commitment(tokenizer_config, tokenizer_bat
     torch.testing.assert_close(outputs.distillation_loss, (1 - cosine)[valid].mean())
     torch.testing.assert_close(outputs.commitment_loss, (states - tokens.quantized_states)[valid].pow(2).mean())
     torch.testing.assert_close(outputs.loss, outputs.distillation_loss + 0.3 * outputs.commitment_loss)
-    assert torch.equal(outputs.codes, tokens.codes)
+    assert torch.equal(outputs.audio_codes, tokens.audio_codes)
 
 
 def test_the_gradient_passes_straight_through_the_quantiser(tokenizer_config, tokenizer_batch):
@@ -464,6 +464,6 @@ def test_a_trained_tokenizer_loads_as_a_tokenizer(tokenizer_config, tokenizer_ba
         expected = model(**tokenizer_batch)
         for loaded in (AutoModel.from_pretrained(tmp_path), BeatsTokenizerModel.from_pretrained(tmp_path)):
             assert type(loaded) is BeatsTokenizerModel
-            assert torch.equal(loaded(**inputs).codes, expected.codes)
+            assert torch.equal(loaded(**inputs).audio_codes, expected.audio_codes)
         again = AutoModelForPreTraining.from_pretrained(tmp_path)
         torch.testing.assert_close(again(**tokenizer_batch).loss, expected.loss, rtol=0, atol=0)

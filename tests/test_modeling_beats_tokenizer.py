@@ -27,16 +27,16 @@ def tokenizer(golden_model):
 def test_codes_equal_the_reference(tokenizer, golden_outputs, extract):
     expected = golden_outputs("tokenizer_tiny")
     for index in range(NUM_CLIPS):
-        codes = tokenizer(**extract(index)).codes
+        codes = tokenizer(**extract(index)).audio_codes
         assert codes.shape[2] == 8
         assert torch.equal(codes.flatten(1), expected[f"single{index}.labels"])
 
 
 @torch.no_grad()
 def test_codes_are_the_same_alone_and_in_a_batch(tokenizer, extract):
-    batch = tokenizer(**extract()).codes
+    batch = tokenizer(**extract()).audio_codes
     for index in range(NUM_CLIPS):
-        alone = tokenizer(**extract(index)).codes[0]
+        alone = tokenizer(**extract(index)).audio_codes[0]
         assert torch.equal(batch[index, : len(alone)], alone)
         assert batch[index, len(alone) :].eq(-100).all()
 
@@ -48,7 +48,7 @@ def test_quantized_states_are_the_nearest_codes(tokenizer, extract):
     valid = outputs.patch_attention_mask
     units = torch.nn.functional.normalize(outputs.projected_states, dim=-1)[valid]
     nearest = torch.cdist(units.double(), codebook.double()).argmin(dim=1)
-    assert torch.equal(outputs.codes.flatten(1)[valid], nearest)
+    assert torch.equal(outputs.audio_codes.flatten(1)[valid], nearest)
     assert torch.equal(outputs.quantized_states[valid], codebook[nearest])
     assert outputs.quantized_states[~valid].abs().max() == 0
 
@@ -56,11 +56,11 @@ def test_quantized_states_are_the_nearest_codes(tokenizer, extract):
 @torch.no_grad()
 def test_usage_counts_valid_patches_only(tokenizer, extract):
     outputs = tokenizer(**extract(), output_code_usage=True)
-    valid_codes = outputs.codes[outputs.codes != -100]
+    valid_codes = outputs.audio_codes[outputs.audio_codes != -100]
     assert torch.equal(outputs.code_counts, torch.bincount(valid_codes, minlength=64))
     frequencies = outputs.code_counts[outputs.code_counts > 0] / len(valid_codes)
     expected = torch.exp(-(frequencies * frequencies.log()).sum())
-    torch.testing.assert_close(outputs.perplexity, expected)
+    torch.testing.assert_close(outputs.codevector_perplexity, expected)
     assert tokenizer(**extract()).code_counts is None
 
 
@@ -84,13 +84,13 @@ def test_an_uninitialised_codebook_is_refused(extract):
 @torch.no_grad()
 def test_the_codebook_stays_float32(dtype, tokenizer, extract, tmp_path):
     codebook = tokenizer.quantizer.codebook.clone()
-    expected = tokenizer(**extract(0)).codes
+    expected = tokenizer(**extract(0)).audio_codes
     tokenizer.save_pretrained(tmp_path)
     for model in (tokenizer.to(dtype), BeatsTokenizerModel.from_pretrained(tmp_path, dtype=dtype).eval()):
         assert model.projection[0].weight.dtype == dtype
         assert model.quantizer.codebook.dtype == torch.float32
         assert torch.equal(model.quantizer.codebook, codebook)
-        agreement = (model(**extract(0)).codes == expected).float().mean()
+        agreement = (model(**extract(0)).audio_codes == expected).float().mean()
         assert agreement > 0.9
 
 
@@ -119,13 +119,13 @@ def test_a_model_takes_the_encoder_of_a_tokenizer(tokenizer, extract, tmp_path):
 def test_the_tokenizer_is_one_graph(tokenizer, extract):
     compiled = torch.compile(tokenizer, fullgraph=True, backend="eager")
     inputs = dict(extract(0))
-    assert torch.equal(compiled(**inputs).codes, tokenizer(**inputs).codes)
+    assert torch.equal(compiled(**inputs).audio_codes, tokenizer(**inputs).audio_codes)
     assert compiled(**inputs, output_code_usage=True).code_counts.sum() == 96
 
 
 def test_tuples_are_returned_on_request(tokenizer, extract):
     tokenizer.config.return_dict = False
-    assert torch.equal(tokenizer(**extract(0))[0], tokenizer(**extract(0), return_dict=True).codes)
+    assert torch.equal(tokenizer(**extract(0))[0], tokenizer(**extract(0), return_dict=True).audio_codes)
 
 
 # Random projection
@@ -138,7 +138,7 @@ def random_projection(**kwargs) -> BeatsRandomProjectionTokenizer:
 def test_random_projection_is_the_equation_of_the_paper(extract):
     tokenizer = random_projection(normalize=False, codebook_size=50, codebook_dim=12)
     fbank = extract(0)["input_values"]
-    codes = tokenizer(fbank).codes
+    codes = tokenizer(fbank).audio_codes
     assert codes.shape == (1, 12, 8)
     projection, codebook = tokenizer.quantizer.projection.double(), tokenizer.quantizer.codebook.double()
     for column in range(12):
@@ -151,7 +151,7 @@ def test_random_projection_is_the_equation_of_the_paper(extract):
 def test_random_projection_ignores_level_and_contrast_when_normalised(extract):
     tokenizer = random_projection(normalize=True)
     fbank = extract(0)["input_values"]
-    agreement = (tokenizer(fbank * 0.5 + 3).codes == tokenizer(fbank).codes).float().mean()
+    agreement = (tokenizer(fbank * 0.5 + 3).audio_codes == tokenizer(fbank).audio_codes).float().mean()
     assert agreement > 0.99
     torch.testing.assert_close(tokenizer.quantizer.codebook.norm(dim=1), torch.ones(1024))
 
@@ -176,7 +176,7 @@ def test_codes_of_a_normalised_random_projection_are_the_nearest(extract):
     outputs = tokenizer(extract(0)["input_values"])
     units = torch.nn.functional.normalize(outputs.projected_states[0].double(), dim=-1)
     distances = torch.cdist(units, tokenizer.quantizer.codebook.double())
-    assert torch.equal(outputs.codes.flatten(), distances.argmin(dim=1))
+    assert torch.equal(outputs.audio_codes.flatten(), distances.argmin(dim=1))
 
 
 def test_random_projection_follows_its_seed_alone(extract, tmp_path):
@@ -192,17 +192,17 @@ def test_random_projection_follows_its_seed_alone(extract, tmp_path):
     made = AutoModel.from_config(first.config, dtype=torch.float16)
     for tokenizer in (second, reloaded, made, second.to(torch.float16)):
         assert tokenizer.quantizer.codebook.dtype == torch.float32
-        assert torch.equal(tokenizer(**extract(0)).codes, first(**extract(0)).codes)
+        assert torch.equal(tokenizer(**extract(0)).audio_codes, first(**extract(0)).audio_codes)
 
 
 def test_random_projection_knows_padding(extract):
     tokenizer = random_projection()
     outputs = tokenizer(**extract(), output_code_usage=True)
     for index in range(NUM_CLIPS):
-        alone = tokenizer(**extract(index)).codes[0]
-        assert torch.equal(outputs.codes[index, : len(alone)], alone)
-        assert outputs.codes[index, len(alone) :].eq(-100).all()
-    assert outputs.code_counts.sum() == (outputs.codes != -100).sum()
+        alone = tokenizer(**extract(index)).audio_codes[0]
+        assert torch.equal(outputs.audio_codes[index, : len(alone)], alone)
+        assert outputs.audio_codes[index, len(alone) :].eq(-100).all()
+    assert outputs.code_counts.sum() == (outputs.audio_codes != -100).sum()
     assert outputs.quantized_states[~outputs.patch_attention_mask].abs().max() == 0
 
 

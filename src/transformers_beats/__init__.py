@@ -3,28 +3,57 @@
 BEATs for Hugging Face transformers.
 
 Importing this package is cheap: classes load on first use, and the Auto classes of transformers learn about them as
-soon as they are imported themselves.
+soon as they are imported themselves (see [`register`]).
 """
 
 import importlib
-import sys
-import threading
-from importlib.abc import Loader, MetaPathFinder
+from typing import TYPE_CHECKING
+
+from ._auto import register as register
+from ._auto import register_on_import
+
+
+if TYPE_CHECKING:
+    from .audio.decoding import open_audio as open_audio
+    from .configuration_beats import BeatsConfig as BeatsConfig
+    from .configuration_beats import BeatsRandomProjectionTokenizerConfig as BeatsRandomProjectionTokenizerConfig
+    from .configuration_beats import BeatsTokenizerConfig as BeatsTokenizerConfig
+    from .feature_extraction_beats import BeatsFeatureExtractor as BeatsFeatureExtractor
+    from .inference.events import EventSettings as EventSettings
+    from .inference.events import find_events as find_events
+    from .inference.pipeline import BeatsAudioTaggingPipeline as BeatsAudioTaggingPipeline
+    from .inference.windowed import WindowedInference as WindowedInference
+    from .modeling_beats import BeatsForAudioClassification as BeatsForAudioClassification
+    from .modeling_beats import BeatsForAudioFrameClassification as BeatsForAudioFrameClassification
+    from .modeling_beats import BeatsModel as BeatsModel
+    from .modeling_beats import BeatsPreTrainedModel as BeatsPreTrainedModel
+    from .modeling_beats_pretraining import BeatsForPreTraining as BeatsForPreTraining
+    from .modeling_beats_pretraining import BeatsTokenizerForPreTraining as BeatsTokenizerForPreTraining
+    from .modeling_beats_tokenizer import BeatsRandomProjectionTokenizer as BeatsRandomProjectionTokenizer
+    from .modeling_beats_tokenizer import BeatsTokenizerModel as BeatsTokenizerModel
 
 
 __version__ = "0.1.0"
 
+# The imports above again, for first use. A test compares the two.
 _MODULES = {
+    "audio.decoding": ["open_audio"],
     "configuration_beats": ["BeatsConfig", "BeatsRandomProjectionTokenizerConfig", "BeatsTokenizerConfig"],
     "feature_extraction_beats": ["BeatsFeatureExtractor"],
+    "inference.events": ["EventSettings", "find_events"],
+    "inference.pipeline": ["BeatsAudioTaggingPipeline"],
     "inference.windowed": ["WindowedInference"],
-    "modeling_beats": ["BeatsForAudioClassification", "BeatsForAudioFrameClassification", "BeatsModel"],
+    "modeling_beats": [
+        "BeatsForAudioClassification",
+        "BeatsForAudioFrameClassification",
+        "BeatsModel",
+        "BeatsPreTrainedModel",
+    ],
     "modeling_beats_pretraining": ["BeatsForPreTraining", "BeatsTokenizerForPreTraining"],
     "modeling_beats_tokenizer": ["BeatsRandomProjectionTokenizer", "BeatsTokenizerModel"],
-    "inference.pipeline": ["BeatsAudioTaggingPipeline"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
-__all__ = sorted(_HOME)
+__all__ = sorted([*_HOME, "register"])
 
 
 def __getattr__(name):
@@ -37,126 +66,4 @@ def __dir__():
     return sorted([*globals(), *__all__])
 
 
-def _configs():
-    from . import configuration_beats as configs
-
-    return configs.BeatsConfig, configs.BeatsTokenizerConfig, configs.BeatsRandomProjectionTokenizerConfig
-
-
-def _register_configs(auto):
-    for config in _configs():
-        auto.AutoConfig.register(config.model_type, config, exist_ok=True)
-
-
-def _register_feature_extractors(auto):
-    from .feature_extraction_beats import BeatsFeatureExtractor
-
-    for config in _configs():
-        auto.AutoFeatureExtractor.register(config, BeatsFeatureExtractor, exist_ok=True)
-
-
-def _register_models(auto):
-    from . import modeling_beats as models
-    from . import modeling_beats_pretraining as pretraining
-    from . import modeling_beats_tokenizer as tokenizers
-
-    for auto_class, model in (
-        (auto.AutoModel, models.BeatsModel),
-        (auto.AutoModel, tokenizers.BeatsTokenizerModel),
-        (auto.AutoModel, tokenizers.BeatsRandomProjectionTokenizer),
-        (auto.AutoModelForPreTraining, pretraining.BeatsForPreTraining),
-        (auto.AutoModelForPreTraining, pretraining.BeatsTokenizerForPreTraining),
-        (auto.AutoModelForAudioClassification, models.BeatsForAudioClassification),
-        (auto.AutoModelForAudioFrameClassification, models.BeatsForAudioFrameClassification),
-    ):
-        auto_class.register(model.config_class, model, exist_ok=True)
-
-
-def _register_pipelines(pipelines):
-    from transformers_beats.inference import pipeline as tagging
-
-    registry = pipelines.PIPELINE_REGISTRY
-    # Registering again would be a warning.
-    if tagging.TASK not in registry.get_supported_tasks():
-        registry.register_pipeline(
-            tagging.TASK, tagging.BeatsAudioTaggingPipeline, pt_model=(tagging.BeatsModelForTask,), type="audio"
-        )
-
-
-_REGISTRATIONS = {
-    "transformers.models.auto.configuration_auto": _register_configs,
-    "transformers.models.auto.feature_extraction_auto": _register_feature_extractors,
-    "transformers.models.auto.modeling_auto": _register_models,
-    "transformers.pipelines": _register_pipelines,
-}
-
-
-def _register_loaded(just_executed=None, within_import=False):
-    """
-    Registers our classes with every Auto class, and our pipeline with the registry of tasks, that is loaded and does
-    not know them yet. Within another import our modules may meet half-initialised ones; what fails then is tried again
-    when that import is complete.
-    """
-    for name in list(_REGISTRATIONS):
-        module = sys.modules.get(name)
-        is_incomplete = getattr(getattr(module, "__spec__", None), "_initializing", False)
-        if module is None or (is_incomplete and module is not just_executed):
-            continue
-        # Removed first: registering imports our modules, which comes back here.
-        register = _REGISTRATIONS.pop(name, None)
-        try:
-            if register is not None:
-                register(module)
-        except BaseException as error:
-            _REGISTRATIONS[name] = register
-            if not (within_import and isinstance(error, (ImportError, AttributeError))):
-                raise
-
-
-class _ThenRegister(Loader):
-    """Loads a module as its own loader does, then registers our classes."""
-
-    imports = threading.local()
-
-    def __init__(self, loader):
-        self.loader = loader
-
-    def __getattr__(self, name):
-        # `python -m` asks for the code and executes it itself.
-        return getattr(self.__dict__["loader"], name)
-
-    def create_module(self, spec):
-        return self.loader.create_module(spec)
-
-    def exec_module(self, module):
-        # Nobody who looks at the module later should find us.
-        module.__spec__.loader = module.__loader__ = self.loader
-        depth = getattr(self.imports, "depth", 0)
-        self.imports.depth = depth + 1
-        try:
-            self.loader.exec_module(module)
-        finally:
-            self.imports.depth = depth
-        _register_loaded(module, within_import=depth > 0)
-
-
-class _AutoClassFinder(MetaPathFinder):
-    """
-    Notices imports of transformers and of this package, until the Auto classes and the pipelines are loaded. Importing
-    those right here would make `import transformers_beats` take seconds.
-    """
-
-    def find_spec(self, fullname, path, target=None):
-        if not _REGISTRATIONS or fullname.partition(".")[0] not in ("transformers", __name__):
-            return None
-        others = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec"))
-        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
-        if spec is not None and hasattr(spec.loader, "exec_module"):
-            spec.loader = _ThenRegister(spec.loader)
-        return spec
-
-
-_register_loaded()
-# A module that is reloaded, or imported again, replaces its finder.
-sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != _AutoClassFinder.__name__]
-sys.meta_path.insert(0, _AutoClassFinder())
+register_on_import()

@@ -11,7 +11,7 @@ from transformers.configuration_utils import PreTrainedConfig
 @strict
 class BeatsBaseConfig(PreTrainedConfig):
     """
-    What all configurations share: patch geometry, and the remote code for people who do not have this package.
+    Base class of the configurations: patch geometry, and the remote code for people who do not have this package.
 
     Args:
         num_mel_bins (`int`, defaults to 128):
@@ -21,6 +21,7 @@ class BeatsBaseConfig(PreTrainedConfig):
         legacy_padding_mask (`bool`, defaults to `False`):
             Reproduce the padding mask of Microsoft's code, which lets the model see some padding and hides some
             audio. Only for matching numbers computed with that code; the feature extractor has the same option.
+            Needs at least as many frames as patches: `num_mel_bins <= patch_size**2`.
     """
 
     # Saving copies this file, and `auto_map` names the classes. `_auto_class` is set by hand because
@@ -34,13 +35,26 @@ class BeatsBaseConfig(PreTrainedConfig):
 
     @property
     def num_freq_patches(self) -> int:
-        """Patches along frequency in one time column: 8 in the released models."""
+        """Number of patches along frequency in one time column: 8 in the released models."""
         return self.num_mel_bins // self.patch_size
 
     def validate_architecture(self):
         """Part of `@strict`-powered validation. Validates the architecture of the config."""
         self._check_positive("num_mel_bins", "patch_size")
         self._check_divides("patch_size", "num_mel_bins")
+        if self.legacy_padding_mask:
+            self.check_legacy_padding_mask()
+
+    def check_legacy_padding_mask(self) -> None:
+        """
+        Raises `ValueError` where Microsoft's padding mask is undefined: it deals the frames of a clip to its patches,
+        which leaves none for a patch if there are more patches than frames. Microsoft's code fails there.
+        """
+        if self.num_mel_bins > self.patch_size**2:
+            raise ValueError(
+                f"`legacy_padding_mask` is undefined for {self.num_mel_bins} mel bins and patches of "
+                f"{self.patch_size}: a clip has more patches than frames. Set `legacy_padding_mask=False`."
+            )
 
     def _check_positive(self, *names: str) -> None:
         for name in names:
@@ -136,16 +150,16 @@ class BeatsConfig(BeatsBaseConfig):
         use_weighted_layer_sum (`bool`, defaults to `False`):
             Whether classification heads read a learned average of all hidden states instead of the last one.
         frame_pooling (`"mean"` or `"concat"`, defaults to `"mean"`):
-            How `BeatsForAudioFrameClassification` joins the frequency patches of one time column.
+            Joining of the frequency patches of one time column in `BeatsForAudioFrameClassification`.
         codebook_size (`int`, defaults to 1024):
             Number of codes of the acoustic tokenizer whose codes `BeatsForPreTraining` predicts.
         mask_ratio (`float`, defaults to 0.75):
             Share of a clip's patches that `BeatsForPreTraining` hides.
         mask_embedding (`"zeros"` or `"learned"`, defaults to `"zeros"`):
-            What the label predictor sees in the place of a hidden patch; the paper has zeros.
+            Input of the label predictor in the place of a hidden patch; the paper has zeros.
         kept_positions (`"original"` or `"compacted"`, defaults to `"original"`):
-            Where the encoder of `BeatsForPreTraining` sees the kept patches: where they are in the clip, or as
-            neighbours, as in ESPnet. The paper does not say.
+            Positions of the kept patches in the encoder of `BeatsForPreTraining`: those in the clip, or 0, 1, 2, ...
+            as in ESPnet. The paper does not say.
         label_predictor_num_hidden_layers (`int`, defaults to 3):
             Layers of the label predictor. The paper does not give their number; 3 is ESPnet's.
         label_smoothing (`float`, defaults to 0.0):
@@ -153,6 +167,7 @@ class BeatsConfig(BeatsBaseConfig):
         legacy_padding_mask (`bool`, defaults to `False`):
             Reproduce the padding mask of Microsoft's code, which lets the model see some padding and hides some
             audio. Only for matching numbers computed with that code; the feature extractor has the same option.
+            Needs at least as many frames as patches: `num_mel_bins <= patch_size**2`.
 
     Raises:
         `ValueError` (as `StrictDataclassClassValidationError` of huggingface_hub): an impossible architecture.

@@ -1,9 +1,11 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Feature extractor for BEATs: 16 kHz mono waveforms to normalised Kaldi filter banks."""
 
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +26,26 @@ INT16_SCALE = 2.0**15
 MEL_FLOOR = 1.1920928955078125e-07
 # Clips are transformed in blocks of about this many frames, which stay in a CPU's caches.
 FRAMES_PER_BLOCK = 1024
-# And their mel filters in bands, each on the frequencies that it hears: most values of all filters are zero.
+# And their mel filters in bands, each on the frequencies that it covers: most values of all filters are zero.
 NUM_MEL_BANDS = 4
+
+# Arguments of other feature extractors, and what they are called here.
+OTHER_NAMES = {
+    "num_mel_bins": "feature_size",
+    "n_mels": "feature_size",
+    "mean": "fbank_mean",
+    "std": "fbank_std",
+    "sample_rate": "sampling_rate",
+}
+# Written to `preprocessor_config.json` by transformers, or passed by it.
+KEYS_OF_TRANSFORMERS = {
+    "audio_processor_type",
+    "auto_map",
+    "feature_extractor_type",
+    "padding_side",
+    "processor_class",
+    "transformers_version",
+}
 
 
 def num_fbank_frames(num_samples: int, sampling_rate: int = 16000) -> int:
@@ -48,8 +68,8 @@ def _povey_window(frame_length: int, device: torch.device) -> torch.Tensor:
 
 def _mel_filters(num_mel_bins: int, fft_length: int, sampling_rate: int) -> tuple[torch.Tensor, list[tuple[int, int]]]:
     """
-    Triangular filters in Kaldi's mel scale, `(fft_length // 2 + 1, num_mel_bins)`, and from which to which (exclusive)
-    frequency bin each hears. The Nyquist bin is unused.
+    Triangular filters in Kaldi's mel scale, `(fft_length // 2 + 1, num_mel_bins)`, and for each the first frequency
+    bin that it covers and the one after the last. The Nyquist bin is unused.
     """
     mel_low = 1127.0 * math.log(1.0 + LOW_FREQUENCY / 700.0)
     mel_high = 1127.0 * math.log(1.0 + 0.5 * sampling_rate / 700.0)
@@ -63,8 +83,8 @@ def _mel_filters(num_mel_bins: int, fft_length: int, sampling_rate: int) -> tupl
     edges = [
         700.0 * math.expm1((mel_low + i * step) / 1127.0) * fft_length / sampling_rate for i in range(num_mel_bins + 2)
     ]
-    heard = [(math.floor(first), min(math.ceil(last) + 1, fft_length // 2)) for first, last in zip(edges, edges[2:])]
-    return torch.nn.functional.pad(filters, (0, 1)).T, heard
+    covered = [(math.floor(first), min(math.ceil(last) + 1, fft_length // 2)) for first, last in zip(edges, edges[2:])]
+    return torch.nn.functional.pad(filters, (0, 1)).T, covered
 
 
 def kaldi_fbank(waveforms: torch.Tensor, num_mel_bins: int = 128, sampling_rate: int = 16000) -> torch.Tensor:
@@ -103,7 +123,7 @@ def kaldi_fbank(waveforms: torch.Tensor, num_mel_bins: int = 128, sampling_rate:
 
 
 def _clips_per_block(num_clips: int, num_frames: int, device: torch.device) -> int:
-    """How many clips to compute at once: on a CPU, those that stay in its caches."""
+    """Number of clips to compute at once: on a CPU, those that stay in its caches."""
     # One graph is to serve all numbers of clips.
     if device.type != "cpu" or torch.compiler.is_compiling():
         return num_clips
@@ -115,17 +135,17 @@ def fbank_constants(
 ) -> tuple[int, torch.Tensor, list[tuple[int, torch.Tensor]]]:
     """
     Frame shift in samples, window `(frame_length,)` that scales to 16 bit, and mel filters in bands: for each, the
-    first frequency bin that one of its filters hears, and the filters `(num_frequency_bins, num_mel_bins)` from there
+    first frequency bin that one of its filters covers, and the filters `(num_frequency_bins, num_mel_bins)` from there
     to the last.
     """
     frame_length, frame_shift = sampling_rate * FRAME_LENGTH_MS // 1000, sampling_rate * FRAME_SHIFT_MS // 1000
-    filters, heard = _mel_filters(num_mel_bins, _fft_length(frame_length), sampling_rate)
+    filters, covered = _mel_filters(num_mel_bins, _fft_length(frame_length), sampling_rate)
     num_bands = min(num_mel_bins, NUM_MEL_BANDS if device.type == "cpu" else 1)
     # With the numbers of Python: those of NumPy do not compile.
     bands = []
     for band in range(num_bands):
         start, end = band * num_mel_bins // num_bands, (band + 1) * num_mel_bins // num_bands
-        first, last = heard[start][0], heard[end - 1][1]
+        first, last = covered[start][0], covered[end - 1][1]
         bands.append((first, filters[first:last, start:end].contiguous().to(device)))
     # Before the window, everything is linear, and the scale is a power of two: scaled here, the numbers are the same.
     return frame_shift, _povey_window(frame_length, device) * INT16_SCALE, bands
@@ -138,7 +158,7 @@ def _fft_length(frame_length: int) -> int:
 def kaldi_fbank_block(
     waveforms: torch.Tensor, frame_shift: int, window: torch.Tensor, bands: list[tuple[int, torch.Tensor]]
 ) -> torch.Tensor:
-    """[`kaldi_fbank`] of waveforms that hold a frame, all at once, with the [`fbank_constants`]."""
+    """Filter banks as [`kaldi_fbank`] computes them, of all waveforms at once, with the [`fbank_constants`]."""
     with torch.autocast(device_type=waveforms.device.type, enabled=False):
         frames = waveforms.float().unfold(1, window.shape[0], frame_shift)
         frames = frames - frames.mean(dim=-1, keepdim=True)
@@ -163,7 +183,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         sampling_rate (`int`, defaults to 16000):
             Sampling rate of the waveforms, in hertz.
         padding_value (`float`, *optional*):
-            What stands in padded frames. Defaults to the value of digital silence after normalisation (-2.39 with
+            Value of padded frames. Defaults to the value of digital silence after normalisation (-2.39 with
             the default statistics). The model ignores padded frames given the `attention_mask`.
         fbank_mean (`float`, defaults to 15.41663):
             Mean of the fbank over the training data. The default is AudioSet's, used by Microsoft's checkpoints.
@@ -176,6 +196,10 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             then depends on the padded length; it is exact for batches padded by `__call__`, not by `pad`.
         return_attention_mask (`bool`, defaults to `True`):
             Whether `__call__` and `pad` return the `attention_mask`.
+
+    Raises:
+        `ValueError`: for an impossible value, and for an argument that is not one of these, such as the `num_mel_bins`
+        and `mean` of other feature extractors.
 
     Example:
 
@@ -206,6 +230,9 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         return_attention_mask: bool = True,
         **kwargs,
     ):
+        for name in kwargs:
+            if name not in KEYS_OF_TRANSFORMERS and not name.startswith("_"):
+                raise ValueError(_unknown_argument(type(self).__name__, name))
         # A lower rate has less than a sample from one frame to the next.
         for name, value, lowest in (
             ("feature_size", feature_size, 1),
@@ -229,6 +256,12 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             return_attention_mask=return_attention_mask,
             **kwargs,
         )
+        # Not left to the base class, whose successor in transformers may keep them otherwise.
+        self.feature_size = feature_size
+        self.sampling_rate = sampling_rate
+        self.padding_value = padding_value
+        self.padding_side = "right"
+        self.return_attention_mask = return_attention_mask
         self.fbank_mean = float(fbank_mean)
         self.fbank_std = float(fbank_std)
         self.patch_size = patch_size
@@ -269,8 +302,8 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             return_tensors (`str` or `TensorType`, *optional*):
                 `"pt"` or `"np"` for one array of the whole batch; otherwise a list of one NumPy array per clip.
             device (`str` or `torch.device`, *optional*):
-                Where to compute, and where the tensors of `return_tensors="pt"` stay. Defaults to the device of
-                the first clip. Gradients flow to waveforms that are tensors.
+                Device of the computation, and of the tensors of `return_tensors="pt"`. Defaults to that of the first
+                clip. Gradients flow to waveforms that are tensors.
 
         Returns:
             [`BatchFeature`] with `input_values` `(batch_size, num_frames, feature_size)`, float32, and
@@ -286,7 +319,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         self._check_sampling_rate(sampling_rate)
         waveforms = self._to_waveforms(raw_speech, device)
         padding = return_tensors is not None if padding is None else padding
-        strategy = self._get_padding_strategies(padding=padding, max_length=max_length)
+        strategy = _padding_strategy(padding, max_length)
         max_samples = self._to_samples(max_length)
         if truncation:
             if max_samples is None:
@@ -315,12 +348,131 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             outputs["attention_mask"] = _convert(masks, return_tensors)
         return outputs
 
+    @classmethod
+    def from_dict(cls, feature_extractor_dict: dict[str, Any], **kwargs):
+        """
+        Makes a feature extractor from a saved configuration. Settings that it does not have, which earlier versions
+        saved and did not read, are left out with a warning.
+
+        Args:
+            feature_extractor_dict (`dict[str, Any]`):
+                Content of `preprocessor_config.json`.
+            kwargs (`dict[str, Any]`, *optional*):
+                Settings that replace saved ones, and arguments of `from_pretrained`.
+
+        Returns:
+            [`BeatsFeatureExtractor`]; with `return_unused_kwargs=True`, also the `kwargs` that are no settings.
+
+        Raises:
+            `ValueError`: if `kwargs` have a setting of other feature extractors, such as `num_mel_bins`.
+        """
+        settings = {name for parent in cls.__mro__ for name in inspect.signature(parent.__init__).parameters}
+        accepted = settings | KEYS_OF_TRANSFORMERS
+        unknown = [name for name in feature_extractor_dict if name not in accepted and not name.startswith("_")]
+        if unknown:
+            names = ", ".join(f"`{name}`" for name in sorted(unknown))
+            logger.warning(
+                f"The saved configuration has settings that {cls.__name__} does not have, left out: {names}."
+            )
+        saved = {name: value for name, value in feature_extractor_dict.items() if name not in unknown}
+        for name in OTHER_NAMES:
+            if name in kwargs and name not in settings:
+                raise ValueError(_unknown_argument(cls.__name__, name))
+        # Of the settings that the base class replaces, a file of an earlier version may lack some.
+        saved |= {name: kwargs[name] for name in settings & set(kwargs)}
+        return super().from_dict(saved, **kwargs)
+
+    def pad(
+        self,
+        processed_features: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        padding: bool | str | PaddingStrategy = True,
+        max_length: int | None = None,
+        truncation: bool = False,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | TensorType | None = None,
+    ) -> BatchFeature:
+        """
+        Joins features of several clips to a batch, as `DataCollatorWithPadding` does.
+
+        Args:
+            processed_features (list of dicts, or dict of lists or arrays):
+                `input_values` `(num_frames, feature_size)` of each clip, from `__call__`, as arrays, tensors or lists;
+                *optional* `attention_mask` `(num_frames,)`. Everything else, such as `labels`, is passed on.
+            padding (`bool`, `str` or `PaddingStrategy`, defaults to `True`):
+                `True` or `"longest"` pads to the longest clip, `"max_length"` to `max_length`, `False` not at all.
+            max_length (`int`, *optional*):
+                For padding and truncation, in frames.
+            truncation (`bool`, defaults to `False`):
+                Whether to cut clips to `max_length`.
+            pad_to_multiple_of (`int`, *optional*):
+                Rounds the number of frames up to a multiple of this, and `max_length` too.
+            return_attention_mask (`bool`, *optional*):
+                Overrides the attribute of the same name.
+            return_tensors (`str` or `TensorType`, *optional*):
+                `"pt"` or `"np"`. Defaults to the kind of the input, and for lists to `"np"`.
+
+        Returns:
+            [`BatchFeature`] with `input_values` `(batch_size, num_frames, feature_size)`, float32 (of float16 values,
+            float16), `attention_mask` `(batch_size, num_frames)`, int32 unless given, and the rest of the input.
+
+        Raises:
+            `ValueError`: if there are no `input_values`, if they are no features of this `feature_size`, if
+            `max_length` is missing where it is needed, or if clips differ in length without padding where tensors are
+            asked for.
+        """
+        features = processed_features
+        if not isinstance(features, Mapping):
+            features = {name: [example[name] for example in features] for name in (features[0] if features else ())}
+        if "input_values" not in features:
+            raise ValueError(f"`pad` needs the `input_values` of `__call__`, got {sorted(features)}.")
+        strategy = _padding_strategy(padding, max_length)
+        for name, value in (("max_length", max_length), ("pad_to_multiple_of", pad_to_multiple_of)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1):
+                raise ValueError(f"`{name}` counts frames: it must be an integer and at least 1, got {value!r}.")
+        if truncation and max_length is None:
+            raise ValueError("`truncation=True` needs a `max_length`, in frames.")
+        multiple = pad_to_multiple_of or 1
+        limit = None if max_length is None else -(-max_length // multiple) * multiple
+        if return_attention_mask is None:
+            return_attention_mask = self.return_attention_mask
+        if return_tensors is None:
+            is_tensor = len(features["input_values"]) > 0 and isinstance(features["input_values"][0], torch.Tensor)
+            return_tensors = TensorType.PYTORCH if is_tensor else TensorType.NUMPY
+
+        batch = {name: [_to_array(value) for value in values] for name, values in features.items()}
+        clips = batch["input_values"]
+        if any(len(values) != len(clips) for values in batch.values()):
+            raise ValueError(f"Not all of {sorted(batch)} have {len(clips)} clips, as `input_values` have.")
+        for index, clip in enumerate(clips):
+            if clip.ndim != 2 or clip.shape[1] != self.feature_size:
+                raise ValueError(
+                    f"`input_values` of clip {index} must have shape (num_frames, {self.feature_size}), got "
+                    f"{clip.shape}. Waveforms go through `__call__`, which pads them itself."
+                )
+        masks = batch.setdefault("attention_mask", [np.ones(len(clip), dtype=np.int32) for clip in clips])
+        if truncation:
+            clips, masks = ([array[:limit] for array in arrays] for arrays in (clips, masks))
+        target = 0
+        if strategy == PaddingStrategy.LONGEST:
+            target = -(-max(map(len, clips), default=0) // multiple) * multiple
+        elif strategy == PaddingStrategy.MAX_LENGTH and limit is not None:
+            target = limit
+        missing = [(0, max(0, target - len(clip))) for clip in clips]
+        batch["input_values"] = [
+            np.pad(clip, (frames, (0, 0)), constant_values=self.padding_value) for clip, frames in zip(clips, missing)
+        ]
+        batch["attention_mask"] = [np.pad(mask, frames) for mask, frames in zip(masks, missing)]
+        if not return_attention_mask:
+            del batch["attention_mask"]
+        return BatchFeature(batch, tensor_type=return_tensors if clips else None)
+
     def _extract(
         self, waveforms: list[torch.Tensor], lengths: list[int], padded_length: int, first: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Normalised fbank and frame mask of clips zero-padded to `padded_length` samples; `first` is the number of the
-        first of them in the user's batch.
+        Computes normalised fbank and frame mask of clips, zero-padded to `padded_length` samples; `first` is the
+        number of the first of them in the user's batch, for messages.
         """
         device, num_frames = waveforms[0].device, num_fbank_frames(padded_length, self.sampling_rate)
         constants = fbank_constants(self.feature_size, self.sampling_rate, device)
@@ -411,8 +563,30 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         return [waveform.to(device) for waveform in waveforms]
 
 
+def _unknown_argument(class_name: str, name: str) -> str:
+    hint = f": use `{OTHER_NAMES[name]}`" if name in OTHER_NAMES else ""
+    return f"{class_name} has no argument `{name}`{hint}."
+
+
+def _padding_strategy(padding: bool | str | PaddingStrategy, max_length: int | float | None) -> PaddingStrategy:
+    if isinstance(padding, bool):
+        strategy = PaddingStrategy.LONGEST if padding else PaddingStrategy.DO_NOT_PAD
+    else:
+        strategy = PaddingStrategy(padding)
+    if strategy == PaddingStrategy.MAX_LENGTH and max_length is None:
+        raise ValueError("`padding='max_length'` needs a `max_length`.")
+    return strategy
+
+
+def _to_array(value: Any) -> Any:
+    """Array of one value of an example, with the numbers of Python and float64 as float32."""
+    array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    # A scalar of NumPy, such as a label, instead of an array without dimensions.
+    return (array.astype(np.float32) if array.dtype == np.float64 else array)[()]
+
+
 def _is_finite(value: float) -> bool:
-    """Whether a number is one, and finite as a float32."""
+    """Returns whether `value` is a number, and finite as a float32."""
     return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= torch.finfo(torch.float32).max
 
 
@@ -424,7 +598,7 @@ def _several_channels(shape: Sequence[int]) -> str:
 
 
 def to_float_waveform(clip, index: int) -> torch.Tensor:
-    """One clip as a one-dimensional float32 tensor with full scale at 1.0."""
+    """Converts one clip to a one-dimensional float32 tensor with full scale at 1.0."""
     if isinstance(clip, torch.Tensor):
         waveform = clip
     else:
@@ -452,7 +626,7 @@ def to_float_waveform(clip, index: int) -> torch.Tensor:
 
 
 def _convert(values: torch.Tensor | list[torch.Tensor], return_tensors: str | TensorType | None):
-    """`values` as one tensor, one array, or a list of arrays."""
+    """Converts `values` to one tensor, one array, or a list of arrays."""
     if return_tensors is None:
         return [value.detach().cpu().numpy() for value in values]
     tensor_type = TensorType(return_tensors)

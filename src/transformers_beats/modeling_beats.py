@@ -20,7 +20,7 @@ from transformers import initialization as init  # noqa: E402
 from transformers.activations import ACT2FN  # noqa: E402
 from transformers.masking_utils import create_bidirectional_mask  # noqa: E402
 from transformers.modeling_layers import GradientCheckpointingLayer  # noqa: E402
-from transformers.modeling_outputs import SequenceClassifierOutput  # noqa: E402
+from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput  # noqa: E402
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel  # noqa: E402
 from transformers.processing_utils import Unpack  # noqa: E402
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring  # noqa: E402
@@ -42,21 +42,17 @@ BIAS_BYTES_PER_BLOCK = 2**24
     Output of [`BeatsModel`].
     """
 )
-class BeatsModelOutput(ModelOutput):
+class BeatsModelOutput(BaseModelOutputWithPooling):
     r"""
     last_hidden_state (`torch.FloatTensor` of shape `(batch_size, num_patches, hidden_size)`):
         Representation of every patch, time-major: the frequency patches of the first time column, then the second's.
     pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`):
         Mean of `last_hidden_state` over the valid patches; zeros for a clip that has none.
     patch_attention_mask (`torch.BoolTensor` of shape `(batch_size, num_patches)`):
-        Which patches are valid, that is, hold no padding.
+        True for valid patches, that is, those without padding.
     """
 
-    last_hidden_state: torch.Tensor | None = None
-    pooler_output: torch.Tensor | None = None
     patch_attention_mask: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -114,7 +110,7 @@ def check_fbank(
 
 def patch_mask_from_frame_mask(attention_mask: torch.Tensor, config: BeatsBaseConfig) -> torch.Tensor:
     """
-    Which patches are valid, given which frames are.
+    Mask of the valid patches, from that of the valid frames.
 
     A patch is valid when all the frames of its time column are. With `config.legacy_padding_mask`, frames are dealt
     evenly to patches as if these were a sequence in time, and a patch is valid when any of its frames is: the rule of
@@ -128,10 +124,14 @@ def patch_mask_from_frame_mask(attention_mask: torch.Tensor, config: BeatsBaseCo
 
     Returns:
         `torch.BoolTensor` of shape `(batch_size, num_patches)`, time-major.
+
+    Raises:
+        `ValueError`: if `config.legacy_padding_mask` is set and a clip has more patches than frames.
     """
     batch_size, num_frames = attention_mask.shape
     valid = attention_mask.bool()
     if config.legacy_padding_mask:
+        config.check_legacy_padding_mask()
         num_patches = num_frames // config.patch_size * config.num_freq_patches
         frames_per_patch = num_frames // num_patches
         return valid[:, : num_patches * frames_per_patch].view(batch_size, num_patches, frames_per_patch).any(-1)
@@ -152,7 +152,7 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor
 
 
 def gather_patches(values: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Of each clip in `values` `(batch_size, num_patches, dim)`, the patches at `positions` `(batch_size, count)`."""
+    """Patches at `positions` `(batch_size, count)` of each clip in `values` `(batch_size, num_patches, dim)`."""
     return values.gather(1, positions.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
 
@@ -249,9 +249,9 @@ class BeatsRelativePositionBias(nn.Module):
 
     def distance_values(self, length: int, device: torch.device) -> torch.Tensor:
         """
-        The bias of all distances `key position - query position` in a sequence of `length` patches, `(num_heads, 2 *
-        length)`: of 0 to length - 1, one that is not used, and of 1 - length to -1, so that a distance modulo 2 *
-        length is its index.
+        Bias of each distance `key position - query position` in a sequence of `length` patches, `(num_heads, 2 *
+        length)`: first of 0 to length - 1, then a value that is not used, then of 1 - length to -1. The index of a
+        distance is the distance modulo 2 * length.
         """
         index = torch.arange(2 * length, device=device)
         distances = torch.where(index < length, index, index - 2 * length)
@@ -259,8 +259,8 @@ class BeatsRelativePositionBias(nn.Module):
 
     def forward(self, length: int, device: torch.device, positions: torch.Tensor | None = None) -> torch.Tensor:
         """
-        The bias of a sequence of `length` patches, `(num_heads, length, length)`; or of those patches of each clip
-        that stand at `positions` `(batch_size, num_kept)`, `(batch_size, num_heads, num_kept, num_kept)`.
+        Bias between all patches of a sequence of `length`, `(num_heads, length, length)`; or between those patches of
+        each clip that stand at `positions` `(batch_size, num_kept)`, `(batch_size, num_heads, num_kept, num_kept)`.
         """
         # Only 2 * length - 1 distances differ, so only these are looked up.
         values = self.distance_values(length, device)
@@ -278,8 +278,8 @@ class BeatsRelativePositionBias(nn.Module):
 
 class BeatsLookedUpPositionBias:
     """
-    The gated bias of each pair of patches, looked up where flex attention asks for it. It is indexed like a tensor
-    `(batch_size, num_heads, length, length)`, which never exists.
+    Gated bias of each pair of patches for flex attention, which indexes it like a tensor `(batch_size, num_heads,
+    length, length)`. That tensor is never made: each value is looked up.
 
     Args:
         values (`torch.Tensor` of shape `(num_heads, 2 * length)`):
@@ -326,16 +326,15 @@ def eager_attention_forward(
 
 def add_key_mask(position_bias: torch.Tensor, gate: torch.Tensor | None, attention_mask: torch.Tensor) -> torch.Tensor:
     """
-    The gated bias with the mask in it, in one tensor of all pairs of patches, which no attention function then has to
-    join with another.
+    Adds the mask of the keys to the gated bias, so that attention functions get one tensor and need not add two.
 
     Args:
         position_bias (`torch.Tensor` of shape `(1 or batch_size, num_heads, length, length)`):
-            Without gate.
+            Position bias before its gate.
         gate (`torch.Tensor` of shape `(batch_size, num_heads, length, 1)`, *optional*):
             [`BeatsAttention.position_gate`].
         attention_mask (`torch.BoolTensor` of shape `(batch_size, 1, 1, length)`):
-            Which keys count, for each query.
+            True for the keys that each query attends to.
 
     Returns:
         `torch.Tensor` of shape `(batch_size, num_heads, length, length)`.
@@ -355,7 +354,7 @@ def fixed_shapes() -> AbstractContextManager:
 
 
 def attends_in_blocks(config: BeatsBaseConfig, hidden_states: torch.Tensor) -> bool:
-    """Whether the attention of `hidden_states` is computed in blocks of clips and heads: in inference on a CPU."""
+    """Returns whether to compute the attention of `hidden_states` in blocks: in inference on a CPU."""
     return (
         config._attn_implementation == "sdpa"
         and hidden_states.device.type == "cpu"
@@ -388,8 +387,8 @@ class BeatsAttention(nn.Module):
 
     def position_gate(self, query_states: torch.Tensor) -> torch.Tensor:
         """
-        What each unscaled query multiplies its bias with, `(batch_size, num_heads, length, 1)`: two gates a and b give
-        `a * (b * gru_rel_pos_const - 1) + 2`.
+        Factor of the position bias for each unscaled query, `(batch_size, num_heads, length, 1)`: two gates a and b
+        give `a * (b * gru_rel_pos_const - 1) + 2`.
         """
         gates = self.gru_rel_pos_linear(query_states).unflatten(-1, (2, 4)).sum(dim=-1).sigmoid()
         gate_a, gate_b = gates.chunk(2, dim=-1)
@@ -403,10 +402,15 @@ class BeatsAttention(nn.Module):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
-        `position_bias` is without gate: `(num_heads, length, length)`, `(batch_size, num_heads, length, length)`, or
-        [`BeatsRelativePositionBias.distance_values`], for flex attention and for attention in blocks. With it,
-        `attention_mask` is boolean, `(batch_size, 1, 1, length)`, except for flex attention; without it, what the
-        attention function takes.
+        Args:
+            hidden_states (`torch.Tensor` of shape `(batch_size, length, hidden_size)`):
+                Output of the previous layer.
+            attention_mask (`torch.BoolTensor` of shape `(batch_size, 1, 1, length)`, *optional*):
+                True for the keys that count. For flex attention, and without `position_bias`, the mask of
+                `create_bidirectional_mask`.
+            position_bias (`torch.Tensor`, *optional*):
+                Bias before its gate: `(num_heads, length, length)`, `(batch_size, num_heads, length, length)`, or for
+                flex attention and attention in blocks [`BeatsRelativePositionBias.distance_values`].
         """
         input_shape = hidden_states.shape[:-1]
         hidden_shape = (*input_shape, -1, self.head_dim)
@@ -454,20 +458,20 @@ class BeatsAttention(nn.Module):
         **kwargs,
     ) -> torch.Tensor:
         """
-        The attention of some clips, heads or queries after the others, with one buffer for their gated bias: no tensor
-        of all pairs of patches, clips and heads exists, whose memory would cost more time than filling it.
+        Computes attention for a few clips, heads or queries at a time, with one buffer for their gated bias. A tensor
+        for all clips, heads and pairs of patches would take more time to allocate than to fill.
 
         Args:
             attention_interface (`Callable`):
-                The attention function of transformers.
+                Attention function of transformers.
             states (`tuple[torch.Tensor, torch.Tensor, torch.Tensor]`):
                 Queries, keys and values, each `(batch_size, num_heads, length, head_dim)`.
             attention_mask (`torch.BoolTensor` of shape `(batch_size, 1, 1, length)`, *optional*):
-                Which keys are not padding.
+                True for keys that are not padding.
             values (`torch.Tensor` of shape `(num_heads, 2 * length)`):
                 [`BeatsRelativePositionBias.distance_values`].
             gate (`torch.Tensor` of shape `(batch_size, num_heads, length, 1)`, *optional*):
-                Of [`position_gate`].
+                [`position_gate`].
 
         Returns:
             `torch.Tensor` of shape `(batch_size, length, num_heads, head_dim)`.
@@ -607,11 +611,10 @@ class BeatsEncoder(nn.Module):
             hidden_states (`torch.Tensor` of shape `(batch_size, num_patches, hidden_size)`):
                 Embedded patches.
             patch_attention_mask (`torch.BoolTensor` of shape `(batch_size, num_patches)`, *optional*):
-                Which patches take part. To the convolution the others are zeros.
+                True for the patches that take part. The convolution reads the others as zeros.
             kept_positions (`torch.LongTensor` of shape `(batch_size, num_kept)`, *optional*):
-                Which patches go through the layers; `patch_attention_mask` must be false for all others. The patches
-                keep their places in the clip: the convolution has seen them there, and relative positions are the
-                true distances.
+                Indices of the patches that go through the layers; `patch_attention_mask` must be false for all others.
+                The patches keep their positions in the clip, for the convolution and for the relative positions.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, num_patches or num_kept, hidden_size)`.
@@ -654,8 +657,8 @@ class BeatsEncoder(nn.Module):
         self, hidden_states: torch.Tensor, length: int, kept_positions: torch.Tensor | None = None
     ) -> torch.Tensor | None:
         """
-        What the layers' attention takes as `position_bias` for `hidden_states` in a sequence of `length` patches: that
-        of all pairs of patches, or where it is looked up or spread in blocks, that of all distances.
+        Argument `position_bias` of the layers' attention for `hidden_states` in a sequence of `length` patches: the
+        bias of all pairs of patches or, for flex attention and attention in blocks, of all distances.
         """
         if self.relative_position is None:
             return None
@@ -685,7 +688,7 @@ class BeatsPreTrainedModel(PreTrainedModel):
         "attentions": BeatsAttention,
     }
     _input_embed_layer = "patch_embeddings"
-    # What a checkpoint of pre-training has on top of encoder and tokenizer.
+    # Weights that only pre-training uses, on top of encoder and tokenizer.
     _keys_to_ignore_on_load_unexpected = [r"^label_predictor\.", r"^estimator\."]
 
     def __init_subclass__(cls, **kwargs):
@@ -791,7 +794,7 @@ class BeatsLayerAverage(nn.Module):
 
 
 class BeatsClassificationModel(BeatsPreTrainedModel):
-    """What both classification heads share: the encoder, its freezing, and the choice of hidden states."""
+    """Base class of the classification heads: the encoder, its freezing, and the choice of hidden states."""
 
     def __init__(self, config: BeatsConfig):
         super().__init__(config)
@@ -807,7 +810,7 @@ class BeatsClassificationModel(BeatsPreTrainedModel):
         self.dropout = nn.Dropout(config.classifier_dropout)
 
     def freeze_feature_encoder(self):
-        """Disables the gradient of what turns the filter banks into patches, before the first layer."""
+        """Disables the gradient of the patch embeddings, so that they are not trained."""
         for parameter in self.beats.embeddings.parameters():
             parameter.requires_grad = False
 
@@ -817,7 +820,7 @@ class BeatsClassificationModel(BeatsPreTrainedModel):
             parameter.requires_grad = False
 
     def encode(self, input_values, attention_mask, **kwargs) -> tuple[BeatsModelOutput, torch.Tensor]:
-        """The encoder's output, and the representations of the patches `(batch_size, num_patches, hidden_size)`."""
+        """Returns the encoder's output, and the states of the patches `(batch_size, num_patches, hidden_size)`."""
         if self.layer_average is None:
             outputs = self.beats(input_values, attention_mask=attention_mask, return_dict=True, **kwargs)
             return outputs, self.dropout(outputs.last_hidden_state)
@@ -830,7 +833,7 @@ class BeatsClassificationModel(BeatsPreTrainedModel):
         return outputs, self.dropout(average)
 
     def _select(self, hidden_states: tuple, wanted: bool | int | list[int] | None) -> tuple | None:
-        """The hidden states that the caller asked for, as transformers returns them for a flag or for indices."""
+        """Selects the hidden states that the caller asked for, by a flag or by indices, as transformers does."""
         wanted = self.config.output_hidden_states if wanted is None else wanted
         if isinstance(wanted, bool) or wanted is None:
             return hidden_states if wanted else None
@@ -838,7 +841,7 @@ class BeatsClassificationModel(BeatsPreTrainedModel):
         return tuple(states if index in indices else None for index, states in enumerate(hidden_states))
 
     def compute_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Loss of `config.problem_type`, which is inferred from `labels` if unset; in float32."""
+        """Loss of `config.problem_type`, which is inferred from `labels` if unset, computed in float32."""
         problem_type = self.config.problem_type or ("regression" if self.num_labels == 1 else None)
         if problem_type in ("multi_label_classification", "regression"):
             labels = labels.float()

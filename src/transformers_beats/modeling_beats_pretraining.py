@@ -44,7 +44,7 @@ class BeatsForPreTrainingOutput(ModelOutput):
     logits (`torch.FloatTensor` of shape `(batch_size, num_masked, config.codebook_size)`):
         Scores of the codes at `masked_positions`.
     masked_positions (`torch.LongTensor` of shape `(batch_size, num_masked)`):
-        Which patch each row of `logits` predicts, ascending; -100 where a shorter clip of the batch has fewer.
+        Index of the patch that each row of `logits` predicts, ascending; -100 where a shorter clip has fewer.
     accuracy (`torch.FloatTensor` of shape `()`, *optional*, returned when `labels` is provided):
         Share of masked patches whose best code is the right one.
     """
@@ -72,12 +72,12 @@ class BeatsTokenizerForPreTrainingOutput(ModelOutput):
     commitment_loss (`torch.FloatTensor` of shape `()`):
         Mean squared difference between the normalised encoder output and its code, over valid patches and dimensions.
     estimates (`torch.FloatTensor` of shape `(batch_size, num_patches, config.teacher_output_size)`):
-        What the estimator takes the teacher's output to be.
-    codes (`torch.LongTensor` of shape `(batch_size, num_columns, num_freq_patches)`):
+        Teacher's outputs as the estimator predicts them.
+    audio_codes (`torch.LongTensor` of shape `(batch_size, num_columns, num_freq_patches)`):
         Index of the code of every patch, by time and frequency; -100 on padding.
     code_counts (`torch.LongTensor` of shape `(codebook_size,)`):
-        How many valid patches of the batch have each code.
-    perplexity (`torch.FloatTensor` of shape `()`):
+        Number of valid patches of the batch with each code.
+    codevector_perplexity (`torch.FloatTensor` of shape `()`):
         Exponential of the entropy of the codes in the batch.
     """
 
@@ -85,15 +85,15 @@ class BeatsTokenizerForPreTrainingOutput(ModelOutput):
     distillation_loss: torch.Tensor | None = None
     commitment_loss: torch.Tensor | None = None
     estimates: torch.Tensor | None = None
-    codes: torch.Tensor | None = None
+    audio_codes: torch.Tensor | None = None
     code_counts: torch.Tensor | None = None
-    perplexity: torch.Tensor | None = None
+    codevector_perplexity: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
 def num_kept_patches(num_patches: int, mask_ratio: float) -> int:
-    """How many of a clip's patches the encoder sees: at least one, and at least one less than there are."""
+    """Number of a clip's patches that the encoder sees: at least one, and at least one less than there are."""
     if num_patches < 2:
         return num_patches
     # Of `torch`, so that one graph serves all lengths.
@@ -103,11 +103,11 @@ def num_kept_patches(num_patches: int, mask_ratio: float) -> int:
 
 def select_kept_patches(valid: torch.Tensor, noise: torch.Tensor, mask_ratio: float) -> torch.Tensor:
     """
-    Which patches are kept: of each clip's valid patches, the [`num_kept_patches`] with the least noise.
+    Mask of the patches that are kept: of each clip's valid patches, the [`num_kept_patches`] with the least noise.
 
     Args:
         valid (`torch.BoolTensor` of shape `(batch_size, num_patches)`):
-            Which patches hold no padding.
+            True for patches without padding.
         noise (`torch.Tensor` of shape `(batch_size, num_patches)`):
             Finite. If uniform, so is the choice.
         mask_ratio (`float`):
@@ -126,8 +126,8 @@ def select_kept_patches(valid: torch.Tensor, noise: torch.Tensor, mask_ratio: fl
 
 def first_positions(mask: torch.Tensor, count: int) -> torch.Tensor:
     """
-    The first `count` positions where `mask` `(batch_size, length)` is true, ascending, `(batch_size, count)`. Clips
-    that have fewer are filled up with positions where it is false.
+    First `count` positions where `mask` `(batch_size, length)` is true, ascending, `(batch_size, count)`. Clips that
+    have fewer are filled up with positions where it is false.
     """
     length = mask.shape[1]
     index = torch.arange(length, device=mask.device)
@@ -157,11 +157,11 @@ class BeatsLabelPredictor(nn.Module):
             kept_states (`torch.Tensor` of shape `(batch_size, num_kept, hidden_size)`):
                 Encoder output for the kept patches of each clip in their order.
             is_kept (`torch.BoolTensor` of shape `(batch_size, num_patches)`):
-                Where they belong.
+                True where they stand in the clip.
             masked_positions (`torch.LongTensor` of shape `(batch_size, num_masked)`):
-                Which patches to predict.
+                Indices of the patches to predict.
             patch_attention_mask (`torch.BoolTensor` of shape `(batch_size, num_patches)`, *optional*):
-                Which patches hold no padding.
+                True for patches without padding.
 
         Returns:
             Logits `(batch_size, num_masked, codebook_size)`.
@@ -176,12 +176,12 @@ class BeatsLabelPredictor(nn.Module):
 @auto_docstring(
     custom_intro="""
     BEATs for masked acoustic modelling (section 3.3 of the paper): most patches of a clip are hidden, only the others
-    go through the encoder, and a label predictor tells the acoustic tokenizer's codes of the hidden ones.
+    go through the encoder, and a label predictor predicts the acoustic tokenizer's codes of the hidden ones.
     """
 )
 class BeatsForPreTraining(BeatsPreTrainedModel):
     _auto_class = "AutoModelForPreTraining"
-    # What the encoder's layers return, not the label predictor's.
+    # States of the encoder's layers, not of the label predictor's.
     _can_record_outputs = {
         "hidden_states": OutputRecorder(BeatsLayer, layer_name="beats"),
         "attentions": OutputRecorder(BeatsAttention, index=1, layer_name="beats"),
@@ -231,7 +231,7 @@ class BeatsForPreTraining(BeatsPreTrainedModel):
         attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*):
             1 for frames of audio, 0 for padding.
         labels (`torch.LongTensor` of shape `(batch_size, num_columns, num_freq_patches)`, *optional*):
-            The `codes` of an acoustic tokenizer; -100 where a patch does not count.
+            The `audio_codes` of an acoustic tokenizer; -100 where a patch does not count.
         noise (`torch.FloatTensor` of shape `(batch_size, num_patches)`, *optional*):
             The patches of a clip with the least noise are kept. Drawn uniformly if not given.
         """
@@ -304,7 +304,7 @@ class BeatsTrainableQuantizer(BeatsQuantizer):
             states (`torch.Tensor` of shape `(num_patches, codebook_dim)`):
                 Vectors of unit length, float32.
             mask (`torch.BoolTensor` of shape `(num_patches,)`):
-                Which of them count.
+                True for those that count.
 
         Raises:
             `ValueError`: if none counts.
@@ -346,7 +346,7 @@ class BeatsTrainableQuantizer(BeatsQuantizer):
     @torch.no_grad()
     def update(self, states: torch.Tensor, codes: torch.Tensor, mask: torch.Tensor) -> None:
         """
-        One step of the moving average, from the patches of all processes.
+        Does one step of the moving average, with the patches of all processes.
 
         Args:
             states (`torch.Tensor` of shape `(num_patches, codebook_dim)`):
@@ -354,7 +354,7 @@ class BeatsTrainableQuantizer(BeatsQuantizer):
             codes (`torch.LongTensor` of shape `(num_patches,)`):
                 Their codes.
             mask (`torch.BoolTensor` of shape `(num_patches,)`):
-                Which of them count.
+                True for those that count.
         """
         sums = self._sums(states, codes, mask.to(states.dtype))
         if _is_distributed():
@@ -390,8 +390,8 @@ class BeatsEstimator(nn.Module):
 
 @auto_docstring(
     custom_intro="""
-    The training of a self-distilled acoustic tokenizer (section 3.2.2 of the paper): the vectors of the codes must
-    tell an estimator what a teacher, the model of the last iteration, makes of every patch.
+    Training of a self-distilled acoustic tokenizer (section 3.2.2 of the paper): from the vectors of the codes, an
+    estimator predicts the output of a teacher, the model of the last iteration, for every patch.
     """
 )
 class BeatsTokenizerForPreTraining(BeatsTokenizerModel):
@@ -422,7 +422,7 @@ class BeatsTokenizerForPreTraining(BeatsTokenizerModel):
         attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*):
             1 for frames of audio, 0 for padding.
         teacher_outputs (`torch.FloatTensor` of shape `(batch_size, num_patches, teacher_output_size)`, *optional*):
-            For every patch the teacher's last hidden state or, of a fine-tuned teacher, its logits before they are
+            Last hidden state of the teacher for every patch or, for a fine-tuned teacher, its logits before they are
             averaged over the patches.
         """
         outputs = self.beats(input_values, attention_mask=attention_mask, return_dict=True, **kwargs)
@@ -460,9 +460,9 @@ class BeatsTokenizerForPreTraining(BeatsTokenizerModel):
             distillation_loss=distillation_loss,
             commitment_loss=commitment_loss,
             estimates=estimates,
-            codes=codes.masked_fill(~mask, -100).unflatten(1, (-1, self.config.num_freq_patches)),
+            audio_codes=codes.masked_fill(~mask, -100).unflatten(1, (-1, self.config.num_freq_patches)),
             code_counts=code_counts,
-            perplexity=perplexity,
+            codevector_perplexity=perplexity,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )

@@ -25,32 +25,32 @@ from .modeling_beats import BeatsModel, BeatsPreTrainedModel, check_fbank, patch
 )
 class BeatsTokenizerOutput(ModelOutput):
     r"""
-    codes (`torch.LongTensor` of shape `(batch_size, num_columns, num_freq_patches)`):
+    audio_codes (`torch.LongTensor` of shape `(batch_size, num_columns, num_freq_patches)`):
         Index of the code of every patch, by time and frequency; -100 on padding, which losses ignore.
     quantized_states (`torch.FloatTensor` of shape `(batch_size, num_patches, codebook_dim)`):
         The codes' vectors, float32; zeros on padding.
     projected_states (`torch.FloatTensor` of shape `(batch_size, num_patches, codebook_dim)`):
-        What is quantised: the encoder's output or the patch, projected, before the l2 normalisation.
+        Vectors that are quantised, before the l2 normalisation: projections of the encoder's output or of the patch.
     patch_attention_mask (`torch.BoolTensor` of shape `(batch_size, num_patches)`):
-        Which patches are valid, that is, hold no padding.
+        True for valid patches, that is, those without padding.
     code_counts (`torch.LongTensor` of shape `(codebook_size,)`, *optional*, returned with `output_code_usage=True`):
-        How many valid patches of the batch have each code.
-    perplexity (`torch.FloatTensor` of shape `()`, *optional*, returned with `output_code_usage=True`):
+        Number of valid patches of the batch with each code.
+    codevector_perplexity (`torch.FloatTensor` of shape `()`, *optional*, returned with `output_code_usage=True`):
         Exponential of the entropy of the codes in the batch: 1 if all are the same, `codebook_size` if uniform.
     """
 
-    codes: torch.Tensor | None = None
+    audio_codes: torch.Tensor | None = None
     quantized_states: torch.Tensor | None = None
     projected_states: torch.Tensor | None = None
     patch_attention_mask: torch.Tensor | None = None
     code_counts: torch.Tensor | None = None
-    perplexity: torch.Tensor | None = None
+    codevector_perplexity: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
 def code_usage(codes: torch.Tensor, mask: torch.Tensor, codebook_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """How often each code stands where `mask` is true, `(codebook_size,)`, and the perplexity of that distribution."""
+    """Counts of the codes where `mask` is true, `(codebook_size,)`, and the perplexity of their distribution."""
     # Added up, not `bincount`, which neither compiles nor is deterministic on a GPU.
     counts = torch.zeros(codebook_size, dtype=torch.long, device=codes.device)
     counts = counts.scatter_add(0, codes.flatten(), mask.flatten().long())
@@ -67,17 +67,17 @@ def tokenizer_output(
     output_code_usage: bool,
     **captured,
 ) -> BeatsTokenizerOutput:
-    """What every tokenizer answers, given code and validity of each patch, both `(batch_size, num_patches)`."""
+    """Output of a tokenizer, given code and validity of each patch, both `(batch_size, num_patches)`."""
     code_counts = perplexity = None
     if output_code_usage:
         code_counts, perplexity = code_usage(codes, mask, len(codebook))
     return BeatsTokenizerOutput(
-        codes=codes.masked_fill(~mask, -100).unflatten(1, (-1, config.num_freq_patches)),
+        audio_codes=codes.masked_fill(~mask, -100).unflatten(1, (-1, config.num_freq_patches)),
         quantized_states=codebook[codes].masked_fill(~mask.unsqueeze(-1), 0.0),
         projected_states=projected_states,
         patch_attention_mask=mask,
         code_counts=code_counts,
-        perplexity=perplexity,
+        codevector_perplexity=perplexity,
         **captured,
     )
 
@@ -91,7 +91,7 @@ def nearest_code(states: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
 
 
 class BeatsFloat32Buffers(nn.Module):
-    """A module whose buffers keep their dtype when a model is cast: codes found in half precision would differ."""
+    """Module whose buffers keep their dtype when a model is cast: codes found in half precision would differ."""
 
     def _apply(self, fn, recurse=True):
         def keep_dtype(tensor):
@@ -154,7 +154,7 @@ class BeatsTokenizerPreTrainedModel(BeatsPreTrainedModel):
 
 @auto_docstring(
     custom_intro="""
-    A self-distilled acoustic tokenizer: a BEATs encoder, a projection, and the nearest code of a learned codebook for
+    Self-distilled acoustic tokenizer: a BEATs encoder, a projection, and the nearest code of a learned codebook for
     every patch.
     """
 )
@@ -257,8 +257,8 @@ class BeatsRandomProjectionQuantizer(BeatsFloat32Buffers):
 
 @auto_docstring(
     custom_intro="""
-    The tokenizer of the first iteration of pre-training: the nearest code of a random codebook to a random projection
-    of every patch. Nothing in it is trained, so the seed in the configuration is all there is to know.
+    Tokenizer of the first iteration of pre-training: the nearest code of a random codebook to a random projection of
+    every patch. Nothing in it is trained: its buffers follow from the seed in the configuration.
     """
 )
 class BeatsRandomProjectionTokenizer(PreTrainedModel):

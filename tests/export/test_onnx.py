@@ -229,8 +229,8 @@ def test_silence_has_the_code_that_torch_finds(tmp_path):
     model = build("random_projection")
     export.export_onnx(model, EXTRACTOR, tmp_path / "model.onnx")
     clips = [torch.zeros(16000), *clips_of([8000])]
-    codes = run(onnxruntime.InferenceSession(tmp_path / "model.onnx"), clips)["codes"]
-    np.testing.assert_array_equal(codes, expected_outputs(model, clips).codes.numpy())
+    codes = run(onnxruntime.InferenceSession(tmp_path / "model.onnx"), clips)["audio_codes"]
+    np.testing.assert_array_equal(codes, expected_outputs(model, clips).audio_codes.numpy())
     assert (codes[0] == 0).all()
 
 
@@ -282,7 +282,7 @@ def test_other_models_export(kind, tmp_path):
         clips = clips_of(lengths)
         expected = expected_outputs(model, clips)
         for name, values in run(session, clips).items():
-            if name == "codes":
+            if name == "audio_codes":
                 assert (values == expected[name].numpy()).mean() > 0.99
             elif name != "probabilities":
                 np.testing.assert_allclose(values, expected[name].numpy(), atol=1e-4, rtol=0.0)

@@ -223,7 +223,7 @@ def test_where_one_window_covers_a_clip_the_result_is_the_models(num_samples, cl
         probabilities = clip_model(**inputs).logits[0].softmax(-1).numpy()
         frames = frame_model(**inputs).logits[0].sigmoid().numpy()
         encoded = clip_model.beats(**inputs)
-        codes = tokenizer(**inputs).codes[0].numpy()
+        codes = tokenizer(**inputs).audio_codes[0].numpy()
 
     clip = WindowedInference(clip_model, EXTRACTOR).classify(waveform, RATE)
     np.testing.assert_allclose(clip.scores, probabilities, atol=1e-6)
@@ -300,7 +300,7 @@ def test_the_batch_size_changes_no_result(batch_size, clip_model):
 def test_codes_of_patches_do_not_depend_on_the_windows():
     model = BeatsRandomProjectionTokenizer(BeatsRandomProjectionTokenizerConfig(codebook_size=32, codebook_dim=8))
     waveform = noise(20 * COLUMN)
-    whole = model(**EXTRACTOR(waveform, sampling_rate=RATE, return_tensors="pt")).codes[0]
+    whole = model(**EXTRACTOR(waveform, sampling_rate=RATE, return_tensors="pt")).audio_codes[0]
     codes = windowed(model, 6, 4).codes(waveform, RATE).values
     assert (codes == whole.numpy()).mean() > 0.99
 

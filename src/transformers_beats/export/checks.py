@@ -68,7 +68,7 @@ def check(path: Path, module: WaveformModel) -> Comparison:
     expected, found = ([run[index][module.output_names[0]] for run in runs] for index in range(2))
     # One vector or code in a row. Those of the batch depend on one another in int8.
     reference, values = (np.concatenate([_rows(output) for output in outputs[:-1]]) for outputs in (expected, found))
-    if module.output_names == ["codes"]:
+    if module.output_names == ["audio_codes"]:
         equal = np.concatenate([_rows(first == second) for first, second in zip(expected, found)])
         return Comparison(1.0 - float(equal.mean()), float((reference == values).mean()))
     difference = max(

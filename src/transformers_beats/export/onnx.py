@@ -15,7 +15,7 @@ batch, padding included: run clips one by one for reproducible results. Both dim
 | `BeatsForAudioClassification` | `logits`, `probabilities` `(batch, labels)` |
 | `BeatsForAudioFrameClassification` | `logits`, `probabilities` `(batch, columns, labels)`, `column_attention_mask` |
 | `BeatsModel`, `BeatsForPreTraining` | `last_hidden_state` `(batch, patches, hidden_size)`, `pooler_output` `(batch, hidden_size)`, `patch_attention_mask` |
-| tokenizers | `codes` `(batch, columns, num_freq_patches)`, -100 on padding |
+| tokenizers | `audio_codes` `(batch, columns, num_freq_patches)`, -100 on padding |
 
 Metadata of the file: `labels` (JSON), `sampling_rate`, `min_samples`, `column_samples` (from one column to the next),
 `num_freq_patches`, `problem_type`, `architecture`, `model_fingerprint` and `transformers_beats_version`.
@@ -275,7 +275,7 @@ def export_onnx(
     output.parent.mkdir(parents=True, exist_ok=True)
     with work_directory(output.parent, ".exporting-") as work:
         onnx.save(graph, work / "model.onnx")
-        is_tokenizer = module.output_names == ["codes"]
+        is_tokenizer = module.output_names == ["audio_codes"]
         difference = check(work / "model.onnx", module).difference
         if difference > (CODES_TOLERANCE if is_tokenizer else TOLERANCE):
             raise ExportError(f"The exported graph differs from PyTorch by {difference:.1e}.")
@@ -325,7 +325,7 @@ def run_export(
         print(f"{output}: {megabytes:.1f} MiB, {', '.join(INPUTS)} -> {', '.join(written.outputs)}")
         print(f"  largest difference from PyTorch: {written.difference:.1e}")
         if written.similarity is not None:
-            measure = "equal codes" if "codes" in written.outputs else "cosine"
+            measure = "equal codes" if "audio_codes" in written.outputs else "cosine"
             print(f"  after quantisation, {measure} on test sounds: {written.similarity:.4f}")
         if written.same_class is not None:
             print(f"  the same likeliest label: {written.same_class:.0%}")

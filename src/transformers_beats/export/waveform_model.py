@@ -65,7 +65,7 @@ class WaveformModel(nn.Module):
         if isinstance(self.model, BeatsModel):
             return ["last_hidden_state", "pooler_output", "patch_attention_mask"]
         if isinstance(self.model, TOKENIZERS):
-            return ["codes"]
+            return ["audio_codes"]
         names = ["logits"] if problem_type_of(self.model.config) == "regression" else ["logits", "probabilities"]
         return names + ["column_attention_mask"] * isinstance(self.model, BeatsForAudioFrameClassification)
 

@@ -445,7 +445,7 @@ class WindowedInference:
         return scores
 
     def _codes(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        return self._output(input_values, attention_mask, "codes")
+        return self._output(input_values, attention_mask, "audio_codes")
 
     def _hidden_states(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         encoder = self.model.base_model

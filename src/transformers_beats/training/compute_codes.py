@@ -77,7 +77,7 @@ def compute_codes(
         with torch.autocast(device.type, torch.bfloat16, enabled=arguments.bf16):
             codes = tokenizer(
                 inputs["input_values"].to(device), attention_mask=inputs["attention_mask"].to(device)
-            ).codes
+            ).audio_codes
         for item in codes.cpu().numpy():
             rows.append(item[(item >= 0).all(axis=1)].astype(np.int16))
     shape = (None, tokenizer.config.num_freq_patches)

@@ -163,7 +163,7 @@ class BeatsPreTrainer(BeatsTrainer):
             if self.tokenizer is None:
                 raise ValueError("The batch has no codes: pass `codes` from `tokenize`, or a `tokenizer`.")
             with torch.no_grad(), self.accelerator.autocast():
-                codes = self.tokenizer(inputs["input_values"], attention_mask=inputs["attention_mask"]).codes
+                codes = self.tokenizer(inputs["input_values"], attention_mask=inputs["attention_mask"]).audio_codes
             inputs["labels"] = codes
         return inputs
 

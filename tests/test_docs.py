@@ -38,7 +38,7 @@ SLOW = [
     *("convert", "deploy", "finetuning", "long-recordings", "migrate-espnet", "migrate-microsoft", "pretraining"),
     "publishing",
 ]
-# The pages about measurements and fuzzing: what they show is run by other tests, or takes long.
+# Pages about measurements and fuzzing, whose commands other tests run, or which take long.
 NOT_RUN = ["performance", "reliability", "tutorials/index"]
 MAX_UNRUN_BLOCKS = 8
 CHECKPOINTS = {
@@ -50,22 +50,15 @@ CONVERTED = {
     "beats-iter3": "beats_tiny",
     "beats-finetuned": "beats_tiny_finetuned",
     "beats-tokenizer": "tokenizer_tiny",
+    # The directory that `transformers-beats demo` writes.
+    "demo-output/demo-model": "beats_tiny_finetuned",
 }
-# What the commands on the pages call.
+# Programs that the pages call.
 COMMANDS = {
     "accelerate": '"{python}" -m accelerate.commands.accelerate_cli "$@"',
     "python": '"{python}" "$@"',
     "transformers-beats": '"{python}" -m transformers_beats.cli.app "$@"',
 }
-RUN = """#!/bin/sh
-command=$1
-shift
-case $command in
-convert) exec "{python}" conversion/convert_beats_checkpoint.py "$@" ;;
-python) exec "{python}" "$@" ;;
-*) echo "run: $command is not for documentation" >&2; exit 2 ;;
-esac
-"""
 BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -86,7 +79,7 @@ class Block:
 
 
 def read_blocks(path: Path) -> list[Block]:
-    """The blocks of Python and shell on a page."""
+    """Returns the blocks of Python and shell on a page."""
     text = path.read_text(encoding="utf-8")
     blocks = [
         Block(match["language"], match["code"], text.count("\n", 0, match.start("code")) + 1, match["reason"])
@@ -96,7 +89,7 @@ def read_blocks(path: Path) -> list[Block]:
 
 
 def write_sounds(folder: Path, labels: list[str], clips: int, seed: int) -> None:
-    """A folder for each label, with clips of half a second."""
+    """Writes a folder for each label, with clips of half a second."""
     generator = np.random.default_rng(seed)
     for label in labels:
         (folder / label).mkdir(parents=True)
@@ -105,7 +98,7 @@ def write_sounds(folder: Path, labels: list[str], clips: int, seed: int) -> None
 
 
 def write_audio(directory: Path) -> None:
-    """The clips and folders that pages name."""
+    """Writes the clips and folders that pages name."""
     generator = np.random.default_rng(0)
     for name, rate, shape in [
         ("clip.ogg", 44100, (132300, 2)),
@@ -126,7 +119,7 @@ def write_audio(directory: Path) -> None:
 
 
 def write_checkpoints(directory: Path) -> None:
-    """Tiny checkpoints under the names of Microsoft's, and as ESPnet writes them."""
+    """Writes tiny checkpoints under the names of Microsoft's, and as ESPnet writes them."""
     for name, golden in CHECKPOINTS.items():
         shutil.copyfile(FIXTURES / f"{golden}.pt", directory / f"{name}.pt")
     (directory / "downloads").mkdir()
@@ -156,18 +149,19 @@ def write_checkpoints(directory: Path) -> None:
 
 
 def write_commands(directory: Path) -> None:
-    """`./run` and the programs, for the Python of this test."""
+    """Writes the programs, for the Python of this test."""
     (directory / "bin").mkdir()
-    scripts = {directory / "bin" / name: f"#!/bin/sh\nexec {command}\n" for name, command in COMMANDS.items()}
-    for path, script in {**scripts, directory / "run": RUN}.items():
-        path.write_text(script.replace("{python}", sys.executable))
+    for name, command in COMMANDS.items():
+        path = directory / "bin" / name
+        path.write_text(f"#!/bin/sh\nexec {command}\n".replace("{python}", sys.executable))
         path.chmod(0o755)
 
 
 @pytest.fixture(scope="session")
 def converted(tmp_path_factory) -> Path:
-    """The directories that pages name, converted once."""
+    """Converts once the directories that pages name."""
     root = tmp_path_factory.mktemp("converted")
+    (root / "demo-output").mkdir()
     for name, golden in CONVERTED.items():
         convert(FIXTURES / f"{golden}.pt", root / name)
     return root
@@ -183,12 +177,12 @@ def workplace(tmp_path, converted, monkeypatch):
     def make(shell: str) -> Path:
         directory = tmp_path / "checkout"
         directory.mkdir()
-        for name in ("benchmarks", "conversion", "examples"):
+        for name in ("benchmarks", "examples"):
             (directory / name).symlink_to(ROOT / name)
         write_audio(directory)
         write_checkpoints(directory)
         write_commands(directory)
-        made = re.findall(r"^\./run convert \S+ (\S+)", shell, re.MULTILINE)
+        made = re.findall(r"^transformers-beats convert \S+ (\S+)", shell, re.MULTILINE)
         for name in CONVERTED.keys() - set(made):
             shutil.copytree(converted / name, directory / name)
         monkeypatch.chdir(directory)
@@ -200,7 +194,7 @@ def workplace(tmp_path, converted, monkeypatch):
 
 @pytest.fixture
 def environment(tmp_path):
-    """Of the shell blocks; with a Hub on this machine where a page publishes, and otherwise offline."""
+    """Variables of the shell blocks; with a Hub on this machine where a page publishes, and otherwise offline."""
     with ExitStack() as stack:
 
         def make(directory: Path, publishes: bool) -> dict[str, str]:
@@ -221,7 +215,7 @@ def environment(tmp_path):
 
 @pytest.fixture(autouse=True)
 def same_threads():
-    """A page sets their number."""
+    """Restores the number of threads, which a page sets."""
     num_threads = torch.get_num_threads()
     yield
     torch.set_num_threads(num_threads)
@@ -325,7 +319,7 @@ def test_a_space_requires_the_versions_of_the_package():
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
-    """The site, built as CI builds it."""
+    """Builds the site, as CI does."""
     for module in ("mkdocs", "material", "mkdocstrings", "nbconvert"):
         pytest.importorskip(module)
     directory = tmp_path_factory.mktemp("site")
@@ -338,7 +332,7 @@ def site(tmp_path_factory) -> Path:
 
 
 class Sources(HTMLParser):
-    """What a page loads, as a browser would."""
+    """Addresses that a page loads, as a browser would."""
 
     def __init__(self, text: str):
         super().__init__()

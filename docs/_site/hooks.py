@@ -1,7 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """
-Hooks of mkdocs: pages of the notebooks, with the outputs that are committed, and of the command line; links to source
-files become text.
+Hooks of mkdocs: pages of the notebooks, with the outputs that are committed, of the command line and of the changelog;
+links to source files become text.
 """
 
 import re
@@ -18,6 +18,7 @@ from nbconvert import MarkdownExporter
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 COMMAND_LINE = "reference/command-line.md"
+CHANGELOG = Path(__file__).parents[2] / "CHANGELOG.md"
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?:\.\./)+([^)#]+)(#[^)]*)?\)")
 
 
@@ -30,6 +31,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for name, content in resources["outputs"].items():
             files.append(File.generated(config, f"tutorials/{name}", content=content))
     files.append(File.generated(config, COMMAND_LINE, content=_command_line()))
+    # Its links begin beside `docs/`, those of the page in it.
+    changelog = CHANGELOG.read_text(encoding="utf-8").replace("](docs/", "](")
+    files.append(File.generated(config, "changelog.md", content=changelog))
     return files
 
 

@@ -22,9 +22,9 @@ from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
 from transformers_beats.inference.windowed import Columns, WindowedInference, count_columns
 from transformers_beats.training.config.arguments import FineTuningArguments
 from transformers_beats.training.config.recipes import find_settings, parse_arguments
+from transformers_beats.training.data.augmentation import AugmentationArguments
 from transformers_beats.training.data.folds import FoldArguments
 from transformers_beats.training.data.sources import DataArguments
-from transformers_beats.training.trainers.classification import AugmentationArguments
 from transformers_beats.utils.errors import UsageError
 
 

@@ -2,8 +2,11 @@
 """Fine-tuning and evaluation by command: what they learn, write, resume and refuse."""
 
 import importlib.util
+import io
+import itertools
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import datasets
@@ -22,16 +25,19 @@ from transformers_beats import (
     BeatsForAudioFrameClassification,
     BeatsForPreTraining,
 )
+from transformers_beats.training import classifiers as classifiers_module
 from transformers_beats.training import finetune as finetune_module
 from transformers_beats.training.config import arguments as training_arguments
 from transformers_beats.training.config.recipes import build_arguments
+from transformers_beats.training.data.augmentation import AugmentationArguments
 from transformers_beats.training.data.labels import LabelArguments
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.evaluate import EvaluateArguments, evaluate
 from transformers_beats.training.finetune import FINETUNE_ARGUMENTS, Arguments, finetune
 from transformers_beats.training.reports import report as reports
+from transformers_beats.training.scoring import clip_scores
 from transformers_beats.training.trainers import classification as classification_module
-from transformers_beats.training.trainers.classification import AugmentationArguments, clip_scores
+from transformers_beats.utils.errors import BeatsError
 
 
 CLASSES = {"high": 3000, "low": 200, "noise": None}
@@ -73,6 +79,8 @@ def recipe(folder, tmp_path) -> dict:
         "logging_steps": 1,
         "save_steps": 3,
         "disable_tqdm": True,
+        # Whether a model has learned anything is seen best on what it has learned from.
+        "allow_overlap": True,
     }
 
 
@@ -172,12 +180,12 @@ def test_folds_that_are_there_are_not_trained_again(recipe, monkeypatch):
 def test_folds_of_another_training_are_not_taken_for_this_one(recipe, folder):
     recipe |= {"num_folds": 2, "folds": [1], "max_steps": 1}
     run(recipe)
-    with pytest.raises(ValueError, match=r"holds a training with `learning_rate: 0.003`, now it is 1e-05"):
+    with pytest.raises(ValueError, match=r"was begun with another `learning_rate` \(0.003, now 1e-05\)"):
         run(recipe, learning_rate=1e-5)
     # Another fold of the same training is welcome.
     assert list(run(recipe, folds=[1, 2])["folds"]) == ["1", "2"]
     write_clip(folder / "noise" / "new.wav", None, seed=99)
-    with pytest.raises(ValueError, match="holds a training with `clips: "):
+    with pytest.raises(ValueError, match="was begun with another `clips`"):
         run(recipe, folds=[2])
 
 
@@ -189,25 +197,66 @@ def test_clips_without_a_fold_are_refused(recipe, folder):
 
 
 def test_folders_of_splits_are_splits(recipe, folder, tmp_path, monkeypatch):
-    messages = []
-    monkeypatch.setattr(finetune_module.logger, "warning", messages.append)
     (tmp_path / "splits").mkdir()
     shutil.copytree(folder, tmp_path / "splits" / "train")
     for name in CLASSES:
         (tmp_path / "splits" / "test" / name).mkdir(parents=True)
         (tmp_path / "splits" / "train" / name / "0.wav").rename(tmp_path / "splits" / "test" / name / "0.wav")
-    run(recipe, dataset=str(tmp_path / "splits"), eval_split="test", max_steps=1)
+    values = {"dataset": str(tmp_path / "splits"), "eval_split": "test", "allow_overlap": False}
+    run(recipe, **values, max_steps=1)
     report = json.loads((Path(recipe["output_dir"]) / "evaluation" / "metrics.json").read_text())
     assert report["num_clips"] == 3
-    assert not any("learned from" in message for message in messages)
 
 
-def test_clips_that_are_learned_from_and_judged_are_counted(recipe, monkeypatch, folder):
+def test_a_split_of_any_name_is_not_learned_from(recipe, folder, tmp_path):
+    for name in CLASSES:
+        for split, number in (("holdout", 0), ("train", 1), ("train", 2)):
+            path = tmp_path / "root" / split / name / f"{number}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / name / f"{number}.wav", path)
+    values = {"dataset": str(tmp_path / "root"), "allow_overlap": False, "max_steps": 1}
+    run(recipe, **values, eval_split="holdout")
+    report = json.loads((Path(recipe["output_dir"]) / "evaluation" / "metrics.json").read_text())
+    assert [entry["label"] for entry in report["per_class"]] == list(CLASSES)
+    assert report["num_clips"] == 3
+    # Here the hold-out is a part of the training set.
+    values |= {"eval_dataset": str(tmp_path / "root" / "holdout"), "output_dir": str(tmp_path / "other")}
+    with pytest.raises(BeatsError, match="3 of 3 clips to evaluate on are also in the training set: metrics will be"):
+        run(recipe, **values)
+
+
+def test_clips_that_are_learned_from_and_judged_are_an_error_unless_asked_for(recipe, monkeypatch, folder):
     messages = []
-    monkeypatch.setattr(finetune_module.logger, "warning", messages.append)
-    values = {"dataset": str(folder.with_suffix(".csv")), "eval_select": {"fold": 1}}
-    run(recipe, **values, max_steps=1)
-    assert any("12 of 12 clips to evaluate on are also learned from" in message for message in messages)
+    monkeypatch.setattr(classifiers_module.logger, "warning", messages.append)
+    values = {"dataset": str(folder.with_suffix(".csv")), "eval_select": {"fold": 1}, "max_steps": 1}
+    with pytest.raises(BeatsError, match="12 of 12 clips to evaluate on are also in the training set"):
+        run(recipe, **values, allow_overlap=False)
+    assert not Path(recipe["output_dir"]).exists()
+    run(recipe, **values)
+    assert any("12 of 12 clips to evaluate on are also in the training set" in message for message in messages)
+
+
+def test_a_clip_in_two_folds_is_an_overlap(recipe, folder):
+    table = folder.with_suffix(".csv")
+    table.write_text(table.read_text() + "clips/low/0.wav,low,2\n")
+    with pytest.raises(BeatsError, match="1 of 12 clips to evaluate on are also in the training set"):
+        run(recipe, dataset=str(table), fold_column="fold", allow_overlap=False)
+
+
+def test_clips_of_one_name_and_content_in_two_archives_are_an_overlap(recipe, folder, tmp_path):
+    for split, numbers in (("train", (0, 1)), ("test", (1, 2))):
+        (tmp_path / "shards" / split).mkdir(parents=True)
+        with tarfile.open(tmp_path / "shards" / split / "0.tar", "w") as archive:
+            for name, number in itertools.product(CLASSES, numbers):
+                # The clips 2 of the one archive and 0 of the other have the same name, but are not the same.
+                key = f"{name}-{number % 2}"
+                archive.add(folder / name / f"{number}.wav", arcname=f"{key}.wav")
+                entry = tarfile.TarInfo(f"{key}.cls")
+                entry.size = len(name)
+                archive.addfile(entry, io.BytesIO(name.encode()))
+    values = {"dataset": str(tmp_path / "shards"), "eval_split": "test"}
+    with pytest.raises(BeatsError, match="3 of 6 clips to evaluate on are also in the training set"):
+        run(recipe, **values, allow_overlap=False)
 
 
 def test_a_fold_has_its_own_pretrained_model(recipe, tmp_path):
@@ -451,7 +500,7 @@ def test_corrupt_and_silent_clips_do_no_harm(recipe, folder, caplog):
 def test_a_class_with_one_clip_is_named(recipe, folder, monkeypatch):
     write_clip(folder / "rare" / "a.wav", 1000, seed=5)
     messages = []
-    monkeypatch.setattr(finetune_module.logger, "warning", messages.append)
+    monkeypatch.setattr(classifiers_module.logger, "warning", messages.append)
     run(recipe, max_steps=1)
     assert any("1 classes have a single clip to learn from: 'rare'" in message for message in messages)
 
@@ -469,6 +518,15 @@ def test_a_class_with_one_clip_is_named(recipe, folder, monkeypatch):
         ({"eval_split": "test"}, "has no folder 'test'"),
         ({"eval_strategy": "epoch"}, "There is nothing to evaluate on"),
         ({"average_checkpoints": 5, "save_steps": 3}, "`average_checkpoints` is 5, but 4 checkpoint"),
+        # Every clip lasts 0.6 s: three crops of 0.2 s make 72 of 24 clips, and nine steps.
+        (
+            {"average_checkpoints": 4, "save_steps": 3, "max_steps": -1, "num_train_epochs": 1, "crop_seconds": 0.2},
+            "`average_checkpoints` is 4, but 3 checkpoint",
+        ),
+        (
+            {"model_config": ENCODER | {"problem_type": "regression"}},
+            "`model_config.problem_type` is regression, but the labels",
+        ),
         ({"average_checkpoints": 2, "save_strategy": "no"}, "but 0 checkpoint"),
         ({"bf16_full_eval": True}, "would change the model that is saved"),
         ({"resume_from_checkpoint": "somewhere"}, "goes on from its last checkpoint by itself"),
@@ -501,10 +559,69 @@ def test_a_label_that_the_model_does_not_have_is_refused(recipe, folder, tmp_pat
     assert not (tmp_path / "report").exists()
 
 
+def test_a_model_of_regression_cannot_be_evaluated(folder, tmp_path):
+    for number, values in enumerate(({"num_labels": 1}, {"num_labels": 3, "problem_type": "regression"})):
+        model = tmp_path / f"regression-{number}"
+        BeatsForAudioClassification(BeatsConfig(**ENCODER, **values)).save_pretrained(model)
+        BeatsFeatureExtractor().save_pretrained(model)
+        with pytest.raises(BeatsError, match="is a model of regression, and an evaluation needs a classifier"):
+            evaluate_directory(model, folder, tmp_path / "report")
+        assert not (tmp_path / "report").exists()
+
+
 def test_a_model_without_a_classifier_cannot_be_evaluated(folder, tmp_path):
     BeatsForPreTraining(BeatsConfig(**ENCODER)).save_pretrained(tmp_path / "pretrained")
-    with pytest.raises(ValueError, match="holds no fine-tuned classifier"):
+    BeatsFeatureExtractor().save_pretrained(tmp_path / "pretrained")
+    with pytest.raises(ValueError, match="holds a BeatsModel, no fine-tuned classifier"):
         evaluate_directory(tmp_path / "pretrained", folder, tmp_path / "report")
+
+
+def test_checkpoints_are_counted_by_crops(recipe):
+    # 72 crops of 24 clips are nine steps.
+    values = {"crop_seconds": 0.2, "max_steps": -1, "num_train_epochs": 1, "save_steps": 3}
+    run(recipe, **values, average_checkpoints=3)
+    assert json.loads((Path(recipe["output_dir"]) / "log_history.json").read_text())[-1]["step"] == 9
+
+
+def write_events(folder: Path, has_events: list[bool]) -> None:
+    """Clips of a tone, which is an event, or of noise, with the fold of each in a table."""
+    rows = []
+    for number, has_event in enumerate(has_events):
+        write_clip(folder / f"{number}.wav", 1000 if has_event else None, seed=number)
+        events = [{"label": "tone", "onset": 0.0, "offset": 0.5}] if has_event else []
+        rows.append({"file_name": f"{number}.wav", "events": events, "fold": number % 2 + 1})
+    datasets.Dataset.from_list(rows).to_parquet(str(folder / "metadata.parquet"))
+
+
+def test_a_fold_without_a_positive_clip_is_written_without_its_metrics(recipe, tmp_path, monkeypatch):
+    messages = []
+    monkeypatch.setattr(reports.logger, "warning", messages.append)
+    write_events(tmp_path / "events", [True, False] * 4)
+    values = {"dataset": str(tmp_path / "events"), "label_column": "events", "fold_column": "fold", "max_steps": 1}
+    for task in ("multi_label", "frames"):
+        output = tmp_path / task
+        result = run(recipe, **values, task=task, output_dir=str(output))
+        assert result["folds"]["2"]["mAP"] is None
+        assert result["mean"]["mAP"] == result["folds"]["1"]["mAP"]
+        assert result["std"]["mAP"] is None
+        assert json.loads((output / "folds.json").read_text()) == result
+        for fold in (1, 2):
+            assert (output / f"fold-{fold}" / "model.safetensors").exists()
+            report = json.loads((output / f"fold-{fold}" / "evaluation" / "metrics.json").read_text())
+            assert report["metrics"] == result["folds"][str(fold)]
+    assert "Undefined for these 4 clips: mAP, auc, d_prime." in messages
+
+
+def test_a_report_that_cannot_be_written_does_not_cost_the_model(recipe, folder, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("no report")
+
+    monkeypatch.setattr(reports, "write_json", fail)
+    for name, values in (("whole", {}), ("probe", {"freeze": True})):
+        output = Path(recipe["output_dir"]).with_name(name)
+        run(recipe, **values, eval_dataset=str(folder), max_steps=1, output_dir=str(output))
+        assert (output / "model.safetensors").exists()
+        assert not (output / "evaluation").exists()
 
 
 def test_a_training_that_diverges_writes_nothing(recipe, folder):

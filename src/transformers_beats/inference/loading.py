@@ -72,6 +72,7 @@ def load_model(
     model_class: Any = None,
     device: str | None = None,
     dtype: str = "auto",
+    new_weights: tuple[str, ...] = (),
     **options: Any,
 ) -> "PreTrainedModel":
     """
@@ -86,6 +87,8 @@ def load_model(
             Name of a device, or `"auto"` for a GPU if there is one. Defaults to where `from_pretrained` puts it.
         dtype (`str`, defaults to `"auto"`):
             Precision; `"auto"` is the one that the model was saved in.
+        new_weights (`tuple[str, ...]`, *optional*):
+            Beginnings of the names of weights that are to be trained: they may be missing or of another shape.
         options (`Any`):
             Passed on to `from_pretrained`, such as `revision` and `token`, and values of the configuration.
 
@@ -103,6 +106,7 @@ def load_model(
     for problem, keys in problems.items():
         # A mismatched key comes with both shapes.
         names = sorted(key if isinstance(key, str) else key[0] for key in keys)
+        names = [name for name in names if not name.startswith(new_weights)]
         if names:
             shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
             raise BeatsError(

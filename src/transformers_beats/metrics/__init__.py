@@ -6,7 +6,7 @@ Metrics as modules of `evaluate`, which need no download:
 
     load_metric("audioset_map").compute(predictions=scores, references=labels)
 
-Each file of this folder also stands on its own: `evaluate.load("…/metrics/audioset_map.py")`. The function behind each
+`evaluate.load("…/metrics/audioset_map.py")` loads each file of this folder as well. The function behind each
 metric (`compute_audioset_map` and so on) takes the same arguments, without the cache files of `evaluate`.
 """
 
@@ -38,7 +38,7 @@ def __dir__():
 
 def load_metric(name: str, **kwargs) -> Any:
     """
-    A metric of this package by its name, as `evaluate.load` gives those of the Hub.
+    Loads a metric of this package by its name, as `evaluate.load` gives those of the Hub.
 
     Args:
         name (`str`):

@@ -11,7 +11,8 @@ from sklearn.metrics import accuracy_score
 
 
 _DESCRIPTION = """
-The share of clips whose class is predicted, as scikit-learn's `accuracy_score`. What is no class index is an error.
+The share of clips whose class is predicted, as scikit-learn's `accuracy_score`. A value that is no class index is an
+error.
 """
 
 _KWARGS_DESCRIPTION = """
@@ -33,51 +34,61 @@ Example:
 """
 
 
-def check_class_indices(values: Any, name: str, num_labels: int | None) -> np.ndarray:
+def check_class_indices(predictions: Any, references: Any, num_labels: int | None) -> tuple[np.ndarray, np.ndarray]:
     """
-    The values as int64, if all are class indices.
+    Returns both as int64.
 
     Raises:
-        `ValueError`: if there are none, or one is no whole number, negative, or not below `num_labels`.
+        `ValueError`: if there are none, one is no whole number, negative, or not below `num_labels`, or there are more
+            predictions than references or fewer.
     """
-    indices = np.asarray(values, dtype=np.float64)
-    if indices.ndim != 1 or not indices.size:
-        raise ValueError(f"{name} must be the class indices of at least one clip, got shape {indices.shape}.")
-    limit = np.inf if num_labels is None else num_labels
-    is_index = (indices >= 0) & (indices < limit) & (indices == np.floor(indices))
-    if not is_index.all():
-        clip = int(np.flatnonzero(~is_index)[0])
-        bound = "and not negative" if num_labels is None else f"from 0 to {num_labels - 1}"
-        raise ValueError(f"{name} must be whole numbers {bound}, got {indices[clip]:g} for clip {clip}.")
-    return indices.astype(np.int64)
+    checked = []
+    for name, values in (("predictions", predictions), ("references", references)):
+        indices = np.asarray(values, dtype=np.float64)
+        if indices.ndim != 1 or not indices.size:
+            raise ValueError(f"{name} must be the class indices of at least one clip, got shape {indices.shape}.")
+        limit = np.inf if num_labels is None else num_labels
+        is_index = (indices >= 0) & (indices < limit) & (indices == np.floor(indices))
+        if not is_index.all():
+            clip = int(np.flatnonzero(~is_index)[0])
+            bound = "and not negative" if num_labels is None else f"from 0 to {num_labels - 1}"
+            raise ValueError(f"{name} must be whole numbers {bound}, got {indices[clip]:g} for clip {clip}.")
+        checked.append(indices.astype(np.int64))
+    predicted, true = checked
+    if len(predicted) != len(true):
+        raise ValueError(f"There are {len(predicted)} predictions for {len(true)} references.")
+    return predicted, true
+
+
+def info_of_class_indices(description: str, inputs_description: str, page: str) -> evaluate.MetricInfo:
+    """Returns the description of a metric of class indices."""
+    # Not integers: 1.7 would silently become 1.
+    features = datasets.Features({name: datasets.Value("float64") for name in ("predictions", "references")})
+    return evaluate.MetricInfo(
+        description=description,
+        citation="",
+        inputs_description=inputs_description,
+        features=features,
+        reference_urls=[page],
+    )
 
 
 def compute_accuracy(predictions: Any, references: Any, num_labels: int | None = None) -> dict[str, float]:
     """
-    See the description of [`Accuracy`].
+    Computes the accuracy; see the description of [`Accuracy`].
 
     Raises:
-        `ValueError`: if something is no class index, or there are more predictions than references or fewer.
+        `ValueError`: if a value is no class index, or there are more predictions than references or fewer.
     """
-    predicted = check_class_indices(predictions, "predictions", num_labels)
-    true = check_class_indices(references, "references", num_labels)
-    if len(predicted) != len(true):
-        raise ValueError(f"There are {len(predicted)} predictions for {len(true)} references.")
+    predicted, true = check_class_indices(predictions, references, num_labels)
     return {"accuracy": float(accuracy_score(true, predicted))}
 
 
 @add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class Accuracy(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
-        # Not integers: 1.7 would silently become 1.
-        features = datasets.Features({name: datasets.Value("float64") for name in ("predictions", "references")})
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation="",
-            inputs_description=_KWARGS_DESCRIPTION,
-            features=features,
-            reference_urls=["https://scikit-learn.org/stable/modules/generated/sklearn.metrics.accuracy_score.html"],
-        )
+        page = "https://scikit-learn.org/stable/modules/generated/sklearn.metrics.accuracy_score.html"
+        return info_of_class_indices(_DESCRIPTION, _KWARGS_DESCRIPTION, page)
 
     def _compute(self, *, predictions: Any = None, references: Any = None, **kwargs) -> dict[str, float]:
         return compute_accuracy(predictions, references, **kwargs)

@@ -22,15 +22,15 @@ of the mAP; classes without positive or without negative clips are left out of t
 _KWARGS_DESCRIPTION = """
 Args:
     predictions (`float` table of shape `(num_clips, num_labels)`):
-        Scores: only their order within a class counts, so that logits do as well as probabilities.
+        Scores, probabilities or logits: only their order within a class counts.
     references (table of shape `(num_clips, num_labels)`):
         1 where the clip has the label, 0 elsewhere.
     per_class (`bool`, defaults to `False`):
-        Whether to add what each class has.
+        Whether to add the values of each class.
 
 Returns:
     `dict[str, Any]`:
-        - `mAP` (`float`), in [0, 1];
+        - `mAP` (`float`), in [0, 1], or None if no class has a positive clip;
         - `auc` (`float`), in [0, 1], or None if no class has both positive and negative clips;
         - `d_prime` (`float`), or None if there is no AUC, or it is 0 or 1, where d-prime is infinite;
         - `num_classes_without_positives`, `num_classes_without_negatives` (`int`);
@@ -57,10 +57,10 @@ _CITATION = """
 
 def check_table(values: Any, name: str) -> np.ndarray:
     """
-    The values as a finite float64 table with at least one row and column.
+    Returns the values as a finite float64 table with at least one row and column.
 
     Raises:
-        `ValueError`: if they are none.
+        `ValueError`: if they are no such table.
     """
     try:
         table = np.asarray(values, dtype=np.float64)
@@ -76,11 +76,10 @@ def check_table(values: Any, name: str) -> np.ndarray:
 
 def compute_audioset_map(predictions: Any, references: Any, per_class: bool = False) -> dict[str, Any]:
     """
-    See the description of [`AudiosetMap`].
+    Computes the measures; see the description of [`AudiosetMap`].
 
     Raises:
-        `ValueError`: if the tables are empty, of different shapes or not finite, a reference is neither 0 nor 1, or no
-        class has a positive clip.
+        `ValueError`: if the tables are empty, of different shapes or not finite, or a reference is neither 0 nor 1.
     """
     scores, labels = check_table(predictions, "predictions"), check_table(references, "references")
     if scores.shape != labels.shape:
@@ -91,8 +90,6 @@ def compute_audioset_map(predictions: Any, references: Any, per_class: bool = Fa
         raise ValueError(f"references must be 0 or 1, got {labels[clip, label]:g} for clip {clip}, label {label}.")
     support = labels.sum(axis=0).astype(np.int64)
     has_positives, has_negatives = support > 0, support < len(labels)
-    if not has_positives.any():
-        raise ValueError(f"No class has a positive clip among the {len(labels)} references: there is no mAP.")
     ap: list[float | None] = [None] * len(support)
     auc: list[float | None] = [None] * len(support)
     for label in np.flatnonzero(has_positives):
@@ -114,8 +111,8 @@ def compute_audioset_map(predictions: Any, references: Any, per_class: bool = Fa
 
 def d_prime(auc: float | None) -> float | None:
     """
-    The distance, in standard deviations, of two normal distributions of equal variance that have this area under the
-    ROC curve; None where that is no finite number.
+    Returns the distance, in standard deviations, of two normal distributions of equal variance that have this area
+    under the ROC curve; None where that is no finite number.
     """
     if auc is None or not 0 < auc < 1:
         return None

@@ -15,10 +15,10 @@ from evaluate.utils.file_utils import add_start_docstrings
 _DESCRIPTION = """
 Measures of sound event detection for frame-level scores, by the library sed_scores_eval (`pip install
 sed_scores_eval 'setuptools<81'`). Segment-based F1: time is divided into segments of one second, and a class counts as
-present in a segment if one of its scores there exceeds the threshold, or one of its events reaches into it; the F1 of
+present in a segment if one of its scores there reaches the threshold, or one of its events reaches into it; the F1 of
 the classes are averaged. PSDS, the polyphonic sound detection score, needs no threshold: it is the area under a curve
 of event detections over false alarms per hour, in the two scenarios of the DCASE challenge. Classes without events are
-left out of all three.
+left out of all three, which are None if no class has events.
 """
 
 _KWARGS_DESCRIPTION = """
@@ -34,11 +34,11 @@ Args:
         Durations of the clips, in seconds. By default each ends with its last column or its last event, whichever is
         later.
     threshold (`float`, defaults to 0.5):
-        For the F1: a score above it is a detection.
+        For the F1: a score from it on is a detection.
     segment_seconds (`float`, defaults to 1.0):
         For the F1: the length of a segment.
     per_class (`bool`, defaults to `False`):
-        Whether to add what each class has.
+        Whether to add the values of each class.
 
 Returns:
     `dict[str, Any]`:
@@ -98,7 +98,7 @@ class WritableFrame(pandas.DataFrame):
 
 def import_sed_scores_eval() -> Any:
     """
-    The library, which is optional.
+    Imports the library, which is optional.
 
     Raises:
         `ImportError`: if it cannot be imported.
@@ -115,7 +115,7 @@ def import_sed_scores_eval() -> Any:
 
 def check_scores(predictions: Any) -> list[np.ndarray]:
     """
-    The scores of each clip as float64.
+    Returns the scores of each clip as float64.
 
     Raises:
         `ValueError`: if there are none, their shapes do not fit, or one is not finite.
@@ -148,7 +148,8 @@ def check_scores(predictions: Any) -> list[np.ndarray]:
 
 def check_events(events: Any, clip: int, num_labels: int, end: float) -> list[Event]:
     """
-    The events of a clip as `(onset, offset, label)`, sorted; events of one class that overlap or touch are joined.
+    Returns the events of a clip as `(onset, offset, label)`, sorted; those of one class that overlap or touch are
+    joined.
 
     Raises:
         `ValueError`: if a label is no class index, or the times are not 0 <= onset < offset, onset before `end`.
@@ -178,7 +179,7 @@ def check_references(
     references: Any, tables: list[np.ndarray], column_seconds: float, durations: Sequence[float] | None
 ) -> tuple[list[list[Event]], list[float]]:
     """
-    The events of each clip, and its duration in seconds.
+    Returns the events of each clip, and its duration in seconds.
 
     Raises:
         `ValueError`: if there are not as many as clips, a duration does not fit the columns, or an event is wrong.
@@ -205,7 +206,7 @@ def check_references(
 
 
 def make_frame(table: np.ndarray, labels: list[int], column_seconds: float) -> WritableFrame:
-    """The scores of a clip for some labels as sed_scores_eval wants them, with the time of each column."""
+    """Returns the scores of a clip for some labels as a table for sed_scores_eval, with the time of each column."""
     times = np.arange(len(table) + 1) * column_seconds
     columns = {"onset": times[:-1], "offset": times[1:]}
     return WritableFrame(columns | {str(label): table[:, label] for label in labels})
@@ -221,10 +222,10 @@ def compute_sound_event_detection(
     per_class: bool = False,
 ) -> dict[str, Any]:
     """
-    See the description of [`SoundEventDetection`].
+    Computes the measures; see the description of [`SoundEventDetection`].
 
     Raises:
-        `ValueError`: if scores are not finite, shapes or events do not fit, or no class has an event.
+        `ValueError`: if scores are not finite, or shapes or events do not fit.
         `ImportError`: if sed_scores_eval is not installed.
     """
     if not (0 < column_seconds < np.inf and 0 < segment_seconds < np.inf and np.isfinite(threshold)):
@@ -239,14 +240,19 @@ def compute_sound_event_detection(
     # The library refuses classes without events.
     labels = np.flatnonzero(support).tolist()
     if not labels:
-        raise ValueError(f"The {len(events)} clips have no events: there is nothing to detect.")
+        names = ("segment_f1", "psds1", "psds2")
+        undefined: dict[str, Any] = {**dict.fromkeys(names), "num_classes_without_events": num_labels}
+        by_class = {f"per_class_{name}": [None] * num_labels for name in names} | {"support": support.tolist()}
+        return undefined | by_class if per_class else undefined
     library = import_sed_scores_eval()
 
     names = [f"{clip:09d}" for clip in range(len(tables))]
     frames = {name: make_frame(table, labels, column_seconds) for name, table in zip(names, tables)}
     truth = {name: [(on, off, str(label)) for on, off, label in clip] for name, clip in zip(names, events)}
     audio_durations = dict(zip(names, clip_seconds))
-    f1, *_ = library.segment_based.fscore(frames, truth, audio_durations, threshold, segment_length=segment_seconds)
+    # To the library, a detection is a score above the threshold.
+    below = float(np.nextafter(threshold, -np.inf))
+    f1, *_ = library.segment_based.fscore(frames, truth, audio_durations, below, segment_length=segment_seconds)
     # Without other classes there are no cross triggers, whose mean the library would take.
     scenario2 = PSDS2 if len(labels) > 1 else {**PSDS2, "cttc_threshold": None, "alpha_ct": 0.0}
     psds1, per_class_psds1, *_ = library.intersection_based.psds(frames, truth, audio_durations, **PSDS1)

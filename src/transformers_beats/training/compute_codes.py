@@ -9,7 +9,6 @@ Example:
 On several devices: `accelerate launch -m transformers_beats.training.compute_codes` with the same arguments.
 """
 
-import json
 from pathlib import Path
 
 import datasets
@@ -25,17 +24,19 @@ from transformers_beats.training.config.arguments import TOKENIZE_ARGUMENTS, Tok
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import DataCollator, featurize
 from transformers_beats.training.data.sources import DataArguments
-from transformers_beats.utils.errors import run_command
-from transformers_beats.utils.files import replace_directory, replace_file, work_directory
+from transformers_beats.utils.errors import BeatsError, run_command
+from transformers_beats.utils.files import new_directory
+from transformers_beats.utils.fingerprint import model_fingerprint
+from transformers_beats.utils.resume import begin_or_resume, check_settings, read_settings
 
-from .stages import load_crops, load_extractor, load_tokenizer, process_state
+from .stages import extractor_of, load_crops, load_tokenizer, process_state
 
 
 logger = logging.get_logger(__name__)
 
 DESCRIPTION = "codes.json"
 UNFINISHED = f"unfinished-{DESCRIPTION}"
-# What of the data decides which audio an item holds.
+# Settings of the data that decide which audio an item holds.
 CROP_SETTINGS = (
     "dataset",
     "dataset_config",
@@ -50,7 +51,7 @@ CROP_SETTINGS = (
 
 
 def crop_settings(data: DataArguments) -> dict:
-    """What must agree between the codes and the audio that they are read with."""
+    """Returns the settings that must agree between codes and the audio that they are read with."""
     return {name: getattr(data, name) for name in CROP_SETTINGS}
 
 
@@ -64,7 +65,7 @@ def compute_codes(
     arguments: TokenizeArguments,
     device: torch.device,
 ) -> datasets.Dataset:
-    """Codes of some items: `codes` `(num_columns, num_freq_patches)`, int16, without padding."""
+    """Computes the codes of some items: `codes` `(num_columns, num_freq_patches)`, int16, without padding."""
     loader = DataLoader(
         Subset(crops, indices),
         batch_size=arguments.batch_size,
@@ -87,28 +88,28 @@ def compute_codes(
 
 def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
     """
-    Writes the codes of every item of the data to `arguments.output_dir`, in Arrow files of `shard_size` items. What an
-    interrupted run has finished is kept; several processes share the shards.
+    Writes the codes of every item of the data to `arguments.output_dir`, in Arrow files of `shard_size` items.
+    Files of an interrupted run are kept; several processes share the shards.
 
     Raises:
-        `ValueError`: a streamed data set, a codebook too large for int16, or a directory with other codes.
+        [`BeatsError`]: a streamed dataset, a codebook too large for int16, or a directory with other codes.
     """
     if data.streaming:
-        raise ValueError("Codes belong to the items of a data set: set `streaming: false`.")
+        raise BeatsError("Codes belong to the items of a dataset: set `streaming: false`.")
     output_dir = Path(arguments.output_dir)
     if (output_dir / DESCRIPTION).exists():
-        raise ValueError(f"{output_dir} holds codes already: move it away, or choose another `output_dir`.")
+        raise BeatsError(f"{output_dir} holds codes already: move it away, or choose another `output_dir`.")
     state = process_state()
-    extractor = load_extractor(arguments.feature_extractor)
+    extractor = extractor_of(arguments.feature_extractor)
     device = torch.device(state.device or "cpu")
     tokenizer = load_tokenizer(arguments.tokenizer).to(device)
     if tokenizer.config.codebook_size > np.iinfo(np.int16).max + 1:
-        raise ValueError(f"Codes are stored as int16, but the codebook has {tokenizer.config.codebook_size}.")
+        raise BeatsError(f"Codes are stored as int16, but the codebook has {tokenizer.config.codebook_size}.")
     crops = load_crops(data, extractor)
     collator = DataCollator(extractor, data.crop_seconds)
     starts = range(0, len(crops), arguments.shard_size)
     description = {
-        "tokenizer": arguments.tokenizer,
+        "tokenizer": model_fingerprint(tokenizer, extractor),
         "codebook_size": tokenizer.config.codebook_size,
         "num_items": len(crops),
         "num_shards": len(starts),
@@ -117,7 +118,7 @@ def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
         "data": crop_settings(data),
     }
     if state.is_main_process:
-        begin_codes(output_dir, description)
+        begin_or_resume(output_dir / UNFINISHED, description, output_dir)
     state.wait_for_everyone()
     own = list(enumerate(starts))[state.process_index :: state.num_processes]
     for number, start in tqdm(own, desc="Tokenizing", unit="shard", disable=not state.is_local_main_process):
@@ -126,9 +127,8 @@ def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
             continue
         indices = range(start, min(start + arguments.shard_size, len(crops)))
         codes = compute_codes(crops, indices, tokenizer, extractor, collator, arguments, device)
-        with work_directory(output_dir, ".writing-") as work:
-            codes.save_to_disk(str(work / "new"))
-            replace_directory(work / "new", shard)
+        with new_directory(shard) as new:
+            codes.save_to_disk(str(new))
     state.wait_for_everyone()
     if state.is_main_process:
         # Last, and at once: codes without it are incomplete.
@@ -136,46 +136,19 @@ def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
     state.wait_for_everyone()
 
 
-def begin_codes(output_dir: Path, description: dict) -> None:
-    """
-    Notes in `output_dir` which codes it is to hold.
-
-    Raises:
-        `ValueError`: if an interrupted run has begun other codes there.
-    """
-    output_dir.mkdir(parents=True, exist_ok=True)
-    path, text = output_dir / UNFINISHED, json.dumps(description, indent=2)
-    if not path.exists():
-        with replace_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    elif path.read_text(encoding="utf-8") != text:
-        raise ValueError(
-            f"{output_dir} holds unfinished codes of another tokenizer, other audio or other settings (see "
-            f"{UNFINISHED} there): remove it, or choose another `output_dir`."
-        )
-
-
 def load_codes(directory: str, data: DataArguments) -> tuple[datasets.Dataset, dict]:
     """
-    Codes that [`tokenize`] wrote, memory-mapped, and their description: among others `codebook_size`, and with `clips`
-    the fingerprint of the [`CropDataset`] that they belong to.
+    Loads codes that [`tokenize`] wrote, memory-mapped, and their description: among others `codebook_size`, and with
+    `clips` the fingerprint of the [`CropDataset`] that they belong to.
 
     Raises:
-        `ValueError`: if there are none, if they are incomplete, or if they belong to other data or other crops.
+        [`BeatsError`]: if there are none, if they are incomplete, or if they belong to other data or other crops.
     """
     path = Path(directory)
-    try:
-        description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{directory}: holds no complete codes; `tokenize` writes them.") from error
-    # Through JSON, as what was written went.
-    settings = json.loads(json.dumps(crop_settings(data)))
-    for name, value in description["data"].items():
-        if settings.get(name) != value:
-            raise ValueError(
-                f"{directory}: the codes were computed with `{name}: {value}`, but the data have "
-                f"`{name}: {settings.get(name)}`. Tokenize again, or take the same data."
-            )
+    description = read_settings(path / DESCRIPTION)
+    if description is None:
+        raise BeatsError(f"{directory}: holds no complete codes; `tokenize` writes them.")
+    check_settings(description["data"], crop_settings(data), f"{directory}: codes")
     shards = [path / f"shard-{number:05d}" for number in range(description["num_shards"])]
     codes = [datasets.Dataset.load_from_disk(str(shard)) for shard in shards]
     return datasets.concatenate_datasets(codes), description

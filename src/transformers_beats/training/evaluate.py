@@ -17,29 +17,26 @@ from typing import Any
 import torch
 import transformers
 from rich.console import Console
-from transformers import AutoConfig
 
 import transformers_beats
 from transformers_beats import BeatsForAudioClassification, BeatsForAudioFrameClassification
+from transformers_beats.configuration_beats import problem_type_of
+from transformers_beats.inference.loading import labels_of, load
 from transformers_beats.training.config.arguments import BeatsTrainingArguments
 from transformers_beats.training.config.recipes import parse_arguments
+from transformers_beats.training.data.labelled import LabelledClips, Windows, collate_waveforms
 from transformers_beats.training.data.labels import LabelArguments
 from transformers_beats.training.data.sources import DataArguments
-from transformers_beats.training.reports.report import check_drawing, compute_metrics, print_report, write_report
-from transformers_beats.training.trainers.classification import (
-    ClassificationTrainer,
-    LabelledClips,
-    Windows,
-    as_predictions,
-    collate_waveforms,
-    event_metrics,
-)
+from transformers_beats.training.reports.report import check_drawing, compute_metrics, write_report
+from transformers_beats.training.reports.tables import print_report
+from transformers_beats.training.trainers.classification import ClassificationTrainer
 from transformers_beats.utils.checks import check_numbers
-from transformers_beats.utils.errors import run_command
-from transformers_beats.utils.files import replace_directory, work_directory
+from transformers_beats.utils.errors import BeatsError, run_command
+from transformers_beats.utils.files import check_new, replace_directory, work_directory
 
-from .finetune import load_clips
-from .stages import load_extractor, process_state
+from .classifiers import load_clips
+from .scoring import as_predictions, event_metrics
+from .stages import process_state
 
 
 @dataclass
@@ -60,50 +57,33 @@ class EvaluateArguments:
 EVALUATE_ARGUMENTS = (EvaluateArguments, DataArguments, LabelArguments)
 
 
-def load_classifier(name: str, revision: str | None) -> BeatsForAudioClassification | BeatsForAudioFrameClassification:
-    """
-    The classifier of a directory or Hub repository, in evaluation mode.
-
-    Raises:
-        `ValueError`: if it holds another kind of model, or no classifier.
-    """
-    config = AutoConfig.from_pretrained(name, revision=revision)
-    is_frames = "BeatsForAudioFrameClassification" in (config.architectures or [])
-    model_class = BeatsForAudioFrameClassification if is_frames else BeatsForAudioClassification
-    if config.model_type != "beats":
-        raise ValueError(f"{name}: holds a model of type {config.model_type!r}, not of BEATs.")
-    model, loading = model_class.from_pretrained(name, revision=revision, output_loading_info=True)
-    if missing := sorted(loading["missing_keys"]):
-        raise ValueError(f"{name}: holds no fine-tuned classifier; it lacks {', '.join(missing)}.")
-    return model.eval()
-
-
-def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArguments) -> dict[str, float]:
+def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArguments) -> dict[str, float | None]:
     """
     Classifies all clips, prints the metrics and writes a report; see [`write_report`].
 
     Returns:
-        `dict[str, float]`: the metrics.
+        `dict[str, float | None]`: the metrics; None if undefined.
 
     Raises:
-        `ValueError`: an output directory that exists, clips or labels that cannot be used, a model of another kind.
+        [`BeatsError`]: an output directory that exists, clips or labels that cannot be used, a model of another
+            kind.
     """
     output_dir = Path(arguments.output_dir)
-    if output_dir.exists():
-        raise ValueError(f"{output_dir} exists already: move it away, or choose another `output_dir`.")
+    check_new(output_dir)
     if data.streaming or data.precompute_fbank:
-        raise ValueError("An evaluation reads audio from disk: leave `streaming` and `precompute_fbank` out.")
+        raise BeatsError("An evaluation reads audio from disk: leave `streaming` and `precompute_fbank` out.")
     check_drawing()
-    try:
-        model = load_classifier(arguments.model, arguments.revision)
-        extractor = load_extractor(arguments.model, arguments.revision or "main")
-    except OSError as error:
-        raise ValueError(f"{arguments.model}: cannot be loaded: {error}") from error
-    names = [model.config.id2label[index] for index in range(model.num_labels)]
+    model, extractor = load(arguments.model, revision=arguments.revision or "main")
+    if not isinstance(model, (BeatsForAudioClassification, BeatsForAudioFrameClassification)):
+        raise BeatsError(f"{arguments.model}: holds a {type(model).__name__}, no fine-tuned classifier.")
+    problem_type = problem_type_of(model.config)
     if isinstance(model, BeatsForAudioFrameClassification):
-        labels.task = "frames"
+        problem_type, labels.task = "multi_label_classification", "frames"
+    elif problem_type == "regression":
+        raise BeatsError(f"{arguments.model}: is a model of regression, and an evaluation needs a classifier.")
+    names = list(labels_of(model).values())
     clips, known_labels = load_clips(data, labels, names)
-    # Without labels: what loss a model has was the matter of its training.
+    # Without labels: the loss is not of interest.
     windows = Windows(clips, data, extractor)
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     with work_directory(output_dir.parent, ".writing-") as work:
@@ -116,7 +96,6 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArg
         )
         trainer = ClassificationTrainer(model, training, data_collator=collate_waveforms, feature_extractor=extractor)
         output = trainer.predict(windows, ignore_keys=["hidden_states", "attentions"]).predictions
-        problem_type = str(model.config.problem_type or "single_label_classification")
         windows.targets = LabelledClips(known_labels, as_indices=True, extractor=extractor)
         predictions = as_predictions(output, windows, known_labels, problem_type)
         metrics = compute_metrics(predictions)
@@ -131,7 +110,7 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArg
 
 
 def describe(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
-    """What was evaluated on what, and with which versions."""
+    """Returns the description of the evaluation for its report: model, dataset and versions."""
     return {
         "model": arguments.model,
         "revision": arguments.revision,

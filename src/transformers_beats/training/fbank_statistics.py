@@ -15,8 +15,8 @@ from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import CropDataset, fbank_statistics, prepare_clips
 from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
 from transformers_beats.utils.checks import check_numbers
-from transformers_beats.utils.errors import run_command
-from transformers_beats.utils.files import replace_directory, work_directory
+from transformers_beats.utils.errors import BeatsError, run_command
+from transformers_beats.utils.files import check_new, new_directory
 
 
 @dataclass
@@ -35,21 +35,18 @@ def compute_statistics(arguments: StatisticsArguments, data: DataArguments) -> B
     Writes a feature extractor with the statistics of the data, and returns it.
 
     Raises:
-        `ValueError`: a streamed data set, an output directory that exists, or fbanks that are all alike.
+        [`BeatsError`]: a streamed dataset, an output directory that exists, or fbanks that are all alike.
     """
     output_dir = Path(arguments.output_dir)
     if data.streaming:
-        raise ValueError("The statistics are those of a random sample: set `streaming: false`.")
-    if output_dir.exists():
-        raise ValueError(f"{output_dir} exists already: move it away, or choose another `output_dir`.")
+        raise BeatsError("The statistics are those of a random sample: set `streaming: false`.")
+    check_new(output_dir)
     extractor = BeatsFeatureExtractor()
     clips = prepare_clips(load_audio_dataset(data), data, extractor.sampling_rate)
     mean, std = fbank_statistics(CropDataset(clips, data), extractor, arguments.num_clips)
     extractor = BeatsFeatureExtractor(fbank_mean=mean, fbank_std=std)
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with work_directory(output_dir.parent, ".writing-") as work:
-        extractor.save_pretrained(work / "new")
-        replace_directory(work / "new", output_dir)
+    with new_directory(output_dir) as new:
+        extractor.save_pretrained(new)
     print(
         f"{output_dir}: fbank mean {mean:.5f}, standard deviation {std:.5f}, from at most {arguments.num_clips} crops"
     )

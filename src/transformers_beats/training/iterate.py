@@ -30,7 +30,7 @@ from transformers_beats.training.config.arguments import (
 )
 from transformers_beats.training.config.recipes import build_arguments, parse_arguments
 from transformers_beats.utils.errors import run_command
-from transformers_beats.utils.files import replace_directory, work_directory
+from transformers_beats.utils.files import new_directory
 
 from .compute_codes import DESCRIPTION, tokenize
 from .pretrain import pretrain
@@ -42,19 +42,17 @@ logger = logging.get_logger(__name__)
 
 
 def save_random_projection(values: dict | None, directory: Path) -> None:
-    """The tokenizer of the first iteration. Written by one process."""
+    """Writes the tokenizer of the first iteration, on one process."""
     state = process_state()
     if state.is_main_process:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with work_directory(directory.parent, ".writing-") as work:
-            config = BeatsRandomProjectionTokenizerConfig(**(values or {}))
-            BeatsRandomProjectionTokenizer(config).save_pretrained(work / "new")
-            replace_directory(work / "new", directory)
+        config = BeatsRandomProjectionTokenizerConfig(**(values or {}))
+        with new_directory(directory) as new:
+            BeatsRandomProjectionTokenizer(config).save_pretrained(new)
     state.wait_for_everyone()
 
 
 def is_missing(result: Path, number: int) -> bool:
-    """Whether a stage has to run; says so, and frees what the stage before has left on the device."""
+    """Returns whether a stage has to run, and frees the memory of the stage before on the device."""
     # One process looks for all: the others could be so late that the result is there already.
     process_state()
     (is_there,) = broadcast_object_list([result.exists()])

@@ -1,8 +1,9 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Linear probing: the encoder is run once over all clips, and only a linear classifier is trained."""
 
-import hashlib
+import copy
 import io
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,34 +12,30 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from datasets import config as datasets_config
-from datasets.fingerprint import Hasher
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from transformers import Trainer
-from transformers.utils import logging
 
-import transformers_beats
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification
-from transformers_beats.training.config.arguments import BeatsTrainingArguments
-from transformers_beats.training.data.crops import Clips
+from transformers_beats.training.config.arguments import Arguments, BeatsTrainingArguments
+from transformers_beats.training.data.crops import Clips, cache_path
+from transformers_beats.training.data.labelled import Windows, collate_waveforms
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.data.sources import DataArguments
-from transformers_beats.training.reports.report import Predictions, compute_metrics
-from transformers_beats.training.trainers.classification import (
-    Windows,
-    clip_scores,
-    collate_waveforms,
-    mean_over_windows,
-)
+from transformers_beats.training.reports.report import Predictions, compute_metrics, try_to_report
 from transformers_beats.training.trainers.pretraining import WaveformTrainer
-from transformers_beats.utils.files import replace_file
+from transformers_beats.utils.errors import BeatsError
+from transformers_beats.utils.files import new_directory, replace_file
+from transformers_beats.utils.fingerprint import model_fingerprint
+
+from .checkpoints import LOG_HISTORY
+from .classifiers import EVALUATION, build_extractor, build_model, check_classes, describe
+from .scoring import clip_scores, mean_over_windows
+from .stages import prepare_training, process_state, seed_weights
 
 
-logger = logging.get_logger(__name__)
-
-# What a model returns beside its mean over patches.
+# Outputs of a model beside its mean over patches.
 NOT_POOLED = ["last_hidden_state", "patch_attention_mask", "hidden_states", "attentions"]
 REGRESSION = "logistic_regression"
 
@@ -46,7 +43,7 @@ REGRESSION = "logistic_regression"
 @dataclass
 class Embeddings:
     """
-    What a frozen encoder makes of clips.
+    Embeddings of clips by a frozen encoder.
 
     Args:
         values (`np.ndarray` of shape `(num_windows, hidden_size)`):
@@ -54,7 +51,7 @@ class Embeddings:
         clip_of (`np.ndarray` of shape `(num_windows,)`):
             The clip of each window, not falling.
         names (`list[str]`):
-            Of the clips.
+            Names of the clips.
     """
 
     values: np.ndarray
@@ -62,7 +59,7 @@ class Embeddings:
     names: list[str]
 
     def select(self, clips: np.ndarray) -> "Embeddings":
-        """Those of some of the clips, given in rising order."""
+        """Returns the embeddings of some of the clips, given in rising order."""
         numbers = np.full(len(self.names), -1)
         numbers[clips] = np.arange(len(clips))
         clip_of = numbers[self.clip_of]
@@ -70,7 +67,7 @@ class Embeddings:
 
 
 class LinearHead(nn.Module):
-    """The classifier of a model, on embeddings that are standardised: zero mean and unit variance."""
+    """Classifier of a model, on embeddings that are standardised: zero mean and unit variance."""
 
     def __init__(self, model: BeatsForAudioClassification):
         super().__init__()
@@ -80,7 +77,7 @@ class LinearHead(nn.Module):
         self._compute_loss = model.compute_loss
 
     def forward(self, embeddings: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-        """`logits` `(batch_size, num_labels)` of `embeddings` `(batch_size, hidden_size)`, and `loss`."""
+        """Returns `logits` `(batch_size, num_labels)` of `embeddings` `(batch_size, hidden_size)`, and `loss`."""
         logits = self.linear(embeddings)
         return {"logits": logits} if labels is None else {"loss": self._compute_loss(logits, labels), "logits": logits}
 
@@ -93,13 +90,13 @@ def embed(
     training: BeatsTrainingArguments,
 ) -> Embeddings:
     """
-    Embeddings of all clips; on disk for the next time, under a name that changes with the weights and the clips.
+    Computes the embeddings of all clips, or reads those of the same model and clips from the cache.
 
     Args:
         model ([`BeatsForAudioClassification`]):
-            Its encoder is run, in evaluation mode.
+            Model whose encoder is run, in evaluation mode.
         extractor ([`BeatsFeatureExtractor`]):
-            The model's.
+            Feature extractor of the model.
         clips ([`Clips`]):
             From [`prepare_clips`].
         data ([`DataArguments`]):
@@ -112,21 +109,16 @@ def embed(
         whole, indices = clips.whole
         return embed(model, extractor, whole, data, training).select(indices)
     windows = Windows(clips, data, extractor)
-    directory = Path(datasets_config.HF_DATASETS_CACHE) / "transformers_beats"
-    directory.mkdir(parents=True, exist_ok=True)
-    weights = hashlib.sha256()
-    for value in model.beats.state_dict().values():
-        weights.update(value.cpu().contiguous().numpy().tobytes())
-    key = (weights.hexdigest(), str(model.config), str(extractor), clips.dataset._fingerprint)
-    key += (training.bf16, training.fp16, transformers_beats.__version__)
-    path = directory / f"embeddings-{Hasher.hash((key, windows.num_samples, data.min_seconds))}.npy"
+    # The encoder's weights, the extractor's settings, and whatever else changes an embedding.
+    key = (model_fingerprint(model.beats, extractor), clips.dataset._fingerprint, windows.num_samples)
+    path = cache_path("embeddings-{}.npy", *key, data.min_seconds, training.bf16, training.fp16)
     # On every node, whose caches may differ.
     if all(gather_object([path.exists()])):
         return Embeddings(np.load(path), windows.clip_of, clips.names)
     trainer = WaveformTrainer(
         model.beats.eval(), training, data_collator=collate_waveforms, feature_extractor=extractor
     )
-    # The only output that is not left out.
+    # The pooled output is the only one that is not left out.
     values = np.asarray(trainer.predict(windows, ignore_keys=NOT_POOLED).predictions, dtype=np.float32)
     if trainer.args.local_process_index == 0:
         buffer = io.BytesIO()
@@ -139,7 +131,7 @@ def embed(
 def train_head(
     model: BeatsForAudioClassification, embeddings: Embeddings, labels: Labels, training: BeatsTrainingArguments
 ) -> list[dict[str, float]]:
-    """Trains a linear classifier and gives it to the model; returns the log of the training."""
+    """Trains a linear classifier and copies it into the model; returns the log of the training."""
     mean, std = standardise(embeddings)
     head = LinearHead(model)
     targets = labels.as_array()
@@ -159,13 +151,13 @@ def train_head(
 
 
 def standardise(embeddings: Embeddings) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each dimension, `(hidden_size,)`; 1 for one that does not vary."""
+    """Computes mean and standard deviation of each dimension, `(hidden_size,)`; 1 for one that does not vary."""
     std = embeddings.values.std(axis=0)
     return embeddings.values.mean(axis=0), np.where(std > 1e-6, std, 1.0).astype(np.float32)
 
 
 def predict_head(model: BeatsForAudioClassification, embeddings: Embeddings, labels: Labels) -> Predictions:
-    """What the model's classifier says of embeddings."""
+    """Returns the predictions of the model's classifier for embeddings."""
     with torch.no_grad():
         logits = model.cpu().classifier(torch.from_numpy(embeddings.values)).numpy()
     scores = clip_scores(logits, embeddings.clip_of, str(model.config.problem_type))
@@ -175,7 +167,7 @@ def predict_head(model: BeatsForAudioClassification, embeddings: Embeddings, lab
 def predict_regression(
     train: tuple[Embeddings, Labels], evaluation: tuple[Embeddings, Labels], seed: int
 ) -> Predictions:
-    """What scikit-learn's logistic regression, trained on the same embeddings, says of others."""
+    """Returns the predictions of scikit-learn's logistic regression, trained on the same embeddings."""
     (embeddings, labels), (unseen, unseen_labels) = train, evaluation
     mean, std = standardise(embeddings)
     targets = labels.as_array()[embeddings.clip_of]
@@ -199,12 +191,61 @@ def probe_metrics(
     train: tuple[Embeddings, Labels],
     evaluation: tuple[Embeddings, Labels],
     seed: int,
-) -> tuple[Predictions, dict[str, float]]:
-    """The classifier's predictions, and its metrics beside those of a logistic regression."""
+) -> tuple[Predictions, dict[str, float | None]]:
+    """Returns the classifier's predictions, and its metrics beside those of a logistic regression."""
     predictions = predict_head(model, *evaluation)
     regression = compute_metrics(predict_regression(train, evaluation, seed))
     named = {f"{REGRESSION}_{name}": value for name, value in regression.items()}
     return predictions, compute_metrics(predictions) | named
 
 
-__all__ = ["Embeddings", "embed", "probe_metrics", "train_head"]
+def probe_once(
+    arguments: Arguments,
+    train: tuple[Clips, Labels],
+    evaluation: tuple[Clips, Labels] | None,
+    output_dir: Path,
+    fold: str | None = None,
+) -> dict[str, float | None]:
+    """
+    Trains a classifier on the embeddings of a frozen encoder; writes and returns what [`finetune_once`] does, and the
+    metrics of a logistic regression on the same embeddings.
+
+    Raises:
+        [`BeatsError`]: labels of frames, clips of one class, or a model whose head reads all layers.
+    """
+    if train[1].task == "frames":
+        raise BeatsError("`freeze` embeds whole clips: labels of frames need full fine-tuning, or `lora`.")
+    if train[1].task == "single_label" and len(np.unique(train[1].as_array())) < 2:
+        raise BeatsError("The clips to learn from are all of one class.")
+    tuning, training = arguments.tuning, copy.deepcopy(arguments.training)
+    training.output_dir = str(output_dir)
+    output_dir = prepare_training(training, arguments.batch, arguments.data)
+    training.save_strategy, training.eval_strategy = "no", "no"
+    check_classes(train[1])
+    seed_weights(training.seed)
+    extractor = build_extractor(tuning, fold)
+    model: Any = build_model(tuning, train[1], arguments.augmentation, fold)
+    if model.layer_average is not None:
+        raise BeatsError("`freeze` embeds with the last layer: leave `model_config.use_weighted_layer_sum` out.")
+    embedded = (embed(model, extractor, train[0], arguments.data, training), train[1])
+    unseen = None
+    if evaluation is not None:
+        unseen = (embed(model, extractor, evaluation[0], arguments.data, training), evaluation[1])
+    log_history = train_head(model, *embedded, training)
+    metrics: dict[str, float | None] = {}
+    predictions = None
+    if unseen is not None:
+        predictions, metrics = probe_metrics(model, embedded, unseen, training.seed)
+    if process_state().is_main_process:
+        with new_directory(output_dir) as new:
+            model.save_pretrained(new)
+            extractor.save_pretrained(new)
+            (new / LOG_HISTORY).write_text(json.dumps(log_history, indent=1), encoding="utf-8")
+            if predictions is not None:
+                description = describe(arguments, fold) | {"trained": "classifier on frozen embeddings"}
+                try_to_report(new / EVALUATION, predictions, metrics, description)
+    process_state().wait_for_everyone()
+    return metrics
+
+
+__all__ = ["Embeddings", "embed", "probe_metrics", "probe_once", "train_head"]

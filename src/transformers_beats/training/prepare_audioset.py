@@ -23,8 +23,9 @@ import datasets
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.sources import AUDIO_SUFFIXES, _find_files
-from transformers_beats.utils.errors import run_command
-from transformers_beats.utils.files import replace_directory, work_directory
+from transformers_beats.utils.errors import BeatsError, run_command
+from transformers_beats.utils.files import check_new, new_directory
+from transformers_beats.utils.text import name_some
 
 
 COLUMNS = ("YTID", "start_seconds", "end_seconds", "positive_labels")
@@ -32,7 +33,6 @@ YTID = re.compile(r"[\w-]{11}", re.ASCII)
 NUMBER = r"\d+(?:\.\d+)?"
 # Of `Y` and eleven characters against eleven characters and a start, at most one fits a name.
 CLIP_NAME = re.compile(rf"Y?(?P<ytid>{YTID.pattern})(?:_(?P<start>{NUMBER})(?:[_-]{NUMBER})?)?", re.ASCII)
-NUM_NAMED = 5
 
 
 @dataclass
@@ -51,13 +51,13 @@ class Segment:
 
     Args:
         ytid (`str`):
-            The id of the video, eleven characters.
+            Id of the video, eleven characters.
         start_seconds (`float`):
-            Where the clip begins in the video.
+            Start of the clip in the video.
         label_ids (`tuple[str, ...]`):
-            Its classes, as in the keys of `AUDIOSET_LABELS`, or not known there.
+            Ids of its classes, which may be unknown to `AUDIOSET_LABELS`.
         line (`str`):
-            The row as it is written.
+            Row as it is written.
     """
 
     ytid: str
@@ -72,20 +72,20 @@ class Segment:
 
     @property
     def unknown_ids(self) -> list[str]:
-        """What no class is called."""
+        """Ids that no class has."""
         return [label for label in self.label_ids if label not in AUDIOSET_LABELS]
 
 
 @dataclass
 class FoundClips:
     """
-    Which files are which clips.
+    Clips of a segment list that were found.
 
     Args:
         files (`dict[str, Path]`):
-            The file of each clip that was found, by its id.
+            File of each clip, by its id.
         num_files (`int`):
-            How many audio files were looked at.
+            Number of audio files that were looked at.
         duplicates (`list[Path]`):
             Files of clips that have another one already.
         other_starts (`list[Path]`):
@@ -103,57 +103,57 @@ class FoundClips:
 
 def read_segments(path: Path) -> dict[str, Segment]:
     """
-    The rows of a segment list in the format of Gemmeke et al. (2017): comments behind `#`, then
+    Reads the rows of a segment list in the format of Gemmeke et al. (2017): comments behind `#`, then
     `YTID, start_seconds, end_seconds, "label,label"`.
 
     Args:
         path (`Path`):
-            The list.
+            Segment list.
 
     Returns:
         `dict[str, Segment]`: the rows by their id, in their order.
 
     Raises:
-        `ValueError`: a list that cannot be read or is empty, a row that is none, an id twice, or a row none of whose
+        [`BeatsError`]: a list that cannot be read or is empty, a row that is none, an id twice, or a row none of whose
             labels is a class of AudioSet.
     """
     segments: dict[str, Segment] = {}
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}.") from error
+        raise BeatsError(f"{path}: cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is not text in UTF-8.") from error
+        raise BeatsError(f"{path}: is not text in UTF-8.") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
             continue
         segment = parse_segment(line, f"{path}, line {number}")
         if segment.ytid in segments:
-            raise ValueError(f"{path}, line {number}: {segment.ytid} is listed twice.")
+            raise BeatsError(f"{path}, line {number}: {segment.ytid} is listed twice.")
         segments[segment.ytid] = segment
     if not segments:
-        raise ValueError(f"{path}: lists no segments.")
+        raise BeatsError(f"{path}: lists no segments.")
     return segments
 
 
 def parse_segment(line: str, place: str) -> Segment:
-    """A row of a segment list; `place` is how errors call it."""
+    """Reads a row of a segment list; `place` is its name in errors."""
     cells = [cell.strip() for cell in next(csv.reader([line], skipinitialspace=True))]
     if len(cells) != len(COLUMNS):
-        raise ValueError(f"{place}: is not `{', '.join(COLUMNS)}` with the labels in double quotes, but {line!r}.")
+        raise BeatsError(f"{place}: is not `{', '.join(COLUMNS)}` with the labels in double quotes, but {line!r}.")
     ytid, start, end, label_ids = cells[0], as_seconds(cells[1]), as_seconds(cells[2]), cells[3].split(",")
     if not YTID.fullmatch(ytid):
-        raise ValueError(f"{place}: {ytid!r} is no id of a video, which has eleven letters, digits, - or _.")
+        raise BeatsError(f"{place}: {ytid!r} is no id of a video, which has eleven letters, digits, - or _.")
     if not 0 <= start < end:
-        raise ValueError(f"{place}: {ytid} cannot last from {cells[1]} to {cells[2]} seconds.")
+        raise BeatsError(f"{place}: {ytid} cannot last from {cells[1]} to {cells[2]} seconds.")
     segment = Segment(ytid, start, tuple(label.strip() for label in label_ids), line)
     if not segment.labels:
-        raise ValueError(f"{place}: {ytid} has no label that AudioSet's 527 classes know, only {cells[3]!r}.")
+        raise BeatsError(f"{place}: {ytid} has no label that AudioSet's 527 classes know, only {cells[3]!r}.")
     return segment
 
 
 def as_seconds(text: str) -> float:
-    """A number of seconds, NaN if it is none."""
+    """Returns a number of seconds, NaN for other text."""
     try:
         return float(text)
     except ValueError:
@@ -161,7 +161,7 @@ def as_seconds(text: str) -> float:
 
 
 def is_start(stated: float, start_seconds: float) -> bool:
-    """Whether a number in a name is the start of a segment: in seconds, whole seconds or milliseconds."""
+    """Returns whether a number in a name is the start of a segment: in seconds, whole seconds or milliseconds."""
     readings = (start_seconds, math.floor(start_seconds), 1000 * start_seconds)
     return any(math.isclose(stated, reading, abs_tol=1e-3) for reading in readings)
 
@@ -172,18 +172,18 @@ def find_clips(folder: Path, segments: dict[str, Segment]) -> FoundClips:
 
     Args:
         folder (`Path`):
-            Where they lie, in subfolders as well.
+            Folder of the clips, which may lie in subfolders.
         segments (`dict[str, Segment]`):
-            From [`read_segments`].
+            Segments from [`read_segments`].
 
     Returns:
         [`FoundClips`]: with absolute paths.
 
     Raises:
-        `ValueError`: if there is no such folder.
+        [`BeatsError`]: if there is no such folder.
     """
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder.")
+        raise BeatsError(f"{folder}: no such folder.")
     found = FoundClips()
     for file in _find_files(folder.absolute(), AUDIO_SUFFIXES):
         found.num_files += 1
@@ -202,7 +202,7 @@ def find_clips(folder: Path, segments: dict[str, Segment]) -> FoundClips:
     return found
 
 
-def write_data_set(output_dir: Path, segments: dict[str, Segment], files: dict[str, Path]) -> None:
+def write_dataset(output_dir: Path, segments: dict[str, Segment], files: dict[str, Path]) -> None:
     """Writes `metadata.parquet` with the clips that have files and `missing.csv` with the others, both or none."""
     clips = [segment for segment in segments.values() if segment.ytid in files]
     columns: dict[str, list[Any]] = {
@@ -212,47 +212,42 @@ def write_data_set(output_dir: Path, segments: dict[str, Segment], files: dict[s
         "labels": [clip.labels for clip in clips],
     }
     missing = [segment.line for segment in segments.values() if segment.ytid not in files]
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with work_directory(output_dir.parent, ".writing-") as work:
-        new = work / "new"
-        new.mkdir()
+    with new_directory(output_dir) as new:
         datasets.Dataset.from_dict(columns).to_parquet(new / "metadata.parquet")
         # In the format of the source, so that it is a segment list itself.
         lines = [f"# {', '.join(COLUMNS)}", *missing]
         (new / "missing.csv").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        replace_directory(new, output_dir)
 
 
 def prepare_audioset(arguments: PrepareAudiosetArguments) -> FoundClips:
     """
-    Writes the data set, prints what was found and what was not, and returns it.
+    Writes the dataset, prints the numbers of clips found and missing, and returns the files.
 
     Raises:
-        `ValueError`: an output directory that exists, a list or a folder that cannot be used, or no clip at all.
+        [`BeatsError`]: an output directory that exists, a list or a folder that cannot be used, or no clip at all.
     """
     output_dir = Path(arguments.output_dir)
-    if output_dir.exists():
-        raise ValueError(f"{output_dir} exists already: move it away, or choose another `output_dir`.")
+    check_new(output_dir)
     segments = read_segments(Path(arguments.segments))
     found = find_clips(Path(arguments.audio), segments)
     if not found.files:
         example = next(iter(segments))
-        raise ValueError(
+        raise BeatsError(
             f"{arguments.audio}: of {found.num_files} audio files none is a clip of {arguments.segments}; a name such "
             f"as {example}.wav, Y{example}.wav or {example}_{segments[example].start_seconds:.3f}.wav was expected. "
             f"{'; '.join(format_rejected(found))}".rstrip()
         )
-    write_data_set(output_dir, segments, found.files)
+    write_dataset(output_dir, segments, found.files)
     print("\n".join(format_counts(output_dir, segments, found)))
     return found
 
 
 def format_counts(output_dir: Path, segments: dict[str, Segment], found: FoundClips) -> list[str]:
-    """Lines for the user."""
+    """Returns lines on the numbers of clips."""
     unknown = Counter(label for segment in segments.values() for label in segment.unknown_ids)
     num_missing = len(segments) - len(found.files)
     listed = f" (listed in {output_dir / 'missing.csv'})" if num_missing else ""
-    named = f" ({shorten(sorted(unknown))}), left out" if unknown else ""
+    named = f" ({name_some(sorted(unknown))}), left out" if unknown else ""
     return [
         f"{output_dir}: {len(found.files)} of {len(segments)} clips found, {num_missing} missing{listed}; "
         f"labels unknown: {unknown.total()}{named}",
@@ -261,21 +256,15 @@ def format_counts(output_dir: Path, segments: dict[str, Segment], found: FoundCl
 
 
 def format_rejected(found: FoundClips) -> list[str]:
-    """Lines on files that are named like clips but were not taken."""
+    """Returns lines on files that are named like clips but were not taken."""
     kinds = {
         "further files of clips that have one": found.duplicates,
         "files of a listed video that begin elsewhere in it, by their names": found.other_starts,
         "empty files": found.empty,
     }
     return [
-        f"{kind}: {len(files)} ({shorten([file.name for file in files])})" for kind, files in kinds.items() if files
+        f"{kind}: {len(files)} ({name_some([file.name for file in files])})" for kind, files in kinds.items() if files
     ]
-
-
-def shorten(names: list[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
-    return ", ".join(names[:NUM_NAMED]) + more
 
 
 def main(argv: list[str] | None = None) -> None:

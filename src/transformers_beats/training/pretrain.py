@@ -9,7 +9,10 @@ Example:
 On several devices: `accelerate launch -m transformers_beats.training.pretrain` with the same arguments.
 """
 
+from typing import Any
+
 from transformers_beats import BeatsConfig, BeatsForPreTraining
+from transformers_beats.inference.loading import load_model
 from transformers_beats.training.config.arguments import (
     PRETRAIN_ARGUMENTS,
     BeatsTrainingArguments,
@@ -19,38 +22,33 @@ from transformers_beats.training.config.batch_plan import BatchArguments
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import DataCollator
 from transformers_beats.training.data.sources import DataArguments
-from transformers_beats.training.trainers.pretraining import BeatsPreTrainer, train_and_save
-from transformers_beats.utils.errors import run_command
+from transformers_beats.training.trainers.pretraining import BeatsPreTrainer
+from transformers_beats.utils.errors import BeatsError, run_command
 
+from .checkpoints import train_and_save
 from .compute_codes import load_codes
-from .stages import load_crops, load_extractor, load_tokenizer, prepare_training, seed_weights, training_settings
+from .stages import extractor_of, load_crops, load_tokenizer, prepare_training, seed_weights, training_settings
 
 
 def build_model(arguments: PreTrainingModelArguments, codebook_size: int) -> BeatsForPreTraining:
     """
-    The model to train. Its `codebook_size` is the tokenizer's unless the configuration gives another.
+    Builds the model to train. Its `codebook_size` is the tokenizer's unless the configuration gives another.
 
     Raises:
-        `ValueError`: if it has fewer codes than the tokenizer.
+        [`BeatsError`]: if it has fewer codes than the tokenizer.
     """
-    values = {"codebook_size": codebook_size} | (arguments.model_config or {})
+    values: dict[str, Any] = {"codebook_size": codebook_size} | (arguments.model_config or {})
     if values["codebook_size"] < codebook_size:
-        raise ValueError(
+        raise BeatsError(
             f"`model_config.codebook_size` is {values['codebook_size']}, but the tokenizer has {codebook_size} codes."
         )
     if arguments.model_name_or_path is None:
         return BeatsForPreTraining(BeatsConfig(**values))
-    model, loading = BeatsForPreTraining.from_pretrained(
-        arguments.model_name_or_path, **values, ignore_mismatched_sizes=True, output_loading_info=True
+    # Other codes need another classifier, and an encoder has no label predictor.
+    new_weights = ("label_predictor.",)
+    model: Any = load_model(
+        arguments.model_name_or_path, BeatsForPreTraining, dtype="float32", new_weights=new_weights, **values
     )
-    # Other codes need another classifier; everything else is what the training is to go on from.
-    names = (name for name, *_ in loading["mismatched_keys"])
-    mismatched = [name for name in names if not name.startswith("label_predictor.classifier.")]
-    if mismatched:
-        raise ValueError(
-            f"{arguments.model_name_or_path}: `model_config` gives {', '.join(sorted(mismatched)[:3])} another size "
-            "than the model has."
-        )
     return model
 
 
@@ -62,7 +60,7 @@ def pretrain(
 ) -> None:
     """Trains a [`BeatsForPreTraining`] and writes it to `training.output_dir`; goes on where it was interrupted."""
     output_dir = prepare_training(training, batch, data)
-    extractor = load_extractor(model_arguments.feature_extractor)
+    extractor = extractor_of(model_arguments.feature_extractor)
     tokenizer = codes = None
     if model_arguments.codes is not None:
         codes, description = load_codes(model_arguments.codes, data)
@@ -72,7 +70,7 @@ def pretrain(
         codebook_size = tokenizer.config.codebook_size
     crops = load_crops(data, extractor, codes)
     if codes is not None and crops.fingerprint != description["clips"]:
-        raise ValueError(
+        raise BeatsError(
             f"{model_arguments.codes}: the codes were computed from other files than {data.dataset} now holds, or "
             "from the same in another order: tokenize again."
         )

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""What the stages of pre-training have in common: extractor, audio, tokenizer."""
+"""Parts that the stages of training share: extractor, audio, tokenizer, settings."""
 
 from dataclasses import asdict
 from datetime import timedelta
@@ -9,16 +9,20 @@ from typing import Any
 import datasets
 import torch
 from accelerate import PartialState
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
+from transformers_beats.inference.loading import load_extractor, load_model
 from transformers_beats.modeling_beats_tokenizer import BeatsRandomProjectionTokenizer, BeatsTokenizerModel
 from transformers_beats.training.config.arguments import TIMEOUT_SECONDS, BeatsTrainingArguments, is_on_cpu
 from transformers_beats.training.config.batch_plan import BatchArguments, apply_batch_plan, check_launch
 from transformers_beats.training.data.crops import CropDataset, FbankDataset, StreamingCrops, prepare_clips
 from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
-from transformers_beats.training.trainers.pretraining import training_directory
+from transformers_beats.utils.errors import BeatsError
+from transformers_beats.utils.files import check_new
+
+from .checkpoints import training_directory
 
 
 logger = logging.get_logger(__name__)
@@ -42,28 +46,23 @@ DECISIVE_ARGUMENTS = (
 
 
 def process_state() -> PartialState:
-    """Which process this is. Without an accelerator, accelerate left alone takes every process for the only one."""
+    """Returns the state of this process. Without `cpu`, accelerate on a CPU takes every process for the only one."""
     return PartialState(cpu=is_on_cpu(), timeout=timedelta(seconds=TIMEOUT_SECONDS))
 
 
-def load_extractor(name: str | None, revision: str = "main") -> BeatsFeatureExtractor:
-    """The feature extractor of a directory or Hub repository; without a name, that of Microsoft's checkpoints."""
-    if name is None:
-        return BeatsFeatureExtractor()
-    try:
-        return BeatsFeatureExtractor.from_pretrained(name, revision=revision)
-    except OSError as error:
-        raise ValueError(f"{name}: its feature extractor cannot be loaded: {error}") from error
+def extractor_of(name: str | None) -> BeatsFeatureExtractor:
+    """Loads the feature extractor of a directory or Hub id; without a name, that of Microsoft's checkpoints."""
+    return BeatsFeatureExtractor() if name is None else load_extractor(name)
 
 
 def load_crops(data: DataArguments, extractor: BeatsFeatureExtractor, codes: datasets.Dataset | None = None):
     """
-    The clips of a training run, for a `DataLoader`: audio, or fbanks if `data.precompute_fbank` is set; with their
-    codes, if given.
+    Loads the clips of a training run, for a `DataLoader`: audio, or fbanks if `data.precompute_fbank` is set; with
+    their codes, if given.
     """
     if data.streaming:
         if codes is not None or data.precompute_fbank:
-            raise ValueError("A streamed data set has no place for codes or fbanks: set `streaming: false`.")
+            raise BeatsError("A streamed dataset has no place for codes or fbanks: set `streaming: false`.")
         return StreamingCrops(load_audio_dataset(data), data, extractor.sampling_rate)
     # One process of a node prepares the clips, the others read what it has cached.
     with process_state().local_main_process_first():
@@ -73,16 +72,11 @@ def load_crops(data: DataArguments, extractor: BeatsFeatureExtractor, codes: dat
 
 
 def load_tokenizer(name: str) -> PreTrainedModel:
-    """
-    The acoustic tokenizer of a directory or Hub repository, in evaluation mode.
-
-    Raises:
-        `ValueError`: if it holds another kind of model.
-    """
-    tokenizer = AutoModel.from_pretrained(name)
+    """Loads an acoustic tokenizer, frozen; raises a [`BeatsError`] for another kind of model."""
+    tokenizer = load_model(name)
     if not isinstance(tokenizer, (BeatsTokenizerModel, BeatsRandomProjectionTokenizer)):
-        raise ValueError(f"{name}: holds a {type(tokenizer).__name__}, not an acoustic tokenizer.")
-    return tokenizer.requires_grad_(False).eval()
+        raise BeatsError(f"{name}: holds a {type(tokenizer).__name__}, not an acoustic tokenizer.")
+    return tokenizer.requires_grad_(False)
 
 
 def prepare_training(training: BeatsTrainingArguments, batch: BatchArguments, data: DataArguments) -> Path:
@@ -94,35 +88,34 @@ def prepare_training(training: BeatsTrainingArguments, batch: BatchArguments, da
     """
     check_launch(training)
     if training.resume_from_checkpoint:
-        raise ValueError("A training goes on from its last checkpoint by itself: leave `resume_from_checkpoint` out.")
+        raise BeatsError("A training goes on from its last checkpoint by itself: leave `resume_from_checkpoint` out.")
     plan = apply_batch_plan(training, batch, data.crop_seconds)
     logger.warning_once(
         f"A step takes {plan.seconds:g} s of audio: {training.world_size} process(es) x "
         f"{plan.gradient_accumulation_steps} accumulation step(s) x {plan.per_device_train_batch_size} clip(s)."
     )
     if not training.output_dir:
-        raise ValueError("`output_dir` is missing: where the model is to be written.")
+        raise BeatsError("`output_dir` is missing: where the model is to be written.")
     output_dir = Path(training.output_dir)
-    if output_dir.exists():
-        raise ValueError(f"{output_dir} exists already: move it away, or choose another `output_dir`.")
+    check_new(output_dir)
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     training.output_dir = str(training_directory(output_dir))
     return output_dir
 
 
 def training_settings(training: BeatsTrainingArguments, *others: Any) -> dict[str, Any]:
-    """What an interrupted training must go on with: of `training` what decides the result, of the others all."""
+    """Returns the settings that an interrupted training must go on with: those that decide the result."""
     settings = {name: getattr(training, name) for name in DECISIVE_ARGUMENTS}
     settings["batch_size"] = (
         training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
     )
     for arguments in others:
         settings |= asdict(arguments)
-    # These say how the data are read, not which.
+    # These change how the data are read, not which.
     ways_of_reading = ("num_proc", "precompute_fbank", "cache_audio")
     return {name: value for name, value in settings.items() if name not in ways_of_reading}
 
 
 def seed_weights(seed: int) -> None:
-    """Before the model is made: `Trainer` seeds only what comes after it."""
+    """Seeds the weights of a new model: `Trainer` seeds only what comes after it."""
     torch.manual_seed(seed)

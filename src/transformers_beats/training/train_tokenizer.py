@@ -9,15 +9,18 @@ Example:
 On several devices: `accelerate launch -m transformers_beats.training.train_tokenizer` with the same arguments.
 """
 
-from transformers import AutoConfig, PreTrainedModel
+from typing import Any
+
+from transformers import PreTrainedModel
 
 from transformers_beats import (
-    BeatsConfig,
     BeatsForAudioClassification,
+    BeatsForAudioFrameClassification,
     BeatsModel,
     BeatsTokenizerConfig,
     BeatsTokenizerForPreTraining,
 )
+from transformers_beats.inference.loading import load_model
 from transformers_beats.training.config.arguments import (
     TRAIN_TOKENIZER_ARGUMENTS,
     BeatsTrainingArguments,
@@ -27,38 +30,41 @@ from transformers_beats.training.config.batch_plan import BatchArguments
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import DataCollator
 from transformers_beats.training.data.sources import DataArguments
-from transformers_beats.training.trainers.pretraining import BeatsTokenizerTrainer, train_and_save
-from transformers_beats.utils.errors import run_command
+from transformers_beats.training.trainers.pretraining import BeatsTokenizerTrainer
+from transformers_beats.utils.errors import BeatsError, run_command
 
-from .stages import load_crops, load_extractor, prepare_training, seed_weights, training_settings
+from .checkpoints import train_and_save
+from .stages import extractor_of, load_crops, prepare_training, seed_weights, training_settings
 
 
 def load_teacher(name: str) -> PreTrainedModel:
     """
-    The teacher of a directory or Hub repository: the whole classifier if it was fine-tuned, else the encoder.
+    Loads the teacher of a directory or Hub repository: the whole classifier if it was fine-tuned, else the encoder.
 
     Raises:
-        `ValueError`: if it holds another kind of model.
+        [`BeatsError`]: if it holds another kind of model.
     """
-    config = AutoConfig.from_pretrained(name)
-    if not isinstance(config, BeatsConfig):
-        raise ValueError(f"{name}: holds a {config.model_type}, not a BEATs model that could be a teacher.")
-    is_classifier = BeatsForAudioClassification.__name__ in (config.architectures or [])
-    return (BeatsForAudioClassification if is_classifier else BeatsModel).from_pretrained(name)
+    teacher: Any = load_model(name)
+    if isinstance(teacher, BeatsForAudioFrameClassification):
+        teacher = teacher.beats
+    if not isinstance(teacher, (BeatsForAudioClassification, BeatsModel)):
+        raise BeatsError(f"{name}: holds a {type(teacher).__name__}, not a BEATs model that could be a teacher.")
+    return teacher
 
 
 def build_tokenizer(arguments: TokenizerModelArguments, teacher: PreTrainedModel) -> BeatsTokenizerForPreTraining:
     """
-    The tokenizer to train, whose estimator has the size of the teacher's output.
+    Builds the tokenizer to train, whose estimator has the size of the teacher's output.
 
     Raises:
-        `ValueError`: if it is to start from the teacher's weights and these do not fit.
+        [`BeatsError`]: if it is to start from the teacher's weights and these do not fit.
     """
     is_classifier = isinstance(teacher, BeatsForAudioClassification)
     output_size = teacher.config.num_labels if is_classifier else teacher.config.hidden_size
-    config = BeatsTokenizerConfig(**{"teacher_output_size": output_size} | (arguments.model_config or {}))
+    values: dict[str, Any] = {"teacher_output_size": output_size} | (arguments.model_config or {})
+    config = BeatsTokenizerConfig(**values)
     if config.teacher_output_size != output_size:
-        raise ValueError(
+        raise BeatsError(
             f"`model_config.teacher_output_size` is {config.teacher_output_size}, but the teacher's output has "
             f"{output_size} dimensions: leave it out."
         )
@@ -68,7 +74,7 @@ def build_tokenizer(arguments: TokenizerModelArguments, teacher: PreTrainedModel
         try:
             tokenizer.beats.load_state_dict(encoder.state_dict())
         except RuntimeError as error:
-            raise ValueError(f"`initialize_from_teacher` needs a tokenizer of the teacher's size: {error}") from error
+            raise BeatsError(f"`initialize_from_teacher` needs a tokenizer of the teacher's size: {error}") from error
     return tokenizer
 
 
@@ -83,7 +89,7 @@ def train_tokenizer(
     the tokenizer; goes on where it was interrupted.
     """
     output_dir = prepare_training(training, batch, data)
-    extractor = load_extractor(tokenizer_arguments.feature_extractor)
+    extractor = extractor_of(tokenizer_arguments.feature_extractor)
     teacher = load_teacher(tokenizer_arguments.teacher)
     crops = load_crops(data, extractor)
     seed_weights(training.seed)

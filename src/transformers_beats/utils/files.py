@@ -9,6 +9,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import UsageError
+
 
 @contextmanager
 def work_directory(parent: Path, prefix: str) -> Generator[Path, None, None]:
@@ -54,3 +56,20 @@ def replace_directory(new: Path, target: Path) -> None:
             if old.exists() and not target.exists():
                 old.rename(target)
             raise
+
+
+def check_new(path: Path) -> None:
+    """Raises a [`UsageError`] if an output exists already: nothing is overwritten."""
+    if path.exists():
+        raise UsageError(f"{path} exists already: move it away, or choose another `output_dir`.")
+
+
+@contextmanager
+def new_directory(target: Path) -> Generator[Path, None, None]:
+    """Yields a directory to write to, which becomes `target` at the end, or is gone if an exception was raised."""
+    target = target.absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with work_directory(target.parent, ".writing-") as work:
+        (work / "new").mkdir()
+        yield work / "new"
+        replace_directory(work / "new", target)

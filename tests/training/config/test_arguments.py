@@ -23,11 +23,11 @@ from transformers_beats.training.config.arguments import (
 )
 from transformers_beats.training.config.batch_plan import BatchArguments, plan_batch
 from transformers_beats.training.config.recipes import build_arguments, parse_arguments
+from transformers_beats.training.data.augmentation import AugmentationArguments
 from transformers_beats.training.data.folds import FoldArguments
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.evaluate import EvaluateArguments
 from transformers_beats.training.fbank_statistics import StatisticsArguments
-from transformers_beats.training.trainers.classification import AugmentationArguments
 from transformers_beats.utils.errors import UsageError, run_command
 
 

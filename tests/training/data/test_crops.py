@@ -22,9 +22,9 @@ from transformers_beats.training.data.crops import (
     featurize,
     prepare_clips,
 )
+from transformers_beats.training.data.labelled import Windows
 from transformers_beats.training.data.sources import DataArguments, decode_row, load_audio_dataset
 from transformers_beats.training.fbank_statistics import main as statistics_main
-from transformers_beats.training.trainers.classification import Windows
 
 
 LENGTHS = [16000, 24000, 8000, 40000]
@@ -172,6 +172,45 @@ def test_checks_are_cached_until_a_file_changes(folder, monkeypatch):
     soundfile.write(folder / "dog" / "0.wav", np.ones(9000), 16000)
     clips_of(folder)
     assert len(calls) == 4
+
+
+def test_a_failure_is_not_cached(folder, monkeypatch):
+    def fail(*args):
+        raise AudioError("the disk is not mounted")
+
+    path = "transformers_beats.training.data.sources.decode_audio"
+    with monkeypatch.context() as patch:
+        patch.setattr(path, lambda source, *args: fail() if source.endswith("2.wav") else decode_audio(source, *args))
+        assert clips_of(folder)[0].num_skipped == 1
+    calls = []
+    monkeypatch.setattr(path, lambda source, *args: calls.append(source) or decode_audio(source, *args))
+    clips, _ = clips_of(folder)
+    assert (clips.num_skipped, sorted(clips.num_samples)) == (0, sorted(LENGTHS))
+    assert [call.rpartition("/")[2] for call in calls] == ["2.wav"]
+    assert clips.names[clips.num_samples.argmin()] == "2.wav"
+
+
+@pytest.mark.parametrize("change", ["package", "decoder"])
+def test_caches_know_the_versions_of_package_and_decoders(change, folder, monkeypatch):
+    extractor = BeatsFeatureExtractor()
+    FbankDataset(CropDataset(*clips_of(folder, cache_audio=True)), extractor)
+    calls = []
+    monkeypatch.setattr(
+        "transformers_beats.training.data.sources.decode_audio",
+        lambda *args: calls.append(args) or decode_audio(*args),
+    )
+    clips, data = clips_of(folder, cache_audio=True)
+    FbankDataset(CropDataset(clips, data), extractor)
+    assert calls == []
+    if change == "package":
+        monkeypatch.setattr("transformers_beats.__version__", "0.0.0")
+    else:
+        monkeypatch.setattr("transformers_beats.training.data.crops._version", lambda package: "99.0")
+    clips, data = clips_of(folder, cache_audio=True)
+    # Checked, and decoded.
+    assert len(calls) == 8
+    FbankDataset(CropDataset(clips, data), extractor)
+    assert len(calls) == 12
 
 
 # Crops

@@ -27,6 +27,21 @@ def wav() -> bytes:
     return buffer.getvalue()
 
 
+@pytest.fixture
+def tar_shard(tmp_path):
+    """Makes a dataset of one tar shard from the names and contents of its files."""
+
+    def build(members: dict[str, bytes]) -> datasets.Dataset:
+        with tarfile.open(tmp_path / "shard.tar", "w") as archive:
+            for name, data in members.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                archive.addfile(entry, io.BytesIO(data))
+        return load_audio_dataset(DataArguments(dataset=str(tmp_path)))
+
+    return build
+
+
 # What is read
 
 
@@ -39,6 +54,14 @@ def test_names_are_sorted_and_indexed():
 
 def test_numbers_are_sorted_as_numbers():
     assert read({"target": [10, 9, 2]}).names == ["2", "9", "10"]
+
+
+def test_a_number_and_its_text_are_one_class(tar_shard):
+    members = {}
+    for number, label in enumerate((1, "1", 1.0, "2")):
+        members |= {f"{number}.wav": wav(), f"{number}.json": json.dumps({"label": label}).encode()}
+    assert read_labels(tar_shard(members), LabelArguments(), list("0123")).values == [[0], [0], [0], [1]]
+    assert read_labels(tar_shard(members), LabelArguments(), list("0123"), ["2", "1"]).values == [[1], [1], [1], [0]]
 
 
 def test_class_labels_have_their_names():
@@ -109,6 +132,27 @@ def test_folders_are_classes(tmp_path):
     assert labels.names == ["cat", "deep", "dog"]
 
 
+def test_a_column_of_paths_takes_the_place_of_file_names(tmp_path):
+    (tmp_path / "a.wav").write_bytes(wav())
+    (tmp_path / "clips.csv").write_text("file_name,path,audio,label\nold/1.wav,a.wav,x,cat\nold/2.wav,a.wav,y,dog\n")
+    dataset = load_audio_dataset(DataArguments(dataset=str(tmp_path / "clips.csv"), audio_column="path"))
+    assert dataset["file_name"] == ["a.wav", "a.wav"]
+    assert [audio["path"] for audio in dataset["audio"]] == 2 * [str(tmp_path / "a.wav")]
+    assert read_labels(dataset, LabelArguments(), dataset["file_name"]).names == ["cat", "dog"]
+
+
+def test_a_column_of_audio_takes_the_place_of_another_one(tmp_path):
+    sounds = [{"bytes": wav(), "path": "a.wav"}]
+    features = {"sound": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}}
+    features |= {"audio": datasets.Value("string")}
+    table = datasets.Dataset.from_dict({"sound": sounds, "audio": ["no audio"]}, features=datasets.Features(features))
+    (tmp_path / "rows").mkdir()
+    table.to_parquet(str(tmp_path / "rows" / "0.parquet"))
+    dataset = load_audio_dataset(DataArguments(dataset=str(tmp_path / "rows"), audio_column="sound"))
+    assert dataset.column_names == ["audio"]
+    assert dataset[0]["audio"]["bytes"] == wav()
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_tables_name_files_and_classes(tmp_path, suffix):
     (tmp_path / "a.wav").write_bytes(wav())
@@ -121,7 +165,7 @@ def test_tables_name_files_and_classes(tmp_path, suffix):
     assert read_labels(dataset, LabelArguments(), dataset["file_name"]).as_array().tolist() == [0, 1]
 
 
-def test_tar_shards_hold_classes_beside_the_audio(tmp_path):
+def test_tar_shards_hold_classes_beside_the_audio(tar_shard):
     members = {
         "x/1.wav": wav(),
         "x/1.json": json.dumps({"label": "cat", "fold": 1}).encode(),
@@ -130,12 +174,7 @@ def test_tar_shards_hold_classes_beside_the_audio(tmp_path):
         "x/3.wav": wav(),
         "x/3.json": b"{broken",
     }
-    with tarfile.open(tmp_path / "shard.tar", "w") as archive:
-        for name, data in members.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            archive.addfile(entry, io.BytesIO(data))
-    dataset = load_audio_dataset(DataArguments(dataset=str(tmp_path)))
+    dataset = tar_shard(members)
     for column in (None, "label"):
         arguments = LabelArguments(label_column=column, task="multi_label")
         assert read_labels(dataset, arguments, ["1", "2", "3"]).values == [[0], [1], []]
@@ -153,7 +192,7 @@ def test_audioset_has_all_its_classes():
 @pytest.mark.parametrize(
     ("columns", "arguments", "message"),
     [
-        ({"label": []}, {}, "The data set is empty"),
+        ({"label": []}, {}, "The dataset is empty"),
         ({"sound": ["a", "b"]}, {}, "No column of labels among sound"),
         ({"sound": ["a", "b"]}, {"label_column": "class"}, "There is no column 'class' of labels, only sound"),
         ({"label": ["a"], "target": [1]}, {}, "the columns label, target may hold the labels"),

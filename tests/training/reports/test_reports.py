@@ -13,6 +13,8 @@ from rich.console import Console
 from sklearn.metrics import average_precision_score, classification_report, f1_score
 
 from transformers_beats.training.reports import pictures as report_pictures
+from transformers_beats.training.reports import report as report_module
+from transformers_beats.training.reports import tables as tables_module
 from transformers_beats.training.reports.pictures import draw_classes, draw_confusions
 from transformers_beats.training.reports.report import (
     REPORT_FILES,
@@ -20,10 +22,10 @@ from transformers_beats.training.reports.report import (
     check_report_directory,
     compute_metrics,
     per_class,
-    print_report,
     worst_confusions,
     write_report,
 )
+from transformers_beats.training.reports.tables import print_report, print_table, report_folds
 
 
 DESCRIPTION = {
@@ -112,9 +114,17 @@ class TestMetrics:
         assert list(metrics) == ["mAP", "auc", "d_prime"]
         assert all(type(value) is float for value in metrics.values())
 
-    def test_that_are_undefined_are_left_out(self):
+    def test_that_are_undefined_are_none_with_a_warning(self, monkeypatch):
+        messages = []
+        monkeypatch.setattr(report_module.logger, "warning", messages.append)
         predictions = Predictions(["a", "b"], np.array([[0.9], [0.1]]), np.array([[1], [0]]), ["x"])
-        assert compute_metrics(predictions) == {"mAP": 1.0, "auc": 1.0}
+        assert compute_metrics(predictions) == {"mAP": 1.0, "auc": 1.0, "d_prime": None}
+        predictions = Predictions(["a", "b"], np.array([[0.9], [0.1]]), np.array([[0], [0]]), ["x"])
+        assert compute_metrics(predictions) == {"mAP": None, "auc": None, "d_prime": None}
+        assert messages == [
+            "Undefined for these 2 clips: d_prime.",
+            "Undefined for these 2 clips: mAP, auc, d_prime.",
+        ]
 
     def test_by_class_are_scikit_learns_or_none(self, single):
         entries = per_class(single)
@@ -164,6 +174,39 @@ class TestConsole:
         assert "The 20 worst and the 20 best of 90 classes" in text
         listed = text.partition("20 best")[2].partition("Worst confusions")[0]
         assert listed.count("with a long name") == 40
+
+    def test_shows_undefined_values_and_names_literally(self):
+        file = io.StringIO()
+        print_table(("metric", "value"), [("[b]mAP", None), ("clips", 3), ("auc", 0.5)], console=Console(file=file))
+        assert [line.split() for line in file.getvalue().splitlines()][-4:-1] == [
+            ["[b]mAP", "-"],
+            ["clips", "3"],
+            ["auc", "0.5000"],
+        ]
+
+
+class TestFolds:
+    def test_are_averaged_without_undefined_metrics(self, tmp_path, monkeypatch):
+        messages = []
+        monkeypatch.setattr(tables_module.logger, "warning", messages.append)
+        metrics = {"1": {"mAP": 0.5, "auc": 0.25, "d_prime": None}, "2": {"mAP": None, "auc": 0.75, "d_prime": None}}
+        for name, of_fold in metrics.items():
+            (tmp_path / f"fold-{name}" / "evaluation").mkdir(parents=True)
+            path = tmp_path / f"fold-{name}" / "evaluation" / "metrics.json"
+            path.write_text(json.dumps({"metrics": of_fold}))
+        result = report_folds(tmp_path, ["1", "2"], "evaluation")
+        assert result == {
+            "folds": metrics,
+            "mean": {"mAP": 0.5, "auc": 0.5, "d_prime": None},
+            "std": {"mAP": None, "auc": pytest.approx(0.5**0.5 / 2), "d_prime": None},
+        }
+        assert messages[0] == "mAP is undefined in 1 fold(s), which its mean leaves out: ['2']."
+
+    def test_without_a_report_are_left_out(self, tmp_path):
+        (tmp_path / "fold-1" / "evaluation").mkdir(parents=True)
+        (tmp_path / "fold-1" / "evaluation" / "metrics.json").write_text(json.dumps({"metrics": {"accuracy": 0.5}}))
+        result = report_folds(tmp_path, ["1", "2"], "evaluation")
+        assert (result["folds"]["2"], result["mean"]) == ({}, {"accuracy": 0.5})
 
 
 class TestReport:
@@ -262,6 +305,21 @@ class TestReport:
         with pytest.raises(ValueError, match="is no directory"):
             check_report_directory(tmp_path / "model" / "model.safetensors")
         assert (tmp_path / "model" / "model.safetensors").exists()
+
+    def test_of_clips_without_a_label_has_undefined_metrics(self, tmp_path):
+        predictions = Predictions(["a", "b"], np.array([[0.9], [0.1]]), np.array([[0], [0]]), ["x"])
+        write_report(tmp_path / "report", predictions, compute_metrics(predictions), DESCRIPTION)
+        report = json.loads((tmp_path / "report" / "metrics.json").read_text(encoding="utf-8"))
+        assert report["metrics"] == {"mAP": None, "auc": None, "d_prime": None}
+        assert not (tmp_path / "report" / "per_class.png").exists()
+        card = ModelCard.load(tmp_path / "report" / "model_index.md")
+        assert card.data.eval_results == []
+        assert "| mAP | undefined |" in card.text
+        assert "Left out, for want of clips: 1 of 1 classes" in printed(predictions, compute_metrics(predictions))
+
+    def test_counts_a_score_at_the_threshold(self):
+        predictions = Predictions(["a"], np.array([[0.5, 0.49]]), np.array([[1, 0]]), ["x", "y"])
+        assert predictions.predicted.tolist() == [[1, 0]]
 
     def test_has_finite_metrics_only(self, single, tmp_path):
         with pytest.raises(ValueError, match="metric 'accuracy' is nan"):

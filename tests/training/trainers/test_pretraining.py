@@ -21,9 +21,13 @@ from transformers_beats import (
     BeatsForAudioClassification,
     BeatsForPreTraining,
     BeatsModel,
+    BeatsRandomProjectionTokenizer,
+    BeatsRandomProjectionTokenizerConfig,
     BeatsTokenizerForPreTraining,
     BeatsTokenizerModel,
 )
+from transformers_beats.training import checkpoints as checkpoints_module
+from transformers_beats.training.checkpoints import last_complete_checkpoint
 from transformers_beats.training.compute_codes import load_codes, tokenize
 from transformers_beats.training.config.arguments import (
     PRETRAIN_ARGUMENTS,
@@ -38,11 +42,9 @@ from transformers_beats.training.iterate import iterate
 from transformers_beats.training.pretrain import pretrain
 from transformers_beats.training.stages import training_settings
 from transformers_beats.training.train_tokenizer import train_tokenizer
-from transformers_beats.training.trainers import pretraining as trainer_module
 from transformers_beats.training.trainers.pretraining import (
     BeatsPreTrainer,
     CodebookCollapseError,
-    last_complete_checkpoint,
     teacher_outputs,
 )
 
@@ -163,7 +165,7 @@ def test_accumulated_batches_learn_what_one_batch_learns(recipe, tmp_path):
 def test_a_model_of_another_size_is_not_gone_on_from(recipe, one_iteration, tmp_path):
     values = stage_values(recipe, "model", codes=str(one_iteration / "codes"), output_dir=str(tmp_path / "more"))
     values |= {"model_name_or_path": str(one_iteration / "model"), "model_config": {"intermediate_size": 64}}
-    with pytest.raises(ValueError, match=r"`config` gives .*fc1.* another size than the model has"):
+    with pytest.raises(ValueError, match=r"weights of a BeatsForPreTraining have another shape \(.*fc1"):
         pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
 
 
@@ -226,7 +228,7 @@ def test_a_fine_tuned_teacher_is_asked_for_its_logits(recipe, one_iteration, tmp
 
 def test_a_tokenizer_is_no_teacher(recipe, one_iteration, tmp_path):
     tokenizer = one_iteration / "tokenizer"
-    with pytest.raises(ValueError, match="holds a beats_random_projection_tokenizer, not a BEATs model"):
+    with pytest.raises(ValueError, match="holds a BeatsRandomProjectionTokenizer, not a BEATs model"):
         train_tokenizer(*tokenizer_arguments(recipe, tokenizer, tmp_path / "new"))
 
 
@@ -262,9 +264,11 @@ def test_tokenizing_goes_on_where_it_was_interrupted(recipe, one_iteration):
 def test_unfinished_codes_of_another_tokenizer_are_not_mixed(recipe, one_iteration):
     codes = one_iteration / "codes"
     (codes / "codes.json").rename(codes / "unfinished-codes.json")
-    shutil.copytree(one_iteration / "tokenizer", one_iteration / "other")
+    BeatsRandomProjectionTokenizer(
+        BeatsRandomProjectionTokenizerConfig(**recipe["random_projection"], seed=1)
+    ).save_pretrained(one_iteration / "other")
     values = stage_values(recipe, "tokenize", tokenizer=str(one_iteration / "other"), output_dir=str(codes))
-    with pytest.raises(ValueError, match="holds unfinished codes of another tokenizer"):
+    with pytest.raises(ValueError, match="codes: was begun with another `tokenizer`"):
         tokenize(*build_arguments(TOKENIZE_ARGUMENTS, values))
 
 
@@ -276,7 +280,7 @@ def test_codes_of_other_files_are_refused(recipe, one_iteration, sounds, tmp_pat
 
 
 def test_codes_of_other_crops_are_refused(recipe, one_iteration):
-    with pytest.raises(ValueError, match=r"`crop_seconds: 1\.0`, but the data have `crop_seconds: 0\.5`"):
+    with pytest.raises(ValueError, match=r"codes: was begun with another `crop_seconds` \(1\.0, now 0\.5\)"):
         load_codes(str(one_iteration / "codes"), DataArguments(**recipe["data"] | {"crop_seconds": 0.5}))
 
 
@@ -299,7 +303,7 @@ def test_a_run_killed_after_its_last_step_does_no_step_more(recipe, tmp_path, mo
     recipe["model"] |= {"max_steps": 5, "save_steps": 5}
     in_one_go = copy.deepcopy(recipe) | {"output_dir": str(tmp_path / "one-go")}
     iterate(IterateArguments(**in_one_go))
-    monkeypatch.setattr(trainer_module, "replace_directory", lambda *args: sys.exit("killed"))
+    monkeypatch.setattr(checkpoints_module, "replace_directory", lambda *args: sys.exit("killed"))
     with pytest.raises(SystemExit, match="killed"):
         iterate(IterateArguments(**recipe))
     monkeypatch.undo()
@@ -314,10 +318,10 @@ def test_a_run_killed_after_its_last_step_does_no_step_more(recipe, tmp_path, mo
 def test_an_interrupted_training_does_not_go_on_with_other_settings(recipe, one_iteration, tmp_path, monkeypatch):
     values = stage_values(recipe, "model", codes=str(one_iteration / "codes"), output_dir=str(tmp_path / "new"))
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_module, "replace_directory", lambda *args: sys.exit("killed"))
+        patch.setattr(checkpoints_module, "replace_directory", lambda *args: sys.exit("killed"))
         with pytest.raises(SystemExit, match="killed"):
             pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
-    with pytest.raises(ValueError, match=r"holds a training with `learning_rate: 0\.001`, now it is 0\.01: remove"):
+    with pytest.raises(ValueError, match=r"was begun with another `learning_rate` \(0\.001, now 0\.01\)"):
         pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values | {"learning_rate": 0.01}))
     # The same result, if asked for again, is computed again.
     pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))

@@ -13,10 +13,10 @@ from transformers.utils import logging
 from transformers.utils.generic import strtobool
 
 from transformers_beats import BeatsConfig, BeatsRandomProjectionTokenizerConfig, BeatsTokenizerConfig
+from transformers_beats.training.data.augmentation import AugmentationArguments
 from transformers_beats.training.data.folds import FoldArguments
 from transformers_beats.training.data.labels import LabelArguments
 from transformers_beats.training.data.sources import DataArguments
-from transformers_beats.training.trainers.classification import AugmentationArguments
 from transformers_beats.utils.checks import check_numbers
 from transformers_beats.utils.errors import UsageError
 
@@ -253,9 +253,13 @@ class EvaluationDataArguments:
     eval_split: str | None = field(default=None, metadata={"help": "As `split`."})
     eval_select: dict | None = field(default=None, metadata={"help": "As `select`: {fold: 5}."})
 
+    allow_overlap: bool = field(
+        default=False, metadata={"help": "Evaluate on clips that are also in the training set; else, an error."}
+    )
+
     @property
     def is_given(self) -> bool:
-        return any(value is not None for value in asdict(self).values())
+        return any(value is not None for value in (self.eval_dataset, self.eval_split, self.eval_select))
 
 
 @dataclass

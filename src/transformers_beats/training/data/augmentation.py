@@ -7,7 +7,7 @@ same on every device, and a checkpoint of `Trainer` restores them. Nothing chang
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
@@ -16,15 +16,72 @@ from scipy.special import betaincinv
 from torch.utils.data import WeightedRandomSampler
 from transformers.utils import logging
 
+from transformers_beats.utils.checks import check_numbers
+from transformers_beats.utils.errors import BeatsError
+
 
 logger = logging.get_logger(__name__)
 
+# torch.multinomial draws from no more.
+MAX_DRAWN = 2**24
 
-# Random numbers
+
+@dataclass
+class AugmentationArguments:
+    """Augmentation and sampling of the clips of a fine-tuning; none, by default."""
+
+    roll: bool = field(default=False, metadata={"help": "Roll every clip in time by a random number of samples."})
+    mixup_alpha: float = field(
+        default=0.0,
+        metadata={
+            "help": "Mix clips with shares from Beta(alpha, alpha), and learn both with binary cross-entropy.",
+            "min": 0,
+        },
+    )
+    mixup_probability: float = field(
+        default=1.0, metadata={"help": "Share of the clips that are mixed.", "min": 0, "max": 1}
+    )
+    time_mask_ratio: float = field(
+        default=0.0,
+        metadata={"help": "SpecAugment: longest time mask, as a share of the clip. 0: none.", "min": 0, "max": 1},
+    )
+    num_time_masks: int = field(default=1, metadata={"help": "SpecAugment: time masks of each clip.", "min": 0})
+    freq_mask_bins: int = field(
+        default=0, metadata={"help": "SpecAugment: widest frequency mask, in mel bins. 0: none.", "min": 0}
+    )
+    num_freq_masks: int = field(default=1, metadata={"help": "SpecAugment: frequency masks of each clip.", "min": 0})
+    balanced_sampling: bool = field(
+        default=False, metadata={"help": "Draw clips of rare classes more often, with replacement, as for AudioSet."}
+    )
+
+    def __post_init__(self):
+        check_numbers(self)
+
+    @property
+    def mixes(self) -> bool:
+        return self.mixup_alpha > 0 and self.mixup_probability > 0
+
+
+def augment(
+    batch: dict[str, torch.Tensor], arguments: AugmentationArguments, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """Moves a batch of waveforms to a device, and rolls and mixes them as `arguments` say."""
+    batch = {name: value.to(device) for name, value in batch.items()}
+    if arguments.roll:
+        batch["waveforms"] = roll_waveforms(batch["waveforms"], batch["num_samples"])
+    if arguments.mixes:
+        batch["waveforms"], batch["num_samples"], batch["labels"] = mixup_waveforms(
+            batch["waveforms"],
+            batch["num_samples"],
+            batch["labels"],
+            alpha=arguments.mixup_alpha,
+            probability=arguments.mixup_probability,
+        )
+    return batch
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator | None) -> torch.Tensor:
-    """Float64 in [0, 1): the 24 bits of a float32 are too coarse for the samples of a long clip."""
+    """Draws float64 in [0, 1): the 24 bits of a float32 are too coarse for the samples of a long clip."""
     device = "cpu" if generator is None else generator.device
     return torch.rand(shape, generator=generator, dtype=torch.float64, device=device)
 
@@ -32,42 +89,18 @@ def _uniform(shape: tuple[int, ...], generator: torch.Generator | None) -> torch
 def _random_integers(
     high: torch.Tensor, generator: torch.Generator | None, shape: tuple[int, ...] | None = None
 ) -> torch.Tensor:
-    """Integers from 0 to `high`, which is included; int64, in `shape`, or that of `high`."""
+    """Draws integers from 0 to `high`, which is included; int64, in `shape`, or that of `high`."""
     uniform = _uniform(tuple(high.shape) if shape is None else shape, generator).to(high.device)
     # A product of float64 may round up to the first integer too large.
     return torch.minimum((uniform * (high + 1)).long(), high.long())
-
-
-# Waveforms
-
-
-def _check_waveforms(waveforms: torch.Tensor, num_samples: torch.Tensor) -> torch.Tensor:
-    """`num_samples` on the device of `waveforms`, if both fit."""
-    if waveforms.ndim != 2 or not waveforms.is_floating_point():
-        raise ValueError(
-            f"`waveforms` must be floats of shape (batch_size, max_samples), got {waveforms.dtype} of shape "
-            f"{tuple(waveforms.shape)}."
-        )
-    if num_samples.shape != waveforms.shape[:1] or num_samples.is_floating_point():
-        raise ValueError(
-            f"`num_samples` must be integers of shape ({len(waveforms)},), one for each clip, got "
-            f"{num_samples.dtype} of shape {tuple(num_samples.shape)}."
-        )
-    if len(num_samples) and not 0 <= int(num_samples.min()) <= int(num_samples.max()) <= waveforms.shape[1]:
-        raise ValueError(
-            f"`num_samples` must lie between 0 and {waveforms.shape[1]}, the length of `waveforms`, got "
-            f"{int(num_samples.min())} to {int(num_samples.max())}."
-        )
-    return num_samples.to(waveforms.device)
 
 
 def roll_waveforms(
     waveforms: torch.Tensor, num_samples: torch.Tensor, generator: torch.Generator | None = None
 ) -> torch.Tensor:
     """
-    Turns each clip in time: what leaves at its end comes in at its beginning. Every clip moves by its own number of
-    samples, all equally likely, within its own length, so that padding stays where it is. (ESPnet's recipes for BEATs
-    roll by whole seconds, AST's by a few fbank frames.)
+    Rolls each clip in time, by its own number of samples, all equally likely, within its own length, so that padding
+    stays where it is. (ESPnet's recipes for BEATs roll by whole seconds, AST's by a few fbank frames.)
 
     Args:
         waveforms (`torch.FloatTensor` of shape `(batch_size, max_samples)`):
@@ -78,12 +111,9 @@ def roll_waveforms(
             Source of the random numbers.
 
     Returns:
-        `torch.FloatTensor` of shape `(batch_size, max_samples)`: the clips, turned.
-
-    Raises:
-        `ValueError`: if the shapes do not fit, or a length exceeds `max_samples`.
+        `torch.FloatTensor` of shape `(batch_size, max_samples)`: the clips, rolled.
     """
-    num_samples = _check_waveforms(waveforms, num_samples)
+    num_samples = num_samples.to(waveforms.device)
     # A clip without samples stays as it is: nothing is divided by zero.
     lengths = num_samples.clamp(min=1).unsqueeze(1)
     shifts = _random_integers(lengths - 1, generator)
@@ -93,7 +123,7 @@ def roll_waveforms(
 
 
 def _random_partners(batch_size: int, generator: torch.Generator | None) -> torch.Tensor:
-    """A clip for each clip, all different, and none its own unless it is alone; `(batch_size,)`, int64."""
+    """Draws a partner for each clip, all different, and none its own unless it is alone; `(batch_size,)`, int64."""
     device = "cpu" if generator is None else generator.device
     order = torch.randperm(batch_size, generator=generator, device=device)
     # Each is followed by the next of a random order: one cycle through all.
@@ -135,19 +165,13 @@ def mixup_waveforms(
         two were mixed; labels, shaped as they came.
 
     Raises:
-        `ValueError`: if shapes, `alpha` or `probability` make no sense, or the labels are class indices.
+        [`BeatsError`]: if the labels are class indices.
     """
-    num_samples = _check_waveforms(waveforms, num_samples)
-    if labels.ndim < 2 or len(labels) != len(waveforms) or not labels.is_floating_point():
-        raise ValueError(
-            f"`labels` must be floats of shape ({len(waveforms)}, ..., num_labels), got {labels.dtype} of shape "
-            f"{tuple(labels.shape)}. Class indices go through `torch.nn.functional.one_hot` first."
+    if labels.ndim < 2 or not labels.is_floating_point():
+        raise BeatsError(
+            f"`labels` must be floats (batch_size, ..., num_labels), no class indices, got {labels.dtype}."
         )
-    if not (alpha > 0 and np.isfinite(alpha)):
-        raise ValueError(f"`alpha` must be positive and finite, got {alpha}.")
-    if not 0 <= probability <= 1:
-        raise ValueError(f"`probability` must lie between 0 and 1, got {probability}.")
-
+    num_samples = num_samples.to(waveforms.device)
     batch_size, device = len(waveforms), waveforms.device
     partners = _random_partners(batch_size, generator).to(device)
     is_mixed = (_uniform((batch_size,), generator) < probability).to(device)
@@ -163,14 +187,11 @@ def mixup_waveforms(
     return mix(waveforms), torch.where(is_mixed, longer, num_samples), mix(labels)
 
 
-# Filter banks
-
-
 @dataclass
 class SpecAugment:
     """
-    Hides stretches of time and bands of frequency of each clip (Park et al., 2019, without time warping), other ones
-    of every clip. What is hidden becomes 0, about the mean of the corpus after normalisation. Padding stays as it is.
+    Masks of stretches of time and bands of frequency (Park et al., 2019, without time warping), other ones for every
+    clip. Masked values become 0, about the mean of the corpus after normalisation. Padding stays as it is.
 
     The defaults are those of ESPnet's recipes, which follow the paper's appendix: one stretch of at most 6 % of a
     clip, and no frequencies. AST hides bands of up to 48 bins on AudioSet, and of up to 24 on ESC-50.
@@ -186,21 +207,12 @@ class SpecAugment:
         freq_mask_bins (`int`, defaults to 0):
             Largest width of a band in mel bins; drawn like the lengths.
 
-    Raises:
-        `ValueError`: if a number is negative, or the share exceeds 1.
     """
 
     num_time_masks: int = 1
     time_mask_ratio: float = 0.06
     num_freq_masks: int = 1
     freq_mask_bins: int = 0
-
-    def __post_init__(self):
-        for name in ("num_time_masks", "num_freq_masks", "freq_mask_bins"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
-        if not 0 <= self.time_mask_ratio <= 1:
-            raise ValueError(f"`time_mask_ratio` must lie between 0 and 1, got {self.time_mask_ratio}.")
 
     def __call__(
         self,
@@ -209,6 +221,8 @@ class SpecAugment:
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
         """
+        Hides parts of the clips of a batch.
+
         Args:
             input_values (`torch.FloatTensor` of shape `(batch_size, num_frames, num_mel_bins)`):
                 Normalised filter banks.
@@ -221,23 +235,14 @@ class SpecAugment:
             `torch.FloatTensor` of shape `(batch_size, num_frames, num_mel_bins)`.
 
         Raises:
-            `ValueError`: if the shapes do not fit, or a band may be wider than there are bins.
+            [`BeatsError`]: if a band may be wider than there are bins.
         """
-        if input_values.ndim != 3:
-            raise ValueError(
-                "`input_values` must have shape (batch_size, num_frames, num_mel_bins), got "
-                f"{tuple(input_values.shape)}."
-            )
         batch_size, num_frames, num_mel_bins = input_values.shape
         device = input_values.device
         if attention_mask is None:
             attention_mask = torch.ones(batch_size, num_frames, dtype=torch.bool, device=device)
-        if attention_mask.shape != input_values.shape[:2]:
-            raise ValueError(
-                f"`attention_mask` must have shape {(batch_size, num_frames)}, got {tuple(attention_mask.shape)}."
-            )
         if self.freq_mask_bins > num_mel_bins:
-            raise ValueError(f"`freq_mask_bins` is {self.freq_mask_bins}, of {num_mel_bins} mel bins.")
+            raise BeatsError(f"`freq_mask_bins` is {self.freq_mask_bins}, of {num_mel_bins} mel bins.")
         is_valid = attention_mask.to(device).bool()
         lengths = is_valid.sum(dim=1)
         # In float64: a share of a whole number of frames must not lose one of them.
@@ -259,22 +264,22 @@ def random_stretches(
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
     """
-    Random stretches of the beginnings of rows. Width and place of each are uniform; they may overlap.
+    Draws random stretches of the beginnings of rows. Width and place of each are uniform; they may overlap.
 
     Args:
         lengths (`torch.LongTensor` of shape `(batch_size,)`):
-            The stretches of a row lie within its first so many places.
+            Number of places at the beginning of a row within which its stretches lie.
         max_widths (`torch.LongTensor` of shape `(batch_size,)`):
-            No stretch of the row is wider; none has to have any width. At most `lengths`.
+            Largest width of a stretch of the row, at most `lengths`; the smallest is 0.
         num_stretches (`int`):
-            Of each row.
+            Number of stretches of each row.
         size (`int`):
-            Places of a row.
+            Number of places of a row.
         generator (`torch.Generator`, *optional*):
             Source of the random numbers.
 
     Returns:
-        `torch.BoolTensor` of shape `(batch_size, size)`: which places lie in a stretch.
+        `torch.BoolTensor` of shape `(batch_size, size)`: whether a place lies in a stretch.
     """
     shape = (len(lengths), num_stretches)
     widths = _random_integers(max_widths.unsqueeze(1), generator, shape)
@@ -283,81 +288,58 @@ def random_stretches(
     return ((position >= starts) & (position < starts + widths.unsqueeze(2))).any(dim=1)
 
 
-# Sampling
-
-
-def balanced_sample_weights(labels: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
+def balanced_sample_weights(labels: Sequence[Sequence[int]]) -> np.ndarray:
     """
-    How often to draw each clip so that rare classes come as often as frequent ones: the sum over its classes of one
-    divided by the number of clips that have the class. This is the balanced sampling of PSLA (Gong et al., 2021) and
-    AST, up to a constant factor, with which the paper fine-tunes on AudioSet.
+    Computes weights by which rare classes are drawn as often as frequent ones: the sum over the classes of a clip of
+    one divided by the number of clips that have the class. This is the balanced sampling of PSLA (Gong et al., 2021)
+    and AST, up to a constant factor, with which the paper fine-tunes on AudioSet.
 
     Args:
-        labels (`np.ndarray` of shape `(num_clips, num_labels)`, or a sequence of sequences of `int`):
-            Zeros and ones; or for each clip the indices of its classes, which is the way for a data set of the size of
-            AudioSet (8 GB as float64).
+        labels (`Sequence[Sequence[int]]`):
+            Indices of the classes of each clip, each once.
 
     Returns:
         `np.ndarray` of shape `(num_clips,)`: float64, not normalised. A clip without a class gets 0, and a warning
-        says how many there are, since they are never drawn.
+        counts them, since they are never drawn.
 
     Raises:
-        `ValueError`: for anything but zeros and ones, indices that are negative or no integers, a class that a clip
-        has twice, or if no clip has any class.
+        [`BeatsError`]: if no clip has any class.
     """
-    if isinstance(labels, np.ndarray):
-        if labels.ndim != 2 or not np.isin(labels, (0, 1)).all():
-            raise ValueError(
-                "An array of labels must hold zeros and ones in shape (num_clips, num_labels), got "
-                f"{labels.dtype} of shape {labels.shape}."
-            )
-        clips, classes = np.nonzero(labels)
-    else:
-        clips, classes = _indices_of_lists(labels)
+    clips = np.repeat(np.arange(len(labels)), [len(indices) for indices in labels])
+    classes = np.array(list(chain.from_iterable(labels)), dtype=np.int64)
     if len(classes) == 0:
-        raise ValueError(f"None of {len(labels)} clips has a class: there is nothing to balance.")
-    num_clips_of_class = np.bincount(classes)
-    weights = np.bincount(clips, weights=1.0 / num_clips_of_class[classes], minlength=len(labels))
+        raise BeatsError(f"None of {len(labels)} clips has a class: there is nothing to balance.")
+    weights = np.bincount(clips, weights=1.0 / np.bincount(classes)[classes], minlength=len(labels))
     if num_without := int((weights == 0).sum()):
         logger.warning(f"{num_without} of {len(labels)} clips have no class and are never drawn.")
     return weights
 
 
-def _indices_of_lists(labels: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Clip and class of every label, one array each; raises `ValueError` unless the labels of a clip differ."""
-    try:
-        counts = np.fromiter((len(indices) for indices in labels), dtype=np.int64)
-        classes = np.array(list(chain.from_iterable(labels)))
-    except TypeError as error:
-        raise ValueError("Labels must be an array, or hold a list of indices of classes for each clip.") from error
-    clips = np.repeat(np.arange(len(counts)), counts)
-    if len(classes) == 0:
-        return clips, clips
-    if not np.issubdtype(classes.dtype, np.integer) or classes.min() < 0:
-        raise ValueError("Lists of labels must hold indices of classes: integers that are not negative.")
-    keys, repeats = np.unique(clips * (classes.max() + 1) + classes, return_counts=True)
-    if repeats.max() > 1:
-        clip, index = divmod(int(keys[repeats.argmax()]), int(classes.max()) + 1)
-        raise ValueError(
-            f"Clip {clip} has class {index} more than once. Lists hold indices of classes; pass zeros and ones as an "
-            "array."
-        )
-    return clips, classes
-
-
 class BalancedSampler(WeightedRandomSampler):
     """
-    Draws clips by weight, with replacement; see [`balanced_sampler`]. What an epoch draws depends on the seed and the
-    number of the epoch only, so that an interrupted training goes on with the clips that it would have seen, and all
-    processes agree.
+    Sampler by weight, with replacement. The clips of an epoch depend on the seed and the number of the epoch only, so
+    that an interrupted training goes on with the clips that it would have seen, and all processes agree.
+
+    Args:
+        weights (`np.ndarray` of shape `(num_clips,)`):
+            Weights from [`balanced_sample_weights`].
+        num_samples (`int`):
+            Clips of an epoch, some of them drawn more than once.
+        seed (`int`):
+            Seed of the draws.
+
+    Raises:
+        [`BeatsError`]: if there are more weights than torch can draw from.
     """
 
     def __init__(self, weights: np.ndarray, num_samples: int, seed: int):
+        if len(weights) > MAX_DRAWN:
+            raise BeatsError(f"`balanced_sampling` draws from at most {MAX_DRAWN} crops, got {len(weights)}.")
         super().__init__(weights.tolist(), num_samples, replacement=True, generator=torch.Generator())
         self.seed, self.epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by `Trainer`, through accelerate, before each epoch."""
+        """Sets the epoch; `Trainer` calls it, through accelerate, before each."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
@@ -365,43 +347,12 @@ class BalancedSampler(WeightedRandomSampler):
         return super().__iter__()
 
 
-def balanced_sampler(weights: np.ndarray, num_samples: int, seed: int) -> BalancedSampler:
-    """
-    A sampler for class-balanced epochs, to return from `Trainer._get_train_sampler`.
-
-    Args:
-        weights (`np.ndarray` of shape `(num_clips,)`):
-            From [`balanced_sample_weights`].
-        num_samples (`int`):
-            Clips of an epoch, some of them drawn more than once.
-        seed (`int`):
-            Of the draws.
-
-    Returns:
-        [`BalancedSampler`], a `torch.utils.data.WeightedRandomSampler` that knows `set_epoch`.
-
-    Raises:
-        `ValueError`: if a weight is negative or not finite, none is positive, there are more than 2 ** 24 of them, or
-        `num_samples` is not positive.
-    """
-    weights = np.asarray(weights, dtype=np.float64)
-    if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any() or not (weights > 0).any():
-        raise ValueError(
-            "`weights` must have shape (num_clips,), be finite and not negative, and not all be zero, got "
-            f"shape {weights.shape}."
-        )
-    if len(weights) > 2**24:
-        raise ValueError(f"torch draws from at most {2**24} clips, got {len(weights)}.")
-    if num_samples <= 0:
-        raise ValueError(f"`num_samples` must be positive, got {num_samples}.")
-    return BalancedSampler(weights, num_samples, seed)
-
-
 __all__ = [
+    "AugmentationArguments",
     "BalancedSampler",
     "SpecAugment",
+    "augment",
     "balanced_sample_weights",
-    "balanced_sampler",
     "mixup_waveforms",
     "random_stretches",
     "roll_waveforms",

@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Audio for pre-training: from rows to batches of crops, with or without codes."""
 
+import importlib.metadata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -9,14 +10,18 @@ from typing import Any
 
 import datasets
 import numpy as np
+import soundfile
+import soxr
 import torch
 from datasets import config as datasets_config
 from datasets.fingerprint import Hasher
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from transformers.utils import logging
 
+import transformers_beats
 from transformers_beats.audio.decoding import AudioError
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor, kaldi_fbank, num_fbank_frames
+from transformers_beats.utils.errors import BeatsError
 
 from .sources import DataArguments, decode_row
 
@@ -36,15 +41,15 @@ class Clips:
 
     Args:
         dataset (`datasets.Dataset`):
-            The rows.
+            Rows.
         num_samples (`np.ndarray` of shape `(num_clips,)`):
-            Their lengths at the model's sampling rate.
+            Lengths at the model's sampling rate.
         names (`list[str]`):
             Names of their files, without folders.
         num_skipped (`int`):
-            How many rows cannot be read, or are too short.
+            Number of rows that cannot be read, or are too short.
         whole (`tuple[Clips, np.ndarray]`, *optional*):
-            The clips that these were selected from, and their indices there.
+            Clips that these were selected from, and their indices there.
     """
 
     dataset: datasets.Dataset
@@ -54,68 +59,82 @@ class Clips:
     whole: tuple["Clips", np.ndarray] | None = None
 
 
-def _map_cached(dataset: datasets.Dataset, function, features: datasets.Features, **kwargs) -> datasets.Dataset:
-    """`dataset.map` to new columns only, cached on disk also for data sets that are themselves in memory."""
+def cache_path(name: str, *key: Any) -> Path:
+    """
+    Returns the path of a file in the cache. Its name changes with the key, the package and the decoders: a fix of a
+    decoder, or one that is installed, must be seen.
+    """
+    decoders = [soundfile.__version__, soundfile.__libsndfile_version__, soxr.__version__, _version("torchcodec")]
     directory = Path(datasets_config.HF_DATASETS_CACHE) / "transformers_beats"
     directory.mkdir(parents=True, exist_ok=True)
-    name = Hasher.hash((dataset._fingerprint, function, str(features)))
+    return directory / name.format(Hasher.hash((key, transformers_beats.__version__, decoders)))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _map_cached(dataset: datasets.Dataset, function, features: datasets.Features, **kwargs) -> datasets.Dataset:
+    """Maps a dataset to new columns only, cached on disk also for datasets that are themselves in memory."""
     return dataset.map(
         function,
         features=features,
         remove_columns=dataset.column_names,
-        cache_file_name=str(directory / f"{name}.arrow"),
+        cache_file_name=str(cache_path("{}.arrow", dataset._fingerprint, function, str(features))),
         **kwargs,
     )
 
 
 def check_clip(row: dict[str, Any], sampling_rate: int, min_seconds: float) -> dict[str, Any]:
-    """Name and length of a clip, or what is wrong with it."""
+    """Returns name and length of a clip, and its problem, if any; a clip that cannot be decoded has no length."""
     name = Path((row["audio"] or {}).get("path") or "").name
     try:
         num_samples = len(decode_row(row, sampling_rate))
     except AudioError as error:
         return {"name": name, "num_samples": 0, "problem": str(error)}
+    problem = ""
     if num_samples < min_seconds * sampling_rate:
         seconds = num_samples / sampling_rate
         problem = f"{row['audio'].get('path')}: lasts {seconds:.3f} s, less than `min_seconds` ({min_seconds:g})."
-        return {"name": name, "num_samples": num_samples, "problem": problem}
-    return {"name": name, "num_samples": num_samples, "problem": ""}
+    return {"name": name, "num_samples": num_samples, "problem": problem}
 
 
 def decode_clip(row: dict[str, Any], sampling_rate: int) -> dict[str, np.ndarray]:
-    """The waveform of a clip."""
+    """Returns the waveform of a clip."""
     return {"waveform": decode_row(row, sampling_rate)}
 
 
 def prepare_clips(dataset: datasets.Dataset, arguments: DataArguments, sampling_rate: int) -> Clips:
     """
-    Decodes every clip once, so that none that cannot be read stops a training later. The result is cached.
+    Decodes every clip once, so that none that cannot be read stops a training later. The result is cached; clips that
+    could not be decoded are tried again the next time.
 
     Raises:
-        `ValueError`: if no clip is left.
+        [`BeatsError`]: if no clip is left.
     """
     if len(dataset) == 0:
-        raise ValueError(f"{arguments.dataset}: there is no clip, or `select` leaves none.")
-    features = {name: datasets.Value("string") for name in ("name", "problem")} | {
-        "num_samples": datasets.Value("int64")
-    }
+        raise BeatsError(f"{arguments.dataset}: there is no clip, or `select` leaves none.")
+    check = partial(check_clip, sampling_rate=sampling_rate, min_seconds=arguments.min_seconds)
+    features = {name: datasets.Value("string") for name in ("name", "problem")}
+    features |= {"num_samples": datasets.Value("int64")}
     checks = _map_cached(
-        dataset,
-        partial(check_clip, sampling_rate=sampling_rate, min_seconds=arguments.min_seconds),
-        datasets.Features(features),
-        num_proc=arguments.num_proc,
-        desc="Checking clips",
+        dataset, check, datasets.Features(features), num_proc=arguments.num_proc, desc="Checking clips"
     )
-    problems = [problem for problem in checks["problem"] if problem]
-    if problems:
-        named = "; ".join(problems[:NUM_NAMED_PROBLEMS])
-        more = f"; and {len(problems) - NUM_NAMED_PROBLEMS} more" if len(problems) > NUM_NAMED_PROBLEMS else ""
-        logger.warning(f"{len(problems)} of {len(checks)} clips are skipped: {named}{more}")
-    good = [index for index, problem in enumerate(checks["problem"]) if not problem]
+    names, problems, num_samples = checks["name"][:], checks["problem"][:], np.array(checks["num_samples"][:])
+    # A failure may be gone, whatever the cache says: a disk that was not mounted, a file that was being written.
+    for index in np.flatnonzero(num_samples == 0).tolist():
+        again = check(dataset[index])
+        problems[index], num_samples[index] = again["problem"], again["num_samples"]
+    if found := [problem for problem in problems if problem]:
+        named = "; ".join(found[:NUM_NAMED_PROBLEMS])
+        more = f"; and {len(found) - NUM_NAMED_PROBLEMS} more" if len(found) > NUM_NAMED_PROBLEMS else ""
+        logger.warning(f"{len(found)} of {len(problems)} clips are skipped: {named}{more}")
+    good = [index for index, problem in enumerate(problems) if not problem]
     if not good:
-        raise ValueError(f"{arguments.dataset}: none of {len(checks)} clips can be used.")
-    checks_of_good = checks.select(good)
-    num_samples, names = np.array(checks_of_good["num_samples"][:]), checks_of_good["name"][:]
+        raise BeatsError(f"{arguments.dataset}: none of {len(problems)} clips can be used.")
     dataset = dataset.select(good)
     if arguments.cache_audio:
         waveforms = _map_cached(
@@ -127,30 +146,30 @@ def prepare_clips(dataset: datasets.Dataset, arguments: DataArguments, sampling_
         )
         dataset = datasets.concatenate_datasets([dataset, waveforms], axis=1)
         dataset = dataset.with_format("numpy", columns=["waveform"], output_all_columns=True)
-    return Clips(dataset, num_samples, names, len(problems))
+    return Clips(dataset, num_samples[good], [names[index] for index in good], len(found))
 
 
 def count_crops(num_samples: int, arguments: DataArguments, sampling_rate: int) -> int:
-    """Crops of a clip in an epoch: `num_crops`, or as many as fit into it one after another, and at least one."""
+    """Returns the crops of a clip in an epoch: `num_crops`, or as many as fit one after another, at least one."""
     if arguments.num_crops is not None:
         return arguments.num_crops
     return max(1, num_samples // round(arguments.crop_seconds * sampling_rate))
 
 
 def crop_start(length: int, num_samples: int, generator: np.random.Generator) -> int:
-    """Where a random part of `num_samples` samples begins; 0 if there are no more."""
+    """Draws the start of a random part of `num_samples` samples; 0 if there are no more."""
     return 0 if length <= num_samples else int(generator.integers(length - num_samples + 1))
 
 
 def crop(waveform: np.ndarray, num_samples: int, generator: np.random.Generator) -> np.ndarray:
-    """A random part of `num_samples` samples, or all if there are no more."""
+    """Returns a random part of `num_samples` samples, or all if there are no more."""
     start = crop_start(len(waveform), num_samples, generator)
     return waveform[start : start + num_samples]
 
 
 class CropDataset(Dataset):
     """
-    Crops of clips, those of the first clip first. Where a crop lies depends on the seed, the clip and the number of
+    Crops of clips, those of the first clip first. The place of a crop depends on the seed, the clip and the number of
     the crop only, so that every stage of pre-training sees the same.
 
     Args:
@@ -159,12 +178,12 @@ class CropDataset(Dataset):
         arguments ([`DataArguments`]):
             Length, number and seed of the crops.
         codes (`datasets.Dataset`, *optional*):
-            The acoustic tokenizer's codes of crop i in row i.
+            Codes of crop i in row i.
         sampling_rate (`int`, defaults to 16000):
-            In hertz.
+            Sampling rate in hertz.
 
     Raises:
-        `ValueError`: if there are more or fewer codes than crops.
+        [`BeatsError`]: if there are more or fewer codes than crops.
     """
 
     def __init__(
@@ -183,7 +202,7 @@ class CropDataset(Dataset):
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the names, the order and the lengths of the clips."""
+        """Digest that changes with the names, the order and the lengths of the clips."""
         return Hasher.hash((self.clips.names, self.clips.num_samples.tolist()))
 
     def __len__(self) -> int:
@@ -196,27 +215,27 @@ class CropDataset(Dataset):
         return {"waveform": waveform, **read_codes(self.codes, index)}
 
     def decode_crop(self, clip: int, generator: np.random.Generator) -> tuple[int, np.ndarray]:
-        """Where a crop of a clip begins, by random numbers, and its waveform. Nothing else is decoded, if possible."""
+        """Draws the start of a crop of a clip, and decodes it. Nothing else is decoded, if possible."""
         start = crop_start(int(self.clips.num_samples[clip]), self.num_samples, generator)
         return start, decode_row(self.clips.dataset[clip], self.sampling_rate, start, self.num_samples)
 
 
 def check_codes(codes: datasets.Dataset | None, num_items: int) -> datasets.Dataset | None:
-    """The codes, if there are as many as items."""
+    """Returns the codes, if there are as many as items."""
     if codes is not None and len(codes) != num_items:
-        raise ValueError(f"There are {len(codes)} rows of codes for {num_items} crops: tokenize these data again.")
+        raise BeatsError(f"There are {len(codes)} rows of codes for {num_items} crops: tokenize these data again.")
     return None if codes is None else codes.with_format("numpy")
 
 
 def read_codes(codes: datasets.Dataset | None, index: int) -> dict[str, torch.Tensor]:
-    """`labels` `(num_columns, num_freq_patches)` of an item, int64, if there are codes."""
+    """Returns `labels` `(num_columns, num_freq_patches)` of an item, int64, if there are codes."""
     return {} if codes is None else {"labels": torch.from_numpy(codes[int(index)]["codes"].astype(np.int64))}
 
 
 def compute_fbanks(
     row: dict[str, list], indices: list[int], extractor: BeatsFeatureExtractor, arguments: DataArguments
 ) -> dict[str, list]:
-    """The fbanks of all crops of a clip, given as a batch of one row."""
+    """Computes the fbanks of all crops of a clip, given as a batch of one row."""
     rate = extractor.sampling_rate
     waveform = decode_row({"audio": row["audio"][0]}, rate)
     num_crops = count_crops(len(waveform), arguments, rate)
@@ -253,7 +272,7 @@ class FbankDataset(Dataset):
 class StreamingCrops(IterableDataset):
     """
     Crops of clips as they come, shuffled within a buffer; `num_crops` of each, or one, at another place in every
-    epoch. What cannot be read is skipped and counted in `num_skipped`. `DataLoader` workers share the rows.
+    epoch. Clips that cannot be read are skipped and counted in `num_skipped`. `DataLoader` workers share the rows.
     """
 
     def __init__(self, dataset: datasets.IterableDataset, arguments: DataArguments, sampling_rate: int = 16000):
@@ -264,7 +283,7 @@ class StreamingCrops(IterableDataset):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by `Trainer` before each epoch; workers are copies made after it."""
+        """Sets the epoch; `Trainer` calls it before each, and workers are copies made after it."""
         self.epoch = epoch
         self.dataset.set_epoch(epoch)
 
@@ -291,16 +310,16 @@ class StreamingCrops(IterableDataset):
 
 class DataCollator:
     """
-    Joins items to a batch of a fixed length, that of a crop.
+    Collator of items to a batch of a fixed length, that of a crop.
 
     Args:
         extractor ([`BeatsFeatureExtractor`]):
-            Pads fbanks, and gives the geometry.
+            Feature extractor, which pads fbanks and gives the geometry.
         crop_seconds (`float`):
             Length of a crop.
 
     Raises:
-        `ValueError`: if a crop does not hold a column of patches.
+        [`BeatsError`]: if a crop does not hold a column of patches.
     """
 
     def __init__(self, extractor: BeatsFeatureExtractor, crop_seconds: float):
@@ -309,13 +328,15 @@ class DataCollator:
         self.num_frames = num_fbank_frames(self.num_samples, extractor.sampling_rate)
         self.grid = (self.num_frames // extractor.patch_size, extractor.feature_size // extractor.patch_size)
         if self.grid[0] == 0:
-            raise ValueError(
+            raise BeatsError(
                 f"`crop_seconds` ({crop_seconds:g}) makes {self.num_frames} frames, less than a patch of "
                 f"{extractor.patch_size}."
             )
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """
+        Joins items to a batch.
+
         Returns:
             `waveforms` `(batch_size, num_samples)`, float32, and `num_samples` `(batch_size,)`; or, for items with
             fbanks, `input_values` `(batch_size, num_frames, num_mel_bins)` and `attention_mask`. `labels`
@@ -348,9 +369,9 @@ def featurize(
         batch (`dict[str, torch.Tensor]`):
             From [`DataCollator`].
         extractor ([`BeatsFeatureExtractor`]):
-            Gives the statistics.
+            Feature extractor with the statistics.
         device (`torch.device` or `str`):
-            Where to compute.
+            Device to compute on.
 
     Returns:
         `dict[str, torch.Tensor]`: `input_values`, `attention_mask`, and whatever else is in the batch.
@@ -374,17 +395,17 @@ def fbank_statistics(
     crops: CropDataset, extractor: BeatsFeatureExtractor, num_clips: int, seed: int = 0
 ) -> tuple[float, float]:
     """
-    Mean and standard deviation of the fbank, before normalisation, over all frames of a sample of crops.
+    Computes mean and standard deviation of the fbank, before normalisation, over all frames of a sample of crops.
 
     Args:
         crops ([`CropDataset`]):
-            The corpus.
+            Crops of the corpus.
         extractor ([`BeatsFeatureExtractor`]):
-            Gives the geometry.
+            Feature extractor with the geometry.
         num_clips (`int`):
-            How many crops to read, at most.
+            Number of crops to read, at most.
         seed (`int`, defaults to 0):
-            Of their choice.
+            Seed of their choice.
     """
     chosen = np.random.default_rng(seed).permutation(len(crops))[:num_clips]
     count, total, squares = 0, 0.0, 0.0

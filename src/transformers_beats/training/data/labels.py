@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""What a data set says of its clips: one class, several classes, or events in time."""
+"""Labels of clips: one class, several classes, or events in time."""
 
 import json
 import math
@@ -13,12 +13,13 @@ import datasets
 import numpy as np
 
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
+from transformers_beats.utils.errors import BeatsError
+from transformers_beats.utils.text import name_some
 
 
 Task = Literal["single_label", "multi_label", "frames"]
 # Columns that are looked for if none is named.
 LABEL_COLUMNS = ("label", "labels", "category", "target")
-NUM_NAMED = 5
 
 
 @dataclass
@@ -50,11 +51,11 @@ class LabelArguments:
 @dataclass
 class Labels:
     """
-    The classes of every clip.
+    Classes of every clip.
 
     Args:
         task (`"single_label"`, `"multi_label"` or `"frames"`):
-            Whether a clip has one class, any number of them, or events.
+            Kind of labels: a clip has one class, any number of them, or events.
         names (`list[str]`):
             Names of the classes.
         values (`list[list[int]]` or `list[list[tuple[int, float, float]]]`):
@@ -69,21 +70,21 @@ class Labels:
         return len(self.values)
 
     def select(self, indices: Sequence[int]) -> "Labels":
-        """Those of some of the clips."""
+        """Returns the labels of some of the clips."""
         return Labels(self.task, self.names, [self.values[index] for index in indices])
 
     def classes_of(self, index: int) -> list[int]:
-        """The classes of a clip, each once."""
+        """Returns the classes of a clip, each once."""
         values = self.values[index]
         return sorted({event[0] for event in values}) if self.task == "frames" else values
 
     def counts(self) -> np.ndarray:
-        """In how many clips each class appears, `(num_labels,)`."""
+        """Returns the number of clips of each class, `(num_labels,)`."""
         counts = Counter(label for index in range(len(self)) for label in self.classes_of(index))
         return np.array([counts[label] for label in range(len(self.names))])
 
     def as_array(self) -> np.ndarray:
-        """Indices `(num_clips,)`, int64, for `"single_label"`; otherwise zeros and ones `(num_clips, num_labels)`."""
+        """Returns indices `(num_clips,)`, int64, for `"single_label"`, else 0.0 or 1.0 `(num_clips, num_labels)`."""
         if self.task == "single_label":
             return np.array([values[0] for values in self.values], dtype=np.int64)
         array = np.zeros((len(self), len(self.names)), dtype=np.float32)
@@ -94,32 +95,32 @@ class Labels:
 
 def find_label_column(dataset: datasets.Dataset, arguments: LabelArguments) -> str | None:
     """
-    The column of the labels; None if the name of a file's folder is the label.
+    Finds the column of the labels; None if the name of a file's folder is the label.
 
     Raises:
-        `ValueError`: if there is no such column, or none can be found.
+        [`BeatsError`]: if there is no such column, or none can be found.
     """
     names = dataset.column_names
     if arguments.label_column is not None:
         if arguments.label_column not in names and "metadata" not in names:
-            raise ValueError(f"There is no column {arguments.label_column!r} of labels, only {', '.join(names)}.")
+            raise BeatsError(f"There is no column {arguments.label_column!r} of labels, only {', '.join(names)}.")
         return arguments.label_column
     beside = next((json.loads(text) for text in dataset["metadata"] if text), {}) if "metadata" in names else {}
     found = [name for name in LABEL_COLUMNS if name in names or name in beside]
     if len(found) > 1:
-        raise ValueError(f"Any of the columns {', '.join(found)} may hold the labels: set `label_column`.")
+        raise BeatsError(f"Any of the columns {', '.join(found)} may hold the labels: set `label_column`.")
     if found:
         return found[0]
     if "file_name" in names and all(len(PurePath(name).parts) > 1 for name in dataset["file_name"]):
         return None
-    raise ValueError(
+    raise BeatsError(
         f"No column of labels among {', '.join(names)}, and not all files lie in folders named after their class: "
         "set `label_column`."
     )
 
 
 def read_column(dataset: datasets.Dataset, column: str | None) -> list:
-    """What a column says of each clip, class indices replaced by their names."""
+    """Returns the values of a column, class indices replaced by their names."""
     if column is None:
         return [PurePath(name).parent.name for name in dataset["file_name"]]
     if column not in dataset.column_names:
@@ -141,19 +142,22 @@ def read_column(dataset: datasets.Dataset, column: str | None) -> list:
 
 
 def is_nan(value: Any) -> bool:
+    """Returns whether a value is NaN, as tables have it for an empty cell."""
     return isinstance(value, float) and math.isnan(value)
 
 
 def is_whole(value: Any) -> bool:
+    """Returns whether a value is a float without a fraction."""
     return isinstance(value, float) and value.is_integer()
 
 
 def is_event(value: Any) -> bool:
+    """Returns whether a value is an event, `{label, onset, offset}`."""
     return isinstance(value, dict) and {"label", "onset", "offset"} <= value.keys()
 
 
 def guess_task(values: list) -> Task:
-    """What the first value that is none of `None` and `[]` stands for."""
+    """Returns the kind of labels that the first value that is neither None nor empty stands for."""
     first = next((value for value in values if value not in (None, [])), None)
     if not isinstance(first, (list, tuple)):
         return "single_label"
@@ -161,7 +165,7 @@ def guess_task(values: list) -> Task:
 
 
 def as_lists(values: list, separator: str | None) -> list[list]:
-    """The labels of each clip as a list: of a single label, of several in one text, of a list."""
+    """Returns the labels of each clip as a list: of a single label, of several in one text, of a list."""
     rows = []
     for value in values:
         if value is None or value == "":
@@ -175,16 +179,16 @@ def as_lists(values: list, separator: str | None) -> list[list]:
     return rows
 
 
+def label_name(label: Any) -> str:
+    """Returns the name of a class: 1, 1.0 and "1" are the same."""
+    return str(int(label)) if is_whole(label) else str(label)
+
+
 def sort_names(labels: set) -> list[str]:
-    """Names in the order of the alphabet, numbers in theirs."""
-    numbers = all(isinstance(label, (int, np.integer)) for label in labels)
-    return [str(label) for label in (sorted(labels) if numbers else sorted(labels, key=str))]
-
-
-def name_some(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
-    return ", ".join(repr(name) for name in names[:NUM_NAMED]) + more
+    """Returns the names of classes, each once: in the order of the alphabet, numbers in theirs."""
+    if all(isinstance(label, (int, np.integer)) for label in labels):
+        return [str(label) for label in sorted(labels)]
+    return sorted({label_name(label) for label in labels})
 
 
 def read_labels(
@@ -194,25 +198,25 @@ def read_labels(
     known: Sequence[str] | None = None,
 ) -> Labels:
     """
-    The labels of a data set.
+    Reads the labels of a dataset.
 
     Args:
         dataset (`datasets.Dataset`):
-            The rows, from [`prepare_clips`].
+            Rows, from [`prepare_clips`].
         arguments ([`LabelArguments`]):
-            Where the labels are.
+            Place of the labels.
         clip_names (`Sequence[str]`):
-            What messages call the clips.
+            Names of the clips in messages.
         known (`Sequence[str]`, *optional*):
-            The classes of a model or of a training set, in their order. By default those of `label_set`, or those
+            Classes of a model or of a training set, in their order. By default those of `label_set`, or those
             that appear.
 
     Raises:
-        `ValueError`: no clip, no column, a label that is not known, a clip without a class or with several where one
+        [`BeatsError`]: no clip, no column, a label that is not known, a clip without a class or with several where one
             is needed, an event that ends before it begins, or fewer than two classes.
     """
     if len(dataset) == 0:
-        raise ValueError("The data set is empty: there is no clip to read labels of.")
+        raise BeatsError("The dataset is empty: there is no clip to read labels of.")
     column = find_label_column(dataset, arguments)
     values = read_column(dataset, column)
     task = arguments.task or ("multi_label" if arguments.label_separator else guess_task(values))
@@ -223,7 +227,7 @@ def read_labels(
     elif task == "single_label":
         for row, name in zip(rows, clip_names):
             if len(row) != 1:
-                raise ValueError(f"{name}: {described} has {len(row)} labels ({name_some(row)}), one is needed.")
+                raise BeatsError(f"{name}: {described} has {len(row)} labels ({name_some(row)}), one is needed.")
     # The classes of events, whatever is learned of them.
     of_rows = [[value["label"] if is_event(value) else value for value in row] for row in rows]
     found = {label for row in of_rows for label in row}
@@ -231,29 +235,31 @@ def read_labels(
         known = list(AUDIOSET_LABELS.values())
     names = sort_names(found) if known is None else list(known)
     index = {name: number for number, name in enumerate(names)}
-    if unknown := sort_names({label for label in found if str(label) not in index}):
-        raise ValueError(
+    if unknown := sort_names({label for label in found if label_name(label) not in index}):
+        raise BeatsError(
             f"{described} has labels that are not among the classes: {name_some(unknown)}. There are "
             f"{name_some(names)}."
         )
     if len(names) < 2 and task == "single_label":
-        raise ValueError(f"{described} has one class only ({name_some(names)}): there is nothing to tell apart.")
+        raise BeatsError(f"{described} has one class only ({name_some(names)}): there is nothing to tell apart.")
     if not names:
-        raise ValueError(f"{described} has no label for any clip.")
+        raise BeatsError(f"{described} has no label for any clip.")
     if task == "frames":
-        events = [[(index[str(event["label"])], event["onset"], event["offset"]) for event in row] for row in rows]
+        events = [
+            [(index[label_name(event["label"])], event["onset"], event["offset"]) for event in row] for row in rows
+        ]
         return Labels(task, names, events)
-    return Labels(task, names, [sorted({index[str(label)] for label in row}) for row in of_rows])
+    return Labels(task, names, [sorted({index[label_name(label)] for label in row}) for row in of_rows])
 
 
 def check_events(rows: list[list], clip_names: Sequence[str], described: str) -> None:
-    """Raises `ValueError` if an event is none."""
+    """Raises a [`BeatsError`] for a value that is no event."""
     for row, name in zip(rows, clip_names):
         for event in row:
             if not is_event(event):
-                raise ValueError(f"{name}: {described} holds {event!r}, no event {{label, onset, offset}}.")
+                raise BeatsError(f"{name}: {described} holds {event!r}, no event {{label, onset, offset}}.")
             if not 0 <= event["onset"] < event["offset"]:
-                raise ValueError(
+                raise BeatsError(
                     f"{name}: an event {event['label']!r} from {event['onset']} to {event['offset']} s has no length."
                 )
 
@@ -262,7 +268,7 @@ def frame_labels(
     events: Sequence[tuple[int, float, float]], num_labels: int, num_columns: int, column_seconds: float, start: float
 ) -> np.ndarray:
     """
-    Which classes sound in each time column.
+    Returns the classes that sound in each time column.
 
     Args:
         events (`Sequence[tuple[int, float, float]]`):
@@ -274,7 +280,7 @@ def frame_labels(
         column_seconds (`float`):
             Length of a column.
         start (`float`):
-            Where the first column begins in the recording, in seconds.
+            Start of the first column in the recording, in seconds.
 
     Returns:
         `np.ndarray` of shape `(num_columns, num_labels)`: float32, 1 where an event covers at least half of the

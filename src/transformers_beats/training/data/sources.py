@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Where the audio of a training comes from: folders, Parquet, tar shards or the Hub."""
+"""Sources of audio for training: folders, Parquet, tar shards or the Hub."""
 
 import json
 import tarfile
@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioError, decode_audio
 from transformers_beats.utils.checks import check_numbers
+from transformers_beats.utils.errors import BeatsError
 
 
 logger = logging.get_logger(__name__)
@@ -23,19 +24,19 @@ logger = logging.get_logger(__name__)
 LOSSLESS_SUFFIXES = (".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".w64", ".wav", ".wv")
 LOSSY_SUFFIXES = (".aac", ".m4a", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".webm", ".wma")
 AUDIO_SUFFIXES = frozenset((*LOSSLESS_SUFFIXES, *LOSSY_SUFFIXES))
-# Tables of paths, and how `datasets` calls their format.
+# Tables of paths, and the names of their formats in `datasets`.
 TABLE_SUFFIXES = {".csv": "csv", ".jsonl": "json", ".parquet": "parquet"}
 # Folders beside which `train` is a split.
 OTHER_SPLITS = ("test", "valid", "validation", "val", "dev", "eval", "evaluation")
-# What a tar shard may hold beside the audio of a clip: its class, as text.
+# Suffixes of a clip's class, as text, beside its audio in a tar shard.
 CLASS_SUFFIXES = (".cls", ".txt")
-# What a row says of its audio: the bytes of a file, or where it lies.
+# Audio of a row: the bytes of a file, or its path.
 AUDIO_STRUCT = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
 
 
 @dataclass
 class DataArguments:
-    """The audio of a training run."""
+    """Audio of a training run."""
 
     dataset: str = field(
         metadata={
@@ -43,10 +44,10 @@ class DataArguments:
             "(*.csv, *.jsonl, *.parquet); or a Hub id."
         }
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
     split: str = field(
         default="train",
-        metadata={"help": "Split of a Hub data set. A folder of one's own has what it calls so, or only `train`."},
+        metadata={"help": "Split of a Hub dataset, or subfolder of a folder; `train` is all of one without others."},
     )
     streaming: bool = field(default=False, metadata={"help": "Read the data as they come, for codes on the fly."})
     audio_column: str | None = field(
@@ -84,25 +85,25 @@ class DataArguments:
 
 def load_audio_dataset(arguments: DataArguments) -> Any:
     """
-    The rows of `arguments.dataset` with their audio, not decoded, in the column `audio` (`bytes` and `path`, one of
-    which may be None). torchcodec is not needed.
+    Loads the rows of `arguments.dataset` with their audio, not decoded, in the column `audio` (`bytes` and `path`, one
+    of which may be None). torchcodec is not needed.
 
     Returns:
         `datasets.Dataset`, or `datasets.IterableDataset` if `arguments.streaming` is set.
 
     Raises:
-        `ValueError`: if there is no such folder or data set, no audio in it, or no column of the asked name.
+        [`BeatsError`]: if there is no such folder or dataset, no audio in it, or no column of the asked name.
     """
     path, audio_column = find_split(Path(arguments.dataset), arguments.split), arguments.audio_column
     if not path.exists():
         if path.is_absolute() or arguments.dataset.startswith(".") or len(path.parts) > 2:
-            raise ValueError(f"{path}: no such file or folder.")
+            raise BeatsError(f"{path}: no such file or folder.")
         try:
             dataset = datasets.load_dataset(
                 arguments.dataset, arguments.dataset_config, split=arguments.split, streaming=arguments.streaming
             )
         except OSError as error:
-            raise ValueError(
+            raise BeatsError(
                 f"{arguments.dataset}: no such file or folder here, and from the Hub it cannot be loaded: {error}"
             ) from error
     elif shards := _find_files(path, {".parquet"}) if _find_table(path, audio_column) is None else []:
@@ -124,17 +125,17 @@ def load_audio_dataset(arguments: DataArguments) -> Any:
 
 def find_split(path: Path, split: str) -> Path:
     """
-    The folder of a split, `path/split`; or `path` itself, which is all a `train` split if it has no other.
+    Finds the folder of a split, `path/split`; or `path` itself, which is all a `train` split if it has no other.
 
     Raises:
-        `ValueError`: if a folder or file of one's own has no such split.
+        [`BeatsError`]: if a folder or file of one's own has no such split.
     """
     has_others = any((path / name).is_dir() for name in OTHER_SPLITS)
     # Without others, a folder of that name may be the class of railway sounds.
     if (path / split).is_dir() and (split != "train" or has_others):
         return path / split
     if path.exists() and split != "train":
-        raise ValueError(f"{path}: has no folder {split!r}, which the split of that name would be.")
+        raise BeatsError(f"{path}: has no folder {split!r}, which the split of that name would be.")
     return path
 
 
@@ -147,8 +148,8 @@ def _find_files(path: Path, suffixes: set[str] | frozenset[str]) -> list[Path]:
 
 def read_tar_shards(shards: list[tuple[str, int]]) -> Iterator[dict[str, Any]]:
     """
-    The audio files in tar archives, given with their times; with what `NAME.json`, `NAME.cls` or `NAME.txt` beside
-    `NAME.wav` says, as JSON. Other files, and what is cut off, are left out.
+    Yields the audio files in tar archives, given with their times; `NAME.json`, `NAME.cls` or `NAME.txt` beside
+    `NAME.wav` become their metadata, as JSON. Other files, and the rest of a damaged archive, are left out.
     """
     for shard, _ in shards:
         for members in _group_members(shard):
@@ -164,7 +165,7 @@ def read_tar_shards(shards: list[tuple[str, int]]) -> Iterator[dict[str, Any]]:
 
 
 def _group_members(shard: str) -> Iterator[list[tuple[str, bytes]]]:
-    """Names and contents of the files of each clip: those beside each other whose names differ after a dot only."""
+    """Yields names and contents of the files of each clip: neighbours whose names differ after a dot only."""
     group: list[tuple[str, bytes]] = []
     wanted = AUDIO_SUFFIXES | {".json", *CLASS_SUFFIXES}
     try:
@@ -185,13 +186,13 @@ def _group_members(shard: str) -> Iterator[list[tuple[str, bytes]]]:
 
 
 def _clip_key(name: str) -> str:
-    """WebDataset's: the path up to the first dot of the file's name."""
+    """Returns WebDataset's key of a file: its path up to the first dot of its name."""
     path = PurePosixPath(name)
     return str(path.with_name(path.name.partition(".")[0] or path.name))
 
 
 def _read_metadata(name: str, data: bytes, is_json: bool) -> dict[str, Any]:
-    """What a file beside the audio says; nothing, with a warning, if it cannot be read."""
+    """Reads a file beside the audio; nothing, with a warning, if it cannot be read."""
     try:
         text = data.decode("utf-8")
         values = json.loads(text) if is_json else {"label": text.strip()}
@@ -202,7 +203,7 @@ def _read_metadata(name: str, data: bytes, is_json: bool) -> dict[str, Any]:
 
 
 def _find_table(path: Path, audio_column: str | None) -> Path | None:
-    """The table of paths that `path` is, or that a folder holds under the name `metadata`."""
+    """Finds the table of paths that `path` is, or that a folder holds under the name `metadata`."""
     if path.is_dir():
         return next(
             (path / f"metadata{suffix}" for suffix in TABLE_SUFFIXES if (path / f"metadata{suffix}").exists()), None
@@ -217,8 +218,8 @@ def _find_table(path: Path, audio_column: str | None) -> Path | None:
 
 def list_audio_files(path: Path, audio_column: str | None = None) -> datasets.Dataset:
     """
-    All audio files under a folder; or those that a table, or `metadata.csv` (`.jsonl`, `.parquet`) in the folder,
-    names in a column, `file_name` by default, with its other columns.
+    Lists the audio files under a folder; or those that a table, or `metadata.csv` (`.jsonl`, `.parquet`) in the
+    folder, names in a column, `file_name` by default, with its other columns.
     """
     columns: dict[str, Any] = {}
     features: dict[str, Any] = {"file_name": datasets.Value("string")}
@@ -228,14 +229,14 @@ def list_audio_files(path: Path, audio_column: str | None = None) -> datasets.Da
         table = datasets.load_dataset(kind, data_files=str(table_path), split="train")
         column = audio_column or "file_name"
         if column not in table.column_names:
-            raise ValueError(f"{table_path}: has no column `{column}`, only {', '.join(table.column_names)}.")
-        table = table.rename_column(column, "file_name") if column != "file_name" else table
+            raise BeatsError(f"{table_path}: has no column `{column}`, only {', '.join(table.column_names)}.")
+        table = _rename_column(table, column, "file_name")
         columns, features = {name: table[name][:] for name in table.column_names}, dict(table.features)
         files = [table_path.parent / name for name in columns["file_name"]]
     else:
         files = _find_files(path, AUDIO_SUFFIXES)
         if not files:
-            raise ValueError(f"{path}: holds no audio files, no Parquet files and no tar shards.")
+            raise BeatsError(f"{path}: holds no audio files, no Parquet files and no tar shards.")
         columns["file_name"] = [str(file.relative_to(path)) if file != path else file.name for file in files]
     columns["audio"] = [{"bytes": None, "path": str(file)} for file in files]
     # So that what is cached of a file is not used for another one of its name.
@@ -245,7 +246,7 @@ def list_audio_files(path: Path, audio_column: str | None = None) -> datasets.Da
 
 
 def _name_audio_column(dataset, name: str | None, source: str):
-    """The data set with its audio in the column `audio`, not decoded."""
+    """Returns the dataset with its audio in the column `audio`, not decoded."""
     features = dataset.features or {}
     candidates = [
         name
@@ -255,20 +256,27 @@ def _name_audio_column(dataset, name: str | None, source: str):
     if name is None:
         if len(candidates) != 1:
             found = f"several audio columns ({', '.join(candidates)})" if candidates else "no audio column"
-            raise ValueError(f"{source}: has {found} among {', '.join(features)}: set `audio_column`.")
+            raise BeatsError(f"{source}: has {found} among {', '.join(features)}: set `audio_column`.")
         name = candidates[0]
     elif name not in features:
-        raise ValueError(f"{source}: has no column {name!r}, only {', '.join(features)}.")
+        raise BeatsError(f"{source}: has no column {name!r}, only {', '.join(features)}.")
     if isinstance(features[name], datasets.Audio):
         # As a plain struct: an `Audio` cannot be read without torchcodec where it is streamed.
         dataset = dataset.cast_column(name, AUDIO_STRUCT)
-    return dataset if name == "audio" else dataset.rename_column(name, "audio")
+    return _rename_column(dataset, name, "audio")
+
+
+def _rename_column(dataset, old: str, new: str):
+    """Renames a column; another one of the new name goes."""
+    if old == new:
+        return dataset
+    return (dataset.remove_columns(new) if new in dataset.features else dataset).rename_column(old, new)
 
 
 def _select_rows(dataset, select: dict | None):
     for column, values in (select or {}).items():
         if column not in dataset.features:
-            raise ValueError(f"`select` names the column {column!r}, but there are {', '.join(dataset.features)}.")
+            raise BeatsError(f"`select` names the column {column!r}, but there are {', '.join(dataset.features)}.")
         wanted = values if isinstance(values, list) else [values]
         dataset = dataset.filter(partial(_is_in, wanted=wanted), input_columns=column)
     return dataset
@@ -280,10 +288,10 @@ def _is_in(value: Any, wanted: list) -> bool:
 
 def decode_row(row: dict[str, Any], sampling_rate: int, start: int = 0, num_samples: int | None = None) -> np.ndarray:
     """
-    The waveform of a row, or a part of it: decoded, or as [`prepare_clips`] has kept it.
+    Returns the waveform of a row, or a part of it: decoded, or as [`prepare_clips`] has kept it.
 
     Raises:
-        [`AudioError`]: naming its file.
+        [`AudioError`]: if it cannot be decoded; the message names the file.
     """
     if row.get("waveform") is not None:
         stop = None if num_samples is None else start + num_samples

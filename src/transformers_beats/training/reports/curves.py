@@ -10,7 +10,6 @@ Needs matplotlib.
 import argparse
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -21,11 +20,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from transformers_beats.training.trainers.pretraining import LOG_HISTORY
+from transformers_beats.training.checkpoints import LOG_HISTORY
+from transformers_beats.utils.errors import BeatsError, errors_in_one_line
 from transformers_beats.utils.files import replace_file
 
 
-# What masked acoustic modelling logs; the training of a tokenizer does not.
+# Keys in the log of masked acoustic modelling, not in that of a tokenizer.
 CURVE_KEYS = frozenset({"step", "loss", "accuracy", "code_entropy"})
 # Of Okabe and Ito, without their yellow, which is hard to see on white: told apart with any colour vision.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -35,45 +35,41 @@ NUM_MARKERS = 8
 WIDTH, HEIGHT, DPI = 10, 4.5, 120
 
 
-class LogHistoryError(ValueError):
-    """A directory whose log cannot be drawn. The message is one line."""
-
-
 def read_log_history(model_dir: Path) -> list[dict[str, Any]]:
     """
-    What the training of a model logged, step by step.
+    Reads the log of the training of a model, step by step.
 
     Args:
         model_dir (`Path`):
-            A directory that `transformers_beats.training.pretrain` or `iterate` wrote.
+            Directory that `transformers_beats.training.pretrain` or `iterate` wrote.
 
     Returns:
         `list[dict[str, Any]]`: at least one entry, each with `step`, `loss` and `code_entropy` (in nats) and
         `accuracy`; evaluations and the summary at the end of a training are left out.
 
     Raises:
-        [`LogHistoryError`]: if there is no log, or none of masked acoustic modelling.
+        [`BeatsError`]: if there is no log, or none of masked acoustic modelling.
     """
     path = model_dir / LOG_HISTORY
     try:
         history = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise LogHistoryError(f"{path}: cannot be read: {error.strerror}") from error
+        raise BeatsError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise LogHistoryError(f"{path}: is not JSON: {error}") from error
+        raise BeatsError(f"{path}: is not JSON: {error}") from error
     if not isinstance(history, list):
-        raise LogHistoryError(f"{path}: must hold a list, but holds {type(history).__name__}")
+        raise BeatsError(f"{path}: must hold a list, but holds {type(history).__name__}")
     entries = [entry for entry in history if isinstance(entry, dict) and entry.keys() >= CURVE_KEYS]
     if not entries:
         found = f"none of its {len(history)} entries has" if history else "it is empty: no entry has"
-        raise LogHistoryError(f"{path}: {found} {', '.join(sorted(CURVE_KEYS))}, as pre-training logs them")
+        raise BeatsError(f"{path}: {found} {', '.join(sorted(CURVE_KEYS))}, as pre-training logs them")
     return entries
 
 
 def name_models(model_dirs: Sequence[Path]) -> list[str]:
     """
-    In what the paths differ: `iteration-1` and `iteration-2` of one run, `first/iteration-1` and `second/iteration-1`
-    of two.
+    Names models by the parts in which their paths differ: `iteration-1` and `iteration-2` of one run,
+    `first/iteration-1` and `second/iteration-1` of two.
     """
     paths = [Path(os.path.abspath(path)).parts for path in model_dirs]
     if len(set(paths)) < 2:
@@ -105,9 +101,9 @@ def draw_curves(histories: Mapping[str, list[dict[str, Any]]], path: Path) -> No
 
     Args:
         histories (`Mapping[str, list[dict[str, Any]]]`):
-            For each name in the legend the entries of [`read_log_history`].
+            Entries of [`read_log_history`] for each name in the legend.
         path (`Path`):
-            The file to write or replace, in a directory that exists. It is never seen half-written.
+            File to write or replace, in a directory that exists. It is never seen half-written.
     """
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -135,8 +131,8 @@ def draw_curves(histories: Mapping[str, list[dict[str, Any]]], path: Path) -> No
         figure.savefig(temporary, format="png", dpi=DPI)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line entry; returns the exit code: 0, or 1 after one line about what is wrong."""
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command."""
     parser = argparse.ArgumentParser(
         prog="python -m transformers_beats.training.reports.curves",
         description="Draws the learning curves of pre-trained models: masked-code cross-entropy and accuracy.",
@@ -149,18 +145,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     models = list(dict.fromkeys(args.models))
+    histories = {name: read_log_history(model) for name, model in zip(name_models(models), models)}
     try:
-        histories = {name: read_log_history(model) for name, model in zip(name_models(models), models)}
         draw_curves(histories, args.output)
-    except LogHistoryError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except OSError as error:
-        print(f"error: {args.output}: cannot be written: {error.strerror}", file=sys.stderr)
-        return 1
+        raise BeatsError(f"{args.output}: cannot be written: {error.strerror}") from error
     print(args.output)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with errors_in_one_line():
+        main()

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from transformers_beats.utils.files import replace_file
+from transformers_beats.utils.text import shorten
 
 
 DPI = 110
@@ -21,10 +22,6 @@ METRIC_NAMES = {"f1": "F1", "ap": "Average precision"}
 LARGE_CELL, SMALL_CELL, BAR_HEIGHT = 0.5, 0.24, 0.21
 # A digit is about 0.6 times as wide as its font is high; 72 points are an inch.
 DIGIT_WIDTH, POINTS = 0.62, 72
-
-
-def _shorten(name: str) -> str:
-    return name if len(name) <= LABEL_LENGTH else name[: LABEL_LENGTH - 1] + "…"
 
 
 def draw_confusions(confusions: np.ndarray, label_names: list[str], path: Path) -> None:
@@ -62,7 +59,7 @@ def draw_confusions(confusions: np.ndarray, label_names: list[str], path: Path) 
         )
     # Class names may hold dollar signs, which are no mathematics.
     ticks: dict[str, Any] = {"fontsize": min(9.0, 0.7 * cell * POINTS), "parse_math": False}
-    names = [_shorten(name) for name in label_names]
+    names = [shorten(name, LABEL_LENGTH) for name in label_names]
     axes.set_xticks(np.arange(num_labels), labels=names, rotation=90, **ticks)
     axes.set_yticks(np.arange(num_labels), labels=names, **ticks)
     axes.set_xticks(np.arange(num_labels + 1) - 0.5, minor=True)
@@ -112,7 +109,8 @@ def draw_classes(ranked: list[dict[str, Any]], key: str, path: Path) -> None:
         # The line of the mean would run through it.
         background = {"facecolor": "white", "edgecolor": "none", "pad": 1}
         axes.text(value + 0.01, position, text, va="center", fontsize=7, bbox=background)
-    axes.set_yticks(positions, labels=[_shorten(entry["label"]) for entry in shown], fontsize=8, parse_math=False)
+    names = [shorten(entry["label"], LABEL_LENGTH) for entry in shown]
+    axes.set_yticks(positions, labels=names, fontsize=8, parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.axvline(mean, color=MEAN_COLOR, linestyle="--", linewidth=1, zorder=0)
     axes.set_ylim(-0.7, positions[-1] + 0.7)

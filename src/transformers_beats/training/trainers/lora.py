@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, Trainer
 
+from transformers_beats.utils.errors import BeatsError
+
 
 # Beside the classifier, which is trained as it is: every linear layer of attention and feed-forward network.
 DEFAULTS: dict[str, Any] = {
@@ -18,29 +20,29 @@ ADAPTER = "adapter"
 
 def add_lora(model: PreTrainedModel, values: dict[str, Any]) -> Any:
     """
-    A classifier whose encoder is frozen but for low-rank adapters (Hu et al., 2021).
+    Freezes the encoder of a classifier and adds low-rank adapters to it (Hu et al., 2021).
 
     Args:
         model ([`PreTrainedModel`]):
-            The classifier.
+            Classifier.
         values (`dict[str, Any]`):
-            Fields of PEFT's `LoraConfig`, before the defaults of this module.
+            Fields of PEFT's `LoraConfig`, which go before the defaults of this module.
 
     Returns:
         `peft.PeftModel`
 
     Raises:
-        `ValueError`: if PEFT is not installed, or does not accept the fields.
+        [`BeatsError`]: if PEFT is not installed, or does not accept the fields.
     """
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
-        raise ValueError("`lora` needs PEFT: pip install peft") from error
+        raise BeatsError("`lora` needs PEFT: pip install peft") from error
     try:
         fields: dict[str, Any] = {"modules_to_save": ["classifier"]} | DEFAULTS | values
         config = LoraConfig(**fields)
     except TypeError as error:
-        raise ValueError(f"`lora`: {error}") from error
+        raise BeatsError(f"`lora`: {error}") from error
     return get_peft_model(model, config)
 
 

@@ -1,38 +1,27 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""What transformers' `Trainer` needs for the two objectives of pre-training, and how a stage ends or goes on."""
+"""Trainers of the two objectives of pre-training."""
 
-import json
-import shutil
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback
-from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_callback import TrainerState
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.modeling_beats import BeatsForAudioClassification, BeatsModel
 from transformers_beats.modeling_beats_tokenizer import code_usage
 from transformers_beats.training.data.crops import featurize
-from transformers_beats.utils.files import replace_directory, replace_file
+from transformers_beats.utils.errors import BeatsError
 
 
-TRAINER_STATE = "trainer_state.json"
-LOG_HISTORY = "log_history.json"
-SETTINGS = "settings.json"
-
-
-class CodebookCollapseError(RuntimeError):
-    """A tokenizer in training uses next to none of its codes."""
+class CodebookCollapseError(BeatsError):
+    """Collapse of a codebook: a tokenizer in training uses next to none of its codes."""
 
 
 class SeedEachProcess(TrainerCallback):
     """
-    `Trainer` seeds all processes alike, so that their clips would share masks and dropout. Runs once the model is
-    made; the states of a checkpoint are restored after it.
+    Seeds each process differently: `Trainer` seeds all alike, so that their clips would share masks and dropout. Runs
+    once the model is made; the states of a checkpoint are restored after it.
     """
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -42,11 +31,11 @@ class SeedEachProcess(TrainerCallback):
 
 class WaveformTrainer(Trainer):
     """
-    A [`Trainer`] that computes the fbank on the training device.
+    [`Trainer`] that computes the fbank on the training device.
 
     Args:
         feature_extractor ([`BeatsFeatureExtractor`]):
-            Turns the waveforms of the collator into the model's input; a batch of ready features is left alone.
+            Feature extractor for the waveforms of the collator; a batch of ready features is left alone.
         kwargs:
             See [`Trainer`].
     """
@@ -64,11 +53,11 @@ class WaveformTrainer(Trainer):
         return featurize(super()._prepare_inputs(inputs), self.feature_extractor, self.args.device)
 
     def check_rest(self) -> None:
-        """Called on every process after the last step; raises what ought to end the run."""
+        """Raises an error that ought to end the run; called on every process after the last step."""
 
 
 class BeatsTrainer(WaveformTrainer):
-    """A [`WaveformTrainer`] for the objectives of pre-training, which logs what the model counts."""
+    """[`WaveformTrainer`] for the objectives of pre-training, which also logs the measures of the model."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -92,11 +81,11 @@ class BeatsTrainer(WaveformTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def measure(self, outputs: Mapping, inputs: Mapping) -> dict[str, torch.Tensor]:
-        """Scalars to average, and under `code_counts` a histogram to add up, until the next log."""
+        """Returns scalars to average, and under `code_counts` a histogram to add up, until the next log."""
         raise NotImplementedError
 
     def num_patches(self, outputs: Mapping) -> torch.Tensor:
-        """How many patches the loss is a mean over."""
+        """Returns the number of patches that the loss is a mean over."""
         raise NotImplementedError
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
@@ -108,7 +97,7 @@ class BeatsTrainer(WaveformTrainer):
         return loss.detach(), None, None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds what the model measured since the last log, averaged over steps and processes."""
+        """Adds the measures of the model since the last log, averaged over steps and processes."""
         is_evaluation = "eval_loss" in logs
         if is_evaluation or "loss" in logs:
             measured = self._collect(is_training=not is_evaluation)
@@ -117,10 +106,10 @@ class BeatsTrainer(WaveformTrainer):
         super().log(logs, start_time)
 
     def check(self, measured: dict[str, float]) -> None:
-        """Called on every process before a log; raises what ought to end the run."""
+        """Raises an error that ought to end the run; called on every process before a log."""
 
     def check_rest(self) -> None:
-        """[`check`] of the steps after the last log."""
+        """Runs [`check`] for the steps after the last log."""
         if measured := self._collect(is_training=True):
             self.check(measured)
 
@@ -145,12 +134,12 @@ class BeatsTrainer(WaveformTrainer):
 
 class BeatsPreTrainer(BeatsTrainer):
     """
-    Masked acoustic modelling with `BeatsForPreTraining`. Logs `accuracy` on the masked patches, and the entropy, the
-    perplexity and the share of codes alive of the labels.
+    [`BeatsTrainer`] of masked acoustic modelling with `BeatsForPreTraining`. Logs `accuracy` on the masked patches,
+    and the entropy, the perplexity and the share of codes alive of the labels.
 
     Args:
         tokenizer (`PreTrainedModel`, *optional*):
-            Computes the codes of batches that come without `labels`.
+            Tokenizer that computes the codes of batches without `labels`.
     """
 
     def __init__(self, *args, tokenizer: PreTrainedModel | None = None, **kwargs):
@@ -161,7 +150,7 @@ class BeatsPreTrainer(BeatsTrainer):
         inputs = super()._prepare_inputs(inputs)
         if "labels" not in inputs:
             if self.tokenizer is None:
-                raise ValueError("The batch has no codes: pass `codes` from `tokenize`, or a `tokenizer`.")
+                raise BeatsError("The batch has no codes: pass `codes` from `tokenize`, or a `tokenizer`.")
             with torch.no_grad(), self.accelerator.autocast():
                 codes = self.tokenizer(inputs["input_values"], attention_mask=inputs["attention_mask"]).audio_codes
             inputs["labels"] = codes
@@ -179,13 +168,13 @@ class BeatsPreTrainer(BeatsTrainer):
 
 class BeatsTokenizerTrainer(BeatsTrainer):
     """
-    Training of `BeatsTokenizerForPreTraining`. Logs both losses and the usage of the codes.
+    [`BeatsTrainer`] of `BeatsTokenizerForPreTraining`. Logs both losses and the usage of the codes.
 
     Args:
         teacher ([`BeatsModel`] or [`BeatsForAudioClassification`]):
-            The estimator learns its last hidden state or, of a fine-tuned classifier, its logits for each patch.
+            Teacher whose last hidden state, or as a classifier logits of each patch, the estimator learns.
         min_perplexity (`float`, defaults to 2.0):
-            The run ends with a [`CodebookCollapseError`] if the codes between two logs have less.
+            Least perplexity of the codes between two logs; below, the run ends with a [`CodebookCollapseError`].
     """
 
     def __init__(self, *args, teacher: PreTrainedModel, min_perplexity: float = 2.0, **kwargs):
@@ -218,7 +207,7 @@ class BeatsTokenizerTrainer(BeatsTrainer):
 
 def teacher_outputs(teacher: PreTrainedModel, input_values: torch.Tensor, attention_mask: torch.Tensor | None):
     """
-    What a tokenizer is to learn from its teacher, for each patch.
+    Returns the outputs of a teacher for each patch, which a tokenizer is to learn.
 
     Args:
         teacher ([`BeatsModel`] or [`BeatsForAudioClassification`]):
@@ -236,114 +225,8 @@ def teacher_outputs(teacher: PreTrainedModel, input_values: torch.Tensor, attent
         _, hidden_states = teacher.encode(input_values, attention_mask)
         return teacher.classifier(hidden_states)
     if not isinstance(teacher, BeatsModel):
-        raise ValueError(f"A teacher is a BeatsModel or a BeatsForAudioClassification, got {type(teacher).__name__}.")
+        raise BeatsError(f"A teacher is a BeatsModel or a BeatsForAudioClassification, got {type(teacher).__name__}.")
     return teacher(input_values, attention_mask=attention_mask).last_hidden_state
-
-
-def last_complete_checkpoint(directory: Path) -> Path | None:
-    """
-    The newest checkpoint of a run that was written to its end, if any. `Trainer` writes its state last, so one whose
-    state cannot be read was cut off.
-    """
-    checkpoints = []
-    for path in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        try:
-            state = TrainerState.load_from_json(str(path / TRAINER_STATE))
-        except (OSError, ValueError, TypeError):
-            continue
-        checkpoints.append((state.global_step, path))
-    return max(checkpoints)[1] if checkpoints else None
-
-
-def training_directory(output_dir: Path) -> Path:
-    """Where a stage keeps checkpoints and logs, beside the model that it is to write."""
-    return output_dir.with_name(f"{output_dir.name}.training")
-
-
-def check_settings(directory: Path, settings: dict) -> None:
-    """
-    Notes the settings of a training in its directory.
-
-    Raises:
-        `ValueError`: if the directory holds a training with others, which its checkpoints would go on with.
-    """
-    path, settings = directory / SETTINGS, json.loads(json.dumps(settings, default=str))
-    try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        directory.mkdir(parents=True, exist_ok=True)
-        with replace_file(path) as temporary:
-            temporary.write_text(json.dumps(settings, indent=1), encoding="utf-8")
-        return
-    for name in sorted(settings.keys() | earlier.keys()):
-        if settings.get(name) != earlier.get(name):
-            raise ValueError(
-                f"{directory} holds a training with `{name}: {earlier.get(name)}`, now it is {settings.get(name)}: "
-                "remove the directory to begin anew."
-            )
-
-
-def train_and_save(
-    trainer: WaveformTrainer,
-    output_dir: Path,
-    settings: dict,
-    finish: Callable[[Path], None] | None = None,
-) -> None:
-    """
-    Trains, from the last complete checkpoint beside `output_dir` on if there is one, and writes model,
-    feature extractor and `log_history.json` to `output_dir`, which appears when it is complete.
-
-    Args:
-        trainer ([`WaveformTrainer`]):
-            Its `args.output_dir` is the [`training_directory`] of `output_dir`.
-        output_dir (`Path`):
-            Where the result goes.
-        settings (`dict`):
-            What must not change between an interrupted training and its continuation.
-        finish (`Callable[[Path], None]`, *optional*):
-            Called on every process once the model is trained, with the directory that becomes `output_dir`. It writes
-            the model there instead of [`~transformers.Trainer.save_model`], and whatever else belongs to it.
-
-    Raises:
-        `ValueError`: if an interrupted training had other settings.
-        [`CodebookCollapseError`]: see [`BeatsTokenizerTrainer`].
-    """
-    directory = training_directory(output_dir)
-    if trainer.is_world_process_zero():
-        check_settings(directory, settings)
-    checkpoint = last_complete_checkpoint(directory)
-    trainer.accelerator.wait_for_everyone()
-    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE)) if checkpoint else None
-    if state is not None and state.global_step >= state.max_steps:
-        # Interrupted between its last step and here; `Trainer` would do one step more.
-        best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
-        trainer._load_from_checkpoint(best if best and Path(best).exists() else str(checkpoint))
-        trainer.state = state
-    else:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        trainer.check_rest()
-    final = directory / "final"
-    if trainer.is_world_process_zero():
-        # Of an earlier attempt.
-        shutil.rmtree(final, ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()
-    if finish is None:
-        trainer.save_model(str(final))
-    else:
-        finish(final)
-    if trainer.is_world_process_zero():
-        trainer.feature_extractor.save_pretrained(final)
-        for path in final.rglob(TRAINING_ARGS_NAME):
-            path.unlink()
-        (final / LOG_HISTORY).write_text(json.dumps(trainer.state.log_history, indent=1), encoding="utf-8")
-        replace_directory(final, output_dir)
-        # What is left are the logs for trackers.
-        for path in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-            shutil.rmtree(path, ignore_errors=True)
-        (directory / SETTINGS).unlink(missing_ok=True)
-        if not any(directory.iterdir()):
-            directory.rmdir()
-    trainer.accelerator.wait_for_everyone()
 
 
 __all__ = [
@@ -352,8 +235,5 @@ __all__ = [
     "BeatsTrainer",
     "CodebookCollapseError",
     "WaveformTrainer",
-    "last_complete_checkpoint",
     "teacher_outputs",
-    "train_and_save",
-    "training_directory",
 ]

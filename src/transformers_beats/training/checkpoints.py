@@ -1,0 +1,110 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Checkpoints of a training: found again after an interruption, and replaced by the finished model."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_callback import TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from transformers_beats.utils.files import replace_directory
+from transformers_beats.utils.resume import begin_or_resume
+
+
+if TYPE_CHECKING:
+    from transformers_beats.training.trainers.pretraining import WaveformTrainer
+
+
+TRAINER_STATE = "trainer_state.json"
+LOG_HISTORY = "log_history.json"
+SETTINGS = "settings.json"
+
+
+def last_complete_checkpoint(directory: Path) -> Path | None:
+    """
+    Returns the newest checkpoint of a run that was written to its end, if any. `Trainer` writes its state last, so
+    one whose state cannot be read was cut off.
+    """
+    checkpoints = []
+    for path in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        try:
+            state = TrainerState.load_from_json(str(path / TRAINER_STATE))
+        except (OSError, ValueError, TypeError):
+            continue
+        checkpoints.append((state.global_step, path))
+    return max(checkpoints)[1] if checkpoints else None
+
+
+def training_directory(output_dir: Path) -> Path:
+    """Returns the directory of a stage's checkpoints and logs, beside the model that it is to write."""
+    return output_dir.with_name(f"{output_dir.name}.training")
+
+
+def train_and_save(
+    trainer: "WaveformTrainer",
+    output_dir: Path,
+    settings: dict[str, Any],
+    finish: Callable[[Path], None] | None = None,
+) -> None:
+    """
+    Trains, from the last complete checkpoint beside `output_dir` on if there is one, and writes model,
+    feature extractor and `log_history.json` to `output_dir`, which appears when it is complete.
+
+    Args:
+        trainer ([`WaveformTrainer`]):
+            Trainer whose `args.output_dir` is the [`training_directory`] of `output_dir`.
+        output_dir (`Path`):
+            Directory of the result.
+        settings (`dict[str, Any]`):
+            Settings that must not change between an interrupted training and its continuation.
+        finish (`Callable[[Path], None]`, *optional*):
+            Called on every process once the model is trained, with the directory that becomes `output_dir`. It writes
+            the model there instead of [`~transformers.Trainer.save_model`], and whatever else belongs to it.
+
+    Raises:
+        [`UsageError`]: if an interrupted training had other settings.
+        [`CodebookCollapseError`]: see [`BeatsTokenizerTrainer`].
+    """
+    directory = training_directory(output_dir)
+    if trainer.is_world_process_zero():
+        begin_or_resume(directory / SETTINGS, settings, directory)
+    checkpoint = last_complete_checkpoint(directory)
+    trainer.accelerator.wait_for_everyone()
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE)) if checkpoint else None
+    if state is not None and state.global_step >= state.max_steps:
+        # Interrupted between its last step and here; `Trainer` would do one step more.
+        best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+        trainer._load_from_checkpoint(best if best and Path(best).exists() else str(checkpoint))
+        trainer.state = state
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.check_rest()
+    final = directory / "final"
+    if trainer.is_world_process_zero():
+        # Of an earlier attempt.
+        shutil.rmtree(final, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    if finish is None:
+        trainer.save_model(str(final))
+    else:
+        finish(final)
+    if trainer.is_world_process_zero():
+        trainer.feature_extractor.save_pretrained(final)
+        for path in final.rglob(TRAINING_ARGS_NAME):
+            path.unlink()
+        (final / LOG_HISTORY).write_text(json.dumps(trainer.state.log_history, indent=1), encoding="utf-8")
+        replace_directory(final, output_dir)
+        # What is left are the logs for trackers.
+        for path in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+            shutil.rmtree(path, ignore_errors=True)
+        (directory / SETTINGS).unlink(missing_ok=True)
+        if not any(directory.iterdir()):
+            directory.rmdir()
+    trainer.accelerator.wait_for_everyone()
+
+
+__all__ = ["last_complete_checkpoint", "train_and_save", "training_directory"]

@@ -1,0 +1,217 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Classifiers to train, their clips, and what is checked of both before a training."""
+
+import copy
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import FEATURE_EXTRACTOR_NAME, logging
+
+from transformers_beats import (
+    BeatsConfig,
+    BeatsFeatureExtractor,
+    BeatsForAudioClassification,
+    BeatsForAudioFrameClassification,
+)
+from transformers_beats.inference.loading import load_extractor, load_model
+from transformers_beats.training.config.arguments import Arguments, BeatsTrainingArguments, FineTuningArguments
+from transformers_beats.training.data.augmentation import AugmentationArguments
+from transformers_beats.training.data.crops import Clips, prepare_clips
+from transformers_beats.training.data.labels import LabelArguments, Labels, read_labels
+from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
+from transformers_beats.utils.errors import BeatsError
+from transformers_beats.utils.text import name_some
+
+from .stages import process_state, training_settings
+
+
+logger = logging.get_logger(__name__)
+
+# Kinds of problem that can be learned from each kind of labels; the first is the default.
+PROBLEM_TYPES = {
+    "single_label": ("single_label_classification", "multi_label_classification"),
+    "multi_label": ("multi_label_classification",),
+    "frames": ("multi_label_classification",),
+}
+EVALUATION = "evaluation"
+# Weights of a classifier that a pre-trained model does not have.
+NEW_WEIGHTS = ("classifier.", "layer_average.")
+
+
+def build_model(
+    arguments: FineTuningArguments, labels: Labels, augmentation: AugmentationArguments, fold: str | None
+) -> BeatsForAudioClassification | BeatsForAudioFrameClassification:
+    """
+    Builds the classifier to train, with random weights or those of a checkpoint.
+
+    Raises:
+        [`BeatsError`]: if `model_config` makes the encoder another size than the checkpoint has, or its `problem_type`
+            does not fit the labels.
+    """
+    model_class = BeatsForAudioFrameClassification if labels.task == "frames" else BeatsForAudioClassification
+    allowed = PROBLEM_TYPES[labels.task]
+    values: dict[str, Any] = {
+        "id2label": dict(enumerate(labels.names)),
+        "label2id": {name: index for index, name in enumerate(labels.names)},
+        "problem_type": allowed[-1 if augmentation.mixes else 0],
+        **(arguments.model_config or {}),
+    }
+    if values["problem_type"] not in allowed:
+        raise BeatsError(
+            f"`model_config.problem_type` is {values['problem_type']}, but the labels are classes ({labels.task}): "
+            f"leave it out, or choose {' or '.join(allowed)}."
+        )
+    if arguments.model_name_or_path is None:
+        return model_class(BeatsConfig(**values))
+    path = model_path(arguments, fold)
+    # Hub and disk hold half precision at times, in which small steps of the optimiser would be lost.
+    model: Any = load_model(path, model_class, dtype="float32", new_weights=NEW_WEIGHTS, **values)
+    known: Any = BeatsConfig.from_pretrained(path).id2label
+    if [known[index] for index in sorted(known)] != labels.names:
+        # As many classes as before, perhaps, but others.
+        model.classifier.weight.data.normal_(std=model.config.initializer_range)
+        model.classifier.bias.data.zero_()
+    return model
+
+
+def model_path(arguments: FineTuningArguments, fold: str | None) -> str:
+    """Returns the directory or Hub id of the weights that a fold starts from."""
+    return str(arguments.model_name_or_path).replace("{fold}", fold or "")
+
+
+def build_extractor(arguments: FineTuningArguments, fold: str | None) -> BeatsFeatureExtractor:
+    """Builds the feature extractor that was asked for, or that of the model; without either, the default."""
+    name = arguments.feature_extractor
+    if name is None and arguments.model_name_or_path is not None:
+        name = model_path(arguments, fold)
+        if Path(name).is_dir() and not (Path(name) / FEATURE_EXTRACTOR_NAME).exists():
+            logger.warning(f"{name}: has no feature extractor; AudioSet's statistics are used.")
+            name = None
+    extractor = BeatsFeatureExtractor() if name is None else load_extractor(name)
+    if extractor.sampling_rate != BeatsFeatureExtractor().sampling_rate:
+        raise BeatsError(f"The feature extractor reads {extractor.sampling_rate} Hz; fine-tuning has audio at 16 kHz.")
+    asked = {"fbank_mean": arguments.fbank_mean, "fbank_std": arguments.fbank_std}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    # The padding value follows from the statistics, and is not that of others.
+    kept = {name: value for name, value in extractor.to_dict().items() if name != "padding_value"}
+    return BeatsFeatureExtractor.from_dict(kept | asked) if asked else extractor
+
+
+def load_clips(data: DataArguments, labels: LabelArguments, known: list[str] | None = None) -> tuple[Clips, Labels]:
+    """
+    Loads the clips that can be read, and their labels.
+
+    Args:
+        data ([`DataArguments`]):
+            Place of the clips.
+        labels ([`LabelArguments`]):
+            Place of their labels.
+        known (`list[str]`, *optional*):
+            Classes of a model or of the training clips.
+
+    Raises:
+        [`BeatsError`]: see [`prepare_clips`] and [`read_labels`].
+    """
+    with process_state().local_main_process_first():
+        clips = prepare_clips(load_audio_dataset(data), data, BeatsFeatureExtractor().sampling_rate)
+    return clips, read_labels(clips.dataset, labels, clips.names, known)
+
+
+def load_training_clips(arguments: Arguments) -> tuple[Clips, Labels]:
+    """Loads the clips to learn from; see [`load_clips`]."""
+    data, root = copy.copy(arguments.data), Path(arguments.data.dataset)
+    split = arguments.evaluation.eval_split
+    # A folder `train` is a split, and no class of railway sounds, if the other split lies beside it.
+    if split is not None and all((root / name).is_dir() for name in (data.split, split)):
+        data.dataset, data.split = str(root / data.split), "train"
+    return load_clips(data, arguments.labels)
+
+
+def load_evaluation_clips(arguments: Arguments, known: list[str]) -> tuple[Clips, Labels] | None:
+    """Loads the clips that `eval_dataset`, `eval_split` and `eval_select` name; None without them."""
+    evaluation = arguments.evaluation
+    if not evaluation.is_given:
+        return None
+    data = copy.copy(arguments.data)
+    data.dataset = evaluation.eval_dataset or data.dataset
+    data.split = evaluation.eval_split or data.split
+    # The selection of the training clips is not that of the others.
+    data.select = evaluation.eval_select
+    return load_clips(data, arguments.labels, known)
+
+
+def check_overlap(train: Clips, evaluation: Clips, allowed: bool) -> None:
+    """
+    Looks for clips that are in both sets: the same file or, in Parquet and tar shards, the same name and bytes.
+
+    Raises:
+        [`BeatsError`]: if there are any; a warning instead if that is `allowed`.
+    """
+    likely = set(zip(train.names, train.num_samples)) & set(zip(evaluation.names, evaluation.num_samples))
+
+    def identities(clips: Clips) -> Iterator[str]:
+        for audio, key in zip(clips.dataset["audio"], zip(clips.names, clips.num_samples)):
+            if not audio["bytes"]:
+                yield os.path.realpath(audio["path"])
+            elif key in likely:
+                yield hashlib.sha256(audio["bytes"]).hexdigest()
+
+    known = set(identities(train))
+    if num_common := sum(identity in known for identity in identities(evaluation)):
+        message = (
+            f"{num_common} of {len(evaluation.names)} clips to evaluate on are also in the training set: metrics will "
+            "be optimistic."
+        )
+        if not allowed:
+            raise BeatsError(f"{message} Choose other clips, or set `allow_overlap: true`.")
+        logger.warning(message)
+
+
+def check_classes(train: Labels) -> None:
+    """Warns of classes that can hardly be learned."""
+    counts = train.counts()
+    absent = [name for name, count in zip(train.names, counts) if count == 0]
+    if absent:
+        logger.warning(f"{len(absent)} of {len(counts)} classes have no clip to learn from: {name_some(absent)}.")
+    single = [name for name, count in zip(train.names, counts) if count == 1]
+    if single:
+        logger.warning(f"{len(single)} classes have a single clip to learn from: {name_some(single)}.")
+
+
+def decisive_settings(arguments: Arguments, training: BeatsTrainingArguments) -> dict[str, Any]:
+    """Returns the settings that must not change between an interrupted training, or the other folds, and this one."""
+    settings = training_settings(
+        training, arguments.tuning, arguments.data, arguments.labels, arguments.augmentation, arguments.folds
+    )
+    # They do not change a training that is under way, or another fold.
+    return {name: value for name, value in settings.items() if name not in ("average_checkpoints", "folds")}
+
+
+def describe(arguments: Arguments, fold: str | None) -> dict[str, Any]:
+    """Returns the description of a training for its report."""
+    tuning, evaluation = arguments.tuning, arguments.evaluation
+    output_dir = Path(str(arguments.training.output_dir))
+    return {
+        "model": str(output_dir / f"fold-{fold}" if fold else output_dir),
+        "base_model": model_path(tuning, fold) if tuning.model_name_or_path else "random weights",
+        "dataset": evaluation.eval_dataset or arguments.data.dataset,
+        "split": f"fold {fold}" if fold else evaluation.eval_split or arguments.data.split,
+        "select": evaluation.eval_select if evaluation.is_given else arguments.data.select,
+    }
+
+
+__all__ = [
+    "EVALUATION",
+    "build_extractor",
+    "build_model",
+    "check_classes",
+    "check_overlap",
+    "decisive_settings",
+    "describe",
+    "load_clips",
+    "load_evaluation_clips",
+    "load_training_clips",
+]

@@ -1,0 +1,156 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Datasets of labelled audio: crops for fine-tuning, windows for evaluation."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+
+from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
+from transformers_beats.inference.windows import column_samples, count_columns
+from transformers_beats.utils.errors import BeatsError
+
+from .crops import Clips, CropDataset
+from .labels import Labels, frame_labels
+from .sources import DataArguments, decode_row
+
+
+class LabelledClips:
+    """
+    Turns the labels of a clip into the target of a part of it.
+
+    Args:
+        labels ([`Labels`]):
+            Labels of all clips.
+        as_indices (`bool`):
+            Whether a single class is given as an index rather than as zeros and a one.
+        extractor ([`BeatsFeatureExtractor`]):
+            Gives the geometry.
+    """
+
+    def __init__(self, labels: Labels, as_indices: bool, extractor: BeatsFeatureExtractor):
+        self.labels, self.extractor = labels, extractor
+        self.targets = None if labels.task == "frames" else labels.as_array()
+        if labels.task == "single_label" and not as_indices:
+            self.targets = np.eye(len(labels.names), dtype=np.float32)[labels.as_array()]
+
+    @property
+    def column_seconds(self) -> float:
+        """Length of a time column of patches, in seconds."""
+        return column_samples(self.extractor) / self.extractor.sampling_rate
+
+    def target(self, clip: int, start: int, num_samples: int) -> torch.Tensor:
+        """Returns the target of the part of a clip that begins at sample `start`."""
+        if self.targets is not None:
+            return torch.as_tensor(self.targets[clip])
+        labels = frame_labels(
+            self.labels.values[clip],
+            len(self.labels.names),
+            count_columns(num_samples, self.extractor),
+            self.column_seconds,
+            start=start / self.extractor.sampling_rate,
+        )
+        return torch.from_numpy(labels)
+
+
+class TrainingCrops(CropDataset):
+    """
+    Crops of labelled clips, in every epoch at other places, drawn with PyTorch's random numbers.
+
+    Args:
+        clips ([`Clips`]):
+            From [`prepare_clips`].
+        targets ([`LabelledClips`]):
+            Their labels.
+        arguments ([`DataArguments`]):
+            Length and number of the crops.
+    """
+
+    def __init__(self, clips: Clips, targets: LabelledClips, arguments: DataArguments):
+        super().__init__(clips, arguments, sampling_rate=targets.extractor.sampling_rate)
+        self.targets = targets
+
+    @property
+    def clip_of(self) -> np.ndarray:
+        """Clip of each crop, `(num_crops,)`."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Samples of each crop, `(num_crops,)`."""
+        return np.minimum(self.clips.num_samples, self.num_samples)[self.clip_of]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        clip = int(np.searchsorted(self.offsets, index, side="right")) - 1
+        start, waveform = self.decode_crop(clip, np.random.default_rng(int(torch.randint(2**62, ()))))
+        return {"waveform": waveform, "labels": self.targets.target(clip, start, len(waveform))}
+
+
+class Windows(Dataset):
+    """
+    Windows of `crop_seconds`, one after another, that cover every clip, for evaluation. The rest at the end of a clip
+    is a window as well if it lasts `min_seconds`.
+
+    Args:
+        clips ([`Clips`]):
+            From [`prepare_clips`].
+        arguments ([`DataArguments`]):
+            Length of the windows.
+        extractor ([`BeatsFeatureExtractor`]):
+            Gives the sampling rate.
+        targets ([`LabelledClips`], *optional*):
+            The clips' labels, if a loss is wanted.
+    """
+
+    def __init__(
+        self,
+        clips: Clips,
+        arguments: DataArguments,
+        extractor: BeatsFeatureExtractor,
+        targets: LabelledClips | None = None,
+    ):
+        self.clips, self.targets, self.sampling_rate = clips, targets, extractor.sampling_rate
+        self.num_samples = round(arguments.crop_seconds * self.sampling_rate)
+        shortest = max(1, round(arguments.min_seconds * self.sampling_rate))
+        starts = [range(0, max(1, int(length) - shortest + 1), self.num_samples) for length in clips.num_samples]
+        self.starts = np.concatenate([list(of_clip) for of_clip in starts])
+        self.clip_of = np.repeat(np.arange(len(starts)), [len(of_clip) for of_clip in starts])
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        clip, start = int(self.clip_of[index]), int(self.starts[index])
+        waveform = decode_row(self.clips.dataset[clip], self.sampling_rate, start, self.num_samples)
+        return {"waveform": waveform} if self.targets is None else {"waveform": waveform, "labels": self.target(index)}
+
+    def target(self, index: int) -> torch.Tensor:
+        """Returns the target of a window."""
+        if self.targets is None:
+            raise BeatsError("These clips have no labels.")
+        clip, start = int(self.clip_of[index]), int(self.starts[index])
+        return self.targets.target(clip, start, min(self.num_samples, int(self.clips.num_samples[clip]) - start))
+
+
+def collate_waveforms(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """
+    Pads waveforms, and the labels of frames, to the longest of a batch.
+
+    Returns:
+        `waveforms` `(batch_size, max_samples)`, float32; `num_samples` `(batch_size,)`; and `labels`, if the items
+        have any.
+    """
+    waveforms = [torch.from_numpy(item["waveform"]) for item in items]
+    batch = {
+        "waveforms": pad_sequence(waveforms, batch_first=True),
+        "num_samples": torch.tensor([len(waveform) for waveform in waveforms]),
+    }
+    if "labels" in items[0]:
+        labels = [item["labels"] for item in items]
+        batch["labels"] = pad_sequence(labels, batch_first=True) if labels[0].ndim == 2 else torch.stack(labels)
+    return batch
+
+
+__all__ = ["LabelledClips", "TrainingCrops", "Windows", "collate_waveforms"]

@@ -1,0 +1,145 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Scores of clips and of time columns from a classifier's logits, and their metrics."""
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import EvalPrediction
+from transformers.utils import logging
+
+from transformers_beats.metrics.sound_event_detection import compute_sound_event_detection
+from transformers_beats.training.data.labelled import Windows
+from transformers_beats.training.data.labels import Labels
+from transformers_beats.training.reports.report import Predictions, compute_metrics
+from transformers_beats.utils.errors import BeatsError
+
+
+logger = logging.get_logger(__name__)
+
+
+def clip_scores(logits: np.ndarray, clip_of: np.ndarray, problem_type: str) -> np.ndarray:
+    """
+    Computes the probabilities of clips from the logits of their windows.
+
+    Args:
+        logits (`np.ndarray` of shape `(num_windows, num_labels)`):
+            Logits of all windows, clip by clip.
+        clip_of (`np.ndarray` of shape `(num_windows,)`):
+            The clip of each window, not falling.
+        problem_type (`str`):
+            Softmax for `"single_label_classification"`, sigmoid otherwise.
+
+    Returns:
+        `np.ndarray` of shape `(num_clips, num_labels)`: float32, means over the windows of a clip.
+
+    Raises:
+        [`BeatsError`]: if a logit is not finite, or there are not as many as windows.
+    """
+    if len(logits) != len(clip_of):
+        raise BeatsError(f"There are logits of {len(logits)} windows, but {len(clip_of)} windows.")
+    values = torch.from_numpy(np.asarray(logits, dtype=np.float32))
+    if not torch.isfinite(values).all():
+        raise BeatsError("The model's logits are not finite: the training has diverged, or its precision is too low.")
+    scores = values.softmax(-1) if problem_type == "single_label_classification" else values.sigmoid()
+    return mean_over_windows(scores.numpy(), clip_of)
+
+
+def mean_over_windows(scores: np.ndarray, clip_of: np.ndarray) -> np.ndarray:
+    """Computes means `(num_clips, num_labels)` over the windows of each clip, whose numbers `clip_of` do not fall."""
+    firsts = np.flatnonzero(np.diff(clip_of, prepend=-1))
+    return np.add.reduceat(scores, firsts, axis=0) / np.diff(firsts, append=len(clip_of))[:, None]
+
+
+def frame_scores(predictions: tuple[np.ndarray, np.ndarray], clip_of: np.ndarray) -> list[np.ndarray]:
+    """
+    Computes the probabilities of the time columns of clips, `(num_columns, num_labels)` each, from the logits
+    `(num_windows, max_columns, num_labels)` and column masks `(num_windows, max_columns)` of their windows.
+    """
+    logits, mask = predictions
+    scores: list[list[np.ndarray]] = [[] for _ in range(int(clip_of[-1]) + 1)]
+    for clip, window, valid in zip(clip_of, logits, mask):
+        # `Trainer` pads with -100.
+        scores[clip].append(torch.from_numpy(window[valid == 1]).float().sigmoid().numpy())
+    return [np.concatenate(of_clip) for of_clip in scores]
+
+
+def as_predictions(output: Any, windows: Windows, labels: Labels, problem_type: str) -> Predictions:
+    """
+    Returns the scores of clips beside their labels. Every valid column of a frame-level model counts as a clip.
+
+    Args:
+        output (`np.ndarray` or `tuple[np.ndarray, np.ndarray]`):
+            Predictions that `Trainer.predict` returned for `windows`.
+        windows ([`Windows`]):
+            Windows of the clips.
+        labels ([`Labels`]):
+            Labels of their clips.
+        problem_type (`str`):
+            Kind of problem of the model.
+    """
+    names = windows.clips.names
+    if labels.task != "frames":
+        logits = output[0] if isinstance(output, tuple) else output
+        scores = clip_scores(logits, windows.clip_of, problem_type)
+        return Predictions(names, scores, labels.as_array(), labels.names)
+    of_windows = frame_scores(output, np.arange(len(windows)))
+    targets = [windows.target(index).numpy() for index in range(len(windows))]
+    columns = [names[clip] for clip, scores in zip(windows.clip_of, of_windows) for _ in scores]
+    return Predictions(columns, np.concatenate(of_windows), np.concatenate(targets), labels.names)
+
+
+def event_metrics(output: Any, windows: Windows, labels: Labels) -> dict[str, float | None]:
+    """
+    Computes segment-based F1 and PSDS of a frame-level model, each window being a clip; nothing, with a warning, where
+    the library behind them is not installed.
+
+    Args:
+        output (`tuple[np.ndarray, np.ndarray]`):
+            Predictions that `Trainer.predict` returned for `windows`.
+        windows ([`Windows`]):
+            Windows with their labels.
+        labels ([`Labels`]):
+            Events of the clips.
+    """
+    if importlib.util.find_spec("sed_scores_eval") is None:
+        logger.warning("Segment-based F1 and PSDS need sed_scores_eval: pip install sed_scores_eval 'setuptools<81'.")
+        return {}
+    if windows.targets is None:
+        raise BeatsError("These clips have no labels.")
+    column_seconds = windows.targets.column_seconds
+    scores = frame_scores(output, np.arange(len(windows)))
+    events = []
+    for clip, start, of_window in zip(windows.clip_of, windows.starts / windows.sampling_rate, scores):
+        end = start + column_seconds * len(of_window)
+        inside = [event for event in labels.values[clip] if event[1] < end and event[2] > start]
+        events.append(
+            [
+                {"label": label, "onset": max(onset, start) - start, "offset": min(offset, end) - start}
+                for label, onset, offset in inside
+            ]
+        )
+    found = compute_sound_event_detection(scores, events, column_seconds=column_seconds)
+    return {name: found[name] for name in ("segment_f1", "psds1", "psds2")}
+
+
+def metrics_function(windows: Windows, labels: Labels, problem_type: str) -> Callable[[EvalPrediction], dict]:
+    """Returns `compute_metrics` of a `Trainer` that evaluates `windows`; undefined metrics are left out."""
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        metrics = compute_metrics(as_predictions(prediction.predictions, windows, labels, problem_type))
+        return {name: value for name, value in metrics.items() if value is not None}
+
+    return compute
+
+
+__all__ = [
+    "as_predictions",
+    "clip_scores",
+    "event_metrics",
+    "frame_scores",
+    "mean_over_windows",
+    "metrics_function",
+]

@@ -102,15 +102,7 @@ def build_extractor(arguments: FineTuningArguments, fold: str | None) -> BeatsFe
 
 def load_clips(data: DataArguments, labels: LabelArguments, known: list[str] | None = None) -> tuple[Clips, Labels]:
     """
-    Loads the clips that can be read, and their labels.
-
-    Args:
-        data ([`DataArguments`]):
-            Place of the clips.
-        labels ([`LabelArguments`]):
-            Place of their labels.
-        known (`list[str]`, *optional*):
-            Classes of a model or of the training clips.
+    Loads the clips that can be read, and their labels; `known` are the classes of a model or of the training clips.
 
     Raises:
         [`BeatsError`]: see [`prepare_clips`] and [`read_labels`].

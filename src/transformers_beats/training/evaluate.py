@@ -27,7 +27,7 @@ from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.labelled import LabelledClips, Windows, collate_waveforms
 from transformers_beats.training.data.labels import LabelArguments
 from transformers_beats.training.data.sources import DataArguments
-from transformers_beats.training.reports.report import check_drawing, compute_metrics, write_report
+from transformers_beats.training.reports.report import check_drawing, write_report
 from transformers_beats.training.reports.tables import print_report
 from transformers_beats.training.trainers.classification import ClassificationTrainer
 from transformers_beats.utils.checks import check_numbers
@@ -35,7 +35,7 @@ from transformers_beats.utils.errors import BeatsError, run_command
 from transformers_beats.utils.files import check_new, replace_directory, work_directory
 
 from .classifiers import load_clips
-from .scoring import as_predictions, event_metrics
+from .scoring import as_predictions, clip_and_event_metrics
 from .stages import process_state
 
 
@@ -98,9 +98,7 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArg
         output = trainer.predict(windows, ignore_keys=["hidden_states", "attentions"]).predictions
         windows.targets = LabelledClips(known_labels, as_indices=True, extractor=extractor)
         predictions = as_predictions(output, windows, known_labels, problem_type)
-        metrics = compute_metrics(predictions)
-        if known_labels.task == "frames":
-            metrics |= event_metrics(output, windows, known_labels)
+        metrics = clip_and_event_metrics(output, predictions, windows, known_labels)
         if process_state().is_main_process:
             print_report(Console(), predictions, metrics)
             write_report(work / "new", predictions, metrics, describe(arguments, data))

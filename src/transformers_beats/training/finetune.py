@@ -25,7 +25,7 @@ from transformers_beats.training.data.crops import Clips
 from transformers_beats.training.data.folds import read_folds
 from transformers_beats.training.data.labelled import LabelledClips, TrainingCrops, Windows, collate_waveforms
 from transformers_beats.training.data.labels import Labels
-from transformers_beats.training.reports.report import check_drawing, compute_metrics, try_to_report
+from transformers_beats.training.reports.report import check_drawing, keep_model, write_report
 from transformers_beats.training.reports.tables import print_table, report_folds
 from transformers_beats.training.trainers.averaging import average_checkpoints
 from transformers_beats.training.trainers.classification import CheckpointCounter, ClassificationTrainer
@@ -47,7 +47,7 @@ from .classifiers import (
     load_training_clips,
 )
 from .linear_probe import probe_once
-from .scoring import as_predictions, event_metrics, metrics_function
+from .scoring import as_predictions, clip_and_event_metrics, metrics_function
 from .stages import prepare_training, process_state, seed_weights
 
 
@@ -124,21 +124,21 @@ def finish_training(
     tuning = arguments.tuning
     if tuning.average_checkpoints:
         average_checkpoints(trainer.classifier, Path(str(trainer.args.output_dir)), tuning.average_checkpoints)
-    predictions = None
+    windows: Any = trainer.eval_dataset
+    output = predictions = None
     if evaluation is not None:
-        windows: Any = trainer.eval_dataset
         output = trainer.predict(windows, ignore_keys=["hidden_states", "attentions"]).predictions
         problem_type = str(trainer.accelerator.unwrap_model(trainer.classifier).config.problem_type)
         predictions = as_predictions(output, windows, evaluation[1], problem_type)
-        metrics |= compute_metrics(predictions)
-        if evaluation[1].task == "frames":
-            metrics |= event_metrics(output, windows, evaluation[1])
     if tuning.lora is not None:
         save_merged(trainer, final)
     else:
         trainer.save_model(str(final))
-    if predictions is not None and trainer.is_world_process_zero():
-        try_to_report(final / EVALUATION, predictions, metrics, describe(arguments, fold))
+    if evaluation is not None and predictions is not None:
+        with keep_model():
+            metrics |= clip_and_event_metrics(output, predictions, windows, evaluation[1])
+            if trainer.is_world_process_zero():
+                write_report(final / EVALUATION, predictions, metrics, describe(arguments, fold))
 
 
 def finetune(arguments: Arguments) -> dict[str, Any]:

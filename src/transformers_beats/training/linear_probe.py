@@ -23,7 +23,7 @@ from transformers_beats.training.data.crops import Clips, cache_path
 from transformers_beats.training.data.labelled import Windows, collate_waveforms
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.data.sources import DataArguments
-from transformers_beats.training.reports.report import Predictions, compute_metrics, try_to_report
+from transformers_beats.training.reports.report import Predictions, compute_metrics, keep_model, write_report
 from transformers_beats.training.trainers.pretraining import WaveformTrainer
 from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.files import new_directory, replace_file
@@ -90,19 +90,8 @@ def embed(
     training: BeatsTrainingArguments,
 ) -> Embeddings:
     """
-    Computes the embeddings of all clips, or reads those of the same model and clips from the cache.
-
-    Args:
-        model ([`BeatsForAudioClassification`]):
-            Model whose encoder is run, in evaluation mode.
-        extractor ([`BeatsFeatureExtractor`]):
-            Feature extractor of the model.
-        clips ([`Clips`]):
-            From [`prepare_clips`].
-        data ([`DataArguments`]):
-            Length of the windows.
-        training ([`BeatsTrainingArguments`]):
-            Batch size, device and precision.
+    Computes the embeddings of all clips by the encoder of a model, or reads those of the same model and clips from the
+    cache. `data` has the length of the windows, `training` batch size, device and precision.
     """
     if clips.whole is not None:
         # All folds need the same.
@@ -207,8 +196,8 @@ def probe_once(
     fold: str | None = None,
 ) -> dict[str, float | None]:
     """
-    Trains a classifier on the embeddings of a frozen encoder; writes and returns what [`finetune_once`] does, and the
-    metrics of a logistic regression on the same embeddings.
+    Trains a classifier on the embeddings of a frozen encoder, and writes it to `output_dir` with an evaluation if
+    there are clips for one. Returns its metrics, on the main process, beside those of a logistic regression.
 
     Raises:
         [`BeatsError`]: labels of frames, clips of one class, or a model whose head reads all layers.
@@ -233,17 +222,16 @@ def probe_once(
         unseen = (embed(model, extractor, evaluation[0], arguments.data, training), evaluation[1])
     log_history = train_head(model, *embedded, training)
     metrics: dict[str, float | None] = {}
-    predictions = None
-    if unseen is not None:
-        predictions, metrics = probe_metrics(model, embedded, unseen, training.seed)
     if process_state().is_main_process:
         with new_directory(output_dir) as new:
             model.save_pretrained(new)
             extractor.save_pretrained(new)
             (new / LOG_HISTORY).write_text(json.dumps(log_history, indent=1), encoding="utf-8")
-            if predictions is not None:
-                description = describe(arguments, fold) | {"trained": "classifier on frozen embeddings"}
-                try_to_report(new / EVALUATION, predictions, metrics, description)
+            if unseen is not None:
+                with keep_model():
+                    predictions, metrics = probe_metrics(model, embedded, unseen, training.seed)
+                    description = describe(arguments, fold) | {"trained": "classifier on frozen embeddings"}
+                    write_report(new / EVALUATION, predictions, metrics, description)
     process_state().wait_for_everyone()
     return metrics
 

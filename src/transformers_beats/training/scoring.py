@@ -68,17 +68,8 @@ def frame_scores(predictions: tuple[np.ndarray, np.ndarray], clip_of: np.ndarray
 
 def as_predictions(output: Any, windows: Windows, labels: Labels, problem_type: str) -> Predictions:
     """
-    Returns the scores of clips beside their labels. Every valid column of a frame-level model counts as a clip.
-
-    Args:
-        output (`np.ndarray` or `tuple[np.ndarray, np.ndarray]`):
-            Predictions that `Trainer.predict` returned for `windows`.
-        windows ([`Windows`]):
-            Windows of the clips.
-        labels ([`Labels`]):
-            Labels of their clips.
-        problem_type (`str`):
-            Kind of problem of the model.
+    Returns the scores of clips beside their labels, from the output of `Trainer.predict` for their windows. Every
+    valid column of a frame-level model counts as a clip.
     """
     names = windows.clips.names
     if labels.task != "frames":
@@ -94,15 +85,7 @@ def as_predictions(output: Any, windows: Windows, labels: Labels, problem_type: 
 def event_metrics(output: Any, windows: Windows, labels: Labels) -> dict[str, float | None]:
     """
     Computes segment-based F1 and PSDS of a frame-level model, each window being a clip; nothing, with a warning, where
-    the library behind them is not installed.
-
-    Args:
-        output (`tuple[np.ndarray, np.ndarray]`):
-            Predictions that `Trainer.predict` returned for `windows`.
-        windows ([`Windows`]):
-            Windows with their labels.
-        labels ([`Labels`]):
-            Events of the clips.
+    the library behind them is not installed. `output` is that of `Trainer.predict`.
     """
     if importlib.util.find_spec("sed_scores_eval") is None:
         logger.warning("Segment-based F1 and PSDS need sed_scores_eval: pip install sed_scores_eval 'setuptools<81'.")
@@ -125,6 +108,14 @@ def event_metrics(output: Any, windows: Windows, labels: Labels) -> dict[str, fl
     return {name: found[name] for name in ("segment_f1", "psds1", "psds2")}
 
 
+def clip_and_event_metrics(
+    output: Any, predictions: Predictions, windows: Windows, labels: Labels
+) -> dict[str, float | None]:
+    """Computes the metrics of [`as_predictions`], with [`event_metrics`] for a frame-level model."""
+    events = event_metrics(output, windows, labels) if labels.task == "frames" else {}
+    return compute_metrics(predictions) | events
+
+
 def metrics_function(windows: Windows, labels: Labels, problem_type: str) -> Callable[[EvalPrediction], dict]:
     """Returns `compute_metrics` of a `Trainer` that evaluates `windows`; undefined metrics are left out."""
 
@@ -137,9 +128,8 @@ def metrics_function(windows: Windows, labels: Labels, problem_type: str) -> Cal
 
 __all__ = [
     "as_predictions",
+    "clip_and_event_metrics",
     "clip_scores",
-    "event_metrics",
-    "frame_scores",
     "mean_over_windows",
     "metrics_function",
 ]

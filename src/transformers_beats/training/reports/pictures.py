@@ -34,7 +34,7 @@ def draw_confusions(confusions: np.ndarray, label_names: list[str], path: Path) 
         label_names (`list[str]` of length `num_labels`):
             Names of the classes.
         path (`Path`):
-            The file to write or replace, in a directory that exists.
+            File to write or replace.
     """
     num_labels = len(label_names)
     totals = confusions.sum(axis=1)
@@ -85,11 +85,11 @@ def draw_classes(ranked: list[dict[str, Any]], key: str, path: Path) -> None:
 
     Args:
         ranked (`list[dict[str, Any]]`):
-            At least one class with `label`, `support` and `key`, the worst first.
+            Classes, at least one, with `label`, `support` and `key`, the worst first.
         key (`str`):
             `f1` or `ap`.
         path (`Path`):
-            The file to write or replace, in a directory that exists.
+            File to write or replace.
     """
     mean = float(np.mean([entry[key] for entry in ranked]))
     name = METRIC_NAMES[key]

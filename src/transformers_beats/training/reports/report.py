@@ -247,10 +247,11 @@ def write_report(directory: Path, predictions: Predictions, metrics: Metrics, de
             draw_confusions(predictions.confusions, predictions.label_names, new / CONFUSION_PICTURE)
 
 
-def try_to_report(directory: Path, predictions: Predictions, metrics: Metrics, description: Mapping[str, Any]) -> None:
-    """Writes a report beside a new model, which is kept, with an error in the log, if that fails."""
+@contextmanager
+def keep_model() -> Generator[None, None, None]:
+    """Logs errors of the metrics and the report of a new model instead of raising them, so that the model is kept."""
     try:
-        write_report(directory, predictions, metrics, description)
+        yield
     except Exception as error:
         logger.error(f"The model is written without a report: {error}. `evaluate` writes one.", exc_info=True)
 
@@ -349,9 +350,9 @@ __all__ = [
     "Predictions",
     "check_report_directory",
     "compute_metrics",
+    "keep_model",
     "per_class",
     "rank_classes",
-    "try_to_report",
     "worst_confusions",
     "write_report",
 ]

@@ -34,19 +34,8 @@ def print_table(
     console: Console | None = None,
 ) -> None:
     """
-    Prints a table.
-
-    Args:
-        headers (`Sequence[str]`):
-            Headers of the columns.
-        rows (`Iterable[Sequence[object]]`):
-            Rows of text and numbers; floats have four decimals, None is a dash.
-        title (`str`, *optional*):
-            Line above the table.
-        gap (`int`, *optional*):
-            Number of rows after which others are left out.
-        console (`rich.console.Console`, *optional*):
-            Console to print on.
+    Prints a table with a title above it; floats have four decimals, None is a dash. After `gap` rows, a line stands for
+    rows that are left out.
     """
     table = Table(box=SIMPLE_HEAD)
     for header in headers:
@@ -70,15 +59,8 @@ def format_value(value: object) -> str:
 
 def print_report(console: Console, predictions: Predictions, metrics: Metrics) -> None:
     """
-    Prints the metrics, the classes with the worst first, and for single-label classification the worst confusions.
-
-    Args:
-        console (`rich.console.Console`):
-            Console to print on.
-        predictions ([`Predictions`]):
-            Predictions of all clips.
-        metrics (`Mapping[str, float | None]`):
-            Metrics from [`compute_metrics`], and others.
+    Prints the metrics, from [`compute_metrics`] and others, the classes with the worst first, and for single-label
+    classification the worst confusions.
     """
     num_classes = len(predictions.label_names)
     title = f"{len(predictions.names)} clips, {num_classes} classes"
@@ -101,15 +83,7 @@ def print_report(console: Console, predictions: Predictions, metrics: Metrics) -
 def report_folds(output_dir: Path, names: Sequence[str], evaluation: str) -> dict[str, Any]:
     """
     Prints the metrics of each fold with mean and standard deviation, and writes them to `output_dir/folds.json`. Means
-    leave out folds in which a metric is undefined.
-
-    Args:
-        output_dir (`Path`):
-            Directory with `fold-NAME` for each fold.
-        names (`Sequence[str]`):
-            Names of the folds.
-        evaluation (`str`):
-            Name of the directory of the report in each.
+    leave out folds in which a metric is undefined. The report of a fold is in `output_dir/fold-NAME/EVALUATION`.
 
     Returns:
         `dict[str, Any]`: `folds`, `mean` and `std`; the standard deviation is that of a sample. None if undefined.

@@ -14,15 +14,7 @@ from transformers_beats.utils.errors import BeatsError
 
 def average_checkpoints(model: nn.Module, directory: Path, num_checkpoints: int) -> None:
     """
-    Gives a model the mean weights of the last checkpoints of its training.
-
-    Args:
-        model (`nn.Module`):
-            Trained model.
-        directory (`Path`):
-            Directory of the `checkpoint-STEP` that `Trainer` wrote.
-        num_checkpoints (`int`):
-            Number of checkpoints to average.
+    Gives a model the mean weights of the last `checkpoint-STEP` that `Trainer` wrote to `directory`.
 
     Raises:
         [`BeatsError`]: if there are fewer.

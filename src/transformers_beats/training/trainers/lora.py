@@ -20,16 +20,8 @@ ADAPTER = "adapter"
 
 def add_lora(model: PreTrainedModel, values: dict[str, Any]) -> Any:
     """
-    Freezes the encoder of a classifier and adds low-rank adapters to it (Hu et al., 2021).
-
-    Args:
-        model ([`PreTrainedModel`]):
-            Classifier.
-        values (`dict[str, Any]`):
-            Fields of PEFT's `LoraConfig`, which go before the defaults of this module.
-
-    Returns:
-        `peft.PeftModel`
+    Freezes the encoder of a classifier and adds low-rank adapters to it (Hu et al., 2021). `values` are fields of
+    PEFT's `LoraConfig`, which go before the defaults of this module; the result is a `peft.PeftModel`.
 
     Raises:
         [`BeatsError`]: if PEFT is not installed, or does not accept the fields.

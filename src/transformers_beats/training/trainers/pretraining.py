@@ -207,19 +207,9 @@ class BeatsTokenizerTrainer(BeatsTrainer):
 
 def teacher_outputs(teacher: PreTrainedModel, input_values: torch.Tensor, attention_mask: torch.Tensor | None):
     """
-    Returns the outputs of a teacher for each patch, which a tokenizer is to learn.
-
-    Args:
-        teacher ([`BeatsModel`] or [`BeatsForAudioClassification`]):
-            In evaluation mode.
-        input_values (`torch.FloatTensor` of shape `(batch_size, num_frames, num_mel_bins)`):
-            Normalised filter banks.
-        attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*):
-            1 for frames of audio.
-
-    Returns:
-        `torch.FloatTensor` of shape `(batch_size, num_patches, hidden_size)`: the last hidden state; or of shape
-        `(batch_size, num_patches, num_labels)`: the logits of each patch, whose mean are the classifier's.
+    Returns the outputs of a teacher for each patch, which a tokenizer is to learn: the last hidden state
+    `(batch_size, num_patches, hidden_size)` of a [`BeatsModel`]; the logits `(batch_size, num_patches, num_labels)` of
+    a [`BeatsForAudioClassification`], whose mean are the classifier's. Inputs are those of the models.
     """
     if isinstance(teacher, BeatsForAudioClassification):
         _, hidden_states = teacher.encode(input_values, attention_mask)

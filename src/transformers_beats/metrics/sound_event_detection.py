@@ -97,12 +97,7 @@ class WritableFrame(pandas.DataFrame):
 
 
 def import_sed_scores_eval() -> Any:
-    """
-    Imports the library, which is optional.
-
-    Raises:
-        `ImportError`: if it cannot be imported.
-    """
+    """Imports the library, which is optional."""
     try:
         # No import statement: `evaluate.load` would demand what it names, without saying how to get it.
         return importlib.import_module("sed_scores_eval")
@@ -124,12 +119,7 @@ def check_scores(predictions: Any) -> list[np.ndarray]:
         raise ValueError("predictions are empty: there must be at least one clip.")
     tables = []
     for clip, scores in enumerate(predictions):
-        try:
-            table = np.asarray(scores, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"predictions of clip {clip} must be (num_columns, num_labels) numbers: {error}"
-            ) from error
+        table = np.asarray(scores, dtype=np.float64)
         if table.ndim != 2 or not table.size:
             raise ValueError(f"predictions of clip {clip} must be (num_columns, num_labels), got {table.shape}.")
         if not np.isfinite(table).all():

@@ -62,8 +62,8 @@ def train_and_save(
         settings (`dict[str, Any]`):
             Settings that must not change between an interrupted training and its continuation.
         finish (`Callable[[Path], None]`, *optional*):
-            Called on every process once the model is trained, with the directory that becomes `output_dir`. It writes
-            the model there instead of [`~transformers.Trainer.save_model`], and whatever else belongs to it.
+            Function that writes the model, and what belongs to it, to the directory that becomes `output_dir`; called
+            on every process. Defaults to `Trainer.save_model`.
 
     Raises:
         [`UsageError`]: if an interrupted training had other settings.

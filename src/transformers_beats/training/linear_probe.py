@@ -90,8 +90,8 @@ def embed(
     training: BeatsTrainingArguments,
 ) -> Embeddings:
     """
-    Computes the embeddings of all clips by the encoder of a model, or reads those of the same model and clips from the
-    cache. `data` has the length of the windows, `training` batch size, device and precision.
+    Computes the embeddings of all clips by the encoder of a model, or reads those of the same model and clips from
+    the cache. `data` has the length of the windows, `training` batch size, device and precision.
     """
     if clips.whole is not None:
         # All folds need the same.

@@ -41,24 +41,12 @@ class PrepareAudiosetArguments:
 
     segments: str = field(metadata={"help": "Segment list of AudioSet, e.g. balanced_train_segments.csv."})
     audio: str = field(metadata={"help": "Folder of the clips, which may lie in subfolders."})
-    output_dir: str = field(metadata={"help": "Directory of the data set: metadata.parquet and missing.csv."})
+    output_dir: str = field(metadata={"help": "Directory of the dataset: metadata.parquet and missing.csv."})
 
 
 @dataclass(frozen=True)
 class Segment:
-    """
-    A row of a segment list.
-
-    Args:
-        ytid (`str`):
-            Id of the video, eleven characters.
-        start_seconds (`float`):
-            Start of the clip in the video.
-        label_ids (`tuple[str, ...]`):
-            Ids of its classes, which may be unknown to `AUDIOSET_LABELS`.
-        line (`str`):
-            Row as it is written.
-    """
+    """Row of a segment list: id of the video, start in seconds, ids of the classes, and the row as it is written."""
 
     ytid: str
     start_seconds: float
@@ -79,19 +67,8 @@ class Segment:
 @dataclass
 class FoundClips:
     """
-    Clips of a segment list that were found.
-
-    Args:
-        files (`dict[str, Path]`):
-            File of each clip, by its id.
-        num_files (`int`):
-            Number of audio files that were looked at.
-        duplicates (`list[Path]`):
-            Files of clips that have another one already.
-        other_starts (`list[Path]`):
-            Files of a listed video whose names say that they begin elsewhere in it.
-        empty (`list[Path]`):
-            Files without a byte, as failed downloads leave them.
+    Clips of a segment list that were found: the file of each by its id, and the number of all audio files. Files of
+    clips that have one already, that begin elsewhere in the video by their names, or that are empty are not taken.
     """
 
     files: dict[str, Path] = field(default_factory=dict)
@@ -104,14 +81,7 @@ class FoundClips:
 def read_segments(path: Path) -> dict[str, Segment]:
     """
     Reads the rows of a segment list in the format of Gemmeke et al. (2017): comments behind `#`, then
-    `YTID, start_seconds, end_seconds, "label,label"`.
-
-    Args:
-        path (`Path`):
-            Segment list.
-
-    Returns:
-        `dict[str, Segment]`: the rows by their id, in their order.
+    `YTID, start_seconds, end_seconds, "label,label"`. Returns them by their id, in their order.
 
     Raises:
         [`BeatsError`]: a list that cannot be read or is empty, a row that is none, an id twice, or a row none of whose
@@ -168,16 +138,8 @@ def is_start(stated: float, start_seconds: float) -> bool:
 
 def find_clips(folder: Path, segments: dict[str, Segment]) -> FoundClips:
     """
-    Looks for the clips of a segment list. Of several files for a clip the first counts, in the order of their paths.
-
-    Args:
-        folder (`Path`):
-            Folder of the clips, which may lie in subfolders.
-        segments (`dict[str, Segment]`):
-            Segments from [`read_segments`].
-
-    Returns:
-        [`FoundClips`]: with absolute paths.
+    Looks for the clips of a segment list in a folder and its subfolders. Of several files for a clip the first counts,
+    in the order of their paths, which are absolute.
 
     Raises:
         [`BeatsError`]: if there is no such folder.

@@ -1,6 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 import copy
-import math
 
 import pytest
 import torch
@@ -149,12 +148,6 @@ def test_a_training_uses_the_learning_rate_of_each_layer(tmp_path):
     assert trainer.state.log_history[0]["learning_rate"] == 1e-2
 
 
-@pytest.mark.parametrize("decay", [0.0, -0.5, 1.1, math.nan])
-def test_a_decay_out_of_range_is_refused(decay):
-    with pytest.raises(ValueError, match=r"`decay` must lie in \(0, 1\]"):
-        layerwise_parameter_groups(build_model(), 1e-3, 0.1, decay)
-
-
 def test_models_with_nothing_to_decay_are_refused():
     with pytest.raises(ValueError, match="no BeatsModel in Linear"):
         layerwise_parameter_groups(torch.nn.Linear(2, 2), 1e-3, 0.1, 0.5)
@@ -289,12 +282,6 @@ def test_only_the_encoder_of_a_model_is_touched():
     multiply_gradients(model, HALF)
     hooked = [name for name, module in model.named_modules() if module._forward_pre_hooks]
     assert hooked == [f"beats.encoder.layers.{index}" for index in range(NUM_LAYERS)]
-
-
-@pytest.mark.parametrize("ratio", [0.0, -0.5, 1.1, math.nan])
-def test_a_ratio_out_of_range_is_refused(ratio):
-    with pytest.raises(ValueError, match=r"`ratio` must lie in \(0, 1\]"):
-        multiply_gradients(build_model(), ratio)
 
 
 # Accumulation

@@ -100,18 +100,8 @@ def roll_waveforms(
 ) -> torch.Tensor:
     """
     Rolls each clip in time, by its own number of samples, all equally likely, within its own length, so that padding
-    stays where it is. (ESPnet's recipes for BEATs roll by whole seconds, AST's by a few fbank frames.)
-
-    Args:
-        waveforms (`torch.FloatTensor` of shape `(batch_size, max_samples)`):
-            Clips, padded at their ends.
-        num_samples (`torch.LongTensor` of shape `(batch_size,)`):
-            Their lengths without padding.
-        generator (`torch.Generator`, *optional*):
-            Source of the random numbers.
-
-    Returns:
-        `torch.FloatTensor` of shape `(batch_size, max_samples)`: the clips, rolled.
+    stays where it is. (ESPnet's recipes for BEATs roll by whole seconds, AST's by a few fbank frames.) Waveforms are
+    `(batch_size, max_samples)`, padded at their ends, `num_samples` their lengths without padding, `(batch_size,)`.
     """
     num_samples = num_samples.to(waveforms.device)
     # A clip without samples stays as it is: nothing is divided by zero.
@@ -149,7 +139,7 @@ def mixup_waveforms(
         waveforms (`torch.FloatTensor` of shape `(batch_size, max_samples)`):
             Clips, padded with zeros at their ends.
         num_samples (`torch.LongTensor` of shape `(batch_size,)`):
-            Their lengths without padding.
+            Lengths without padding.
         labels (`torch.FloatTensor` of shape `(batch_size, num_labels)` or `(batch_size, num_columns, num_labels)`):
             Zeros and ones, one-hot for a single label. The mixed ones are targets of binary cross-entropy, also for a
             single label, as in the paper.
@@ -264,22 +254,9 @@ def random_stretches(
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
     """
-    Draws random stretches of the beginnings of rows. Width and place of each are uniform; they may overlap.
-
-    Args:
-        lengths (`torch.LongTensor` of shape `(batch_size,)`):
-            Number of places at the beginning of a row within which its stretches lie.
-        max_widths (`torch.LongTensor` of shape `(batch_size,)`):
-            Largest width of a stretch of the row, at most `lengths`; the smallest is 0.
-        num_stretches (`int`):
-            Number of stretches of each row.
-        size (`int`):
-            Number of places of a row.
-        generator (`torch.Generator`, *optional*):
-            Source of the random numbers.
-
-    Returns:
-        `torch.BoolTensor` of shape `(batch_size, size)`: whether a place lies in a stretch.
+    Draws stretches of rows of `size` places, which may overlap: `num_stretches` of each, within the first `lengths`
+    `(batch_size,)` places. Widths, from 0 to `max_widths` `(batch_size,)`, and places are uniform. Returns a mask
+    `(batch_size, size)` of the places in a stretch.
     """
     shape = (len(lengths), num_stretches)
     widths = _random_integers(max_widths.unsqueeze(1), generator, shape)
@@ -319,14 +296,6 @@ class BalancedSampler(WeightedRandomSampler):
     """
     Sampler by weight, with replacement. The clips of an epoch depend on the seed and the number of the epoch only, so
     that an interrupted training goes on with the clips that it would have seen, and all processes agree.
-
-    Args:
-        weights (`np.ndarray` of shape `(num_clips,)`):
-            Weights from [`balanced_sample_weights`].
-        num_samples (`int`):
-            Clips of an epoch, some of them drawn more than once.
-        seed (`int`):
-            Seed of the draws.
 
     Raises:
         [`BeatsError`]: if there are more weights than torch can draw from.

@@ -170,17 +170,7 @@ def crop(waveform: np.ndarray, num_samples: int, generator: np.random.Generator)
 class CropDataset(Dataset):
     """
     Crops of clips, those of the first clip first. The place of a crop depends on the seed, the clip and the number of
-    the crop only, so that every stage of pre-training sees the same.
-
-    Args:
-        clips ([`Clips`]):
-            From [`prepare_clips`].
-        arguments ([`DataArguments`]):
-            Length, number and seed of the crops.
-        codes (`datasets.Dataset`, *optional*):
-            Codes of crop i in row i.
-        sampling_rate (`int`, defaults to 16000):
-            Sampling rate in hertz.
+    the crop only, so that every stage of pre-training sees the same. Row i of `codes`, if given, belongs to crop i.
 
     Raises:
         [`BeatsError`]: if there are more or fewer codes than crops.
@@ -310,13 +300,7 @@ class StreamingCrops(IterableDataset):
 
 class DataCollator:
     """
-    Collator of items to a batch of a fixed length, that of a crop.
-
-    Args:
-        extractor ([`BeatsFeatureExtractor`]):
-            Feature extractor, which pads fbanks and gives the geometry.
-        crop_seconds (`float`):
-            Length of a crop.
+    Collator of items to a batch of a fixed length, that of a crop of `crop_seconds`.
 
     Raises:
         [`BeatsError`]: if a crop does not hold a column of patches.
@@ -363,18 +347,8 @@ def featurize(
     batch: dict[str, torch.Tensor], extractor: BeatsFeatureExtractor, device: torch.device | str
 ) -> dict[str, torch.Tensor]:
     """
-    Computes the fbank of a batch of waveforms on a device; a batch that has its fbank is returned as it is.
-
-    Args:
-        batch (`dict[str, torch.Tensor]`):
-            From [`DataCollator`].
-        extractor ([`BeatsFeatureExtractor`]):
-            Feature extractor with the statistics.
-        device (`torch.device` or `str`):
-            Device to compute on.
-
-    Returns:
-        `dict[str, torch.Tensor]`: `input_values`, `attention_mask`, and whatever else is in the batch.
+    Computes the fbank of a batch of waveforms, from [`DataCollator`], on a device: `input_values` and `attention_mask`
+    replace `waveforms` and `num_samples`. A batch that has its fbank is returned as it is.
     """
     if "waveforms" not in batch:
         return batch
@@ -395,30 +369,18 @@ def fbank_statistics(
     crops: CropDataset, extractor: BeatsFeatureExtractor, num_clips: int, seed: int = 0
 ) -> tuple[float, float]:
     """
-    Computes mean and standard deviation of the fbank, before normalisation, over all frames of a sample of crops.
-
-    Args:
-        crops ([`CropDataset`]):
-            Crops of the corpus.
-        extractor ([`BeatsFeatureExtractor`]):
-            Feature extractor with the geometry.
-        num_clips (`int`):
-            Number of crops to read, at most.
-        seed (`int`, defaults to 0):
-            Seed of their choice.
+    Computes mean and standard deviation of the fbank, before normalisation, over all frames of at most `num_clips`
+    crops, which are drawn at random.
     """
     chosen = np.random.default_rng(seed).permutation(len(crops))[:num_clips]
-    count, total, squares = 0, 0.0, 0.0
+    sums = np.zeros(3)
     for index in chosen:
         waveform = torch.from_numpy(crops[int(index)]["waveform"]).unsqueeze(0)
         if num_fbank_frames(waveform.shape[1], extractor.sampling_rate) == 0:
             continue
         fbank = kaldi_fbank(waveform, extractor.feature_size, extractor.sampling_rate).double()
-        count, total, squares = (
-            count + fbank.numel(),
-            total + fbank.sum().item(),
-            squares + fbank.square().sum().item(),
-        )
+        sums += (fbank.numel(), fbank.sum().item(), fbank.square().sum().item())
+    count, total, squares = sums.tolist()
     mean = total / count
     return mean, max(squares / count - mean**2, 0.0) ** 0.5
 

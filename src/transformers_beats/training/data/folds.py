@@ -39,17 +39,7 @@ class FoldArguments:
 
 @dataclass
 class Fold:
-    """
-    Fold of a cross-validation.
-
-    Args:
-        name (`str`):
-            Name of the fold.
-        train (`np.ndarray`):
-            Indices of the clips to learn from.
-        test (`np.ndarray`):
-            Indices of the clips to evaluate on.
-    """
+    """Fold of a cross-validation: indices of the clips to learn from and to evaluate on."""
 
     name: str
     train: np.ndarray

@@ -19,15 +19,7 @@ from .sources import DataArguments, decode_row
 
 class LabelledClips:
     """
-    Turns the labels of a clip into the target of a part of it.
-
-    Args:
-        labels ([`Labels`]):
-            Labels of all clips.
-        as_indices (`bool`):
-            Whether a single class is given as an index rather than as zeros and a one.
-        extractor ([`BeatsFeatureExtractor`]):
-            Gives the geometry.
+    Targets of parts of clips. With `as_indices`, a single class is an index instead of zeros and a one.
     """
 
     def __init__(self, labels: Labels, as_indices: bool, extractor: BeatsFeatureExtractor):
@@ -58,14 +50,6 @@ class LabelledClips:
 class TrainingCrops(CropDataset):
     """
     Crops of labelled clips, in every epoch at other places, drawn with PyTorch's random numbers.
-
-    Args:
-        clips ([`Clips`]):
-            From [`prepare_clips`].
-        targets ([`LabelledClips`]):
-            Their labels.
-        arguments ([`DataArguments`]):
-            Length and number of the crops.
     """
 
     def __init__(self, clips: Clips, targets: LabelledClips, arguments: DataArguments):
@@ -91,17 +75,7 @@ class TrainingCrops(CropDataset):
 class Windows(Dataset):
     """
     Windows of `crop_seconds`, one after another, that cover every clip, for evaluation. The rest at the end of a clip
-    is a window as well if it lasts `min_seconds`.
-
-    Args:
-        clips ([`Clips`]):
-            From [`prepare_clips`].
-        arguments ([`DataArguments`]):
-            Length of the windows.
-        extractor ([`BeatsFeatureExtractor`]):
-            Gives the sampling rate.
-        targets ([`LabelledClips`], *optional*):
-            The clips' labels, if a loss is wanted.
+    is a window as well if it lasts `min_seconds`. Without `targets`, items have no labels.
     """
 
     def __init__(

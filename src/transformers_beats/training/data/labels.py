@@ -198,18 +198,8 @@ def read_labels(
     known: Sequence[str] | None = None,
 ) -> Labels:
     """
-    Reads the labels of a dataset.
-
-    Args:
-        dataset (`datasets.Dataset`):
-            Rows, from [`prepare_clips`].
-        arguments ([`LabelArguments`]):
-            Place of the labels.
-        clip_names (`Sequence[str]`):
-            Names of the clips in messages.
-        known (`Sequence[str]`, *optional*):
-            Classes of a model or of a training set, in their order. By default those of `label_set`, or those
-            that appear.
+    Reads the labels of a dataset. `known` are the classes of a model or of a training set, in their order; by default
+    those of `label_set`, or those that appear. Messages call the clips by `clip_names`.
 
     Raises:
         [`BeatsError`]: no clip, no column, a label that is not known, a clip without a class or with several where one
@@ -268,23 +258,9 @@ def frame_labels(
     events: Sequence[tuple[int, float, float]], num_labels: int, num_columns: int, column_seconds: float, start: float
 ) -> np.ndarray:
     """
-    Returns the classes that sound in each time column.
-
-    Args:
-        events (`Sequence[tuple[int, float, float]]`):
-            Class, onset and offset in seconds from the beginning of the recording.
-        num_labels (`int`):
-            Number of classes.
-        num_columns (`int`):
-            Number of columns.
-        column_seconds (`float`):
-            Length of a column.
-        start (`float`):
-            Start of the first column in the recording, in seconds.
-
-    Returns:
-        `np.ndarray` of shape `(num_columns, num_labels)`: float32, 1 where an event covers at least half of the
-        column, or lies within it by more than half of itself.
+    Returns the classes that sound in each time column, from events of class, onset and offset in seconds from the
+    beginning of the recording; the first column begins `start` seconds after it. Float32 `(num_columns, num_labels)`,
+    1 where an event covers at least half of the column, or lies within it by at least half of itself.
     """
     labels = np.zeros((num_columns, num_labels), dtype=np.float32)
     onsets = start + column_seconds * np.arange(num_columns)

@@ -37,15 +37,8 @@ WIDTH, HEIGHT, DPI = 10, 4.5, 120
 
 def read_log_history(model_dir: Path) -> list[dict[str, Any]]:
     """
-    Reads the log of the training of a model, step by step.
-
-    Args:
-        model_dir (`Path`):
-            Directory that `transformers_beats.training.pretrain` or `iterate` wrote.
-
-    Returns:
-        `list[dict[str, Any]]`: at least one entry, each with `step`, `loss` and `code_entropy` (in nats) and
-        `accuracy`; evaluations and the summary at the end of a training are left out.
+    Reads the log of a model that `pretrain` or `iterate` trained, step by step: at least one entry, each with `step`,
+    `loss` and `code_entropy` (in nats) and `accuracy`, without evaluations and the summary at the end.
 
     Raises:
         [`BeatsError`]: if there is no log, or none of masked acoustic modelling.

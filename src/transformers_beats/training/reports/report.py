@@ -4,7 +4,8 @@
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -119,10 +120,6 @@ def compute_metrics(predictions: Predictions) -> dict[str, float | None]:
     """
     Computes the metrics that papers report.
 
-    Args:
-        predictions ([`Predictions`]):
-            At least one clip.
-
     Returns:
         `dict[str, float | None]`: `accuracy` and `macro_f1`; for multi-label classification `mAP`, `auc` and
         `d_prime`, which are None, with a warning, where undefined: mAP if no class has a positive clip, AUC if none
@@ -142,11 +139,8 @@ def compute_metrics(predictions: Predictions) -> dict[str, float | None]:
 
 def per_class(predictions: Predictions) -> list[dict[str, Any]]:
     """
-    Computes the metrics of each class, in the order of the classes.
-
-    Returns:
-        `list[dict[str, Any]]`: `label`, `support` (the number of clips that have it) and `precision`, `recall` and
-        `f1`, or `ap` and `auc`; None where undefined, as the recall of a class without clips.
+    Computes `label`, `support` (the number of clips that have it) and `precision`, `recall` and `f1`, or `ap` and
+    `auc` of each class, in their order; None where undefined, as the recall of a class without clips.
     """
     if predictions.is_multi_label:
         support = predictions.audioset["support"]
@@ -307,15 +301,8 @@ def _hub_name(name: str) -> str:
 
 def model_index(metrics: Metrics, description: Mapping[str, Any], num_clips: int) -> str:
     """
-    Returns metadata for a model card in the Hub's `model-index` format between lines of dashes, then a table.
-
-    Args:
-        metrics (`Mapping[str, float | None]`):
-            Metrics, which are rounded to four decimals; undefined ones are left out of the metadata.
-        description (`Mapping[str, Any]`):
-            See [`write_report`]; local paths become their last part.
-        num_clips (`int`):
-            Number of clips that were evaluated.
+    Returns metadata for a model card in the Hub's `model-index` format between lines of dashes, then a table. Metrics
+    are rounded to four decimals, undefined ones left out of the metadata; local paths become their last part.
     """
     model = _hub_name(str(description.get("model", "BEATs"))).split("/")[-1]
     dataset = _hub_name(str(description.get("dataset", "unknown")))

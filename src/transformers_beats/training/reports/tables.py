@@ -34,8 +34,8 @@ def print_table(
     console: Console | None = None,
 ) -> None:
     """
-    Prints a table with a title above it; floats have four decimals, None is a dash. After `gap` rows, a line stands for
-    rows that are left out.
+    Prints a table with a title above it; floats have four decimals, None is a dash. After `gap` rows, a line stands
+    for rows that are left out.
     """
     table = Table(box=SIMPLE_HEAD)
     for header in headers:

@@ -44,27 +44,13 @@ def layerwise_parameter_groups(
     """
     Returns parameter groups for layer-wise learning-rate decay (as in ELECTRA, BEiT and Audio-MAE): parameters of
     depth d (see [`layer_of`]) learn with `learning_rate * decay ** (num_hidden_layers + 1 - d)`. Biases and norms have
-    no weight decay, by the rule of `Trainer`; to that rule the table of relative positions is a bias.
-
-    Args:
-        model (`nn.Module`):
-            Classifier with a [`BeatsModel`]. Frozen parameters are left out.
-        learning_rate (`float`):
-            Learning rate of the head.
-        weight_decay (`float`):
-            Weight decay of everything but biases and norms.
-        decay (`float`):
-            Factor from a layer to the one before it, in (0, 1].
-
-    Returns:
-        `list[dict[str, Any]]`: groups for an optimiser, with `params`, `lr`, `weight_decay` and `depth`. Those of the
-        head come first, if it is trained: `Trainer` logs the learning rate of the first.
+    no weight decay, by the rule of `Trainer`; to that rule the table of relative positions is a bias. Groups have
+    `params`, `lr`, `weight_decay` and `depth`; those of the head come first, since `Trainer` logs the learning rate of
+    the first. Frozen parameters are left out.
 
     Raises:
-        [`BeatsError`]: if `decay` is out of range, the model has no BEATs encoder, or all its parameters are frozen.
+        [`BeatsError`]: if the model has no BEATs encoder, or all its parameters are frozen.
     """
-    if not 0 < decay <= 1:
-        raise BeatsError(f"`decay` must lie in (0, 1], got {decay}.")
     config = find_base_model(model).config
     head_depth = config.num_hidden_layers + 1
     # The rule is a method, but needs no trainer that is ready.
@@ -100,8 +86,6 @@ def multiply_gradients(model: nn.Module, ratio: float) -> None:
         # The difference is zero: the value stays, its gradient is scaled.
         return (constant + ratio * (args[0] - constant), *args[1:])
 
-    if not 0 < ratio <= 1:
-        raise BeatsError(f"`ratio` must lie in (0, 1], got {ratio}.")
     for layer in find_base_model(model).encoder.layers:
         layer.register_forward_pre_hook(scale)
 

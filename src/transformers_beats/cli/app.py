@@ -5,127 +5,22 @@ Command line `transformers-beats`.
 Commands import transformers, torch and matplotlib when they run, so that `--help` is fast.
 """
 
-import functools
-import sys
-from collections.abc import Callable, Sequence
-from typing import Any
-
-import typer
-from typer.core import TyperGroup
-
-from transformers_beats.utils.errors import UsageError, did_you_mean, errors_in_one_line
-
 from .arrays import embed, tokenize
-from .forwarded import MODELS, TRAINING, Forwarded, forward
+from .commands import add_command, make_app
+from .forwarded import MODELS, TRAINING, add_forwarded
 from .info import info
-from .recipes import recipes
 from .tag import tag
 
 
-NAME = "transformers-beats"
-# All words of these commands, `--help` as well, are parsed by their modules.
-FORWARDED = {"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False}
-
-
-def with_dashes(name: str) -> str:
-    """Returns the name of an option or command as it is declared: `event_threshold` is `event-threshold`."""
-    return name.replace("_", "-")
-
-
-class Commands(TyperGroup):
-    """Group of commands that ends after any error with one line on stderr and an exit status of `utils.errors`."""
-
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        windows_expand_args: bool = True,
-        **extra: Any,
-    ) -> Any:
-        words = list(sys.argv[1:] if args is None else args) or ["--help"]
-        with errors_in_one_line():
-            try:
-                status = super().main(words, NAME, standalone_mode=False, **extra)
-            except Exception as error:
-                # The classes of click, which newer versions of typer have a copy of.
-                if not hasattr(error, "format_message"):
-                    raise
-                raise UsageError(describe_usage_error(error)) from None
-        return sys.exit(status or 0) if standalone_mode else status
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if with_dashes(args[0]) not in self.commands:
-            hint = did_you_mean(with_dashes(args[0]), self.commands)
-            raise UsageError(f"no command {args[0]}{hint or f'; see {ctx.command_path} --help'}")
-        return super().resolve_command(ctx, args)
-
-
-def describe_usage_error(error: Any) -> str:
-    """Returns the message of an error of click: with options that look like an unknown one, and where help is."""
-    if (option := getattr(error, "option_name", None)) and hasattr(error, "possibilities"):
-        known = [name for parameter in error.ctx.command.params for name in parameter.opts] if error.ctx else []
-        message = f"no option {option}{did_you_mean(with_dashes(option), known)}"
-    else:
-        message = error.format_message().replace("Value error, ", "")
-    path = error.ctx.command_path if getattr(error, "ctx", None) else NAME
-    return f"{message}{'' if message.endswith(('.', '?')) else '.'} See {path} --help."
-
-
-def make_app() -> typer.Typer:
-    """Makes a command line without commands."""
-    app = typer.Typer(
-        cls=Commands,
-        help="BEATs models: name the sounds in audio files, embed, convert and train.",
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        # Joins the lines of a paragraph.
-        rich_markup_mode="markdown",
-        context_settings={"token_normalize_func": with_dashes, "help_option_names": ["-h", "--help"]},
-    )
-    # Keeps an app with a single command a group.
-    app.callback()(lambda: None)
-    return app
-
-
-def epilog(example: str) -> str:
-    """Returns an example as the last line of a help."""
-    return f"Example: `{NAME} {example}`"
-
-
 app = make_app()
-
-
-def add(function: Callable[..., None], panel: str, example: str) -> None:
-    """Adds a command with an example under its help."""
-
-    @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> None:
-        with errors_in_one_line():
-            function(*args, **kwargs)
-
-    app.command(rich_help_panel=panel, epilog=epilog(example))(run)
-
-
-def add_forwarded(name: str, command: Forwarded, panel: str) -> None:
-    """Adds a command of another folder."""
-
-    @app.command(name, help=command.help, rich_help_panel=panel, context_settings=FORWARDED, add_help_option=False)
-    def run(context: typer.Context) -> None:
-        with errors_in_one_line():
-            forward(name, command, context.args)
-
-
-add(tag, "Audio", "tag -m beats-finetuned recordings -o events.jsonl --events")
-add(embed, "Audio", "embed -m beats-iter3 recordings -o embeddings")
-add(tokenize, "Audio", "tokenize -m beats-tokenizer recordings -o tokens")
-add(info, "Models", "info beats-finetuned")
+add_command(app, "tag", tag, "-m beats-finetuned recordings -o events.jsonl --events", "Audio")
+add_command(app, "embed", embed, "-m beats-iter3 recordings -o embeddings", "Audio")
+add_command(app, "tokenize", tokenize, "-m beats-tokenizer recordings -o tokens", "Audio")
+add_command(app, "info", info, "beats-finetuned", "Models")
 for name, command in MODELS.items():
-    add_forwarded(name, command, "Models")
+    add_forwarded(app, name, command, "Models")
 for name, command in TRAINING.items():
-    add_forwarded(name, command, "Training")
-add(recipes, "Training", "recipes")
+    add_forwarded(app, name, command, "Training")
 
 
 def main() -> None:

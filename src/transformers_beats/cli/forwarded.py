@@ -7,7 +7,9 @@ from importlib import import_module
 
 import typer
 
-from transformers_beats.utils.errors import run_command
+from transformers_beats.utils.errors import errors_in_one_line, run_command
+
+from .commands import add_command, make_app
 
 
 @dataclass(frozen=True)
@@ -64,28 +66,26 @@ TRAINING = {
 }
 
 
+# All words of these commands, `--help` as well, are parsed by their modules.
+FORWARD_ALL = {"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False}
+
+
+def add_forwarded(app: typer.Typer, name: str, command: Forwarded, panel: str) -> None:
+    """Adds a command under a heading in the list of commands."""
+
+    @app.command(name, help=command.help, rich_help_panel=panel, context_settings=FORWARD_ALL, add_help_option=False)
+    def run(context: typer.Context) -> None:
+        with errors_in_one_line():
+            forward(name, command, context.args)
+
+
 def forward(name: str, command: Forwarded, words: list[str]) -> None:
-    """
-    Runs a command.
-
-    Args:
-        name (`str`):
-            Name of the command for its usage and messages.
-        command ([`Forwarded`]):
-            The command.
-        words (`list[str]`):
-            Words after the name.
-
-    Raises:
-        `SystemExit`: with the status of [`run_command`].
-    """
-    from .app import epilog, make_app
-
+    """Runs a command with the words after its name; a `SystemExit` is the only exception."""
     main = import_module(f"transformers_beats.{command.module}").main
     words = [*words, *command.added]
     if "argv" in inspect.signature(main).parameters:
         run_command(lambda: main(words))
         return
-    app: typer.Typer = make_app()
-    app.command(name, epilog=epilog(f"{name} {command.example}"))(main)
+    app = make_app()
+    add_command(app, name, main, command.example, "Models")
     app([name, *words])

@@ -10,7 +10,7 @@ def info(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Directory of a model, or its id on the Hub.")],
     labels: Annotated[bool, typer.Option("--labels", help="Print the labels, and nothing else.")] = False,
 ) -> None:
-    """Print the kind, size and labels of a model, and the statistics of its filter bank."""
+    """Print the kind, size, labels and filter bank of a model."""
     from transformers_beats.inference.loading import describe, labels_of, load
 
     loaded, extractor = load(model, "cpu")

@@ -107,8 +107,10 @@ class JsonLinesWriter(Writer):
             try:
                 record = json.loads(line)
                 fits = ("events" in record) == with_events
+                # Fails for records of other programs.
+                list(csv_rows(record))
                 self.done.add(place_of(record["file"]))
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 raise UsageError(f"{path}: holds something else than results of this command.") from error
             if not fits:
                 raise UsageError(f"{path}: was begun {'without' if with_events else 'with'} --events.")

@@ -13,6 +13,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import soundfile
+import torch
 from golden import FIXTURES
 from typer.testing import CliRunner
 
@@ -23,14 +24,16 @@ from transformers_beats import (
     BeatsModel,
     BeatsTokenizerModel,
 )
-from transformers_beats.cli import app as cli_module
-from transformers_beats.cli import writers as cli_results
+from transformers_beats.audio.files import AudioFile
+from transformers_beats.cli import writers
 from transformers_beats.cli.app import app
-from transformers_beats.cli.writers import AudioFile, CsvWriter, UsageError, find_audio
+from transformers_beats.cli.writers import Format, open_writer
 from transformers_beats.conversion.convert import convert
+from transformers_beats.inference import loading
 from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
 from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.plotting import timeline
+from transformers_beats.utils.errors import UsageError
 
 
 RATE = 16000
@@ -110,7 +113,7 @@ def test_tag_writes_json_lines_with_the_scores_of_the_pipeline(models, sounds, t
     tag(models, sounds, "--output", tmp_path / "tags.jsonl", "--top-k", 3)
     records = records_of(tmp_path / "tags.jsonl")
     assert [record["file"] for record in records] == [str(sounds / name) for name in NAMES]
-    model, extractor = cli_module.load(str(models / "beats_tiny_finetuned"), "cpu")
+    model, extractor = loading.load(str(models / "beats_tiny_finetuned"), "cpu")
     tagger = BeatsAudioTaggingPipeline(model=model, feature_extractor=extractor, device="cpu")
     for record in records:
         expected = tagger(record["file"], top_k=3)
@@ -258,7 +261,7 @@ def test_a_full_disk_ends_it_at_once(models, sounds, tmp_path, monkeypatch, numb
 
 
 def test_a_stream_that_takes_no_more_ends_it_at_once(models, sounds, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli_results, "_begin", lambda path, text: FullStream())
+    monkeypatch.setattr(writers, "_open_stream", lambda path, text: FullStream())
     result = tag(models, sounds, "-o", tmp_path / "tags.jsonl", exit_code=1)
     assert result.stderr == "error: tags.jsonl: cannot be written: Input/output error.\n"
 
@@ -293,38 +296,77 @@ def test_too_little_memory_for_one_file_does_not_stop_the_others(models, sounds,
 @pytest.mark.parametrize(
     ("options", "difference"),
     [
-        (["--window", "2"], "another window (10.0, now 2.0)"),
-        (["--hop", "5"], "another hop (10.0, now 5.0)"),
-        (["--top-k", "2"], "another top_k (5, now 2)"),
-        (["--threshold", "0.5"], "another threshold (null, now 0.5)"),
-        (["--dtype", "bfloat16"], 'another dtype ("auto", now "bfloat16")'),
-        (["--events"], "another events (false, now true)"),
-        (["-m", "{models}/other"], "another model ("),
+        (["--window", "2"], "another `hop` (10.0, now 2.0)"),
+        (["--window", "20", "--hop", "10"], "another `window` (10.0, now 20.0)"),
+        (["--hop", "5"], "another `hop` (10.0, now 5.0)"),
+        (["--top-k", "2"], "another `top_k` (5, now 2)"),
+        (["--threshold", "0.5"], "another `threshold` (null, now 0.5)"),
+        (["--dtype", "bfloat16"], 'another `dtype` ("float32", now "bfloat16")'),
+        (["--events"], "another `events` (false, now true)"),
+        (["-m", "{models}/other"], "another `model` ("),
     ],
 )
 @pytest.mark.parametrize("name", ["tags.jsonl", "tags.csv"])
 def test_other_settings_are_not_mixed(models, sounds, tmp_path, options, difference, name):
     if not (models / "other").exists():
-        shutil.copytree(models / "beats_tiny_finetuned", models / "other")
+        change_weights(models / "beats_tiny_finetuned", models / "other")
     tag(models, sounds / "a.wav", "-o", tmp_path / name)
     before = (tmp_path / name).read_text()
     options = [option.format(models=models) for option in options]
-    result = tag(models, sounds, "-o", tmp_path / name, "--resume", *options, exit_code=1)
+    result = tag(models, sounds, "-o", tmp_path / name, "--resume", *options, exit_code=2)
     (line,) = result.stderr.splitlines()
     assert f"{name}: was begun with {difference}" in line
     assert (tmp_path / name).read_text() == before
     # What has no effect on results may differ, and so may the spelling of the defaults.
-    tag(models, sounds, "-o", tmp_path / name, "--resume", "--batch-size", 2, "--hop", 10)
+    same = ("--batch-size", 2, "--hop", 10, "--dtype", "float32")
+    tag(models, sounds, "-o", tmp_path / name, "--resume", *same)
+
+
+def change_weights(source: Path, target: Path) -> None:
+    """Saves a model with other weights, and its feature extractor."""
+    model, extractor = loading.load(source)
+    with torch.no_grad():
+        next(model.parameters()).add_(0.1)
+    model.save_pretrained(target)
+    extractor.save_pretrained(target)
+
+
+def test_a_model_may_move(models, sounds, tmp_path):
+    arguments = (sounds, "-o", tmp_path / "tags.jsonl", "--device", "cpu")
+    shutil.copytree(models / "beats_tiny_finetuned", tmp_path / "copy")
+    tag(models, *arguments)
+    assert "4 of 4" in run("tag", "-m", tmp_path / "copy", *arguments, "--resume").stderr
+
+
+def test_embeddings_of_a_model_that_was_trained_again_are_not_mixed(models, sounds, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(models / "beats_tiny", model)
+    arguments = ("embed", "-m", model, "-o", tmp_path / "out", "--device", "cpu")
+    run(*arguments, sounds / "a.wav")
+    change_weights(models / "beats_tiny", model)
+    (line,) = run(*arguments, sounds, "--resume", exit_code=2).stderr.splitlines()
+    assert "out: was begun with another `model` (" in line
+    assert [path.name for path in (tmp_path / "out").rglob("*.npy")] == ["a.wav.npy"]
+
+
+@pytest.mark.parametrize("name", ["tags.jsonl", "tags.csv"])
+def test_relative_paths_are_found_from_another_directory(models, sounds, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(sounds.parent)
+    tag(models, sounds.name, "-o", tmp_path / name)
+    before = (tmp_path / name).read_text()
+    monkeypatch.chdir(sounds)
+    assert "4 of 4 files are done already." in tag(models, ".", "-o", tmp_path / name, "--resume").stderr
+    assert (tmp_path / name).read_text() == before
 
 
 def test_settings_of_directories_are_kept_in_them(models, sounds, tmp_path):
     arguments = ("-m", models / "beats_tiny", sounds / "a.wav", "-o", tmp_path / "out", "--device", "cpu")
     run("embed", *arguments)
-    result = run("embed", *arguments, "--resume", "--columns", exit_code=1)
-    assert "out: was begun with another columns (false, now true)" in result.stderr
+    result = run("embed", *arguments, "--resume", "--columns", exit_code=2)
+    assert "out: was begun with another `columns` (false, now true)" in result.stderr
     tag(models, sounds / "a.wav", "-o", tmp_path / "tracks")
-    result = tag(models, sounds / "a.wav", "-o", tmp_path / "tracks", "--resume", "--gap", 1, exit_code=1)
-    assert "tracks: was begun with another gap_seconds (null, now 1.0)" in result.stderr
+    result = tag(models, sounds / "a.wav", "-o", tmp_path / "tracks", "--resume", "--gap", 1, exit_code=2)
+    assert "tracks: was begun with another `gap_seconds` (null, now 1.0)" in result.stderr
 
 
 def test_an_output_of_an_earlier_version_is_resumed(models, sounds, tmp_path):
@@ -333,10 +375,10 @@ def test_an_output_of_an_earlier_version_is_resumed(models, sounds, tmp_path):
     tag(models, sounds, "-o", tmp_path / "tags.jsonl", "--resume")
     assert len(records_of(tmp_path / "tags.jsonl")) == 4
     # From now on they are known.
-    tag(models, sounds, "-o", tmp_path / "tags.jsonl", "--resume", "--window", 2, exit_code=1)
+    tag(models, sounds, "-o", tmp_path / "tags.jsonl", "--resume", "--window", 2, exit_code=2)
     (tmp_path / ".tags.jsonl.settings.json").write_text("[")
-    result = tag(models, sounds, "-o", tmp_path / "tags.jsonl", "--resume", exit_code=1)
-    assert "cannot be read as the settings" in result.stderr
+    result = tag(models, sounds, "-o", tmp_path / "tags.jsonl", "--resume", exit_code=2)
+    assert "cannot be read as settings" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["tags.jsonl", "tags.csv"])
@@ -347,25 +389,11 @@ def test_a_path_may_be_spelled_in_another_way(models, sounds, tmp_path, monkeypa
     monkeypatch.chdir(sounds.parent)
     for folder in (sounds.name, f"./{sounds.name}/../{sounds.name}", tmp_path / "link"):
         result = tag(models, folder, "-o", tmp_path / name, "--resume")
-        # The last file of a CSV is done again.
-        assert f"{3 if name == 'tags.csv' else 4} of 4 files are done already." in result.stderr
+        assert "4 of 4 files are done already." in result.stderr
         assert len((tmp_path / name).read_text().splitlines()) == num_lines
 
 
 # Folders
-
-
-def test_folders_behind_links_are_searched_once_and_hidden_ones_never(sounds, tmp_path):
-    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
-    for path in (folder / "deep", folder / ".Trash", elsewhere):
-        path.mkdir(parents=True)
-        (path / "a.wav").write_bytes(b"")
-    (folder / "linked").symlink_to(elsewhere)
-    (folder / "again").symlink_to(folder)
-    (elsewhere / "back").symlink_to(folder / "deep")
-    (folder / "dangling.wav").symlink_to("nowhere.wav")
-    found = [file.relative.as_posix() for file in find_audio([folder])]
-    assert found == ["dangling.wav", "deep/a.wav", "linked/a.wav"]
 
 
 def test_a_link_that_leads_nowhere_is_named(models, sounds, tmp_path):
@@ -398,7 +426,7 @@ def test_an_option_of_events_asks_for_them(models, sounds, option):
 @pytest.mark.parametrize("option", ["--top-k=5", "--threshold=0.1"])
 def test_an_option_of_labels_is_refused_where_there_are_none(models, sounds, tmp_path, option):
     for output in ([], ["-o", tmp_path / "a.csv"], ["-o", tmp_path / "tracks"]):
-        result = tag(models, sounds / "a.wav", "--events", option, *output, exit_code=1)
+        result = tag(models, sounds / "a.wav", "--events", option, *output, exit_code=2)
         assert "with events only JSON lines hold labels" in result.stderr
     tag(models, sounds / "a.wav", "--events", option, "--format", "jsonl")
 
@@ -433,53 +461,87 @@ def test_json_lines_are_resumed_after_the_last_whole_line(models, sounds, tmp_pa
     assert "2 of 4 files are done already." in result.stderr
 
 
-def test_csv_is_resumed_with_the_last_file(models, sounds, tmp_path, tagged):
-    output = tmp_path / "tags.csv"
+def test_csv_is_resumed_from_the_json_lines_beside_it(models, sounds, tmp_path, tagged):
+    output, partial = tmp_path / "tags.csv", tmp_path / ".tags.csv.jsonl"
     tag(models, sounds, "--output", output)
-    whole = output.read_text()
-    # Two rows and a half of the second file are there.
-    output.write_text("".join(whole.splitlines(keepends=True)[:8]) + whole.splitlines()[8][:-5])
+    whole, lines = output.read_text(), partial.read_text().splitlines(keepends=True)
+    # As a killed run leaves it, with two files and a half.
+    output.unlink()
+    partial.write_text("".join(lines[:2]) + lines[2][:20])
     tagged.clear()
-    tag(models, sounds, "--output", output, "--resume")
-    assert tagged == ["a.wav", "b.ogg", "c é.WAV"]
+    result = tag(models, sounds, "--output", output, "--resume")
+    assert "2 of 4 files are done already." in result.stderr
+    assert tagged == ["b.ogg", "c é.WAV"]
     assert output.read_text() == whole
 
 
-@pytest.mark.parametrize(
-    "cut", ["fi", "file,label,score", "file,label,score\na.wav,x,1\na.wav,y,1\nb.wav,x,1\nb.wav,y,1\na.wav"]
-)
-def test_csv_cut_anywhere_loses_no_row(cut, tmp_path):
-    (tmp_path / "tags.csv").write_text(cut)
-    writer = CsvWriter(tmp_path / "tags.csv", with_events=False, resume=True)
-    # The last name may be the beginning of another, and its file the one before.
-    assert not writer.is_done(AudioFile(Path("b.wav"), Path("b.wav")))
-    writer.close()
-    assert (tmp_path / "tags.csv").read_text().startswith("file,label,score\n")
+def test_a_finished_csv_is_not_computed_again(models, sounds, tmp_path, tagged):
+    output = tmp_path / "tags.csv"
+    tag(models, sounds, "--output", output)
+    whole = output.read_text()
+    tagged.clear()
+    assert "4 of 4 files are done already." in tag(models, sounds, "--output", output, "--resume").stderr
+    assert tagged == []
+    assert output.read_text() == whole
 
 
-def test_csv_with_anything_else_in_it_is_refused(tmp_path):
-    (tmp_path / "tags.csv").write_text("file,label,score\n" + "x" * 200_000)
-    with pytest.raises(UsageError, match="holds something else"):
-        CsvWriter(tmp_path / "tags.csv", with_events=False, resume=True)
+def test_an_interrupted_run_writes_the_csv_of_what_is_done(models, sounds, tmp_path, monkeypatch):
+    output, original = tmp_path / "tags.csv", writers.JsonLinesWriter.write
+
+    def interrupt(self, file, labels, events):
+        if file.path.name == "b.ogg":
+            raise KeyboardInterrupt
+        original(self, file, labels, events)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writers.JsonLinesWriter, "write", interrupt)
+        result = tag(models, sounds, "--output", output, "--top-k", 1, exit_code=130)
+    assert result.stderr == "interrupted\n"
+    assert len(output.read_text().splitlines()) == 1 + 2
+    tag(models, sounds, "--output", output, "--top-k", 1, "--resume")
+    assert len(output.read_text().splitlines()) == 1 + 4
+
+
+def test_csv_that_a_killed_run_has_begun_is_not_begun_anew_by_accident(models, sounds, tmp_path):
+    tag(models, sounds / "a.wav", "--output", tmp_path / "tags.csv")
+    (tmp_path / "tags.csv").unlink()
+    result = tag(models, sounds / "a.wav", "--output", tmp_path / "tags.csv", exit_code=2)
+    assert f"an interrupted run has left {tmp_path / '.tags.csv.jsonl'}" in result.stderr
+    (tmp_path / ".tags.csv.jsonl").unlink()
+    # Settings of an output that is gone count for nothing.
+    tag(models, sounds / "a.wav", "--output", tmp_path / "tags.csv", "--top-k", 2)
+
+
+def test_csv_whose_json_lines_are_missing_is_refused(models, sounds, tmp_path):
+    (tmp_path / "tags.csv").write_text("file,label,score\n")
+    result = tag(models, sounds, "--output", tmp_path / "tags.csv", "--resume", exit_code=2)
+    assert "tags.csv: cannot be resumed without " in result.stderr
+    assert (tmp_path / "tags.csv").read_text() == "file,label,score\n"
+
+
+def test_csv_is_printed_file_by_file(models, sounds):
+    rows = list(csv.reader(io.StringIO(tag(models, sounds, "--format", "csv", "--top-k", 1).stdout)))
+    assert rows[0] == ["file", "label", "score"]
+    assert [row[0] for row in rows[1:]] == [str(sounds / name) for name in NAMES]
 
 
 def test_devices_are_not_resumed():
     with pytest.raises(UsageError, match="no file of results"):
-        CsvWriter(Path("/dev/zero"), with_events=False, resume=True)
+        open_writer(Format.jsonl, Path("/dev/zero"), with_events=False, resume=True, settings={})
 
 
 def test_closed_standard_output_is_said(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     with pytest.raises(UsageError, match="Standard output is closed"):
-        CsvWriter(None, with_events=False, resume=False)
+        open_writer(Format.csv, None, with_events=False, resume=False, settings={})
 
 
 def test_csv_quotes_names_with_carriage_returns(tmp_path):
-    writer = CsvWriter(tmp_path / "tags.csv", with_events=False, resume=False)
-    writer.write(AudioFile(Path("a\rb.wav"), Path("a\rb.wav")), {"labels": [{"label": "x", "score": 1.0}]})
+    writer = open_writer(Format.csv, tmp_path / "tags.csv", with_events=False, resume=False, settings={})
+    writer.write(AudioFile(tmp_path / "a\rb.wav", Path("a\rb.wav")), [{"label": "x", "score": 1.0}], None)
     writer.close()
     with (tmp_path / "tags.csv").open(newline="") as file:
-        assert [row[0] for row in csv.reader(file)] == ["file", "a\rb.wav"]
+        assert [row[0] for row in csv.reader(file)] == ["file", str(tmp_path / "a\rb.wav")]
 
 
 def test_label_tracks_that_are_there_are_kept(models, sounds, tmp_path, tagged):
@@ -493,21 +555,21 @@ def test_label_tracks_that_are_there_are_kept(models, sounds, tmp_path, tagged):
 @pytest.mark.parametrize("name", ["tags.jsonl", "tags.csv", "tracks"])
 def test_without_resume_nothing_is_overwritten(models, sounds, tmp_path, name):
     tag(models, sounds / "a.wav", "--output", tmp_path / name)
-    result = tag(models, sounds / "a.wav", "--output", tmp_path / name, exit_code=1)
+    result = tag(models, sounds / "a.wav", "--output", tmp_path / name, exit_code=2)
     assert "add --resume" in result.stderr
 
 
 def test_other_files_are_not_taken_for_results(models, sounds, tmp_path):
     for name, content in (("tags.jsonl", '{"a": 1}\n'), ("tags.csv", "a,b\n1,2\n")):
         (tmp_path / name).write_text(content)
-        tag(models, sounds, "--output", tmp_path / name, "--resume", exit_code=1)
+        tag(models, sounds, "--output", tmp_path / name, "--resume", exit_code=2)
         assert (tmp_path / name).read_text() == content
 
 
 def test_results_with_and_without_events_are_not_mixed(models, sounds, tmp_path):
     for name in ("tags.jsonl", "tags.csv"):
         tag(models, sounds / "a.wav", "--output", tmp_path / name)
-        tag(models, sounds, "--output", tmp_path / name, "--resume", "--events", exit_code=1)
+        tag(models, sounds, "--output", tmp_path / name, "--resume", "--events", exit_code=2)
 
 
 # embed, tokenize, info
@@ -548,7 +610,7 @@ def test_arrays_are_resumed_and_corrupt_files_named(models, corrupt, tmp_path):
     assert np.load(tmp_path / "out" / "a.flac.npy").shape == (64,)
     names = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert names == {".settings.json", *(f"{name.rpartition('/')[2]}.npy" for name in NAMES)}
-    run(*arguments, exit_code=1)
+    run(*arguments, exit_code=2)
 
 
 def test_info_tells_what_a_model_is(models):
@@ -587,6 +649,7 @@ def test_info_lists_labels(models):
         (["tag", "-m", "{models}/beats_tiny_finetuned", "{models}"], "No audio in"),
         (["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}", "--hop", "20"], "hop_seconds"),
         (["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}", "-o", "{new}/tags.xml"], ".jsonl or .csv"),
+        (["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}", "-o", "{new}/v1.0"], ".0 names no format: choose"),
         (["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}", "--format", "audacity"], "name a directory"),
         (["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}", "--device", "nothing"], "--device nothing"),
         (["embed", "-m", "{models}/beats_tiny", "{sounds}/a.wav", "-o", "{sounds}/a.wav"], "output directory"),
@@ -612,28 +675,28 @@ def test_mistakes_are_one_line(models, sounds, tmp_path, arguments, message):
         # A file that is reached in two ways is one file.
         assert len(run(*arguments).stderr.splitlines()) == 0
         return
-    result = run(*arguments, exit_code=1)
+    result = run(*arguments, exit_code=2)
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
     assert message.format(**names) in line
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("name", "content", "message", "status"),
     [
-        ("preprocessor_config.json", None, "is no directory of a model, it has no preprocessor_config.json."),
-        ("model.safetensors", None, "is no directory of a model, it has no model.safetensors."),
-        ("model.safetensors", "damaged", "cannot be loaded: "),
-        ("config.json", "[1]", "config.json"),
+        ("preprocessor_config.json", None, "is no directory of a model, it has no preprocessor_config.json.", 2),
+        ("model.safetensors", None, "is no directory of a model, it has no model.safetensors.", 2),
+        ("model.safetensors", "damaged", "cannot be loaded: ", 1),
+        ("config.json", "[1]", "config.json", 1),
     ],
 )
-def test_what_a_model_lacks_is_said(models, sounds, tmp_path, name, content, message):
+def test_what_a_model_lacks_is_said(models, sounds, tmp_path, name, content, message, status):
     model = tmp_path / "model"
     shutil.copytree(models / "beats_tiny_finetuned", model)
     (model / name).unlink()
     if content is not None:
         (model / name).write_text(content)
-    (line,) = run("tag", "-m", model, sounds, exit_code=1).stderr.splitlines()
+    (line,) = run("tag", "-m", model, sounds, exit_code=status).stderr.splitlines()
     assert line.startswith("error: ")
     assert str(model) in line
     assert message in line
@@ -650,14 +713,14 @@ def test_weights_that_a_file_cannot_hold_are_no_traceback(models, sounds, tmp_pa
 
 def test_without_matplotlib_no_model_is_loaded_for_pictures(models, sounds, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.setattr(cli_module, "load", pytest.fail)
+    monkeypatch.setattr(loading, "load", pytest.fail)
     result = tag(models, sounds, "--pictures", tmp_path / "pictures", exit_code=1)
     assert "pip install matplotlib" in result.stderr
     assert not (tmp_path / "pictures").exists()
 
 
 def test_a_reader_that_has_enough_is_no_error(models, sounds):
-    command = f"{sys.executable} -m transformers_beats.cli.app tag -m {models / 'beats_tiny_finetuned'} --device cpu"
+    command = f"{sys.executable} -m transformers_beats tag -m {models / 'beats_tiny_finetuned'} --device cpu"
     line = f"{command} --format jsonl '{sounds}' | true; exit ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (1, "")
@@ -666,11 +729,11 @@ def test_a_reader_that_has_enough_is_no_error(models, sounds):
 def test_results_of_the_same_name_are_refused(models, sounds, tmp_path):
     (tmp_path / "a.wav").write_bytes((sounds / "a.wav").read_bytes())
     arguments = ("-m", models / "beats_tiny", tmp_path / "a.wav", sounds / "a.wav", "-o", tmp_path / "out")
-    assert "would both be written as a.wav" in run("embed", *arguments, exit_code=1).stderr
+    assert "would both be written as a.wav" in run("embed", *arguments, exit_code=2).stderr
 
 
 def test_the_command_runs_as_a_program(models, sounds):
-    command = [sys.executable, "-m", "transformers_beats.cli.app", "tag", "--model", models / "beats_tiny_finetuned"]
+    command = [sys.executable, "-m", "transformers_beats", "tag", "--model", models / "beats_tiny_finetuned"]
     command += [sounds / "a.wav", "--device", "cpu", "--format", "jsonl"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

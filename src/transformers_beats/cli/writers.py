@@ -1,33 +1,35 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""What `transformers-beats tag` writes: a table, JSON lines, CSV or Audacity's label tracks, each file's at once."""
+"""Writers of the results of `tag`: table, JSON lines, CSV or Audacity's label tracks; and the settings of outputs."""
 
 import csv
 import io
 import json
 import os
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from transformers_beats.utils.errors import UsageError
+from transformers_beats.audio.files import AudioFile, place_of
+from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import replace_file
+from transformers_beats.utils.resume import begin_or_resume
 
 
-# Formats that soundfile reads and, after them, containers that torchcodec reads where it is installed.
-AUDIO_SUFFIXES = {
-    *(".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp2", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".snd"),
-    *(".sph", ".voc", ".w64", ".wav"),
-    *(".aac", ".m4a", ".mka", ".mkv", ".mp4", ".webm", ".wma"),
-}
+if TYPE_CHECKING:
+    from transformers_beats.inference.events import Event
+
+
 # Beside a file of results, after its name; in a directory of results, alone.
 SETTINGS = ".settings.json"
+# A label and its score, as the tagging pipeline returns them.
+Label = Mapping[str, Any]
 
 
 class Format(str, Enum):
-    """How results are written."""
+    """Format of results."""
 
     table = "table"
     jsonl = "jsonl"
@@ -35,107 +37,33 @@ class Format(str, Enum):
     audacity = "audacity"
 
 
-@dataclass(frozen=True)
-class AudioFile:
-    """
-    An input.
-
-    Args:
-        path (`Path`):
-            Where it is.
-        relative (`Path`):
-            Its path within the folder that was named, or its name: where its results go in an output directory.
-    """
-
-    path: Path
-    relative: Path
-
-    def result(self, directory: Path, suffix: str) -> Path:
-        """The file of its results in a directory. The name keeps its suffix: `a.wav` and `a.flac` are two."""
-        return directory / self.relative.with_name(self.relative.name + suffix)
+class OutputError(BeatsError):
+    """An output that takes no more results."""
 
 
-def find_audio(inputs: list[Path]) -> list[AudioFile]:
-    """
-    The files that are meant: those named, and those in the folders named and below that have a suffix of audio, also
-    behind links. Links that lead nowhere are among them: they are to be named with what cannot be read.
-
-    Raises:
-        [`UsageError`]: if an input does not exist, there is no audio, or two results would have one name.
-    """
-    files: dict[Path, AudioFile] = {}
-    for path in inputs:
-        if path.is_dir():
-            files.update({_place(file): AudioFile(file, file.relative_to(path)) for file in sorted(_search(path))})
-        elif path.exists():
-            files.setdefault(_place(path), AudioFile(path, Path(path.name)))
-        else:
-            raise UsageError(f"{path}: no such file or folder.")
-    if not files:
-        raise UsageError(f"No audio in {', '.join(map(str, inputs))}.")
-    return list(files.values())
-
-
-def _search(folder: Path) -> Iterator[Path]:
-    """Audio in a folder and those below. Each is searched once, also if links lead to it, perhaps from within."""
-    searched = set()
-    for directory, folders, names in os.walk(folder, followlinks=True):
-        place = os.path.realpath(directory)
-        # Hidden folders are other programs' own, and hidden files their notes about files of the same name.
-        folders[:] = [] if place in searched else sorted(name for name in folders if not name.startswith("."))
-        found = [] if place in searched else [Path(directory, name) for name in names if not name.startswith(".")]
-        searched.add(place)
-        for file in found:
-            if file.suffix.lower() in AUDIO_SUFFIXES and (file.is_file() or not file.exists()):
-                yield file
-
-
-def _place(path: str | Path) -> Path:
-    """Where a file is, however its path is spelled. A link to a file is another file, with results of its own."""
-    directory, name = os.path.split(os.path.abspath(path))
-    return Path(os.path.realpath(directory), name)
-
-
-def check_names(files: list[AudioFile]) -> None:
-    """Raises a [`UsageError`] if results of two files would have one name in an output directory."""
-    owners: dict[Path, Path] = {}
-    for file in files:
-        other = owners.setdefault(file.relative, file.path)
-        if other != file.path:
-            raise UsageError(
-                f"{other} and {file.path} would both be written as {file.relative}: name the folder above them, or "
-                "choose another output directory for one."
-            )
-
-
-class Writer(Protocol):
+class Writer(ABC):
     """Takes the results of one file after another."""
 
     def is_done(self, file: AudioFile) -> bool:
-        """Whether an earlier run has written them."""
-        ...
-
-    def write(self, file: AudioFile, result: dict[str, list[dict[str, Any]]]) -> None:
-        """Writes `labels` and, if they were asked for, `events` of a file."""
-        ...
-
-    def close(self) -> None:
-        """No more will come."""
-        ...
-
-
-class TableWriter:
-    """A table on the terminal, when all files are done."""
-
-    def __init__(self, with_events: bool):
-        self.with_events = with_events
-        self.results: list[tuple[AudioFile, dict]] = []
-
-    def is_done(self, file: AudioFile) -> bool:
+        """Whether an earlier run has written the results of a file."""
         return False
 
-    def write(self, file: AudioFile, result: dict[str, list[dict[str, Any]]]) -> None:
-        self.results.append((file, result))
+    @abstractmethod
+    def write(self, file: AudioFile, labels: Sequence[Label], events: "Sequence[Event] | None") -> None:
+        """Writes the labels of a file and, if they are asked for, its events."""
+
+    def close(self) -> None:  # noqa: B027  # most have nothing to complete
+        """Completes the output."""
+
+
+class TableWriter(Writer):
+    """Prints a table when all files are done."""
+
+    def __init__(self) -> None:
+        self.results: list[tuple[AudioFile, Sequence[Label], Sequence[Event] | None]] = []
+
+    def write(self, file: AudioFile, labels: Sequence[Label], events: "Sequence[Event] | None") -> None:
+        self.results.append((file, labels, events))
 
     def close(self) -> None:
         from rich.box import SIMPLE_HEAD
@@ -147,133 +75,193 @@ class TableWriter:
             return
         table = Table(box=SIMPLE_HEAD)
         table.add_column("File", overflow="fold")
-        times = ("start", "end") if self.with_events else ()
-        for key in times:
-            table.add_column(f"{key.capitalize()} (s)", justify="right")
+        with_events = self.results[0][2] is not None
+        for header in ("Start (s)", "End (s)") if with_events else ():
+            table.add_column(header, justify="right")
         table.add_column("Score", justify="right")
         table.add_column("Label", overflow="fold")
-        for file, result in self.results:
-            items = result["events" if self.with_events else "labels"]
+        for file, labels, events in self.results:
+            if events is None:
+                rows = [(f"{item['score']:.3f}", Text(item["label"])) for item in labels]
+            else:
+                rows = [
+                    (f"{event.start:.2f}", f"{event.end:.2f}", f"{event.score:.3f}", Text(event.label))
+                    for event in events
+                ]
             name = Text(str(file.relative))
-            if not items:
-                table.add_row(name, *("" for _ in times), "", "nothing")
-            for item in items:
-                table.add_row(
-                    name, *(f"{item[key]:.2f}" for key in times), f"{item['score']:.3f}", Text(item["label"])
-                )
+            for row in rows or [(*[""] * (3 if with_events else 1), "nothing")]:
+                table.add_row(name, *row)
                 name = Text("")
         Console().print(table)
 
 
-class JsonLinesWriter:
-    """One line for each file, appended to `path` or printed."""
+class JsonLinesWriter(Writer):
+    """Writes one line for each file, appended to `path` or printed."""
 
     def __init__(self, path: Path | None, with_events: bool, resume: bool):
         self.done: set[Path] = set()
-        text = _read_earlier(path, resume)
+        text = _read_earlier(path) if resume else ""
         # A line that was not finished counts for nothing.
         kept = text[: text.rfind("\n") + 1]
         for line in kept.splitlines():
             try:
                 record = json.loads(line)
                 fits = ("events" in record) == with_events
-                self.done.add(_place(record["file"]))
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                # Fails for records of other programs.
+                list(csv_rows(record))
+                self.done.add(place_of(record["file"]))
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 raise UsageError(f"{path}: holds something else than results of this command.") from error
             if not fits:
                 raise UsageError(f"{path}: was begun {'without' if with_events else 'with'} --events.")
-        self.stream = _begin(path, kept)
+        self.stream = _open_stream(path, kept)
 
     def is_done(self, file: AudioFile) -> bool:
-        return _place(file.path) in self.done
+        return file.place in self.done
 
-    def write(self, file: AudioFile, result: dict[str, list[dict[str, Any]]]) -> None:
-        record = {"file": str(file.path), **{key: list(map(_rounded, items)) for key, items in result.items()}}
-        _write(self.stream, json.dumps(record) + "\n")
-
-    def close(self) -> None:
-        _close(self.stream)
-
-
-class CsvWriter:
-    """One row for each label, or each event, appended to `path` or printed; one row without them where is none."""
-
-    def __init__(self, path: Path | None, with_events: bool, resume: bool):
-        self.key = "events" if with_events else "labels"
-        self.columns = ["label", "score", "start", "end"] if with_events else ["label", "score"]
-        header = ["file", *self.columns]
-        text = _read_earlier(path, resume)
-        # A header that was cut off counts for nothing, nor does a last row. A label that was cut off after a line end
-        # of its own is not the last column.
-        text = "" if _to_csv([header]).startswith(text) else text
-        try:
-            rows = [row for row in csv.reader(io.StringIO(text)) if row]
-        except csv.Error as error:
-            raise UsageError(f"{path}: holds something else than results of this command.") from error
-        if rows and rows[0] != header:
-            raise UsageError(f"{path}: has other columns than {','.join(header)}.")
-        if rows and not (text.endswith("\n") and len(rows[-1]) == len(header)):
-            rows.pop()
-        # Of the last file some rows may be missing: it is done again.
-        kept = [row for row in rows[1:] if row[0] != rows[-1][0]]
-        try:
-            self.done = {_place(row[0]) for row in kept}
-        except ValueError as error:
-            raise UsageError(f"{path}: holds something else than results of this command.") from error
-        self.stream = _begin(path, _to_csv([header, *kept]))
-
-    def is_done(self, file: AudioFile) -> bool:
-        return _place(file.path) in self.done
-
-    def write(self, file: AudioFile, result: dict[str, list[dict[str, Any]]]) -> None:
-        items = [_rounded(item) for item in result[self.key]] or [dict.fromkeys(self.columns, "")]
-        _write(self.stream, _to_csv([[str(file.path), *(item[name] for name in self.columns)] for item in items]))
+    def write(self, file: AudioFile, labels: Sequence[Label], events: "Sequence[Event] | None") -> None:
+        _write(self.stream, json.dumps(record_of(file, labels, events)) + "\n")
 
     def close(self) -> None:
-        _close(self.stream)
+        if self.stream is not sys.stdout:
+            self.stream.close()
 
 
-class LabelTrackWriter:
-    """For each file a text file that Audacity imports as a label track: start, end and label of each event."""
+class CsvFileWriter(JsonLinesWriter):
+    """
+    Writes a CSV file at the end, from JSON lines in a hidden file beside it: they hold what is done, and are continued
+    by `--resume`, also if the CSV is there.
+    """
+
+    def __init__(self, path: Path, with_events: bool, resume: bool):
+        self.path, self.with_events = path, with_events
+        super().__init__(partial_file(path), with_events, resume)
+
+    def close(self) -> None:
+        super().close()
+        try:
+            with replace_file(self.path) as temporary, _open_text(temporary, "w") as stream:
+                stream.write(to_csv([csv_header(self.with_events)]))
+                with _open_text(partial_file(self.path), "r") as lines:
+                    stream.writelines(to_csv(csv_rows(json.loads(line))) for line in lines)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}.") from error
+
+
+class CsvStreamWriter(Writer):
+    """Prints CSV, the rows of each file at once."""
+
+    def __init__(self, with_events: bool):
+        self.stream = _open_stream(None, to_csv([csv_header(with_events)]))
+
+    def write(self, file: AudioFile, labels: Sequence[Label], events: "Sequence[Event] | None") -> None:
+        _write(self.stream, to_csv(csv_rows(record_of(file, labels, events))))
+
+
+class LabelTrackWriter(Writer):
+    """Writes for each file a text file that Audacity imports as a label track: start, end and label of each event."""
 
     def __init__(self, directory: Path, resume: bool):
         self.directory, self.resume = directory, resume
-        make_directory(directory, resume)
 
     def is_done(self, file: AudioFile) -> bool:
-        # Unlike that of `Path`, this `exists` takes a name that is too long for one of no file.
+        # Unlike that of `Path`, this `exists` returns False for a name that is too long.
         return self.resume and os.path.exists(file.result(self.directory, ".txt"))
 
-    def write(self, file: AudioFile, result: dict[str, list[dict[str, Any]]]) -> None:
+    def write(self, file: AudioFile, labels: Sequence[Label], events: "Sequence[Event] | None") -> None:
         path = file.result(self.directory, ".txt")
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = (
-            f"{event['start']:.6f}\t{event['end']:.6f}\t{' '.join(event['label'].split())}\n"
-            for event in result["events"]
-        )
+        lines = (f"{event.start:.6f}\t{event.end:.6f}\t{' '.join(event.label.split())}\n" for event in events or ())
         with replace_file(path) as temporary:
             temporary.write_text("".join(lines), encoding="utf-8")
 
-    def close(self) -> None:
-        pass
 
-
-def open_writer(kind: Format, output: Path | None, with_events: bool, resume: bool) -> Writer:
+def choose_format(output: Path | None) -> Format:
     """
-    What writes results in a format.
+    Returns the format that the name of an output stands for: a table without an output, label tracks for a name
+    without a suffix.
 
     Raises:
-        [`UsageError`]: if the output is missing, not wanted, or there already and not to be resumed.
+        [`UsageError`]: for any other suffix.
+    """
+    if output is None:
+        return Format.table
+    formats = {".jsonl": Format.jsonl, ".csv": Format.csv, "": Format.audacity}
+    if output.suffix.lower() not in formats:
+        raise UsageError(
+            f"{output}: the suffix {output.suffix} names no format: choose a name that ends in .jsonl or .csv, or say "
+            "--format (audacity for a directory of label tracks)."
+        )
+    return formats[output.suffix.lower()]
+
+
+def open_writer(
+    kind: Format, output: Path | None, with_events: bool, resume: bool, settings: Mapping[str, Any]
+) -> Writer:
+    """
+    Opens an output for results in a format.
+
+    Args:
+        kind ([`Format`]):
+            The format.
+        output (`Path`, *optional*):
+            File or, for label tracks, directory; without one, results are printed.
+        with_events (`bool`):
+            Whether results have events.
+        resume (`bool`):
+            Whether an output that exists is continued.
+        settings (`Mapping[str, Any]`):
+            Settings that the results depend on, see [`begin_or_resume`].
+
+    Raises:
+        [`UsageError`]: if the output is missing, not wanted, exists and is not to be resumed, was begun with other
+            settings, holds something else, or cannot be written.
     """
     if kind is Format.table:
         if output is not None:
             raise UsageError("A table is for the terminal: name an --output that ends in .jsonl or .csv, or --format.")
-        return TableWriter(with_events)
+        return TableWriter()
     if kind is Format.audacity:
         if output is None:
             raise UsageError("Label tracks are files: name a directory as --output.")
+        begin_directory(output, settings, resume)
         return LabelTrackWriter(output, resume)
-    return (JsonLinesWriter if kind is Format.jsonl else CsvWriter)(output, with_events, resume)
+    if output is not None:
+        begin_file(output, kind, settings, resume)
+    if kind is Format.csv:
+        return CsvStreamWriter(with_events) if output is None else CsvFileWriter(output, with_events, resume)
+    return JsonLinesWriter(output, with_events, resume)
+
+
+def begin_file(path: Path, kind: Format, settings: Mapping[str, Any], resume: bool) -> None:
+    """Begins or resumes a file of results: checks that it may be written, and its settings; see [`open_writer`]."""
+    partial = partial_file(path) if kind is Format.csv else path
+    if path.exists() and not resume:
+        raise UsageError(f"{path}: exists already. To go on with the same settings, add --resume.")
+    if partial.exists() and not resume:
+        raise UsageError(
+            f"{path}: an interrupted run has left {partial}. To go on with the same settings, add --resume; otherwise "
+            "remove it."
+        )
+    # Devices would be read without end.
+    if (path.exists() and not path.is_file()) or (partial.exists() and not partial.is_file()):
+        raise UsageError(f"{path}: is no file of results.")
+    if path.exists() and not partial.exists():
+        raise UsageError(
+            f"{path}: cannot be resumed without {partial}, which says what is done: choose another output."
+        )
+    settings_file = path.with_name(f".{path.name}{SETTINGS}")
+    if not partial.exists():
+        _remove(settings_file)
+    begin_or_resume(settings_file, settings, path)
+
+
+def begin_directory(directory: Path, settings: Mapping[str, Any], resume: bool) -> None:
+    """Begins or resumes a directory of results: makes it, and checks its settings; see [`open_writer`]."""
+    make_directory(directory, resume)
+    if not resume:
+        _remove(directory / SETTINGS)
+    begin_or_resume(directory / SETTINGS, settings, directory)
 
 
 def make_directory(directory: Path, resume: bool) -> None:
@@ -286,66 +274,58 @@ def make_directory(directory: Path, resume: bool) -> None:
         raise UsageError(f"{directory}: is not empty. To go on with the same settings, add --resume.")
 
 
-def settings_of(
-    command: str, model: str, dtype: str, window: float, hop: float | None, **others: Any
-) -> dict[str, Any]:
-    """What an output depends on: with other settings it is not to be resumed."""
-    model = str(Path(model).resolve()) if Path(model).exists() else model
-    hop = window if hop is None else hop
-    return {"command": command, "model": model, "dtype": dtype, "window": window, "hop": hop, **others}
+def partial_file(path: Path) -> Path:
+    """Returns the hidden file of JSON lines that a CSV file is made of."""
+    return path.with_name(f".{path.name}.jsonl")
 
 
-def check_settings(output: Path, settings: dict[str, Any]) -> None:
-    """
-    Raises a [`UsageError`] if an output that is to be resumed was begun with other settings. Those of an output of
-    an earlier version are not known, and are taken for these.
-    """
-    path = _settings_file(output)
-    if not (output.exists() and path.exists()):
-        return
-    try:
-        earlier = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise UsageError(f"{path}: cannot be read as the settings of {output}: remove one of them.") from error
-    for name, value in settings.items():
-        if earlier.get(name) != value:
-            raise UsageError(
-                f"{output}: was begun with another {name} ({json.dumps(earlier.get(name))}, now {json.dumps(value)}): "
-                "choose the same, or another output."
-            )
+def record_of(file: AudioFile, labels: Sequence[Label], events: "Sequence[Event] | None") -> dict[str, Any]:
+    """Returns the results of a file for JSON, under its absolute path, with scores as precise as float32."""
+    record: dict[str, Any] = {"file": os.path.abspath(file.path)}
+    record["labels"] = [{**label, "score": round(label["score"], 6)} for label in labels]
+    if events is not None:
+        record["events"] = [event._replace(score=round(event.score, 6))._asdict() for event in events]
+    return record
 
 
-def keep_settings(output: Path, settings: dict[str, Any]) -> None:
-    """Writes the settings of an output, which exists, for [`check_settings`]."""
-    path = _settings_file(output)
-    try:
-        with replace_file(path) as temporary:
-            temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error.strerror}.") from error
+def csv_header(with_events: bool) -> list[str]:
+    """Returns the names of the columns of a CSV."""
+    return ["file", "label", "score", *(("start", "end") if with_events else ())]
 
 
-def _settings_file(output: Path) -> Path:
-    return output / SETTINGS if output.is_dir() else output.with_name(f".{output.name}{SETTINGS}")
+def csv_rows(record: Mapping[str, Any]) -> Iterator[list[Any]]:
+    """Yields a row for each event of a record or, without events, each label; an empty one if there is none."""
+    columns = csv_header("events" in record)[1:]
+    for item in record.get("events", record["labels"]) or [dict.fromkeys(columns, "")]:
+        yield [record["file"], *(item[name] for name in columns)]
 
 
-def _read_earlier(path: Path | None, resume: bool) -> str:
-    if path is None or not path.exists():
-        return ""
-    if not resume:
-        raise UsageError(f"{path}: exists already. To go on with the same settings, add --resume.")
-    # Devices are read without end.
-    if not path.is_file():
-        raise UsageError(f"{path}: is no file of results.")
+def to_csv(rows: Iterator[list[Any]] | list[list[Any]]) -> str:
+    """Returns rows as CSV."""
+    stream = io.StringIO()
+    for row in rows:
+        # The writer would not quote line ends of other systems.
+        quoting = csv.QUOTE_ALL if any("\r" in str(value) for value in row) else csv.QUOTE_MINIMAL
+        csv.writer(stream, lineterminator="\n", quoting=quoting).writerow(row)
+    return stream.getvalue()
+
+
+def _read_earlier(path: Path | None) -> str:
     try:
         # Of a line that was cut off, the last character may be too. File names may hold any bytes.
-        return path.read_bytes().decode("utf-8", errors="surrogateescape")
+        return path.read_bytes().decode("utf-8", errors="surrogateescape") if path is not None else ""
+    except FileNotFoundError:
+        return ""
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}.") from error
 
 
-def _begin(path: Path | None, text: str) -> TextIO:
-    """A stream to append to, which holds `text`."""
+def _open_text(path: Path, mode: Literal["r", "w", "a"]) -> TextIO:
+    return open(path, mode, encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def _open_stream(path: Path | None, text: str) -> TextIO:
+    """Opens a file, or standard output, that holds `text` and is appended to."""
     if path is None:
         if sys.stdout is None:
             raise UsageError("Standard output is closed: name a file as --output.")
@@ -355,52 +335,37 @@ def _begin(path: Path | None, text: str) -> TextIO:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replace_file(path) as temporary:
             temporary.write_bytes(text.encode("utf-8", errors="surrogateescape"))
-        return path.open("a", encoding="utf-8", errors="surrogateescape", newline="")
+        return _open_text(path, "a")
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}.") from error
 
 
 def _write(stream: TextIO, text: str) -> None:
-    """Appends text. A stream that can take no more is the end of all results, not only of this file's."""
+    """Appends text. A stream that takes no more ends all results, not only those of this file."""
     try:
         stream.write(text)
         stream.flush()
-    # Who reads what is printed has enough: no error.
+    # Raised when the reader of a pipe has enough, which is no error.
     except BrokenPipeError:
         raise
     except OSError as error:
         name = "Standard output" if stream is sys.stdout else stream.name
-        raise UsageError(f"{name}: cannot be written: {error.strerror}.") from error
+        raise OutputError(f"{name}: cannot be written: {error.strerror}.") from error
 
 
-def _close(stream: TextIO) -> None:
-    if stream is not sys.stdout:
-        stream.close()
-
-
-def _to_csv(rows: list[list]) -> str:
-    stream = io.StringIO()
-    for row in rows:
-        # Line ends of other systems, the writer would not quote.
-        quoting = csv.QUOTE_ALL if any("\r" in str(value) for value in row) else csv.QUOTE_MINIMAL
-        csv.writer(stream, lineterminator="\n", quoting=quoting).writerow(row)
-    return stream.getvalue()
-
-
-def _rounded(item: dict[str, Any]) -> dict[str, Any]:
-    """Scores as precise as float32."""
-    return {**item, "score": round(item["score"], 6)}
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be removed: {error.strerror}.") from error
 
 
 __all__ = [
-    "AudioFile",
     "Format",
+    "OutputError",
     "Writer",
-    "check_names",
-    "check_settings",
-    "find_audio",
-    "keep_settings",
+    "begin_directory",
+    "choose_format",
     "make_directory",
     "open_writer",
-    "settings_of",
 ]

@@ -22,7 +22,7 @@ import datasets
 
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
 from transformers_beats.training.config.recipes import parse_arguments
-from transformers_beats.training.data.sources import AUDIO_SUFFIXES, _find_files
+from transformers_beats.audio.files import search_folder
 from transformers_beats.utils.errors import BeatsError, run_command
 from transformers_beats.utils.files import check_new, new_directory
 from transformers_beats.utils.text import name_some
@@ -147,7 +147,7 @@ def find_clips(folder: Path, segments: dict[str, Segment]) -> FoundClips:
     if not folder.is_dir():
         raise BeatsError(f"{folder}: no such folder.")
     found = FoundClips()
-    for file in _find_files(folder.absolute(), AUDIO_SUFFIXES):
+    for file in search_folder(folder.absolute()):
         found.num_files += 1
         name = CLIP_NAME.fullmatch(file.stem)
         segment = segments.get(name["ytid"]) if name else None

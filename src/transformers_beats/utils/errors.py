@@ -1,12 +1,13 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Errors of the package, and the one place that prints them: one line on stderr and an exit status."""
 
+import difflib
 import gc
 import os
 import pickle
 import sys
 import traceback
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,6 +42,12 @@ def first_line(error: BaseException | str) -> str:
 def one_line(text: Any) -> str:
     """Returns a text of several lines as one line."""
     return " ".join(str(text).split())
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns `"; did you mean ...?"` with the known names that look like an unknown one; `""` if there are none."""
+    matches = difflib.get_close_matches(name, list(known))
+    return f"; did you mean {' or '.join(matches)}?" if matches else ""
 
 
 @contextmanager
@@ -79,16 +86,30 @@ def run_command(main: Callable[[], Any]) -> None:
 
     Args:
         main (`Callable[[], Any]`):
-            The command; its result is ignored.
+            The command. An integer that it returns is the exit status.
+
+    Raises:
+        `SystemExit`: after an error, see [`errors_in_one_line`], and for an exit status other than 0.
     """
     with errors_in_one_line(with_traceback=True):
-        main()
+        status = main()
         distributed = sys.modules.get("torch.distributed")
         if distributed is not None and distributed.is_available() and distributed.is_initialized():
             # A thread of gloo that lets go of a tensor while Python shuts down aborts the process, and with it the
             # whole run. Destroying the group ends them, if no trainer left in a reference cycle holds it.
             gc.collect()
             distributed.destroy_process_group()
+    if isinstance(status, int) and status:
+        raise SystemExit(status)
 
 
-__all__ = ["BeatsError", "UsageError", "errors_in_one_line", "first_line", "one_line", "run_command"]
+__all__ = [
+    "FOREIGN_ERRORS",
+    "BeatsError",
+    "UsageError",
+    "did_you_mean",
+    "errors_in_one_line",
+    "first_line",
+    "one_line",
+    "run_command",
+]

@@ -15,15 +15,13 @@ import pyarrow.parquet
 from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioError, decode_audio
+from transformers_beats.audio.files import AUDIO_SUFFIXES, search_folder
 from transformers_beats.utils.checks import check_numbers
 from transformers_beats.utils.errors import BeatsError
 
 
 logger = logging.get_logger(__name__)
 
-LOSSLESS_SUFFIXES = (".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".w64", ".wav", ".wv")
-LOSSY_SUFFIXES = (".aac", ".m4a", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".webm", ".wma")
-AUDIO_SUFFIXES = frozenset((*LOSSLESS_SUFFIXES, *LOSSY_SUFFIXES))
 # Tables of paths, and the names of their formats in `datasets`.
 TABLE_SUFFIXES = {".csv": "csv", ".jsonl": "json", ".parquet": "parquet"}
 # Folders beside which `train` is a split.
@@ -142,8 +140,7 @@ def find_split(path: Path, split: str) -> Path:
 def _find_files(path: Path, suffixes: set[str] | frozenset[str]) -> list[Path]:
     if path.is_file():
         return [path] if path.suffix.lower() in suffixes else []
-    files = (file for file in path.rglob("*") if file.suffix.lower() in suffixes)
-    return sorted(file for file in files if file.is_file() and not file.name.startswith("."))
+    return search_folder(path, suffixes)
 
 
 def read_tar_shards(shards: list[tuple[str, int]]) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,131 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Search for audio files in folders, the same for inference and training."""
+
+import os
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers_beats.utils.errors import UsageError
+
+
+# Formats that soundfile reads and, after them, containers that torchcodec reads where it is installed.
+AUDIO_SUFFIXES = frozenset(
+    (
+        *(".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp2", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".snd"),
+        *(".sph", ".voc", ".w64", ".wav"),
+        *(".aac", ".m4a", ".mka", ".mkv", ".mp4", ".webm", ".wma", ".wv"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class AudioFile:
+    """
+    An input of a command.
+
+    Args:
+        path (`Path`):
+            The file, as it was named or found.
+        relative (`Path`):
+            Path within the folder that was named, or the file's name: its place in an output directory.
+    """
+
+    path: Path
+    relative: Path
+
+    @property
+    def place(self) -> Path:
+        """Absolute path that does not depend on how the path is spelled; see [`place_of`]."""
+        return place_of(self.path)
+
+    def result(self, directory: Path, suffix: str) -> Path:
+        """Returns the file of its results in a directory. The name keeps its suffix: `a.wav` and `a.flac` are two."""
+        return directory / self.relative.with_name(self.relative.name + suffix)
+
+
+def place_of(path: str | Path) -> Path:
+    """Returns the real path of a file's folder and its name. A link to a file is another file than its target."""
+    directory, name = os.path.split(os.path.abspath(path))
+    return Path(os.path.realpath(directory), name)
+
+
+def search_folder(folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> list[Path]:
+    """
+    Lists the files in a folder, and in those below it, that have one of some suffixes.
+
+    Links to folders are followed. A folder is listed once, also if links lead to it from several places or from
+    within; under its own path if that is below `folder`. Hidden files and folders are left out: they hold other
+    programs' data, such as notes about files of the same name. So are folders that may not be read. A link to a file
+    that is not there is listed, so that whoever reads it can name it.
+
+    Args:
+        folder (`str` or `Path`):
+            The folder.
+        suffixes (`Collection[str]`, defaults to `AUDIO_SUFFIXES`):
+            Suffixes in lower case, with their dots; those of files may be in any case.
+
+    Returns:
+        `list[Path]`: paths that begin with `folder`, sorted.
+    """
+    searched: set[str] = set()
+    found: list[Path] = []
+    # Links come last, after all folders that are reached without them.
+    folders, links = [str(folder)], []
+    while folders or links:
+        directory = folders.pop() if folders else links.pop(0)
+        place = os.path.realpath(directory)
+        if place in searched:
+            continue
+        searched.add(place)
+        for name in _list_names(directory):
+            path = os.path.join(directory, name)
+            if os.path.isdir(path):
+                (links if os.path.islink(path) else folders).append(path)
+            elif os.path.splitext(name)[1].lower() in suffixes and (os.path.isfile(path) or not os.path.exists(path)):
+                found.append(Path(path))
+    return sorted(found)
+
+
+def _list_names(directory: str) -> list[str]:
+    """Returns the sorted names in a directory that are not hidden; none if it may not be read."""
+    try:
+        return sorted(name for name in os.listdir(directory) if not name.startswith("."))
+    except OSError:
+        return []
+
+
+def find_audio(inputs: Iterable[Path]) -> list[AudioFile]:
+    """
+    Lists the files of a command line: those named, and the audio files in the folders named; each once.
+
+    Raises:
+        [`UsageError`]: if an input does not exist, or there is no audio.
+    """
+    files: dict[Path, AudioFile] = {}
+    inputs = list(inputs)
+    for path in inputs:
+        if path.is_dir():
+            files.update((place_of(file), AudioFile(file, file.relative_to(path))) for file in search_folder(path))
+        elif path.exists():
+            files.setdefault(place_of(path), AudioFile(path, Path(path.name)))
+        else:
+            raise UsageError(f"{path}: no such file or folder.")
+    if not files:
+        raise UsageError(f"No audio in {', '.join(map(str, inputs))}.")
+    return list(files.values())
+
+
+def check_names(files: Iterable[AudioFile]) -> None:
+    """Raises a [`UsageError`] if results of two files would have one name in an output directory."""
+    owners: dict[Path, Path] = {}
+    for file in files:
+        other = owners.setdefault(file.relative, file.path)
+        if other != file.path:
+            raise UsageError(
+                f"{other} and {file.path} would both be written as {file.relative}: name the folder above them, or "
+                "choose another output directory for one."
+            )
+
+
+__all__ = ["AUDIO_SUFFIXES", "AudioFile", "check_names", "find_audio", "place_of", "search_folder"]

@@ -1,0 +1,91 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Commands that other folders own: the words after their names go to the `main` of a module, imported when it runs."""
+
+import inspect
+from dataclasses import dataclass
+from importlib import import_module
+
+import typer
+
+from transformers_beats.utils.errors import errors_in_one_line, run_command
+
+from .commands import add_command, make_app
+
+
+@dataclass(frozen=True)
+class Forwarded:
+    """
+    A command that is the `main` of a module.
+
+    Args:
+        module (`str`):
+            Module below `transformers_beats`. Its `main` takes the words as a list `argv`, or is a function for typer.
+        help (`str`):
+            Sentence for the list of commands.
+        example (`str`):
+            Words of an example, for a function for typer. Others print their own.
+        added (`tuple[str, ...]`):
+            Words that come after those of the user.
+    """
+
+    module: str
+    help: str
+    example: str = ""
+    added: tuple[str, ...] = ()
+
+
+MODELS = {
+    "convert": Forwarded(
+        "conversion.convert",
+        "Convert a checkpoint (Microsoft, ESPnet, AVEX) for transformers.",
+        "BEATs_iter3.pt beats-iter3",
+    ),
+    "publish": Forwarded(
+        "conversion.publish_all",
+        "Convert and publish many checkpoints on the Hub.",
+        "--source-dir checkpoints --namespace your-name --dry-run",
+    ),
+    "export": Forwarded("export.onnx", "Export a model to ONNX.", "beats-finetuned beats.onnx"),
+    "serve": Forwarded(
+        "web.page", "Serve a web page: record or drop a clip, see what is heard, and when.", "-m beats-finetuned"
+    ),
+    "demo": Forwarded("demo.__main__", "Train a small model on synthesised sounds, or classify clips with yours."),
+}
+TRAINING = {
+    "finetune": Forwarded("training.finetune", "Fine-tune a model on labelled audio."),
+    "evaluate": Forwarded("training.evaluate", "Measure a fine-tuned model on labelled audio."),
+    "probe": Forwarded("training.finetune", "Train a linear probe on a frozen encoder.", added=("--freeze", "true")),
+    "pretrain": Forwarded("training.pretrain", "Pre-train an encoder on codes of a tokenizer."),
+    "train-tokenizer": Forwarded("training.train_tokenizer", "Train an acoustic tokenizer on an encoder."),
+    "compute-codes": Forwarded("training.compute_codes", "Compute the codes that an encoder is pre-trained on."),
+    "iterate": Forwarded("training.iterate", "Pre-train in iterations of tokenizer and encoder."),
+    "fbank-statistics": Forwarded(
+        "training.fbank_statistics", "Compute mean and deviation of the fbank of a dataset."
+    ),
+    "prepare-audioset": Forwarded("training.prepare_audioset", "Make the tables of AudioSet for training."),
+}
+
+
+# All words of these commands, `--help` as well, are parsed by their modules.
+FORWARD_ALL = {"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False}
+
+
+def add_forwarded(app: typer.Typer, name: str, command: Forwarded, panel: str) -> None:
+    """Adds a command under a heading in the list of commands."""
+
+    @app.command(name, help=command.help, rich_help_panel=panel, context_settings=FORWARD_ALL, add_help_option=False)
+    def run(context: typer.Context) -> None:
+        with errors_in_one_line():
+            forward(name, command, context.args)
+
+
+def forward(name: str, command: Forwarded, words: list[str]) -> None:
+    """Runs a command with the words after its name; a `SystemExit` is the only exception."""
+    main = import_module(f"transformers_beats.{command.module}").main
+    words = [*words, *command.added]
+    if "argv" in inspect.signature(main).parameters:
+        run_command(lambda: main(words))
+        return
+    app = make_app()
+    add_command(app, name, main, command.example, "Models")
+    app([name, *words])

@@ -1,0 +1,190 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""`transformers-beats tag`: the sounds that are heard in files, and when."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from transformers_beats.audio.files import AudioFile, check_names, find_audio
+from transformers_beats.utils.errors import UsageError
+
+from .options import BatchSize, Device, Dtype, DtypeOption, Hop, Inputs, Model, Resume, Window
+from .processing import has_seconds_bar, process, refused_arguments, settings_of
+from .writers import Format, Writer, choose_format, make_directory, open_writer
+
+
+if TYPE_CHECKING:
+    from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
+    from transformers_beats.inference.events import Event
+    from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
+
+
+EVENTS = "Events (each option implies --events)"
+
+
+def tag(
+    inputs: Inputs,
+    model: Model,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="NAME.jsonl, NAME.csv, or a directory for label tracks.",
+        ),
+    ] = None,
+    format: Annotated[
+        Format | None,
+        typer.Option(metavar="FORMAT", help="table, jsonl, csv or audacity (default: by the name of --output)."),
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many labels (default: 5).")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, metavar="SCORE", help="Only labels with higher scores.")
+    ] = None,
+    events: Annotated[
+        bool,
+        typer.Option("--events", help="Events with start and end, instead of labels or in JSON lines beside them."),
+    ] = False,
+    pictures: Annotated[
+        Path | None, typer.Option(metavar="DIRECTORY", help="Draw the spectrogram and events of each file, as .png.")
+    ] = None,
+    resume: Resume = False,
+    event_threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SCORE",
+            help="Events come above this (default: 0.5).",
+            rich_help_panel=EVENTS,
+        ),
+    ] = None,
+    low_threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SCORE",
+            help="Events go on above this (default: the same).",
+            rich_help_panel=EVENTS,
+        ),
+    ] = None,
+    median: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="SECONDS", help="Length of a median filter over the scores.", rich_help_panel=EVENTS
+        ),
+    ] = None,
+    gap: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="SECONDS", help="Join events so close together.", rich_help_panel=EVENTS),
+    ] = None,
+    min_duration: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="SECONDS", help="Leave out shorter events.", rich_help_panel=EVENTS),
+    ] = None,
+    window: Window = 10.0,
+    hop: Hop = None,
+    batch_size: BatchSize = 8,
+    device: Device = "auto",
+    dtype: DtypeOption = Dtype.auto,
+) -> None:
+    """
+    Name the sounds in audio files and, with --events, say when they are heard.
+
+    The events of a frame-level model are exact to 160 ms, those of a clip-level model to its windows: try --window 2
+    --hop 0.5.
+    """
+    from transformers_beats.inference.loading import load
+    from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
+
+    kind = format or choose_format(output)
+    event_options = {
+        "event_threshold": event_threshold,
+        "low_threshold": low_threshold,
+        "median_seconds": median,
+        "gap_seconds": gap,
+        "min_seconds": min_duration,
+    }
+    with_events = events or kind is Format.audacity or any(value is not None for value in event_options.values())
+    if with_events and kind is not Format.jsonl and (top_k, threshold) != (None, None):
+        raise UsageError(
+            "--top-k and --threshold are for labels, and with events only JSON lines hold labels: leave them out, or "
+            "choose --format jsonl."
+        )
+    label_options = {"top_k": 5 if top_k is None else top_k, "threshold": threshold}
+    files = find_audio(inputs)
+    if kind is Format.audacity or pictures:
+        check_names(files)
+    if pictures:
+        from transformers_beats.plotting.timeline import check_matplotlib
+
+        check_matplotlib()
+    loaded, extractor = load(model, device, dtype.value)
+    with refused_arguments():
+        tagger = BeatsAudioTaggingPipeline(
+            model=loaded,
+            feature_extractor=extractor,
+            device=loaded.device,
+            window_seconds=window,
+            hop_seconds=hop,
+            batch_size=batch_size,
+            progress=has_seconds_bar(files),
+            return_events=with_events or pictures is not None,
+            **label_options,
+            **event_options,
+        )
+    settings = {}
+    if output is not None:
+        options = {"events": with_events, **label_options, **event_options}
+        settings = settings_of("tag", loaded, extractor, window, hop, **options)
+    writer = open_writer(kind, output, with_events, resume, settings)
+    try:
+        tag_files(files, tagger, writer, with_events, pictures, batch_size)
+    finally:
+        writer.close()
+
+
+def tag_files(
+    files: list[AudioFile],
+    tagger: "BeatsAudioTaggingPipeline",
+    writer: Writer,
+    with_events: bool,
+    pictures: Path | None,
+    batch_size: int,
+) -> None:
+    """Writes the labels and events of each file and then, if there is a directory for them, draws its picture."""
+    from transformers_beats.inference.events import Event
+
+    if pictures:
+        make_directory(pictures, resume=True)
+
+    def is_done(file: AudioFile) -> bool:
+        return writer.is_done(file) and (pictures is None or os.path.exists(file.result(pictures, ".png")))
+
+    def compute(paths: list[Path]) -> Iterator[Any]:
+        return tagger(iter(paths), batch_size=batch_size)
+
+    def finish(file: AudioFile, result: Any) -> None:
+        labels = result["labels"] if isinstance(result, dict) else result
+        events = [Event(**event) for event in result["events"]] if isinstance(result, dict) else []
+        # Only its picture may be missing.
+        if not writer.is_done(file):
+            writer.write(file, labels, events if with_events else None)
+        if pictures:
+            draw(file, events, tagger.feature_extractor, pictures)
+
+    process(files, is_done, compute, finish)
+
+
+def draw(file: AudioFile, events: "list[Event]", extractor: "BeatsFeatureExtractor", directory: Path) -> None:
+    """Draws the spectrogram and the events of a file into a directory."""
+    from transformers_beats.plotting.timeline import draw_timeline, read_spectrogram
+
+    path = file.result(directory, ".png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw_timeline(read_spectrogram(file.path, extractor), events, path, str(file.relative))

@@ -1,0 +1,191 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Names of commands and options, exit statuses, and commands that other folders own."""
+
+import re
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from transformers_beats.cli import forwarded
+from transformers_beats.cli.app import app
+from transformers_beats.cli.forwarded import MODELS, TRAINING
+from transformers_beats.utils.errors import BeatsError, UsageError
+
+
+OWN = ("tag", "embed", "tokenize", "info")
+
+
+def run(*words: str, exit_code: int = 0):
+    result = CliRunner().invoke(app, list(words), env={"COLUMNS": "100", "TERM": "dumb"})
+    assert result.exit_code == exit_code, (result.output, result.exception)
+    return result
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """A module in place of those that commands are forwarded to; each test gives it a `main`."""
+    module = ModuleType("module")
+    monkeypatch.setattr(forwarded, "import_module", lambda name: module)
+    return module
+
+
+# Help
+
+
+def test_help_of_all_commands_imports_neither_torch_nor_transformers():
+    code = f"""
+import sys
+from typer.testing import CliRunner
+from transformers_beats.cli.app import app
+for name in {["", *OWN]}:
+    assert CliRunner().invoke(app, [*name.split(), "--help"]).exit_code == 0
+print([name for name in ("torch", "transformers", "numpy", "matplotlib", "datasets") if name in sys.modules])
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.stdout, result.stderr) == ("[]\n", "")
+
+
+def test_the_list_of_commands_is_complete_and_fits_a_screen():
+    output = run("--help").stdout
+    for name in (*OWN, *MODELS, *TRAINING):
+        assert re.search(rf"^\W*{name}\s+[A-Z].*\.\W*$", output, re.MULTILINE), name
+    assert len(output.splitlines()) <= 45
+
+
+def test_without_words_there_is_help():
+    assert run().stdout == run("--help").stdout
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_help_fits_a_screen_and_ends_with_an_example(name):
+    lines = run(name, "--help").stdout.rstrip().splitlines()
+    assert len(lines) <= 50
+    assert lines[-1].strip().startswith(f"Example: transformers-beats {name} ")
+    assert run(name, "-h").stdout.rstrip().splitlines() == lines
+
+
+@pytest.mark.parametrize("name", ["convert", "publish", "export", "serve"])
+def test_forwarded_help_names_the_command_and_ends_with_an_example(name):
+    output = run(name, "--help").stdout
+    assert f"Usage: transformers-beats {name} " in output
+    assert f"Example: transformers-beats {name} " in output.rstrip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_training_commands_print_the_help_of_their_modules(name, capsys):
+    main = forwarded.import_module(f"transformers_beats.{TRAINING[name].module}").main
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["--help"])
+    assert run(name, "--help").stdout == capsys.readouterr().out
+
+
+# Grammar
+
+
+@pytest.mark.parametrize("option", ["--event-threshold", "--event_threshold"])
+def test_names_of_options_may_be_spelled_with_dashes_or_underscores(option):
+    # 2 is out of range: the option was recognised.
+    assert "'--event-threshold'" in run("tag", option, "2", "a.wav", exit_code=2).stderr
+
+
+def test_names_of_commands_may_be_spelled_with_dashes_or_underscores(module):
+    words = []
+    module.main = lambda argv: words.append(argv)
+    run("train_tokenizer", "--config", "x")
+    run("train-tokenizer", "--config", "x")
+    assert words == [["--config", "x"], ["--config", "x"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["tga"], "error: no command tga; did you mean tag?\n"),
+        (["xyz"], "error: no command xyz; see transformers-beats --help\n"),
+        (["fine_tune"], "error: no command fine_tune; did you mean finetune?\n"),
+        (
+            ["tag", "--windw", "2"],
+            "error: no option --windw; did you mean --window? See transformers-beats tag --help.\n",
+        ),
+        (["embed", "--xyz"], "error: no option --xyz. See transformers-beats embed --help.\n"),
+        (
+            ["convert", "--overwrit"],
+            "error: no option --overwrit; did you mean --overwrite? See transformers-beats convert --help.\n",
+        ),
+        (["--tag"], "error: no option --tag. See transformers-beats --help.\n"),
+        (["info"], "error: Missing argument 'MODEL'. See transformers-beats info --help.\n"),
+    ],
+)
+def test_usage_errors_are_one_line_that_says_what_could_be_meant(words, message):
+    assert run(*words, exit_code=2).stderr == message
+
+
+# Commands that other folders own
+
+
+def test_all_words_are_forwarded_as_they_are(module):
+    words = ["x.yaml", "--learning_rate", "1e-4", "-h", "--", "--help", "a=b", "--dry-run=no"]
+    received = []
+    module.main = lambda argv: received.extend(argv)
+    run("finetune", *words)
+    assert received == words
+
+
+def test_probe_freezes_the_encoder(module):
+    received = []
+    module.main = lambda argv: received.extend(argv)
+    run("probe", "--dataset", "folder")
+    assert received == ["--dataset", "folder", "--freeze", "true"]
+
+
+def test_the_modules_of_commands_have_a_main():
+    for command in (*MODELS.values(), *TRAINING.values()):
+        main = forwarded.import_module(f"transformers_beats.{command.module}").main
+        assert callable(main)
+
+
+# Exit statuses
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (UsageError("a value\nis wrong."), 2, "error: a value is wrong."),
+        (BeatsError("a file is damaged."), 1, "error: a file is damaged."),
+        (OSError("no space"), 1, "error: no space"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+@pytest.mark.parametrize("is_typer", [False, True])
+def test_errors_of_forwarded_commands_have_one_line_and_a_status(module, error, status, line, is_typer):
+    def fail_for_typer() -> None:
+        raise error
+
+    def fail(argv: list[str]) -> None:
+        raise error
+
+    module.main = fail_for_typer if is_typer else fail
+    assert run("convert", exit_code=status).stderr.splitlines()[-1] == line
+
+
+def test_a_status_that_is_returned_or_raised_is_the_exit_status(module):
+    def leave() -> None:
+        raise typer.Exit(1)
+
+    module.main = lambda argv: 1
+    run("demo", exit_code=1)
+    module.main = leave
+    run("convert", exit_code=1)
+    module.main = lambda argv: 0
+    run("demo")
+
+
+def test_the_package_runs_as_a_program():
+    result = subprocess.run(
+        [sys.executable, "-m", "transformers_beats", "nothing"], capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "error: no command nothing; see transformers-beats --help\n"

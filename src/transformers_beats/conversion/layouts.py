@@ -59,7 +59,7 @@ RELEASED_IS_DOCUMENTED = {
 
 # Parts of ESPnet's encoder after the BEATs layers, with the reason why they cannot be converted.
 ESPNET_PARTS = {
-    "layer_weights": "a learned average of hidden states without the last, unlike `use_weighted_layer_sum`",
+    "layer_weights": "a learned average of the states of all layers but the last, unlike `use_weighted_layer_sum`",
     "downsample_conv": "a convolution over the flattened patches that shortens their sequence",
     "conformer_adapter": "a Conformer on top of the encoder",
     "cross_embed_positions": "positions added to the output for a decoder's cross-attention",

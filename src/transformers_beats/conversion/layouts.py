@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -81,7 +81,7 @@ class Source:
     cfg: Mapping[str, Any]
     tensors: dict[str, torch.Tensor]
     label_dict: Any = None
-    problem_type: str = "multi_label_classification"
+    problem_type: Literal["multi_label_classification", "single_label_classification"] = "multi_label_classification"
     # Taken for the released architecture, because nothing says otherwise.
     is_cfg_assumed: bool = False
     notes: list[str] = field(default_factory=list)

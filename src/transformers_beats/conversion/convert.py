@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -67,13 +67,11 @@ def convert(
     output_dir = Path(os.path.realpath(output_dir))
     check_output_dir(output_dir, overwrite)
     checkpoint = read_checkpoint(source, origin, cfg)
-    statistics = {"fbank_mean": fbank_mean, "fbank_std": fbank_std}
+    options: dict[str, Any] = {"fbank_mean": fbank_mean, "fbank_std": fbank_std}
+    options = {name: value for name, value in options.items() if value is not None}
+    config = checkpoint.config
     try:
-        extractor = BeatsFeatureExtractor(
-            feature_size=checkpoint.config.num_mel_bins,
-            patch_size=checkpoint.config.patch_size,
-            **{name: value for name, value in statistics.items() if value is not None},
-        )
+        extractor = BeatsFeatureExtractor(config.num_mel_bins, patch_size=config.patch_size, **options)
     except ValueError as error:
         raise UsageError(str(error)) from error
     output_dir.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -59,7 +59,7 @@ RELEASED_IS_DOCUMENTED = {
 
 # Parts of ESPnet's encoder after the BEATs layers, with the reason why they cannot be converted.
 ESPNET_PARTS = {
-    "layer_weights": "a learned average of hidden states without the last, unlike `use_weighted_layer_sum`",
+    "layer_weights": "a learned average of the states of all layers but the last, unlike `use_weighted_layer_sum`",
     "downsample_conv": "a convolution over the flattened patches that shortens their sequence",
     "conformer_adapter": "a Conformer on top of the encoder",
     "cross_embed_positions": "positions added to the output for a decoder's cross-attention",
@@ -81,7 +81,7 @@ class Source:
     cfg: Mapping[str, Any]
     tensors: dict[str, torch.Tensor]
     label_dict: Any = None
-    problem_type: str = "multi_label_classification"
+    problem_type: Literal["multi_label_classification", "single_label_classification"] = "multi_label_classification"
     # Taken for the released architecture, because nothing says otherwise.
     is_cfg_assumed: bool = False
     notes: list[str] = field(default_factory=list)

@@ -113,6 +113,7 @@ def render_model_card(
 
     details = details or CardDetails()
     config = checkpoint.config
+    labels = set((config.id2label or {}).values())
     title, summary = KINDS[checkpoint.kind]
     return ModelCard.from_template(
         card_metadata(checkpoint.kind, details),
@@ -127,7 +128,7 @@ def render_model_card(
         revision=f', revision="{revision}"' if revision else "",
         num_parameters=f"{checkpoint.build_model().num_parameters() / 1e6:.1f} M",
         min_samples=num_fbank_samples(extractor.patch_size, extractor.sampling_rate),
-        is_of_audioset=AUDIOSET in details.datasets or set(config.id2label.values()) <= set(AUDIOSET_LABELS.values()),
+        is_of_audioset=AUDIOSET in details.datasets or labels <= set(AUDIOSET_LABELS.values()),
         results=[(TASKS[name], value) for name, value in details.paper.items()],
         version=transformers_beats.__version__,
         source_name=source_name,

@@ -17,8 +17,8 @@ MOST_PADDING = 1.25
 
 class Cut(NamedTuple):
     """
-    A window before it is computed: number and name of its recording, number of its first column, number of columns, and
-    of those that are in no earlier window, and samples `(num_samples,)`; or the `error` of reading further.
+    A window before it is computed: number and name of its recording, its first column, its number of columns and of
+    those that are in no earlier window, and samples `(num_samples,)`; or the `error` of reading further.
     """
 
     recording: int

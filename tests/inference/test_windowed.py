@@ -379,7 +379,7 @@ def test_a_model_that_lacks_what_is_asked_for_says_so(tiny_config, clip_model, f
         WindowedInference(frame_model, EXTRACTOR).classify(noise(5000), RATE)
     with pytest.raises(ValueError, match="BeatsModel gives no logits"):
         WindowedInference(BeatsModel(tiny_config), EXTRACTOR).frames(noise(5000), RATE)
-    with pytest.raises(ValueError, match="gives no codes"):
+    with pytest.raises(ValueError, match="gives no audio_codes"):
         WindowedInference(clip_model, EXTRACTOR).codes(noise(5000), RATE)
     tokenizer = BeatsRandomProjectionTokenizer(BeatsRandomProjectionTokenizerConfig())
     with pytest.raises(ValueError, match="has no encoder"):

@@ -27,7 +27,7 @@ import importlib
 import json
 import logging
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,12 +205,9 @@ def layers_to_quantize(model: "ModelProto") -> list[str]:
         node.name
         for node in model.graph.node
         if node.op_type in ("MatMul", "Gemm")
-        and any(f".{layer}'" in scopes for scopes in _name_scopes(node) for layer in QUANTIZED_LAYERS)
+        for entry in node.metadata_props
+        if entry.key == "pkg.torch.onnx.name_scopes" and any(f".{layer}'" in entry.value for layer in QUANTIZED_LAYERS)
     ]
-
-
-def _name_scopes(node) -> list[str]:
-    return [entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.name_scopes"]
 
 
 def write_int8(model: "ModelProto", nodes: list[str], path: Path) -> None:
@@ -303,7 +300,7 @@ def require_exporters() -> None:
             raise ImportError(f"{error}. The export needs: pip install onnx onnxruntime onnxscript") from error
 
 
-def run_export(
+def main(
     model: Annotated[str, typer.Argument(help="Directory of a model of this package, or its id on the Hub.")],
     output: Annotated[Path, typer.Argument(help="File to write (.onnx).")],
     int8: Annotated[bool, typer.Option("--int8", help="Int8 weights, and int8 products at run time.")] = False,
@@ -331,12 +328,5 @@ def run_export(
             print(f"  the same likeliest label: {written.same_class:.0%}")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command `export` with these arguments, those of the program by default."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-    app.command()(run_export)
-    app(argv, prog_name="transformers-beats export")
-
-
 if __name__ == "__main__":
-    main()
+    typer.run(main)

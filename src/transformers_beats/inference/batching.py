@@ -17,23 +17,8 @@ MOST_PADDING = 1.25
 
 class Cut(NamedTuple):
     """
-    A window before it is computed.
-
-    Args:
-        recording (`int`):
-            Number of its recording.
-        name (`str`):
-            Name of its recording.
-        first (`int`):
-            Number of its first column in the recording.
-        num_columns (`int`):
-            Number of its columns.
-        num_new (`int`):
-            Number of its columns that are in no earlier window.
-        waveform (`np.ndarray` of shape `(num_samples,)`, *optional*):
-            Its samples.
-        error (`Exception`, *optional*):
-            Error in place of a window, if the recording cannot be read further.
+    A window before it is computed: number and name of its recording, its first column, its number of columns and of
+    those that are in no earlier window, and samples `(num_samples,)`; or the `error` of reading further.
     """
 
     recording: int

@@ -36,30 +36,14 @@ PARAMETERS = ("sampling_rate", *POSTPROCESS_PARAMETERS, *FORWARD_PARAMETERS)
 
 
 class Label(NamedTuple):
-    """
-    A label of a recording.
-
-    Args:
-        label (`str`):
-            Name of the label.
-        score (`float`):
-            Its score in the recording.
-    """
+    """Name of a label and its score in a recording."""
 
     label: str
     score: float
 
 
 class Tags(NamedTuple):
-    """
-    Labels and events of a recording.
-
-    Args:
-        labels (`list[Label]`):
-            Labels, the highest score first.
-        events (`list[Event]`, *optional*):
-            Events in order of their starts, if they were asked for.
-    """
+    """Labels of a recording, the highest score first, and, if asked for, its events in order of their starts."""
 
     labels: list[Label]
     events: list[Event] | None = None
@@ -73,12 +57,7 @@ class BeatsModelForTask:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs) -> PreTrainedModel:
-        """
-        Loads a model of the class that its configuration names.
-
-        Raises:
-            [`BeatsError`]: if weights are missing or of another shape, which would be random.
-        """
+        """Loads a model of the class that its configuration names, with the checks and errors of [`load_model`]."""
         return load_model(pretrained_model_name_or_path, **kwargs)
 
 

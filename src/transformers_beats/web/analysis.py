@@ -312,23 +312,7 @@ def analyse(
     """
     Computes labels, events and pictures of a clip, which is decoded once. Memory does not grow with its length but for
     the scores and tokens, one row for each 160 ms. The labels of a clip-level model come from windows of 10 s,
-    whatever those of the events are.
-
-    Args:
-        path (`Path`):
-            The file.
-        classifier ([`Checkpoint`]):
-            Model for labels and events.
-        tokenizer ([`Checkpoint`], *optional*):
-            Model for tokens.
-        settings ([`Settings`]):
-            Threshold and windows of events.
-        max_seconds (`float`):
-            Length of the longest recording, in seconds.
-        device (`str`, defaults to `"cpu"`):
-            Device to compute on.
-        report (`Callable[[float], Any]`, *optional*):
-            Function to call with the share that is done, in [0, 1].
+    whatever those of the events are. `max_seconds` and `report` are those of [`open_limited`].
 
     Raises:
         [`AudioError`]: for a file that cannot be used, or is too long.

@@ -16,7 +16,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import typer
@@ -116,33 +116,6 @@ def show(clip: str | None, analyse_clip: Callable[[Path], Analysis]) -> tuple[An
     return as_html(analysis.message), analysis.labels, analysis.timeline, rows, analysis.tokens
 
 
-class Inputs(NamedTuple):
-    """
-    Inputs on the page.
-
-    Args:
-        clip (`gr.Audio`):
-            Upload or recording.
-        sample (`gr.Dataset`):
-            Names of the sample sounds.
-        model, tokenizer (`gr.Dropdown`):
-            Names of checkpoints.
-        threshold, window, hop (`gr.Slider`):
-            See [`Settings`].
-        apply (`gr.Button`):
-            Computes again.
-    """
-
-    clip: "gr.Audio"
-    sample: "gr.Dataset"
-    model: "gr.Dropdown"
-    tokenizer: "gr.Dropdown"
-    threshold: "gr.Slider"
-    window: "gr.Slider"
-    hop: "gr.Slider"
-    apply: "gr.Button"
-
-
 def build_page(
     checkpoints: Sequence[Checkpoint], limits: Limits, samples: dict[str, Path], device: str
 ) -> "gr.Blocks":
@@ -182,10 +155,26 @@ def build_page(
         gr.Markdown(f"# BEATs: what is heard, and when\nRecord, drop or choose a sound of any format, up to {limits}.")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
-                chosen = add_inputs(classifiers, tokenizers, samples)
+                clip, sample, model, tokenizer, threshold, *windows, apply = add_inputs(
+                    classifiers, tokenizers, samples
+                )
             with gr.Column(scale=5, min_width=480):
                 outputs = add_outputs(has_tokens=bool(tokenizers))
-        connect(chosen, outputs, respond, classifiers, samples)
+        # One job of this group at a time.
+        job: dict[str, Any] = {
+            "fn": respond,
+            "inputs": [clip, model, tokenizer, threshold, *windows],
+            "outputs": outputs,
+        }
+        job |= {"concurrency_id": "analyse"}
+        # A file of this process, which Gradio copies into its cache.
+        sample.select(lambda chosen: str(samples[chosen[0]]), sample, clip, api_visibility="private")
+        changed = model.input(
+            lambda name: DEFAULT_WINDOWS[classifiers[name].kind], model, windows, api_visibility="private"
+        )
+        changed.then(**job, api_visibility="private")
+        triggers = [clip.change, tokenizer.input, apply.click]
+        gr.on(triggers, **job, trigger_mode="always_last", api_name="analyse")
     # Direct calls of the API, which would not wait in the queue, are refused.
     return page.queue(max_size=MAX_QUEUE, default_concurrency_limit=1, api_open=False)
 
@@ -213,8 +202,8 @@ def make_blocks(**options: Any) -> "gr.Blocks":
 
 def add_inputs(
     classifiers: dict[str, Checkpoint], tokenizers: dict[str, Checkpoint], samples: dict[str, Path]
-) -> Inputs:
-    """Adds the inputs, one below the other."""
+) -> list[Any]:
+    """Adds clip, sample, model, tokenizer, threshold, window, hop and a button, and returns them in this order."""
     import gradio as gr
 
     clip = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Sound", buttons=["download"])
@@ -224,8 +213,13 @@ def add_inputs(
         samples=[[name] for name in samples],
         samples_per_page=len(samples),
     )
-    model = choose_one(list(classifiers), "Model")
-    tokenizer = choose_one(list(tokenizers), "Tokenizer", visible=len(tokenizers) > 1)
+    model = gr.Dropdown(list(classifiers), value=next(iter(classifiers)), label="Model", filterable=False)
+    options: dict[str, Any] = {
+        "value": next(iter(tokenizers), None),
+        "visible": len(tokenizers) > 1,
+        "filterable": False,
+    }
+    tokenizer = gr.Dropdown(list(tokenizers), label="Tokenizer", **options)
     shortest, longest = WINDOW_SECONDS
     seconds, hop_seconds = DEFAULT_WINDOWS[next(iter(classifiers.values())).kind]
     with gr.Accordion("Settings", open=False):
@@ -233,53 +227,20 @@ def add_inputs(
         window = gr.Slider(shortest, longest, seconds, step=0.1, label="Window (seconds)")
         hop = gr.Slider(0.1, longest, hop_seconds, step=0.1, label="Hop (seconds), an eighth of the window or more")
         apply = gr.Button("Apply", variant="primary")
-    return Inputs(clip, sample, model, tokenizer, threshold, window, hop, apply)
+    return [clip, sample, model, tokenizer, threshold, window, hop, apply]
 
 
-def connect(
-    chosen: Inputs,
-    outputs: "list[gr.components.Component]",
-    respond: Callable[..., tuple[Any, ...]],
-    classifiers: dict[str, Checkpoint],
-    samples: dict[str, Path],
-) -> None:
-    """Connects the inputs with `respond`, which computes the outputs."""
-    import gradio as gr
-
-    windows = [chosen.window, chosen.hop]
-    job = {
-        "fn": respond,
-        "inputs": [chosen.clip, chosen.model, chosen.tokenizer, chosen.threshold, *windows],
-        "outputs": outputs,
-        # One job of this group at a time.
-        "concurrency_id": "analyse",
-    }
-    # A file of this process, which Gradio copies into its cache.
-    chosen.sample.select(lambda sample: str(samples[sample[0]]), chosen.sample, chosen.clip, api_visibility="private")
-    changed = chosen.model.input(
-        lambda model: DEFAULT_WINDOWS[classifiers[model].kind], chosen.model, windows, api_visibility="private"
-    )
-    changed.then(**job, api_visibility="private")
-    triggers = [chosen.clip.change, chosen.tokenizer.input, chosen.apply.click]
-    gr.on(triggers, **job, trigger_mode="always_last", api_name="analyse")
-
-
-def choose_one(names: list[str], label: str, visible: bool = True) -> "gr.Dropdown":
-    """Adds a choice among checkpoints; the first is chosen, if there is one."""
-    import gradio as gr
-
-    return gr.Dropdown(names, value=next(iter(names), None), label=label, filterable=False, visible=visible)
-
-
-def add_outputs(has_tokens: bool) -> "list[gr.components.Component]":
+def add_outputs(has_tokens: bool) -> list[Any]:
     """Adds the outputs of [`show`], in its order; without a tokenizer, a hint takes the place of the tokens."""
     import gradio as gr
 
     message = gr.HTML(as_html(PROMPT), elem_classes="message", padding=False)
+    picture: dict[str, Any] = {"show_label": False, "elem_classes": "picture", "format": "png", "interactive": False}
+    picture |= {"buttons": ["download", "fullscreen"]}
     labels = gr.Label(num_top_classes=TOP_K, label="Top classes", show_heading=False)
     with gr.Tabs():
         with gr.Tab("Timeline"):
-            timeline = gr.Image(**picture_options("Spectrogram and events"))
+            timeline = gr.Image(label="Spectrogram and events", **picture)
         with gr.Tab("Events"):
             events = gr.Dataframe(
                 headers=["Label", "Start (s)", "End (s)", "Score"],
@@ -288,21 +249,9 @@ def add_outputs(has_tokens: bool) -> "list[gr.components.Component]":
                 interactive=False,
             )
         with gr.Tab("Acoustic tokens"):
-            tokens = gr.Image(**picture_options("Acoustic tokens"), visible=has_tokens)
+            tokens = gr.Image(label="Acoustic tokens", visible=has_tokens, **picture)
             gr.Markdown(NO_TOKENIZER, visible=not has_tokens)
     return [message, labels, timeline, events, tokens]
-
-
-def picture_options(label: str) -> dict[str, Any]:
-    """Returns the options of a picture's component."""
-    return {
-        "label": label,
-        "show_label": False,
-        "elem_classes": "picture",
-        "format": "png",
-        "interactive": False,
-        "buttons": ["download", "fullscreen"],
-    }
 
 
 def build_setup_page(problem: str) -> "gr.Blocks":
@@ -382,7 +331,7 @@ def serve(
         )
 
 
-def run_page(
+def main(
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -414,12 +363,5 @@ def run_page(
         serve(model, Limits(max_seconds, max_megabytes), device, host, port)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command `serve` with these arguments, those of the program by default."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-    app.command()(run_page)
-    app(argv, prog_name="transformers-beats serve")
-
-
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -16,7 +16,8 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioError
-from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor, kaldi_fbank, num_fbank_frames
+from transformers_beats.fbank_beats import kaldi_fbank, num_fbank_frames
+from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 
 from .sources import DataArguments, decode_row
 

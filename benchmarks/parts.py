@@ -54,7 +54,7 @@ from transformers_beats import (
     BeatsFeatureExtractor,
     BeatsModel,
 )
-from transformers_beats.feature_extraction_beats import num_fbank_frames
+from transformers_beats.fbank_beats import num_fbank_frames
 
 
 REFERENCE, AST = "reference-style fp32", "AST, same precision"

@@ -1,15 +1,21 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Importing the package, the Auto classes, and remote code: each in a fresh process, as users meet them."""
 
+import inspect
 import os
+import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 from golden import FIXTURES
 
 from transformers_beats.conversion.convert import convert
+
+
+TY = Path(sys.executable).with_name("ty")
 
 
 def run_python(code: str, *arguments, **environment) -> subprocess.CompletedProcess:
@@ -69,6 +75,44 @@ def test_importing_again_changes_nothing():
         print(type(AutoConfig.for_model("beats")).__name__)
         """
     assert check(run_python(code)).split() == ["1", "SourceFileLoader", "BeatsConfig"]
+
+
+def test_register_registers_at_once():
+    code = """
+        import sys
+        import transformers_beats
+        sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != "_AutoClassFinder"]
+        assert "transformers.models.auto.modeling_auto" not in sys.modules
+        for _ in range(2):
+            transformers_beats.register()
+        from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
+        from transformers.pipelines import PIPELINE_REGISTRY
+        from transformers_beats import BeatsConfig
+        print(type(AutoConfig.for_model("beats")).__name__, BeatsConfig in AutoModel._model_mapping)
+        print("audio-tagging" in PIPELINE_REGISTRY.get_supported_tasks())
+        """
+    assert check(run_python(code)).split() == ["BeatsConfig", "True", "True"]
+
+
+@pytest.mark.skipif(not TY.exists(), reason="the type checker is not installed")
+def test_type_checkers_see_every_public_name(tmp_path):
+    import transformers_beats
+
+    names = transformers_beats.__all__
+    path = tmp_path / "use.py"
+    lines = ["from transformers_beats import " + ", ".join(names), *(f"reveal_type({name})" for name in names)]
+    path.write_text("\n".join(lines) + "\n")
+    command = [TY, "check", "--output-format", "concise", "--python", sys.prefix]
+    command += ["--extra-search-path", Path(transformers_beats.__file__).parents[1], path]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    revealed = re.findall(r"Revealed type: `(.*)`", result.stdout)
+    assert len(revealed) == len(names), result.stdout + result.stderr
+    expected = [
+        f"<class '{name}'>" if inspect.isclass(getattr(transformers_beats, name)) else "def " for name in names
+    ]
+    assert [kind[: len(start)] for kind, start in zip(revealed, expected)] == expected
+    # Only `reveal_type` has something to say.
+    assert "error" not in result.stdout
 
 
 def test_another_threads_import_does_not_keep_configurations_from_being_known():

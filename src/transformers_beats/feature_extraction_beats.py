@@ -13,21 +13,20 @@ from transformers.feature_extraction_sequence_utils import SequenceFeatureExtrac
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import PaddingStrategy, TensorType, logging
 
+from .fbank_beats import (
+    FRAME_SHIFT_MS,
+    MEL_FLOOR,
+    clips_per_block,
+    fbank_constants,
+    kaldi_fbank_block,
+    num_fbank_frames,
+    num_fbank_samples,
+    several_channels,
+    to_float_waveform,
+)
+
 
 logger = logging.get_logger(__name__)
-
-# Kaldi's analysis settings, as in the reference: 25 ms frames every 10 ms, pre-emphasis, lowest filter from 20 Hz.
-FRAME_LENGTH_MS = 25
-FRAME_SHIFT_MS = 10
-PREEMPHASIS = 0.97
-LOW_FREQUENCY = 20.0
-# Kaldi works on the 16-bit integer scale and floors the mel energies at the epsilon of float32.
-INT16_SCALE = 2.0**15
-MEL_FLOOR = 1.1920928955078125e-07
-# Clips are transformed in blocks of about this many frames, which stay in a CPU's caches.
-FRAMES_PER_BLOCK = 1024
-# And their mel filters in bands, each on the frequencies that it covers: most values of all filters are zero.
-NUM_MEL_BANDS = 4
 
 # Arguments of other feature extractors, and what they are called here.
 OTHER_NAMES = {
@@ -46,130 +45,6 @@ KEYS_OF_TRANSFORMERS = {
     "processor_class",
     "transformers_version",
 }
-
-
-def num_fbank_frames(num_samples: int, sampling_rate: int = 16000) -> int:
-    """Number of whole 25 ms frames in `num_samples` samples, 10 ms apart (no padding at the edges)."""
-    frame_length, frame_shift = sampling_rate * FRAME_LENGTH_MS // 1000, sampling_rate * FRAME_SHIFT_MS // 1000
-    return max(0, 1 + (num_samples - frame_length) // frame_shift)
-
-
-def num_fbank_samples(num_frames: int, sampling_rate: int = 16000) -> int:
-    """Number of samples that `num_frames` frames cover: the inverse of [`num_fbank_frames`]."""
-    return sampling_rate * FRAME_LENGTH_MS // 1000 + (num_frames - 1) * (sampling_rate * FRAME_SHIFT_MS // 1000)
-
-
-# Neither is cached: it would save little, and what is made while exporting or compiling must not stay. Device and
-# dtype are explicit, since both have defaults that users can change.
-def _povey_window(frame_length: int, device: torch.device) -> torch.Tensor:
-    window = torch.hann_window(frame_length, periodic=False, dtype=torch.float32, device="cpu")
-    return window.pow(0.85).to(device)
-
-
-def _mel_filters(num_mel_bins: int, fft_length: int, sampling_rate: int) -> tuple[torch.Tensor, list[tuple[int, int]]]:
-    """
-    Triangular filters in Kaldi's mel scale, `(fft_length // 2 + 1, num_mel_bins)`, and for each the first frequency
-    bin that it covers and the one after the last. The Nyquist bin is unused.
-    """
-    mel_low = 1127.0 * math.log(1.0 + LOW_FREQUENCY / 700.0)
-    mel_high = 1127.0 * math.log(1.0 + 0.5 * sampling_rate / 700.0)
-    step = (mel_high - mel_low) / (num_mel_bins + 1)
-    index = torch.arange(num_mel_bins, dtype=torch.float32, device="cpu").unsqueeze(1)
-    left, center, right = (mel_low + (index + offset) * step for offset in (0, 1.0, 2.0))
-    frequencies = (sampling_rate / fft_length) * torch.arange(fft_length // 2, dtype=torch.float32, device="cpu")
-    mel = 1127.0 * (1.0 + frequencies / 700.0).log().unsqueeze(0)
-    filters = torch.minimum((mel - left) / (center - left), (right - mel) / (right - center)).clamp(min=0.0)
-    # From the formula: while exporting or compiling, the values of tensors are not known.
-    edges = [
-        700.0 * math.expm1((mel_low + i * step) / 1127.0) * fft_length / sampling_rate for i in range(num_mel_bins + 2)
-    ]
-    covered = [(math.floor(first), min(math.ceil(last) + 1, fft_length // 2)) for first, last in zip(edges, edges[2:])]
-    return torch.nn.functional.pad(filters, (0, 1)).T, covered
-
-
-def kaldi_fbank(waveforms: torch.Tensor, num_mel_bins: int = 128, sampling_rate: int = 16000) -> torch.Tensor:
-    """
-    Kaldi-compatible log mel filter banks, batched, on any device, differentiable.
-
-    The operations and their order are those of torchaudio's `compliance.kaldi.fbank` with Microsoft's settings
-    (25 ms Povey window, 10 ms shift, DC offset removed, pre-emphasis 0.97, no dither, power spectrum), so that the
-    result equals the reference's. Always computed in float32, also under autocast: at the 16-bit scale half
-    precision overflows.
-
-    Args:
-        waveforms (`torch.Tensor` of shape `(batch_size, num_samples)`):
-            Mono waveforms with full scale at 1.0.
-        num_mel_bins (`int`, defaults to 128):
-            Number of mel filters.
-        sampling_rate (`int`, defaults to 16000):
-            Sampling rate in hertz.
-
-    Returns:
-        `torch.Tensor` of shape `(batch_size, num_frames, num_mel_bins)`, float32, natural logarithm, with
-        `num_frames = 1 + (num_samples - 400) // 160` at 16 kHz.
-
-    Raises:
-        `ValueError`: if `waveforms` is not two-dimensional or is shorter than one frame.
-    """
-    if waveforms.ndim != 2:
-        raise ValueError(f"`waveforms` must have shape (batch_size, num_samples), got {tuple(waveforms.shape)}.")
-    num_frames = num_fbank_frames(waveforms.shape[1], sampling_rate)
-    if num_frames == 0:
-        raise ValueError(f"`waveforms` have {waveforms.shape[1]} samples, less than one {FRAME_LENGTH_MS} ms frame.")
-    constants = fbank_constants(num_mel_bins, sampling_rate, waveforms.device)
-    size = _clips_per_block(waveforms.shape[0], num_frames, waveforms.device)
-    blocks = [kaldi_fbank_block(block, *constants) for block in waveforms.split(size)]
-    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
-
-
-def _clips_per_block(num_clips: int, num_frames: int, device: torch.device) -> int:
-    """Number of clips to compute at once: on a CPU, those that stay in its caches."""
-    # One graph is to serve all numbers of clips.
-    if device.type != "cpu" or torch.compiler.is_compiling():
-        return num_clips
-    return max(1, FRAMES_PER_BLOCK // num_frames)
-
-
-def fbank_constants(
-    num_mel_bins: int, sampling_rate: int, device: torch.device
-) -> tuple[int, torch.Tensor, list[tuple[int, torch.Tensor]]]:
-    """
-    Frame shift in samples, window `(frame_length,)` that scales to 16 bit, and mel filters in bands: for each, the
-    first frequency bin that one of its filters covers, and the filters `(num_frequency_bins, num_mel_bins)` from there
-    to the last.
-    """
-    frame_length, frame_shift = sampling_rate * FRAME_LENGTH_MS // 1000, sampling_rate * FRAME_SHIFT_MS // 1000
-    filters, covered = _mel_filters(num_mel_bins, _fft_length(frame_length), sampling_rate)
-    num_bands = min(num_mel_bins, NUM_MEL_BANDS if device.type == "cpu" else 1)
-    # With the numbers of Python: those of NumPy do not compile.
-    bands = []
-    for band in range(num_bands):
-        start, end = band * num_mel_bins // num_bands, (band + 1) * num_mel_bins // num_bands
-        first, last = covered[start][0], covered[end - 1][1]
-        bands.append((first, filters[first:last, start:end].contiguous().to(device)))
-    # Before the window, everything is linear, and the scale is a power of two: scaled here, the numbers are the same.
-    return frame_shift, _povey_window(frame_length, device) * INT16_SCALE, bands
-
-
-def _fft_length(frame_length: int) -> int:
-    return 1 << (frame_length - 1).bit_length()
-
-
-def kaldi_fbank_block(
-    waveforms: torch.Tensor, frame_shift: int, window: torch.Tensor, bands: list[tuple[int, torch.Tensor]]
-) -> torch.Tensor:
-    """Filter banks as [`kaldi_fbank`] computes them, of all waveforms at once, with the [`fbank_constants`]."""
-    with torch.autocast(device_type=waveforms.device.type, enabled=False):
-        frames = waveforms.float().unfold(1, window.shape[0], frame_shift)
-        frames = frames - frames.mean(dim=-1, keepdim=True)
-        # The first sample of a frame has no predecessor, and the window is zero there: without it, the frame begins
-        # one sample later, which its power does not show.
-        frames = torch.sub(frames[..., 1:], frames[..., :-1], alpha=PREEMPHASIS) * window[1:]
-        spectrum = torch.fft.rfft(frames, n=_fft_length(window.shape[0]))
-        # The square of `abs()`, without its root, which costs as much as the product with the filters.
-        power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag).flatten(0, 1)
-        energies = [power[:, first : first + len(filters)] @ filters for first, filters in bands]
-        return torch.cat(energies, dim=1).clamp(min=MEL_FLOOR).log().unflatten(0, spectrum.shape[:2])
 
 
 class BeatsFeatureExtractor(SequenceFeatureExtractor):
@@ -476,7 +351,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         """
         device, num_frames = waveforms[0].device, num_fbank_frames(padded_length, self.sampling_rate)
         constants = fbank_constants(self.feature_size, self.sampling_rate, device)
-        size = _clips_per_block(len(waveforms), num_frames, device)
+        size = clips_per_block(len(waveforms), num_frames, device)
         blocks = []
         for start in range(0, len(waveforms), size):
             block = waveforms[start : start + size]
@@ -546,7 +421,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
                     "`audio.mean(axis=0)`, pass two clips as a list."
                 )
             if is_batch and raw_speech.shape[1] <= 8 < raw_speech.shape[0]:
-                raise ValueError(_several_channels(raw_speech.shape))
+                raise ValueError(several_channels(raw_speech.shape))
             clips = list(raw_speech) if is_batch else [raw_speech]
         elif isinstance(raw_speech, (list, tuple)):
             is_batch = len(raw_speech) > 0 and np.ndim(raw_speech[0]) > 0
@@ -590,41 +465,6 @@ def _is_finite(value: float) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= torch.finfo(torch.float32).max
 
 
-def _several_channels(shape: Sequence[int]) -> str:
-    return (
-        f"Expected mono audio, got an array of shape {tuple(shape)}. Average the channels first, for example "
-        "`audio.mean(axis=0)` for (channels, samples) or `audio.mean(axis=1)` for (samples, channels)."
-    )
-
-
-def to_float_waveform(clip, index: int) -> torch.Tensor:
-    """Converts one clip to a one-dimensional float32 tensor with full scale at 1.0."""
-    if isinstance(clip, torch.Tensor):
-        waveform = clip
-    else:
-        array = np.ascontiguousarray(clip)
-        if not (array.flags.writeable and array.dtype.isnative) or min(array.strides) < 0:
-            # Memory-mapped, foreign or reversed: torch takes none without complaint.
-            array = array.astype(array.dtype.newbyteorder("="))
-        waveform = torch.from_numpy(array)
-    if waveform.ndim == 2 and waveform.shape[0] == 1:
-        waveform = waveform[0]
-    if waveform.ndim != 1:
-        raise ValueError(_several_channels(waveform.shape))
-    if waveform.shape[0] == 0:
-        raise ValueError(f"Clip {index} of the batch is empty.")
-    if waveform.dtype == torch.uint8:
-        return (waveform.float() - 128.0) / 128.0
-    if waveform.dtype in (torch.int16, torch.int32):
-        return waveform.float() / -float(torch.iinfo(waveform.dtype).min)
-    if not waveform.is_floating_point():
-        raise ValueError(
-            f"Clip {index} of the batch has dtype {waveform.dtype}, whose full scale is unknown. Pass floating point "
-            "samples in [-1, 1], or PCM as int16, int32 or uint8."
-        )
-    return waveform.float()
-
-
 def _convert(values: torch.Tensor | list[torch.Tensor], return_tensors: str | TensorType | None):
     """Converts `values` to one tensor, one array, or a list of arrays."""
     if return_tensors is None:
@@ -641,4 +481,4 @@ def _convert(values: torch.Tensor | list[torch.Tensor], return_tensors: str | Te
     raise ValueError(f"`return_tensors` must be 'pt' or 'np', got {return_tensors!r}.")
 
 
-__all__ = ["BeatsFeatureExtractor", "kaldi_fbank", "num_fbank_frames", "num_fbank_samples"]
+__all__ = ["BeatsFeatureExtractor"]

@@ -71,6 +71,7 @@ def test_files_of_a_converted_directory(tmp_path):
         "README.md",
         "config.json",
         "configuration_beats.py",
+        "fbank_beats.py",
         "feature_extraction_beats.py",
         "model.safetensors",
         "modeling_beats.py",

@@ -10,7 +10,7 @@ from fuzzing import fuzz
 from hypothesis import strategies as st
 
 from transformers_beats import BeatsFeatureExtractor
-from transformers_beats.feature_extraction_beats import (
+from transformers_beats.fbank_beats import (
     INT16_SCALE,
     LOW_FREQUENCY,
     MEL_FLOOR,

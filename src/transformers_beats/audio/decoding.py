@@ -18,7 +18,7 @@ import soundfile
 import soxr
 import torch
 
-from transformers_beats.feature_extraction_beats import to_float_waveform
+from transformers_beats.fbank_beats import to_float_waveform
 from transformers_beats.utils.errors import BeatsError, first_line
 
 

@@ -109,7 +109,7 @@ def render_model_card(
             Further text.
     """
     from transformers_beats.audio.audioset import AUDIOSET_LABELS
-    from transformers_beats.feature_extraction_beats import num_fbank_samples
+    from transformers_beats.fbank_beats import num_fbank_samples
 
     details = details or CardDetails()
     config = checkpoint.config

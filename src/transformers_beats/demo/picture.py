@@ -12,7 +12,8 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 
 from transformers_beats import BeatsFeatureExtractor
-from transformers_beats.feature_extraction_beats import FRAME_SHIFT_MS, LOW_FREQUENCY
+from transformers_beats.fbank_beats import LOW_FREQUENCY
+from transformers_beats.feature_extraction_beats import FRAME_SHIFT_MS
 from transformers_beats.utils.files import replace_file
 
 from .inference import MAX_SECONDS, Clip

@@ -23,7 +23,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from transformers_beats.audio.decoding import AudioStream, open_audio
 from transformers_beats.configuration_beats import problem_type_of
-from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor, num_fbank_samples
+from transformers_beats.fbank_beats import num_fbank_samples
+from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.modeling_beats import BeatsModel
 from transformers_beats.utils.errors import BeatsError, UsageError
 

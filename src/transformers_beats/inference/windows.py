@@ -5,12 +5,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from transformers_beats.feature_extraction_beats import (
-    FRAME_SHIFT_MS,
-    BeatsFeatureExtractor,
-    num_fbank_frames,
-    num_fbank_samples,
-)
+from transformers_beats.fbank_beats import num_fbank_frames, num_fbank_samples
+from transformers_beats.feature_extraction_beats import FRAME_SHIFT_MS, BeatsFeatureExtractor
 
 
 def cut_windows(

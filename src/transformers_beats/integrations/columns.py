@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from transformers_beats.feature_extraction_beats import num_fbank_samples
+from transformers_beats.fbank_beats import num_fbank_samples
 from transformers_beats.inference.loading import load_extractor, load_model
 from transformers_beats.inference.windowed import Columns, WindowedInference
 from transformers_beats.modeling_beats import BeatsModel

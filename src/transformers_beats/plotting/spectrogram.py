@@ -9,12 +9,8 @@ from typing import Any
 import numpy as np
 
 from transformers_beats.audio.decoding import AudioStream, open_audio
-from transformers_beats.feature_extraction_beats import (
-    FRAME_SHIFT_MS,
-    LOW_FREQUENCY,
-    BeatsFeatureExtractor,
-    num_fbank_frames,
-)
+from transformers_beats.fbank_beats import LOW_FREQUENCY, num_fbank_frames
+from transformers_beats.feature_extraction_beats import FRAME_SHIFT_MS, BeatsFeatureExtractor
 
 
 # About as many frames as a picture has pixels.

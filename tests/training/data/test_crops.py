@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.audio.decoding import AudioError, decode_audio
-from transformers_beats.feature_extraction_beats import kaldi_fbank
+from transformers_beats.fbank_beats import kaldi_fbank
 from transformers_beats.training.data.crops import (
     CropDataset,
     DataCollator,

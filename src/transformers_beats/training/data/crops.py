@@ -20,7 +20,8 @@ from transformers.utils import logging
 
 import transformers_beats
 from transformers_beats.audio.decoding import AudioError
-from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor, kaldi_fbank, num_fbank_frames
+from transformers_beats.fbank_beats import kaldi_fbank, num_fbank_frames
+from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import BeatsError
 
 from .sources import DataArguments, decode_row

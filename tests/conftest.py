@@ -1,4 +1,16 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+Fixtures of all tests, and a switch that runs them as on an older CPU:
+
+    NO_BF16=1 ATEN_CPU_CAPABILITY=avx2 ./run test
+
+`NO_BF16=1` reports bfloat16 as absent from the CPU, here and in `training/worker.py`. `ATEN_CPU_CAPABILITY` is
+PyTorch's own variable, which chooses its kernels. The suite must pass with both: a test that needs an instruction set
+says so in a `skipif`, and a test of what depends on one sets it, as `cpu_with_bf16` does.
+"""
+
+import os
+
 import pytest
 import torch
 from golden import FIXTURES, NUM_CLIPS
@@ -6,6 +18,10 @@ from safetensors.torch import load_file
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor
 from transformers_beats.conversion.checkpoint import read_checkpoint
+
+
+if os.environ.get("NO_BF16"):
+    torch.ops.mkldnn._is_mkldnn_bf16_supported = lambda: False
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +66,18 @@ def golden_outputs():
         return load_file(FIXTURES / f"{name}.expected.safetensors")
 
     return load
+
+
+@pytest.fixture
+def cpu_with_bf16(monkeypatch):
+    """A CPU that computes in bfloat16, whatever this machine has."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+
+
+@pytest.fixture
+def cpu_without_bf16(monkeypatch):
+    """A CPU that does not compute in bfloat16, whatever this machine has."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
 
 
 @pytest.fixture

@@ -122,9 +122,6 @@ def train_fully_sharded(values: dict) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    # See `tests/conftest.py`.
-    if os.environ.get("NO_BF16"):
-        torch.ops.mkldnn._is_mkldnn_bf16_supported = lambda: False
     tasks = {
         "iterate": run_iterate,
         "run_until_killed": run_until_killed,

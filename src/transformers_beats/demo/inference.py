@@ -64,6 +64,3 @@ def classify(model: Any, extractor: BeatsFeatureExtractor, clips: list[Clip], to
     for clip, found in zip(clips, WindowedInference(model, extractor).classify_many(waveforms, SAMPLING_RATE)):
         best = np.argsort(-found.scores, kind="stable")[:top_k]
         clip.predictions = [(labels[int(index)], float(found.scores[index])) for index in best]
-
-
-__all__ = ["Clip", "classify", "load_classifier", "read_clip", "synthesised_clips"]

@@ -71,6 +71,3 @@ def draw_predictions(clips: list[Clip], extractor: BeatsFeatureExtractor, path: 
         legend = [Patch(color=MARKED_COLOR, label="true class"), Patch(color=OTHER_COLOR, label="other class")]
         figure.legend(handles=legend, loc="outside upper right", ncols=2, frameon=False)
     _save(figure, path)
-
-
-__all__ = ["MAX_PICTURED", "draw_predictions"]

@@ -70,8 +70,7 @@ def build_recipe(run: Path, settings: PretrainingSettings) -> dict[str, Any]:
         "per_device_train_batch_size": 32,
         "learning_rate": 1e-3,
         "warmup_steps": 0.1,
-        # A share of the steps, as `warmup_steps`.
-        "logging_steps": 0.05,
+        "logging_steps": 0.05,  # a share of the steps, as `warmup_steps`
         "save_steps": 100,
         "seed": settings.seed,
     }
@@ -89,8 +88,7 @@ def build_recipe(run: Path, settings: PretrainingSettings) -> dict[str, Any]:
             **training,
             "config": {**ENCODER, "codebook_size": 256, "estimator_num_hidden_layers": 1, "dead_code_threshold": 1.0},
             "max_steps": settings.tokenizer_steps,
-            # All patches go through the encoder, and not a quarter of them.
-            "per_device_train_batch_size": 16,
+            "per_device_train_batch_size": 16,  # all patches go through the encoder, and not a quarter of them
         },
         "tokenize": {"batch_size": 32},
     }
@@ -98,14 +96,8 @@ def build_recipe(run: Path, settings: PretrainingSettings) -> dict[str, Any]:
 
 def pretrain(run: Path, settings: PretrainingSettings) -> list[Path]:
     """
-    Pre-trains on unlabelled sounds; goes on with what an earlier call of the same settings has done.
-
-    Returns:
-        `list[Path]`: the directory of each iteration's model.
-
-    Raises:
-        [`UsageError`]: if the directory holds a run of other settings.
-        [`BeatsError`]: if the second tokenizer's codebook collapses.
+    Pre-trains on unlabelled sounds, or goes on with an earlier run of the same settings; returns the directory of each
+    iteration's model. Raises a [`BeatsError`] for a run of other settings, or if a codebook collapses.
     """
     begin_or_resume(run / "settings.json", asdict(settings), run)
     recipe = build_recipe(run, settings)
@@ -133,11 +125,8 @@ def compare_starts(
     models: dict[str, Path | None], run: Path, settings: PretrainingSettings, console: Console
 ) -> dict[str, dict[str, list[float]]]:
     """
-    Trains classifiers with few labelled clips, on pre-trained models or, for None, on an untrained one.
-
-    Returns:
-        `dict[str, dict[str, list[float]]]`: for each name, under `PROBED` and `FINE_TUNED`, the accuracies on the
-        held-out clips, one for each draw of the labelled clips.
+    Trains classifiers with few labelled clips, on pre-trained models or, for None, on an untrained one. Returns for
+    each name, under `PROBED` and `FINE_TUNED`, the accuracies on held-out clips, one for each draw of labelled ones.
     """
     # The unlabelled clips have the seed itself, so all sounds differ.
     held_out = run / "held-out"
@@ -206,6 +195,3 @@ def run_pretraining(output: Path, settings: PretrainingSettings, console: Consol
         markup=False,
     )
     console.print(f"Models and recipe: {run}\nLearning curves: {picture}", markup=False, soft_wrap=True)
-
-
-__all__ = ["PretrainingSettings", "run_pretraining"]

@@ -90,6 +90,3 @@ def train_classifier(
         metrics = fine_tune(work / "train", work / "held-out", work / "model", **training | values)
         replace_directory(work / "model", model_dir)
     return metrics["accuracy"]
-
-
-__all__ = ["ENCODER", "HELD_OUT_PER_CLASS", "fine_tune", "train_classifier", "write_sounds"]

@@ -320,12 +320,9 @@ def make_dataset(clips_per_class: int, seed: int) -> Dataset:
     pairs = [(number, label) for number in range(clips_per_class) for label in range(len(CLASSES))]
     clips = [synthesize(CLASSES[label], np.random.default_rng([seed, label, number])) for number, label in pairs]
     columns = {"audio": clips, "sampling_rate": [SAMPLING_RATE] * len(pairs), "label": [label for _, label in pairs]}
-    features = {
-        "audio": List(Value("float32")),
-        "sampling_rate": Value("int32"),
-        "label": ClassLabel(names=[*CLASSES]),
-    }
-    return Dataset.from_dict(columns, features=Features(features))
+    label = ClassLabel(names=list(CLASSES))
+    features = Features({"audio": List(Value("float32")), "sampling_rate": Value("int32"), "label": label})
+    return Dataset.from_dict(columns, features=features)
 
 
 __all__ = ["CLASSES", "SAMPLING_RATE", "make_dataset", "synthesize"]

@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
             raise BeatsError(f"The demo needs {' and '.join(missing)}: pip install {' '.join(missing)}")
         from rich.console import Console
 
-        # The file of now: the trainings of --pretrain write to another one.
+        # Standard output of now: trainings of --pretrain print to another one.
         console = Console(file=sys.stdout, highlight=False)
         if arguments.pretrain:
             from .pretraining import PretrainingSettings, run_pretraining

@@ -55,6 +55,7 @@ def draw_predictions(clips: list[Clip], extractor: BeatsFeatureExtractor, path: 
         spectrogram = read_spectrogram(clip.waveform, extractor, SAMPLING_RATE)
         image = _draw_spectrogram(left, spectrogram)
         _set_time_axis(left, spectrogram.seconds)
+        left.tick_params(axis="x", labelbottom=True)
         # File names may hold dollar signs, which are no mathematics.
         title = _shorten(clip.label or clip.name, TITLE_LENGTH)
         left.set_title(title, loc="left", fontweight="bold", parse_math=False)

@@ -2,11 +2,11 @@
 """
 Fixtures of all tests, and a switch that runs them as on an older CPU:
 
-    NO_BF16=1 ATEN_CPU_CAPABILITY=avx2 ./run test
+    NO_BF16=1 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 ./run test
 
-`NO_BF16=1` reports bfloat16 as absent from the CPU, in the process of the tests. `ATEN_CPU_CAPABILITY` is PyTorch's
-own variable, which chooses its kernels. The suite must pass with both: a test that needs an instruction set says so in
-a `skipif`, and a test of what depends on one chooses it with `cpu_with_bf16` or `cpu_without_bf16`.
+`NO_BF16=1` reports bfloat16 as absent from the CPU, in the process of the tests. The others are variables of PyTorch
+and its libraries, which choose their kernels by them. The suite must pass with all: a test that needs an instruction
+set says so in a `skipif`, and a test of what depends on one chooses it with `cpu_with_bf16` or `cpu_without_bf16`.
 """
 
 import os
@@ -14,10 +14,16 @@ import os
 import pytest
 import torch
 from golden import FIXTURES, NUM_CLIPS
+from hypothesis import settings
 from safetensors.torch import load_file
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor
 from transformers_beats.conversion.checkpoint import read_checkpoint
+
+
+# How long an example takes depends on the machine and on what else it does.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 class FakeOperation:

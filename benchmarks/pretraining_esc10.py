@@ -2,11 +2,11 @@
 """
 What pre-training on four folds of ESC-10 without labels is worth on the fifth:
 
-    python -m benchmarks.pretraining_esc10 --dataset ESC10 --output runs/esc10 [key=value ...]
+    python -m benchmarks.pretraining_esc10 --dataset ESC10 --output runs/esc10 [--key value ...]
 
-For every fold: pre-training as in `esc10_iterate.yaml` (`key=value` changes it), and a linear probe of each encoder;
-for every seed: fine-tuning as in `esc10_finetune.yaml`, from scratch and from the model of each iteration. What is
-done already is not done again.
+For every fold: pre-training as in the recipe `esc10_iterate` (`--key value` changes it, such as
+`--model.max_steps 100`), and a linear probe of each encoder; for every seed: fine-tuning as in `esc10_finetune`, from
+scratch and from the model of each iteration. What is done already is not done again.
 """
 
 from pathlib import Path
@@ -25,7 +25,6 @@ from transformers_beats.training.iterate import iterate
 from transformers_beats.training.reports.curves import read_log_history
 
 
-RECIPES = Path(__file__).parents[1] / "recipes"
 NUM_FOLDS = 5
 # Columns of the table of pre-training, by their keys in the log.
 LOGGED = {
@@ -40,17 +39,18 @@ LOGGED = {
 def pretrain(dataset: str, directory: Path, fold: int, seed: int, overrides: list[str]) -> int:
     """Pre-trains on all folds but one; returns the number of iterations."""
     others = [other for other in range(1, NUM_FOLDS + 1) if other != fold]
-    words = [f"data.dataset={dataset}", f"data.select.fold={others}", f"output_dir={directory}"]
-    words += [f"{stage}.seed={seed}" for stage in ("model", "tokenizer", "random_projection")]
-    (arguments,) = parse_arguments((IterateArguments,), [str(RECIPES / "esc10_iterate.yaml"), *words, *overrides])
+    words = ["--config", "esc10_iterate", f"--data.dataset={dataset}", f"--data.select.fold={others}"]
+    words += [f"--output_dir={directory}"]
+    words += [f"--{stage}.seed={seed}" for stage in ("model", "tokenizer", "random_projection")]
+    (arguments,) = parse_arguments((IterateArguments,), [*words, *overrides])
     iterate(arguments)
     return arguments.num_iterations
 
 
 def accuracies(output: Path, metric: str, folds: list[int], **values: object) -> list[float]:
     """Fine-tunes on each fold, or reads what an earlier call has written to `output`; returns a metric of each."""
-    words = [f"{name}={value}" for name, value in {**values, "folds": folds, "output_dir": output}.items()]
-    arguments = parse_arguments(FINETUNE_ARGUMENTS, [str(RECIPES / "esc10_finetune.yaml"), *words])
+    words = [f"--{name}={value}" for name, value in {**values, "folds": folds, "output_dir": output}.items()]
+    arguments = parse_arguments(FINETUNE_ARGUMENTS, ["--config", "esc10_finetune", *words])
     return [metrics[metric] for metrics in finetune(Arguments(*arguments))["folds"].values()]
 
 
@@ -70,7 +70,7 @@ def print_pretraining(console: Console, models: list[Path]) -> None:
 
 
 def main(
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value for the recipe of pre-training")] = None,
+    context: typer.Context,
     dataset: Annotated[str, typer.Option(help="Folder of ESC-10, with metadata.csv")] = "esc10",
     output: Annotated[Path, typer.Option(help="Where models and results go")] = Path("runs/esc10"),
     name: Annotated[str, typer.Option(help="Name of a variant of the recipe")] = "recipe",
@@ -87,7 +87,7 @@ def main(
     test_folds = [int(fold) for fold in folds.split(",")]
     run = f"{name}-fold{{fold}}-seed{pretraining_seed}"
     for fold in test_folds:
-        num_iterations = pretrain(dataset, output / run.format(fold=fold), fold, pretraining_seed, overrides or [])
+        num_iterations = pretrain(dataset, output / run.format(fold=fold), fold, pretraining_seed, context.args)
     starts = {"scratch": (scratch_learning_rate, "")} if scratch_learning_rate else {}
     for number in range(1, num_iterations + 1):
         starts[f"iteration-{number}"] = (learning_rate, str(output / run / f"iteration-{number}" / "model"))
@@ -96,7 +96,9 @@ def main(
     for start, (rate, model) in starts.items():
         results = output / "results" / f"{name}-seed{pretraining_seed}-{start}"
         # A pre-trained model has a configuration of its own.
-        values = {"dataset": dataset} | ({} if start == "scratch" else {"model_name_or_path": model, "config": "null"})
+        values = {"dataset": dataset}
+        if model:
+            values |= {"model_name_or_path": model, "model_config": "null"}
         probe = results.with_name(f"{results.name}-probe")
         probed = accuracies(probe, "logistic_regression_accuracy", test_folds, **values, freeze="true")
         tuned = []
@@ -110,4 +112,7 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer()
+    # What it does not know is for the recipe.
+    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(main)
+    app()

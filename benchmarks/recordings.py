@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -24,7 +25,7 @@ RAGGED_CLIPS, RAGGED_SECONDS = 32, (0.5, 8.0)
 LONG_SECONDS, CROP_SECONDS = 600, 10
 HOURS = 3
 # A model that needs little memory itself.
-SMALL = {"hidden_size": 96, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 192}
+SMALL: dict[str, Any] = {"hidden_size": 96, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 192}
 
 
 def write_noise(path: Path, seconds: int) -> None:

@@ -61,8 +61,10 @@ class Training:
 def build_pretraining(encodes_all: bool, layers: int, device: str) -> Training:
     """Masked acoustic modelling without dropout, so that both ways of encoding compute the same."""
     torch.manual_seed(0)
-    names = ("hidden_dropout", "attention_dropout", "feat_proj_dropout", "layerdrop")
-    model = BeatsForPreTraining(BeatsConfig(**dict.fromkeys(names, 0.0), num_hidden_layers=layers))
+    config = BeatsConfig(
+        num_hidden_layers=layers, hidden_dropout=0.0, attention_dropout=0.0, feat_proj_dropout=0.0, layerdrop=0.0
+    )
+    model = BeatsForPreTraining(config)
     if encodes_all:
         model.beats.encoder.__class__ = EncodeAllPatches
     return Training(model.to(device), has_optimizer=False)

@@ -141,7 +141,7 @@ def test_ast_reads_clips_of_other_lengths_than_its_own(waveforms):
 
 def test_a_random_tokenizer_for_measuring_has_codes(tiny_options, features):
     with torch.no_grad():
-        codes = build_tokenizer(tiny_options)(features).codes
+        codes = build_tokenizer(tiny_options)(features).audio_codes
     assert codes.min() >= 0
     assert len(codes.unique()) > 1
 

@@ -129,7 +129,7 @@ class TestRun:
 
     def test_recipe_is_one_of_the_training_commands(self, finished):
         output, _ = finished
-        (arguments,) = parse_arguments((IterateArguments,), [str(output / "pretraining" / "recipe.yaml")])
+        (arguments,) = parse_arguments((IterateArguments,), ["--config", str(output / "pretraining" / "recipe.yaml")])
         assert arguments.output_dir == str(output / "pretraining")
         assert arguments.model["max_steps"] == 2
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.audio.synthesis import SAMPLING_RATE
-from transformers_beats.plotting.timeline import _draw_spectrogram, _save, _set_time_axis, _shorten, read_spectrogram
+from transformers_beats.plotting.figures import make_figure, save_figure, set_time_axis, shorten
+from transformers_beats.plotting.spectrogram import draw_spectrogram, read_spectrogram
 
 from .inference import Clip
 
@@ -48,16 +48,14 @@ def draw_predictions(clips: list[Clip], extractor: BeatsFeatureExtractor, path: 
     clips = clips[:MAX_PICTURED]
     num_columns = 1 if len(clips) <= 3 else 2
     num_rows = math.ceil(len(clips) / num_columns)
-    figure = Figure(figsize=(7.5 * num_columns, 2.2 * num_rows + 0.8), layout="constrained")
+    figure = make_figure(7.5 * num_columns, 2.2 * num_rows + 0.8)
     grid = figure.subplots(num_rows, 2 * num_columns, squeeze=False, width_ratios=[2.2, 1] * num_columns)
     cells = grid.reshape(num_rows * num_columns, 2)
     for clip, (left, right) in zip(clips, cells):
         spectrogram = read_spectrogram(clip.waveform, extractor, SAMPLING_RATE)
-        image = _draw_spectrogram(left, spectrogram)
-        _set_time_axis(left, spectrogram.seconds)
-        left.tick_params(axis="x", labelbottom=True)
-        # File names may hold dollar signs, which are no mathematics.
-        title = _shorten(clip.label or clip.name, TITLE_LENGTH)
+        image = draw_spectrogram(left, spectrogram)
+        set_time_axis(left, spectrogram.seconds)
+        title = shorten(clip.label or clip.name, TITLE_LENGTH)
         left.set_title(title, loc="left", fontweight="bold", parse_math=False)
         _draw_predictions(right, clip)
     for cell in cells[len(clips) :].flat:
@@ -71,4 +69,4 @@ def draw_predictions(clips: list[Clip], extractor: BeatsFeatureExtractor, path: 
     if any(clip.label is not None for clip in clips):
         legend = [Patch(color=MARKED_COLOR, label="true class"), Patch(color=OTHER_COLOR, label="other class")]
         figure.legend(handles=legend, loc="outside upper right", ncols=2, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)

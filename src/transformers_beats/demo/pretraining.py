@@ -65,7 +65,7 @@ class PretrainingSettings:
 
 
 def build_recipe(run: Path, settings: PretrainingSettings) -> dict[str, Any]:
-    """Returns what `transformers_beats.training.iterate` reads; recipes/folder_iterate.yaml explains the keys."""
+    """Returns a recipe of `transformers_beats.training.iterate`; that named `folder_iterate` explains the keys."""
     training = {
         "per_device_train_batch_size": 32,
         "learning_rate": 1e-3,
@@ -81,12 +81,17 @@ def build_recipe(run: Path, settings: PretrainingSettings) -> dict[str, Any]:
         "random_projection": {"codebook_size": 512, "seed": settings.seed},
         "model": {
             **training,
-            "config": {**ENCODER, "label_predictor_num_hidden_layers": 1},
+            "model_config": {**ENCODER, "label_predictor_num_hidden_layers": 1},
             "max_steps": settings.model_steps,
         },
         "tokenizer": {
             **training,
-            "config": {**ENCODER, "codebook_size": 256, "estimator_num_hidden_layers": 1, "dead_code_threshold": 1.0},
+            "model_config": {
+                **ENCODER,
+                "codebook_size": 256,
+                "estimator_num_hidden_layers": 1,
+                "dead_code_threshold": 1.0,
+            },
             "max_steps": settings.tokenizer_steps,
             "per_device_train_batch_size": 16,  # all patches go through the encoder, and not a quarter of them
         },
@@ -140,7 +145,7 @@ def compare_starts(
     trainings = [(name, draw) for draw in range(settings.draws) for name in models]
     for name, draw in track(trainings, "Fine-tuning", console=console):
         values: dict[str, Any] = {"per_device_train_batch_size": 10, "logging_strategy": "no", "disable_tqdm": True}
-        values |= {"model_name_or_path": str(models[name])} if models[name] else {"config": ENCODER}
+        values |= {"model_name_or_path": str(models[name])} if models[name] else {"model_config": ENCODER}
         sounds = run / f"labelled-{draw + 1}", held_out
         with work_directory(run, ".fine-tuning-") as work, _quiet():
             # The weights of an untrained encoder have the seed itself, those of the probe's features.

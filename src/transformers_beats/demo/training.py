@@ -79,7 +79,7 @@ def train_classifier(
     training: dict[str, Any] = {
         "num_train_epochs": 5,
         "per_device_train_batch_size": 16,
-        "config": ENCODER,
+        "model_config": ENCODER,
         "seed": seed,
     }
     training |= {"logging_strategy": "epoch", "eval_strategy": "epoch", "seed": seed}

@@ -3,13 +3,12 @@
 A classifier exported to ONNX, in float32 and in int8, against PyTorch: size, CPU time from waveforms to logits, and
 whether the results are the same. By default in base size with random weights, on synthesised sounds.
 
-    python benchmarks/onnx_against_torch.py
-    python benchmarks/onnx_against_torch.py --model CHECKPOINT --dataset FOLDER --fold 1
+    python -m benchmarks.onnx_against_torch
+    python -m benchmarks.onnx_against_torch --model CHECKPOINT --dataset FOLDER --fold 1
 """
 
 import csv
 import json
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,21 +22,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.measuring import describe_machine, time_alternately
+from benchmarks.options import build_classifier, make_clips
+from benchmarks.report import describe
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification
 from transformers_beats.audio.decoding import decode_audio
 from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.export.checks import cosine
 from transformers_beats.export.onnx import export_onnx
-from transformers_beats.inference.loading import load_model
-
-
-# For the package that this is a part of, when it is run as a script.
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from benchmarks.finetuning_step import build_model
-from benchmarks.measuring import describe_machine, time_alternately
-from benchmarks.options import make_clips
-from benchmarks.report import describe
+from transformers_beats.inference.loading import load_extractor, load_model
+from transformers_beats.utils.errors import BeatsError, errors_in_one_line
 
 
 # From clips to logits `(num_clips, num_labels)`.
@@ -54,11 +48,11 @@ class Clip(NamedTuple):
 def load_classifier(name: str | None, layers: int) -> tuple[BeatsForAudioClassification, BeatsFeatureExtractor]:
     """A checkpoint, or a model of base size with random weights and `layers` layers."""
     if name is None:
-        return build_model("cpu", layers).eval(), BeatsFeatureExtractor()
+        return build_classifier(layers, "cpu"), BeatsFeatureExtractor()
     model = load_model(name, dtype="float32")
     if not isinstance(model, BeatsForAudioClassification) or problem_type_of(model.config) == "regression":
-        raise ValueError(f"{name}: holds a {type(model).__name__}, but the benchmark needs classes of clips.")
-    return model, BeatsFeatureExtractor.from_pretrained(name)
+        raise BeatsError(f"{name}: holds a {type(model).__name__}, but the benchmark needs classes of clips.")
+    return model, load_extractor(name)
 
 
 def classify_with_torch(
@@ -94,20 +88,20 @@ def read_clips(folder: Path, fold: int | None, label2id: dict[str, int], samplin
     of one `fold` or of all.
 
     Raises:
-        `ValueError`: if a column is missing, no clip is left, or the model has no such label.
+        [`BeatsError`]: if a column is missing, no clip is left, or the model has no such label.
     """
     path = folder / "metadata.csv"
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     needed = ["file_name"] + ["fold"] * (fold is not None)
     if missing := [name for name in needed if not rows or name not in rows[0]]:
-        raise ValueError(f"{path}: has no rows or no column {missing[0]!r}.")
+        raise BeatsError(f"{path}: has no rows or no column {missing[0]!r}.")
     if fold is not None:
         rows = [row for row in rows if row["fold"] == str(fold)]
     if not rows:
-        raise ValueError(f"{path}: has no rows of fold {fold}.")
+        raise BeatsError(f"{path}: has no rows of fold {fold}.")
     if unknown := {row["label"] for row in rows if "label" in row} - label2id.keys():
-        raise ValueError(f"{path}: the model has no label {min(unknown)!r}, only {', '.join(label2id)}.")
+        raise BeatsError(f"{path}: the model has no label {min(unknown)!r}, only {', '.join(label2id)}.")
     return [
         Clip(
             decode_audio(folder / row["file_name"], sampling_rate), label2id[row["label"]] if "label" in row else None
@@ -166,7 +160,7 @@ def main(
     """Size, time and results of a model in PyTorch, of its ONNX file, and of one in int8. Clips are compared alone."""
     synthesised = make_clips(batch_size, seconds)
     clips = [Clip(waveform) for waveform in synthesised]
-    try:
+    with errors_in_one_line():
         classifier, extractor = load_classifier(model, layers)
         if dataset is not None:
             label2id = {label: index for index, label in classifier.config.id2label.items()}
@@ -177,9 +171,6 @@ def main(
                 export_onnx(classifier, extractor, path, int8=name == "int8")
             sizes = [4 * classifier.num_parameters(), *(path.stat().st_size for path in files.values())]
             sessions = {f"onnxruntime {name}": open_session(path) for name, path in files.items()}
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(code=1) from None
 
     functions: dict[str, Classify] = {"PyTorch float32": partial(classify_with_torch, classifier, extractor)}
     functions |= {name: partial(classify_with_onnx, session) for name, session in sessions.items()}

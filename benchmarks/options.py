@@ -83,12 +83,11 @@ def make_features(batch_size: int, seconds: float, device: str) -> torch.Tensor:
     return extractor(clips, sampling_rate=SAMPLING_RATE, return_tensors="pt", device=device)["input_values"]
 
 
-def build_classifier(options: Options) -> BeatsForAudioClassification:
+def build_classifier(layers: int, device: str) -> BeatsForAudioClassification:
+    """A classifier of AudioSet's classes with random weights."""
     torch.manual_seed(0)
-    config = BeatsConfig(
-        num_hidden_layers=options.layers, num_labels=NUM_LABELS, problem_type="multi_label_classification"
-    )
-    return BeatsForAudioClassification(config).to(options.device).eval()
+    config = BeatsConfig(num_hidden_layers=layers, num_labels=NUM_LABELS, problem_type="multi_label_classification")
+    return BeatsForAudioClassification(config).to(device).eval()
 
 
 def build_tokenizer(options: Options) -> BeatsTokenizerModel:

@@ -11,9 +11,7 @@ from functools import partial
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import ASTForAudioClassification
 
-from benchmarks import finetuning_step, pretraining_step
 from benchmarks.measuring import (
     Call,
     ModuleClock,
@@ -39,6 +37,7 @@ from benchmarks.options import (
     measure,
 )
 from benchmarks.peers import (
+    AST,
     AudioSpectrogramTransformer,
     ReferenceStyleClassifier,
     ReferenceStyleEncoder,
@@ -48,23 +47,16 @@ from benchmarks.peers import (
     reference_features,
 )
 from benchmarks.recordings import any_length, crops, ragged, recording_memory
-from benchmarks.report import Row, milliseconds
-from transformers_beats import (
-    BeatsConfig,
-    BeatsFeatureExtractor,
-    BeatsModel,
-)
+from benchmarks.report import Row, describe_size, milliseconds
+from benchmarks.training import finetuning, finetuning_memory, pretraining, pretraining_memory
+from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsModel
 from transformers_beats.fbank_beats import num_fbank_frames
 
 
-REFERENCE, AST = "reference-style fp32", "AST, same precision"
+REFERENCE = "reference-style fp32"
 ATTENTION_MEMORY_SIZES = ((1, 30.0), (4, 30.0))
 IMPORT_TURNS = 3
 IMPORTS = {"transformers": "import transformers", "both": "import transformers, transformers_beats"}
-
-
-def describe_size(batch_size: int, seconds: float) -> str:
-    return f"{batch_size} x {seconds:g} s"
 
 
 def fbank(options: Options) -> Iterator[Row]:
@@ -93,7 +85,7 @@ def fbank(options: Options) -> Iterator[Row]:
 
 def encoder(options: Options) -> Iterator[Row]:
     """Fbanks to the states of all patches, in every precision and implementation."""
-    classifier = build_classifier(options)
+    classifier = build_classifier(options.layers, options.device)
     variants = build_variants(classifier.beats, options, options.implementations)
     reference = computing(ReferenceStyleEncoder(classifier.beats), "fp32", options.device)
     openbeats = build_openbeats(classifier.config, options)
@@ -148,7 +140,7 @@ def compare_embeddings(pooled: torch.Tensor, expected: torch.Tensor, classifier:
 
 def inference(options: Options) -> Iterator[Row]:
     """Waveforms to probabilities, with AST in the same precision."""
-    classifier, extractor = build_classifier(options), BeatsFeatureExtractor()
+    classifier, extractor = build_classifier(options.layers, options.device), BeatsFeatureExtractor()
     variants = build_variants(classifier, options, options.fast_implementations)
     reference = computing(ReferenceStyleClassifier(classifier), "fp32", options.device)
 
@@ -209,79 +201,9 @@ def tokenizer(options: Options) -> Iterator[Row]:
             )
 
 
-def name_training(is_autocast: bool) -> str:
-    return "bf16 autocast" if is_autocast else "fp32"
-
-
-def training_rate(rates: dict[str, float], is_autocast: bool) -> float:
-    """Rate of matrix products in the precision of a step of training."""
-    return next(rate for precision, rate in rates.items() if (precision != "fp32") == is_autocast)
-
-
-def finetuning(options: Options) -> Iterator[Row]:
-    """A step of fine-tuning with AdamW, and AST's."""
-    ours = finetuning_step.Training(finetuning_step.build_model(options.device, options.layers))
-    for batch_size, seconds in options.training_sizes:
-        batch = finetuning_step.make_batch(batch_size, seconds, options.device)
-        peer = AudioSpectrogramTransformer(seconds, NUM_LABELS, options.layers, options.device, torch.float32)
-        ast, ast_batch = finetuning_step.Training(peer.model), make_ast_batch(batch, peer.model)
-        calls: dict[str, Call] = {}
-        for is_autocast in options.autocasts:
-            setting = finetuning_step.Setting(seconds, is_autocast, checkpointing=False)
-            calls[name_training(is_autocast)] = partial(ours.step, batch, setting)
-            calls[f"AST {name_training(is_autocast)}"] = partial(ast.step, ast_batch, setting)
-        times, rates = measure(calls, options)
-        single = {name: value[:1] for name, value in batch.items()}
-        plain = finetuning_step.Setting(seconds, bf16=False, checkpointing=False)
-        operations = batch_size * count_operations(partial(ours.step, single, plain))
-        for is_autocast in options.autocasts:
-            name = name_training(is_autocast)
-            yield Row(
-                "finetuning",
-                f"{describe_size(batch_size, seconds)}, {name}",
-                1000 * times[name],
-                {AST: 1000 * times[f"AST {name}"]},
-                roofline=operations / times[name] / training_rate(rates, is_autocast),
-                details={"clips per second": batch_size / times[name]},
-            )
-
-
-def make_ast_batch(batch: dict[str, torch.Tensor], model: ASTForAudioClassification) -> dict[str, torch.Tensor]:
-    labels = batch["labels"]
-    shape = (len(labels), model.config.max_length, model.config.num_mel_bins)
-    return {"input_values": torch.randn(shape, device=labels.device), "labels": labels}
-
-
-def pretraining(options: Options) -> Iterator[Row]:
-    """A step of masked acoustic modelling: only the kept patches in the encoder, and all."""
-    build = partial(pretraining_step.build_model, device=options.device, num_hidden_layers=options.layers)
-    ours, peer = build(encodes_all=False), build(encodes_all=True)
-    for batch_size, seconds in options.training_sizes:
-        batch = pretraining_step.make_batch(batch_size, seconds, options.device)
-        calls: dict[str, Call] = {}
-        for is_autocast in options.autocasts:
-            calls[name_training(is_autocast)] = partial(pretraining_step.step, ours, batch, is_autocast)
-            calls[f"all patches, {name_training(is_autocast)}"] = partial(
-                pretraining_step.step, peer, batch, is_autocast
-            )
-        times, rates = measure(calls, options)
-        single = {name: value[:1] for name, value in batch.items()}
-        operations = batch_size * count_operations(partial(pretraining_step.step, ours, single, bf16=False))
-        for is_autocast in options.autocasts:
-            name = name_training(is_autocast)
-            yield Row(
-                "pretraining",
-                f"{describe_size(batch_size, seconds)}, {name}",
-                1000 * times[name],
-                {"all patches": 1000 * times[f"all patches, {name}"]},
-                roofline=operations / times[name] / training_rate(rates, is_autocast),
-                details={"patches per second": batch["noise"].numel() / times[name]},
-            )
-
-
 def position_convolution(options: Options) -> Iterator[Row]:
     """Which share of the encoder's time the position convolution takes, and which share of its operations."""
-    model = build_classifier(options).beats
+    model = build_classifier(options.layers, options.device).beats
     reference = ReferenceStyleEncoder(model)
     for batch_size, seconds in options.sizes:
         features = make_features(batch_size, seconds, options.device)
@@ -386,6 +308,8 @@ PARTS: dict[str, Callable[[Options], Iterator[Row]]] = {
         pretraining,
         position_convolution,
         attention_memory,
+        finetuning_memory,
+        pretraining_memory,
         any_length,
         recording_memory,
         ragged,

@@ -35,6 +35,10 @@ from transformers_beats import (
 )
 
 
+# How rows name the other model of transformers.
+AST = "AST, same precision"
+
+
 def reference_fbank(waveform: torch.Tensor) -> torch.Tensor:
     """Kaldi's log mel filter bank `(num_frames, 128)` of one clip `(num_samples,)` at 16 kHz, full scale at 1.0."""
     device = waveform.device

@@ -1,16 +1,15 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """
-How many codes the random-projection tokenizer uses on ESC-10, with and without normalisation of the patches:
+How many codes the random-projection tokenizer uses, with and without normalisation of the patches:
 
-    python benchmarks/random_projection_usage.py ESC10
+    python -m benchmarks.random_projection_usage FOLDER
 """
 
 from pathlib import Path
 from typing import Annotated
 
-import torch
+import numpy as np
 import typer
-from pretraining_esc10 import load_features
 from rich.console import Console
 from rich.table import Table
 
@@ -18,28 +17,26 @@ from transformers_beats import (
     BeatsFeatureExtractor,
     BeatsRandomProjectionTokenizer,
     BeatsRandomProjectionTokenizerConfig,
+    WindowedInference,
 )
 
 
-@torch.no_grad()
 def main(
-    dataset: Annotated[Path, typer.Argument(help="Folder of ESC-10, with metadata.csv")],
-    seeds: Annotated[int, typer.Option(help="How many projections")] = 3,
+    folder: Annotated[Path, typer.Argument(help="Folder of WAV files, such as ESC-10")],
+    seeds: Annotated[int, typer.Option(help="Number of projections")] = 3,
 ) -> None:
-    """Perplexity and share of the codes in use, over all patches."""
-    clips = load_features(str(dataset), BeatsFeatureExtractor()).with_format("torch")
-    table = Table(title="Codes of ESC-10")
-    for header in ("normalised", "seed", "perplexity", "codes in use"):
-        table.add_column(header)
+    """Prints perplexity and share of the codes in use, over all patches."""
+    files = sorted(folder.rglob("*.wav"))
+    table = Table("normalised", "seed", "perplexity", "codes in use", title=f"Codes of {len(files)} clips")
     for normalize in (False, True):
         for seed in range(seeds):
             config = BeatsRandomProjectionTokenizerConfig(normalize=normalize, seed=seed)
-            tokenizer = BeatsRandomProjectionTokenizer(config)
-            codes = torch.cat([tokenizer(clip["input_values"].unsqueeze(0)).audio_codes.flatten() for clip in clips])
-            counts = codes.bincount(minlength=config.codebook_size)
-            perplexity = torch.special.entr(counts / counts.sum()).sum().exp().item()
-            in_use = (counts > 0).float().mean().item()
-            table.add_row(str(normalize), str(seed), f"{perplexity:.1f}", f"{in_use:.1%}")
+            inference = WindowedInference(BeatsRandomProjectionTokenizer(config), BeatsFeatureExtractor())
+            codes = np.concatenate([found.values.ravel() for found in inference.codes_many(files)])
+            shares = np.bincount(codes, minlength=config.codebook_size) / len(codes)
+            used = shares[shares > 0]
+            perplexity = np.exp(-(used * np.log(used)).sum())
+            table.add_row(str(normalize), str(seed), f"{perplexity:.1f}", f"{len(used) / len(shares):.1%}")
     Console().print(table)
 
 

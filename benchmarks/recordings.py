@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -24,7 +25,7 @@ RAGGED_CLIPS, RAGGED_SECONDS = 32, (0.5, 8.0)
 LONG_SECONDS, CROP_SECONDS = 600, 10
 HOURS = 3
 # A model that needs little memory itself.
-SMALL = {"hidden_size": 96, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 192}
+SMALL: dict[str, Any] = {"hidden_size": 96, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 192}
 
 
 def write_noise(path: Path, seconds: int) -> None:
@@ -38,7 +39,7 @@ def write_noise(path: Path, seconds: int) -> None:
 
 def any_length(options: Options) -> Iterator[Row]:
     """A recording on disk to scores in windows of 10 s, with the times of the stages, and all of it in one piece."""
-    model, extractor = build_classifier(options), BeatsFeatureExtractor()
+    model, extractor = build_classifier(options.layers, options.device), BeatsFeatureExtractor()
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "recording.flac"
         write_noise(path, RECORDING_SECONDS)
@@ -85,7 +86,7 @@ def recording_memory(options: Options) -> Iterator[Row]:
 
 def ragged(options: Options) -> Iterator[Row]:
     """Clips of many lengths: those of similar length together; one by one; as they come, padded to the longest."""
-    model, extractor = build_classifier(options), BeatsFeatureExtractor()
+    model, extractor = build_classifier(options.layers, options.device), BeatsFeatureExtractor()
     low, high = RAGGED_SECONDS
     clips = [make_clips(1, seconds)[0] for seconds in np.random.default_rng(0).uniform(low, high, RAGGED_CLIPS)]
     for precision in options.precisions:

@@ -56,6 +56,10 @@ class Row:
         return {name: value / self.ours for name, value in self.peers.items()}
 
 
+def describe_size(batch_size: int, seconds: float) -> str:
+    return f"{batch_size} x {seconds:g} s"
+
+
 def milliseconds(times: dict[str, float], names: list[str]) -> dict[str, float]:
     """Those of some calls, given in seconds."""
     return {name: 1000 * times[name] for name in names}

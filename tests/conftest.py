@@ -1,11 +1,47 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+Fixtures of all tests, and a switch that runs them as on an older CPU:
+
+    NO_BF16=1 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 ./run test
+
+`NO_BF16=1` reports bfloat16 as absent from the CPU, in the process of the tests. The others are variables of PyTorch
+and its libraries, which choose their kernels by them. The suite must pass with all: a test that needs an instruction
+set says so in a `skipif`, and a test of what depends on one chooses it with `cpu_with_bf16` or `cpu_without_bf16`.
+"""
+
+import os
+
 import pytest
 import torch
 from golden import FIXTURES, NUM_CLIPS
+from hypothesis import settings
 from safetensors.torch import load_file
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor
 from transformers_beats.conversion.checkpoint import read_checkpoint
+
+
+# How long an example takes depends on the machine and on what else it does.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
+
+
+class FakeOperation:
+    """An operation of PyTorch that returns `result`. The compiler looks at all operations, and finds the true one."""
+
+    def __init__(self, operation, result):
+        self._operation, self._result = operation, result
+
+    def __call__(self):
+        return self._result
+
+    def __getattr__(self, name):
+        return getattr(self._operation, name)
+
+
+IS_BF16_SUPPORTED = torch.ops.mkldnn._is_mkldnn_bf16_supported
+if os.environ.get("NO_BF16"):
+    torch.ops.mkldnn._is_mkldnn_bf16_supported = FakeOperation(IS_BF16_SUPPORTED, False)
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +86,18 @@ def golden_outputs():
         return load_file(FIXTURES / f"{name}.expected.safetensors")
 
     return load
+
+
+@pytest.fixture
+def cpu_with_bf16(monkeypatch):
+    """A CPU that computes in bfloat16, whatever this machine has."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", FakeOperation(IS_BF16_SUPPORTED, True))
+
+
+@pytest.fixture
+def cpu_without_bf16(monkeypatch):
+    """A CPU that does not compute in bfloat16, whatever this machine has."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", FakeOperation(IS_BF16_SUPPORTED, False))
 
 
 @pytest.fixture

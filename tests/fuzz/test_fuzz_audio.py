@@ -157,6 +157,7 @@ print(samples, re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
 @pytest.mark.parametrize(("rate", "channels"), [(8000, 8), (48000, 2)])
 def test_an_hour_takes_the_memory_of_a_minute(rate, channels, tmp_path):
     block, peaks = synthesize("tone", rate, channels, np.random.default_rng(0)), []

@@ -23,10 +23,15 @@ import soundfile
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from transformers_beats import BeatsFeatureExtractor, BeatsRandomProjectionTokenizer
+from transformers_beats import (
+    BeatsConfig,
+    BeatsFeatureExtractor,
+    BeatsForAudioClassification,
+    BeatsRandomProjectionTokenizer,
+)
 from transformers_beats.audio.synthesis import CLASSES, SAMPLING_RATE, synthesize
 from transformers_beats.configuration_beats import BeatsRandomProjectionTokenizerConfig
-from transformers_beats.demo.training import build_model
+from transformers_beats.demo.training import ENCODER
 
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
@@ -66,7 +71,8 @@ def training_clip(label: str, number: int) -> np.ndarray:
 def train(directory: Path, flip: bool = False) -> None:
     """Fits the last layer of a model, otherwise random; with `flip` to names in the reverse order."""
     torch.manual_seed(0)
-    model, extractor = build_model().eval(), BeatsFeatureExtractor()
+    config = BeatsConfig(**ENCODER, id2label=dict(enumerate(CLASSES)), problem_type="single_label_classification")
+    model, extractor = BeatsForAudioClassification(config).eval(), BeatsFeatureExtractor()
     clips = [training_clip(label, number) for number in range(12) for label in CLASSES]
     inputs = extractor(clips, sampling_rate=SAMPLING_RATE, return_tensors="pt")
     with torch.inference_mode():

@@ -1,6 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """
-Ten classes of synthesised sound events: a small data set that needs no download and no licence.
+Ten classes of synthesised sound events: a small dataset that needs no download and no licence.
 
 Pitch, rate, level, onset and background noise are random, so that a classifier has to listen to what is left: the
 time-frequency shape of a class. Everything is drawn from the generator that is passed, so the same seed gives the same
@@ -32,19 +32,14 @@ def _num_samples(seconds: float) -> int:
 
 
 def _seconds(num_samples: int) -> np.ndarray:
-    """Time of every sample, `(num_samples,)`."""
+    """Time of every sample in seconds, `(num_samples,)`."""
     return np.arange(num_samples) / SAMPLING_RATE
 
 
 def _tone(frequency: np.ndarray, partials: dict[float, float]) -> np.ndarray:
     """
-    Sum of sinusoids that follow a gliding fundamental.
-
-    Args:
-        frequency (`np.ndarray` of shape `(num_samples,)`):
-            The fundamental, in hertz.
-        partials (`dict[float, float]`):
-            Amplitude by multiple of the fundamental. Partials beyond the Nyquist frequency fall silent.
+    Sum of sinusoids, `(num_samples,)`: `partials` has the amplitude of each multiple of a fundamental, whose
+    `frequency` in hertz, `(num_samples,)`, may glide. Partials beyond the Nyquist frequency are silent.
     """
     phase = 2 * np.pi * np.cumsum(frequency) / SAMPLING_RATE
     audible = {ratio: frequency * ratio < SAMPLING_RATE / 2 for ratio in partials}
@@ -88,7 +83,7 @@ def _add(track: np.ndarray, sound: np.ndarray, start: float) -> None:
 
 
 def _wander(generator: np.random.Generator, num_samples: int, rate: float) -> np.ndarray:
-    """A smooth random curve in [-1, 1] that turns about `rate` times a second."""
+    """Smooth random curve in [-1, 1] that turns about `rate` times a second."""
     num_knots = max(2, round(rate * num_samples / SAMPLING_RATE) + 2)
     knots = generator.uniform(-1.0, 1.0, num_knots)
     return np.interp(np.linspace(0, num_knots - 1, num_samples), np.arange(num_knots), knots)
@@ -262,7 +257,7 @@ CLASSES = tuple(_EVENTS)
 
 def synthesize(label: str, generator: np.random.Generator, duration: float | None = None) -> np.ndarray:
     """
-    One clip of one class: the event, from a random onset on, in background noise, at a random level.
+    Makes a clip of a class: the event, from a random onset on, in background noise, at a random level.
 
     Args:
         label (`str`):
@@ -300,9 +295,9 @@ def synthesize(label: str, generator: np.random.Generator, duration: float | Non
 
 def make_dataset(clips_per_class: int, seed: int) -> Dataset:
     """
-    A balanced data set of synthesised clips of 1.5 to 3 s.
+    Makes a balanced dataset of synthesised clips of 1.5 to 3 s.
 
-    Every clip has its own generator, seeded by `seed`, its class and its number within the class: a larger data set of
+    Every clip has its own generator, seeded by `seed`, its class and its number within the class: a larger dataset of
     the same seed begins with the clips of a smaller one. Classes alternate, so every slice is nearly balanced.
 
     Args:
@@ -323,17 +318,11 @@ def make_dataset(clips_per_class: int, seed: int) -> Dataset:
     if seed < 0:
         raise ValueError(f"`seed` must not be negative, got {seed}.")
     pairs = [(number, label) for number in range(clips_per_class) for label in range(len(CLASSES))]
-    columns = {
-        "audio": [synthesize(CLASSES[label], np.random.default_rng([seed, label, number])) for number, label in pairs],
-        "sampling_rate": [SAMPLING_RATE] * len(pairs),
-        "label": [label for _, label in pairs],
-    }
-    features = {
-        "audio": List(Value("float32")),
-        "sampling_rate": Value("int32"),
-        "label": ClassLabel(names=list(CLASSES)),
-    }
-    return Dataset.from_dict(columns, features=Features(features))
+    clips = [synthesize(CLASSES[label], np.random.default_rng([seed, label, number])) for number, label in pairs]
+    columns = {"audio": clips, "sampling_rate": [SAMPLING_RATE] * len(pairs), "label": [label for _, label in pairs]}
+    label = ClassLabel(names=list(CLASSES))
+    features = Features({"audio": List(Value("float32")), "sampling_rate": Value("int32"), "label": label})
+    return Dataset.from_dict(columns, features=features)
 
 
 __all__ = ["CLASSES", "SAMPLING_RATE", "make_dataset", "synthesize"]

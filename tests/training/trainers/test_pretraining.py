@@ -346,7 +346,7 @@ def test_runs_that_were_killed_learn_what_a_run_in_one_go_learns(recipe, tmp_pat
     for kill_at in ("iteration-1/model.training/checkpoint-4", "iteration-2/tokenizer.training/checkpoint-6"):
         (tmp_path / "arguments.json").write_text(json.dumps(recipe | {"kill_at": kill_at}))
         command = [sys.executable, str(worker), "run_until_killed", str(tmp_path / "arguments.json")]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=570, env=os.environ)
         assert result.returncode == -signal.SIGKILL, result.stderr[-3000:]
         checkpoint = Path(recipe["output_dir"]) / kill_at
         assert (checkpoint / "model.safetensors").exists()

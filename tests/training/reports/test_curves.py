@@ -1,0 +1,119 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Learning curves of pre-trained models."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from transformers_beats.training.reports import curves
+from transformers_beats.training.reports.curves import LogHistoryError, draw_curves, name_models, read_log_history
+
+
+SIZE = (round(curves.WIDTH * curves.DPI), round(curves.HEIGHT * curves.DPI))
+
+
+def entry(step, **values):
+    return {"step": step, "loss": 5.0, "accuracy": 0.1, "code_entropy": 5.5} | values
+
+
+def write_log(directory, history):
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "log_history.json").write_text(history if isinstance(history, str) else json.dumps(history))
+    return directory
+
+
+def check_picture(path):
+    assert [child.name for child in path.parent.iterdir() if child.name.endswith(".partial")] == []
+    with Image.open(path) as image:
+        image.load()
+        assert image.format == "PNG"
+        assert image.size == SIZE
+        return image.convert("RGB")
+
+
+class TestLogHistory:
+    def test_keeps_training_steps_only(self, tmp_path):
+        history = [entry(5), {"step": 5, "eval_loss": 4.0, "eval_accuracy": 0.2}, entry(10, loss=4.5)]
+        write_log(tmp_path, [*history, {"step": 10, "train_loss": 4.75, "train_runtime": 1.0}])
+        assert read_log_history(tmp_path) == [history[0], history[2]]
+
+    @pytest.mark.parametrize(
+        ("history", "message"),
+        [
+            (None, "log_history.json: cannot be read: No such file"),
+            ("", "is not JSON"),
+            ("{", "is not JSON"),
+            ("{}", "must hold a list, but holds dict"),
+            ([], "it is empty"),
+            ([{"step": 1, "loss": 1.0, "distillation_loss": 1.0}, {"step": 1}], "none of its 2 entries has accuracy"),
+        ],
+    )
+    def test_errors(self, tmp_path, capsys, history, message):
+        model_dir = tmp_path / "model"
+        if history is not None:
+            write_log(model_dir, history)
+        with pytest.raises(LogHistoryError, match=f"{model_dir}.*{message}") as error:
+            read_log_history(model_dir)
+        assert "\n" not in str(error.value)
+        assert curves.main([str(model_dir), "--output", str(tmp_path / "curves.png")]) == 1
+        assert capsys.readouterr().err == f"error: {error.value}\n"
+        assert not (tmp_path / "curves.png").exists()
+
+
+class TestCurves:
+    @pytest.mark.parametrize(
+        ("paths", "names"),
+        [
+            (["run/iteration-1/model"], ["iteration-1"]),
+            (["mine"], ["mine"]),
+            (["run/iteration-1/model", "run/iteration-2/model"], ["iteration-1", "iteration-2"]),
+            (["runs/a/iteration-1/model", "runs/b/iteration-1/model"], ["a", "b"]),
+            (["a/iteration-1/model", "b/iteration-2/model"], ["a/iteration-1", "b/iteration-2"]),
+            (["a", "a/b"], [".", "b"]),
+        ],
+    )
+    def test_names(self, paths, names):
+        assert name_models([curves.Path(path) for path in paths]) == names
+
+    def test_draws_every_model_in_its_colour(self, tmp_path):
+        histories = {
+            f"$model_{number}$": [entry(step, loss=5.0 - number - step / 100) for step in range(10, 110, 10)]
+            for number in range(3)
+        }
+        draw_curves(histories, tmp_path / "curves.png")
+        assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
+        image = check_picture(tmp_path / "curves.png")
+        pixels = np.asarray(image).reshape(-1, 3)
+        for index, color in enumerate(curves.COLORS):
+            rgb = [int(color[start : start + 2], 16) for start in (1, 3, 5)]
+            # Text is black as well.
+            if color != "#000000":
+                assert (pixels == rgb).all(axis=1).any() == (index < 3), color
+
+    def test_a_single_entry_and_many_models(self, tmp_path):
+        draw_curves({str(number): [entry(1)] for number in range(10)}, tmp_path / "curves.png")
+        check_picture(tmp_path / "curves.png")
+
+    def test_interruption_leaves_the_older_picture(self, tmp_path, monkeypatch):
+        (tmp_path / "curves.png").write_bytes(b"old")
+
+        def interrupt(figure, path, **kwargs):
+            path.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(curves.Figure, "savefig", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            draw_curves({"model": [entry(1)]}, tmp_path / "curves.png")
+        assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("curves.png", b"old")]
+
+    def test_command(self, tmp_path, capsys):
+        models = [write_log(tmp_path / f"iteration-{number}" / "model", [entry(1), entry(2)]) for number in (1, 2)]
+        picture = tmp_path / "curves.png"
+        # Given twice, a model is drawn once.
+        assert curves.main([*map(str, [*models, models[0]]), "--output", str(picture)]) == 0
+        assert capsys.readouterr().out == f"{picture}\n"
+        check_picture(picture)
+        assert curves.main([str(models[0]), "--output", str(tmp_path / "nowhere" / "curves.png")]) == 1
+        assert "cannot be written: No such file" in capsys.readouterr().err

@@ -21,8 +21,8 @@ from typing import Any
 import datasets
 
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
-from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.audio.files import search_folder
+from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.utils.errors import BeatsError, run_command
 from transformers_beats.utils.files import check_new, new_directory
 from transformers_beats.utils.text import name_some

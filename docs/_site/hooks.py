@@ -4,6 +4,7 @@ Hooks of mkdocs: pages of the notebooks, with the outputs that are committed, of
 links to source files become text.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -44,14 +45,24 @@ def _page(text: str, name: str) -> str:
     return f"{title}\n\n`notebooks/{name}`, with the outputs of its last run.\n{rest}"
 
 
+# Prints the help of all commands without frames: name, line break, help, null byte.
+PRINT_HELP = """
+from typer.testing import CliRunner
+from transformers_beats.cli.app import app
+from transformers_beats.cli.commands import NAME
+for name in ["", *(command.name for command in app.registered_commands)]:
+    result = CliRunner().invoke(app, [*name.split(), "--help"], terminal_width=100)
+    print(f"{NAME} {name}".strip(), result.stdout.strip(), sep="\\n", end="\\0")
+"""
+
+
 def _command_line() -> str:
-    """What typer knows of the commands."""
-    titled = ["--name", "transformers-beats", "--title", "Command line"]
-    command = [sys.executable, "-m", "typer", "transformers_beats.cli.app", "utils", "docs", *titled]
-    written = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    # The list of commands, in which their descriptions are cut off: each has a section of its own.
-    written = re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+", "", written)
-    return written.replace("```console\n$ ", "```text\n")
+    """Returns a page with the help of each command as it is printed."""
+    environment = {**os.environ, "TYPER_USE_RICH": "0", "COLUMNS": "100", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", PRINT_HELP]
+    written = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    sections = [text.split("\n", 1) for text in written.split("\0") if text]
+    return "# Command line\n" + "".join(f"\n## `{name}`\n\n```text\n{text}\n```\n" for name, text in sections)
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:

@@ -9,6 +9,7 @@ from .arrays import embed, tokenize
 from .commands import add_command, make_app
 from .forwarded import MODELS, TRAINING, add_forwarded
 from .info import info
+from .recipes import recipes
 from .tag import tag
 
 
@@ -21,6 +22,7 @@ for name, command in MODELS.items():
     add_forwarded(app, name, command, "Models")
 for name, command in TRAINING.items():
     add_forwarded(app, name, command, "Training")
+add_command(app, "recipes", recipes, "", "Training")
 
 
 def main() -> None:

@@ -89,7 +89,7 @@ def add_command(app: typer.Typer, name: str, function: Callable[..., Any], examp
         function (`Callable[..., Any]`):
             Function for typer. Its errors become one line and an exit status.
         example (`str`):
-            Words after the name in the example under its help.
+            Words after the name in the example under its help; none if the function's docstring has an example.
         panel (`str`):
             Heading in the list of commands.
     """
@@ -99,4 +99,5 @@ def add_command(app: typer.Typer, name: str, function: Callable[..., Any], examp
         with errors_in_one_line():
             function(*args, **kwargs)
 
-    app.command(name, rich_help_panel=panel, epilog=f"Example: `{NAME} {name} {example}`")(run)
+    epilog = f"Example: {NAME} {name} {example}" if example else None
+    app.command(name, rich_help_panel=panel, epilog=epilog)(run)

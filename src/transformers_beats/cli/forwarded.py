@@ -15,21 +15,24 @@ from .commands import add_command, make_app
 @dataclass(frozen=True)
 class Forwarded:
     """
-    A command that is the `main` of a module.
+    A command that is a function of a module.
 
     Args:
         module (`str`):
-            Module below `transformers_beats`. Its `main` takes the words as a list `argv`, or is a function for typer.
+            Module below `transformers_beats`.
         help (`str`):
             Sentence for the list of commands.
+        function (`str`, defaults to `"main"`):
+            Function that takes the words as a list `argv`, or one for typer.
         example (`str`):
-            Words of an example, for a function for typer. Others print their own.
+            Words of an example for the help of a function for typer that has none.
         added (`tuple[str, ...]`):
             Words that come after those of the user.
     """
 
     module: str
     help: str
+    function: str = "main"
     example: str = ""
     added: tuple[str, ...] = ()
 
@@ -37,18 +40,16 @@ class Forwarded:
 MODELS = {
     "convert": Forwarded(
         "conversion.convert",
-        "Convert a checkpoint (Microsoft, ESPnet, AVEX) for transformers.",
-        "BEATs_iter3.pt beats-iter3",
+        "Convert a checkpoint (Microsoft, ESPnet, AVEX ...) for transformers, or back.",
+        example="BEATs_iter3.pt beats-iter3",
     ),
     "publish": Forwarded(
         "conversion.publish_all",
-        "Convert and publish many checkpoints on the Hub.",
-        "--source-dir checkpoints --namespace your-name --dry-run",
+        "Convert and publish all checkpoints of a release.",
+        example="--source-dir checkpoints --namespace your-name --dry-run",
     ),
-    "export": Forwarded("export.onnx", "Export a model to ONNX.", "beats-finetuned beats.onnx"),
-    "serve": Forwarded(
-        "web.page", "Serve a web page: record or drop a clip, see what is heard, and when.", "-m beats-finetuned"
-    ),
+    "export": Forwarded("export.onnx", "Export a model to ONNX.", "run_export"),
+    "serve": Forwarded("web.page", "Serve a web page: record or drop a clip, see its labels and events.", "run_page"),
     "demo": Forwarded("demo.__main__", "Train a small model on synthesised sounds, or classify clips with yours."),
 }
 TRAINING = {
@@ -80,12 +81,12 @@ def add_forwarded(app: typer.Typer, name: str, command: Forwarded, panel: str) -
 
 
 def forward(name: str, command: Forwarded, words: list[str]) -> None:
-    """Runs a command with the words after its name; a `SystemExit` is the only exception."""
-    main = import_module(f"transformers_beats.{command.module}").main
+    """Runs a command with the words after its name; raises only a `SystemExit`, if its status is not 0."""
+    function = getattr(import_module(f"transformers_beats.{command.module}"), command.function)
     words = [*words, *command.added]
-    if "argv" in inspect.signature(main).parameters:
-        run_command(lambda: main(words))
+    if "argv" in inspect.signature(function).parameters:
+        run_command(lambda: function(words))
         return
     app = make_app()
-    add_command(app, name, main, command.example, "Models")
+    add_command(app, name, function, command.example, "Models")
     app([name, *words])

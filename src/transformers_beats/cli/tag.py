@@ -17,9 +17,10 @@ from .writers import Format, Writer, choose_format, make_directory, open_writer
 
 
 if TYPE_CHECKING:
-    from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
+    from transformers_beats.audio.decoding import AudioStream
     from transformers_beats.inference.events import Event
     from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
+    from transformers_beats.plotting.spectrogram import Spectrogram
 
 
 EVENTS = "Events (each option implies --events)"
@@ -121,7 +122,7 @@ def tag(
     if kind is Format.audacity or pictures:
         check_names(files)
     if pictures:
-        from transformers_beats.plotting.timeline import check_matplotlib
+        from transformers_beats.plotting.figures import check_matplotlib
 
         check_matplotlib()
     loaded, extractor = load(model, device, dtype.value)
@@ -158,16 +159,24 @@ def tag_files(
     batch_size: int,
 ) -> None:
     """Writes the labels and events of each file and then, if there is a directory for them, draws its picture."""
+    from transformers_beats.audio.decoding import open_audio
     from transformers_beats.inference.events import Event
+    from transformers_beats.plotting.spectrogram import SpectrogramReader
 
     if pictures:
         make_directory(pictures, resume=True)
+    readers: dict[Path, SpectrogramReader] = {}
+
+    def open_file(path: Path) -> "AudioStream":
+        """Opens a file that is decoded once, for its scores and its picture."""
+        readers[path] = SpectrogramReader(tagger.feature_extractor)
+        return readers[path].follow(open_audio(path, tagger.feature_extractor.sampling_rate))
 
     def is_done(file: AudioFile) -> bool:
         return writer.is_done(file) and (pictures is None or os.path.exists(file.result(pictures, ".png")))
 
     def compute(paths: list[Path]) -> Iterator[Any]:
-        return tagger(iter(paths), batch_size=batch_size)
+        return tagger(map(open_file, paths) if pictures else iter(paths), batch_size=batch_size)
 
     def finish(file: AudioFile, result: Any) -> None:
         labels = result["labels"] if isinstance(result, dict) else result
@@ -176,15 +185,15 @@ def tag_files(
         if not writer.is_done(file):
             writer.write(file, labels, events if with_events else None)
         if pictures:
-            draw(file, events, tagger.feature_extractor, pictures)
+            draw(file, events, readers.pop(file.path).spectrogram(), pictures)
 
     process(files, is_done, compute, finish)
 
 
-def draw(file: AudioFile, events: "list[Event]", extractor: "BeatsFeatureExtractor", directory: Path) -> None:
+def draw(file: AudioFile, events: "list[Event]", spectrogram: "Spectrogram", directory: Path) -> None:
     """Draws the spectrogram and the events of a file into a directory."""
-    from transformers_beats.plotting.timeline import draw_timeline, read_spectrogram
+    from transformers_beats.plotting.timeline import draw_timeline
 
     path = file.result(directory, ".png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw_timeline(read_spectrogram(file.path, extractor), events, path, str(file.relative))
+    draw_timeline(spectrogram, events, path, str(file.relative))

@@ -3,7 +3,6 @@
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,15 +25,6 @@ MODEL_FILES = {
     "preprocessor_config.json": ("preprocessor_config.json", "processor_config.json"),
     "model.safetensors": ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json"),
 }
-
-
-class Dtype(str, Enum):
-    """Precision of the model."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
 
 
 def check_model(model: str, files: Sequence[str] = tuple(MODEL_FILES)) -> None:
@@ -222,4 +212,4 @@ def describe(model: "PreTrainedModel", extractor: "BeatsFeatureExtractor") -> di
     return description
 
 
-__all__ = ["Dtype", "check_model", "choose_device", "describe", "labels_of", "load", "load_extractor", "load_model"]
+__all__ = ["check_model", "choose_device", "describe", "labels_of", "load", "load_extractor", "load_model"]

@@ -84,8 +84,8 @@ Event = tuple[float, float, int]
 
 class WritableFrame(pandas.DataFrame):
     """
-    A table that gives out copies of its values. pandas 3 gives out views that must not be written to, which
-    sed_scores_eval 0.0.4 cannot read (mended after it: github.com/fgnt/sed_scores_eval/pull/17).
+    Table that returns copies of its values. pandas 3 returns views that must not be written to, which sed_scores_eval
+    0.0.4 cannot read (fixed after it: github.com/fgnt/sed_scores_eval/pull/17).
     """
 
     @property

@@ -49,7 +49,7 @@ class Embeddings:
         values (`np.ndarray` of shape `(num_windows, hidden_size)`):
             Means over the patches of each window, float32.
         clip_of (`np.ndarray` of shape `(num_windows,)`):
-            The clip of each window, not falling.
+            Clip of each window, in ascending order.
         names (`list[str]`):
             Names of the clips.
     """

@@ -28,7 +28,7 @@ def clip_scores(logits: np.ndarray, clip_of: np.ndarray, problem_type: str) -> n
         logits (`np.ndarray` of shape `(num_windows, num_labels)`):
             Logits of all windows, clip by clip.
         clip_of (`np.ndarray` of shape `(num_windows,)`):
-            The clip of each window, not falling.
+            Clip of each window, in ascending order.
         problem_type (`str`):
             Softmax for `"single_label_classification"`, sigmoid otherwise.
 
@@ -48,7 +48,7 @@ def clip_scores(logits: np.ndarray, clip_of: np.ndarray, problem_type: str) -> n
 
 
 def mean_over_windows(scores: np.ndarray, clip_of: np.ndarray) -> np.ndarray:
-    """Computes means `(num_clips, num_labels)` over the windows of each clip, whose numbers `clip_of` do not fall."""
+    """Computes means `(num_clips, num_labels)` over the windows of each clip; `clip_of` is in ascending order."""
     firsts = np.flatnonzero(np.diff(clip_of, prepend=-1))
     return np.add.reduceat(scores, firsts, axis=0) / np.diff(firsts, append=len(clip_of))[:, None]
 

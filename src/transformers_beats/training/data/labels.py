@@ -24,7 +24,7 @@ LABEL_COLUMNS = ("label", "labels", "category", "target")
 
 @dataclass
 class LabelArguments:
-    """The classes of the clips."""
+    """Classes of the clips."""
 
     label_column: str | None = field(
         default=None,
@@ -34,7 +34,7 @@ class LabelArguments:
         },
     )
     label_separator: str | None = field(
-        default=None, metadata={"help": "What stands between several classes in one text, such as `,` or `;`."}
+        default=None, metadata={"help": "Separator of several classes in one text, such as `,` or `;`."}
     )
     label_set: Literal["audioset"] | None = field(
         default=None,
@@ -59,7 +59,7 @@ class Labels:
         names (`list[str]`):
             Names of the classes.
         values (`list[list[int]]` or `list[list[tuple[int, float, float]]]`):
-            The classes of each clip; for `"frames"` the class, onset and offset in seconds of each event.
+            Classes of each clip; for `"frames"` the class, onset and offset in seconds of each event.
     """
 
     task: Task
@@ -129,7 +129,7 @@ def read_column(dataset: datasets.Dataset, column: str | None) -> list:
     values = list(dataset[column])
     feature = dataset.features[column]
     if isinstance(feature, datasets.ClassLabel):
-        # -1 is how data sets say that there is none.
+        # Datasets write -1 for a clip without a class.
         return [None if value is None or value < 0 else feature.int2str(value) for value in values]
     inner = getattr(feature, "feature", None)
     if isinstance(inner, datasets.ClassLabel):

@@ -14,7 +14,7 @@ from transformers_beats.utils.errors import BeatsError
 
 def average_checkpoints(model: nn.Module, directory: Path, num_checkpoints: int) -> None:
     """
-    Gives a model the mean weights of the last `checkpoint-STEP` that `Trainer` wrote to `directory`.
+    Sets the weights of a model to the mean of those in the last `checkpoint-STEP` that `Trainer` wrote to `directory`.
 
     Raises:
         [`BeatsError`]: if there are fewer.

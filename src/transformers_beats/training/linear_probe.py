@@ -43,15 +43,8 @@ REGRESSION = "logistic_regression"
 @dataclass
 class Embeddings:
     """
-    Embeddings of clips by a frozen encoder.
-
-    Args:
-        values (`np.ndarray` of shape `(num_windows, hidden_size)`):
-            Means over the patches of each window, float32.
-        clip_of (`np.ndarray` of shape `(num_windows,)`):
-            Clip of each window, in ascending order.
-        names (`list[str]`):
-            Names of the clips.
+    Embeddings of clips by a frozen encoder: means over the patches of each window, float32
+    `(num_windows, hidden_size)`; the clip of each window, in ascending order; and the names of the clips.
     """
 
     values: np.ndarray
@@ -234,6 +227,3 @@ def probe_once(
                     write_report(new / EVALUATION, predictions, metrics, description)
     process_state().wait_for_everyone()
     return metrics
-
-
-__all__ = ["Embeddings", "embed", "probe_metrics", "probe_once", "train_head"]

@@ -51,15 +51,8 @@ class LabelArguments:
 @dataclass
 class Labels:
     """
-    Classes of every clip.
-
-    Args:
-        task (`"single_label"`, `"multi_label"` or `"frames"`):
-            Kind of labels: a clip has one class, any number of them, or events.
-        names (`list[str]`):
-            Names of the classes.
-        values (`list[list[int]]` or `list[list[tuple[int, float, float]]]`):
-            Classes of each clip; for `"frames"` the class, onset and offset in seconds of each event.
+    Classes of every clip: the kind of labels (one class, any number of them, or events), the names of the classes, and
+    for each clip the indices of its classes; for `"frames"` class, onset and offset in seconds of each event.
     """
 
     task: Task
@@ -268,6 +261,3 @@ def frame_labels(
         overlap = np.minimum(onsets + column_seconds, offset) - np.maximum(onsets, onset)
         labels[overlap >= 0.5 * min(column_seconds, offset - onset), label] = 1.0
     return labels
-
-
-__all__ = ["LabelArguments", "Labels", "frame_labels", "read_labels"]

@@ -54,9 +54,9 @@ def train_and_save(
     Trains, from the last complete checkpoint beside `output_dir` on if there is one, and writes model,
     feature extractor and `log_history.json` to `output_dir`, which appears when it is complete.
 
-    The trainer's `args.output_dir` is the [`training_directory`] of `output_dir`. `settings` must not change between an
-    interrupted training and its continuation. `finish` is called on every process in the place of `Trainer.save_model`
-    and writes the model, and what belongs to it, to the directory that becomes `output_dir`.
+    The trainer's `args.output_dir` is the [`training_directory`] of `output_dir`. `settings` must not change between
+    an interrupted training and its continuation. `finish` is called on every process in the place of
+    `Trainer.save_model` and writes the model, and what belongs to it, to the directory that becomes `output_dir`.
 
     Raises:
         [`UsageError`]: if an interrupted training had other settings.

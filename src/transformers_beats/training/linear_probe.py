@@ -15,7 +15,7 @@ from datasets import Dataset
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, set_seed
 
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification
 from transformers_beats.training.config.arguments import Arguments, BeatsTrainingArguments
@@ -32,7 +32,7 @@ from transformers_beats.utils.fingerprint import model_fingerprint
 from .checkpoints import LOG_HISTORY
 from .classifiers import EVALUATION, build_extractor, build_model, check_classes, describe
 from .scoring import clip_scores, mean_over_windows
-from .stages import prepare_training, process_state, seed_weights
+from .stages import prepare_training, process_state
 
 
 # Outputs of a model beside its mean over patches.
@@ -204,7 +204,8 @@ def probe_once(
     output_dir = prepare_training(training, arguments.batch, arguments.data)
     training.save_strategy, training.eval_strategy = "no", "no"
     check_classes(train[1])
-    seed_weights(training.seed)
+    # `Trainer` seeds only what comes after the model.
+    set_seed(training.seed)
     extractor = build_extractor(tuning, fold)
     model: Any = build_model(tuning, train[1], arguments.augmentation, fold)
     if model.layer_average is not None:

@@ -291,6 +291,14 @@ class TestSoundEventDetectionInput:
         with pytest.raises(ValueError, match="must be positive"):
             compute_sound_event_detection(self.SCORES, [[event(0, 0.0, 1.0)]], column_seconds=0)
 
+    def test_without_events_is_undefined(self):
+        names = ("segment_f1", "psds1", "psds2")
+        result = compute_sound_event_detection(self.SCORES, [[]])
+        assert result == {**dict.fromkeys(names), "num_classes_without_events": 2}
+        result = compute_sound_event_detection(self.SCORES, [[]], per_class=True)
+        assert result["per_class_psds1"] == [None, None]
+        assert result["support"] == [0, 0]
+
     def test_without_the_library_says_how_to_install_it(self, load, monkeypatch):
         monkeypatch.setitem(sys.modules, "sed_scores_eval", None)
         metric = load("sound_event_detection", **IN_MEMORY)
@@ -352,6 +360,11 @@ class TestSoundEventDetection:
         events = [[event(0, 0, 2), event(1, 2, 4)]]
         result = compute_sound_event_detection([scores], events, column_seconds=0.25)
         assert result == {"segment_f1": 1, "psds1": 1, "psds2": 1, "num_classes_without_events": 0}
+
+    def test_a_score_at_the_threshold_is_a_detection(self):
+        scores, events = [np.full((4, 1), 0.5)], [[event(0, 0, 1)]]
+        assert compute_sound_event_detection(scores, events, column_seconds=0.25)["segment_f1"] == 1
+        assert compute_sound_event_detection(scores, events, column_seconds=0.25, threshold=0.51)["segment_f1"] == 0
 
     def test_psds1_wants_more_overlap_than_psds2(self):
         scores = np.zeros((40, 1))

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
-from transformers_beats.training import prepare_audioset as module
 from transformers_beats.training.data.sources import AUDIO_SUFFIXES, DataArguments, decode_row, load_audio_dataset
 from transformers_beats.training.prepare_audioset import CLIP_NAME, main, read_segments
+from transformers_beats.utils import files
 
 
 HEADER = """# Segments csv created by hand
@@ -141,7 +141,7 @@ def test_what_is_missing_is_counted_and_listed(segments, audio, output_dir, caps
     prepare(segments, audio("--aB3_-dE5F.wav", "Yabcdefghij.wav"), output_dir)
     printed = capsys.readouterr().out
     assert "2 of 5 clips found, 3 missing" in printed
-    assert "labels unknown: 1 (/m/nothing), left out\n" in printed
+    assert "labels unknown: 1 ('/m/nothing'), left out\n" in printed
     lines = (output_dir / "missing.csv").read_text().splitlines()
     assert lines[0] == HEADER.splitlines()[-1]
     assert lines[1:] == [f"{ytid}, {ROWS[ytid]}" for ytid in ("_1-3_5-7_9-", "abcdefghijY", "-----------")]
@@ -178,7 +178,7 @@ def test_a_start_cut_to_whole_seconds_is_accepted(segments, audio, output_dir):
 def test_another_part_of_a_listed_video_is_not_the_clip(segments, audio, output_dir, capsys):
     prepare(segments, audio("--aB3_-dE5F_40.000.wav", "_1-3_5-7_9-.wav"), output_dir)
     assert [row["ytid"] for row in read_rows(output_dir)] == ["_1-3_5-7_9-"]
-    assert "begin elsewhere in it, by their names: 1 (--aB3_-dE5F_40.000.wav)" in capsys.readouterr().out
+    assert "begin elsewhere in it, by their names: 1 ('--aB3_-dE5F_40.000.wav')" in capsys.readouterr().out
 
 
 def test_empty_files_count_as_missing(segments, audio, output_dir, capsys):
@@ -191,7 +191,7 @@ def test_empty_files_count_as_missing(segments, audio, output_dir, capsys):
         str(folder / "--aB3_-dE5F.wav"),
         str(folder / "b/_1-3_5-7_9-.wav"),
     ]
-    assert "empty files: 2 (_1-3_5-7_9-.wav, abcdefghijY.wav)" in capsys.readouterr().out
+    assert "empty files: 2 ('_1-3_5-7_9-.wav', 'abcdefghijY.wav')" in capsys.readouterr().out
 
 
 def test_of_two_files_the_first_counts(segments, audio, output_dir, capsys):
@@ -199,7 +199,7 @@ def test_of_two_files_the_first_counts(segments, audio, output_dir, capsys):
     prepare(segments, folder, output_dir)
     (row,) = read_rows(output_dir)
     assert row["file_name"] == str(folder / "a/Y_1-3_5-7_9-.flac")
-    assert "further files of clips that have one: 1 (_1-3_5-7_9-.wav)" in capsys.readouterr().out
+    assert "further files of clips that have one: 1 ('_1-3_5-7_9-.wav')" in capsys.readouterr().out
 
 
 def test_all_suffixes_of_training_are_found(tmp_path, audio, output_dir):
@@ -255,7 +255,7 @@ def test_no_clip_at_all_is_an_error(segments, audio, output_dir):
     with pytest.raises(ValueError, match=r"of 2 audio files none is a clip of .*segments\.csv") as error:
         prepare(segments, folder, output_dir)
     assert "--aB3_-dE5F_30.000.wav was expected" in str(error.value)
-    assert "begin elsewhere in it, by their names: 1 (--aB3_-dE5F_50.wav)" in str(error.value)
+    assert "begin elsewhere in it, by their names: 1 ('--aB3_-dE5F_50.wav')" in str(error.value)
     assert not output_dir.parent.exists()
 
 
@@ -276,7 +276,7 @@ def test_an_interruption_leaves_nothing(segments, audio, output_dir, monkeypatch
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "replace_directory", interrupt)
+    monkeypatch.setattr(files, "replace_directory", interrupt)
     with pytest.raises(KeyboardInterrupt):
         prepare(segments, audio("_1-3_5-7_9-.wav"), output_dir)
     assert list(output_dir.parent.iterdir()) == []
@@ -287,5 +287,5 @@ def test_it_runs_as_a_module(segments, audio, output_dir):
     main(words)
     command = [sys.executable, "-m", "transformers_beats.training.prepare_audioset"]
     again = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
-    assert again.returncode == 1
+    assert again.returncode == 2
     assert again.stderr.splitlines()[-1].startswith(f"error: {output_dir} exists already")

@@ -15,7 +15,7 @@ The share of clips whose class is predicted, as scikit-learn's `accuracy_score`.
 error.
 """
 
-_KWARGS_DESCRIPTION = """
+ARGUMENTS = """
 Args:
     predictions (sequence of `int` of length `num_clips`):
         Predicted class indices.
@@ -25,23 +25,19 @@ Args:
         Number of classes. If given, an index of `num_labels` or above is an error.
 
 Returns:
-    `dict[str, float]`: `accuracy`, in [0, 1].
+    `dict[str, float]`:"""
+
+_KWARGS_DESCRIPTION = f"""{ARGUMENTS} `accuracy`, in [0, 1].
 
 Example:
 
     >>> metric.compute(predictions=[0, 1, 2, 2], references=[0, 1, 1, 2])
-    {'accuracy': 0.75}
+    {{'accuracy': 0.75}}
 """
 
 
 def check_class_indices(predictions: Any, references: Any, num_labels: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Returns both as int64.
-
-    Raises:
-        `ValueError`: if there are none, one is no whole number, negative, or not below `num_labels`, or there are more
-            predictions than references or fewer.
-    """
+    """Returns both as int64; raises a `ValueError` for other values, and if there are not as many of both."""
     checked = []
     for name, values in (("predictions", predictions), ("references", references)):
         indices = np.asarray(values, dtype=np.float64)

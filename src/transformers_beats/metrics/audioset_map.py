@@ -56,12 +56,7 @@ _CITATION = """
 
 
 def check_table(values: Any, name: str) -> np.ndarray:
-    """
-    Returns the values as a finite float64 table with at least one row and column.
-
-    Raises:
-        `ValueError`: if they are no such table.
-    """
+    """Returns the values as a finite float64 table, not empty; raises a `ValueError` for any other."""
     try:
         table = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -110,10 +105,7 @@ def compute_audioset_map(predictions: Any, references: Any, per_class: bool = Fa
 
 
 def d_prime(auc: float | None) -> float | None:
-    """
-    Returns the distance, in standard deviations, of two normal distributions of equal variance that have this area
-    under the ROC curve; None where that is no finite number.
-    """
+    """Returns the distance, in standard deviations, of two normal distributions with this AUC; None if infinite."""
     if auc is None or not 0 < auc < 1:
         return None
     return math.sqrt(2) * NormalDist().inv_cdf(auc)

@@ -7,7 +7,7 @@ import evaluate
 from evaluate.utils.file_utils import add_start_docstrings
 from sklearn.metrics import f1_score
 
-from .accuracy import check_class_indices, info_of_class_indices
+from .accuracy import ARGUMENTS, check_class_indices, info_of_class_indices
 
 
 _DESCRIPTION = """
@@ -15,23 +15,12 @@ F1 of each class that appears among the references or the predictions, averaged 
 `f1_score(average="macro")`. A value that is no class index is an error.
 """
 
-_KWARGS_DESCRIPTION = """
-Args:
-    predictions (sequence of `int` of length `num_clips`):
-        Predicted class indices.
-    references (sequence of `int` of length `num_clips`):
-        True class indices.
-    num_labels (`int`, *optional*):
-        Number of classes. If given, an index of `num_labels` or above is an error. Classes that appear nowhere do not
-        count in either case.
-
-Returns:
-    `dict[str, float]`: `macro_f1`, in [0, 1].
+_KWARGS_DESCRIPTION = f"""{ARGUMENTS} `macro_f1`, in [0, 1]. Classes that appear nowhere do not count.
 
 Example:
 
     >>> metric.compute(predictions=[0, 1, 1], references=[0, 0, 1])
-    {'macro_f1': 0.6666666666666666}
+    {{'macro_f1': 0.6666666666666666}}
 """
 
 

@@ -84,8 +84,8 @@ Event = tuple[float, float, int]
 
 class WritableFrame(pandas.DataFrame):
     """
-    A table that gives out copies of its values. pandas 3 gives out views that must not be written to, which
-    sed_scores_eval 0.0.4 cannot read (mended after it: github.com/fgnt/sed_scores_eval/pull/17).
+    Table that returns copies of its values. pandas 3 returns views that must not be written to, which sed_scores_eval
+    0.0.4 cannot read (fixed after it: github.com/fgnt/sed_scores_eval/pull/17).
     """
 
     @property
@@ -109,12 +109,7 @@ def import_sed_scores_eval() -> Any:
 
 
 def check_scores(predictions: Any) -> list[np.ndarray]:
-    """
-    Returns the scores of each clip as float64.
-
-    Raises:
-        `ValueError`: if there are none, their shapes do not fit, or one is not finite.
-    """
+    """Returns the scores of each clip as float64; raises a `ValueError` if shapes do not fit or one is not finite."""
     if not len(predictions):
         raise ValueError("predictions are empty: there must be at least one clip.")
     tables = []
@@ -139,10 +134,8 @@ def check_scores(predictions: Any) -> list[np.ndarray]:
 def check_events(events: Any, clip: int, num_labels: int, end: float) -> list[Event]:
     """
     Returns the events of a clip as `(onset, offset, label)`, sorted; those of one class that overlap or touch are
-    joined.
-
-    Raises:
-        `ValueError`: if a label is no class index, or the times are not 0 <= onset < offset, onset before `end`.
+    joined. Raises a `ValueError` for a label that is no class index, and for times without 0 <= onset < offset or with
+    onset >= end.
     """
     checked = []
     for event in events:
@@ -168,12 +161,7 @@ def check_events(events: Any, clip: int, num_labels: int, end: float) -> list[Ev
 def check_references(
     references: Any, tables: list[np.ndarray], column_seconds: float, durations: Sequence[float] | None
 ) -> tuple[list[list[Event]], list[float]]:
-    """
-    Returns the events of each clip, and its duration in seconds.
-
-    Raises:
-        `ValueError`: if there are not as many as clips, a duration does not fit the columns, or an event is wrong.
-    """
+    """Returns the events of each clip, and its duration in seconds; raises a `ValueError` if they do not fit it."""
     if len(references) != len(tables):
         raise ValueError(f"There are predictions for {len(tables)} clips, references for {len(references)}.")
     if durations is not None and len(durations) != len(tables):

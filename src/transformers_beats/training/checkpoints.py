@@ -54,16 +54,9 @@ def train_and_save(
     Trains, from the last complete checkpoint beside `output_dir` on if there is one, and writes model,
     feature extractor and `log_history.json` to `output_dir`, which appears when it is complete.
 
-    Args:
-        trainer ([`WaveformTrainer`]):
-            Trainer whose `args.output_dir` is the [`training_directory`] of `output_dir`.
-        output_dir (`Path`):
-            Directory of the result.
-        settings (`dict[str, Any]`):
-            Settings that must not change between an interrupted training and its continuation.
-        finish (`Callable[[Path], None]`, *optional*):
-            Function that writes the model, and what belongs to it, to the directory that becomes `output_dir`; called
-            on every process. Defaults to `Trainer.save_model`.
+    The trainer's `args.output_dir` is the [`training_directory`] of `output_dir`. `settings` must not change between
+    an interrupted training and its continuation. `finish` is called on every process in the place of
+    `Trainer.save_model` and writes the model, and what belongs to it, to the directory that becomes `output_dir`.
 
     Raises:
         [`UsageError`]: if an interrupted training had other settings.
@@ -105,6 +98,3 @@ def train_and_save(
         if not any(directory.iterdir()):
             directory.rmdir()
     trainer.accelerator.wait_for_everyone()
-
-
-__all__ = ["last_complete_checkpoint", "train_and_save", "training_directory"]

@@ -193,17 +193,3 @@ def describe(arguments: Arguments, fold: str | None) -> dict[str, Any]:
         "split": f"fold {fold}" if fold else evaluation.eval_split or arguments.data.split,
         "select": evaluation.eval_select if evaluation.is_given else arguments.data.select,
     }
-
-
-__all__ = [
-    "EVALUATION",
-    "build_extractor",
-    "build_model",
-    "check_classes",
-    "check_overlap",
-    "decisive_settings",
-    "describe",
-    "load_clips",
-    "load_evaluation_clips",
-    "load_training_clips",
-]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from accelerate.utils import broadcast_object_list
 from datasets.fingerprint import Hasher
+from transformers import set_seed
 from transformers.utils import logging
 
 from transformers_beats.training.config.arguments import FINETUNE_ARGUMENTS, Arguments
@@ -48,7 +49,7 @@ from .classifiers import (
 )
 from .linear_probe import probe_once
 from .scoring import as_predictions, clip_and_event_metrics, metrics_function
-from .stages import prepare_training, process_state, seed_weights
+from .stages import prepare_training, process_state
 
 
 logger = logging.get_logger(__name__)
@@ -79,7 +80,8 @@ def finetune_once(
         training.eval_strategy = "no"
     check_classes(train[1])
 
-    seed_weights(training.seed)
+    # `Trainer` seeds only what comes after the model.
+    set_seed(training.seed)
     extractor = build_extractor(tuning, fold)
     model = build_model(tuning, train[1], arguments.augmentation, fold)
     problem_type = str(model.config.problem_type)

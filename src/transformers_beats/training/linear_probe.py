@@ -15,7 +15,7 @@ from datasets import Dataset
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, set_seed
 
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification
 from transformers_beats.training.config.arguments import Arguments, BeatsTrainingArguments
@@ -32,7 +32,7 @@ from transformers_beats.utils.fingerprint import model_fingerprint
 from .checkpoints import LOG_HISTORY
 from .classifiers import EVALUATION, build_extractor, build_model, check_classes, describe
 from .scoring import clip_scores, mean_over_windows
-from .stages import prepare_training, process_state, seed_weights
+from .stages import prepare_training, process_state
 
 
 # Outputs of a model beside its mean over patches.
@@ -43,15 +43,8 @@ REGRESSION = "logistic_regression"
 @dataclass
 class Embeddings:
     """
-    Embeddings of clips by a frozen encoder.
-
-    Args:
-        values (`np.ndarray` of shape `(num_windows, hidden_size)`):
-            Means over the patches of each window, float32.
-        clip_of (`np.ndarray` of shape `(num_windows,)`):
-            The clip of each window, not falling.
-        names (`list[str]`):
-            Names of the clips.
+    Embeddings of clips by a frozen encoder: means over the patches of each window, float32
+    `(num_windows, hidden_size)`; the clip of each window, in ascending order; and the names of the clips.
     """
 
     values: np.ndarray
@@ -211,7 +204,8 @@ def probe_once(
     output_dir = prepare_training(training, arguments.batch, arguments.data)
     training.save_strategy, training.eval_strategy = "no", "no"
     check_classes(train[1])
-    seed_weights(training.seed)
+    # `Trainer` seeds only what comes after the model.
+    set_seed(training.seed)
     extractor = build_extractor(tuning, fold)
     model: Any = build_model(tuning, train[1], arguments.augmentation, fold)
     if model.layer_average is not None:
@@ -234,6 +228,3 @@ def probe_once(
                     write_report(new / EVALUATION, predictions, metrics, description)
     process_state().wait_for_everyone()
     return metrics
-
-
-__all__ = ["Embeddings", "embed", "probe_metrics", "probe_once", "train_head"]

@@ -236,6 +236,3 @@ def main(argv: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     run_command(main)
-
-
-__all__ = ["PrepareAudiosetArguments", "prepare_audioset"]

@@ -11,6 +11,8 @@ On several devices: `accelerate launch -m transformers_beats.training.pretrain` 
 
 from typing import Any
 
+from transformers import set_seed
+
 from transformers_beats import BeatsConfig, BeatsForPreTraining
 from transformers_beats.inference.loading import load_model
 from transformers_beats.training.config.arguments import (
@@ -27,7 +29,7 @@ from transformers_beats.utils.errors import BeatsError, run_command
 
 from .checkpoints import train_and_save
 from .compute_codes import load_codes
-from .stages import extractor_of, load_crops, load_tokenizer, prepare_training, seed_weights, training_settings
+from .stages import extractor_of, load_crops, load_tokenizer, prepare_training, training_settings
 
 
 def build_model(arguments: PreTrainingModelArguments, codebook_size: int) -> BeatsForPreTraining:
@@ -74,7 +76,8 @@ def pretrain(
             f"{model_arguments.codes}: the codes were computed from other files than {data.dataset} now holds, or "
             "from the same in another order: tokenize again."
         )
-    seed_weights(training.seed)
+    # `Trainer` seeds only what comes after the model.
+    set_seed(training.seed)
     trainer = BeatsPreTrainer(
         build_model(model_arguments, codebook_size),
         training,

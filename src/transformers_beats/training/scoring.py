@@ -22,18 +22,9 @@ logger = logging.get_logger(__name__)
 
 def clip_scores(logits: np.ndarray, clip_of: np.ndarray, problem_type: str) -> np.ndarray:
     """
-    Computes the probabilities of clips from the logits of their windows.
-
-    Args:
-        logits (`np.ndarray` of shape `(num_windows, num_labels)`):
-            Logits of all windows, clip by clip.
-        clip_of (`np.ndarray` of shape `(num_windows,)`):
-            The clip of each window, not falling.
-        problem_type (`str`):
-            Softmax for `"single_label_classification"`, sigmoid otherwise.
-
-    Returns:
-        `np.ndarray` of shape `(num_clips, num_labels)`: float32, means over the windows of a clip.
+    Computes the probabilities of clips, float32 `(num_clips, num_labels)`, from the logits `(num_windows, num_labels)`
+    of their windows: means of the softmax for `"single_label_classification"`, of the sigmoid otherwise. `clip_of`
+    `(num_windows,)` has the clip of each window, in ascending order.
 
     Raises:
         [`BeatsError`]: if a logit is not finite, or there are not as many as windows.
@@ -48,7 +39,7 @@ def clip_scores(logits: np.ndarray, clip_of: np.ndarray, problem_type: str) -> n
 
 
 def mean_over_windows(scores: np.ndarray, clip_of: np.ndarray) -> np.ndarray:
-    """Computes means `(num_clips, num_labels)` over the windows of each clip, whose numbers `clip_of` do not fall."""
+    """Computes means `(num_clips, num_labels)` over the windows of each clip; `clip_of` is in ascending order."""
     firsts = np.flatnonzero(np.diff(clip_of, prepend=-1))
     return np.add.reduceat(scores, firsts, axis=0) / np.diff(firsts, append=len(clip_of))[:, None]
 
@@ -124,12 +115,3 @@ def metrics_function(windows: Windows, labels: Labels, problem_type: str) -> Cal
         return {name: value for name, value in metrics.items() if value is not None}
 
     return compute
-
-
-__all__ = [
-    "as_predictions",
-    "clip_and_event_metrics",
-    "clip_scores",
-    "mean_over_windows",
-    "metrics_function",
-]

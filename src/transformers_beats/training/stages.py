@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 from accelerate import PartialState
 from transformers import PreTrainedModel
 from transformers.utils import logging
@@ -114,8 +113,3 @@ def training_settings(training: BeatsTrainingArguments, *others: Any) -> dict[st
     # These change how the data are read, not which.
     ways_of_reading = ("num_proc", "precompute_fbank", "cache_audio")
     return {name: value for name, value in settings.items() if name not in ways_of_reading}
-
-
-def seed_weights(seed: int) -> None:
-    """Seeds the weights of a new model: `Trainer` seeds only what comes after it."""
-    torch.manual_seed(seed)

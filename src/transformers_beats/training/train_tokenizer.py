@@ -11,7 +11,7 @@ On several devices: `accelerate launch -m transformers_beats.training.train_toke
 
 from typing import Any
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, set_seed
 
 from transformers_beats import (
     BeatsForAudioClassification,
@@ -34,7 +34,7 @@ from transformers_beats.training.trainers.pretraining import BeatsTokenizerTrain
 from transformers_beats.utils.errors import BeatsError, run_command
 
 from .checkpoints import train_and_save
-from .stages import extractor_of, load_crops, prepare_training, seed_weights, training_settings
+from .stages import extractor_of, load_crops, prepare_training, training_settings
 
 
 def load_teacher(name: str) -> PreTrainedModel:
@@ -92,7 +92,8 @@ def train_tokenizer(
     extractor = extractor_of(tokenizer_arguments.feature_extractor)
     teacher = load_teacher(tokenizer_arguments.teacher)
     crops = load_crops(data, extractor)
-    seed_weights(training.seed)
+    # `Trainer` seeds only what comes after the model.
+    set_seed(training.seed)
     trainer = BeatsTokenizerTrainer(
         build_tokenizer(tokenizer_arguments, teacher),
         training,

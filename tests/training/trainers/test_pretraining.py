@@ -139,9 +139,8 @@ def test_codes_computed_on_the_fly_are_those_computed_before(recipe, one_iterati
 
 
 def test_streamed_audio_is_tokenized_on_the_fly(recipe, one_iteration, tmp_path):
-    recipe["data"]["streaming"] = True
     values = stage_values(
-        recipe, "model", tokenizer=str(one_iteration / "tokenizer"), output_dir=str(tmp_path / "new")
+        recipe, "model", tokenizer=str(one_iteration / "tokenizer"), output_dir=str(tmp_path / "new"), streaming=True
     )
     pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
     assert len(history_of(tmp_path / "new", "loss")) == 6

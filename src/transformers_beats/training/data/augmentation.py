@@ -136,10 +136,8 @@ def mixup_waveforms(
     fbank, which follows, removes the mean of every frame.
 
     Args:
-        waveforms (`torch.FloatTensor` of shape `(batch_size, max_samples)`):
-            Clips, padded with zeros at their ends.
-        num_samples (`torch.LongTensor` of shape `(batch_size,)`):
-            Lengths without padding.
+        waveforms, num_samples:
+            See [`roll_waveforms`]; padding is zero.
         labels (`torch.FloatTensor` of shape `(batch_size, num_labels)` or `(batch_size, num_columns, num_labels)`):
             Zeros and ones, one-hot for a single label. The mixed ones are targets of binary cross-entropy, also for a
             single label, as in the paper.
@@ -177,73 +175,46 @@ def mixup_waveforms(
     return mix(waveforms), torch.where(is_mixed, longer, num_samples), mix(labels)
 
 
-@dataclass
-class SpecAugment:
+def spec_augment(
+    input_values: torch.Tensor,
+    attention_mask: torch.Tensor,
+    arguments: AugmentationArguments,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
     """
-    Masks of stretches of time and bands of frequency (Park et al., 2019, without time warping), other ones for every
-    clip. Masked values become 0, about the mean of the corpus after normalisation. Padding stays as it is.
-
-    The defaults are those of ESPnet's recipes, which follow the paper's appendix: one stretch of at most 6 % of a
-    clip, and no frequencies. AST hides bands of up to 48 bins on AudioSet, and of up to 24 on ESC-50.
+    Masks stretches of time and bands of frequency (Park et al., 2019, without time warping), other ones for every
+    clip. Masked values become 0, about the mean of the corpus after normalisation. Padding stays as it is. Lengths in
+    whole frames or bins from none to the longest are equally likely, and so are all places. ESPnet's recipes hide at
+    most 6 % of a clip, AST up to 48 mel bins on AudioSet and 24 on ESC-50.
 
     Args:
-        num_time_masks (`int`, defaults to 1):
-            Stretches of each clip.
-        time_mask_ratio (`float`, defaults to 0.06):
-            Largest part of the valid frames of its clip that a stretch may cover. All lengths in whole frames from
-            none to this are equally likely, and so are all places.
-        num_freq_masks (`int`, defaults to 1):
-            Bands of each clip.
-        freq_mask_bins (`int`, defaults to 0):
-            Largest width of a band in mel bins; drawn like the lengths.
+        input_values (`torch.FloatTensor` of shape `(batch_size, num_frames, num_mel_bins)`):
+            Normalised filter banks.
+        attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`):
+            1 for frames of audio, which come first, 0 for padding.
+        arguments ([`AugmentationArguments`]):
+            Numbers and sizes of the masks.
+        generator (`torch.Generator`, *optional*):
+            Source of the random numbers.
 
+    Returns:
+        `torch.FloatTensor` of shape `(batch_size, num_frames, num_mel_bins)`.
+
+    Raises:
+        [`BeatsError`]: if a band may be wider than there are bins.
     """
-
-    num_time_masks: int = 1
-    time_mask_ratio: float = 0.06
-    num_freq_masks: int = 1
-    freq_mask_bins: int = 0
-
-    def __call__(
-        self,
-        input_values: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> torch.Tensor:
-        """
-        Hides parts of the clips of a batch.
-
-        Args:
-            input_values (`torch.FloatTensor` of shape `(batch_size, num_frames, num_mel_bins)`):
-                Normalised filter banks.
-            attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*):
-                1 for frames of audio, which come first, 0 for padding. Without it, everything counts as audio.
-            generator (`torch.Generator`, *optional*):
-                Source of the random numbers.
-
-        Returns:
-            `torch.FloatTensor` of shape `(batch_size, num_frames, num_mel_bins)`.
-
-        Raises:
-            [`BeatsError`]: if a band may be wider than there are bins.
-        """
-        batch_size, num_frames, num_mel_bins = input_values.shape
-        device = input_values.device
-        if attention_mask is None:
-            attention_mask = torch.ones(batch_size, num_frames, dtype=torch.bool, device=device)
-        if self.freq_mask_bins > num_mel_bins:
-            raise BeatsError(f"`freq_mask_bins` is {self.freq_mask_bins}, of {num_mel_bins} mel bins.")
-        is_valid = attention_mask.to(device).bool()
-        lengths = is_valid.sum(dim=1)
-        # In float64: a share of a whole number of frames must not lose one of them.
-        widths = (lengths.double() * self.time_mask_ratio + 1e-9).floor().long()
-        bins = torch.full_like(lengths, num_mel_bins)
-        hides_frame = random_stretches(lengths, widths, self.num_time_masks, num_frames, generator)
-        hides_bin = random_stretches(
-            bins, torch.full_like(bins, self.freq_mask_bins), self.num_freq_masks, num_mel_bins, generator
-        )
-        hides = (hides_frame.unsqueeze(2) | hides_bin.unsqueeze(1)) & is_valid.unsqueeze(2)
-        return input_values.masked_fill(hides, 0.0)
+    num_frames, num_mel_bins = input_values.shape[1:]
+    if arguments.freq_mask_bins > num_mel_bins:
+        raise BeatsError(f"`freq_mask_bins` is {arguments.freq_mask_bins}, of {num_mel_bins} mel bins.")
+    is_valid = attention_mask.to(input_values.device).bool()
+    lengths = is_valid.sum(dim=1)
+    # In float64: a share of a whole number of frames must not lose one of them.
+    widths = (lengths.double() * arguments.time_mask_ratio + 1e-9).floor().long()
+    hides_frame = random_stretches(lengths, widths, arguments.num_time_masks, num_frames, generator)
+    bins, widths = torch.full_like(lengths, num_mel_bins), torch.full_like(lengths, arguments.freq_mask_bins)
+    hides_bin = random_stretches(bins, widths, arguments.num_freq_masks, num_mel_bins, generator)
+    hides = (hides_frame.unsqueeze(2) | hides_bin.unsqueeze(1)) & is_valid.unsqueeze(2)
+    return input_values.masked_fill(hides, 0.0)
 
 
 def random_stretches(
@@ -271,13 +242,8 @@ def balanced_sample_weights(labels: Sequence[Sequence[int]]) -> np.ndarray:
     one divided by the number of clips that have the class. This is the balanced sampling of PSLA (Gong et al., 2021)
     and AST, up to a constant factor, with which the paper fine-tunes on AudioSet.
 
-    Args:
-        labels (`Sequence[Sequence[int]]`):
-            Indices of the classes of each clip, each once.
-
-    Returns:
-        `np.ndarray` of shape `(num_clips,)`: float64, not normalised. A clip without a class gets 0, and a warning
-        counts them, since they are never drawn.
+    Labels are the indices of the classes of each clip, each once; weights are float64 `(num_clips,)`, not normalised.
+    Clips without a class get 0 and are never drawn, which a warning counts.
 
     Raises:
         [`BeatsError`]: if no clip has any class.
@@ -314,15 +280,3 @@ class BalancedSampler(WeightedRandomSampler):
     def __iter__(self) -> Iterator[int]:
         self.generator = torch.Generator().manual_seed(self.seed + self.epoch)
         return super().__iter__()
-
-
-__all__ = [
-    "AugmentationArguments",
-    "BalancedSampler",
-    "SpecAugment",
-    "augment",
-    "balanced_sample_weights",
-    "mixup_waveforms",
-    "random_stretches",
-    "roll_waveforms",
-]

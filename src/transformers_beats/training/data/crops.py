@@ -38,19 +38,9 @@ NUM_NAMED_PROBLEMS = 5
 @dataclass
 class Clips:
     """
-    Rows whose audio can be read.
-
-    Args:
-        dataset (`datasets.Dataset`):
-            Rows.
-        num_samples (`np.ndarray` of shape `(num_clips,)`):
-            Lengths at the model's sampling rate.
-        names (`list[str]`):
-            Names of their files, without folders.
-        num_skipped (`int`):
-            Number of rows that cannot be read, or are too short.
-        whole (`tuple[Clips, np.ndarray]`, *optional*):
-            Clips that these were selected from, and their indices there.
+    Rows whose audio can be read, with their lengths at the model's sampling rate, the names of their files without
+    folders, and the number of rows that were skipped. `whole` are the clips that these were selected from, and their
+    indices there.
     """
 
     dataset: datasets.Dataset
@@ -384,15 +374,3 @@ def fbank_statistics(
     count, total, squares = sums.tolist()
     mean = total / count
     return mean, max(squares / count - mean**2, 0.0) ** 0.5
-
-
-__all__ = [
-    "Clips",
-    "CropDataset",
-    "DataCollator",
-    "FbankDataset",
-    "StreamingCrops",
-    "fbank_statistics",
-    "featurize",
-    "prepare_clips",
-]

@@ -89,6 +89,3 @@ def draw_folds(labels: Labels, num_folds: int, seed: int) -> np.ndarray:
     for number, (_, test) in enumerate(parts, start=1):
         of_clips[test] = str(number)
     return of_clips.astype(str)
-
-
-__all__ = ["Fold", "FoldArguments", "read_folds"]

@@ -125,6 +125,3 @@ def collate_waveforms(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         labels = [item["labels"] for item in items]
         batch["labels"] = pad_sequence(labels, batch_first=True) if labels[0].ndim == 2 else torch.stack(labels)
     return batch
-
-
-__all__ = ["LabelledClips", "TrainingCrops", "Windows", "collate_waveforms"]

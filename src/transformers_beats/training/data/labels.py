@@ -24,7 +24,7 @@ LABEL_COLUMNS = ("label", "labels", "category", "target")
 
 @dataclass
 class LabelArguments:
-    """The classes of the clips."""
+    """Classes of the clips."""
 
     label_column: str | None = field(
         default=None,
@@ -34,7 +34,7 @@ class LabelArguments:
         },
     )
     label_separator: str | None = field(
-        default=None, metadata={"help": "What stands between several classes in one text, such as `,` or `;`."}
+        default=None, metadata={"help": "Separator of several classes in one text, such as `,` or `;`."}
     )
     label_set: Literal["audioset"] | None = field(
         default=None,
@@ -51,15 +51,8 @@ class LabelArguments:
 @dataclass
 class Labels:
     """
-    Classes of every clip.
-
-    Args:
-        task (`"single_label"`, `"multi_label"` or `"frames"`):
-            Kind of labels: a clip has one class, any number of them, or events.
-        names (`list[str]`):
-            Names of the classes.
-        values (`list[list[int]]` or `list[list[tuple[int, float, float]]]`):
-            The classes of each clip; for `"frames"` the class, onset and offset in seconds of each event.
+    Classes of every clip: the kind of labels (one class, any number of them, or events), the names of the classes, and
+    for each clip the indices of its classes; for `"frames"` class, onset and offset in seconds of each event.
     """
 
     task: Task
@@ -129,7 +122,7 @@ def read_column(dataset: datasets.Dataset, column: str | None) -> list:
     values = list(dataset[column])
     feature = dataset.features[column]
     if isinstance(feature, datasets.ClassLabel):
-        # -1 is how data sets say that there is none.
+        # Datasets write -1 for a clip without a class.
         return [None if value is None or value < 0 else feature.int2str(value) for value in values]
     inner = getattr(feature, "feature", None)
     if isinstance(inner, datasets.ClassLabel):
@@ -268,6 +261,3 @@ def frame_labels(
         overlap = np.minimum(onsets + column_seconds, offset) - np.maximum(onsets, onset)
         labels[overlap >= 0.5 * min(column_seconds, offset - onset), label] = 1.0
     return labels
-
-
-__all__ = ["LabelArguments", "Labels", "frame_labels", "read_labels"]

@@ -302,6 +302,3 @@ def decode_row(row: dict[str, Any], sampling_rate: int, start: int = 0, num_samp
         return decode_audio(audio["bytes"], sampling_rate, start, num_samples)
     except AudioError as error:
         raise AudioError(f"{audio.get('path') or 'audio'}: {error}") from error
-
-
-__all__ = ["DataArguments", "decode_row", "load_audio_dataset"]

@@ -91,12 +91,7 @@ def draw_curves(histories: Mapping[str, list[dict[str, Any]]], path: Path) -> No
     unigram entropy of the codes dashed, and the share of masked codes predicted right.
 
     Every model has codes of its own, so its cross-entropy is to be compared with its own dashed line.
-
-    Args:
-        histories (`Mapping[str, list[dict[str, Any]]]`):
-            Entries of [`read_log_history`] for each name in the legend.
-        path (`Path`):
-            File to write or replace, in a directory that exists. It is never seen half-written.
+    `histories` are the entries of [`read_log_history`] by the name of their model in the legend.
     """
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     left, right = figure.subplots(1, 2)

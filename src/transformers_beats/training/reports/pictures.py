@@ -26,15 +26,8 @@ DIGIT_WIDTH, POINTS = 0.62, 72
 
 def draw_confusions(confusions: np.ndarray, label_names: list[str], path: Path) -> None:
     """
-    Writes a PNG of a confusion matrix: numbers of clips, coloured by their share of the true class.
-
-    Args:
-        confusions (`np.ndarray` of shape `(num_labels, num_labels)`):
-            Clips by true class (rows) and predicted class (columns).
-        label_names (`list[str]` of length `num_labels`):
-            Names of the classes.
-        path (`Path`):
-            File to write or replace.
+    Writes a PNG of a confusion matrix `(num_labels, num_labels)`: numbers of clips by true class (rows) and predicted
+    class (columns), coloured by their share of the true class.
     """
     num_labels = len(label_names)
     totals = confusions.sum(axis=1)
@@ -82,14 +75,7 @@ def draw_confusions(confusions: np.ndarray, label_names: list[str], path: Path) 
 def draw_classes(ranked: list[dict[str, Any]], key: str, path: Path) -> None:
     """
     Writes a PNG with a bar for each class, the best on top; of more than 60 classes the 30 worst and the 30 best.
-
-    Args:
-        ranked (`list[dict[str, Any]]`):
-            Classes, at least one, with `label`, `support` and `key`, the worst first.
-        key (`str`):
-            `f1` or `ap`.
-        path (`Path`):
-            File to write or replace.
+    Classes, at least one, have `label`, `support` and `key`, which is `f1` or `ap`, the worst first.
     """
     mean = float(np.mean([entry[key] for entry in ranked]))
     name = METRIC_NAMES[key]
@@ -125,6 +111,3 @@ def draw_classes(ranked: list[dict[str, Any]], key: str, path: Path) -> None:
 def _save(figure: Figure, path: Path) -> None:
     with replace_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)
-
-
-__all__ = ["draw_classes", "draw_confusions"]

@@ -59,9 +59,7 @@ class Predictions:
         scores (`np.ndarray` of shape `(num_clips, num_labels)`):
             Probabilities, kept as float32.
         labels (`np.ndarray` of shape `(num_clips,)` or `(num_clips, num_labels)`):
-            Class indices, or for multi-label classification zeros and ones.
-        label_names (`list[str]` of length `num_labels`):
-            Names of the classes.
+            Class indices, or for multi-label classification zeros and ones; `label_names` are their names.
 
     Raises:
         [`BeatsError`]: if there is no clip, shapes do not fit, a score is no probability, or a label no label.
@@ -209,16 +207,8 @@ def write_report(directory: Path, predictions: Predictions, metrics: Metrics, de
     - `model_index.md`: the metrics as metadata of a model card, in the Hub's `model-index` format, and as a table;
     - `per_class.png`, if a class has clips, and for up to 100 single-label classes `confusion_matrix.png`.
 
-    Args:
-        directory (`Path`):
-            Directory of the report, which is replaced if it holds a report and nothing else.
-        predictions ([`Predictions`]):
-            Predictions of all clips.
-        metrics (`Mapping[str, float | None]`):
-            Metrics from [`compute_metrics`], and others.
-        description (`Mapping[str, Any]`):
-            Subject of the report: `model`, `dataset`; if it applies `config`, `split` and `dataset_revision` of the
-            dataset; whatever else helps to do it again, such as versions.
+    A directory that holds a report and nothing else is replaced. The description has `model` and `dataset`; if it
+    applies `config`, `split` and `dataset_revision` of the dataset; and whatever else helps to do it again.
 
     Raises:
         [`BeatsError`]: if the directory holds something else, or a metric is not finite.
@@ -329,17 +319,3 @@ def model_index(metrics: Metrics, description: Mapping[str, Any], num_clips: int
     metadata = ModelCardData(model_name=model, eval_results=results).to_yaml()
     table = "\n".join([f"| {num_clips} clips of {dataset} | |", "| --- | --- |", *rows])
     return f"---\n{metadata}\n---\n\n{table}\n"
-
-
-__all__ = [
-    "REPORT_FILES",
-    "Metrics",
-    "Predictions",
-    "check_report_directory",
-    "compute_metrics",
-    "keep_model",
-    "per_class",
-    "rank_classes",
-    "worst_confusions",
-    "write_report",
-]

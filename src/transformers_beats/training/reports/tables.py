@@ -114,6 +114,3 @@ def _read_metrics(report: Path) -> Mapping[str, float | None]:
         logger.warning(f"{report}: is missing: `evaluate` of the fold's model on its clips writes it.")
         return {}
     return json.loads(path.read_text(encoding="utf-8"))["metrics"]
-
-
-__all__ = ["print_report", "print_table", "report_folds"]

@@ -14,7 +14,7 @@ from transformers_beats.utils.errors import BeatsError
 
 def average_checkpoints(model: nn.Module, directory: Path, num_checkpoints: int) -> None:
     """
-    Gives a model the mean weights of the last `checkpoint-STEP` that `Trainer` wrote to `directory`.
+    Sets the weights of a model to the mean of those in the last `checkpoint-STEP` that `Trainer` wrote to `directory`.
 
     Raises:
         [`BeatsError`]: if there are fewer.
@@ -33,6 +33,3 @@ def average_checkpoints(model: nn.Module, directory: Path, num_checkpoints: int)
             sums[name] = sums.get(name, 0) + value.double() if value.is_floating_point() else value
     averages = {name: value / len(last) if own[name].is_floating_point() else value for name, value in sums.items()}
     model.load_state_dict({name: value.to(own[name].dtype) for name, value in averages.items()})
-
-
-__all__ = ["average_checkpoints"]

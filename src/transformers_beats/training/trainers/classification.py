@@ -12,9 +12,9 @@ from transformers.trainer_utils import SaveStrategy
 from transformers_beats.training.data.augmentation import (
     AugmentationArguments,
     BalancedSampler,
-    SpecAugment,
     augment,
     balanced_sample_weights,
+    spec_augment,
 )
 from transformers_beats.utils.errors import BeatsError
 
@@ -68,12 +68,6 @@ class ClassificationTrainer(WaveformTrainer):
         self.learning_rate_decay = learning_rate_decay
         if gradient_decay != 1.0:
             multiply_gradients(self.classifier, gradient_decay)
-        self.spec_augment = SpecAugment(
-            time_mask_ratio=self.augmentation.time_mask_ratio,
-            num_time_masks=self.augmentation.num_time_masks,
-            freq_mask_bins=self.augmentation.freq_mask_bins,
-            num_freq_masks=self.augmentation.num_freq_masks,
-        )
 
     @property
     def classifier(self) -> nn.Module:
@@ -86,7 +80,8 @@ class ClassificationTrainer(WaveformTrainer):
         if not self.classifier.training:
             return super()._prepare_inputs(inputs)
         inputs = super()._prepare_inputs(augment(inputs, self.augmentation, self.args.device))
-        inputs["input_values"] = self.spec_augment(inputs["input_values"], inputs["attention_mask"])
+        values, mask = inputs["input_values"], inputs["attention_mask"]
+        inputs["input_values"] = spec_augment(values, mask, self.augmentation)
         return inputs
 
     def _get_dataloader(self, *args, is_training=False, **kwargs):
@@ -118,6 +113,3 @@ class ClassificationTrainer(WaveformTrainer):
             optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(args)
             self.optimizer = optimizer_class(groups, **kwargs)
         return super().create_optimizer(model)
-
-
-__all__ = ["CheckpointCounter", "ClassificationTrainer"]

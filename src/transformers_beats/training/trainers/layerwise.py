@@ -88,6 +88,3 @@ def multiply_gradients(model: nn.Module, ratio: float) -> None:
 
     for layer in find_base_model(model).encoder.layers:
         layer.register_forward_pre_hook(scale)
-
-
-__all__ = ["layer_of", "layerwise_parameter_groups", "multiply_gradients"]

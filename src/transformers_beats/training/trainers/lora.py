@@ -50,6 +50,3 @@ def save_merged(trainer: Trainer, directory: Path) -> None:
         model.get_base_model().config.save_pretrained(directory / ADAPTER)
         model.merge_and_unload().save_pretrained(directory)
     trainer.accelerator.wait_for_everyone()
-
-
-__all__ = ["add_lora", "save_merged"]

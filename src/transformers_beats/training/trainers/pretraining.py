@@ -36,8 +36,6 @@ class WaveformTrainer(Trainer):
     Args:
         feature_extractor ([`BeatsFeatureExtractor`]):
             Feature extractor for the waveforms of the collator; a batch of ready features is left alone.
-        kwargs:
-            See [`Trainer`].
     """
 
     def __init__(self, *args, feature_extractor: BeatsFeatureExtractor, **kwargs):
@@ -217,13 +215,3 @@ def teacher_outputs(teacher: PreTrainedModel, input_values: torch.Tensor, attent
     if not isinstance(teacher, BeatsModel):
         raise BeatsError(f"A teacher is a BeatsModel or a BeatsForAudioClassification, got {type(teacher).__name__}.")
     return teacher(input_values, attention_mask=attention_mask).last_hidden_state
-
-
-__all__ = [
-    "BeatsPreTrainer",
-    "BeatsTokenizerTrainer",
-    "BeatsTrainer",
-    "CodebookCollapseError",
-    "WaveformTrainer",
-    "teacher_outputs",
-]

@@ -241,7 +241,7 @@ def test_anything_that_holds_recordings_gives_their_results(tagger, clip, tmp_pa
 
 
 class PathStream(torch.utils.data.IterableDataset):
-    """A data set with a length that cannot be indexed."""
+    """A dataset with a length that cannot be indexed."""
 
     def __init__(self, paths):
         self.paths = paths

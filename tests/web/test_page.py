@@ -337,7 +337,7 @@ class TestShow:
         checkpoint = Checkpoint("damaged", tmp_path, "clips")
         message, *_ = show(str(noise), lambda path: analyse(path, checkpoint, None, SETTINGS, 10))
         assert message.startswith(f'<p role="alert">{tmp_path.name}: cannot be loaded')
-        # Where models are is nobody's business.
+        # Visitors are not told the paths of models.
         assert str(tmp_path.parent) not in message
 
     @pytest.mark.parametrize("error", [MemoryError("too long"), RuntimeError("too long")])

@@ -68,7 +68,7 @@ def write_samples(directory: Path) -> dict[str, Path]:
 
     Args:
         directory (`Path`):
-            Where to write them.
+            Directory to write them to, which exists.
 
     Returns:
         `dict[str, Path]`: their files by their names.

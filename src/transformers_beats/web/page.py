@@ -331,7 +331,7 @@ def serve(
         )
 
 
-def main(
+def run_page(
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -364,4 +364,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(run_page)

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""What a Space on the Hub runs: see docs/web.md."""
+"""Entry point of a Space on the Hub, see docs/web.md."""
 
 import os
 from pathlib import Path

@@ -36,6 +36,7 @@ from benchmarks import onnx_against_torch  # noqa: E402
 
 from transformers_beats.export import checks  # noqa: E402
 from transformers_beats.export import onnx as export  # noqa: E402
+from transformers_beats.export.waveform_model import ExportError, WaveformModel  # noqa: E402
 from transformers_beats.utils.fingerprint import model_fingerprint  # noqa: E402
 
 
@@ -109,7 +110,7 @@ def program(classifier):
     """Of a model as a training leaves it."""
     model = copy.deepcopy(classifier).train()
     model.set_attn_implementation("flex_attention")
-    program = export.export_program(export.WaveformModel(model, EXTRACTOR))
+    program = export.export_program(WaveformModel(model, EXTRACTOR))
     assert model.training
     assert model.config._attn_implementation == "flex_attention"
     return program
@@ -117,7 +118,7 @@ def program(classifier):
 
 @pytest.fixture(scope="module")
 def graph(classifier, program):
-    return export.build_graph(export.WaveformModel(classifier, EXTRACTOR).eval(), program)
+    return export.build_graph(WaveformModel(classifier, EXTRACTOR).eval(), program)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ def fp32(write, tmp_path_factory):
 @pytest.mark.parametrize("lengths", [[2800, 1], [16000, 9000, 2799]])
 def test_waveforms_with_lengths_give_what_extractor_and_model_give(kind, lengths):
     model, clips = build(kind), clips_of(lengths)
-    module, expected = export.WaveformModel(model, EXTRACTOR), expected_outputs(model, clips)
+    module, expected = WaveformModel(model, EXTRACTOR), expected_outputs(model, clips)
     with torch.no_grad():
         found = dict(zip(module.output_names, module(*rows_of(clips))))
     for name in found.keys() - {"probabilities"}:
@@ -204,7 +205,7 @@ def test_an_int8_file_that_is_not_the_model_is_not_written(write, tmp_path, monk
         onnx.save(quantized, path)
 
     monkeypatch.setattr(export, "write_int8", write_zeros)
-    with pytest.raises(export.ExportError, match=r"differs too much from the model, cosine .*, less than 0.95"):
+    with pytest.raises(ExportError, match=r"differs too much from the model, cosine .*, less than 0.95"):
         write(tmp_path / "model.onnx", int8=True)
     assert list(tmp_path.iterdir()) == []
 
@@ -267,7 +268,7 @@ def test_a_graph_that_differs_from_torch_is_not_written(write, graph, tmp_path):
     spoilt = copy.deepcopy(graph)
     bias = next(tensor for tensor in spoilt.graph.initializer if tensor.name == "model.classifier.bias")
     bias.raw_data = (np.frombuffer(bias.raw_data, dtype=np.float32) + 0.01).tobytes()
-    with pytest.raises(export.ExportError, match=r"differs from PyTorch by 1.0e-02"):
+    with pytest.raises(ExportError, match=r"differs from PyTorch by 1.0e-02"):
         write(tmp_path / "model.onnx", spoilt)
     assert list(tmp_path.iterdir()) == []
 
@@ -296,7 +297,7 @@ def test_a_tokenizer_in_int8_finds_most_codes(tmp_path):
 
 
 def test_a_model_without_layers_for_int8_is_refused(tmp_path):
-    with pytest.raises(export.ExportError, match="no layers for int8"):
+    with pytest.raises(ExportError, match="no layers for int8"):
         export.write_int8(None, [], tmp_path / "model.onnx")
 
 
@@ -311,19 +312,19 @@ def test_a_model_without_layers_for_int8_is_refused(tmp_path):
 )
 def test_what_cannot_be_exported_is_refused(change, message, tmp_path):
     model, extractor = change(build("classifier"), EXTRACTOR)
-    with pytest.raises(export.ExportError, match=message):
+    with pytest.raises(ExportError, match=message):
         export.export_onnx(model, extractor, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_regression_has_no_probabilities():
     model = BeatsForAudioClassification(BeatsConfig(**TINY, num_labels=1))
-    module = export.WaveformModel(model, EXTRACTOR)
+    module = WaveformModel(model, EXTRACTOR)
     assert module.output_names == ["logits"]
     assert export.metadata(module)["problem_type"] == "regression"
 
 
-def invoke(*arguments, command=export.main):
+def invoke(*arguments, command=export.run_export):
     app = export.typer.Typer()
     app.command()(command)
     return CliRunner().invoke(app, [str(argument) for argument in arguments])

@@ -191,7 +191,8 @@ def test_any_words_are_a_recipe_or_one_line(words):
 @pytest.mark.slow
 def test_the_onnx_graph_gives_what_pytorch_gives_for_any_batch(classifier):
     onnxruntime = pytest.importorskip("onnxruntime")
-    from transformers_beats.export.onnx import WaveformModel, export_onnx
+    from transformers_beats.export.onnx import export_onnx
+    from transformers_beats.export.waveform_model import WaveformModel
 
     module = WaveformModel(classifier, BeatsFeatureExtractor()).eval()
     generator = np.random.default_rng(0)

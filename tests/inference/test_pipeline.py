@@ -22,10 +22,12 @@ from transformers_beats import (
     BeatsForAudioFrameClassification,
     BeatsModel,
 )
-from transformers_beats.audio.decoding import AudioError, stream_audio
+from transformers_beats.audio import decoding
+from transformers_beats.audio.decoding import AudioError, open_audio, stream_audio
 from transformers_beats.conversion.convert import convert
 from transformers_beats.inference.pipeline import BeatsModelForTask
 from transformers_beats.inference.windowed import WindowedInference
+from transformers_beats.plotting.spectrogram import SpectrogramReader, read_spectrogram
 
 
 RATE = 16000
@@ -240,8 +242,31 @@ def test_anything_that_holds_recordings_gives_their_results(tagger, clip, tmp_pa
     assert list(tagger(iter(()))) == []
 
 
+def test_files_are_decoded_once_for_scores_and_spectrograms(tagger, clip, tmp_path, monkeypatch):
+    paths = [str(tmp_path / name) for name in ("a.wav", "b.wav", "c.wav")]
+    for path, length in zip(paths, (9000, 32000, 12000)):
+        soundfile.write(path, clip[:length], RATE, subtype="FLOAT")
+    expected = [read_spectrogram(path, tagger.feature_extractor).decibels for path in paths]
+    decoded, readers = [], []
+
+    def count(source, *arguments):
+        decoded.append(source)
+        return stream_audio(source, *arguments)
+
+    def follow(path):
+        readers.append(SpectrogramReader(tagger.feature_extractor))
+        return readers[-1].follow(open_audio(path, RATE))
+
+    monkeypatch.setattr(decoding, "stream_audio", count)
+    for result, spectrogram in zip(tagger(map(follow, paths), batch_size=2, window_seconds=1.0), expected):
+        assert len(result) == 5
+        # As soon as there is a result, the recording has been read to its end.
+        np.testing.assert_allclose(readers.pop(0).spectrogram().decibels, spectrogram, atol=1e-2)
+    assert decoded == paths
+
+
 class PathStream(torch.utils.data.IterableDataset):
-    """A data set with a length that cannot be indexed."""
+    """A dataset with a length that cannot be indexed."""
 
     def __init__(self, paths):
         self.paths = paths

@@ -588,7 +588,7 @@ def test_other_errors_of_the_model_are_not_taken_for_a_lack_of_memory(clip_model
 
 def test_after_any_error_of_the_source_come_the_results_of_the_next_ones(clip_model):
     class Source:
-        """A data set whose second clip cannot be decoded."""
+        """A dataset whose second clip cannot be decoded."""
 
         def __getitem__(self, index):
             if index == 1:

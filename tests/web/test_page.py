@@ -50,7 +50,7 @@ from transformers_beats.web.page import (
     as_html,
     build_page,
     build_setup_page,
-    main,
+    run_page,
     serve,
     show,
     write_samples,
@@ -337,7 +337,7 @@ class TestShow:
         checkpoint = Checkpoint("damaged", tmp_path, "clips")
         message, *_ = show(str(noise), lambda path: analyse(path, checkpoint, None, SETTINGS, 10))
         assert message.startswith(f'<p role="alert">{tmp_path.name}: cannot be loaded')
-        # Where models are is nobody's business.
+        # Visitors are not told the paths of models.
         assert str(tmp_path.parent) not in message
 
     @pytest.mark.parametrize("error", [MemoryError("too long"), RuntimeError("too long")])
@@ -579,7 +579,7 @@ class TestServe:
 class TestCommandLine:
     def run(self, *arguments):
         app = typer.Typer()
-        app.command()(main)
+        app.command()(run_page)
         return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"BEATS_MODEL": None})
 
     def test_without_a_model_it_says_how_to_get_one(self):

@@ -19,7 +19,7 @@ import soxr
 import torch
 
 from transformers_beats.fbank_beats import to_float_waveform
-from transformers_beats.utils.errors import BeatsError, first_line
+from transformers_beats.utils.errors import BeatsError, UsageError, first_line
 
 
 # Largest block that is decoded at once, in seconds, so that resampling to a higher rate makes no block large, and in
@@ -93,7 +93,7 @@ def decode_audio(
 
     Raises:
         [`AudioError`]: if it cannot be decoded, is empty, ends before `start`, or holds NaN or infinite samples.
-        `ValueError`: if `start` is negative.
+        [`UsageError`]: if `start` is negative.
     """
     blocks, num_decoded = [], 0
     for block in stream_audio(source, sampling_rate, start).blocks:
@@ -124,10 +124,10 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
 
     Raises:
         [`AudioError`]: if it cannot be opened.
-        `ValueError`: if `start` is negative.
+        [`UsageError`]: if `start` is negative.
     """
     if start < 0:
-        raise ValueError(f"`start` must not be negative, got {start}.")
+        raise UsageError(f"`start` must not be negative, got {start}.")
     name = _name_of(source)
     opened = None if isinstance(source, (str, Path)) else _FileObject(source)
     file, refusal = None, None
@@ -168,15 +168,15 @@ def stream_waveform(waveform: Any, waveform_rate: float | None, sampling_rate: i
         [`AudioStream`]
 
     Raises:
-        `ValueError`: if the rate is missing, or this is not one mono clip.
+        [`UsageError`]: if the rate is missing, or this is not one mono clip.
     """
     if not isinstance(waveform_rate, Real) or not 1 <= waveform_rate < MAX_RATE:
-        raise ValueError(f"An array needs its `sampling_rate` in hertz, got {waveform_rate!r}.")
+        raise UsageError(f"An array needs its `sampling_rate` in hertz, got {waveform_rate!r}.")
     array = _to_array(waveform)
     if array.ndim == 2 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 1:
-        raise ValueError(
+        raise UsageError(
             f"Expected one mono waveform `(num_samples,)`, got an array of shape {tuple(array.shape)}. Average "
             "channels first, pass clips one by one."
         )
@@ -206,7 +206,7 @@ def open_audio(audio: Any, sampling_rate: int, rate_of_arrays: float | None = No
 
     Raises:
         [`AudioError`]: for files, see [`stream_audio`], and if an `AudioDecoder` fails.
-        `ValueError`: for anything else that cannot be used.
+        [`UsageError`]: for anything else that cannot be used.
     """
     if hasattr(audio, "get_all_samples"):
         samples = _decode_all(audio, "an AudioDecoder")
@@ -214,12 +214,12 @@ def open_audio(audio: Any, sampling_rate: int, rate_of_arrays: float | None = No
     if isinstance(audio, dict):
         found = [audio[key] for key in ("array", "raw", "bytes", "path") if audio.get(key) is not None]
         if not found:
-            raise ValueError(f"A dict needs 'array' and 'sampling_rate', 'bytes' or 'path', got {list(audio)}.")
+            raise UsageError(f"A dict needs 'array' and 'sampling_rate', 'bytes' or 'path', got {list(audio)}.")
         stated = audio.get("sampling_rate", rate_of_arrays)
         audio, rate_of_arrays = found[0], stated
     if isinstance(audio, AudioStream):
         if audio.sampling_rate != sampling_rate:
-            raise ValueError(f"{audio.name} is read at {audio.sampling_rate} Hz, the model needs {sampling_rate} Hz.")
+            raise UsageError(f"{audio.name} is read at {audio.sampling_rate} Hz, the model needs {sampling_rate} Hz.")
         return audio
     if isinstance(audio, (bytearray, memoryview)):
         audio = bytes(audio)
@@ -244,14 +244,14 @@ def _to_array(waveform: Any) -> np.ndarray | torch.Tensor:
     """Returns a waveform as an array of numbers, or as a tensor on the CPU."""
     if isinstance(waveform, torch.Tensor):
         if waveform.layout != torch.strided:
-            raise ValueError(f"Expected a file or a dense array of numbers, got a tensor of layout {waveform.layout}.")
+            raise UsageError(f"Expected a file or a dense array of numbers, got a tensor of layout {waveform.layout}.")
         return waveform.detach().cpu()
     array = np.asarray(waveform)
     # torch has no number with more bytes.
     if array.ndim == 0:
-        raise ValueError(f"Expected a file or an array of numbers, got {waveform!r}.")
+        raise UsageError(f"Expected a file or an array of numbers, got {waveform!r}.")
     if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
-        raise ValueError(f"Expected a file or an array of numbers, got {type(waveform).__name__} of {array.dtype}.")
+        raise UsageError(f"Expected a file or an array of numbers, got {type(waveform).__name__} of {array.dtype}.")
     return array
 
 

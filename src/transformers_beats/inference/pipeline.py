@@ -299,7 +299,7 @@ class BeatsAudioTaggingPipeline(Pipeline):
             num_columns += len(block.values)
             if return_events:
                 blocks.append(block)
-        is_multi_label = self.model.config.problem_type == "multi_label_classification"
+        is_multi_label = problem_type_of(self.model.config) == "multi_label_classification"
         is_frame_level = isinstance(self.model, BeatsForAudioFrameClassification)
         scores = highest if is_multi_label and is_frame_level else total / num_columns
         return {"scores": scores, "columns": Columns.join(blocks) if return_events else None}

@@ -252,7 +252,7 @@ class WindowedInference:
 
     def classify_many(self, recordings: Iterable[Any], sampling_rate: int | None = None) -> Iterator[ClipScores]:
         """Scores of each of several recordings, see [`~WindowedInference.classify`]."""
-        # A `map`, other than a generator, goes on after an error.
+        # A `map`, unlike a generator, goes on after an error.
         return map(self._to_clip_scores, self._recordings(recordings, sampling_rate, self._clip_scores))
 
     def stream_windows(self, audio: Any, sampling_rate: int | None = None) -> Iterator[WindowScores]:
@@ -403,7 +403,7 @@ class WindowedInference:
             "even alone in its batch: choose shorter windows."
         )
 
-    def _to_window(self, cut: Cut, row: np.ndarray) -> Window | ValueError:
+    def _to_window(self, cut: Cut, row: np.ndarray) -> Window | BeatsError:
         """Returns the model's values for a window, of columns or of the whole, without those of padding."""
         values = row[: cut.num_columns] if row.ndim > 1 else row
         if np.isfinite(values).all():
@@ -413,7 +413,7 @@ class WindowedInference:
             "precision is too low."
         )
 
-    # Not around a `yield`: the mode would hold for whoever reads the stream.
+    # Not around a `yield`, which would leave the mode on for the reader of the stream.
     @torch.inference_mode()
     def _compute(self, cuts: list[Cut], compute: Compute) -> np.ndarray:
         """Runs `compute` on windows, the shortest first."""

@@ -19,6 +19,7 @@ import torch
 from torch.nn.functional import pad
 
 from transformers_beats.inference.windows import column_samples
+from transformers_beats.utils.errors import UsageError
 
 from .columns import ColumnEmbedder
 
@@ -57,7 +58,7 @@ def get_scene_embeddings(audio: torch.Tensor, model: BeatsHearModel) -> torch.Te
         audio (`torch.Tensor` of shape `(n_sounds, n_samples)`):
             Mono clips at `model.sample_rate`, full scale at 1.0, of any length.
         model ([`BeatsHearModel`]):
-            Of [`load_model`].
+            Model of [`load_model`].
 
     Returns:
         `torch.Tensor` of shape `(n_sounds, model.scene_embedding_size)`: the mean over time and frequency, float32, on
@@ -74,7 +75,7 @@ def get_timestamp_embeddings(audio: torch.Tensor, model: BeatsHearModel) -> tupl
         audio (`torch.Tensor` of shape `(n_sounds, n_samples)`):
             Mono clips at `model.sample_rate`, full scale at 1.0, of any length.
         model ([`BeatsHearModel`]):
-            Of [`load_model`].
+            Model of [`load_model`].
 
     Returns:
         Embeddings `(n_sounds, n_timestamps, model.timestamp_embedding_size)` and their centres in milliseconds,
@@ -87,7 +88,7 @@ def get_timestamp_embeddings(audio: torch.Tensor, model: BeatsHearModel) -> tupl
 
 def _clips(audio: torch.Tensor, model: BeatsHearModel) -> list[torch.Tensor]:
     if audio.ndim != 2:
-        raise ValueError(f"`audio` must have shape (n_sounds, n_samples), got {tuple(audio.shape)}.")
+        raise UsageError(f"`audio` must have shape (n_sounds, n_samples), got {tuple(audio.shape)}.")
     return list(model.pad(audio))
 
 

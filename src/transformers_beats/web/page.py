@@ -68,7 +68,7 @@ def write_samples(directory: Path) -> dict[str, Path]:
 
     Args:
         directory (`Path`):
-            Where to write them.
+            Directory to write them to, which exists.
 
     Returns:
         `dict[str, Path]`: their files by their names.
@@ -331,7 +331,7 @@ def serve(
         )
 
 
-def main(
+def run_page(
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -364,4 +364,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(run_page)

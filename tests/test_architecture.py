@@ -38,7 +38,7 @@ FLOORS = [
     {"conversion", "export", "inference", "integrations", "training"},
     {"cli", "demo", "web"},
 ]
-# Of the root, the lowest folders know no more than these.
+# Files at the root that the lowest folders may import.
 ROOT_OF_LOW_FOLDERS = {
     "utils": set(),
     "metrics": set(),
@@ -63,7 +63,7 @@ UNSTABLE = (
     "transformers.trainer_pt_utils",
     "transformers.utils",
 )
-# Of these, the names that they document.
+# Names of these modules that are documented.
 DOCUMENTED = {"transformers.utils.ModelOutput", "transformers.utils.logging"}
 PRIVATE_NAMES = "## Private names we rely on"
 

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DataCollatorWithPadding
+from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 
 from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.fbank_beats import (
@@ -515,6 +516,16 @@ def test_pad_passes_labels_on(extractor):
 def test_pad_pads_features_of_one_mel_bin():
     extractor = BeatsFeatureExtractor(feature_size=1)
     assert extractor.pad({"input_values": [np.zeros((3, 1)), np.zeros((5, 1))]})["input_values"].shape == (2, 5, 1)
+
+
+def test_padding_does_not_rely_on_the_base_class(extractor, monkeypatch):
+    # In transformers to come, the base class pads raw audio.
+    for name in ("pad", "_pad", "_truncate", "_get_padding_strategies"):
+        monkeypatch.delattr(SequenceFeatureExtractor, name, raising=False)
+    features = extractor([noise(16000), noise(30000)], sampling_rate=16000, padding=False)
+    padded = extractor.pad(features, return_tensors="pt", max_length=200, padding="max_length", truncation=True)
+    assert padded["input_values"].shape == (2, 200, 128)
+    assert padded["attention_mask"].sum(dim=1).tolist() == [98, 186]
 
 
 @pytest.mark.parametrize("features", [{"input_values": []}, {"input_values": [], "attention_mask": []}])

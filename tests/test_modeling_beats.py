@@ -287,7 +287,7 @@ def test_gate_is_between_bounds(tiny_config):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("num_pairs", [0.01, 0.3, 1, 3, 4, 9, 100])
 def test_attention_in_blocks_changes_nothing(num_pairs, dtype, changes, tiny_config, inputs, monkeypatch):
-    """Of one query, of some, of one head, of three of four heads, of a clip, of two clips, of all."""
+    """Block sizes for one query, some queries, one head, three of four heads, a clip, two clips, and all."""
     torch.manual_seed(0)
     for name, value in changes.items():
         setattr(tiny_config, name, value)
@@ -308,7 +308,7 @@ def test_attention_in_blocks_changes_nothing(num_pairs, dtype, changes, tiny_con
 @pytest.mark.parametrize("num_pairs", [0.5, 1, 3])
 @torch.no_grad()
 def test_attention_in_blocks_makes_no_larger_tensor(num_pairs, tiny_config, inputs, monkeypatch):
-    """Of 808 patches there are more pairs than values in any other tensor."""
+    """Clips of 808 patches, whose pairs are more than the values of any other tensor."""
     model = BeatsModel(tiny_config).eval()
     long = {name: torch.cat([value] * 8, dim=1) for name, value in inputs.items()}
     size = int(num_pairs * 808**2)

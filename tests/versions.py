@@ -53,7 +53,7 @@ def floors(dependencies: list[str]) -> list[str]:
     """Pins of requirements to their floors: `torch>=2.6,<3` to `torch==2.6`."""
     pins = []
     for requirement in dependencies:
-        match = re.fullmatch(r"([\w.-]+)>=([\w.]+)(?:,.*)?", requirement)
+        match = re.fullmatch(r"([\w.-]+)(?:\[[\w,-]+\])?>=([\w.]+)(?:,.*)?", requirement)
         if match is None:
             raise ValueError(f"pyproject.toml: {requirement!r} has no floor: write it as name>=version.")
         pins.append(f"{match[1]}=={match[2]}")
@@ -86,9 +86,18 @@ def find_interpreters(requires_python: str) -> dict[tuple[int, int], str]:
     return found
 
 
-def run(*command: object) -> int:
+def run(*command: object, log: Path | None = None) -> int:
+    """Runs a command and returns its status. With `log`, its output goes there, and is printed if it fails."""
     print("+", *command, flush=True)
-    return subprocess.run(list(map(str, command)), cwd=ROOT, check=False).returncode
+    arguments = list(map(str, command))
+    if log is None:
+        return subprocess.run(arguments, cwd=ROOT, check=False).returncode
+    with log.open("w", encoding="utf-8") as file:
+        status = subprocess.run(arguments, cwd=ROOT, check=False, stdout=file, stderr=subprocess.STDOUT).returncode
+    if status:
+        # pip's reason stands at the end, after what it has collected.
+        print(*log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:], sep="\n")
+    return status
 
 
 def installed_versions(python: Path) -> str:
@@ -107,8 +116,9 @@ def try_set(name: str, interpreter: str, pins: list[str], tests: list[str], cach
     constraints.write_text("".join(f"{pin}\n" for pin in pins), encoding="utf-8")
     python = directory / "venv" / "bin" / "python"
     start = time.monotonic()
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "-c", constraints]
-    if run(interpreter, "-m", "venv", directory / "venv") or run(*pip, ROOT, *TEST_REQUIREMENTS):
+    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--progress-bar", "off", "-c", constraints]
+    log = directory / "pip.log"
+    if run(interpreter, "-m", "venv", directory / "venv") or run(*pip, ROOT, *TEST_REQUIREMENTS, log=log):
         return f"{name}: FAILED to install"
     installed = time.monotonic()
     status = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)

@@ -226,8 +226,8 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
     @classmethod
     def from_dict(cls, feature_extractor_dict: dict[str, Any], **kwargs):
         """
-        Makes a feature extractor from a saved configuration. Settings that it does not have, which earlier versions
-        saved and did not read, are left out with a warning.
+        Makes a feature extractor from a saved configuration. Unknown settings, which earlier versions saved and
+        did not read, are left out with a warning.
 
         Args:
             feature_extractor_dict (`dict[str, Any]`):
@@ -253,7 +253,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         for name in OTHER_NAMES:
             if name in kwargs and name not in settings:
                 raise ValueError(_unknown_argument(cls.__name__, name))
-        # Of the settings that the base class replaces, a file of an earlier version may lack some.
+        # The base class replaces only settings that the file has, and a file of an earlier version may lack some.
         saved |= {name: kwargs[name] for name in settings & set(kwargs)}
         return super().from_dict(saved, **kwargs)
 
@@ -411,7 +411,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
     def _to_waveforms(self, raw_speech, device: str | torch.device | None) -> list[torch.Tensor]:
         """Splits a batch into clips and makes each a one-dimensional float32 tensor on one device."""
         if isinstance(raw_speech, np.ndarray) and raw_speech.dtype == object:
-            # What `datasets` makes of clips of different lengths in its NumPy format.
+            # Clips of different lengths, from `datasets` in its NumPy format.
             raw_speech = list(raw_speech)
         if isinstance(raw_speech, (np.ndarray, torch.Tensor)):
             is_batch = raw_speech.ndim == 2

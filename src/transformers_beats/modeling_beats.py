@@ -314,7 +314,7 @@ def eager_attention_forward(
     if position_bias is not None:
         attn_weights = attn_weights + position_bias
     if attention_mask is not None:
-        # Where all keys are masked, a negative bias on top of the mask must not become minus infinity.
+        # With all keys masked, a negative bias on top of the mask must not become minus infinity.
         attn_weights = (attn_weights + attention_mask).clamp(min=torch.finfo(attn_weights.dtype).min)
 
     attn_weights = nn.functional.softmax(attn_weights, dim=-1, dtype=torch.float32).to(query.dtype)

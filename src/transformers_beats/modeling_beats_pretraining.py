@@ -96,7 +96,7 @@ def num_kept_patches(num_patches: int, mask_ratio: float) -> int:
     """Number of a clip's patches that the encoder sees: at least one, and at least one less than there are."""
     if num_patches < 2:
         return num_patches
-    # Of `torch`, so that one graph serves all lengths.
+    # Functions of `torch`, so that one graph serves all lengths.
     num_masked = torch.sym_int(num_patches * mask_ratio + 0.5)
     return num_patches - torch.sym_max(1, torch.sym_min(num_masked, num_patches - 1))
 

@@ -250,8 +250,8 @@ class BeatsRandomProjectionQuantizer(BeatsFloat32Buffers):
                 projected = patches @ self.projection.T
                 return projected, nearest_code(projected, self.codebook)
             projected = nn.functional.layer_norm(patches, patches.shape[-1:]) @ self.projection.T
-            # Of codes of length 1, the nearest has the largest product. Their squares, 1 up to rounding, are left out:
-            # by them alone, the code of a constant patch, whose state is 0, would depend on the order of a sum.
+            # Among codes of length 1, the nearest has the largest product. Their squares, 1 up to rounding, are left
+            # out: a constant patch has the state 0, and its code would depend on that rounding alone.
             return projected, (nn.functional.normalize(projected, dim=-1) @ self.codebook.T).argmax(dim=-1)
 
 

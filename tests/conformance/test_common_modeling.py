@@ -78,7 +78,7 @@ class BeatsModelTester:
 
 
 class BeatsCommonTests(ModelTesterMixin):
-    """What the tests of both configurations share."""
+    """Base class of the tests of all configurations."""
 
     model_tester_class = BeatsModelTester
     # There is no vocabulary.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @cache
 def _read_labels() -> dict[str, str]:
-    lines = files(__package__).joinpath("audioset_labels.tsv").read_text(encoding="utf-8").splitlines()
+    lines = files("transformers_beats.audio").joinpath("audioset_labels.tsv").read_text(encoding="utf-8").splitlines()
     return dict(line.split("\t") for line in lines)
 
 

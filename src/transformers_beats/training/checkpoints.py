@@ -11,6 +11,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from transformers_beats.training.reports import LOG_HISTORY
 from transformers_beats.utils.files import replace_directory
 from transformers_beats.utils.resume import begin_or_resume
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 
 TRAINER_STATE = "trainer_state.json"
-LOG_HISTORY = "log_history.json"
 SETTINGS = "settings.json"
 
 

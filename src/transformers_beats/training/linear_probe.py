@@ -29,8 +29,8 @@ from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.files import new_directory, replace_file
 from transformers_beats.utils.fingerprint import model_fingerprint
 
-from .checkpoints import LOG_HISTORY
 from .classifiers import EVALUATION, build_extractor, build_model, check_classes, describe
+from .reports import LOG_HISTORY
 from .scoring import clip_scores, mean_over_windows
 from .stages import prepare_training, process_state
 

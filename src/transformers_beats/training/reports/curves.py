@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from transformers_beats.training.checkpoints import LOG_HISTORY
 from transformers_beats.utils.errors import BeatsError, errors_in_one_line
 from transformers_beats.utils.files import replace_file
+
+from . import LOG_HISTORY
 
 
 # Keys in the log of masked acoustic modelling, not in that of a tokenizer.

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from transformers_beats.training.reports import curves
-from transformers_beats.training.reports.curves import LogHistoryError, draw_curves, name_models, read_log_history
+from transformers_beats.training.reports.curves import draw_curves, name_models, read_log_history
+from transformers_beats.utils.errors import BeatsError
 
 
 SIZE = (round(curves.WIDTH * curves.DPI), round(curves.HEIGHT * curves.DPI))
@@ -50,15 +51,15 @@ class TestLogHistory:
             ([{"step": 1, "loss": 1.0, "distillation_loss": 1.0}, {"step": 1}], "none of its 2 entries has accuracy"),
         ],
     )
-    def test_errors(self, tmp_path, capsys, history, message):
+    def test_errors(self, tmp_path, history, message):
         model_dir = tmp_path / "model"
         if history is not None:
             write_log(model_dir, history)
-        with pytest.raises(LogHistoryError, match=f"{model_dir}.*{message}") as error:
+        with pytest.raises(BeatsError, match=f"{model_dir}.*{message}") as error:
             read_log_history(model_dir)
         assert "\n" not in str(error.value)
-        assert curves.main([str(model_dir), "--output", str(tmp_path / "curves.png")]) == 1
-        assert capsys.readouterr().err == f"error: {error.value}\n"
+        with pytest.raises(BeatsError, match=message):
+            curves.main([str(model_dir), "--output", str(tmp_path / "curves.png")])
         assert not (tmp_path / "curves.png").exists()
 
 
@@ -112,8 +113,8 @@ class TestCurves:
         models = [write_log(tmp_path / f"iteration-{number}" / "model", [entry(1), entry(2)]) for number in (1, 2)]
         picture = tmp_path / "curves.png"
         # Given twice, a model is drawn once.
-        assert curves.main([*map(str, [*models, models[0]]), "--output", str(picture)]) == 0
+        curves.main([*map(str, [*models, models[0]]), "--output", str(picture)])
         assert capsys.readouterr().out == f"{picture}\n"
         check_picture(picture)
-        assert curves.main([str(models[0]), "--output", str(tmp_path / "nowhere" / "curves.png")]) == 1
-        assert "cannot be written: No such file" in capsys.readouterr().err
+        with pytest.raises(BeatsError, match="cannot be written: No such file"):
+            curves.main([str(models[0]), "--output", str(tmp_path / "nowhere" / "curves.png")])

@@ -6,7 +6,7 @@ Fixtures of all tests, and a switch that runs them as on an older CPU:
 
 `NO_BF16=1` reports bfloat16 as absent from the CPU, in the process of the tests. The others are variables of PyTorch
 and its libraries, which choose their kernels by them. The suite must pass with all: a test that needs an instruction
-set says so in a `skipif`, and a test of what depends on one chooses it with `cpu_with_bf16` or `cpu_without_bf16`.
+set says so in a `skipif`, and a test of what depends on one sets it with `monkeypatch`.
 """
 
 import os
@@ -39,9 +39,8 @@ class FakeOperation:
         return getattr(self._operation, name)
 
 
-IS_BF16_SUPPORTED = torch.ops.mkldnn._is_mkldnn_bf16_supported
 if os.environ.get("NO_BF16"):
-    torch.ops.mkldnn._is_mkldnn_bf16_supported = FakeOperation(IS_BF16_SUPPORTED, False)
+    torch.ops.mkldnn._is_mkldnn_bf16_supported = FakeOperation(torch.ops.mkldnn._is_mkldnn_bf16_supported, False)
 
 
 @pytest.fixture(scope="session")
@@ -86,18 +85,6 @@ def golden_outputs():
         return load_file(FIXTURES / f"{name}.expected.safetensors")
 
     return load
-
-
-@pytest.fixture
-def cpu_with_bf16(monkeypatch):
-    """A CPU that computes in bfloat16, whatever this machine has."""
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", FakeOperation(IS_BF16_SUPPORTED, True))
-
-
-@pytest.fixture
-def cpu_without_bf16(monkeypatch):
-    """A CPU that does not compute in bfloat16, whatever this machine has."""
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", FakeOperation(IS_BF16_SUPPORTED, False))
 
 
 @pytest.fixture

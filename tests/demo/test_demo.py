@@ -333,4 +333,4 @@ class TestCommandLine:
         with pytest.raises(SystemExit) as exit_info:
             main(["--help"])
         assert exit_info.value.code == 0
-        assert "python -m transformers_beats.demo door.wav" in capsys.readouterr().out
+        assert "transformers-beats demo door.wav" in capsys.readouterr().out

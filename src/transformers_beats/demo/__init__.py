@@ -1,2 +1,2 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Demonstration that needs no download: `python -m transformers_beats.demo`."""
+"""Demonstration that needs no download: `transformers-beats demo`."""

@@ -31,7 +31,7 @@ TABLE_TOP_K, PICTURE_TOP_K = 3, 5
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Returns the arguments; raises a [`UsageError`] for those that cannot be used together."""
     parser = argparse.ArgumentParser(
-        prog="python -m transformers_beats.demo",
+        prog="transformers-beats demo",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

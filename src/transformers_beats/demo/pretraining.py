@@ -74,6 +74,7 @@ def build_recipe(run: Path, settings: PretrainingSettings) -> dict[str, Any]:
         "save_steps": 100,
         "seed": settings.seed,
     }
+    quantizer = {"codebook_size": 256, "estimator_num_hidden_layers": 1, "dead_code_threshold": 1.0}
     return {
         "output_dir": str(run),
         "num_iterations": NUM_ITERATIONS,
@@ -86,12 +87,7 @@ def build_recipe(run: Path, settings: PretrainingSettings) -> dict[str, Any]:
         },
         "tokenizer": {
             **training,
-            "model_config": {
-                **ENCODER,
-                "codebook_size": 256,
-                "estimator_num_hidden_layers": 1,
-                "dead_code_threshold": 1.0,
-            },
+            "model_config": {**ENCODER, **quantizer},
             "max_steps": settings.tokenizer_steps,
             "per_device_train_batch_size": 16,  # all patches go through the encoder, and not a quarter of them
         },

@@ -13,17 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from golden import CHECKPOINTS, FIXTURES, ROOT
 from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification, BeatsModel, BeatsTokenizerModel
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
 from transformers_beats.conversion.checkpoint import CheckpointError, read_checkpoint
-from transformers_beats.conversion.convert import convert
-from transformers_beats.utils.errors import UsageError
+from transformers_beats.conversion.convert import convert, main
+from transformers_beats.conversion.to_microsoft import export
+from transformers_beats.utils.errors import BeatsError, UsageError
 
 
 SCRIPT = ROOT / "conversion" / "convert_beats_checkpoint.py"
@@ -395,3 +398,35 @@ def test_an_output_link_that_goes_in_circles_is_an_error_of_the_file_system(tmp_
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(OSError, match="loop"):
         convert(FIXTURES / "beats_tiny.pt", tmp_path / "loop")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["MODEL", "back.pt", "--origin", "espnet"], "leave out --origin"),
+        (["MODEL", "back.pt", "--fbank-mean", "1", "--cfg", "released"], "leave out --cfg, --fbank-mean"),
+        (["MODEL", "other"], "is a directory, not a checkpoint"),
+        (["SOURCE", "back.pt"], "is a file, and a model is a directory"),
+        (["absent.pt", "other"], "absent.pt: no such file"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_a_usage_error(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    convert(FIXTURES / "beats_tiny.pt", tmp_path / "model")
+    names = {"MODEL": "model", "SOURCE": str(FIXTURES / "beats_tiny.pt")}
+    app = typer.Typer()
+    app.command()(main)
+    result = CliRunner().invoke(app, [names.get(word, word) for word in arguments])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_damaged_feature_extractor_stops_the_way_back_and_an_absent_one_does_not(tmp_path):
+    convert(FIXTURES / "beats_tiny.pt", tmp_path / "model")
+    (tmp_path / "model" / "preprocessor_config.json").write_text("[]")
+    with pytest.raises(BeatsError, match="cannot be loaded"):
+        export(str(tmp_path / "model"), tmp_path / "back.pt")
+    assert not (tmp_path / "back.pt").exists()
+    (tmp_path / "model" / "preprocessor_config.json").unlink()
+    assert export(str(tmp_path / "model"), tmp_path / "back.pt") == []

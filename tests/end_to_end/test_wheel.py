@@ -17,6 +17,8 @@ import soundfile
 import yaml
 from golden import FIXTURES, ROOT
 
+from transformers_beats.cli.forwarded import MODELS, TRAINING
+
 
 pytest.importorskip("hatchling", reason="builds without the network need hatchling")
 pytestmark = pytest.mark.slow
@@ -138,6 +140,11 @@ def test_a_clip_is_tagged(run, model):
     soundfile.write(run.root / "clip.wav", np.random.default_rng(0).uniform(-0.1, 0.1, 16000), 16000)
     run("tag", "clip.wav", "--model", model, "--output", "tags.csv")
     assert "clip.wav" in (run.root / "tags.csv").read_text()
+
+
+def test_every_command_of_other_folders_prints_its_help(run):
+    for name in (*MODELS, *TRAINING):
+        assert name in run(name, "--help")
 
 
 def test_recipes_are_installed(run):

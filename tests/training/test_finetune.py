@@ -422,8 +422,8 @@ def test_recipes_for_full_fine_tuning_serve_probes_and_adapters(recipe, monkeypa
     assert adapters.tuning.layer_wise_learning_rate_decay == 1
     assert adapters.augmentation.roll
     assert messages == [
-        "With `freeze` there is no place for layer_wise_learning_rate_decay, roll: left out.",
-        "With `lora` there is no place for layer_wise_learning_rate_decay: left out.",
+        "`freeze` does not use layer_wise_learning_rate_decay, roll: left out.",
+        "`lora` does not use layer_wise_learning_rate_decay: left out.",
     ]
 
 
@@ -532,8 +532,8 @@ def test_a_class_with_one_clip_is_named(recipe, folder, monkeypatch):
         ({"resume_from_checkpoint": "somewhere"}, "goes on from its last checkpoint by itself"),
         ({"freeze": True, "model_config": ENCODER | {"use_weighted_layer_sum": True}}, "embeds with the last layer"),
         ({"lora": {"rank": 4}}, "`lora`: .*unexpected keyword argument 'rank'"),
-        ({"mixup_probability": 1.5}, r"`mixup_probability` must lie in \[0, 1\], got 1.5"),
-        ({"layer_wise_gradient_decay_ratio": 0}, r"must lie in \(0, 1\], got 0"),
+        ({"mixup_probability": 1.5}, "`mixup_probability` must be at most 1, got 1.5"),
+        ({"layer_wise_gradient_decay_ratio": 0}, "`layer_wise_gradient_decay_ratio` must be positive, got 0"),
         ({"model_name_or_path": "/nowhere/at-all"}, "nowhere"),
     ],
 )

@@ -112,17 +112,15 @@ def _list(lines: list[str], entry: re.Pattern) -> str:
 
 
 def _keys(obj: griffe.Object) -> str:
-    """What the fields of a dataclass of arguments say of themselves, `field(default=..., metadata={"help": ...})`."""
+    """Lists the fields of a dataclass of arguments, `argument("meaning", default, ...)`."""
     items = []
     for name, member in obj.members.items() if obj.is_class else []:
         call = ast.parse(str(getattr(member, "value", None)), mode="eval").body if member.is_attribute else None
-        if not isinstance(call, ast.Call) or getattr(call.func, "id", None) != "field":
+        if not isinstance(call, ast.Call) or getattr(call.func, "id", None) != "argument":
             continue
-        given = {keyword.arg: keyword.value for keyword in call.keywords}
-        if "metadata" in given:
-            default = f", defaults to `{_shown(obj, given['default'])}`" if "default" in given else ""
-            told = ast.literal_eval(given["metadata"])["help"].replace("*", r"\*")
-            items.append(f"- **`{name}`** (`{member.annotation}`{default}): {told}")
+        told = ast.literal_eval(_shown(obj, call.args[0])).replace("*", r"\*")
+        default = f", defaults to `{_shown(obj, call.args[1])}`" if len(call.args) > 1 else ""
+        items.append(f"- **`{name}`** (`{member.annotation}`{default}): {told}")
     return "\n".join(["**Keys**\n", *items]) if items else ""
 
 

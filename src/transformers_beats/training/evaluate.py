@@ -10,7 +10,7 @@ On several devices: `accelerate launch -m transformers_beats.training.evaluate` 
 """
 
 import platform
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.reports.report import check_drawing, write_report
 from transformers_beats.training.reports.tables import print_report
 from transformers_beats.training.trainers.classification import ClassificationTrainer
-from transformers_beats.utils.checks import check_numbers
+from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError, run_command
 from transformers_beats.utils.files import check_new, replace_directory, work_directory
 
@@ -43,12 +43,12 @@ from .stages import process_state
 class EvaluateArguments:
     """Classifier to evaluate, and directory of the report."""
 
-    model: str = field(metadata={"help": "Directory or Hub id of a fine-tuned classifier."})
-    output_dir: str = field(metadata={"help": "Directory of the report."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a model on the Hub."})
-    batch_size: int = field(default=16, metadata={"help": "Windows that a device takes at a time.", "min": 1})
-    num_workers: int = field(default=0, metadata={"help": "Processes that decode audio for each device.", "min": 0})
-    bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16."})
+    model: str = argument("Directory or Hub id of a fine-tuned classifier.")
+    output_dir: str = argument("Directory of the report.")
+    revision: str | None = argument("Branch, tag or commit of a model on the Hub.", None)
+    batch_size: int = argument("Windows that a device takes at a time.", 16, min=1)
+    num_workers: int = argument("Processes that decode audio for each device.", 0, min=0)
+    bf16: bool = argument("Compute in bfloat16.", False)
 
     def __post_init__(self):
         check_numbers(self)

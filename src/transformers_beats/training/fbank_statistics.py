@@ -7,14 +7,14 @@ Example:
     transformers-beats fbank-statistics --dataset FOLDER --output_dir EXTRACTOR
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import CropDataset, fbank_statistics, prepare_clips
 from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
-from transformers_beats.utils.checks import check_numbers
+from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError, run_command
 from transformers_beats.utils.files import check_new, new_directory
 
@@ -23,8 +23,8 @@ from transformers_beats.utils.files import check_new, new_directory
 class StatisticsArguments:
     """Size of the sample, and directory of the feature extractor."""
 
-    output_dir: str = field(metadata={"help": "Directory of the feature extractor."})
-    num_clips: int = field(default=10_000, metadata={"help": "Number of crops to read, at most.", "min": 1})
+    output_dir: str = argument("Directory of the feature extractor.")
+    num_clips: int = argument("Number of crops to read, at most.", 10_000, min=1)
 
     def __post_init__(self):
         check_numbers(self)

@@ -23,6 +23,7 @@ import datasets
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
 from transformers_beats.audio.files import search_folder
 from transformers_beats.training.config.recipes import parse_arguments
+from transformers_beats.utils.arguments import argument
 from transformers_beats.utils.errors import BeatsError, run_command
 from transformers_beats.utils.files import check_new, new_directory
 from transformers_beats.utils.text import name_some
@@ -39,9 +40,9 @@ CLIP_NAME = re.compile(rf"Y?(?P<ytid>{YTID.pattern})(?:_(?P<start>{NUMBER})(?:[_
 class PrepareAudiosetArguments:
     """Segment list, clips, and directory of the dataset."""
 
-    segments: str = field(metadata={"help": "Segment list of AudioSet, e.g. balanced_train_segments.csv."})
-    audio: str = field(metadata={"help": "Folder of the clips, which may lie in subfolders."})
-    output_dir: str = field(metadata={"help": "Directory of the dataset: metadata.parquet and missing.csv."})
+    segments: str = argument("Segment list of AudioSet, e.g. balanced_train_segments.csv.")
+    audio: str = argument("Folder of the clips, which may lie in subfolders.")
+    output_dir: str = argument("Directory of the dataset: metadata.parquet and missing.csv.")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 """Arguments of the training commands."""
 
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,7 +17,7 @@ from transformers_beats.training.data.augmentation import AugmentationArguments
 from transformers_beats.training.data.folds import FoldArguments
 from transformers_beats.training.data.labels import LabelArguments
 from transformers_beats.training.data.sources import DataArguments
-from transformers_beats.utils.checks import check_numbers
+from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import UsageError
 
 from .batch_plan import BatchArguments, apply_batch_plan, check_launch
@@ -55,52 +55,29 @@ class BeatsTrainingArguments(TrainingArguments):
     """
 
     # The fields that `--help` shows.
-    _shown: ClassVar[tuple[str, ...]] = (
-        "output_dir",
-        "learning_rate",
-        "num_train_epochs",
-        "max_steps",
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "warmup_steps",
-        "bf16",
-        "seed",
-        "logging_steps",
-        "save_strategy",
-        "save_steps",
-        "save_total_limit",
-        "eval_strategy",
-        "dataloader_num_workers",
-        "report_to",
+    _shown: ClassVar[str] = (
+        "output_dir learning_rate num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps "
+        "warmup_steps bf16 seed logging_steps save_strategy save_steps save_total_limit eval_strategy "
+        "dataloader_num_workers report_to"
     )
 
-    adam_beta2: float = field(default=0.98, metadata={"help": "Second beta of AdamW, as in the paper."})
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay, as in the paper."})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clipping, as in ESPnet."})
-    lr_scheduler_type: SchedulerType | str = field(default="linear", metadata={"help": "Learning rate schedule."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads what no model takes."})
-    report_to: str | list[str] | None = field(default="none", metadata={"help": "Trackers, such as tensorboard."})
-    save_total_limit: int | None = field(
-        default=2, metadata={"help": "Number of checkpoints that are kept.", "min": 1}
-    )
-    logging_steps: float = field(
-        default=50, metadata={"help": "Steps from one log to the next; below 1, a share of all.", "positive": True}
-    )
-    seed: int = field(default=0, metadata={"help": "Random seed.", "min": 0})
+    adam_beta2: float = argument("Second beta of AdamW, as in the paper.", 0.98)
+    weight_decay: float = argument("Weight decay, as in the paper.", 0.01)
+    max_grad_norm: float = argument("Gradient clipping, as in ESPnet.", 1.0)
+    lr_scheduler_type: SchedulerType | str = argument("Learning rate schedule.", "linear")
+    remove_unused_columns: bool = argument("The collator reads what no model takes.", False)
+    report_to: str | list[str] | None = argument("Trackers, such as tensorboard.", "none")
+    save_total_limit: int | None = argument("Number of checkpoints that are kept.", 2, min=1)
+    logging_steps: float = argument("Steps from one log to the next; below 1, a share of all.", 50, positive=True)
+    seed: int = argument("Random seed.", 0, min=0)
     # While one process of a node prepares a large dataset, the others wait.
-    ddp_timeout: int = field(default=TIMEOUT_SECONDS, metadata={"help": "Seconds that a process waits for others."})
-    per_device_train_batch_size: int = field(default=8, metadata={"help": "Clips on a device at a time.", "min": 1})
-    per_device_eval_batch_size: int = field(
-        default=8, metadata={"help": "Clips on a device at a time, in evaluations.", "min": 1}
-    )
-    gradient_accumulation_steps: int = field(
-        default=1, metadata={"help": "Batches in one step of the optimiser.", "min": 1}
-    )
-    learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate.", "min": 0})
-    num_train_epochs: float = field(default=3.0, metadata={"help": "Passes over the clips.", "positive": True})
-    warmup_steps: float = field(
-        default=0, metadata={"help": "Steps of a linear warm-up; below 1, a share of all.", "min": 0}
-    )
+    ddp_timeout: int = argument("Seconds that a process waits for others.", TIMEOUT_SECONDS)
+    per_device_train_batch_size: int = argument("Clips on a device at a time.", 8, min=1)
+    per_device_eval_batch_size: int = argument("Clips on a device at a time, in evaluations.", 8, min=1)
+    gradient_accumulation_steps: int = argument("Batches in one step of the optimiser.", 1, min=1)
+    learning_rate: float = argument("Peak learning rate.", 5e-5, min=0)
+    num_train_epochs: float = argument("Passes over the clips.", 3.0, positive=True)
+    warmup_steps: float = argument("Steps of a linear warm-up; below 1, a share of all.", 0, min=0)
 
     def __post_init__(self):
         check_numbers(self)
@@ -118,18 +95,15 @@ class PreTrainingModelArguments:
 
     _sections: ClassVar[dict[str, tuple[type, ...]]] = {"model_config": (BeatsConfig,)}
 
-    model_config: dict | None = field(
-        default=None,
-        metadata={"help": "Configuration of the model; with `model_name_or_path`, what differs from its own."},
+    model_config: dict | None = argument(
+        "Configuration of the model; with `model_name_or_path`, what differs from its own.", None
     )
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Directory or Hub id of a model to continue from. Default: random weights."}
+    model_name_or_path: str | None = argument(
+        "Directory or Hub id of a model to continue from. Default: random weights.", None
     )
-    feature_extractor: str | None = field(default=None, metadata={"help": EXTRACTOR_HELP})
-    tokenizer: str | None = field(
-        default=None, metadata={"help": "Directory or Hub id of a tokenizer, which computes codes on the fly."}
-    )
-    codes: str | None = field(default=None, metadata={"help": "Directory of codes, as `compute-codes` writes it."})
+    feature_extractor: str | None = argument(EXTRACTOR_HELP, None)
+    tokenizer: str | None = argument("Directory or Hub id of a tokenizer, which computes codes on the fly.", None)
+    codes: str | None = argument("Directory of codes, as `compute-codes` writes it.", None)
 
     def __post_init__(self):
         if (self.tokenizer is None) == (self.codes is None):
@@ -145,17 +119,14 @@ class TokenizerModelArguments:
 
     _sections: ClassVar[dict[str, tuple[type, ...]]] = {"model_config": (BeatsTokenizerConfig,)}
 
-    teacher: str = field(
-        metadata={"help": "Directory or Hub id of a BeatsModel, or of a fine-tuned BeatsForAudioClassification."}
+    teacher: str = argument("Directory or Hub id of a BeatsModel, or of a fine-tuned BeatsForAudioClassification.")
+    model_config: dict | None = argument("Configuration of the tokenizer.", None)
+    feature_extractor: str | None = argument(EXTRACTOR_HELP, None)
+    min_perplexity: float = argument(
+        "The run stops if the perplexity of the codes falls below: a collapse.", 2.0, min=1
     )
-    model_config: dict | None = field(default=None, metadata={"help": "Configuration of the tokenizer."})
-    feature_extractor: str | None = field(default=None, metadata={"help": EXTRACTOR_HELP})
-    min_perplexity: float = field(
-        default=2.0,
-        metadata={"help": "The run stops if the perplexity of the codes falls below: a collapse.", "min": 1},
-    )
-    initialize_from_teacher: bool = field(
-        default=False, metadata={"help": "Start from the teacher's weights, for a tokenizer of the same size."}
+    initialize_from_teacher: bool = argument(
+        "Start from the teacher's weights, for a tokenizer of the same size.", False
     )
 
     def __post_init__(self):
@@ -167,15 +138,13 @@ class TokenizerModelArguments:
 class TokenizeArguments:
     """Computation of codes, and their directory."""
 
-    tokenizer: str = field(metadata={"help": "Directory or Hub id of a tokenizer."})
-    output_dir: str = field(metadata={"help": "Directory of the codes."})
-    feature_extractor: str | None = field(default=None, metadata={"help": EXTRACTOR_HELP})
-    batch_size: int = field(default=32, metadata={"help": "Clips that a device tokenizes at a time.", "min": 1})
-    shard_size: int = field(
-        default=4096, metadata={"help": "Clips in a file: what an interruption costs at most.", "min": 1}
-    )
-    num_workers: int = field(default=0, metadata={"help": "Processes that decode audio for each device.", "min": 0})
-    bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16. A few codes differ from float32's."})
+    tokenizer: str = argument("Directory or Hub id of a tokenizer.")
+    output_dir: str = argument("Directory of the codes.")
+    feature_extractor: str | None = argument(EXTRACTOR_HELP, None)
+    batch_size: int = argument("Clips that a device tokenizes at a time.", 32, min=1)
+    shard_size: int = argument("Clips in a file: what an interruption costs at most.", 4096, min=1)
+    num_workers: int = argument("Processes that decode audio for each device.", 0, min=0)
+    bf16: bool = argument("Compute in bfloat16. A few codes differ from float32's.", False)
 
     def __post_init__(self):
         check_numbers(self)
@@ -188,51 +157,31 @@ class FineTuningArguments:
 
     _sections: ClassVar[dict[str, tuple[type, ...]]] = {"model_config": (BeatsConfig,)}
 
-    model_name_or_path: str | None = field(
-        default=None,
-        metadata={
-            "help": "Directory or Hub id of a pre-trained or fine-tuned model; {fold} in it stands for the fold. "
-            "Default: random weights."
-        },
+    model_name_or_path: str | None = argument(
+        "Directory or Hub id of a pre-trained or fine-tuned model; {fold} in it stands for the fold. "
+        "Default: random weights.",
+        None,
     )
-    model_config: dict | None = field(
-        default=None, metadata={"help": "Configuration of a new model; of another one, what differs from its own."}
+    model_config: dict | None = argument(
+        "Configuration of a new model; of another one, what differs from its own.", None
     )
-    feature_extractor: str | None = field(
-        default=None,
-        metadata={"help": "Directory or Hub id of a feature extractor. Default: the model's; AudioSet's statistics."},
+    feature_extractor: str | None = argument(
+        "Directory or Hub id of a feature extractor. Default: the model's; AudioSet's statistics.", None
     )
-    fbank_mean: float | None = field(
-        default=None, metadata={"help": "Mean of the fbank before normalisation, in the feature extractor's place."}
+    fbank_mean: float | None = argument(
+        "Mean of the fbank before normalisation, in the feature extractor's place.", None
     )
-    fbank_std: float | None = field(
-        default=None, metadata={"help": "Standard deviation of the fbank, likewise.", "positive": True}
+    fbank_std: float | None = argument("Standard deviation of the fbank, likewise.", None, positive=True)
+    freeze: bool = argument("Linear probing: the encoder is run once, and only the classifier trained.", False)
+    lora: dict | None = argument("Low-rank adapters, fields of PEFT's LoraConfig; {} for defaults.", None)
+    layer_wise_learning_rate_decay: float = argument(
+        "Factor of the learning rate from a layer to the one before it.", 1.0, positive=True, max=1
     )
-    freeze: bool = field(
-        default=False, metadata={"help": "Linear probing: the encoder is run once, and only the classifier trained."}
+    layer_wise_gradient_decay_ratio: float = argument(
+        "Factor of the gradient from a layer to the one before it, as in Microsoft's code.", 1.0, positive=True, max=1
     )
-    lora: dict | None = field(
-        default=None, metadata={"help": "Low-rank adapters, fields of PEFT's LoraConfig; {} for defaults."}
-    )
-    layer_wise_learning_rate_decay: float = field(
-        default=1.0,
-        metadata={
-            "help": "Factor of the learning rate from a layer to the one before it.",
-            "positive": True,
-            "max": 1,
-        },
-    )
-    layer_wise_gradient_decay_ratio: float = field(
-        default=1.0,
-        metadata={
-            "help": "Factor of the gradient from a layer to the one before it, as in Microsoft's code.",
-            "positive": True,
-            "max": 1,
-        },
-    )
-    average_checkpoints: int = field(
-        default=0,
-        metadata={"help": "Number of the last checkpoints whose weights are averaged. 0: the last weights.", "min": 0},
+    average_checkpoints: int = argument(
+        "Number of the last checkpoints whose weights are averaged. 0: the last weights.", 0, min=0
     )
 
     def __post_init__(self):
@@ -249,13 +198,11 @@ class FineTuningArguments:
 class EvaluationDataArguments:
     """Clips to evaluate on, if there are no folds. They are read as those of the training."""
 
-    eval_dataset: str | None = field(default=None, metadata={"help": "As `dataset`. Default: the same."})
-    eval_split: str | None = field(default=None, metadata={"help": "As `split`."})
-    eval_select: dict | None = field(default=None, metadata={"help": "As `select`: {fold: 5}."})
+    eval_dataset: str | None = argument("As `dataset`. Default: the same.", None)
+    eval_split: str | None = argument("As `split`.", None)
+    eval_select: dict | None = argument("As `select`: {fold: 5}.", None)
 
-    allow_overlap: bool = field(
-        default=False, metadata={"help": "Evaluate on clips that are also in the training set; else, an error."}
-    )
+    allow_overlap: bool = argument("Evaluate on clips that are also in the training set; else, an error.", False)
 
     @property
     def is_given(self) -> bool:
@@ -350,20 +297,14 @@ class IterateArguments:
         {"codes", "feature_extractor", "output_dir", "resume_from_checkpoint", "teacher", "tokenizer"}
     )
 
-    output_dir: str = field(metadata={"help": "Directory of all models, tokenizers and codes."})
-    data: dict = field(metadata={"help": "Audio of all stages."})
-    num_iterations: int = field(
-        default=2, metadata={"help": "Number of models, which are trained one after another.", "min": 1}
-    )
-    feature_extractor: str | None = field(default=None, metadata={"help": EXTRACTOR_HELP})
-    random_projection: dict | None = field(
-        default=None, metadata={"help": "Configuration of the first iteration's tokenizer."}
-    )
-    model: dict = field(default_factory=dict, metadata={"help": "Training of each iteration's model."})
-    tokenizer: dict = field(
-        default_factory=dict, metadata={"help": "Training of the tokenizer of each iteration after the first."}
-    )
-    tokenize: dict = field(default_factory=dict, metadata={"help": "Computation of the codes."})
+    output_dir: str = argument("Directory of all models, tokenizers and codes.")
+    data: dict = argument("Audio of all stages.")
+    num_iterations: int = argument("Number of models, which are trained one after another.", 2, min=1)
+    feature_extractor: str | None = argument(EXTRACTOR_HELP, None)
+    random_projection: dict | None = argument("Configuration of the first iteration's tokenizer.", None)
+    model: dict = argument("Training of each iteration's model.", default_factory=dict)
+    tokenizer: dict = argument("Training of the tokenizer of each iteration after the first.", default_factory=dict)
+    tokenize: dict = argument("Computation of the codes.", default_factory=dict)
 
     def __post_init__(self):
         check_numbers(self)

@@ -2,13 +2,13 @@
 """Size of a batch: seconds of audio, spread over devices and accumulation steps."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from accelerate import DeepSpeedPlugin
 from transformers import TrainingArguments
 from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 
-from transformers_beats.utils.checks import check_numbers
+from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import UsageError
 
 
@@ -16,13 +16,11 @@ from transformers_beats.utils.errors import UsageError
 class BatchArguments:
     """Size of a batch in seconds of audio, as the paper gives it."""
 
-    batch_seconds: float | None = field(
-        default=None,
-        metadata={
-            "help": "Seconds of audio in one step of the optimiser, over all devices. `per_device_train_batch_size` "
-            "is then the most clips that a device takes at a time, and `gradient_accumulation_steps` is computed.",
-            "positive": True,
-        },
+    batch_seconds: float | None = argument(
+        "Seconds of audio in one step of the optimiser, over all devices. `per_device_train_batch_size` "
+        "is then the most clips that a device takes at a time, and `gradient_accumulation_steps` is computed.",
+        None,
+        positive=True,
     )
 
     def __post_init__(self):

@@ -17,7 +17,7 @@ import types
 from argparse import SUPPRESS, ArgumentError
 from functools import cache, reduce
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import torch
 import yaml
@@ -29,15 +29,6 @@ from transformers_beats.utils.errors import UsageError, first_line, one_line
 
 RECIPES = Path(transformers_beats.__file__).parent / "recipes"
 USAGE = "[--config RECIPE ...] [--key value ...]"
-TYPE_NAMES = {
-    bool: "true or false",
-    int: "an integer",
-    float: "a number",
-    str: "text",
-    dict: "a mapping",
-    list: "a list",
-    type(None): "null",
-}
 
 
 class RecipeLoader(yaml.SafeLoader):
@@ -191,7 +182,9 @@ def convert(dataclass_types: tuple[type, ...], values: dict[str, Any], prefix: s
         named = re.search(r'key "([^".]+)', str(error))
         if named is None or named[1] not in others:
             raise UsageError(one_line(error)) from error
-        raise UsageError(explain(named[1], others[named[1]], settings[named[1]], prefix)) from error
+        hint = settings[named[1]].hint
+        expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+        raise UsageError(f"`{prefix}{named[1]}` must be {expected}, got {others[named[1]]!r}") from error
 
 
 def suggest(name: str, settings: dict[str, Setting], prefix: str) -> str:
@@ -201,21 +194,6 @@ def suggest(name: str, settings: dict[str, Setting], prefix: str) -> str:
         name, own, cutoff=0.75
     )
     return f": did you mean {' or '.join(f'`{prefix}{match}`' for match in matches[:3])}?" if matches else ""
-
-
-def explain(name: str, value: Any, setting: Setting, prefix: str) -> str:
-    """Returns in one line what a value of a wrong type must be."""
-    expected = " or ".join(describe(member) for member in setting.types)
-    is_scalar = value is not None and not isinstance(value, (dict, list, str))
-    quotes = f" (as text, in a recipe: {name}: '{value}')" if is_scalar and str in setting.types else ""
-    return f"`{prefix}{name}` must be {expected}, got {value!r}{quotes}"
-
-
-def describe(hint: Any) -> str:
-    """Returns a type in words."""
-    if get_origin(hint) is Literal:
-        return " or ".join(repr(choice) for choice in get_args(hint))
-    return TYPE_NAMES.get(get_origin(hint) or hint, getattr(hint, "__name__", str(hint)))
 
 
 def read_line(argv: list[str], settings: dict[str, Setting]) -> dict[str, Any]:
@@ -338,12 +316,12 @@ def format_help(dataclass_types: tuple[type, ...], doc: str, shows_all: bool = F
     width = 10_000 if shows_all else shutil.get_terminal_size((119, 24)).columns
     for owner in dataclass_types:
         settings = find_settings((owner,))
-        shown = None if shows_all else getattr(owner, "_shown", None)
+        shown = "" if shows_all else getattr(owner, "_shown", "")
         lines += ["", one_line((owner.__doc__ or owner.__name__).strip().split("\n\n")[0])]
-        for name in shown or [key for key in settings if "." not in key]:
+        for name in shown.split() or [key for key in settings if "." not in key]:
             text = describe_setting(name, settings[name])
             lines.append(f"  --{name:<32}{textwrap.shorten(text, max(width - 36, 20), placeholder=' ...')}")
-        if shown is not None:
+        if shown:
             lines.append("  and all other fields of transformers.TrainingArguments: --help-all shows them.")
     return "\n".join(lines + (["", example] if example else []))
 

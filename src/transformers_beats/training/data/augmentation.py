@@ -7,7 +7,7 @@ same on every device, and a checkpoint of `Trainer` restores them. Nothing chang
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -16,7 +16,7 @@ from scipy.special import betaincinv
 from torch.utils.data import WeightedRandomSampler
 from transformers.utils import logging
 
-from transformers_beats.utils.checks import check_numbers
+from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError
 
 
@@ -30,28 +30,19 @@ MAX_DRAWN = 2**24
 class AugmentationArguments:
     """Augmentation and sampling of the clips of a fine-tuning; none, by default."""
 
-    roll: bool = field(default=False, metadata={"help": "Roll every clip in time by a random number of samples."})
-    mixup_alpha: float = field(
-        default=0.0,
-        metadata={
-            "help": "Mix clips with shares from Beta(alpha, alpha), and learn both with binary cross-entropy.",
-            "min": 0,
-        },
+    roll: bool = argument("Roll every clip in time by a random number of samples.", False)
+    mixup_alpha: float = argument(
+        "Mix clips with shares from Beta(alpha, alpha), and learn both with binary cross-entropy.", 0.0, min=0
     )
-    mixup_probability: float = field(
-        default=1.0, metadata={"help": "Share of the clips that are mixed.", "min": 0, "max": 1}
+    mixup_probability: float = argument("Share of the clips that are mixed.", 1.0, min=0, max=1)
+    time_mask_ratio: float = argument(
+        "SpecAugment: longest time mask, as a share of the clip. 0: none.", 0.0, min=0, max=1
     )
-    time_mask_ratio: float = field(
-        default=0.0,
-        metadata={"help": "SpecAugment: longest time mask, as a share of the clip. 0: none.", "min": 0, "max": 1},
-    )
-    num_time_masks: int = field(default=1, metadata={"help": "SpecAugment: time masks of each clip.", "min": 0})
-    freq_mask_bins: int = field(
-        default=0, metadata={"help": "SpecAugment: widest frequency mask, in mel bins. 0: none.", "min": 0}
-    )
-    num_freq_masks: int = field(default=1, metadata={"help": "SpecAugment: frequency masks of each clip.", "min": 0})
-    balanced_sampling: bool = field(
-        default=False, metadata={"help": "Draw clips of rare classes more often, with replacement, as for AudioSet."}
+    num_time_masks: int = argument("SpecAugment: time masks of each clip.", 1, min=0)
+    freq_mask_bins: int = argument("SpecAugment: widest frequency mask, in mel bins. 0: none.", 0, min=0)
+    num_freq_masks: int = argument("SpecAugment: frequency masks of each clip.", 1, min=0)
+    balanced_sampling: bool = argument(
+        "Draw clips of rare classes more often, with replacement, as for AudioSet.", False
     )
 
     def __post_init__(self):

@@ -1,13 +1,13 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Folds of a cross-validation."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import datasets
 import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from transformers_beats.utils.checks import check_numbers
+from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.text import name_some
 
@@ -18,12 +18,11 @@ from .labels import Labels, is_nan, label_name
 class FoldArguments:
     """Cross-validation: one training for each fold, which is left out of it and evaluated on."""
 
-    fold_column: str | None = field(default=None, metadata={"help": "Column of the fold of each clip."})
-    num_folds: int | None = field(
-        default=None,
-        metadata={"help": "Number of folds to draw, with equal shares of classes, without such a column.", "min": 2},
+    fold_column: str | None = argument("Column of the fold of each clip.", None)
+    num_folds: int | None = argument(
+        "Number of folds to draw, with equal shares of classes, without such a column.", None, min=2
     )
-    folds: list | None = field(default=None, metadata={"help": "Folds to evaluate on. Default: all."})
+    folds: list | None = argument("Folds to evaluate on. Default: all.", None)
 
     def __post_init__(self):
         if self.fold_column is not None and self.num_folds is not None:

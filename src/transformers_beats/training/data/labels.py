@@ -5,7 +5,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ import datasets
 import numpy as np
 
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
+from transformers_beats.utils.arguments import argument
 from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.text import name_some
 
@@ -26,25 +27,19 @@ LABEL_COLUMNS = ("label", "labels", "category", "target")
 class LabelArguments:
     """Classes of the clips."""
 
-    label_column: str | None = field(
-        default=None,
-        metadata={
-            "help": "Column of the class (text or number), of the classes (a list), or of the events (a list of "
-            "{label, onset, offset}). Default: label, labels, category or target; without any, the folder of a file."
-        },
+    label_column: str | None = argument(
+        "Column of the class (text or number), of the classes (a list), or of the events (a list of "
+        "{label, onset, offset}). Default: label, labels, category or target; without any, the folder of a file.",
+        None,
     )
-    label_separator: str | None = field(
-        default=None, metadata={"help": "Separator of several classes in one text, such as `,` or `;`."}
+    label_separator: str | None = argument(
+        "Separator of several classes in one text, such as `,` or `;`.", None
     )
-    label_set: Literal["audioset"] | None = field(
-        default=None,
-        metadata={"help": "audioset: AudioSet's 527 classes in their order, whether they appear or not."},
+    label_set: Literal["audioset"] | None = argument(
+        "audioset: AudioSet's 527 classes in their order, whether they appear or not.", None
     )
-    task: Task | None = field(
-        default=None,
-        metadata={
-            "help": "single_label, multi_label or frames (a prediction for every 160 ms). Default: the column's."
-        },
+    task: Task | None = argument(
+        "single_label, multi_label or frames (a prediction for every 160 ms). Default: the column's.", None
     )
 
 

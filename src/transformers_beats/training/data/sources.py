@@ -4,7 +4,7 @@
 import json
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioError, decode_audio
 from transformers_beats.audio.files import AUDIO_SUFFIXES, search_folder
-from transformers_beats.utils.checks import check_numbers
+from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError
 
 
@@ -36,46 +36,29 @@ AUDIO_STRUCT = {"bytes": datasets.Value("binary"), "path": datasets.Value("strin
 class DataArguments:
     """Audio of a training run."""
 
-    dataset: str = field(
-        metadata={
-            "help": "Folder of audio files, of *.parquet files or of WebDataset shards (*.tar); a table of paths "
-            "(*.csv, *.jsonl, *.parquet); or a Hub id."
-        }
+    dataset: str = argument(
+        "Folder of audio files, of *.parquet files or of WebDataset shards (*.tar); a table of paths "
+        "(*.csv, *.jsonl, *.parquet); or a Hub id."
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
-    split: str = field(
-        default="train",
-        metadata={"help": "Split of a Hub dataset, or subfolder of a folder; `train` is all of one without others."},
+    dataset_config: str | None = argument("Configuration of a Hub dataset.", None)
+    split: str = argument(
+        "Split of a Hub dataset, or subfolder of a folder; `train` is all of one without others.", "train"
     )
-    streaming: bool = field(default=False, metadata={"help": "Read the data as they come, for codes on the fly."})
-    audio_column: str | None = field(
-        default=None, metadata={"help": "Column of the audio or, in a table, of the paths."}
+    streaming: bool = argument("Read the data as they come, for codes on the fly.", False)
+    audio_column: str | None = argument("Column of the audio or, in a table, of the paths.", None)
+    select: dict | None = argument("Rows to keep, by column: {fold: [2, 3]} keeps two of its values.", None)
+    crop_seconds: float = argument("Longer clips are cut at random to this length.", 10.0, positive=True)
+    num_crops: int | None = argument(
+        "Crops of each clip in an epoch. Default: as many as fit into it; streamed, one.", None, min=1
     )
-    select: dict | None = field(
-        default=None, metadata={"help": "Rows to keep, by column: {fold: [2, 3]} keeps two of its values."}
+    min_seconds: float = argument("Shorter clips are skipped, and counted.", 0.2, min=0)
+    crop_seed: int = argument("Seed of the crops, and of the order of a stream.", 0, min=0)
+    shuffle_buffer_size: int = argument("Streamed clips among which the next is drawn.", 1000, min=1)
+    precompute_fbank: bool = argument("Compute the fbank once, to disk, instead of in every step.", False)
+    cache_audio: bool = argument(
+        "Decode and resample every clip once, to disk, instead of whenever it is read.", False
     )
-    crop_seconds: float = field(
-        default=10.0, metadata={"help": "Longer clips are cut at random to this length.", "positive": True}
-    )
-    num_crops: int | None = field(
-        default=None,
-        metadata={"help": "Crops of each clip in an epoch. Default: as many as fit into it; streamed, one.", "min": 1},
-    )
-    min_seconds: float = field(default=0.2, metadata={"help": "Shorter clips are skipped, and counted.", "min": 0})
-    crop_seed: int = field(default=0, metadata={"help": "Seed of the crops, and of the order of a stream.", "min": 0})
-    shuffle_buffer_size: int = field(
-        default=1000, metadata={"help": "Streamed clips among which the next is drawn.", "min": 1}
-    )
-    precompute_fbank: bool = field(
-        default=False, metadata={"help": "Compute the fbank once, to disk, instead of in every step."}
-    )
-    cache_audio: bool = field(
-        default=False,
-        metadata={"help": "Decode and resample every clip once, to disk, instead of whenever it is read."},
-    )
-    num_proc: int | None = field(
-        default=None, metadata={"help": "Processes that check or prepare the clips.", "min": 1}
-    )
+    num_proc: int | None = argument("Processes that check or prepare the clips.", None, min=1)
 
     def __post_init__(self):
         check_numbers(self)

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Checks of the numbers in dataclasses of arguments."""
+"""Fields of dataclasses of arguments: their help, their bounds, and the check of their values."""
 
 import dataclasses
 import math
@@ -9,10 +9,29 @@ from typing import Any, get_args, get_type_hints
 from .errors import UsageError
 
 
+def argument(
+    meaning: str, default: Any = dataclasses.MISSING, default_factory: Any = dataclasses.MISSING, **bounds: Any
+) -> Any:
+    """
+    Returns a field of a dataclass of arguments.
+
+    Args:
+        meaning (`str`):
+            Text for `--help`.
+        default (`Any`, *optional*):
+            Default.
+        default_factory (`Callable`, *optional*):
+            Function that makes the default. A field with neither is required.
+        bounds (`Any`):
+            Bounds of a number, for [`check_numbers`]: `positive` (`True`), `min` and `max` (both included).
+    """
+    metadata = {"help": meaning, **bounds}
+    return dataclasses.field(default=default, default_factory=default_factory, metadata=metadata)
+
+
 def check_numbers(arguments: Any) -> None:
     """
-    Checks that integers of a dataclass are integers, its floats finite, and all within their bounds. Bounds stand in
-    the metadata of a field: `positive` (`True`), `min` and `max` (both included).
+    Checks that the integers of a dataclass are integers, its floats finite, and all within their bounds.
 
     Raises:
         [`UsageError`]: naming the field and its value.
@@ -44,4 +63,4 @@ def find_problem(value: Any, is_float: bool, bounds: Any) -> str | None:
     return f"be at most {maximum}" if value > maximum else None
 
 
-__all__ = ["check_numbers"]
+__all__ = ["argument", "check_numbers"]

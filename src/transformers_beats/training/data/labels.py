@@ -32,9 +32,7 @@ class LabelArguments:
         "{label, onset, offset}). Default: label, labels, category or target; without any, the folder of a file.",
         None,
     )
-    label_separator: str | None = argument(
-        "Separator of several classes in one text, such as `,` or `;`.", None
-    )
+    label_separator: str | None = argument("Separator of several classes in one text, such as `,` or `;`.", None)
     label_set: Literal["audioset"] | None = argument(
         "audioset: AudioSet's 527 classes in their order, whether they appear or not.", None
     )

@@ -76,7 +76,7 @@ def test_a_file_that_is_named_in_two_ways_is_one(tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(tmp_path / "in")
     monkeypatch.chdir(tmp_path)
     files = find_audio([tmp_path / "in", Path("link"), Path("in/../in/a.wav")])
-    assert [file.place for file in files] == [place_of("in/a.wav")]
+    assert [place_of(file.path) for file in files] == [place_of("in/a.wav")]
 
 
 def test_a_file_is_taken_whatever_its_suffix_if_it_is_named(tmp_path):

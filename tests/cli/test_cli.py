@@ -506,7 +506,7 @@ def test_csv_that_a_killed_run_has_begun_is_not_begun_anew_by_accident(models, s
     tag(models, sounds / "a.wav", "--output", tmp_path / "tags.csv")
     (tmp_path / "tags.csv").unlink()
     result = tag(models, sounds / "a.wav", "--output", tmp_path / "tags.csv", exit_code=2)
-    assert f"an interrupted run has left {tmp_path / '.tags.csv.jsonl'}" in result.stderr
+    assert f"{tmp_path / '.tags.csv.jsonl'} is of an interrupted run" in result.stderr
     (tmp_path / ".tags.csv.jsonl").unlink()
     # Settings of an output that is gone count for nothing.
     tag(models, sounds / "a.wav", "--output", tmp_path / "tags.csv", "--top-k", 2)

@@ -34,11 +34,6 @@ class AudioFile:
     path: Path
     relative: Path
 
-    @property
-    def place(self) -> Path:
-        """Absolute path that does not depend on how the path is spelled; see [`place_of`]."""
-        return place_of(self.path)
-
     def result(self, directory: Path, suffix: str) -> Path:
         """Returns the file of its results in a directory. The name keeps its suffix: `a.wav` and `a.flac` are two."""
         return directory / self.relative.with_name(self.relative.name + suffix)

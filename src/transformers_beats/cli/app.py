@@ -8,8 +8,7 @@ Commands import transformers, torch and matplotlib when they run, so that `--hel
 from .arrays import embed, tokenize
 from .commands import add_command, make_app
 from .forwarded import MODELS, TRAINING, add_forwarded
-from .info import info
-from .recipes import recipes
+from .info import info, recipes
 from .tag import tag
 
 

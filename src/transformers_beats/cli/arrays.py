@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from transformers_beats.inference.windowed import Columns, WindowedInference
 
 
+# From files to their arrays, one after the other.
+Compute = Callable[[list[Path]], Iterator[Any]]
+
+
 def embed(
     inputs: Inputs,
     model: Model,
@@ -46,15 +50,13 @@ def embed(
     def join(blocks: Iterator["Columns"]) -> np.ndarray:
         return np.concatenate([block.values.mean(axis=1) for block in blocks])
 
-    files = find_audio(inputs)
-    inference = load_inference(files, model, device, dtype, window, hop, batch_size)
-    if not isinstance(inference.model.base_model, BeatsModel):
-        raise UsageError(f"A {type(inference.model).__name__} has no encoder that gives embeddings.")
-    settings = settings_of("embed", inference.model, inference.feature_extractor, window, hop, columns=columns)
-    if columns:
-        save_arrays(files, output, resume, settings, lambda paths: map(join, inference.stream_embeddings_many(paths)))
-    else:
-        save_arrays(files, output, resume, settings, inference.embed_many)
+    def choose(inference: "WindowedInference") -> Compute:
+        if not isinstance(inference.model.base_model, BeatsModel):
+            raise UsageError(f"A {type(inference.model).__name__} has no encoder that gives embeddings.")
+        return (lambda paths: map(join, inference.stream_embeddings_many(paths))) if columns else inference.embed_many
+
+    options = (window, hop, batch_size, device, dtype)
+    save_arrays("embed", inputs, model, output, resume, options, choose, columns=columns)
 
 
 def tokenize(
@@ -78,40 +80,42 @@ def tokenize(
     def as_int32(codes: "Columns") -> np.ndarray:
         return codes.values.astype(np.int32)
 
-    files = find_audio(inputs)
-    inference = load_inference(files, model, device, dtype, window, hop, batch_size)
-    if not hasattr(inference.model.config, "codebook_dim"):
-        raise UsageError(f"A {type(inference.model).__name__} gives no tokens: --model must be a tokenizer.")
-    settings = settings_of("tokenize", inference.model, inference.feature_extractor, window, hop)
-    save_arrays(files, output, resume, settings, lambda paths: map(as_int32, inference.codes_many(paths)))
+    def choose(inference: "WindowedInference") -> Compute:
+        if not hasattr(inference.model.config, "codebook_dim"):
+            raise UsageError(f"A {type(inference.model).__name__} gives no tokens: --model must be a tokenizer.")
+        return lambda paths: map(as_int32, inference.codes_many(paths))
 
-
-def load_inference(
-    files: list[AudioFile], model: str, device: str, dtype: Dtype, window: float, hop: float | None, batch_size: int
-) -> "WindowedInference":
-    """Loads a model for recordings of any length."""
-    from transformers_beats.inference.loading import load
-    from transformers_beats.inference.windowed import WindowedInference
-
-    loaded, extractor = load(model, device, dtype.value)
-    with refused_arguments():
-        return WindowedInference(loaded, extractor, window, hop, batch_size, has_seconds_bar(files))
+    save_arrays("tokenize", inputs, model, output, resume, (window, hop, batch_size, device, dtype), choose)
 
 
 def save_arrays(
-    files: list[AudioFile],
+    command: str,
+    inputs: list[Path],
+    model: str,
     output: Path,
     resume: bool,
-    settings: dict[str, Any],
-    compute: Callable[[list[Path]], Iterator[Any]],
+    options: tuple[float, float | None, int, str, Dtype],
+    choose: Callable[["WindowedInference"], Compute],
+    **others: Any,
 ) -> None:
-    """Computes an array of each file, and saves it as one .npy each."""
+    """
+    Saves an array of each file as one .npy. `choose` returns the method that computes them, or refuses the model;
+    `others` are the options that arrays of this command depend on beside the shared ones.
+    """
     import numpy as np
 
+    from transformers_beats.inference.loading import load
+    from transformers_beats.inference.windowed import WindowedInference
     from transformers_beats.utils.files import replace_file
 
+    files = find_audio(inputs)
     check_names(files)
-    begin_directory(output, settings, resume)
+    window, hop, batch_size, device, dtype = options
+    loaded, extractor = load(model, device, dtype.value)
+    with refused_arguments():
+        inference = WindowedInference(loaded, extractor, window, hop, batch_size, has_seconds_bar(files))
+    compute = choose(inference)
+    begin_directory(output, settings_of(command, loaded, extractor, window, hop, **others), resume)
 
     def write(file: AudioFile, array: np.ndarray) -> None:
         path = file.result(output, ".npy")

@@ -79,19 +79,8 @@ def make_app() -> typer.Typer:
 
 def add_command(app: typer.Typer, name: str, function: Callable[..., Any], example: str, panel: str) -> None:
     """
-    Adds a command.
-
-    Args:
-        app (`typer.Typer`):
-            From [`make_app`].
-        name (`str`):
-            Name of the command.
-        function (`Callable[..., Any]`):
-            Function for typer. Its errors become one line and an exit status.
-        example (`str`):
-            Words after the name in the example under its help; none if the function's docstring has an example.
-        panel (`str`):
-            Heading in the list of commands.
+    Adds a function for typer as a command, under the heading `panel` in the list of commands. Its errors become one
+    line and an exit status. `example` are the words after the name in the last line of its help, if there are any.
     """
 
     @functools.wraps(function)

@@ -15,15 +15,13 @@ from .commands import add_command, make_app
 @dataclass(frozen=True)
 class Forwarded:
     """
-    A command that is a function of a module.
+    A command that is the `main` of a module.
 
     Args:
         module (`str`):
-            Module below `transformers_beats`.
+            Module below `transformers_beats`. Its `main` takes the words as a list `argv`, or is a function for typer.
         help (`str`):
             Sentence for the list of commands.
-        function (`str`, defaults to `"main"`):
-            Function that takes the words as a list `argv`, or one for typer.
         example (`str`):
             Words of an example for the help of a function for typer that has none.
         added (`tuple[str, ...]`):
@@ -32,7 +30,6 @@ class Forwarded:
 
     module: str
     help: str
-    function: str = "main"
     example: str = ""
     added: tuple[str, ...] = ()
 
@@ -48,8 +45,8 @@ MODELS = {
         "Convert and publish all checkpoints of a release.",
         example="--source-dir checkpoints --namespace your-name --dry-run",
     ),
-    "export": Forwarded("export.onnx", "Export a model to ONNX.", "run_export"),
-    "serve": Forwarded("web.page", "Serve a web page: record or drop a clip, see its labels and events.", "run_page"),
+    "export": Forwarded("export.onnx", "Export a model to ONNX."),
+    "serve": Forwarded("web.page", "Serve a web page: record or drop a clip, see its labels and events."),
     "demo": Forwarded("demo.__main__", "Train a small model on synthesised sounds, or classify clips with yours."),
 }
 TRAINING = {
@@ -82,11 +79,11 @@ def add_forwarded(app: typer.Typer, name: str, command: Forwarded, panel: str) -
 
 def forward(name: str, command: Forwarded, words: list[str]) -> None:
     """Runs a command with the words after its name; raises only a `SystemExit`, if its status is not 0."""
-    function = getattr(import_module(f"transformers_beats.{command.module}"), command.function)
+    main = import_module(f"transformers_beats.{command.module}").main
     words = [*words, *command.added]
-    if "argv" in inspect.signature(function).parameters:
-        run_command(lambda: function(words))
+    if "argv" in inspect.signature(main).parameters:
+        run_command(lambda: main(words))
         return
     app = make_app()
-    add_command(app, name, function, command.example, "Models")
+    add_command(app, name, main, command.example, "Models")
     app([name, *words])

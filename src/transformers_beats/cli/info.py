@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""`transformers-beats info`: the properties of a model."""
+"""`transformers-beats info` and `recipes`: properties of a model, and names of recipes."""
 
 from typing import Annotated
 
@@ -19,3 +19,13 @@ def info(
         return
     for name, value in describe(loaded, extractor).items():
         print(f"{name + ':':<16}{value}")
+
+
+def recipes() -> None:
+    """List the recipes that come with the package, for --config NAME."""
+    from transformers_beats.training.config.recipes import list_recipes
+
+    found = list_recipes()
+    width = max(map(len, found))
+    for name, purpose in found.items():
+        print(f"{name:{width}}  {purpose}")

@@ -3,7 +3,7 @@
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,8 +17,11 @@ class Dtype(str, Enum):
     float16 = "float16"
 
 
-# Heading of the options that are rarely needed.
-COMPUTATION = "Windows and device"
+def rare(metavar: str, help: str, **options: Any) -> Any:
+    """Returns an option under a heading of its own, whose help says its default."""
+    panel = "Windows and device"
+    return typer.Option(metavar=metavar, help=help, rich_help_panel=panel, show_default=False, **options)
+
 
 Inputs = Annotated[list[Path], typer.Argument(metavar="FILE_OR_FOLDER", help="Audio files, and folders of them.")]
 Model = Annotated[
@@ -28,46 +31,8 @@ Directory = Annotated[
     Path, typer.Option("--output", "-o", metavar="DIRECTORY", help="Directory for one .npy for each file.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an output; leave out files that are done.")]
-Window = Annotated[
-    float,
-    typer.Option(
-        "--window",
-        metavar="SECONDS",
-        help="Windows of long recordings (default: 10).",
-        rich_help_panel=COMPUTATION,
-        show_default=False,
-    ),
-]
-Hop = Annotated[
-    float | None,
-    typer.Option(
-        "--hop",
-        metavar="SECONDS",
-        help="From one window to the next (default: --window).",
-        rich_help_panel=COMPUTATION,
-    ),
-]
-BatchSize = Annotated[
-    int,
-    typer.Option(
-        min=1, metavar="N", help="Windows in a batch (default: 8).", rich_help_panel=COMPUTATION, show_default=False
-    ),
-]
-Device = Annotated[
-    str,
-    typer.Option(
-        metavar="DEVICE",
-        help="cpu, cuda, cuda:1, mps ...; a GPU if there is one by default.",
-        rich_help_panel=COMPUTATION,
-        show_default=False,
-    ),
-]
-DtypeOption = Annotated[
-    Dtype,
-    typer.Option(
-        metavar="DTYPE",
-        help="float32, bfloat16, float16 or auto, as saved (default).",
-        rich_help_panel=COMPUTATION,
-        show_default=False,
-    ),
-]
+Window = Annotated[float, rare("SECONDS", "Windows of long recordings (default: 10).")]
+Hop = Annotated[float | None, rare("SECONDS", "From one window to the next (default: --window).")]
+BatchSize = Annotated[int, rare("N", "Windows in a batch (default: 8).", min=1)]
+Device = Annotated[str, rare("DEVICE", "cpu, cuda, cuda:1, mps ...; a GPU if there is one by default.")]
+DtypeOption = Annotated[Dtype, rare("DTYPE", "float32, bfloat16, float16 or auto, as saved (default).")]

@@ -31,8 +31,7 @@ def process(
     write: Callable[[AudioFile, Any], None],
 ) -> None:
     """
-    Computes and writes the results of files. Files that cannot be used, or whose result cannot be written, are named
-    on stderr at the end.
+    Computes and writes the results of the files that are not done; names those that cannot be used on stderr.
 
     Args:
         files (`list[AudioFile]`):
@@ -58,8 +57,7 @@ def process(
         try:
             write(file, next(results))
         except FOREIGN_ERRORS as error:
-            is_end = isinstance(error, (OutputError, UsageError)) or getattr(error, "errno", None) in END_OF_OUTPUT
-            if is_end:
+            if isinstance(error, (OutputError, UsageError)) or getattr(error, "errno", None) in END_OF_OUTPUT:
                 raise
             message = first_line(error)
             failures.append(message if str(file.path) in message else f"{file.path}: {message}")

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from transformers_beats.plotting.spectrogram import Spectrogram
 
 
-EVENTS = "Events (each option implies --events)"
+def event_option(metavar: str, help: str, **limits: Any) -> Any:
+    """Returns an option that asks for events."""
+    panel = "Events (each option implies --events)"
+    return typer.Option(min=0, metavar=metavar, help=help, rich_help_panel=panel, **limits)
 
 
 def tag(
@@ -31,12 +34,7 @@ def tag(
     model: Model,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="PATH",
-            help="NAME.jsonl, NAME.csv, or a directory for label tracks.",
-        ),
+        typer.Option("--output", "-o", metavar="PATH", help="NAME.jsonl, NAME.csv, or a directory for label tracks."),
     ] = None,
     format: Annotated[
         Format | None,
@@ -55,39 +53,14 @@ def tag(
     ] = None,
     resume: Resume = False,
     event_threshold: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="SCORE",
-            help="Events come above this (default: 0.5).",
-            rich_help_panel=EVENTS,
-        ),
+        float | None, event_option("SCORE", "Events come above this (default: 0.5).", max=1)
     ] = None,
     low_threshold: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="SCORE",
-            help="Events go on above this (default: the same).",
-            rich_help_panel=EVENTS,
-        ),
+        float | None, event_option("SCORE", "Events go on above this (default: the same).", max=1)
     ] = None,
-    median: Annotated[
-        float | None,
-        typer.Option(
-            min=0, metavar="SECONDS", help="Length of a median filter over the scores.", rich_help_panel=EVENTS
-        ),
-    ] = None,
-    gap: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="SECONDS", help="Join events so close together.", rich_help_panel=EVENTS),
-    ] = None,
-    min_duration: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="SECONDS", help="Leave out shorter events.", rich_help_panel=EVENTS),
-    ] = None,
+    median: Annotated[float | None, event_option("SECONDS", "Length of a median filter over the scores.")] = None,
+    gap: Annotated[float | None, event_option("SECONDS", "Join events so close together.")] = None,
+    min_duration: Annotated[float | None, event_option("SECONDS", "Leave out shorter events.")] = None,
     window: Window = 10.0,
     hop: Hop = None,
     batch_size: BatchSize = 8,
@@ -164,7 +137,7 @@ def tag_files(
     from transformers_beats.plotting.spectrogram import SpectrogramReader
 
     if pictures:
-        make_directory(pictures, resume=True)
+        make_directory(pictures)
     readers: dict[Path, SpectrogramReader] = {}
 
     def open_file(path: Path) -> "AudioStream":

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 # Beside a file of results, after its name; in a directory of results, alone.
 SETTINGS = ".settings.json"
-# A label and its score, as the tagging pipeline returns them.
+# A label and its score, as the tagging pipeline returns them; and the results of a file for JSON.
 Label = Mapping[str, Any]
+Record = dict[str, Any]
 
 
 class Format(str, Enum):
@@ -48,9 +49,18 @@ class Writer(ABC):
         """Whether an earlier run has written the results of a file."""
         return False
 
-    @abstractmethod
     def write(self, file: AudioFile, labels: Sequence[Label], events: "Sequence[Event] | None") -> None:
         """Writes the labels of a file and, if they are asked for, its events."""
+        # Scores as precise as float32.
+        record: Record = {"file": os.path.abspath(file.path)}
+        record["labels"] = [{**label, "score": round(label["score"], 6)} for label in labels]
+        if events is not None:
+            record["events"] = [{**event._asdict(), "score": round(event.score, 6)} for event in events]
+        self.write_record(file, record)
+
+    @abstractmethod
+    def write_record(self, file: AudioFile, record: Record) -> None:
+        """Writes the results of a file, as they are in JSON."""
 
     def close(self) -> None:  # noqa: B027  # most have nothing to complete
         """Completes the output."""
@@ -59,11 +69,12 @@ class Writer(ABC):
 class TableWriter(Writer):
     """Prints a table when all files are done."""
 
-    def __init__(self) -> None:
-        self.results: list[tuple[AudioFile, Sequence[Label], Sequence[Event] | None]] = []
+    def __init__(self, with_events: bool):
+        self.with_events = with_events
+        self.results: list[tuple[AudioFile, Record]] = []
 
-    def write(self, file: AudioFile, labels: Sequence[Label], events: "Sequence[Event] | None") -> None:
-        self.results.append((file, labels, events))
+    def write_record(self, file: AudioFile, record: Record) -> None:
+        self.results.append((file, record))
 
     def close(self) -> None:
         from rich.box import SIMPLE_HEAD
@@ -71,28 +82,24 @@ class TableWriter(Writer):
         from rich.table import Table
         from rich.text import Text
 
-        if not self.results:
-            return
         table = Table(box=SIMPLE_HEAD)
         table.add_column("File", overflow="fold")
-        with_events = self.results[0][2] is not None
-        for header in ("Start (s)", "End (s)") if with_events else ():
+        for header in (*(("Start (s)", "End (s)") if self.with_events else ()), "Score"):
             table.add_column(header, justify="right")
-        table.add_column("Score", justify="right")
         table.add_column("Label", overflow="fold")
-        for file, labels, events in self.results:
-            if events is None:
-                rows = [(f"{item['score']:.3f}", Text(item["label"])) for item in labels]
-            else:
-                rows = [
-                    (f"{event.start:.2f}", f"{event.end:.2f}", f"{event.score:.3f}", Text(event.label))
-                    for event in events
-                ]
+        for file, record in self.results:
             name = Text(str(file.relative))
-            for row in rows or [(*[""] * (3 if with_events else 1), "nothing")]:
-                table.add_row(name, *row)
+            for _, label, score, *times in csv_rows(record):
+                is_empty = score == ""
+                numbers = (
+                    [f"{time:.2f}" for time in times] + [f"{score:.3f}"]
+                    if not is_empty
+                    else ["" for _ in (score, *times)]
+                )
+                table.add_row(name, *numbers, "nothing" if is_empty else Text(label))
                 name = Text("")
-        Console().print(table)
+        if self.results:
+            Console().print(table)
 
 
 class JsonLinesWriter(Writer):
@@ -100,7 +107,7 @@ class JsonLinesWriter(Writer):
 
     def __init__(self, path: Path | None, with_events: bool, resume: bool):
         self.done: set[Path] = set()
-        text = _read_earlier(path) if resume else ""
+        text = _read_earlier(path) if path is not None and resume else ""
         # A line that was not finished counts for nothing.
         kept = text[: text.rfind("\n") + 1]
         for line in kept.splitlines():
@@ -117,10 +124,10 @@ class JsonLinesWriter(Writer):
         self.stream = _open_stream(path, kept)
 
     def is_done(self, file: AudioFile) -> bool:
-        return file.place in self.done
+        return place_of(file.path) in self.done
 
-    def write(self, file: AudioFile, labels: Sequence[Label], events: "Sequence[Event] | None") -> None:
-        _write(self.stream, json.dumps(record_of(file, labels, events)) + "\n")
+    def write_record(self, file: AudioFile, record: Record) -> None:
+        _write(self.stream, json.dumps(record) + "\n")
 
     def close(self) -> None:
         if self.stream is not sys.stdout:
@@ -154,8 +161,8 @@ class CsvStreamWriter(Writer):
     def __init__(self, with_events: bool):
         self.stream = _open_stream(None, to_csv([csv_header(with_events)]))
 
-    def write(self, file: AudioFile, labels: Sequence[Label], events: "Sequence[Event] | None") -> None:
-        _write(self.stream, to_csv(csv_rows(record_of(file, labels, events))))
+    def write_record(self, file: AudioFile, record: Record) -> None:
+        _write(self.stream, to_csv(csv_rows(record)))
 
 
 class LabelTrackWriter(Writer):
@@ -168,10 +175,13 @@ class LabelTrackWriter(Writer):
         # Unlike that of `Path`, this `exists` returns False for a name that is too long.
         return self.resume and os.path.exists(file.result(self.directory, ".txt"))
 
-    def write(self, file: AudioFile, labels: Sequence[Label], events: "Sequence[Event] | None") -> None:
+    def write_record(self, file: AudioFile, record: Record) -> None:
         path = file.result(self.directory, ".txt")
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = (f"{event.start:.6f}\t{event.end:.6f}\t{' '.join(event.label.split())}\n" for event in events or ())
+        lines = (
+            f"{event['start']:.6f}\t{event['end']:.6f}\t{' '.join(event['label'].split())}\n"
+            for event in record["events"]
+        )
         with replace_file(path) as temporary:
             temporary.write_text("".join(lines), encoding="utf-8")
 
@@ -199,19 +209,7 @@ def open_writer(
     kind: Format, output: Path | None, with_events: bool, resume: bool, settings: Mapping[str, Any]
 ) -> Writer:
     """
-    Opens an output for results in a format.
-
-    Args:
-        kind ([`Format`]):
-            The format.
-        output (`Path`, *optional*):
-            File or, for label tracks, directory; without one, results are printed.
-        with_events (`bool`):
-            Whether results have events.
-        resume (`bool`):
-            Whether an output that exists is continued.
-        settings (`Mapping[str, Any]`):
-            Settings that the results depend on, see [`begin_or_resume`].
+    Opens an output for results in a format; `settings` are those of [`begin_or_resume`].
 
     Raises:
         [`UsageError`]: if the output is missing, not wanted, exists and is not to be resumed, was begun with other
@@ -220,72 +218,51 @@ def open_writer(
     if kind is Format.table:
         if output is not None:
             raise UsageError("A table is for the terminal: name an --output that ends in .jsonl or .csv, or --format.")
-        return TableWriter()
+        return TableWriter(with_events)
     if kind is Format.audacity:
         if output is None:
             raise UsageError("Label tracks are files: name a directory as --output.")
         begin_directory(output, settings, resume)
         return LabelTrackWriter(output, resume)
     if output is not None:
-        begin_file(output, kind, settings, resume)
+        begin_file(output, partial_file(output) if kind is Format.csv else output, settings, resume)
     if kind is Format.csv:
         return CsvStreamWriter(with_events) if output is None else CsvFileWriter(output, with_events, resume)
     return JsonLinesWriter(output, with_events, resume)
 
 
-def begin_file(path: Path, kind: Format, settings: Mapping[str, Any], resume: bool) -> None:
-    """Begins or resumes a file of results: checks that it may be written, and its settings; see [`open_writer`]."""
-    partial = partial_file(path) if kind is Format.csv else path
-    if path.exists() and not resume:
-        raise UsageError(f"{path}: exists already. To go on with the same settings, add --resume.")
-    if partial.exists() and not resume:
-        raise UsageError(
-            f"{path}: an interrupted run has left {partial}. To go on with the same settings, add --resume; otherwise "
-            "remove it."
-        )
+def begin_file(path: Path, lines: Path, settings: Mapping[str, Any], resume: bool) -> None:
+    """Begins or resumes a file, whose results are JSON lines in `lines`; see [`open_writer`]."""
+    if not resume and (path.exists() or lines.exists()):
+        found = "exists already" if path.exists() else f"was begun already: {lines} is of an interrupted run"
+        raise UsageError(f"{path}: {found}. To go on with the same settings, add --resume; otherwise remove it.")
     # Devices would be read without end.
-    if (path.exists() and not path.is_file()) or (partial.exists() and not partial.is_file()):
+    if any(file.exists() and not file.is_file() for file in (path, lines)):
         raise UsageError(f"{path}: is no file of results.")
-    if path.exists() and not partial.exists():
-        raise UsageError(
-            f"{path}: cannot be resumed without {partial}, which says what is done: choose another output."
-        )
-    settings_file = path.with_name(f".{path.name}{SETTINGS}")
-    if not partial.exists():
-        _remove(settings_file)
-    begin_or_resume(settings_file, settings, path)
+    if path.exists() and not lines.exists():
+        raise UsageError(f"{path}: cannot be resumed without {lines}, which says what is done: choose another output.")
+    begin_or_resume(path.with_name(f".{path.name}{SETTINGS}"), settings, path, lines.exists())
 
 
 def begin_directory(directory: Path, settings: Mapping[str, Any], resume: bool) -> None:
-    """Begins or resumes a directory of results: makes it, and checks its settings; see [`open_writer`]."""
-    make_directory(directory, resume)
-    if not resume:
-        _remove(directory / SETTINGS)
-    begin_or_resume(directory / SETTINGS, settings, directory)
+    """Begins or resumes a directory of results; see [`open_writer`]."""
+    make_directory(directory)
+    if not resume and any(path.name != SETTINGS for path in directory.iterdir()):
+        raise UsageError(f"{directory}: is not empty. To go on with the same settings, add --resume.")
+    begin_or_resume(directory / SETTINGS, settings, directory, resume)
 
 
-def make_directory(directory: Path, resume: bool) -> None:
-    """Makes an output directory; a [`UsageError`] if it cannot, or it holds something and is not to be resumed."""
+def make_directory(directory: Path) -> None:
+    """Makes an output directory; raises a [`UsageError`] if it cannot."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{directory}: cannot be an output directory: {error.strerror}.") from error
-    if not resume and any(path.name != SETTINGS for path in directory.iterdir()):
-        raise UsageError(f"{directory}: is not empty. To go on with the same settings, add --resume.")
 
 
 def partial_file(path: Path) -> Path:
     """Returns the hidden file of JSON lines that a CSV file is made of."""
     return path.with_name(f".{path.name}.jsonl")
-
-
-def record_of(file: AudioFile, labels: Sequence[Label], events: "Sequence[Event] | None") -> dict[str, Any]:
-    """Returns the results of a file for JSON, under its absolute path, with scores as precise as float32."""
-    record: dict[str, Any] = {"file": os.path.abspath(file.path)}
-    record["labels"] = [{**label, "score": round(label["score"], 6)} for label in labels]
-    if events is not None:
-        record["events"] = [event._replace(score=round(event.score, 6))._asdict() for event in events]
-    return record
 
 
 def csv_header(with_events: bool) -> list[str]:
@@ -310,10 +287,10 @@ def to_csv(rows: Iterator[list[Any]] | list[list[Any]]) -> str:
     return stream.getvalue()
 
 
-def _read_earlier(path: Path | None) -> str:
+def _read_earlier(path: Path) -> str:
     try:
-        # Of a line that was cut off, the last character may be too. File names may hold any bytes.
-        return path.read_bytes().decode("utf-8", errors="surrogateescape") if path is not None else ""
+        # The last character of a line that was cut off may be cut off too.
+        return path.read_bytes().decode("utf-8", errors="surrogateescape")
     except FileNotFoundError:
         return ""
     except OSError as error:
@@ -351,21 +328,3 @@ def _write(stream: TextIO, text: str) -> None:
     except OSError as error:
         name = "Standard output" if stream is sys.stdout else stream.name
         raise OutputError(f"{name}: cannot be written: {error.strerror}.") from error
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be removed: {error.strerror}.") from error
-
-
-__all__ = [
-    "Format",
-    "OutputError",
-    "Writer",
-    "begin_directory",
-    "choose_format",
-    "make_directory",
-    "open_writer",
-]

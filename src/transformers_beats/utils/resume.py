@@ -34,7 +34,7 @@ def check_settings(earlier: Mapping[str, Any], settings: Mapping[str, Any], name
             )
 
 
-def begin_or_resume(file: Path, settings: Mapping[str, Any], name: str | Path) -> bool:
+def begin_or_resume(file: Path, settings: Mapping[str, Any], name: str | Path, resume: bool = True) -> bool:
     """
     Writes the settings of a new output to `file`, or compares them with those of an output that is continued.
 
@@ -45,6 +45,8 @@ def begin_or_resume(file: Path, settings: Mapping[str, Any], name: str | Path) -
             See [`check_settings`].
         name (`str` or `Path`):
             Name of the output for messages.
+        resume (`bool`, defaults to `True`):
+            Whether the output is continued if there are settings; otherwise they are replaced.
 
     Returns:
         `bool`: whether the output was begun before.
@@ -53,7 +55,7 @@ def begin_or_resume(file: Path, settings: Mapping[str, Any], name: str | Path) -
         [`UsageError`]: if a setting differs, or the file cannot be read or written.
     """
     try:
-        earlier = read_settings(file)
+        earlier = read_settings(file) if resume else None
         if earlier is not None:
             check_settings(earlier, settings, name)
             return True

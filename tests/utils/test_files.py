@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from transformers_beats.utils.files import replace_directory, replace_file, work_directory
+from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.files import check_new, new_directory, replace_directory, replace_file, work_directory
 
 
 @pytest.fixture
@@ -28,6 +29,28 @@ def test_a_failed_move_brings_the_older_directory_back(directories):
         replace_directory(new / "absent", target)
     assert [path.name for path in target.iterdir()] == ["of_target"]
     assert sorted(target.parent.iterdir()) == [new, target]
+
+
+def test_an_output_that_exists_is_refused(tmp_path):
+    check_new(tmp_path / "new")
+    with pytest.raises(UsageError, match="exists already: move it away, or choose another `output_dir`"):
+        check_new(tmp_path)
+
+
+def test_a_new_directory_is_there_whole_or_not_at_all(tmp_path):
+    with new_directory(tmp_path / "deep" / "target") as new:
+        (new / "file").touch()
+        assert not (tmp_path / "deep" / "target").exists()
+    assert [path.name for path in (tmp_path / "deep" / "target").iterdir()] == ["file"]
+
+    def fail_half_way():
+        with new_directory(tmp_path / "deep" / "target") as new:
+            (new / "other").touch()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_half_way()
+    assert [path.name for path in (tmp_path / "deep").rglob("*")] == ["target", "file"]
 
 
 def test_a_file_takes_the_place_of_another(tmp_path):

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from transformers_beats.plotting.figures import DPI
 from transformers_beats.training.reports import curves
 from transformers_beats.training.reports.curves import draw_curves, name_models, read_log_history
 from transformers_beats.utils.errors import BeatsError
 
 
-SIZE = (round(curves.WIDTH * curves.DPI), round(curves.HEIGHT * curves.DPI))
+SIZE = (round(curves.WIDTH * DPI), round(curves.HEIGHT * DPI))
 
 
 def entry(step, **values):
@@ -102,7 +103,7 @@ class TestCurves:
             path.write_bytes(b"half")
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(curves.Figure, "savefig", interrupt)
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", interrupt)
         with pytest.raises(KeyboardInterrupt):
             draw_curves({"model": [entry(1)]}, tmp_path / "curves.png")
         assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("curves.png", b"old")]

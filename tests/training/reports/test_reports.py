@@ -331,7 +331,7 @@ class TestReport:
 def figures(monkeypatch) -> list:
     """The figures drawn during a test, which are not saved."""
     drawn = []
-    monkeypatch.setattr(report_pictures, "_save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(report_pictures, "save_figure", lambda figure, path: drawn.append(figure))
     return drawn
 
 

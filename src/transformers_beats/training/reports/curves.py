@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from transformers_beats.plotting.figures import make_figure, save_figure
 from transformers_beats.utils.errors import BeatsError, errors_in_one_line
-from transformers_beats.utils.files import replace_file
 
 from . import LOG_HISTORY
 
@@ -33,7 +32,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#00
 # One more than colours, so that a pair of both returns only after 56 models.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 NUM_MARKERS = 8
-WIDTH, HEIGHT, DPI = 10, 4.5, 120
+WIDTH, HEIGHT = 11, 4.9
 
 
 def read_log_history(model_dir: Path) -> list[dict[str, Any]]:
@@ -94,7 +93,7 @@ def draw_curves(histories: Mapping[str, list[dict[str, Any]]], path: Path) -> No
     Every model has codes of its own, so its cross-entropy is to be compared with its own dashed line.
     `histories` are the entries of [`read_log_history`] by the name of their model in the legend.
     """
-    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+    figure = make_figure(WIDTH, HEIGHT)
     left, right = figure.subplots(1, 2)
     handles = []
     for (name, entries), color, marker in zip(histories.items(), cycle(COLORS), cycle(MARKERS)):
@@ -115,9 +114,7 @@ def draw_curves(histories: Mapping[str, list[dict[str, Any]]], path: Path) -> No
     # Names of directories may hold dollar signs, which are no mathematics.
     for text in legend.get_texts():
         text.set_parse_math(False)
-
-    with replace_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI)
+    save_figure(figure, path)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -5,15 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from transformers_beats.utils.files import replace_file
-from transformers_beats.utils.text import shorten
+from transformers_beats.plotting.figures import make_figure, save_figure, shorten
 
 
-DPI = 110
-LABEL_LENGTH = 28
 # Okabe and Ito's blue and vermilion: told apart with any colour vision.
 BAR_COLOR, MEAN_COLOR = "#0072B2", "#D55E00"
 MAX_BARS = 60
@@ -35,7 +31,7 @@ def draw_confusions(confusions: np.ndarray, label_names: list[str], path: Path) 
     cell = float(np.interp(num_labels, [12, 30], [LARGE_CELL, SMALL_CELL]))
     size = num_labels * cell + 2.6
     # Unlike "constrained", it leaves no gaps around axes of a fixed shape.
-    figure = Figure(figsize=(size + 0.8, size), layout="compressed")
+    figure = make_figure(size + 0.8, size, layout="compressed")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     num_digits = max(2, len(str(confusions.max())))
@@ -52,7 +48,7 @@ def draw_confusions(confusions: np.ndarray, label_names: list[str], path: Path) 
         )
     # Class names may hold dollar signs, which are no mathematics.
     ticks: dict[str, Any] = {"fontsize": min(9.0, 0.7 * cell * POINTS), "parse_math": False}
-    names = [shorten(name, LABEL_LENGTH) for name in label_names]
+    names = [shorten(name) for name in label_names]
     axes.set_xticks(np.arange(num_labels), labels=names, rotation=90, **ticks)
     axes.set_yticks(np.arange(num_labels), labels=names, **ticks)
     axes.set_xticks(np.arange(num_labels + 1) - 0.5, minor=True)
@@ -69,7 +65,7 @@ def draw_confusions(confusions: np.ndarray, label_names: list[str], path: Path) 
     )
     bar.ax.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     bar.outline.set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_classes(ranked: list[dict[str, Any]], key: str, path: Path) -> None:
@@ -87,7 +83,7 @@ def draw_classes(ranked: list[dict[str, Any]], key: str, path: Path) -> None:
         # A gap where classes are left out.
         positions = np.arange(MAX_BARS) + (np.arange(MAX_BARS) >= half)
     values = np.array([entry[key] for entry in shown])
-    figure = Figure(figsize=(8, (positions[-1] + 1) * BAR_HEIGHT + 1.3), layout="constrained")
+    figure = make_figure(8, (positions[-1] + 1) * BAR_HEIGHT + 1.3)
     axes = figure.subplots()
     axes.barh(positions, values, color=BAR_COLOR, height=0.75)
     for position, value, entry in zip(positions, values, shown):
@@ -95,7 +91,7 @@ def draw_classes(ranked: list[dict[str, Any]], key: str, path: Path) -> None:
         # The line of the mean would run through it.
         background = {"facecolor": "white", "edgecolor": "none", "pad": 1}
         axes.text(value + 0.01, position, text, va="center", fontsize=7, bbox=background)
-    names = [shorten(entry["label"], LABEL_LENGTH) for entry in shown]
+    names = [shorten(entry["label"]) for entry in shown]
     axes.set_yticks(positions, labels=names, fontsize=8, parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.axvline(mean, color=MEAN_COLOR, linestyle="--", linewidth=1, zorder=0)
@@ -105,9 +101,4 @@ def draw_classes(ranked: list[dict[str, Any]], key: str, path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel(f"{name} (in brackets: clips that have the class; dashed: mean of all classes, {mean:.3f})")
     axes.set_title(title, loc="left", fontweight="bold")
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with replace_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI)
+    save_figure(figure, path)

@@ -32,15 +32,8 @@ class Cut(NamedTuple):
 
 def fill_pool(cuts: Iterator[Cut], batch_size: int, window_columns: int) -> list[Cut]:
     """
-    Takes the windows to compute next: a batch if all are of full length, otherwise several; none at the end.
-
-    Args:
-        cuts (`Iterator[Cut]`):
-            Windows in the order of their recordings.
-        batch_size (`int`):
-            Largest number of windows in a batch.
-        window_columns (`int`):
-            Columns of a window of full length.
+    Takes the windows to compute next: a batch if all are of full length, `window_columns`, otherwise several batches;
+    none at the end.
     """
     pool, num_columns, size = [], 0, batch_size
     max_columns = max(batch_size * window_columns, COLUMNS_PER_POOL)
@@ -56,10 +49,8 @@ def fill_pool(cuts: Iterator[Cut], batch_size: int, window_columns: int) -> list
 
 def make_batches(pool: list[Cut], batch_size: int, can_pad: bool) -> Iterator[list[int]]:
     """
-    Sorts windows into batches of similar length or, without `can_pad`, of the same number of columns.
-
-    Yields:
-        `list[int]`: numbers of at most `batch_size` windows of the pool, the shortest first, without errors.
+    Sorts windows into batches of similar length or, without `can_pad`, of the same number of columns: yields numbers
+    of at most `batch_size` windows of the pool, the shortest first, without errors.
     """
 
     def length(index: int) -> int:

@@ -178,15 +178,7 @@ def labels_of(model: "PreTrainedModel") -> dict[int, str]:
 
 
 def describe(model: "PreTrainedModel", extractor: "BeatsFeatureExtractor") -> dict[str, str]:
-    """
-    Describes a model: its kind, size, audio, fbank statistics, codebook and labels, as texts by their names.
-
-    Args:
-        model (`PreTrainedModel`):
-            Any model of this package.
-        extractor ([`BeatsFeatureExtractor`]):
-            The model's.
-    """
+    """Describes a model: its kind, size, audio, fbank statistics, codebook and labels, as texts by their names."""
     from .windows import column_samples
 
     config = model.config

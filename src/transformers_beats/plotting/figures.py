@@ -47,15 +47,8 @@ def save_figure(figure: "Figure", path: Path) -> None:
 def shorten(text: str, length: int = LABEL_LENGTH, keep_end: bool = False) -> str:
     """
     Makes a text drawable: without line ends, control characters and undecodable bytes, and at most `length` characters
-    long. Pass it to matplotlib with `parse_math=False`, since it may hold dollar signs.
-
-    Args:
-        text (`str`):
-            Name of a label or file.
-        length (`int`, defaults to 28):
-            Number of characters, "…" included.
-        keep_end (`bool`, defaults to `False`):
-            Whether to cut at the start, as for paths.
+    long, the start being cut with `keep_end`, as for paths. Pass it to matplotlib with `parse_math=False`, since it
+    may hold dollar signs.
     """
     text = "".join(char if char.isprintable() else " " if char.isspace() else "\ufffd" for char in text)
     if len(text) <= length:

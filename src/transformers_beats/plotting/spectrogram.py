@@ -173,24 +173,9 @@ def draw_over_mel(
     axes: Any, cells: np.ndarray, cell_seconds: float, num_mel_bins: int, sampling_rate: int, **options: Any
 ) -> Any:
     """
-    Draws cells over time and mel frequency with [`librosa.display.specshow`].
-
-    Args:
-        axes (`matplotlib.axes.Axes`):
-            Axes to draw on.
-        cells (`np.ndarray` of shape `(num_rows, num_columns)` or `(num_rows, num_columns, 3)`):
-            Levels or colours. The rows, from low to high frequencies, stand for equally many filters each.
-        cell_seconds (`float`):
-            Length of a column.
-        num_mel_bins (`int`):
-            Number of filters of the fbank, a multiple of `num_rows`.
-        sampling_rate (`int`):
-            Sampling rate of the model, in hertz.
-        options (`Any`):
-            Passed on to `specshow`, such as `cmap`.
-
-    Returns:
-        `matplotlib.collections.QuadMesh`, for a colour bar.
+    Draws cells over time and mel frequency with `librosa.display.specshow`, which gets the `options`: levels
+    `(num_rows, num_columns)` or colours `(num_rows, num_columns, 3)`, from low to high frequencies, each row for the
+    same number of the fbank's filters. Returns the `QuadMesh`, for a colour bar.
     """
     from librosa.display import specshow
 
@@ -213,18 +198,8 @@ def draw_over_mel(
 
 def draw_spectrogram(axes: Any, spectrogram: Spectrogram, dynamic_range_db: float = DYNAMIC_RANGE_DB) -> Any:
     """
-    Draws a spectrogram over time and mel frequency; the time axis still needs its label, see [`set_time_axis`].
-
-    Args:
-        axes (`matplotlib.axes.Axes`):
-            Axes to draw on.
-        spectrogram ([`Spectrogram`]):
-            See [`read_spectrogram`].
-        dynamic_range_db (`float`, defaults to 70):
-            Level below the loudest point from which on points are black.
-
-    Returns:
-        `matplotlib.collections.QuadMesh`, for a colour bar.
+    Draws a spectrogram over time and mel frequency, black below the dynamic range, and returns the `QuadMesh`, for a
+    colour bar. The time axis still needs its label, see [`set_time_axis`].
     """
     cells, rate = spectrogram.decibels.T, spectrogram.sampling_rate
     options = {"cmap": "magma", "vmin": -dynamic_range_db, "vmax": 0}

@@ -46,15 +46,8 @@ MAX_OVERLAP = 8
 
 class Checkpoint(NamedTuple):
     """
-    A model that can be chosen.
-
-    Args:
-        name (`str`):
-            Name on the page: its id on the Hub, or the name of its directory.
-        path (`Path`):
-            Its directory.
-        kind (`str`):
-            `"clips"` or `"frames"` for a classifier of these, `"tokens"` for a tokenizer.
+    A model that can be chosen: its name on the page (id on the Hub, or name of its directory), its directory, and its
+    kind, `"clips"` or `"frames"` for a classifier of these, `"tokens"` for a tokenizer.
     """
 
     name: str
@@ -64,15 +57,7 @@ class Checkpoint(NamedTuple):
 
 @dataclass(frozen=True)
 class Limits:
-    """
-    Limits of recordings on the page.
-
-    Args:
-        max_seconds (`float`, defaults to 1800):
-            Length of the longest recording, in seconds.
-        max_megabytes (`int`, defaults to 200):
-            Size of the largest upload, in 2^20 bytes.
-    """
+    """Length of the longest recording, in seconds, and size of the largest upload, in 2^20 bytes."""
 
     max_seconds: float = 1800.0
     max_megabytes: int = 200
@@ -84,18 +69,8 @@ class Limits:
 @dataclass(frozen=True)
 class Settings:
     """
-    Settings on the page.
-
-    Args:
-        threshold (`float`):
-            Threshold of events, in [0, 1].
-        window_seconds (`float`):
-            See [`WindowedInference`]; from 0.5 to 30.
-        hop_seconds (`float`):
-            See [`WindowedInference`]; from an eighth of the window to all of it.
-
-    Raises:
-        [`UsageError`]: for a value out of range.
+    Settings on the page: threshold of events, in [0, 1]; window of [`WindowedInference`], from 0.5 to 30 s; and hop,
+    from an eighth of the window to all of it. Raises a [`UsageError`] for a value out of range.
     """
 
     threshold: float
@@ -113,19 +88,8 @@ class Settings:
 @dataclass
 class Analysis:
     """
-    Results for a clip.
-
-    Args:
-        message (`str`):
-            Summary of one line.
-        labels (`dict[str, float]`):
-            Scores of the best labels, in [0, 1].
-        events (`list[Event]`):
-            Events in order of their starts.
-        timeline (`PIL.Image.Image`):
-            Spectrogram, and events under it.
-        tokens (`PIL.Image.Image`, *optional*):
-            Acoustic tokens, if there is a tokenizer.
+    Results for a clip: summary of one line, scores of the best labels, events in order of their starts, picture of
+    spectrogram and events, and picture of the acoustic tokens, if there is a tokenizer.
     """
 
     message: str
@@ -145,15 +109,8 @@ def format_duration(seconds: float) -> str:
 def find_checkpoints(sources: Sequence[str | Path]) -> list[Checkpoint]:
     """
     Finds the checkpoints that the page can use. Others in the same folder, such as models that were only pre-trained,
-    are left out.
-
-    Args:
-        sources (`Sequence[str]` or `Sequence[Path]`):
-            Directories with a `config.json`, directories of such directories, or ids of models on the Hub, which are
-            downloaded without code.
-
-    Returns:
-        `list[Checkpoint]`: checkpoints with different names, at least one of them a classifier.
+    are left out. `sources` are directories with a `config.json`, directories of such directories, or ids of models on
+    the Hub, which are downloaded without code. Returns checkpoints with different names, at least one a classifier.
 
     Raises:
         [`UsageError`]: if a source holds no checkpoint, or none of them is a classifier of sounds.
@@ -239,17 +196,8 @@ def load(path: Path, device: str) -> tuple["PreTrainedModel", "BeatsFeatureExtra
 
 def open_limited(path: Path, sampling_rate: int, max_seconds: float, report: Report) -> AudioStream:
     """
-    Opens a file, of which no more than the limit is read.
-
-    Args:
-        path (`Path`):
-            The file.
-        sampling_rate (`int`):
-            Sampling rate of the stream, in hertz.
-        max_seconds (`float`):
-            The limit, in seconds.
-        report (`Callable[[float], Any]`):
-            Function to call with the share that is read, in [0, 1], if the header of the file has its length.
+    Opens a file, of which no more than `max_seconds` are read. `report` is called with the share that is read, in
+    [0, 1], if the header of the file has its length.
 
     Raises:
         [`AudioError`]: if the file cannot be used or is too long: at once if its header says so, or at the limit.
@@ -277,15 +225,9 @@ def open_limited(path: Path, sampling_rate: int, max_seconds: float, report: Rep
 
 def read_in_step(readers: Sequence[Iterator[Columns]]) -> list[list[Columns]]:
     """
-    Reads the results of several models for streams of one recording, such as of [`AudioStream.share`]. The reader that
-    is behind goes on first, so that the streams hold no more than a batch of windows, whatever the length.
-
-    Args:
-        readers (`Sequence[Iterator[Columns]]`):
-            Iterators as of [`WindowedInference.stream_frames`].
-
-    Returns:
-        `list[list[Columns]]`: all blocks of each reader.
+    Reads the results of several models, such as of [`WindowedInference.stream_frames`], for streams of one recording
+    from [`AudioStream.share`], and returns all blocks of each. The reader that is behind goes on first, so that the
+    streams hold no more than a batch of windows, whatever the length.
     """
     blocks: list[list[Columns]] = [[] for _ in readers]
     ends = dict.fromkeys(range(len(readers)), 0.0)

@@ -63,16 +63,7 @@ CSS = """
 
 
 def write_samples(directory: Path) -> dict[str, Path]:
-    """
-    Synthesises the sample sounds: a clip of each class, and a scene of several one after another.
-
-    Args:
-        directory (`Path`):
-            Directory to write them to, which exists.
-
-    Returns:
-        `dict[str, Path]`: their files by their names.
-    """
+    """Writes sample sounds, a clip of each class and a scene of several, and returns their files by their names."""
     import soundfile
 
     from transformers_beats.audio.synthesis import CLASSES, SAMPLING_RATE, synthesize
@@ -92,16 +83,9 @@ def as_html(message: str, role: Literal["status", "alert"] = "status") -> str:
 
 def show(clip: str | None, analyse_clip: Callable[[Path], Analysis]) -> tuple[Any, ...]:
     """
-    Analyses a clip for the page.
-
-    Args:
-        clip (`str`, *optional*):
-            The file that was uploaded, or `None` if it was removed.
-        analyse_clip (`Callable[[Path], Analysis]`):
-            Function that raises one of `FOREIGN_ERRORS` for a file or a checkpoint that cannot be used.
-
-    Returns:
-        Message, labels, timeline, rows of the table of events, and tokens; the last four are empty without a result.
+    Analyses the file that was uploaded, if it was not removed, and returns message, labels, timeline, rows of the
+    table of events, and tokens; the last four are empty after one of `FOREIGN_ERRORS`, whose first line is the
+    message.
     """
     nothing = ({}, None, [], None)
     if clip is None:
@@ -119,19 +103,7 @@ def show(clip: str | None, analyse_clip: Callable[[Path], Analysis]) -> tuple[An
 def build_page(
     checkpoints: Sequence[Checkpoint], limits: Limits, samples: dict[str, Path], device: str
 ) -> "gr.Blocks":
-    """
-    Builds the page.
-
-    Args:
-        checkpoints (`Sequence[Checkpoint]`):
-            From [`find_checkpoints`].
-        limits ([`Limits`]):
-            Length and size.
-        samples (`dict[str, Path]`):
-            From [`write_samples`].
-        device (`str`):
-            Device to compute on.
-    """
+    """Builds the page for checkpoints of [`find_checkpoints`] and sounds of [`write_samples`]."""
     import gradio as gr
 
     classifiers = {item.name: item for item in checkpoints if item.kind != "tokens"}
@@ -278,21 +250,9 @@ def serve(
     explain: bool = False,
 ) -> None:
     """
-    Serves the page until it is interrupted.
-
-    Args:
-        models (`Sequence[str]` or `Sequence[Path]`):
-            See [`find_checkpoints`].
-        limits ([`Limits`]):
-            Length and size.
-        device (`str`, defaults to `"auto"`):
-            Device to compute on.
-        host (`str`, *optional*):
-            Address to listen at; `GRADIO_SERVER_NAME` or, without that, 127.0.0.1, this machine only.
-        port (`int`, *optional*):
-            `GRADIO_SERVER_PORT` or, without that, the first free one from 7860 on.
-        explain (`bool`, defaults to `False`):
-            Whether to serve a page that says what to do, instead of raising an error, if there is no model.
+    Serves the page until it is interrupted, for `models` as [`find_checkpoints`] takes them. The address defaults to
+    `GRADIO_SERVER_NAME` or 127.0.0.1, this machine only, the port to `GRADIO_SERVER_PORT` or the first free one from
+    7860 on. If there is no model, `explain` serves a page that says what to do instead of raising an error.
 
     Raises:
         [`UsageError`]: if there is no model, or the device cannot be used.

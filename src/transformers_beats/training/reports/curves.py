@@ -32,7 +32,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#00
 # One more than colours, so that a pair of both returns only after 56 models.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 NUM_MARKERS = 8
-WIDTH, HEIGHT = 10, 4.5
+WIDTH, HEIGHT = 11, 4.9
 
 
 def read_log_history(model_dir: Path) -> list[dict[str, Any]]:

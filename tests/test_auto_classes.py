@@ -117,17 +117,25 @@ def test_type_checkers_see_every_public_name(tmp_path):
 
 def test_another_threads_import_does_not_keep_configurations_from_being_known():
     code = """
-        import threading, time
+        import sys, threading
         import transformers_beats
-        import sys
 
-        thread = threading.Thread(target=lambda: __import__("transformers.trainer"))
+        held, released = threading.Event(), threading.Event()
+
+        class HoldThread:
+            def find_spec(self, name, path=None, target=None):
+                # `trainer` imports it right after the Auto classes.
+                if name == "transformers.optimization" and threading.current_thread() is thread:
+                    held.set()
+                    released.wait()
+
+        sys.meta_path.insert(0, HoldThread())
+        thread = threading.Thread(target=lambda: __import__("transformers.trainer"), daemon=True)
         thread.start()
-        while "transformers.models.auto.modeling_auto" not in sys.modules and thread.is_alive():
-            time.sleep(0.01)
-        thread_was_importing = thread.is_alive()
+        held.wait()
         from transformers import AutoConfig
-        print(type(AutoConfig.for_model("beats")).__name__, thread_was_importing)
+        print(type(AutoConfig.for_model("beats")).__name__, "transformers.models.auto.modeling_auto" in sys.modules)
+        released.set()
         thread.join()
         from transformers import AutoModel
         from transformers_beats import BeatsConfig

@@ -22,15 +22,6 @@ from transformers_beats.utils.errors import BeatsError
 TINY = {"seed": 0, "clips_per_class": 2, "held_out_per_class": 1, "max_steps": 2}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """With tensors as small as here, and other work on the machine, threads mostly wait for each other."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
-
-
 @pytest.fixture(scope="module")
 def demo_model(tmp_path_factory):
     """A demo model after two steps, its accuracy, and nothing else in the directory."""

@@ -8,7 +8,6 @@ from io import StringIO
 import datasets
 import pytest
 import soundfile
-import torch
 from PIL import Image
 from rich.console import Console
 
@@ -35,15 +34,6 @@ TINY = PretrainingSettings(
     fine_tuning_steps=1,
 )
 TINY_ENCODER = ENCODER | {"embed_dim": 16, "hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 32}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """With tensors as small as here, and other work on the machine, threads mostly wait for each other."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
 
 
 @pytest.fixture(scope="module")

@@ -258,7 +258,7 @@ def merge(values: dict[str, Any], later: dict[str, Any]) -> None:
 def list_recipes() -> dict[str, str]:
     """Returns the names of the recipes that come with the package, each with what it trains."""
     texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(RECIPES.glob("*.yaml"))}
-    return {name: first_line(text).lstrip("# ").rstrip(":.") for name, text in texts.items()}
+    return {name: first_line(text).lstrip("# ").removesuffix(":") for name, text in texts.items()}
 
 
 def find_recipe(name: str) -> Path:

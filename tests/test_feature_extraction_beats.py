@@ -86,11 +86,16 @@ def test_fbank_is_differentiable_also_on_silence():
     assert waveform.grad[:, 1000:].abs().max() > 0
 
 
+# Seen with 2.6.0, not with 2.13.0: `aten._fft_r2c` is not supported for tensors of symbolic size.
+traces_fft = pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="PyTorch 2.6 traces no FFT of any size")
+
+
 class Fbank(torch.nn.Module):
     def forward(self, waveforms):
         return kaldi_fbank(waveforms)
 
 
+@traces_fft
 @pytest.mark.usefixtures("compiler")
 def test_one_graph_computes_the_fbank_of_any_number_and_length_of_clips():
     graphs = []
@@ -106,6 +111,7 @@ def test_one_graph_computes_the_fbank_of_any_number_and_length_of_clips():
     assert len(graphs) == 1
 
 
+@traces_fft
 def test_fbank_can_be_exported_for_any_number_and_length_of_clips():
     waveforms = torch.from_numpy(np.stack([noise(16000, seed) for seed in range(2)]))
     dynamic = torch.export.Dim.DYNAMIC

@@ -142,16 +142,19 @@ def test_trainer_fine_tunes_a_converted_checkpoint(checkpoint, tones, tmp_path):
 
 
 def test_the_readme_runs(checkpoint, clip, tmp_path):
-    """Each Python block of the README, in one process, with this checkpoint and this clip in place of its names."""
+    """Each Python block of the README, in one process, with this checkpoint and this clip in place of its files."""
     blocks = [part.split("```")[0] for part in (ROOT / "README.md").read_text().split("```python\n")[1:]]
     assert blocks
-    code = "\n".join(blocks).replace("beats-finetuned", str(checkpoint)).replace("clip.ogg", str(clip))
+    code = "\n".join([*blocks, "print(sorted(result), outputs.pooler_output.shape)"])
+    files = {"demo-output/demo-model": checkpoint, "beats-finetuned": checkpoint, "clip.ogg": clip, "short.wav": clip}
+    for name, path in files.items():
+        code = code.replace(f'"{name}"', repr(str(path)))
     environment = {**os.environ, "MPLBACKEND": "Agg"}
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
     )
     assert result.returncode == 0, result.stderr
-    assert "score" in result.stdout
+    assert result.stdout.splitlines()[-1] == "['events', 'labels'] torch.Size([2, 64])"
 
 
 @pytest.mark.parametrize("with_package", [True, False])

@@ -78,7 +78,7 @@ def train_and_save(
         trainer.check_rest()
     final = directory / "final"
     if trainer.is_world_process_zero():
-        # Of an earlier attempt.
+        # Left by an earlier attempt.
         shutil.rmtree(final, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     if finish is None:
@@ -91,7 +91,7 @@ def train_and_save(
             path.unlink()
         (final / LOG_HISTORY).write_text(json.dumps(trainer.state.log_history, indent=1), encoding="utf-8")
         replace_directory(final, output_dir)
-        # What is left are the logs for trackers.
+        # The rest are logs for trackers.
         for path in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
             shutil.rmtree(path, ignore_errors=True)
         (directory / SETTINGS).unlink(missing_ok=True)

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Classifiers to train, their clips, and what is checked of both before a training."""
+"""Classifiers to train, their clips, and checks of both before a training."""
 
 import copy
 import hashlib

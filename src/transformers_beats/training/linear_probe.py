@@ -52,7 +52,7 @@ class Embeddings:
     names: list[str]
 
     def select(self, clips: np.ndarray) -> "Embeddings":
-        """Returns the embeddings of some of the clips, given in rising order."""
+        """Returns the embeddings of some of the clips, given in ascending order."""
         numbers = np.full(len(self.names), -1)
         numbers[clips] = np.arange(len(clips))
         clip_of = numbers[self.clip_of]

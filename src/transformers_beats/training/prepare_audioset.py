@@ -32,7 +32,7 @@ from transformers_beats.utils.text import name_some
 COLUMNS = ("YTID", "start_seconds", "end_seconds", "positive_labels")
 YTID = re.compile(r"[\w-]{11}", re.ASCII)
 NUMBER = r"\d+(?:\.\d+)?"
-# Of `Y` and eleven characters against eleven characters and a start, at most one fits a name.
+# An id after `Y`, or an id with a start: a name fits one of them at most.
 CLIP_NAME = re.compile(rf"Y?(?P<ytid>{YTID.pattern})(?:_(?P<start>{NUMBER})(?:[_-]{NUMBER})?)?", re.ASCII)
 
 

@@ -26,7 +26,7 @@ from .checkpoints import training_directory
 
 logger = logging.get_logger(__name__)
 
-# Of `TrainingArguments`.
+# Fields of `TrainingArguments` that decide the result.
 DECISIVE_ARGUMENTS = (
     "adam_beta1",
     "adam_beta2",

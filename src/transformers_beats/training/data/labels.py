@@ -110,7 +110,7 @@ def read_column(dataset: datasets.Dataset, column: str | None) -> list:
     if column is None:
         return [PurePath(name).parent.name for name in dataset["file_name"]]
     if column not in dataset.column_names:
-        # What stood beside the audio in a tar shard.
+        # Metadata beside the audio in a tar shard.
         return [json.loads(text).get(column) if text else None for text in dataset["metadata"]]
     values = list(dataset[column])
     feature = dataset.features[column]

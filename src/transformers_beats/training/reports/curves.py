@@ -27,7 +27,7 @@ from . import LOG_HISTORY
 
 # Keys in the log of masked acoustic modelling, not in that of a tokenizer.
 CURVE_KEYS = frozenset({"step", "loss", "accuracy", "code_entropy"})
-# Of Okabe and Ito, without their yellow, which is hard to see on white: told apart with any colour vision.
+# Okabe and Ito's palette without yellow, which is hard to see on white: safe for colour-blind readers.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 # One more than colours, so that a pair of both returns only after 56 models.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")

@@ -10,7 +10,7 @@ from matplotlib.ticker import PercentFormatter
 from transformers_beats.plotting.figures import make_figure, save_figure, shorten
 
 
-# Okabe and Ito's blue and vermilion: told apart with any colour vision.
+# Blue and vermilion of Okabe and Ito's palette: safe for colour-blind readers.
 BAR_COLOR, MEAN_COLOR = "#0072B2", "#D55E00"
 MAX_BARS = 60
 METRIC_NAMES = {"f1": "F1", "ap": "Average precision"}

@@ -78,7 +78,7 @@ def test_forwarded_help_names_the_command_and_has_an_example(name):
 @pytest.mark.parametrize("name", TRAINING)
 def test_training_commands_print_the_help_of_their_modules(name, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
-    main = forwarded.import_module(f"transformers_beats.{TRAINING[name].module}").main
+    main = TRAINING[name].load()
     with pytest.raises(SystemExit, match=r"^0$"):
         main(["--help"])
     assert run(name, "--help").stdout == capsys.readouterr().out
@@ -144,7 +144,7 @@ def test_probe_freezes_the_encoder(module):
 
 def test_the_functions_of_commands_exist():
     for command in (*MODELS.values(), *TRAINING.values()):
-        assert callable(forwarded.import_module(f"transformers_beats.{command.module}").main)
+        assert callable(command.load())
 
 
 def test_recipes_are_listed_by_name():

@@ -2,8 +2,10 @@
 """Commands that other folders own: the words after their names go to the `main` of a module, imported when it runs."""
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 import typer
 
@@ -15,11 +17,12 @@ from .commands import add_command, make_app
 @dataclass(frozen=True)
 class Forwarded:
     """
-    A command that is the `main` of a module.
+    A command that is a function of a module.
 
     Args:
         module (`str`):
-            Module below `transformers_beats`. Its `main` takes the words as a list `argv`, or is a function for typer.
+            Module below `transformers_beats`, as `MODULE:FUNCTION` if its function is not `main`. The function takes
+            the words as a list `argv`, or is one for typer.
         help (`str`):
             Sentence for the list of commands.
         example (`str`):
@@ -33,6 +36,11 @@ class Forwarded:
     example: str = ""
     added: tuple[str, ...] = ()
 
+    def load(self) -> Callable[..., Any]:
+        """Imports the module, and returns the function."""
+        module, _, function = self.module.partition(":")
+        return getattr(import_module(f"transformers_beats.{module}"), function or "main")
+
 
 MODELS = {
     "convert": Forwarded(
@@ -45,8 +53,8 @@ MODELS = {
         "Convert and publish all checkpoints of a release.",
         example="--source-dir checkpoints --namespace your-name --dry-run",
     ),
-    "export": Forwarded("export.onnx", "Export a model to ONNX."),
-    "serve": Forwarded("web.page", "Serve a web page: record or drop a clip, see its labels and events."),
+    "export": Forwarded("export.onnx:run_export", "Export a model to ONNX."),
+    "serve": Forwarded("web.page:run_page", "Serve a web page: record or drop a clip, see its labels and events."),
     "demo": Forwarded("demo.__main__", "Train a small model on synthesised sounds, or classify clips with yours."),
 }
 TRAINING = {
@@ -79,7 +87,7 @@ def add_forwarded(app: typer.Typer, name: str, command: Forwarded, panel: str) -
 
 def forward(name: str, command: Forwarded, words: list[str]) -> None:
     """Runs a command with the words after its name; raises only a `SystemExit`, if its status is not 0."""
-    main = import_module(f"transformers_beats.{command.module}").main
+    main = command.load()
     words = [*words, *command.added]
     if "argv" in inspect.signature(main).parameters:
         run_command(lambda: main(words))

@@ -324,7 +324,7 @@ def test_a_regression_has_no_probabilities():
     assert export.metadata(module)["problem_type"] == "regression"
 
 
-def invoke(*arguments, command=export.run_export):
+def invoke(*arguments, command=export.main):
     app = export.typer.Typer()
     app.command()(command)
     return CliRunner().invoke(app, [str(argument) for argument in arguments])

@@ -50,7 +50,7 @@ from transformers_beats.web.page import (
     as_html,
     build_page,
     build_setup_page,
-    run_page,
+    main,
     serve,
     show,
     write_samples,
@@ -579,7 +579,7 @@ class TestServe:
 class TestCommandLine:
     def run(self, *arguments):
         app = typer.Typer()
-        app.command()(run_page)
+        app.command()(main)
         return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"BEATS_MODEL": None})
 
     def test_without_a_model_it_says_how_to_get_one(self):

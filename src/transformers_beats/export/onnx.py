@@ -300,7 +300,7 @@ def require_exporters() -> None:
             raise ImportError(f"{error}. The export needs: pip install onnx onnxruntime onnxscript") from error
 
 
-def run_export(
+def main(
     model: Annotated[str, typer.Argument(help="Directory of a model of this package, or its id on the Hub.")],
     output: Annotated[Path, typer.Argument(help="File to write (.onnx).")],
     int8: Annotated[bool, typer.Option("--int8", help="Int8 weights, and int8 products at run time.")] = False,
@@ -329,4 +329,4 @@ def run_export(
 
 
 if __name__ == "__main__":
-    typer.run(run_export)
+    typer.run(main)

@@ -291,7 +291,7 @@ def serve(
         )
 
 
-def run_page(
+def main(
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -324,4 +324,4 @@ def run_page(
 
 
 if __name__ == "__main__":
-    typer.run(run_page)
+    typer.run(main)

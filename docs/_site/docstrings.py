@@ -2,6 +2,7 @@
 """Extension of Griffe: docstrings in the manner of transformers, `Args:` with types and all, as Markdown."""
 
 import ast
+import importlib
 import re
 import textwrap
 from collections.abc import Iterator
@@ -54,7 +55,9 @@ def _metric(obj: griffe.Object) -> str:
     for decorator in getattr(obj, "decorators", []):
         tree = ast.parse(str(decorator.value), mode="eval").body
         if isinstance(tree, ast.Call) and getattr(tree.func, "id", None) == METRIC_DECORATOR:
-            lines = "\n".join(ast.literal_eval(_shown(obj, argument)) for argument in tree.args).splitlines()
+            # Some share a part of their texts, which the syntax tree does not show.
+            module = importlib.import_module(obj.module.path)
+            lines = "\n".join(getattr(module, ast.unparse(argument)) for argument in tree.args).splitlines()
             return "\n\n".join(_section(title, part) for title, part in _split(lines)).strip()
     return ""
 

@@ -339,8 +339,7 @@ def test_the_command_replaces_a_file_only_if_told_to(tmp_path):
 
 
 def test_the_command_says_how_near_the_file_is(write, classifier, tmp_path, monkeypatch):
-    EXTRACTOR.save_pretrained(tmp_path)
-    monkeypatch.setattr(export, "load_model", lambda *args, **kwargs: classifier)
+    monkeypatch.setattr(export, "load", lambda *args, **kwargs: (classifier, EXTRACTOR))
     written = write(tmp_path / "model.onnx", int8=True)
     monkeypatch.setattr(export, "export_onnx", lambda *args: written)
     result = invoke(tmp_path, tmp_path / "model.onnx", "--int8", "--overwrite")
@@ -361,11 +360,13 @@ def of_unknown_type(path):
 
 def damaged(path):
     BeatsModel(BeatsConfig(**TINY)).save_pretrained(path)
+    EXTRACTOR.save_pretrained(path)
     (path / "model.safetensors").write_bytes((path / "model.safetensors").read_bytes()[:1000])
 
 
 def of_other_sizes(path):
     BeatsModel(BeatsConfig(**TINY)).save_pretrained(path)
+    EXTRACTOR.save_pretrained(path)
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(config | {"intermediate_size": 50}))
 
@@ -394,7 +395,7 @@ def test_arguments_that_cannot_be_used_exit_with_status_2(arguments):
 
 def test_a_missing_package_is_an_error_before_the_model_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    monkeypatch.setattr(export, "load_model", lambda *args, **kwargs: pytest.fail("loaded"))
+    monkeypatch.setattr(export, "load", lambda *args, **kwargs: pytest.fail("loaded"))
     result = invoke("nowhere", tmp_path / "model.onnx")
     assert result.exit_code == 1
     assert "onnxscript" in result.output

@@ -42,7 +42,7 @@ from transformers import PreTrainedModel
 
 from transformers_beats import BeatsFeatureExtractor, BeatsRandomProjectionTokenizer, __version__
 from transformers_beats.configuration_beats import problem_type_of
-from transformers_beats.inference.loading import load_extractor, load_model
+from transformers_beats.inference.loading import load
 from transformers_beats.inference.windows import column_samples
 from transformers_beats.utils.errors import UsageError, errors_in_one_line
 from transformers_beats.utils.files import replace_file, work_directory
@@ -316,8 +316,7 @@ def main(
         if output.exists() and not overwrite:
             raise UsageError(f"{output}: exists; pass --overwrite to replace it.")
         require_exporters()
-        loaded = load_model(model, dtype="float32", revision=revision)
-        written = export_onnx(loaded, load_extractor(model, revision=revision), output, int8)
+        written = export_onnx(*load(model, dtype="float32", revision=revision), output, int8)
         megabytes = output.stat().st_size / 2**20
         print(f"{output}: {megabytes:.1f} MiB, {', '.join(INPUTS)} -> {', '.join(written.outputs)}")
         print(f"  largest difference from PyTorch: {written.difference:.1e}")

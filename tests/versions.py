@@ -5,7 +5,8 @@ Runs quick tests with the lowest versions that pyproject.toml claims and with th
 Makes an environment for each set, with the lowest or newest interpreter that is claimed and found on this machine,
 installs the package into it as users do, and runs the tests there. The lowest set pins every dependency to its floor,
 so that a floor that another dependency cannot work with fails the installation. On Linux the index serves builds of
-PyTorch for GPUs, except the version in constraints.txt: each set downloads and unpacks about 5 GB.
+PyTorch for GPUs, except the version in constraints.txt: each set downloads and unpacks about 5 GB. `--here` tries every
+other floor in minutes, with this interpreter and that PyTorch.
 """
 
 import argparse
@@ -25,6 +26,7 @@ except ModuleNotFoundError:  # Python 3.10
 
 
 ROOT = Path(__file__).parents[1]
+CONSTRAINTS = ROOT / "constraints.txt"
 CACHE = ROOT / ".cache" / "versions"
 PYENV = Path(os.environ.get("PYENV_ROOT") or "~/.pyenv").expanduser() / "versions"
 INTERPRETERS = [(3, minor) for minor in range(10, 16)]
@@ -131,17 +133,25 @@ def main() -> int:
     parser.add_argument("--lowest", action="store_true", help="only the lowest versions")
     parser.add_argument("--newest", action="store_true", help="only the newest versions")
     parser.add_argument("--quick", action="store_true", help="fewer tests: model, extractor, Auto classes")
+    parser.add_argument("--here", action="store_true", help="this Python, the PyTorch of constraints.txt")
     parser.add_argument("--cache", type=Path, default=CACHE, help="where environments are made: %(default)s")
     arguments = parser.parse_args()
 
     project = read_project()
     interpreters = find_interpreters(project["requires-python"])
+    pinned = []
+    if arguments.here:
+        interpreters = {sys.version_info[:2]: sys.executable}
+        pinned = [line for line in CONSTRAINTS.read_text(encoding="utf-8").splitlines() if line.startswith("torch==")]
     tests = QUICK_TESTS if arguments.quick else QUICK_TESTS + MORE_TESTS
     sets = []
     if arguments.lowest or not arguments.newest:
-        sets.append(("lowest", min(interpreters), floors(project["dependencies"])))
+        lowest = floors(project["dependencies"])
+        if pinned:
+            lowest = [pin for pin in lowest if not pin.startswith("torch==")]
+        sets.append(("lowest", min(interpreters), lowest + pinned))
     if arguments.newest or not arguments.lowest:
-        sets.append(("newest", max(interpreters), []))
+        sets.append(("newest", max(interpreters), pinned))
     reports = [
         try_set("{}-python{}.{}".format(name, *version), interpreters[version], pins, tests, arguments.cache)
         for name, version, pins in sets

@@ -5,8 +5,8 @@ Runs quick tests with the lowest versions that pyproject.toml claims and with th
 Makes an environment for each set, with the lowest or newest interpreter that is claimed and found on this machine,
 installs the package into it as users do, and runs the tests there. The lowest set pins every dependency to its floor,
 so that a floor that another dependency cannot work with fails the installation. On Linux the index serves builds of
-PyTorch for GPUs, except the version in constraints.txt: each set downloads and unpacks about 5 GB. `--here` tries every
-other floor in minutes, with this interpreter and that PyTorch.
+PyTorch for GPUs, except the version in constraints.txt: each set downloads and unpacks about 5 GB. `--here` tries
+every other floor in minutes, with this interpreter and that PyTorch.
 """
 
 import argparse

@@ -11,17 +11,8 @@ from transformers.configuration_utils import PreTrainedConfig
 @strict
 class BeatsBaseConfig(PreTrainedConfig):
     """
-    Base class of the configurations: patch geometry, and the remote code for people who do not have this package.
-
-    Args:
-        num_mel_bins (`int`, defaults to 128):
-            Number of mel filters of the fbank that the model reads.
-        patch_size (`int`, defaults to 16):
-            Side of a square patch: frames in time and mel bins in frequency. Must divide `num_mel_bins`.
-        legacy_padding_mask (`bool`, defaults to `False`):
-            Reproduce the padding mask of Microsoft's code, which lets the model see some padding and hides some
-            audio. Only for matching numbers computed with that code; the feature extractor has the same option.
-            Needs at least as many frames as patches: `num_mel_bins <= patch_size**2`.
+    Base class of the configurations: patch geometry, whose arguments [`BeatsConfig`] explains, and the remote code for
+    people who do not have this package.
     """
 
     # Saving copies this file, and `auto_map` names the classes. `_auto_class` is set by hand because

@@ -208,8 +208,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
                 self._extract([waveform], [length], length, first=index)
                 for index, (waveform, length) in enumerate(zip(waveforms, lengths))
             ]
-            features = [values[0] for values, _ in parts]
-            masks = [mask[0] for _, mask in parts]
+            features, masks = ([part[index][0] for part in parts] for index in range(2))
         else:
             padded_length = max(lengths)
             if strategy == PaddingStrategy.MAX_LENGTH:
@@ -474,11 +473,9 @@ def _convert(values: torch.Tensor | list[torch.Tensor], return_tensors: str | Te
         if len({value.shape for value in values}) > 1:
             raise ValueError("The clips differ in length: pass `padding=True` to return them as one tensor.")
         values = torch.stack(values)
-    if tensor_type == TensorType.PYTORCH:
-        return values
-    if tensor_type == TensorType.NUMPY:
-        return values.detach().cpu().numpy()
-    raise ValueError(f"`return_tensors` must be 'pt' or 'np', got {return_tensors!r}.")
+    if tensor_type not in (TensorType.PYTORCH, TensorType.NUMPY):
+        raise ValueError(f"`return_tensors` must be 'pt' or 'np', got {return_tensors!r}.")
+    return values if tensor_type == TensorType.PYTORCH else values.detach().cpu().numpy()
 
 
 __all__ = ["BeatsFeatureExtractor"]

@@ -4,7 +4,7 @@
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import product
 
@@ -30,18 +30,16 @@ from transformers.utils.output_capturing import capture_outputs, maybe_install_c
 from .configuration_beats import BeatsBaseConfig, BeatsConfig  # noqa: E402
 
 
-CPU_HAS_AVX512 = "AVX512" in torch.backends.cpu.get_cpu_capability()
+# On a CPU with AVX2 only, PyTorch 2.13 computes sequences whose length is no multiple of 16 wrongly, some as NaN; with
+# AVX-512, PyTorch 2.6 does.
+FLEX_WORKS_ON_CPU = "AVX512" in torch.backends.cpu.get_cpu_capability() and torch.__version__ >= "2.13"
 # Inference on a CPU gates the position bias in blocks of at most this size, which is near that of its caches, or of a
 # single query.
 BIAS_BYTES_PER_BLOCK = 2**24
 
 
 @dataclass
-@auto_docstring(
-    custom_intro="""
-    Output of [`BeatsModel`].
-    """
-)
+@auto_docstring(custom_intro="Output of [`BeatsModel`].")
 class BeatsModelOutput(BaseModelOutputWithPooling):
     r"""
     last_hidden_state (`torch.FloatTensor` of shape `(batch_size, num_patches, hidden_size)`):
@@ -56,11 +54,7 @@ class BeatsModelOutput(BaseModelOutputWithPooling):
 
 
 @dataclass
-@auto_docstring(
-    custom_intro="""
-    Output of [`BeatsForAudioFrameClassification`].
-    """
-)
+@auto_docstring(custom_intro="Output of [`BeatsForAudioFrameClassification`].")
 class BeatsFrameClassifierOutput(ModelOutput):
     r"""
     loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned when `labels` is provided):
@@ -215,7 +209,7 @@ class BeatsPositionalConvEmbedding(nn.Module):
                 position_embeddings = nn.functional.conv1d(
                     hidden_states.transpose(1, 2).float(),
                     conv.weight.float(),
-                    conv.bias.float() if conv.bias is not None else None,
+                    conv.bias.float(),
                     padding=conv.padding,
                     groups=conv.groups,
                 ).to(dtype)
@@ -279,13 +273,8 @@ class BeatsRelativePositionBias(nn.Module):
 class BeatsLookedUpPositionBias:
     """
     Gated bias of each pair of patches for flex attention, which indexes it like a tensor `(batch_size, num_heads,
-    length, length)`. That tensor is never made: each value is looked up.
-
-    Args:
-        values (`torch.Tensor` of shape `(num_heads, 2 * length)`):
-            [`BeatsRelativePositionBias.distance_values`].
-        gate (`torch.Tensor` of shape `(batch_size, num_heads, length, 1)`, *optional*):
-            [`BeatsAttention.position_gate`].
+    length, length)`. That tensor is never made: each value is looked up among the `values` of
+    [`BeatsRelativePositionBias.distance_values`] and multiplied by its [`BeatsAttention.position_gate`], if any.
     """
 
     def __init__(self, values: torch.Tensor, gate: torch.Tensor | None):
@@ -326,43 +315,13 @@ def eager_attention_forward(
 
 def add_key_mask(position_bias: torch.Tensor, gate: torch.Tensor | None, attention_mask: torch.Tensor) -> torch.Tensor:
     """
-    Adds the mask of the keys to the gated bias, so that attention functions get one tensor and need not add two.
-
-    Args:
-        position_bias (`torch.Tensor` of shape `(1 or batch_size, num_heads, length, length)`):
-            Position bias before its gate.
-        gate (`torch.Tensor` of shape `(batch_size, num_heads, length, 1)`, *optional*):
-            [`BeatsAttention.position_gate`].
-        attention_mask (`torch.BoolTensor` of shape `(batch_size, 1, 1, length)`):
-            True for the keys that each query attends to.
-
-    Returns:
-        `torch.Tensor` of shape `(batch_size, num_heads, length, length)`.
+    Adds the mask of the keys `(batch_size, 1, 1, length)`, true for those that count, to the gated bias `(batch_size,
+    num_heads, length, length)`, so that attention functions get one tensor and need not add two.
     """
     # Half the smallest number: a negative bias on top of it must not become minus infinity where all keys are masked.
     lowest = torch.finfo(position_bias.dtype).min / 2
     key_mask = torch.zeros_like(attention_mask, dtype=position_bias.dtype).masked_fill(~attention_mask, lowest)
     return key_mask + position_bias if gate is None else torch.addcmul(key_mask, gate, position_bias)
-
-
-def fixed_shapes() -> AbstractContextManager:
-    """
-    Compiles for each length anew. PyTorch's flex attention for CPUs writes code that does not compile once a length is
-    dynamic, as it would be from the second one on.
-    """
-    return torch._dynamo.config.patch(automatic_dynamic_shapes=False)
-
-
-def attends_in_blocks(config: BeatsBaseConfig, hidden_states: torch.Tensor) -> bool:
-    """Returns whether to compute the attention of `hidden_states` in blocks: in inference on a CPU."""
-    return (
-        config._attn_implementation == "sdpa"
-        and hidden_states.device.type == "cpu"
-        and not torch.is_grad_enabled()
-        # One graph is to serve all lengths.
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-    )
 
 
 class BeatsAttention(nn.Module):
@@ -402,15 +361,10 @@ class BeatsAttention(nn.Module):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
-        Args:
-            hidden_states (`torch.Tensor` of shape `(batch_size, length, hidden_size)`):
-                Output of the previous layer.
-            attention_mask (`torch.BoolTensor` of shape `(batch_size, 1, 1, length)`, *optional*):
-                True for the keys that count. For flex attention, and without `position_bias`, the mask of
-                `create_bidirectional_mask`.
-            position_bias (`torch.Tensor`, *optional*):
-                Bias before its gate: `(num_heads, length, length)`, `(batch_size, num_heads, length, length)`, or for
-                flex attention and attention in blocks [`BeatsRelativePositionBias.distance_values`].
+        Attends with `position_bias`, which has no gate yet: `(num_heads, length, length)`, `(batch_size, num_heads,
+        length, length)` or, for flex attention and attention in blocks,
+        [`BeatsRelativePositionBias.distance_values`]. `attention_mask` is `(batch_size, 1, 1, length)`, true for the
+        keys that count; for flex attention, and without a bias, the mask of `create_bidirectional_mask`.
         """
         input_shape = hidden_states.shape[:-1]
         hidden_shape = (*input_shape, -1, self.head_dim)
@@ -458,23 +412,10 @@ class BeatsAttention(nn.Module):
         **kwargs,
     ) -> torch.Tensor:
         """
-        Computes attention for a few clips, heads or queries at a time, with one buffer for their gated bias. A tensor
-        for all clips, heads and pairs of patches would take more time to allocate than to fill.
-
-        Args:
-            attention_interface (`Callable`):
-                Attention function of transformers.
-            states (`tuple[torch.Tensor, torch.Tensor, torch.Tensor]`):
-                Queries, keys and values, each `(batch_size, num_heads, length, head_dim)`.
-            attention_mask (`torch.BoolTensor` of shape `(batch_size, 1, 1, length)`, *optional*):
-                True for keys that are not padding.
-            values (`torch.Tensor` of shape `(num_heads, 2 * length)`):
-                [`BeatsRelativePositionBias.distance_values`].
-            gate (`torch.Tensor` of shape `(batch_size, num_heads, length, 1)`, *optional*):
-                [`position_gate`].
-
-        Returns:
-            `torch.Tensor` of shape `(batch_size, length, num_heads, head_dim)`.
+        Computes attention, `(batch_size, length, num_heads, head_dim)`, for a few clips, heads or queries at a time,
+        with one buffer for their gated bias. A tensor for all clips, heads and pairs of patches would take more time
+        to allocate than to fill. `states` are queries, keys and values, `values` those of
+        [`BeatsRelativePositionBias.distance_values`].
         """
         batch_size, num_heads, length, _ = states[0].shape
         # With the last query first, the bias of a query is that of the one before it, shifted by one, which a view of
@@ -607,17 +548,9 @@ class BeatsEncoder(nn.Module):
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         """
-        Args:
-            hidden_states (`torch.Tensor` of shape `(batch_size, num_patches, hidden_size)`):
-                Embedded patches.
-            patch_attention_mask (`torch.BoolTensor` of shape `(batch_size, num_patches)`, *optional*):
-                True for the patches that take part. The convolution reads the others as zeros.
-            kept_positions (`torch.LongTensor` of shape `(batch_size, num_kept)`, *optional*):
-                Indices of the patches that go through the layers; `patch_attention_mask` must be false for all others.
-                The patches keep their positions in the clip, for the convolution and for the relative positions.
-
-        Returns:
-            `torch.Tensor` of shape `(batch_size, num_patches or num_kept, hidden_size)`.
+        Encodes patches `(batch_size, num_patches, hidden_size)`. Where `patch_attention_mask` `(batch_size,
+        num_patches)` is false, the convolution reads zeros. With `kept_positions` `(batch_size, num_kept)`, only the
+        patches there go through the layers, at their positions in the clip; the mask must be false for all others.
         """
         length = hidden_states.shape[1]
         if patch_attention_mask is not None:
@@ -631,13 +564,12 @@ class BeatsEncoder(nn.Module):
             hidden_states = self.layer_norm(hidden_states)
         hidden_states = self.dropout(hidden_states)
 
-        # With PyTorch 2.13 and AVX2, sequences whose length is no multiple of 16 come out wrong, some as NaN.
         is_flex = self.config._attn_implementation == "flex_attention"
         is_flex_on_cpu = is_flex and hidden_states.device.type == "cpu"
-        if is_flex_on_cpu and not CPU_HAS_AVX512:
+        if is_flex_on_cpu and not FLEX_WORKS_ON_CPU:
             raise ValueError(
-                "PyTorch's flex attention gives wrong results on CPUs without AVX-512: use "
-                "`model.set_attn_implementation('sdpa')`."
+                "PyTorch's flex attention gives wrong results on CPUs without AVX-512, and on all with PyTorch below "
+                "2.13: use `model.set_attn_implementation('sdpa')`."
             )
         position_bias = self.position_bias(hidden_states, length, kept_positions)
         if position_bias is None or is_flex:
@@ -647,7 +579,10 @@ class BeatsEncoder(nn.Module):
         else:
             # The layers join it with the bias, so that no mask of all pairs of patches is needed.
             attention_mask = None if patch_attention_mask is None else patch_attention_mask[:, None, None, :]
-        with fixed_shapes() if is_flex_on_cpu and not torch.compiler.is_compiling() else nullcontext():
+        # Compiled for each length anew: flex attention for CPUs does not compile once a length is dynamic, as it would
+        # be from the second one on.
+        is_fixed = is_flex_on_cpu and not torch.compiler.is_compiling()
+        with torch._dynamo.config.patch(automatic_dynamic_shapes=False) if is_fixed else nullcontext():
             for layer in self.layers:
                 hidden_states = layer(hidden_states, attention_mask, position_bias, **kwargs)
 
@@ -663,7 +598,15 @@ class BeatsEncoder(nn.Module):
         if self.relative_position is None:
             return None
         is_flex = self.config._attn_implementation == "flex_attention"
-        if kept_positions is None and (is_flex or attends_in_blocks(self.config, hidden_states)):
+        attends_in_blocks = (
+            self.config._attn_implementation == "sdpa"
+            and hidden_states.device.type == "cpu"
+            and not torch.is_grad_enabled()
+            # One graph is to serve all lengths.
+            and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()
+        )
+        if kept_positions is None and (is_flex or attends_in_blocks):
             return self.relative_position.distance_values(length, hidden_states.device)
         return self.relative_position(length, hidden_states.device, kept_positions)
 
@@ -716,11 +659,7 @@ class BeatsPreTrainedModel(PreTrainedModel):
             init.zeros_(module.weight)
 
 
-@auto_docstring(
-    custom_intro="""
-    The BEATs encoder: from filter banks to one representation per patch.
-    """
-)
+@auto_docstring(custom_intro="The BEATs encoder: from filter banks to one representation per patch.")
 class BeatsModel(BeatsPreTrainedModel):
     # Saving copies this file and the configuration's, for use with `trust_remote_code=True`.
     _auto_class = "AutoModel"
@@ -811,23 +750,20 @@ class BeatsClassificationModel(BeatsPreTrainedModel):
 
     def freeze_feature_encoder(self):
         """Disables the gradient of the patch embeddings, so that they are not trained."""
-        for parameter in self.beats.embeddings.parameters():
-            parameter.requires_grad = False
+        self.beats.embeddings.requires_grad_(False)
 
     def freeze_base_model(self):
         """Disables the gradient of the encoder, so that only the classification head is trained."""
-        for parameter in self.beats.parameters():
-            parameter.requires_grad = False
+        self.beats.requires_grad_(False)
 
     def encode(self, input_values, attention_mask, **kwargs) -> tuple[BeatsModelOutput, torch.Tensor]:
         """Returns the encoder's output, and the states of the patches `(batch_size, num_patches, hidden_size)`."""
+        wanted = kwargs.get("output_hidden_states")
+        if self.layer_average is not None:
+            kwargs["output_hidden_states"] = True
+        outputs = self.beats(input_values, attention_mask=attention_mask, return_dict=True, **kwargs)
         if self.layer_average is None:
-            outputs = self.beats(input_values, attention_mask=attention_mask, return_dict=True, **kwargs)
             return outputs, self.dropout(outputs.last_hidden_state)
-        wanted = kwargs.pop("output_hidden_states", None)
-        outputs = self.beats(
-            input_values, attention_mask=attention_mask, output_hidden_states=True, return_dict=True, **kwargs
-        )
         average = self.layer_average(outputs.hidden_states)
         outputs.hidden_states = self._select(outputs.hidden_states, wanted)
         return outputs, self.dropout(average)

@@ -32,11 +32,7 @@ KMEANS_ITERATIONS = 10
 
 
 @dataclass
-@auto_docstring(
-    custom_intro="""
-    Output of [`BeatsForPreTraining`].
-    """
-)
+@auto_docstring(custom_intro="Output of [`BeatsForPreTraining`].")
 class BeatsForPreTrainingOutput(ModelOutput):
     r"""
     loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `labels` is provided):
@@ -58,11 +54,7 @@ class BeatsForPreTrainingOutput(ModelOutput):
 
 
 @dataclass
-@auto_docstring(
-    custom_intro="""
-    Output of [`BeatsTokenizerForPreTraining`].
-    """
-)
+@auto_docstring(custom_intro="Output of [`BeatsTokenizerForPreTraining`].")
 class BeatsTokenizerForPreTrainingOutput(ModelOutput):
     r"""
     loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `teacher_outputs` is provided):
@@ -103,18 +95,8 @@ def num_kept_patches(num_patches: int, mask_ratio: float) -> int:
 
 def select_kept_patches(valid: torch.Tensor, noise: torch.Tensor, mask_ratio: float) -> torch.Tensor:
     """
-    Mask of the patches that are kept: of each clip's valid patches, the [`num_kept_patches`] with the least noise.
-
-    Args:
-        valid (`torch.BoolTensor` of shape `(batch_size, num_patches)`):
-            True for patches without padding.
-        noise (`torch.Tensor` of shape `(batch_size, num_patches)`):
-            Finite. If uniform, so is the choice.
-        mask_ratio (`float`):
-            Share of the valid patches that are not kept.
-
-    Returns:
-        `torch.BoolTensor` of shape `(batch_size, num_patches)`.
+    Mask of the patches that are kept: of each clip's patches that are `valid` `(batch_size, num_patches)`, the
+    [`num_kept_patches`] with the least `noise`, which is finite and of the same shape.
     """
     num_valid = valid.sum(dim=1)
     # As `num_kept_patches`, which is for a number that is no tensor.
@@ -153,18 +135,9 @@ class BeatsLabelPredictor(nn.Module):
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         """
-        Args:
-            kept_states (`torch.Tensor` of shape `(batch_size, num_kept, hidden_size)`):
-                Encoder output for the kept patches of each clip in their order.
-            is_kept (`torch.BoolTensor` of shape `(batch_size, num_patches)`):
-                True where they stand in the clip.
-            masked_positions (`torch.LongTensor` of shape `(batch_size, num_masked)`):
-                Indices of the patches to predict.
-            patch_attention_mask (`torch.BoolTensor` of shape `(batch_size, num_patches)`, *optional*):
-                True for patches without padding.
-
-        Returns:
-            Logits `(batch_size, num_masked, codebook_size)`.
+        Logits `(batch_size, num_masked, codebook_size)` at `masked_positions` `(batch_size, num_masked)`, from the
+        encoder's output for the kept patches in their order `(batch_size, num_kept, hidden_size)`, which stand in the
+        clip where `is_kept` `(batch_size, num_patches)` is true.
         """
         index = (is_kept.cumsum(dim=1) - 1).clamp(min=0)
         empty = kept_states.new_zeros(()) if self.mask_embedding is None else self.mask_embedding.to(kept_states.dtype)
@@ -298,16 +271,9 @@ class BeatsTrainableQuantizer(BeatsQuantizer):
     @torch.no_grad()
     def initialize(self, states: torch.Tensor, mask: torch.Tensor) -> None:
         """
-        Learns the codebook by k-means (cosine) from the patches of all processes, unless it was learned or loaded.
-
-        Args:
-            states (`torch.Tensor` of shape `(num_patches, codebook_dim)`):
-                Vectors of unit length, float32.
-            mask (`torch.BoolTensor` of shape `(num_patches,)`):
-                True for those that count.
-
-        Raises:
-            `ValueError`: if none counts.
+        Learns the codebook by k-means (cosine) from the patches of all processes, unless it was learned or loaded:
+        from the `states` `(num_patches, codebook_dim)`, float32 of unit length, where `mask` `(num_patches,)` is true.
+        Raises a `ValueError` if there is none.
         """
         if self.is_initialized:
             return
@@ -346,15 +312,8 @@ class BeatsTrainableQuantizer(BeatsQuantizer):
     @torch.no_grad()
     def update(self, states: torch.Tensor, codes: torch.Tensor, mask: torch.Tensor) -> None:
         """
-        Does one step of the moving average, with the patches of all processes.
-
-        Args:
-            states (`torch.Tensor` of shape `(num_patches, codebook_dim)`):
-                Vectors of unit length, float32.
-            codes (`torch.LongTensor` of shape `(num_patches,)`):
-                Their codes.
-            mask (`torch.BoolTensor` of shape `(num_patches,)`):
-                True for those that count.
+        Does one step of the moving average, with the patches of all processes: `states` and `mask` as in
+        [`initialize`], and the `codes` `(num_patches,)` of the states.
         """
         sums = self._sums(states, codes, mask.to(states.dtype))
         if _is_distributed():

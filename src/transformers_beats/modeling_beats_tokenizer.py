@@ -18,11 +18,7 @@ from .modeling_beats import BeatsModel, BeatsPreTrainedModel, check_fbank, patch
 
 
 @dataclass
-@auto_docstring(
-    custom_intro="""
-    Output of [`BeatsTokenizerModel`] and [`BeatsRandomProjectionTokenizer`].
-    """
-)
+@auto_docstring(custom_intro="Output of [`BeatsTokenizerModel`] and [`BeatsRandomProjectionTokenizer`].")
 class BeatsTokenizerOutput(ModelOutput):
     r"""
     audio_codes (`torch.LongTensor` of shape `(batch_size, num_columns, num_freq_patches)`):
@@ -120,15 +116,8 @@ class BeatsQuantizer(BeatsFloat32Buffers):
 
     def forward(self, projected_states: torch.Tensor) -> torch.Tensor:
         """
-        Args:
-            projected_states (`torch.Tensor` of shape `(..., codebook_dim)`):
-                Vectors to quantise, of any length and dtype.
-
-        Returns:
-            `torch.LongTensor` of shape `(...)`: the indices of the nearest codes.
-
-        Raises:
-            `ValueError`: if the codebook was never learned or loaded. A compiled model does not look.
+        Indices `(...)` of the codes nearest to vectors `(..., codebook_dim)` of any length and dtype. Raises a
+        `ValueError` if the codebook was never learned or loaded; a compiled model does not look.
         """
         if not torch.compiler.is_compiling() and not self.is_initialized:
             raise ValueError(
@@ -138,28 +127,17 @@ class BeatsQuantizer(BeatsFloat32Buffers):
         return nearest_code(nn.functional.normalize(projected_states.float(), dim=-1), self.codebook)
 
 
-@auto_docstring
-class BeatsTokenizerPreTrainedModel(BeatsPreTrainedModel):
-    config: BeatsTokenizerConfig  # ty: ignore[incompatible-mutable-override]
-    _keep_in_fp32_modules_strict = ["quantizer"]
-
-    @torch.no_grad()
-    def _init_weights(self, module):
-        super()._init_weights(module)
-        if isinstance(module, BeatsQuantizer):
-            init.zeros_(module.codebook)
-            init.zeros_(module.cluster_size)
-            init.zeros_(module.is_initialized)
-
-
 @auto_docstring(
     custom_intro="""
     Self-distilled acoustic tokenizer: a BEATs encoder, a projection, and the nearest code of a learned codebook for
     every patch.
     """
 )
-class BeatsTokenizerModel(BeatsTokenizerPreTrainedModel):
+class BeatsTokenizerModel(BeatsPreTrainedModel):
     _auto_class = "AutoModel"
+
+    config: BeatsTokenizerConfig  # ty: ignore[incompatible-mutable-override]
+    _keep_in_fp32_modules_strict = ["quantizer"]
 
     def __init__(self, config: BeatsTokenizerConfig):
         super().__init__(config)
@@ -173,6 +151,14 @@ class BeatsTokenizerModel(BeatsTokenizerPreTrainedModel):
 
         # Initialize weights and apply final processing
         self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, BeatsQuantizer):
+            init.zeros_(module.codebook)
+            init.zeros_(module.cluster_size)
+            init.zeros_(module.is_initialized)
 
     @can_return_tuple
     @auto_docstring
@@ -236,13 +222,8 @@ class BeatsRandomProjectionQuantizer(BeatsFloat32Buffers):
 
     def forward(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Args:
-            patches (`torch.Tensor` of shape `(..., patch_size**2)`):
-                The values of each patch.
-
-        Returns:
-            The projections `(..., codebook_dim)`, float32, and the indices `(...)` of the nearest codes. If
-            normalised, a constant patch (silence) is as near to all, and has code 0.
+        Projections `(..., codebook_dim)`, float32, of the values `(..., patch_size**2)` of each patch, and indices
+        `(...)` of the nearest codes. If normalised, a constant patch (silence) is as near to all, and has code 0.
         """
         with torch.autocast(device_type=patches.device.type, enabled=False):
             patches = patches.float()
@@ -323,4 +304,4 @@ class BeatsRandomProjectionTokenizer(PreTrainedModel):
         return tokenizer_output(codes, self.quantizer.codebook, projected_states, mask, self.config, output_code_usage)
 
 
-__all__ = ["BeatsRandomProjectionTokenizer", "BeatsTokenizerModel", "BeatsTokenizerPreTrainedModel"]
+__all__ = ["BeatsRandomProjectionTokenizer", "BeatsTokenizerModel"]

@@ -147,7 +147,7 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
         raise AudioError(f"{name}: is PAF with 24 bits, which libsndfile may decode wrongly. Use another format.")
     first_sample, first_frame = _place_of(file, name, start, sampling_rate)
     blocks = _read_blocks(file, opened, name, first_frame)
-    blocks = _skip(resample_blocks(blocks, name, file.samplerate, sampling_rate), start - first_sample, name)
+    blocks = _skip(_resample(blocks, name, file.samplerate, sampling_rate), start - first_sample, name)
     seconds = file.frames / file.samplerate if file.frames < UNKNOWN_FRAMES else None
     return AudioStream(name, blocks, sampling_rate, seconds)
 
@@ -157,8 +157,9 @@ def stream_waveform(waveform: Any, waveform_rate: float | None, sampling_rate: i
     Makes an array a stream, resampled if its rate is another.
 
     Args:
-        waveform (`np.ndarray`, `torch.Tensor` or `list[float]` of shape `(num_samples,)` or `(1, num_samples)`):
-            One mono clip: floating point with full scale at 1.0, or int16, int32 or uint8 PCM.
+        waveform (`np.ndarray`, `torch.Tensor` or `list[float]` of shape `(num_samples,)`):
+            One clip: floating point with full scale at 1.0, or int16, int32 or uint8 PCM. Of an array with two
+            dimensions, the shorter is that of the channels, which are averaged.
         waveform_rate (`int` or `float`):
             Its sampling rate in hertz.
         sampling_rate (`int`, defaults to 16000):
@@ -168,21 +169,20 @@ def stream_waveform(waveform: Any, waveform_rate: float | None, sampling_rate: i
         [`AudioStream`]
 
     Raises:
-        [`UsageError`]: if the rate is missing, or this is not one mono clip.
+        [`UsageError`]: if the rate is missing, or this is not one clip.
     """
+    array = _to_array(waveform)
     if not isinstance(waveform_rate, Real) or not 1 <= waveform_rate < MAX_RATE:
         raise UsageError(f"An array needs its `sampling_rate` in hertz, got {waveform_rate!r}.")
-    array = _to_array(waveform)
-    if array.ndim == 2 and array.shape[0] == 1:
-        array = array[0]
+    # A batch of recordings is a list, so that two dimensions are not ambiguous.
+    if array.ndim == 2 and 0 not in array.shape:
+        channels = array if array.shape[0] <= array.shape[1] else array.T
+        array = torch.stack([to_float_waveform(channel, 0) for channel in channels]).mean(dim=0)
     if array.ndim != 1:
-        raise UsageError(
-            f"Expected one mono waveform `(num_samples,)`, got an array of shape {tuple(array.shape)}. Average "
-            "channels first, pass clips one by one."
-        )
+        raise UsageError(f"Expected one waveform, got an array of shape {tuple(array.shape)}. Pass clips one by one.")
     starts = range(0, len(array), BLOCK_SECONDS * int(waveform_rate))
     blocks = (to_float_waveform(array[start : start + starts.step], 0).numpy() for start in starts)
-    resampled = resample_blocks(blocks, "the waveform", waveform_rate, sampling_rate)
+    resampled = _resample(blocks, "the waveform", waveform_rate, sampling_rate)
     return AudioStream("the waveform", resampled, sampling_rate, len(array) / waveform_rate)
 
 
@@ -225,19 +225,7 @@ def open_audio(audio: Any, sampling_rate: int, rate_of_arrays: float | None = No
         audio = bytes(audio)
     if isinstance(audio, (str, Path, bytes)) or hasattr(audio, "read"):
         return stream_audio(audio, sampling_rate)
-    return stream_waveform(average_channels(audio), rate_of_arrays, sampling_rate)
-
-
-def average_channels(waveform: Any) -> Any:
-    """
-    Averages the channels of an array with two dimensions, of which the shorter is that of the channels, to
-    `(num_samples,)`. A batch of recordings is a list, so that two dimensions are not ambiguous here.
-    """
-    array = _to_array(waveform)
-    if array.ndim != 2 or 0 in array.shape:
-        return array
-    channels = array if array.shape[0] <= array.shape[1] else array.T
-    return torch.stack([to_float_waveform(channel, 0) for channel in channels]).mean(dim=0)
+    return stream_waveform(audio, rate_of_arrays, sampling_rate)
 
 
 def _to_array(waveform: Any) -> np.ndarray | torch.Tensor:
@@ -255,28 +243,18 @@ def _to_array(waveform: Any) -> np.ndarray | torch.Tensor:
     return array
 
 
-def resample_blocks(blocks: Iterable[np.ndarray], name: str, rate: float, sampling_rate: int) -> Iterator[np.ndarray]:
+def _resample(blocks: Iterable[np.ndarray], name: str, rate: float, sampling_rate: int) -> Iterator[np.ndarray]:
     """
-    Resamples a waveform block by block, with the result that soxr gives for the whole.
-
-    Args:
-        blocks (`Iterable[np.ndarray]`):
-            Consecutive parts `(num_samples,)`, float32.
-        name (`str`):
-            Name of the recording, for messages.
-        rate (`int` or `float`):
-            Sampling rate of `blocks`, in hertz.
-        sampling_rate (`int`):
-            Sampling rate of the result, in hertz.
-
-    Yields:
-        `np.ndarray` of shape `(num_samples,)`: float32, never empty.
-
-    Raises:
-        [`AudioError`]: where samples are NaN or infinite, and at the end if there was none.
+    Resamples a waveform block by block, with the result that soxr gives for the whole. Raises an [`AudioError`] where
+    samples are NaN or infinite, and at the end if there was none.
     """
+    if rate != sampling_rate:
+        resampler = soxr.ResampleStream(rate, sampling_rate, num_channels=1, dtype="float32", quality="HQ")
+        # The empty block gets what the filter has held back.
+        parts = itertools.chain(zip(blocks, itertools.repeat(False)), [(np.zeros(0, dtype=np.float32), True)])
+        blocks = (resampler.resample_chunk(block, last=is_last) for block, is_last in parts)
     is_empty = True
-    for block in _resample(blocks, rate, sampling_rate):
+    for block in blocks:
         # Not before the filter, in which samples near the largest float32 overflow.
         if not np.isfinite(block).all():
             raise AudioError(f"{name}: contains NaN or infinite samples.")
@@ -285,17 +263,6 @@ def resample_blocks(blocks: Iterable[np.ndarray], name: str, rate: float, sampli
             yield block
     if is_empty:
         raise AudioError(f"{name}: holds no audio.")
-
-
-def _resample(blocks: Iterable[np.ndarray], rate: float, sampling_rate: int) -> Iterator[np.ndarray]:
-    if rate == sampling_rate:
-        yield from blocks
-        return
-    resampler = soxr.ResampleStream(rate, sampling_rate, num_channels=1, dtype="float32", quality="HQ")
-    for block in blocks:
-        yield resampler.resample_chunk(block)
-    # The rest, which the filter has held back.
-    yield resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
 
 
 class _SequentialFile(soundfile.SoundFile):
@@ -436,7 +403,7 @@ def _stream_with_torchcodec(
         # As a whole: for a part that begins within a packet, torchcodec starts from the beginning.
         samples = _decode_all(decoder, name)
         mean = samples.data.float().mean(dim=0).numpy()
-        yield from resample_blocks([mean], name, samples.sample_rate, sampling_rate)
+        yield from _resample([mean], name, samples.sample_rate, sampling_rate)
 
     return AudioStream(name, blocks(), sampling_rate, decoder.metadata.duration_seconds)
 
@@ -466,7 +433,6 @@ __all__ = [
     "AudioStream",
     "decode_audio",
     "open_audio",
-    "resample_blocks",
     "stream_audio",
     "stream_waveform",
 ]

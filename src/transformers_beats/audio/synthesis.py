@@ -240,19 +240,8 @@ def _thunder(generator: np.random.Generator, duration: float) -> np.ndarray:
     return track
 
 
-_EVENTS = {
-    "alarm": _alarm,
-    "bell": _bell,
-    "bird": _bird,
-    "clock": _clock,
-    "dog": _dog,
-    "engine": _engine,
-    "footsteps": _footsteps,
-    "rain": _rain,
-    "siren": _siren,
-    "thunder": _thunder,
-}
-CLASSES = tuple(_EVENTS)
+_EVENTS = (_alarm, _bell, _bird, _clock, _dog, _engine, _footsteps, _rain, _siren, _thunder)
+CLASSES = tuple(event.__name__.removeprefix("_") for event in _EVENTS)
 
 
 def synthesize(label: str, generator: np.random.Generator, duration: float | None = None) -> np.ndarray:
@@ -273,7 +262,7 @@ def synthesize(label: str, generator: np.random.Generator, duration: float | Non
     Raises:
         `ValueError`: for an unknown class or a clip too short to hold an event.
     """
-    if label not in _EVENTS:
+    if label not in CLASSES:
         raise ValueError(f"Unknown class {label!r}: expected one of {', '.join(CLASSES)}.")
     if duration is None:
         duration = generator.uniform(MIN_DURATION, MAX_DURATION)
@@ -281,7 +270,7 @@ def synthesize(label: str, generator: np.random.Generator, duration: float | Non
         raise ValueError(f"`duration` must be at least 0.5 s, got {duration}.")
     onset = generator.uniform(0.0, 0.15 * duration)
     clip = np.zeros(_num_samples(duration))
-    event = _EVENTS[label](generator, duration - onset)
+    event = _EVENTS[CLASSES.index(label)](generator, duration - onset)
     _add(clip, event / np.abs(event).max(), onset)
 
     # Relative to the loudest 50 ms, since clicks and drones of equal peak differ much in mean power.

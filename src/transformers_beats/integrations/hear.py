@@ -69,13 +69,7 @@ def get_scene_embeddings(audio: torch.Tensor, model: BeatsHearModel) -> torch.Te
 
 def get_timestamp_embeddings(audio: torch.Tensor, model: BeatsHearModel) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Embeds time columns of clips.
-
-    Args:
-        audio (`torch.Tensor` of shape `(n_sounds, n_samples)`):
-            Mono clips at `model.sample_rate`, full scale at 1.0, of any length.
-        model ([`BeatsHearModel`]):
-            Model of [`load_model`].
+    Embeds time columns of clips, which are given as to [`get_scene_embeddings`].
 
     Returns:
         Embeddings `(n_sounds, n_timestamps, model.timestamp_embedding_size)` and their centres in milliseconds,

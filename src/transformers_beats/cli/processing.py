@@ -32,16 +32,7 @@ def process(
 ) -> None:
     """
     Computes and writes the results of the files that are not done; names those that cannot be used on stderr.
-
-    Args:
-        files (`list[AudioFile]`):
-            The files.
-        is_done (`Callable[[AudioFile], bool]`):
-            Whether an earlier run has written the result of a file.
-        compute (`Callable[[list[Path]], Iterator[Any]]`):
-            Returns the results of files in their order. After an error, `next` gives the result of the next file.
-        write (`Callable[[AudioFile, Any], None]`):
-            Writes the result of a file.
+    `compute` returns the results of files in their order: after an error, `next` gives that of the next file.
 
     Raises:
         `SystemExit`: with status 1 if a file could not be used.
@@ -67,7 +58,7 @@ def process(
 
 
 def has_seconds_bar(files: list[AudioFile]) -> bool:
-    """Whether the progress bar counts seconds of a single file instead of files; none where nobody watches."""
+    """Returns whether the progress bar counts seconds of a single file, and not files. Without a terminal, none does."""
     return len(files) == 1 and sys.stderr.isatty()
 
 

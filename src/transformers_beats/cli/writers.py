@@ -46,7 +46,7 @@ class Writer(ABC):
     """Takes the results of one file after another."""
 
     def is_done(self, file: AudioFile) -> bool:
-        """Whether an earlier run has written the results of a file."""
+        """Returns whether an earlier run has written the results of a file."""
         return False
 
     def write(self, file: AudioFile, labels: Sequence[Label], events: "Sequence[Event] | None") -> None:

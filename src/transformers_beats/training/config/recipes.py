@@ -61,7 +61,7 @@ class Setting(NamedTuple):
 
     @property
     def is_required(self) -> bool:
-        """Whether the field has no default."""
+        """Returns whether the field has no default."""
         return self.entry.default is dataclasses.MISSING and self.entry.default_factory is dataclasses.MISSING
 
     @property
@@ -114,10 +114,11 @@ def build_arguments(dataclass_types: tuple[type, ...], values: dict[str, Any]) -
     Raises:
         [`UsageError`]: an unknown or missing key, a value of a wrong type or one that a dataclass refuses.
     """
+    # A misspelt key is named before the one that is therefore missing.
+    converted = convert(dataclass_types, values)
     for name, setting in find_settings(dataclass_types).items():
         if "." not in name and setting.is_required and name not in values:
             raise UsageError(f"`{name}` is missing: {setting.entry.metadata.get('help', 'it is needed')}")
-    converted = convert(dataclass_types, values)
     try:
         return tuple(
             owner(**{name: converted[name] for name in find_settings((owner,)) if name in converted})

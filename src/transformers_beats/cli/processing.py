@@ -58,7 +58,7 @@ def process(
 
 
 def has_seconds_bar(files: list[AudioFile]) -> bool:
-    """Returns whether the progress bar counts seconds of a single file, and not files. Without a terminal, none does."""
+    """Returns whether the progress bar counts seconds of a single file; without a terminal there is no bar."""
     return len(files) == 1 and sys.stderr.isatty()
 
 

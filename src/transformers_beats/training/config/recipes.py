@@ -100,16 +100,8 @@ def parse_arguments(dataclass_types: tuple[type, ...], argv: list[str] | None = 
 
 def build_arguments(dataclass_types: tuple[type, ...], values: dict[str, Any]) -> tuple:
     """
-    Makes dataclasses of a mapping, as [`parse_arguments`] does.
-
-    Args:
-        dataclass_types (`tuple[type, ...]`):
-            The dataclasses. No two of them may have a field of the same name.
-        values (`dict[str, Any]`):
-            Values of their fields, or text that is read as such.
-
-    Returns:
-        `tuple`: an instance of each dataclass.
+    Makes dataclasses of a mapping of their fields to values, or to text that is read as such, as [`parse_arguments`]
+    does.
 
     Raises:
         [`UsageError`]: an unknown or missing key, a value of a wrong type or one that a dataclass refuses.
@@ -262,27 +254,13 @@ def list_recipes() -> dict[str, str]:
     return {name: first_line(text).lstrip("# ").removesuffix(":") for name, text in texts.items()}
 
 
-def find_recipe(name: str) -> Path:
-    """
-    Returns the file of a recipe, given by its path or, if it comes with the package, by its name.
-
-    Raises:
-        [`UsageError`]: if there is no such file or name.
-    """
-    known = RECIPES / f"{name}.yaml"
-    if re.fullmatch(r"\w+", name) and known.is_file():
-        return known
-    path = Path(name)
-    if path.exists():
-        return path
-    names = list(list_recipes())
-    matches = difflib.get_close_matches(path.stem, names) or names
-    raise UsageError(f"{name}: no such file, and no recipe of that name: did you mean {', '.join(matches)}?")
-
-
 def read_recipe(name: str) -> dict[str, Any]:
-    """Returns the mapping of a recipe, given by its name or path."""
-    path = find_recipe(name)
+    """Returns the mapping of a recipe, given by its path or, if it comes with the package, by its name."""
+    names = list_recipes()
+    path = RECIPES / f"{name}.yaml" if name in names else Path(name)
+    if not path.exists():
+        matches = difflib.get_close_matches(path.stem, names) or names
+        raise UsageError(f"{name}: no such file, and no recipe of that name: did you mean {', '.join(matches)}?")
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -335,6 +313,3 @@ def describe_setting(name: str, setting: Setting) -> str:
     owners = ", ".join(owner.__name__ for owner in setting.section)
     section = f" Keys: --{name}.KEY, of {owners}." if owners else ""
     return f"[{getattr(default, 'value', default)}] {one_line(setting.entry.metadata.get('help') or '')}{section}"
-
-
-__all__ = ["build_arguments", "list_recipes", "parse_arguments"]

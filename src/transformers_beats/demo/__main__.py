@@ -1,14 +1,13 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Command line of the demo, `transformers-beats demo`."""
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from transformers_beats.utils.errors import BeatsError, UsageError, errors_in_one_line
+from transformers_beats.utils.errors import UsageError, errors_in_one_line
 
 
 # Classes of each clip in the table and in the picture.
@@ -97,11 +96,11 @@ def main(
     with errors_in_one_line():
         if pretrain and (clips or model):
             raise UsageError("--pretrain takes neither clips nor --model.")
-        missing = [name for name in ("matplotlib", "rich") if importlib.util.find_spec(name) is None]
-        if missing:
-            raise BeatsError(f"The demo needs {' and '.join(missing)}: pip install {' '.join(missing)}")
         from rich.console import Console
 
+        from transformers_beats.plotting.figures import check_matplotlib
+
+        check_matplotlib()
         # Standard output of now: trainings of --pretrain print to another one.
         console = Console(file=sys.stdout, highlight=False)
         if pretrain:

@@ -64,7 +64,7 @@ def train_classifier(
 ) -> float:
     """
     Trains a classifier on synthesised sounds, saves it with its feature extractor, and returns its accuracy on the
-    held-out clips, in [0, 1]. An older `model_dir` is replaced when the new one is complete. `seed` is that of weights,
+    held-out clips, in [0, 1]. An older `model_dir` is replaced once the new one is whole. `seed` is that of weights,
     order and training clips, the held-out clips have the next one; `values` are further arguments of [`finetune`].
     """
     training: dict[str, Any] = {

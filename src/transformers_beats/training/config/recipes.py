@@ -28,7 +28,6 @@ from transformers_beats.utils.errors import UsageError, first_line, one_line
 
 
 RECIPES = Path(transformers_beats.__file__).parent / "recipes"
-USAGE = "[--config RECIPE ...] [--key value ...]"
 
 
 class RecipeLoader(yaml.SafeLoader):
@@ -75,18 +74,8 @@ def parse_arguments(dataclass_types: tuple[type, ...], argv: list[str] | None = 
     """
     Reads `--config RECIPE` and `--key value` into dataclasses. Of two values for one key the later counts; mappings
     are merged. A dotted key (`--model_config.hidden_size 192`) sets an entry of a mapping, and `-` stands for `_`.
-    `--help` prints the important keys and exits, `--help-all` all.
-
-    Args:
-        dataclass_types (`tuple[type, ...]`):
-            The dataclasses. No two of them may have a field of the same name.
-        argv (`list[str]`, *optional*):
-            The words; those of the command line by default.
-        doc (`str`, *optional*):
-            What the command does, a blank line, and an example: the docstring of its module.
-
-    Returns:
-        `tuple`: an instance of each dataclass.
+    `--help` prints the important keys, between what `doc`, the docstring of the command's module, says in its first
+    paragraph and its others, and exits; `--help-all` prints all keys. No two dataclasses may have a field of one name.
 
     Raises:
         [`UsageError`]: a recipe that cannot be read, an unknown or missing key, a value of a wrong type.
@@ -206,10 +195,8 @@ def read_line(argv: list[str], settings: dict[str, Setting]) -> dict[str, Any]:
                 text = words.pop(0)
             elif setting is not None and bool in setting.types:
                 text = "true"
-            elif setting is None and option != "config":
-                # The unknown key is what is to be said.
-                text = ""
-            else:
+            # Of an unknown key, it is the key that is to be said.
+            elif setting is not None or option == "config":
                 raise UsageError(f"{word}: its value is missing; settings are written --key value")
         if option == "config":
             merge(values, read_recipe(text))
@@ -291,7 +278,7 @@ def format_help(dataclass_types: tuple[type, ...], doc: str, shows_all: bool = F
     `shows_all` the lines are whole, and no key is left out.
     """
     title, _, example = doc.strip().partition("\n\n")
-    lines = [one_line(title), "", f"Arguments: {USAGE}"]
+    lines = [one_line(title), "", "Arguments: [--config RECIPE ...] [--key value ...]"]
     width = 10_000 if shows_all else shutil.get_terminal_size((119, 24)).columns
     for owner in dataclass_types:
         settings = find_settings((owner,))

@@ -654,7 +654,7 @@ def test_info_lists_labels(models):
         (["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}", "--device", "nothing"], "--device nothing"),
         (["embed", "-m", "{models}/beats_tiny", "{sounds}/a.wav", "-o", "{sounds}/a.wav"], "output directory"),
         (["embed", "-m", "{models}/beats_tiny", "{sounds}/deep", "{sounds}/deep/er", "-o", "{new}"], None),
-        (["tokenize", "-m", "{models}/beats_tiny", "{sounds}", "-o", "{new}"], "gives no tokens"),
+        (["tokenize", "-m", "{models}/beats_tiny", "{sounds}", "-o", "{new}"], "gives no audio_codes"),
         (["info", "{sounds}"], "{sounds}: is no directory of a model, it has no config.json."),
         (
             ["info", "{models}/beats_tiny/model.safetensors"],

@@ -12,7 +12,7 @@ from transformers import AutoFeatureExtractor, pipeline
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudioClassification, BeatsModel
 from transformers_beats.audio.synthesis import CLASSES, SAMPLING_RATE, make_dataset, synthesize
-from transformers_beats.demo.__main__ import main
+from transformers_beats.cli.app import app
 from transformers_beats.demo.inference import Clip, classify, load_classifier, synthesised_clips
 from transformers_beats.demo.picture import draw_predictions
 from transformers_beats.demo.training import train_classifier, write_sounds
@@ -20,6 +20,15 @@ from transformers_beats.utils.errors import BeatsError
 
 
 TINY = {"seed": 0, "clips_per_class": 2, "held_out_per_class": 1, "max_steps": 2}
+
+
+def run_demo(words: list[str]) -> None:
+    """Runs the command line; raises the `SystemExit` of a failure."""
+    try:
+        app(["demo", *words])
+    except SystemExit as error:
+        if error.code:
+            raise
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +273,7 @@ class TestCommandLine:
         soundfile.write(tmp_path / "minute.wav", np.zeros(8000 * 60), 8000)
         clips = [str(tmp_path / "[red]door.wav"), str(tmp_path / "minute.wav")]
         output = tmp_path / "output"
-        main(["--model", str(model_dir), "--output", str(output), *clips])
+        run_demo(["--model", str(model_dir), "--output", str(output), *clips])
         printed = capsys.readouterr().out
         assert "[red]door.wav" in printed
         assert "minute.wav" in printed
@@ -274,7 +283,7 @@ class TestCommandLine:
         model_dir, _ = demo_model
         soundfile.write(tmp_path / "clip.wav", synthesize("dog", np.random.default_rng(0)), 16000)
         before = (model_dir / "model.safetensors").stat().st_mtime_ns
-        main(["--output", str(model_dir.parent), str(tmp_path / "clip.wav")])
+        run_demo(["--output", str(model_dir.parent), str(tmp_path / "clip.wav")])
         assert "clip.wav" in capsys.readouterr().out
         assert (model_dir / "model.safetensors").stat().st_mtime_ns == before
         (model_dir.parent / "predictions.png").unlink()
@@ -282,7 +291,7 @@ class TestCommandLine:
     def test_own_model_hears_synthesised_sounds(self, tmp_path, capsys):
         config = tiny_config(id2label={0: "bell", 1: "speech"}, label2id={"bell": 0, "speech": 1})
         model_dir = save_model(tmp_path / "model", BeatsForAudioClassification(config))
-        main(["--model", str(model_dir), "--output", str(tmp_path / "output")])
+        run_demo(["--model", str(model_dir), "--output", str(tmp_path / "output")])
         printed = capsys.readouterr().out
         foreign = [line for line in printed.splitlines() if "synthesised " in line]
         assert len(foreign) == 9
@@ -302,7 +311,7 @@ class TestCommandLine:
         )
         for status, argv in mistakes:
             with pytest.raises(SystemExit) as exit_info:
-                main(argv)
+                run_demo(argv)
             assert exit_info.value.code == status, argv
             captured = capsys.readouterr()
             assert captured.err.startswith("error: ")
@@ -316,12 +325,12 @@ class TestCommandLine:
 
         monkeypatch.setattr("transformers_beats.demo.training.train_classifier", interrupt)
         with pytest.raises(SystemExit) as exit_info:
-            main(["--output", str(tmp_path)])
+            run_demo(["--output", str(tmp_path)])
         assert exit_info.value.code == 130
         assert capsys.readouterr().err == "interrupted\n"
 
     def test_usage(self, capsys):
-        with pytest.raises(SystemExit) as exit_info:
-            main(["--help"])
-        assert exit_info.value.code == 0
-        assert "transformers-beats demo door.wav" in capsys.readouterr().out
+        run_demo(["--help"])
+        printed = capsys.readouterr().out
+        assert "Usage: transformers-beats demo [OPTIONS] [CLIP]" in printed
+        assert "transformers-beats demo door.wav" in printed

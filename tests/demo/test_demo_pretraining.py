@@ -13,8 +13,8 @@ from rich.console import Console
 
 from transformers_beats import BeatsModel, BeatsTokenizerModel
 from transformers_beats.audio.synthesis import CLASSES, MAX_DURATION, MIN_DURATION
+from transformers_beats.cli.app import app
 from transformers_beats.demo import pretraining
-from transformers_beats.demo.__main__ import main
 from transformers_beats.demo.pretraining import PretrainingSettings, build_recipe, build_table, run_pretraining
 from transformers_beats.demo.training import ENCODER
 from transformers_beats.training.config.arguments import IterateArguments
@@ -34,6 +34,15 @@ TINY = PretrainingSettings(
     fine_tuning_steps=1,
 )
 TINY_ENCODER = ENCODER | {"embed_dim": 16, "hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 32}
+
+
+def run_demo(words: list[str]) -> None:
+    """Runs the command line; raises the `SystemExit` of a failure."""
+    try:
+        app(["demo", *words])
+    except SystemExit as error:
+        if error.code:
+            raise
 
 
 @pytest.fixture(scope="module")
@@ -150,14 +159,14 @@ class TestRestart:
         monkeypatch.setattr(pretraining, "PretrainingSettings", lambda seed: replace(TINY, draws=1, seed=seed))
         argv = ["--pretrain", "--output", str(tmp_path)]
         with pytest.raises(SystemExit) as exit_info:
-            main(argv)
+            run_demo(argv)
         assert exit_info.value.code == 130
         assert capsys.readouterr().err.splitlines()[-1] == "interrupted"
         assert [path.name for path in tmp_path.iterdir()] == ["pretraining"]
         first = (tmp_path / "pretraining" / "iteration-1" / "model" / "model.safetensors").stat().st_mtime_ns
 
         monkeypatch.setattr(pretraining, "iterate", iterate)
-        main(argv)
+        run_demo(argv)
         assert "iteration 2" in capsys.readouterr().out
         assert (tmp_path / "pretraining" / "iteration-1" / "model" / "model.safetensors").stat().st_mtime_ns == first
 
@@ -192,13 +201,13 @@ class TestCommandLine:
     def test_pretrain_takes_nothing_else(self, capsys):
         for argv in (["--pretrain", "door.wav"], ["--pretrain", "--model", "my-beats"]):
             with pytest.raises(SystemExit) as exit_info:
-                main(argv)
+                run_demo(argv)
             assert exit_info.value.code == 2
             assert "--pretrain takes neither clips nor --model" in capsys.readouterr().err
 
     def test_output_that_is_a_file(self, tmp_path, capsys):
         (tmp_path / "file").touch()
         with pytest.raises(SystemExit) as exit_info:
-            main(["--pretrain", "--output", str(tmp_path / "file")])
+            run_demo(["--pretrain", "--output", str(tmp_path / "file")])
         assert exit_info.value.code == 1
         assert capsys.readouterr().err.startswith("error: ")

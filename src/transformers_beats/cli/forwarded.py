@@ -2,10 +2,8 @@
 """Commands that other folders own: the words after their names go to the `main` of a module, imported when it runs."""
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import NamedTuple
 
 import typer
 
@@ -14,32 +12,17 @@ from transformers_beats.utils.errors import errors_in_one_line, run_command
 from .commands import add_command, make_app
 
 
-@dataclass(frozen=True)
-class Forwarded:
+class Forwarded(NamedTuple):
     """
-    A command that is a function of a module.
-
-    Args:
-        module (`str`):
-            Module below `transformers_beats`, as `MODULE:FUNCTION` if its function is not `main`. The function takes
-            the words as a list `argv`, or is one for typer.
-        help (`str`):
-            Sentence for the list of commands.
-        example (`str`):
-            Words of an example for the help of a function for typer that has none.
-        added (`tuple[str, ...]`):
-            Words that come after those of the user.
+    A command that is `main` of a module below `transformers_beats`, which takes the words as a list `argv` or is a
+    function for typer; a sentence for the list of commands; words of an example for a function for typer whose help
+    has none; and words that come after those of the user.
     """
 
     module: str
     help: str
     example: str = ""
     added: tuple[str, ...] = ()
-
-    def load(self) -> Callable[..., Any]:
-        """Imports the module, and returns the function."""
-        module, _, function = self.module.partition(":")
-        return getattr(import_module(f"transformers_beats.{module}"), function or "main")
 
 
 MODELS = {
@@ -53,9 +36,11 @@ MODELS = {
         "Convert and publish all checkpoints of a release.",
         example="--source-dir checkpoints --namespace your-name --dry-run",
     ),
-    "export": Forwarded("export.onnx:run_export", "Export a model to ONNX."),
-    "serve": Forwarded("web.page:run_page", "Serve a web page: record or drop a clip, see its labels and events."),
-    "demo": Forwarded("demo.__main__", "Train a small model on synthesised sounds, or classify clips with yours."),
+    "export": Forwarded("export.onnx", "Export a model to ONNX."),
+    "serve": Forwarded("web.page", "Serve a web page: record or drop a clip, see its labels and events."),
+    "demo": Forwarded(
+        "demo.__main__", "Train a small model on synthesised sounds, or classify clips with yours.", example="door.wav"
+    ),
 }
 TRAINING = {
     "finetune": Forwarded("training.finetune", "Fine-tune a model on labelled audio."),
@@ -87,10 +72,11 @@ def add_forwarded(app: typer.Typer, name: str, command: Forwarded, panel: str) -
 
 def forward(name: str, command: Forwarded, words: list[str]) -> None:
     """Runs a command with the words after its name; raises only a `SystemExit`, if its status is not 0."""
-    main = command.load()
-    words = [*words, *command.added]
+    main = import_module(f"transformers_beats.{command.module}").main
     if "argv" in inspect.signature(main).parameters:
-        run_command(lambda: main(words))
+        if command.added and {"-h", "--help", "--help-all"} & {*words}:
+            print(f"{command.help} Keys are those of `finetune`, with `{' '.join(command.added)}`.\n")
+        run_command(lambda: main([*words, *command.added]))
         return
     app = make_app()
     add_command(app, name, main, command.example, "Models")

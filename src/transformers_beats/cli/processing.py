@@ -3,14 +3,14 @@
 
 import errno
 import sys
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers_beats.audio.files import AudioFile
-from transformers_beats.utils.errors import FOREIGN_ERRORS, BeatsError, UsageError, first_line
+from transformers_beats.utils.errors import FOREIGN_ERRORS, UsageError, first_line
 
+from .options import Shared
 from .writers import OutputError
 
 
@@ -32,16 +32,7 @@ def process(
 ) -> None:
     """
     Computes and writes the results of the files that are not done; names those that cannot be used on stderr.
-
-    Args:
-        files (`list[AudioFile]`):
-            The files.
-        is_done (`Callable[[AudioFile], bool]`):
-            Whether an earlier run has written the result of a file.
-        compute (`Callable[[list[Path]], Iterator[Any]]`):
-            Returns the results of files in their order. After an error, `next` gives the result of the next file.
-        write (`Callable[[AudioFile, Any], None]`):
-            Writes the result of a file.
+    `compute` returns the results of files in their order: after an error, `next` gives that of the next file.
 
     Raises:
         `SystemExit`: with status 1 if a file could not be used.
@@ -67,28 +58,12 @@ def process(
 
 
 def has_seconds_bar(files: list[AudioFile]) -> bool:
-    """Whether the progress bar counts seconds of a single file instead of files; none where nobody watches."""
+    """Returns whether the progress bar counts seconds of a single file; without a terminal there is no bar."""
     return len(files) == 1 and sys.stderr.isatty()
 
 
-@contextmanager
-def refused_arguments() -> Generator[None, None, None]:
-    """Turns a `ValueError` of a class that is made of the options into a [`UsageError`]."""
-    try:
-        yield
-    except BeatsError:
-        raise
-    except ValueError as error:
-        raise UsageError(first_line(error)) from error
-
-
 def settings_of(
-    command: str,
-    model: "PreTrainedModel",
-    extractor: "BeatsFeatureExtractor",
-    window: float,
-    hop: float | None,
-    **others: Any,
+    command: str, model: "PreTrainedModel", extractor: "BeatsFeatureExtractor", shared: Shared, **others: Any
 ) -> dict[str, Any]:
     """Returns the settings that results depend on. An output that was begun with others cannot be resumed."""
     from transformers_beats.utils.fingerprint import model_fingerprint
@@ -97,7 +72,7 @@ def settings_of(
         "command": command,
         "model": model_fingerprint(model, extractor),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "window": window,
-        "hop": window if hop is None else hop,
+        "window": shared.window,
+        "hop": shared.window if shared.hop is None else shared.hop,
         **others,
     }

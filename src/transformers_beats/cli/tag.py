@@ -11,8 +11,8 @@ import typer
 from transformers_beats.audio.files import AudioFile, check_names, find_audio
 from transformers_beats.utils.errors import UsageError
 
-from .options import BatchSize, Device, Dtype, DtypeOption, Hop, Inputs, Model, Resume, Window
-from .processing import has_seconds_bar, process, refused_arguments, settings_of
+from .options import Shared, with_shared_options
+from .processing import has_seconds_bar, process, settings_of
 from .writers import Format, Writer, choose_format, make_directory, open_writer
 
 
@@ -29,9 +29,9 @@ def event_option(metavar: str, help: str, **limits: Any) -> Any:
     return typer.Option(min=0, metavar=metavar, help=help, rich_help_panel=panel, **limits)
 
 
+@with_shared_options
 def tag(
-    inputs: Inputs,
-    model: Model,
+    shared: Shared,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="PATH", help="NAME.jsonl, NAME.csv, or a directory for label tracks."),
@@ -42,7 +42,7 @@ def tag(
     ] = None,
     top_k: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many labels (default: 5).")] = None,
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, metavar="SCORE", help="Only labels with higher scores.")
+        float | None, typer.Option(min=0, max=1, metavar="SCORE", help="Only labels with this score or more.")
     ] = None,
     events: Annotated[
         bool,
@@ -51,21 +51,15 @@ def tag(
     pictures: Annotated[
         Path | None, typer.Option(metavar="DIRECTORY", help="Draw the spectrogram and events of each file, as .png.")
     ] = None,
-    resume: Resume = False,
     event_threshold: Annotated[
-        float | None, event_option("SCORE", "Events come above this (default: 0.5).", max=1)
+        float | None, event_option("SCORE", "Events reach this score (default: 0.5).", max=1)
     ] = None,
     low_threshold: Annotated[
-        float | None, event_option("SCORE", "Events go on above this (default: the same).", max=1)
+        float | None, event_option("SCORE", "Events go on with this score or more (default: the same).", max=1)
     ] = None,
     median: Annotated[float | None, event_option("SECONDS", "Length of a median filter over the scores.")] = None,
     gap: Annotated[float | None, event_option("SECONDS", "Join events so close together.")] = None,
     min_duration: Annotated[float | None, event_option("SECONDS", "Leave out shorter events.")] = None,
-    window: Window = 10.0,
-    hop: Hop = None,
-    batch_size: BatchSize = 8,
-    device: Device = "auto",
-    dtype: DtypeOption = Dtype.auto,
 ) -> None:
     """
     Name the sounds in audio files and, with --events, say when they are heard.
@@ -91,34 +85,32 @@ def tag(
             "choose --format jsonl."
         )
     label_options = {"top_k": 5 if top_k is None else top_k, "threshold": threshold}
-    files = find_audio(inputs)
+    files = find_audio(shared.inputs)
     if kind is Format.audacity or pictures:
         check_names(files)
     if pictures:
         from transformers_beats.plotting.figures import check_matplotlib
 
         check_matplotlib()
-    loaded, extractor = load(model, device, dtype.value)
-    with refused_arguments():
-        tagger = BeatsAudioTaggingPipeline(
-            model=loaded,
-            feature_extractor=extractor,
-            device=loaded.device,
-            window_seconds=window,
-            hop_seconds=hop,
-            batch_size=batch_size,
-            progress=has_seconds_bar(files),
-            return_events=with_events or pictures is not None,
-            **label_options,
-            **event_options,
-        )
+    model, extractor = load(shared.model, shared.device, shared.dtype.value)
+    tagger = BeatsAudioTaggingPipeline(
+        model=model,
+        feature_extractor=extractor,
+        device=model.device,
+        window_seconds=shared.window,
+        hop_seconds=shared.hop,
+        batch_size=shared.batch_size,
+        progress=has_seconds_bar(files),
+        return_events=with_events or pictures is not None,
+        **label_options,
+        **event_options,
+    )
     settings = {}
     if output is not None:
-        options = {"events": with_events, **label_options, **event_options}
-        settings = settings_of("tag", loaded, extractor, window, hop, **options)
-    writer = open_writer(kind, output, with_events, resume, settings)
+        settings = settings_of("tag", model, extractor, shared, events=with_events, **label_options, **event_options)
+    writer = open_writer(kind, output, with_events, shared.resume, settings)
     try:
-        tag_files(files, tagger, writer, with_events, pictures, batch_size)
+        tag_files(files, tagger, writer, with_events, pictures, shared.batch_size)
     finally:
         writer.close()
 

@@ -46,7 +46,7 @@ class Writer(ABC):
     """Takes the results of one file after another."""
 
     def is_done(self, file: AudioFile) -> bool:
-        """Whether an earlier run has written the results of a file."""
+        """Returns whether an earlier run has written the results of a file."""
         return False
 
     def write(self, file: AudioFile, labels: Sequence[Label], events: "Sequence[Event] | None") -> None:
@@ -90,13 +90,10 @@ class TableWriter(Writer):
         for file, record in self.results:
             name = Text(str(file.relative))
             for _, label, score, *times in csv_rows(record):
-                is_empty = score == ""
-                numbers = (
-                    [f"{time:.2f}" for time in times] + [f"{score:.3f}"]
-                    if not is_empty
-                    else ["" for _ in (score, *times)]
-                )
-                table.add_row(name, *numbers, "nothing" if is_empty else Text(label))
+                if score == "":
+                    table.add_row(name, score, *times, "nothing")
+                else:
+                    table.add_row(name, *(f"{time:.2f}" for time in times), f"{score:.3f}", Text(label))
                 name = Text("")
         if self.results:
             Console().print(table)

@@ -63,26 +63,18 @@ def train_classifier(
     model_dir: Path, seed: int, clips_per_class: int = 100, held_out_per_class: int = HELD_OUT_PER_CLASS, **values: Any
 ) -> float:
     """
-    Trains a classifier on synthesised sounds and saves it with its feature extractor.
-
-    Args:
-        model_dir (`Path`):
-            Directory to write, or to replace. It appears when it is complete, so an interruption leaves it as it was.
-        seed (`int`):
-            Seed of weights, order and training clips; the held-out clips have the next one.
-        values (`Any`):
-            Further arguments of [`finetune`].
-
-    Returns:
-        `float`: accuracy on the held-out clips, in [0, 1].
+    Trains a classifier on synthesised sounds, saves it with its feature extractor, and returns its accuracy on the
+    held-out clips, in [0, 1]. An older `model_dir` is replaced once the new one is whole. `seed` is that of weights,
+    order and training clips, the held-out clips have the next one; `values` are further arguments of [`finetune`].
     """
     training: dict[str, Any] = {
         "num_train_epochs": 5,
         "per_device_train_batch_size": 16,
         "model_config": ENCODER,
+        "logging_strategy": "epoch",
+        "eval_strategy": "epoch",
         "seed": seed,
     }
-    training |= {"logging_strategy": "epoch", "eval_strategy": "epoch", "seed": seed}
     model_dir.parent.mkdir(parents=True, exist_ok=True)
     with work_directory(model_dir.parent, ".training-") as work:
         write_sounds(work / "train", make_dataset(clips_per_class, seed))

@@ -22,8 +22,7 @@ from transformers_beats.training.data.augmentation import AugmentationArguments
 from transformers_beats.training.data.crops import Clips, prepare_clips
 from transformers_beats.training.data.labels import LabelArguments, Labels, read_labels
 from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
-from transformers_beats.utils.errors import BeatsError
-from transformers_beats.utils.text import name_some
+from transformers_beats.utils.errors import BeatsError, name_some
 
 from .stages import process_state, training_settings
 

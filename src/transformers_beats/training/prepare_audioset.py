@@ -24,9 +24,8 @@ from transformers_beats.audio.audioset import AUDIOSET_LABELS
 from transformers_beats.audio.files import search_folder
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.utils.arguments import argument
-from transformers_beats.utils.errors import BeatsError, run_command
+from transformers_beats.utils.errors import BeatsError, name_some, run_command
 from transformers_beats.utils.files import check_new, new_directory
-from transformers_beats.utils.text import name_some
 
 
 COLUMNS = ("YTID", "start_seconds", "end_seconds", "positive_labels")

@@ -13,17 +13,9 @@ def argument(
     meaning: str, default: Any = dataclasses.MISSING, default_factory: Any = dataclasses.MISSING, **bounds: Any
 ) -> Any:
     """
-    Returns a field of a dataclass of arguments.
-
-    Args:
-        meaning (`str`):
-            Text for `--help`.
-        default (`Any`, *optional*):
-            Default.
-        default_factory (`Callable`, *optional*):
-            Function that makes the default. A field with neither is required.
-        bounds (`Any`):
-            Bounds of a number, for [`check_numbers`]: `positive` (`True`), `min` and `max` (both included).
+    Returns a field of a dataclass of arguments. `meaning` is its text for `--help`; without `default` and
+    `default_factory` it is required; `bounds` of a number, for [`check_numbers`], are `positive=True`, `min` and `max`
+    (both included).
     """
     metadata = {"help": meaning, **bounds}
     return dataclasses.field(default=default, default_factory=default_factory, metadata=metadata)
@@ -61,6 +53,3 @@ def find_problem(value: Any, is_float: bool, bounds: Any) -> str | None:
     if value < minimum:
         return "not be negative" if minimum == 0 else f"be at least {minimum}"
     return f"be at most {maximum}" if value > maximum else None
-
-
-__all__ = ["argument", "check_numbers"]

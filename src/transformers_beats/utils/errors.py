@@ -7,7 +7,7 @@ import os
 import pickle
 import sys
 import traceback
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,6 +44,12 @@ def one_line(text: Any) -> str:
     return " ".join(str(text).split())
 
 
+def name_some(names: Sequence[object], limit: int = 5) -> str:
+    """Returns the first names in quotes, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(repr(name) for name in names[:limit]) + more
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns `"; did you mean ...?"` with the known names that look like an unknown one; `""` if there are none."""
     matches = difflib.get_close_matches(name, list(known))
@@ -53,11 +59,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 @contextmanager
 def errors_in_one_line(with_traceback: bool = False) -> Generator[None, None, None]:
     """
-    Ends the program with one line on stderr and the exit status of the error.
-
-    Args:
-        with_traceback (`bool`, defaults to `False`):
-            Whether errors of other packages are preceded by their traceback, as in the middle of a training.
+    Ends the program with one line on stderr and the exit status of the error. With `with_traceback`, as in the middle
+    of a training, the traceback of other packages' errors comes first.
 
     Raises:
         `SystemExit`: with status 1 or 2 for an error, 130 after Ctrl-C.
@@ -82,11 +85,8 @@ def errors_in_one_line(with_traceback: bool = False) -> Generator[None, None, No
 
 def run_command(main: Callable[[], Any]) -> None:
     """
-    Runs the `main` of a training command, with [`errors_in_one_line`], and ends its process group.
-
-    Args:
-        main (`Callable[[], Any]`):
-            The command. An integer that it returns is the exit status.
+    Runs the `main` of a training command, with [`errors_in_one_line`], and ends its process group. An integer that
+    `main` returns is the exit status.
 
     Raises:
         `SystemExit`: after an error, see [`errors_in_one_line`], and for an exit status other than 0.
@@ -101,15 +101,3 @@ def run_command(main: Callable[[], Any]) -> None:
             distributed.destroy_process_group()
     if isinstance(status, int) and status:
         raise SystemExit(status)
-
-
-__all__ = [
-    "FOREIGN_ERRORS",
-    "BeatsError",
-    "UsageError",
-    "did_you_mean",
-    "errors_in_one_line",
-    "first_line",
-    "one_line",
-    "run_command",
-]

@@ -11,13 +11,8 @@ if TYPE_CHECKING:
 
 def model_fingerprint(model: "PreTrainedModel", feature_extractor: "FeatureExtractionMixin | None" = None) -> str:
     """
-    Returns 40 hexadecimal digits, as many as a commit has, that change with weights, dtype and settings of a model.
-
-    Args:
-        model (`PreTrainedModel`):
-            The model. Its name and directory do not count.
-        feature_extractor ([`BeatsFeatureExtractor`], *optional*):
-            The model's feature extractor, whose settings count too.
+    Returns 40 hexadecimal digits, as many as a commit has, that change with weights, dtype and settings of a model,
+    and with the settings of its feature extractor. Name and directory do not count.
     """
     import torch
 
@@ -28,6 +23,3 @@ def model_fingerprint(model: "PreTrainedModel", feature_extractor: "FeatureExtra
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()[:40]
-
-
-__all__ = ["model_fingerprint"]

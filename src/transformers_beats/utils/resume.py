@@ -12,15 +12,8 @@ from .files import replace_file
 
 def check_settings(earlier: Mapping[str, Any], settings: Mapping[str, Any], name: str | Path) -> None:
     """
-    Compares the settings that an output was begun with and those of now.
-
-    Args:
-        earlier (`Mapping[str, Any]`):
-            Settings as they were read from JSON.
-        settings (`Mapping[str, Any]`):
-            Settings of this run: whatever changes the result, nothing that does not.
-        name (`str` or `Path`):
-            Name of the output for the message.
+    Compares the settings that an output was begun with, as they were read from JSON, and those of this run: whatever
+    changes the result, nothing that does not. `name` is the name of the output for the message.
 
     Raises:
         [`UsageError`]: if a setting differs, or only one of the two has it.
@@ -36,17 +29,8 @@ def check_settings(earlier: Mapping[str, Any], settings: Mapping[str, Any], name
 
 def begin_or_resume(file: Path, settings: Mapping[str, Any], name: str | Path, resume: bool = True) -> bool:
     """
-    Writes the settings of a new output to `file`, or compares them with those of an output that is continued.
-
-    Args:
-        file (`Path`):
-            JSON file of the settings. Its directory is made.
-        settings (`Mapping[str, Any]`):
-            See [`check_settings`].
-        name (`str` or `Path`):
-            Name of the output for messages.
-        resume (`bool`, defaults to `True`):
-            Whether the output is continued if there are settings; otherwise they are replaced.
+    Writes the settings of a new output to the JSON file `file`, whose directory is made, or compares them with those
+    of an output that is continued; see [`check_settings`]. Without `resume`, settings that are there are replaced.
 
     Returns:
         `bool`: whether the output was begun before.
@@ -85,6 +69,3 @@ def read_settings(file: Path) -> dict[str, Any] | None:
 def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings as JSON gives them back: tuples become lists, paths text."""
     return json.loads(json.dumps(dict(settings), default=str))
-
-
-__all__ = ["begin_or_resume", "check_settings", "read_settings"]

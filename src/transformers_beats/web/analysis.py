@@ -301,18 +301,3 @@ def draw(write: Callable[[Path], None]) -> "Image.Image":
         write(directory / "picture.png")
         with Image.open(directory / "picture.png") as picture:
             return picture.copy()
-
-
-__all__ = [
-    "DEFAULT_WINDOWS",
-    "TOP_K",
-    "WINDOW_SECONDS",
-    "Analysis",
-    "Checkpoint",
-    "Limits",
-    "Settings",
-    "analyse",
-    "find_checkpoints",
-    "open_limited",
-    "read_in_step",
-]

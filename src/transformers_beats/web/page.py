@@ -133,12 +133,8 @@ def build_page(
             with gr.Column(scale=5, min_width=480):
                 outputs = add_outputs(has_tokens=bool(tokenizers))
         # One job of this group at a time.
-        job: dict[str, Any] = {
-            "fn": respond,
-            "inputs": [clip, model, tokenizer, threshold, *windows],
-            "outputs": outputs,
-        }
-        job |= {"concurrency_id": "analyse"}
+        job: dict[str, Any] = {"fn": respond, "outputs": outputs, "concurrency_id": "analyse"}
+        job["inputs"] = [clip, model, tokenizer, threshold, *windows]
         # A file of this process, which Gradio copies into its cache.
         sample.select(lambda chosen: str(samples[chosen[0]]), sample, clip, api_visibility="private")
         changed = model.input(
@@ -186,12 +182,13 @@ def add_inputs(
         samples_per_page=len(samples),
     )
     model = gr.Dropdown(list(classifiers), value=next(iter(classifiers)), label="Model", filterable=False)
-    options: dict[str, Any] = {
-        "value": next(iter(tokenizers), None),
-        "visible": len(tokenizers) > 1,
-        "filterable": False,
-    }
-    tokenizer = gr.Dropdown(list(tokenizers), label="Tokenizer", **options)
+    tokenizer = gr.Dropdown(
+        list(tokenizers),
+        value=next(iter(tokenizers), None),
+        label="Tokenizer",
+        visible=len(tokenizers) > 1,
+        filterable=False,
+    )
     shortest, longest = WINDOW_SECONDS
     seconds, hop_seconds = DEFAULT_WINDOWS[next(iter(classifiers.values())).kind]
     with gr.Accordion("Settings", open=False):

@@ -246,6 +246,11 @@ def test_a_missing_value_is_named_with_its_meaning():
         parse_arguments((Sound,), [])
 
 
+def test_an_unknown_key_is_named_before_the_one_that_is_missing():
+    with pytest.raises(UsageError, match=r"^unknown key `pth`: did you mean `path`\?$"):
+        parse_arguments((Sound,), ["--pth", "a.wav"])
+
+
 def test_two_dataclasses_with_one_field_are_a_programming_error():
     with pytest.raises(TypeError, match="Sound and Sound both have `path`"):
         parse_arguments((Sound, Sound), [])

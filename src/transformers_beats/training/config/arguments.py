@@ -2,7 +2,7 @@
 """Arguments of the training commands."""
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -267,16 +267,7 @@ class Arguments:
 
 
 # Dataclasses of each command.
-FINETUNE_ARGUMENTS = (
-    FineTuningArguments,
-    DataArguments,
-    LabelArguments,
-    EvaluationDataArguments,
-    FoldArguments,
-    AugmentationArguments,
-    BatchArguments,
-    BeatsTrainingArguments,
-)
+FINETUNE_ARGUMENTS: tuple[Any, ...] = tuple(field.type for field in fields(Arguments))
 PRETRAIN_ARGUMENTS = (PreTrainingModelArguments, DataArguments, BatchArguments, BeatsTrainingArguments)
 TRAIN_TOKENIZER_ARGUMENTS = (TokenizerModelArguments, DataArguments, BatchArguments, BeatsTrainingArguments)
 TOKENIZE_ARGUMENTS = (TokenizeArguments, DataArguments)
@@ -368,19 +359,3 @@ def check_config(config_class: type, values: dict | None) -> None:
         config_class(**(values or {}))
     except StrictDataclassError as error:
         raise UsageError(str(error.__cause__ or error)) from error
-
-
-__all__ = [
-    "FINETUNE_ARGUMENTS",
-    "PRETRAIN_ARGUMENTS",
-    "TOKENIZE_ARGUMENTS",
-    "TRAIN_TOKENIZER_ARGUMENTS",
-    "Arguments",
-    "BeatsTrainingArguments",
-    "EvaluationDataArguments",
-    "FineTuningArguments",
-    "IterateArguments",
-    "PreTrainingModelArguments",
-    "TokenizeArguments",
-    "TokenizerModelArguments",
-]

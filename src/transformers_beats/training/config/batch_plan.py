@@ -3,6 +3,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from accelerate import DeepSpeedPlugin
 from transformers import TrainingArguments
@@ -27,18 +28,10 @@ class BatchArguments:
         check_numbers(self)
 
 
-@dataclass(frozen=True)
-class BatchPlan:
+class BatchPlan(NamedTuple):
     """
-    Spread of a batch over devices and accumulation steps.
-
-    Args:
-        per_device_train_batch_size (`int`):
-            Clips that a device takes at a time.
-        gradient_accumulation_steps (`int`):
-            Number of times that it does so in one step of the optimiser.
-        seconds (`float`):
-            Seconds of audio in one step of the optimiser, over all devices.
+    Spread of a batch: clips that a device takes at a time, how often it does so in one step of the optimiser, and
+    seconds of audio in that step, over all devices.
     """
 
     per_device_train_batch_size: int
@@ -48,21 +41,8 @@ class BatchPlan:
 
 def plan_batch(batch_seconds: float, crop_seconds: float, world_size: int, max_clips_per_device: int) -> BatchPlan:
     """
-    Spreads a batch over devices: as near as possible to `batch_seconds` with no more accumulation than
-    `max_clips_per_device` asks for.
-
-    Args:
-        batch_seconds (`float`):
-            Wanted seconds of audio in one step of the optimiser, over all devices.
-        crop_seconds (`float`):
-            Length of a clip.
-        world_size (`int`):
-            Number of devices.
-        max_clips_per_device (`int`):
-            The most clips that a device takes at a time.
-
-    Returns:
-        [`BatchPlan`]
+    Spreads a batch of clips of `crop_seconds` over `world_size` devices: as near as possible to `batch_seconds` in one
+    step of the optimiser, over all devices, with no more accumulation than `max_clips_per_device` asks for.
 
     Raises:
         [`UsageError`]: a number is not positive, or the batch has less than a clip for each device.
@@ -110,10 +90,8 @@ def check_launch(training: TrainingArguments) -> None:
 
 def apply_batch_plan(training: TrainingArguments, batch: BatchArguments, crop_seconds: float) -> BatchPlan:
     """
-    Sets batch size and accumulation of `training` from `batch.batch_seconds`, if that is given.
-
-    Returns:
-        [`BatchPlan`]: the plan that `training` then has, in either case.
+    Sets batch size and accumulation of `training` from `batch.batch_seconds`, if that is given, and returns the plan
+    that `training` then has, in either case.
 
     Raises:
         [`UsageError`]: see [`plan_batch`]; also if `gradient_accumulation_steps` was set as well.
@@ -136,6 +114,3 @@ def apply_batch_plan(training: TrainingArguments, batch: BatchArguments, crop_se
         training.hf_deepspeed_config.trainer_config_process(training)
         training.deepspeed_plugin = DeepSpeedPlugin(hf_ds_config=training.hf_deepspeed_config)
     return plan
-
-
-__all__ = ["BatchArguments", "BatchPlan", "apply_batch_plan", "check_launch", "plan_batch"]

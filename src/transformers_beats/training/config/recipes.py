@@ -28,7 +28,6 @@ from transformers_beats.utils.errors import UsageError, first_line, one_line
 
 
 RECIPES = Path(transformers_beats.__file__).parent / "recipes"
-USAGE = "[--config RECIPE ...] [--key value ...]"
 
 
 class RecipeLoader(yaml.SafeLoader):
@@ -61,7 +60,7 @@ class Setting(NamedTuple):
 
     @property
     def is_required(self) -> bool:
-        """Whether the field has no default."""
+        """Returns whether the field has no default."""
         return self.entry.default is dataclasses.MISSING and self.entry.default_factory is dataclasses.MISSING
 
     @property
@@ -75,18 +74,8 @@ def parse_arguments(dataclass_types: tuple[type, ...], argv: list[str] | None = 
     """
     Reads `--config RECIPE` and `--key value` into dataclasses. Of two values for one key the later counts; mappings
     are merged. A dotted key (`--model_config.hidden_size 192`) sets an entry of a mapping, and `-` stands for `_`.
-    `--help` prints the important keys and exits, `--help-all` all.
-
-    Args:
-        dataclass_types (`tuple[type, ...]`):
-            The dataclasses. No two of them may have a field of the same name.
-        argv (`list[str]`, *optional*):
-            The words; those of the command line by default.
-        doc (`str`, *optional*):
-            What the command does, a blank line, and an example: the docstring of its module.
-
-    Returns:
-        `tuple`: an instance of each dataclass.
+    `--help` prints the important keys, between what `doc`, the docstring of the command's module, says in its first
+    paragraph and its others, and exits; `--help-all` prints all keys. No two dataclasses may have a field of one name.
 
     Raises:
         [`UsageError`]: a recipe that cannot be read, an unknown or missing key, a value of a wrong type.
@@ -100,24 +89,17 @@ def parse_arguments(dataclass_types: tuple[type, ...], argv: list[str] | None = 
 
 def build_arguments(dataclass_types: tuple[type, ...], values: dict[str, Any]) -> tuple:
     """
-    Makes dataclasses of a mapping, as [`parse_arguments`] does.
-
-    Args:
-        dataclass_types (`tuple[type, ...]`):
-            The dataclasses. No two of them may have a field of the same name.
-        values (`dict[str, Any]`):
-            Values of their fields, or text that is read as such.
-
-    Returns:
-        `tuple`: an instance of each dataclass.
+    Makes dataclasses of a mapping of their fields to values, or to text that is read as such, as [`parse_arguments`]
+    does.
 
     Raises:
         [`UsageError`]: an unknown or missing key, a value of a wrong type or one that a dataclass refuses.
     """
+    # A misspelt key is named before the one that is therefore missing.
+    converted = convert(dataclass_types, values)
     for name, setting in find_settings(dataclass_types).items():
         if "." not in name and setting.is_required and name not in values:
             raise UsageError(f"`{name}` is missing: {setting.entry.metadata.get('help', 'it is needed')}")
-    converted = convert(dataclass_types, values)
     try:
         return tuple(
             owner(**{name: converted[name] for name in find_settings((owner,)) if name in converted})
@@ -213,10 +195,8 @@ def read_line(argv: list[str], settings: dict[str, Setting]) -> dict[str, Any]:
                 text = words.pop(0)
             elif setting is not None and bool in setting.types:
                 text = "true"
-            elif setting is None and option != "config":
-                # The unknown key is what is to be said.
-                text = ""
-            else:
+            # Of an unknown key, it is the key that is to be said.
+            elif setting is not None or option == "config":
                 raise UsageError(f"{word}: its value is missing; settings are written --key value")
         if option == "config":
             merge(values, read_recipe(text))
@@ -261,27 +241,13 @@ def list_recipes() -> dict[str, str]:
     return {name: first_line(text).lstrip("# ").removesuffix(":") for name, text in texts.items()}
 
 
-def find_recipe(name: str) -> Path:
-    """
-    Returns the file of a recipe, given by its path or, if it comes with the package, by its name.
-
-    Raises:
-        [`UsageError`]: if there is no such file or name.
-    """
-    known = RECIPES / f"{name}.yaml"
-    if re.fullmatch(r"\w+", name) and known.is_file():
-        return known
-    path = Path(name)
-    if path.exists():
-        return path
-    names = list(list_recipes())
-    matches = difflib.get_close_matches(path.stem, names) or names
-    raise UsageError(f"{name}: no such file, and no recipe of that name: did you mean {', '.join(matches)}?")
-
-
 def read_recipe(name: str) -> dict[str, Any]:
-    """Returns the mapping of a recipe, given by its name or path."""
-    path = find_recipe(name)
+    """Returns the mapping of a recipe, given by its path or, if it comes with the package, by its name."""
+    names = list_recipes()
+    path = RECIPES / f"{name}.yaml" if name in names else Path(name)
+    if not path.exists():
+        matches = difflib.get_close_matches(path.stem, names) or names
+        raise UsageError(f"{name}: no such file, and no recipe of that name: did you mean {', '.join(matches)}?")
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -312,7 +278,7 @@ def format_help(dataclass_types: tuple[type, ...], doc: str, shows_all: bool = F
     `shows_all` the lines are whole, and no key is left out.
     """
     title, _, example = doc.strip().partition("\n\n")
-    lines = [one_line(title), "", f"Arguments: {USAGE}"]
+    lines = [one_line(title), "", "Arguments: [--config RECIPE ...] [--key value ...]"]
     width = 10_000 if shows_all else shutil.get_terminal_size((119, 24)).columns
     for owner in dataclass_types:
         settings = find_settings((owner,))
@@ -334,6 +300,3 @@ def describe_setting(name: str, setting: Setting) -> str:
     owners = ", ".join(owner.__name__ for owner in setting.section)
     section = f" Keys: --{name}.KEY, of {owners}." if owners else ""
     return f"[{getattr(default, 'value', default)}] {one_line(setting.entry.metadata.get('help') or '')}{section}"
-
-
-__all__ = ["build_arguments", "list_recipes", "parse_arguments"]

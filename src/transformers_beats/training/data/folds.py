@@ -8,8 +8,7 @@ import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from transformers_beats.utils.arguments import argument, check_numbers
-from transformers_beats.utils.errors import BeatsError
-from transformers_beats.utils.text import name_some
+from transformers_beats.utils.errors import BeatsError, name_some
 
 from .labels import Labels, is_nan, label_name
 

@@ -14,8 +14,7 @@ import numpy as np
 
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
 from transformers_beats.utils.arguments import argument
-from transformers_beats.utils.errors import BeatsError
-from transformers_beats.utils.text import name_some
+from transformers_beats.utils.errors import BeatsError, name_some
 
 
 Task = Literal["single_label", "multi_label", "frames"]

@@ -2,11 +2,11 @@
 """Command line of the demo."""
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
 
-from transformers_beats.utils.errors import BeatsError, UsageError, errors_in_one_line
+from transformers_beats.plotting.figures import check_matplotlib
+from transformers_beats.utils.errors import UsageError, errors_in_one_line
 
 
 DESCRIPTION = """\
@@ -111,9 +111,7 @@ def main(argv: list[str] | None = None) -> None:
     """Runs the command line; ends with [`errors_in_one_line`]'s exit statuses."""
     with errors_in_one_line():
         arguments = parse_arguments(argv)
-        missing = [name for name in ("matplotlib", "rich") if importlib.util.find_spec(name) is None]
-        if missing:
-            raise BeatsError(f"The demo needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+        check_matplotlib()
         from rich.console import Console
 
         # Standard output of now: trainings of --pretrain print to another one.

@@ -715,7 +715,7 @@ def test_without_matplotlib_no_model_is_loaded_for_pictures(models, sounds, tmp_
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setattr(loading, "load", pytest.fail)
     result = tag(models, sounds, "--pictures", tmp_path / "pictures", exit_code=1)
-    assert "pip install matplotlib" in result.stderr
+    assert result.stderr == "error: Pictures need matplotlib: pip install 'transformers-beats[demo]'\n"
     assert not (tmp_path / "pictures").exists()
 
 

@@ -1,6 +1,8 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """The demo: its sounds, a training of a few steps, the command line."""
 
+import sys
+
 import numpy as np
 import pytest
 import soundfile
@@ -298,6 +300,13 @@ class TestCommandLine:
         assert not any("✗" in line for line in foreign)
         assert "True class" in printed
         assert "Accuracy" not in printed
+
+    def test_without_matplotlib_nothing_is_trained(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+        with pytest.raises(SystemExit, match="1"):
+            run_demo(["--output", str(tmp_path / "output")])
+        assert capsys.readouterr().err == "error: Pictures need matplotlib: pip install 'transformers-beats[demo]'\n"
+        assert not (tmp_path / "output").exists()
 
     def test_mistakes_give_one_line(self, tmp_path, capsys):
         (tmp_path / "corrupt.wav").write_bytes(b"RIFF\x00\x00")

@@ -399,7 +399,7 @@ def test_a_missing_package_is_an_error_before_the_model_is_loaded(tmp_path, monk
     result = invoke("nowhere", tmp_path / "model.onnx")
     assert result.exit_code == 1
     assert "onnxscript" in result.output
-    assert "pip install onnx onnxruntime onnxscript" in result.output
+    assert "pip install 'transformers-beats[onnx]'" in result.output
 
 
 def test_the_example_needs_only_the_file(exported, classifier, tmp_path):

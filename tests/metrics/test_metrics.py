@@ -302,7 +302,7 @@ class TestSoundEventDetectionInput:
     def test_without_the_library_says_how_to_install_it(self, load, monkeypatch):
         monkeypatch.setitem(sys.modules, "sed_scores_eval", None)
         metric = load("sound_event_detection", **IN_MEMORY)
-        with pytest.raises(ImportError, match="pip install sed_scores_eval"):
+        with pytest.raises(ImportError, match=r"pip install 'transformers-beats\[sed\]'"):
             metric.compute(predictions=self.SCORES, references=[[event(0, 0.0, 1.0)]])
 
 

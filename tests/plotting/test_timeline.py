@@ -104,7 +104,7 @@ def test_any_name_can_be_drawn(name, tmp_path):
 
 def test_without_matplotlib_the_message_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match="pip install"):
+    with pytest.raises(ImportError, match=r"pip install 'transformers-beats\[demo\]'"):
         draw_timeline(read_spectrogram(noise(1), EXTRACTOR), [], tmp_path / "picture.png")
 
 

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import shutil
+import sys
 import tarfile
 from pathlib import Path
 
@@ -302,6 +303,12 @@ def test_low_rank_adapters_are_merged_into_an_ordinary_model(recipe, folder, tmp
     assert metrics["accuracy"] > 0.6
 
 
+def test_without_peft_the_message_says_what_to_install(recipe, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ValueError, match=r"`lora` needs PEFT: pip install 'transformers-beats\[training\]'"):
+        run(recipe, lora={"r": 4})
+
+
 def test_the_last_checkpoints_are_averaged(recipe, tmp_path, monkeypatch):
     kept = {}
     original = finetune_module.average_checkpoints
@@ -545,9 +552,9 @@ def test_what_cannot_be_done_is_refused(recipe, values, message):
 
 def test_reports_that_cannot_be_drawn_are_an_error_before_the_training(recipe, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(reports, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="Reports need matplotlib"):
+    with pytest.raises(ValueError, match=r"Reports need matplotlib: pip install 'transformers-beats\[training\]'"):
         run(recipe, eval_dataset=str(folder))
-    with pytest.raises(ValueError, match="Reports need matplotlib"):
+    with pytest.raises(ValueError, match=r"Reports need matplotlib: pip install 'transformers-beats\[training\]'"):
         evaluate_directory(tmp_path / "model", folder, tmp_path / "report")
 
 

@@ -297,7 +297,7 @@ def require_exporters() -> None:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise ImportError(f"{error}. The export needs: pip install onnx onnxruntime onnxscript") from error
+            raise ImportError(f"{error}. The export needs: pip install 'transformers-beats[onnx]'") from error
 
 
 def main(

@@ -104,7 +104,7 @@ def import_sed_scores_eval() -> Any:
     except ImportError as error:
         raise ImportError(
             "Sound event detection is evaluated by sed_scores_eval, which cannot be imported "
-            f"({error}): pip install sed_scores_eval 'setuptools<81'"
+            f"({error}): pip install 'transformers-beats[sed]'"
         ) from error
 
 

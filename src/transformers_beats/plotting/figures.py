@@ -25,7 +25,7 @@ def check_matplotlib() -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise ImportError("Pictures need matplotlib, which cannot be imported: pip install matplotlib") from error
+        raise ImportError("Pictures need matplotlib: pip install 'transformers-beats[demo]'") from error
 
 
 def make_figure(width: float, height: float, layout: Any = "constrained") -> "Figure":

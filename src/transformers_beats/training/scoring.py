@@ -79,7 +79,7 @@ def event_metrics(output: Any, windows: Windows, labels: Labels) -> dict[str, fl
     the library behind them is not installed. `output` is that of `Trainer.predict`.
     """
     if importlib.util.find_spec("sed_scores_eval") is None:
-        logger.warning("Segment-based F1 and PSDS need sed_scores_eval: pip install sed_scores_eval 'setuptools<81'.")
+        logger.warning("Segment-based F1 and PSDS need sed_scores_eval: pip install 'transformers-beats[sed]'")
         return {}
     if windows.targets is None:
         raise BeatsError("These clips have no labels.")

@@ -194,7 +194,7 @@ def check_drawing() -> None:
         [`BeatsError`]: if matplotlib is not installed.
     """
     if find_spec("matplotlib") is None:
-        raise BeatsError("Reports need matplotlib: in a checkout, pip install -e '.[training]'")
+        raise BeatsError("Reports need matplotlib: pip install 'transformers-beats[training]'")
 
 
 def write_report(directory: Path, predictions: Predictions, metrics: Metrics, description: Mapping[str, Any]) -> None:

@@ -29,7 +29,7 @@ def add_lora(model: PreTrainedModel, values: dict[str, Any]) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
-        raise BeatsError("`lora` needs PEFT: pip install peft") from error
+        raise BeatsError("`lora` needs PEFT: pip install 'transformers-beats[training]'") from error
     try:
         fields: dict[str, Any] = {"modules_to_save": ["classifier"]} | DEFAULTS | values
         config = LoraConfig(**fields)

@@ -62,22 +62,18 @@ FORWARD_ALL = {"ignore_unknown_options": True, "allow_extra_args": True, "allow_
 
 
 def add_forwarded(app: typer.Typer, name: str, command: Forwarded, panel: str) -> None:
-    """Adds a command under a heading in the list of commands."""
+    """Adds a command, which runs with the words after its name, under a heading in the list of commands."""
 
     @app.command(name, help=command.help, rich_help_panel=panel, context_settings=FORWARD_ALL, add_help_option=False)
     def run(context: typer.Context) -> None:
+        words = context.args
         with errors_in_one_line():
-            forward(name, command, context.args)
-
-
-def forward(name: str, command: Forwarded, words: list[str]) -> None:
-    """Runs a command with the words after its name; raises only a `SystemExit`, if its status is not 0."""
-    main = import_module(f"transformers_beats.{command.module}").main
-    if "argv" in inspect.signature(main).parameters:
-        if command.added and {"-h", "--help", "--help-all"} & {*words}:
-            print(f"{command.help} Keys are those of `finetune`, with `{' '.join(command.added)}`.\n")
-        run_command(lambda: main([*words, *command.added]))
-        return
-    app = make_app()
-    add_command(app, name, main, command.example, "Models")
-    app([name, *words])
+            main = import_module(f"transformers_beats.{command.module}").main
+        if "argv" in inspect.signature(main).parameters:
+            if command.added and {"-h", "--help", "--help-all"} & {*words}:
+                print(f"{command.help} Keys are those of `finetune`, with `{' '.join(command.added)}`.\n")
+            run_command(lambda: main([*words, *command.added]))
+        else:
+            single = make_app()
+            add_command(single, name, main, command.example, panel)
+            single([name, *words])

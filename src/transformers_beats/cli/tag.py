@@ -18,9 +18,7 @@ from .writers import Format, Writer, choose_format, make_directory, open_writer
 
 if TYPE_CHECKING:
     from transformers_beats.audio.decoding import AudioStream
-    from transformers_beats.inference.events import Event
     from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
-    from transformers_beats.plotting.spectrogram import Spectrogram
 
 
 def event_option(metavar: str, help: str, **limits: Any) -> Any:
@@ -127,6 +125,7 @@ def tag_files(
     from transformers_beats.audio.decoding import open_audio
     from transformers_beats.inference.events import Event
     from transformers_beats.plotting.spectrogram import SpectrogramReader
+    from transformers_beats.plotting.timeline import draw_timeline
 
     if pictures:
         make_directory(pictures)
@@ -150,15 +149,8 @@ def tag_files(
         if not writer.is_done(file):
             writer.write(file, labels, events if with_events else None)
         if pictures:
-            draw(file, events, readers.pop(file.path).spectrogram(), pictures)
+            path = file.result(pictures, ".png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw_timeline(readers.pop(file.path).spectrogram(), events, path, str(file.relative))
 
     process(files, is_done, compute, finish)
-
-
-def draw(file: AudioFile, events: "list[Event]", spectrogram: "Spectrogram", directory: Path) -> None:
-    """Draws the spectrogram and the events of a file into a directory."""
-    from transformers_beats.plotting.timeline import draw_timeline
-
-    path = file.result(directory, ".png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw_timeline(spectrogram, events, path, str(file.relative))

@@ -36,15 +36,16 @@ def print_table(console, clips) -> None:
 
 def run(paths: list[Path], model_dir: Path | None, output: Path, seed: int, console) -> None:
     """Reads or synthesises clips, trains or loads a model, prints the table, draws the picture."""
-    from transformers_beats.audio.synthesis import CLASSES
+    from transformers_beats.audio.decoding import decode_audio
+    from transformers_beats.audio.synthesis import CLASSES, SAMPLING_RATE
     from transformers_beats.inference.loading import labels_of
 
-    from .inference import classify, load_classifier, read_clip, synthesised_clips
+    from .inference import Clip, classify, load_classifier, synthesised_clips
     from .picture import MAX_PICTURED, draw_predictions
     from .training import HELD_OUT_PER_CLASS, train_classifier
 
     # Before the training, so that a mistake shows at once.
-    clips = [read_clip(path) for path in paths]
+    clips = [Clip(path.name, decode_audio(path, SAMPLING_RATE)) for path in paths]
     output.mkdir(parents=True, exist_ok=True)
     accuracy = None
     if model_dir is None:

@@ -10,7 +10,6 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from transformers_beats import BeatsFeatureExtractor, WindowedInference
-from transformers_beats.audio.decoding import decode_audio
 from transformers_beats.audio.synthesis import SAMPLING_RATE, make_dataset
 from transformers_beats.inference.loading import labels_of, load
 from transformers_beats.utils.errors import BeatsError
@@ -27,11 +26,6 @@ class Clip:
     waveform: np.ndarray
     label: str | None = None
     predictions: list[tuple[str, float]] = field(default_factory=list)
-
-
-def read_clip(path: Path) -> Clip:
-    """Reads an audio file of any sampling rate and number of channels; raises an [`AudioError`] that names it."""
-    return Clip(path.name, decode_audio(path, SAMPLING_RATE))
 
 
 def synthesised_clips(seed: int, known_labels: Collection[str]) -> list[Clip]:

@@ -485,6 +485,7 @@ def test_iterate_checks_arguments_made_in_python():
         (BatchArguments, "batch_seconds", 0.0, "be positive, got 0.0"),
         (IterateArguments, "num_iterations", 1.5, "be an integer, got 1.5"),
         (BeatsTrainingArguments, "per_device_train_batch_size", 2.5, "be an integer, got 2.5"),
+        (BeatsTrainingArguments, "per_device_train_batch_size", 0, "be at least 1, got 0"),
         (BeatsTrainingArguments, "per_device_eval_batch_size", 0, "be at least 1, got 0"),
         (BeatsTrainingArguments, "learning_rate", math.inf, "be finite, got inf"),
         (BeatsTrainingArguments, "max_steps", 1.5, "be an integer, got 1.5"),

@@ -56,20 +56,10 @@ def test_no_device_takes_more_clips_than_it_may(batch_seconds, crop_seconds, wor
     assert fewer < batch_seconds
 
 
-@pytest.mark.parametrize(
-    ("numbers", "message"),
-    [
-        ((0, 10, 1, 8), "`batch_seconds` must be positive, got 0"),
-        ((float("nan"), 10, 1, 8), "`batch_seconds` must be positive, got nan"),
-        ((100, -1, 1, 8), "`crop_seconds` must be positive, got -1"),
-        ((100, 10, 1, 0), "`per_device_train_batch_size` must be positive, got 0"),
-        ((50, 10, 8, 8), "`batch_seconds` is 50, but one clip of 10 s on each of 8 device(s) makes 80"),
-    ],
-)
-def test_impossible_batches_are_refused(numbers, message):
-    with pytest.raises(ValueError, match="`") as caught:
-        plan_batch(*numbers)
-    assert message in str(caught.value)
+def test_a_batch_of_less_than_a_clip_for_each_device_is_refused():
+    message = r"`batch_seconds` is 50, but one clip of 10 s on each of 8 device\(s\) makes 80"
+    with pytest.raises(ValueError, match=message):
+        plan_batch(50, 10, 8, 8)
 
 
 def test_the_plan_is_put_into_the_training_arguments(training):

@@ -59,13 +59,8 @@ class Setting(NamedTuple):
         return get_args(self.hint) if get_origin(self.hint) in (Union, types.UnionType) else (self.hint,)
 
     @property
-    def is_required(self) -> bool:
-        """Returns whether the field has no default."""
-        return self.entry.default is dataclasses.MISSING and self.entry.default_factory is dataclasses.MISSING
-
-    @property
     def default(self) -> Any:
-        """The default of a field that is not required."""
+        """The default of a field; `MISSING` if it is required."""
         factory = self.entry.default_factory
         return self.entry.default if factory is dataclasses.MISSING else factory()
 
@@ -98,7 +93,7 @@ def build_arguments(dataclass_types: tuple[type, ...], values: dict[str, Any]) -
     # A misspelt key is named before the one that is therefore missing.
     converted = convert(dataclass_types, values)
     for name, setting in find_settings(dataclass_types).items():
-        if "." not in name and setting.is_required and name not in values:
+        if "." not in name and name not in values and setting.default is dataclasses.MISSING:
             raise UsageError(f"`{name}` is missing: {setting.entry.metadata.get('help', 'it is needed')}")
     try:
         return tuple(
@@ -294,7 +289,7 @@ def format_help(dataclass_types: tuple[type, ...], doc: str, shows_all: bool = F
 
 def describe_setting(name: str, setting: Setting) -> str:
     """Returns the default of a key, its meaning, and how the keys of its section are written."""
-    value = "required" if setting.is_required else setting.default
+    value = "required" if setting.default is dataclasses.MISSING else setting.default
     # As it is written on the command line.
     default = json.dumps(value) if value is None or isinstance(value, bool) else value
     owners = ", ".join(owner.__name__ for owner in setting.section)

@@ -78,9 +78,7 @@ def check_fbank(
 ) -> torch.Tensor:
     """
     Returns `input_values` if they are a batch of filter banks that hold a patch, and the mask, if any, fits them.
-
-    Raises:
-        `ValueError`: otherwise, with what to do.
+    Raises a `ValueError` otherwise.
     """
     if input_values is None:
         raise ValueError("You have to specify `input_values`.")

@@ -215,7 +215,6 @@ class BeatsConfig(BeatsBaseConfig):
     label_smoothing: float | int = 0.0
 
     def validate_architecture(self):
-        """Part of `@strict`-powered validation. Validates the architecture of the config."""
         super().validate_architecture()
         self._check_positive("embed_dim", "hidden_size", "num_hidden_layers", "num_attention_heads")
         self._check_positive("intermediate_size", "num_conv_pos_embeddings", "num_conv_pos_embedding_groups")
@@ -285,7 +284,6 @@ class BeatsTokenizerConfig(BeatsConfig):
     teacher_output_size: int | None = None
 
     def validate_architecture(self):
-        """Part of `@strict`-powered validation. Validates the architecture of the config."""
         super().validate_architecture()
         self._check_positive("codebook_dim", "estimator_num_hidden_layers")
         if self.teacher_output_size is not None:
@@ -328,7 +326,6 @@ class BeatsRandomProjectionTokenizerConfig(BeatsBaseConfig):
     seed: int = 0
 
     def validate_architecture(self):
-        """Part of `@strict`-powered validation. Validates the architecture of the config."""
         super().validate_architecture()
         self._check_positive("codebook_size", "codebook_dim")
 

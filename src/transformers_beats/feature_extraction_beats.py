@@ -225,17 +225,8 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
     @classmethod
     def from_dict(cls, feature_extractor_dict: dict[str, Any], **kwargs):
         """
-        Makes a feature extractor from a saved configuration. Unknown settings, which earlier versions saved and
-        did not read, are left out with a warning.
-
-        Args:
-            feature_extractor_dict (`dict[str, Any]`):
-                Content of `preprocessor_config.json`.
-            kwargs (`dict[str, Any]`, *optional*):
-                Settings that replace saved ones, and arguments of `from_pretrained`.
-
-        Returns:
-            [`BeatsFeatureExtractor`]; with `return_unused_kwargs=True`, also the `kwargs` that are no settings.
+        Makes a feature extractor from a saved configuration, as the base class does. Unknown settings, which earlier
+        versions saved and did not read, are left out with a warning.
 
         Raises:
             `ValueError`: if `kwargs` have a setting of other feature extractors, such as `num_mel_bins`.

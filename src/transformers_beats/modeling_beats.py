@@ -31,7 +31,7 @@ from .configuration_beats import BeatsBaseConfig, BeatsConfig  # noqa: E402
 
 
 # On a CPU with AVX2 only, PyTorch 2.13 computes sequences whose length is no multiple of 16 wrongly, some as NaN; with
-# AVX-512, PyTorch 2.6 does.
+# AVX-512, PyTorch 2.6 does. Those between were not tried.
 FLEX_WORKS_ON_CPU = "AVX512" in torch.backends.cpu.get_cpu_capability() and torch.__version__ >= "2.13"
 # Inference on a CPU gates the position bias in blocks of at most this size, which is near that of its caches, or of a
 # single query.
@@ -78,9 +78,7 @@ def check_fbank(
 ) -> torch.Tensor:
     """
     Returns `input_values` if they are a batch of filter banks that hold a patch, and the mask, if any, fits them.
-
-    Raises:
-        `ValueError`: otherwise, with what to do.
+    Raises a `ValueError` otherwise.
     """
     if input_values is None:
         raise ValueError("You have to specify `input_values`.")

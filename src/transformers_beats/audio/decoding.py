@@ -111,12 +111,9 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
     resamples with soxr.
 
     Args:
-        source (`str`, `Path`, `bytes` or a file opened in binary mode):
-            A file, or its content.
-        sampling_rate (`int`, defaults to 16000):
-            Rate of the blocks in hertz.
-        start (`int`, defaults to 0):
-            First sample, at `sampling_rate`. Those before it are not decoded, if the format allows.
+        source, sampling_rate, start:
+            File, rate of the blocks and first sample, as for [`decode_audio`]. Samples before `start` are not decoded,
+            if the format allows.
 
     Returns:
         [`AudioStream`]: its blocks can be read once. Reading raises [`AudioError`] where the file is damaged or holds
@@ -330,9 +327,6 @@ def _place_of(file: soundfile.SoundFile, name: str, start: int, sampling_rate: i
 
 def _skip(blocks: Iterable[np.ndarray], num_samples: int, name: str) -> Iterator[np.ndarray]:
     """Leaves out the first samples."""
-    if num_samples == 0:
-        yield from blocks
-        return
     is_empty = True
     for block in blocks:
         if len(block) > num_samples:

@@ -52,16 +52,8 @@ def search_folder(folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES
     Links to folders are followed. A folder is listed once, also if links lead to it from several places or from
     within; under its own path if that is below `folder`. Hidden files and folders are left out: they hold other
     programs' data, such as notes about files of the same name. So are folders that may not be read. A link to a file
-    that is not there is listed, so that whoever reads it can name it.
-
-    Args:
-        folder (`str` or `Path`):
-            The folder.
-        suffixes (`Collection[str]`, defaults to `AUDIO_SUFFIXES`):
-            Suffixes in lower case, with their dots; those of files may be in any case.
-
-    Returns:
-        `list[Path]`: paths that begin with `folder`, sorted.
+    that is not there is listed, so that whoever reads it can name it. Suffixes are given in lower case, with their
+    dots; those of files may be in any case. The paths begin with `folder` and are sorted.
     """
     searched: set[str] = set()
     found: list[Path] = []

@@ -40,17 +40,9 @@ def convert(
     Converts a checkpoint into configuration, weights (safetensors), feature extractor, remote code and model card.
 
     Everything is written to a temporary directory beside `output_dir` and renamed at the end, so that a refused or
-    interrupted conversion leaves everything as it was.
-
-    Args:
-        source, origin, cfg:
-            Checkpoint, see [`read_checkpoint`].
-        output_dir, overwrite:
-            Directory to write, see [`check_output_dir`].
-        fbank_mean, fbank_std (`float`, *optional*):
-            Statistics of the fbank in training. They default to AudioSet's.
-        repo_id, revision, details:
-            Repository and branch that the card names, by default the directory itself; further text of the card.
+    interrupted conversion leaves everything as it was. `source`, `origin` and `cfg` are those of [`read_checkpoint`],
+    `output_dir` and `overwrite` those of [`check_output_dir`]. The statistics of the fbank default to AudioSet's. The
+    card names the directory itself, unless `repo_id` and `revision` are given, and has the text of `details`.
 
     Raises:
         [`UsageError`]: if there is no such source, or statistics or `output_dir` cannot be used.

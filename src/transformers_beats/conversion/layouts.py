@@ -256,15 +256,9 @@ def _find_cfg(source: Source, contents: Mapping[str, Any], cfg: Sequence[str | P
 
 def read_settings(paths: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
     """
-    Reads the settings of a model from files beside its weights.
-
-    Args:
-        paths (`Sequence[Path]`):
-            Checkpoints with a `cfg`, or YAML or JSON files: ESPnet's `config.yaml`, avex's description of a model, or
-            the settings themselves. A later file overrides an earlier one, as in ESPnet.
-
-    Returns:
-        The `cfg`, and ESPnet's settings of the training, empty without an ESPnet file.
+    Reads the `cfg` of a model from files beside its weights, and ESPnet's settings of the training, if any: from
+    checkpoints with a `cfg`, or YAML or JSON files (ESPnet's `config.yaml`, avex's description of a model, or the
+    settings themselves). A later file overrides an earlier one, as in ESPnet.
 
     Raises:
         [`UsageError`]: if there is no such file.

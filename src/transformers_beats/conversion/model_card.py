@@ -56,18 +56,10 @@ KINDS: dict[Kind, tuple[str, str]] = {
 @dataclass
 class CardDetails:
     """
-    Text of a card that the checkpoint itself does not state.
-
-    Attributes:
-        title: Heading.
-        summary: Description of the model in a sentence or two.
-        training_data: Description of the data that it was trained on.
-        datasets: Ids of Hub datasets for the metadata.
-        license: Licence of the weights, by its identifier on the Hub. A file in Microsoft's layout need not be
-            Microsoft's.
-        base_model: Hub id of the model that it was fine-tuned from.
-        paper: The paper's figures in per cent, by the names in `TASKS`.
-        results_note: Remark on the figures, or the reason why there are none.
+    Text of a card that the checkpoint itself does not state. `datasets` and `base_model` are ids on the Hub; `paper`
+    has the paper's figures in per cent, by the names in `TASKS`, and `results_note` a remark on them, or the reason
+    why there are none. `license` is an identifier of the Hub, without a default: a file in Microsoft's layout need not
+    be Microsoft's.
     """
 
     title: str | None = None
@@ -96,17 +88,8 @@ def render_model_card(
     """
     Renders the model card of a converted checkpoint: metadata, usage that runs as written, limits, provenance.
 
-    Args:
-        checkpoint, extractor:
-            Checkpoint and its feature extractor.
-        source_name (`str`):
-            Name of the source file.
-        path (`str`, defaults to `"."`):
-            Id on the Hub that the card loads the model from, or the directory of the card.
-        revision (`str`, *optional*):
-            Branch of the Hub, if not `main`.
-        details ([`CardDetails`], *optional*):
-            Further text.
+    The card names `source_name` as the source file, and loads the model from `path`, an id on the Hub or the directory
+    of the card, and from a branch of the Hub that is not `main`.
     """
     from transformers_beats.audio.audioset import AUDIOSET_LABELS
     from transformers_beats.fbank_beats import num_fbank_samples

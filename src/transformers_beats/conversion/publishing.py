@@ -86,19 +86,10 @@ def publish(
 
     The repository changes in a single commit, which the Hub makes when all files have arrived: an upload that fails
     leaves nothing visible, and the next one sends only what is missing. Without a difference there is no commit, but
-    the download is compared all the same.
+    the download is compared all the same, unless it was before, as that of the commit `checked`.
 
-    Args:
-        directory (`Path`):
-            A converted directory.
-        repo_id (`str`):
-            `account/name`; made if it does not exist.
-        private (`bool`, defaults to `False`):
-            Make a new repository private. One that exists must be private already.
-        revision (`str`, *optional*):
-            A branch, made if it does not exist; `main` by default.
-        checked (`str`, *optional*):
-            A commit whose download was compared before, and needs not be again.
+    Repository (`account/name`) and branch are made if they do not exist. With `private`, a new repository is private,
+    and one that exists must be.
 
     Raises:
         [`BeatsError`]: if the Hub cannot be reached or refuses, if private weights would become public, if the

@@ -96,19 +96,11 @@ def export_labels(config: Any) -> dict[int, str] | None:
 
 def export(source: str, output: Path, overwrite: bool = False) -> list[str]:
     """
-    Writes `{"cfg": ..., "model": ..., "label_dict": ...}` to a file, whole or not at all.
+    Writes `{"cfg": ..., "model": ..., "label_dict": ...}` to a file, whole or not at all. Returns the settings that
+    the file cannot state, in sentences.
 
-    Args:
-        source (`str`):
-            Directory or Hub id of a `BeatsModel`, `BeatsForAudioClassification` or `BeatsTokenizerModel`, or of a
-            pre-training checkpoint, of which the encoder or the tokenizer is taken.
-        output (`Path`):
-            The file.
-        overwrite (`bool`, defaults to `False`):
-            Replace an older file.
-
-    Returns:
-        `list[str]`: settings that the file cannot state, in sentences.
+    The source is the directory or Hub id of a `BeatsModel`, `BeatsForAudioClassification` or `BeatsTokenizerModel`, or
+    of a pre-training checkpoint, of which the encoder or the tokenizer is taken.
 
     Raises:
         [`UsageError`]: if the output exists, or there is no such model.

@@ -71,17 +71,9 @@ class WaveformModel(nn.Module):
 
     def features(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Computes what the feature extractor gives.
-
-        Args:
-            waveforms (`torch.Tensor` of shape `(batch_size, num_samples)`):
-                Float32, full scale at 1.0, at least `min_samples` of them.
-            lengths (`torch.LongTensor` of shape `(batch_size,)`):
-                Samples of audio in each row.
-
-        Returns:
-            The normalised filter bank `(batch_size, num_frames, num_mel_bins)` and its mask `(batch_size,
-            num_frames)`, boolean.
+        Computes what the feature extractor gives: the normalised filter bank `(batch_size, num_frames, num_mel_bins)`
+        and its mask `(batch_size, num_frames)`, boolean. `waveforms` `(batch_size, num_samples)` are float32 with full
+        scale at 1.0, at least `min_samples` long; of each row, the first `lengths` `(batch_size,)` are audio.
         """
         extractor = self.feature_extractor
         sample_index = torch.arange(waveforms.shape[1], device=waveforms.device)

@@ -32,10 +32,6 @@ def __getattr__(name):
     return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
 
 
-def __dir__():
-    return sorted({*globals(), *__all__})
-
-
 def load_metric(name: str, **kwargs) -> Any:
     """
     Loads a metric of this package by its name, as `evaluate.load` gives those of the Hub.

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""AudioSet's segment lists and folders of clips as data sets."""
+"""AudioSet's segment lists and folders of clips as datasets."""
 
 import subprocess
 import sys

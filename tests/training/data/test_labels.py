@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Labels of every kind that data sets have, and what is wrong with some."""
+"""Labels of every kind that datasets have, and what is wrong with some."""
 
 import io
 import json

@@ -71,7 +71,7 @@ def stage_values(recipe: dict, stage: str, **values) -> dict:
 
 @pytest.fixture
 def trainer(recipe, tmp_path):
-    """A trainer whose data set holds two features with the codes 0 to 23, and two with 0 to 7."""
+    """A trainer whose dataset holds two features with the codes 0 to 23, and two with 0 to 7."""
     config = BeatsConfig(**recipe["model"]["model_config"], codebook_size=32)
     generator = torch.Generator().manual_seed(0)
     items = [

@@ -17,12 +17,11 @@ from .commands import add_command, make_app
 @dataclass(frozen=True)
 class Forwarded:
     """
-    A command that is a function of a module.
+    A command that is the `main` of a module.
 
     Args:
         module (`str`):
-            Module below `transformers_beats`, as `MODULE:FUNCTION` if its function is not `main`. The function takes
-            the words as a list `argv`, or is one for typer.
+            Module below `transformers_beats`. Its function `main` takes the words as a list `argv`, or is one for typer.
         help (`str`):
             Sentence for the list of commands.
         example (`str`):
@@ -37,9 +36,8 @@ class Forwarded:
     added: tuple[str, ...] = ()
 
     def load(self) -> Callable[..., Any]:
-        """Imports the module, and returns the function."""
-        module, _, function = self.module.partition(":")
-        return getattr(import_module(f"transformers_beats.{module}"), function or "main")
+        """Imports the module, and returns its `main`."""
+        return import_module(f"transformers_beats.{self.module}").main
 
 
 MODELS = {
@@ -53,8 +51,8 @@ MODELS = {
         "Convert and publish all checkpoints of a release.",
         example="--source-dir checkpoints --namespace your-name --dry-run",
     ),
-    "export": Forwarded("export.onnx:run_export", "Export a model to ONNX."),
-    "serve": Forwarded("web.page:run_page", "Serve a web page: record or drop a clip, see its labels and events."),
+    "export": Forwarded("export.onnx", "Export a model to ONNX."),
+    "serve": Forwarded("web.page", "Serve a web page: record or drop a clip, see its labels and events."),
     "demo": Forwarded("demo.__main__", "Train a small model on synthesised sounds, or classify clips with yours."),
 }
 TRAINING = {

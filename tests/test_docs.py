@@ -268,6 +268,13 @@ def test_an_unrun_block_has_its_reason_directly_above(tmp_path):
     assert read_blocks(path) == [Block("sh", "x\n", 3, "a"), Block("python", "y\n", 8, None)]
 
 
+@pytest.mark.parametrize("path", [ROOT / "README.md", *map(page, FAST + SLOW)], ids=lambda path: path.stem)
+def test_a_block_that_can_be_pasted_alone_makes_the_models_known(path):
+    for block in read_blocks(path):
+        if block.language == "python" and "from transformers import" in block.code:
+            assert re.search(r"transformers_beats|trust_remote_code", block.code), f"line {block.line}"
+
+
 @pytest.mark.parametrize("name", FAST)
 def test_code_runs(name, workplace, environment):
     run_page(page(name), workplace, environment)

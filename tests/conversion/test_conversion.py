@@ -367,7 +367,8 @@ def test_a_killed_conversion_leaves_no_directory_that_looks_finished(tmp_path):
 def test_command_line_reports_what_it_did(tmp_path):
     result = run_script(FIXTURES / "beats_tiny_finetuned.pt", tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    assert "BEATs, finetuned, 0.1 M values" in result.stdout
+    assert "BEATs, finetuned, 0.1 M parameters" in result.stdout
+    assert result.stderr == ""
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 

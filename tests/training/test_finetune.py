@@ -27,6 +27,7 @@ from transformers_beats import (
     BeatsForPreTraining,
 )
 from transformers_beats.training import classifiers as classifiers_module
+from transformers_beats.training import evaluate as evaluate_module
 from transformers_beats.training import finetune as finetune_module
 from transformers_beats.training.config import arguments as training_arguments
 from transformers_beats.training.config.recipes import build_arguments
@@ -113,6 +114,17 @@ def test_a_classifier_learns_and_evaluate_finds_the_same(recipe, folder, tmp_pat
     again = evaluate_directory(output, folder, tmp_path / "report")
     assert again == pytest.approx(metrics, abs=1e-6)
     assert (tmp_path / "report" / "confusion_matrix.png").stat().st_size > 1000
+
+
+def test_the_last_lines_name_what_was_written(recipe, folder, tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe | {"max_steps": 1}))
+    model, report, folds = recipe["output_dir"], str(tmp_path / "report"), str(tmp_path / "folds")
+    finetune_module.main(["--config", str(tmp_path / "recipe.yaml")])
+    assert capsys.readouterr().out.endswith(f"\nModel: {model}\n")
+    evaluate_module.main(["--model", model, "--dataset", str(folder), "--output_dir", report])
+    assert capsys.readouterr().out.endswith(f"\nReport: {report}\n")
+    finetune_module.main(["--config", str(tmp_path / "recipe.yaml"), "--num_folds", "2", "--output_dir", folds])
+    assert capsys.readouterr().out.endswith(f"\nModels: {folds}/fold-*\n")
 
 
 def test_a_classifier_starts_from_a_pretrained_encoder(recipe, tmp_path):

@@ -49,12 +49,15 @@ def convert(
         [`CheckpointError`]: if the checkpoint cannot be converted.
     """
     from safetensors import SafetensorError
+    from transformers.utils import logging
 
     from transformers_beats import BeatsFeatureExtractor
 
     from .checkpoint import CheckpointError, read_checkpoint
     from .model_card import render_model_card
 
+    # For the one file that is written.
+    logging.disable_progress_bar()
     # Unlike `Path.resolve`, without an exception of its own for links that go in circles.
     output_dir = Path(os.path.realpath(output_dir))
     check_output_dir(output_dir, overwrite)
@@ -169,7 +172,7 @@ def main(
             Path(source), output, origin, fbank_mean, fbank_std, overwrite, push_to_hub, revision, cfg=cfg or ()
         )
         num_values = sum(tensor.numel() for tensor in checkpoint.state_dict.values())
-        summary = f"{output}: BEATs, {checkpoint.kind}, {num_values / 1e6:.1f} M values"
+        summary = f"{output}: BEATs, {checkpoint.kind}, {num_values / 1e6:.1f} M parameters"
         typer.echo("\n  ".join([summary, *checkpoint.notes]))
         if push_to_hub is None:
             return

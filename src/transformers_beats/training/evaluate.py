@@ -125,7 +125,10 @@ def describe(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command with the words of `argv`; by default those of the command line."""
-    evaluate(*parse_arguments(EVALUATE_ARGUMENTS, argv, __doc__))
+    arguments, *others = parse_arguments(EVALUATE_ARGUMENTS, argv, __doc__)
+    evaluate(arguments, *others)
+    if process_state().is_main_process:
+        print(f"Report: {arguments.output_dir}")
 
 
 if __name__ == "__main__":

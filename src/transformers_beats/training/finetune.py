@@ -204,7 +204,11 @@ def select(clips: Clips, labels: Labels, indices: np.ndarray) -> tuple[Clips, La
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command with the words of `argv`; by default those of the command line."""
-    finetune(Arguments(*parse_arguments(FINETUNE_ARGUMENTS, argv, __doc__)))
+    arguments = Arguments(*parse_arguments(FINETUNE_ARGUMENTS, argv, __doc__))
+    finetune(arguments)
+    if process_state().is_main_process:
+        output_dir = arguments.training.output_dir
+        print(f"Models: {output_dir}/fold-*" if arguments.folds.is_given else f"Model: {output_dir}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 import pytest
+from huggingface_hub import constants
 
 from transformers_beats import (
     BeatsConfig,
@@ -8,7 +9,7 @@ from transformers_beats import (
     BeatsForPreTraining,
     BeatsModel,
 )
-from transformers_beats.inference.loading import check_model, describe, load_extractor, load_model
+from transformers_beats.inference.loading import check_model, describe, load, load_extractor, load_model
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 
@@ -34,6 +35,15 @@ def test_a_file_in_place_of_a_model_names_the_command_that_converts_it(tmp_path)
     (tmp_path / "beats.pt").write_bytes(b"")
     with pytest.raises(UsageError, match=r"is a file, .*transformers-beats convert .*beats\.pt DIRECTORY"):
         check_model(str(tmp_path / "beats.pt"))
+
+
+def test_a_name_that_is_nowhere_is_named_with_the_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for function in (load, load_model, load_extractor):
+        with pytest.raises(
+            BeatsError, match=r"^nowhere: no such directory here, and from the Hub it cannot be loaded: "
+        ):
+            function("nowhere", cache_dir=tmp_path)
 
 
 def test_the_extractor_of_another_model_is_refused(tmp_path):

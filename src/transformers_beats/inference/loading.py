@@ -167,7 +167,12 @@ def _errors_of_loading(name: str | Path) -> Generator[None, None, None]:
         raise
     except Exception as error:
         message = first_line(error)
-        message = message if str(name) in message else f"{name}: cannot be loaded: {message}"
+        if isinstance(error, OSError) and not Path(name).exists():
+            # Further sentences of transformers are about directories.
+            reason = message.partition(". ")[0]
+            message = f"{name}: no such directory here, and from the Hub it cannot be loaded: {reason}"
+        elif str(name) not in message:
+            message = f"{name}: cannot be loaded: {message}"
         raise BeatsError(message) from error
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import distributed
 
 from transformers_beats import BeatsConfig
+from transformers_beats.training.config import arguments as arguments_module
 from transformers_beats.training.config.arguments import (
     PRETRAIN_ARGUMENTS,
     TRAIN_TOKENIZER_ARGUMENTS,
@@ -500,6 +501,12 @@ def test_numbers_of_all_arguments_are_checked(make, name, value, problem):
     with pytest.raises(UsageError) as caught:
         make(**values | {name: value})
     assert str(caught.value) == f"`{name}` must {problem}."
+
+
+def test_without_tensorboard_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(arguments_module, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'transformers-beats\[training\]'"):
+        BeatsTrainingArguments(output_dir="output", report_to="tensorboard")
 
 
 def test_training_defaults_are_those_of_the_project(training):

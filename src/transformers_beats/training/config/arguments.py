@@ -3,6 +3,7 @@
 
 import os
 from dataclasses import asdict, dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -87,6 +88,8 @@ class BeatsTrainingArguments(TrainingArguments):
         # Elsewhere than with CUDA, PyTorch warns that it does nothing.
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         super().__post_init__()
+        if "tensorboard" in (self.report_to or ()) and not any(map(find_spec, ("tensorboard", "tensorboardX"))):
+            raise UsageError("`report_to` tensorboard needs: pip install 'transformers-beats[training]'")
 
 
 @dataclass

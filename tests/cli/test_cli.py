@@ -369,6 +369,28 @@ def test_settings_of_directories_are_kept_in_them(models, sounds, tmp_path):
     assert "tracks: was begun with another `gap_seconds` (null, now 1.0)" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "model", "suffix"),
+    [("embed", "beats_tiny", ".npy"), ("tokenize", "tokenizer_tiny", ".npy"), ("tag", "beats_tiny_finetuned", ".txt")],
+)
+def test_a_result_is_not_taken_for_that_of_a_file_of_the_same_name(
+    models, sounds, tmp_path, monkeypatch, command, model, suffix
+):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        shutil.copy(sounds / "a.wav", tmp_path / name)
+    arguments = (command, "-m", models / model, "-o", tmp_path / "out", "--device", "cpu")
+    run(*arguments, tmp_path / "first")
+    (line,) = run(*arguments, tmp_path / "second", "--resume", exit_code=2).stderr.splitlines()
+    assert f"out: a.wav{suffix} is the result of {tmp_path}/first/a.wav, not of {tmp_path}/second/a.wav" in line
+    monkeypatch.chdir(tmp_path)
+    assert "1 of 1 files are done already." in run(*arguments, "first", "--resume").stderr
+    # Where there is no result yet, none can be mistaken.
+    (tmp_path / "out" / f"a.wav{suffix}").unlink()
+    run(*arguments, "second", "--resume")
+    assert run(*arguments, "first", "--resume", exit_code=2)
+
+
 def test_an_output_of_an_earlier_version_is_resumed(models, sounds, tmp_path):
     tag(models, sounds / "a.wav", "-o", tmp_path / "tags.jsonl")
     (tmp_path / ".tags.jsonl.settings.json").unlink()
@@ -530,10 +552,11 @@ def test_devices_are_not_resumed():
         open_writer(Format.jsonl, Path("/dev/zero"), with_events=False, resume=True, settings={})
 
 
-def test_closed_standard_output_is_said(monkeypatch):
+@pytest.mark.parametrize("kind", [Format.table, Format.jsonl, Format.csv])
+def test_closed_standard_output_is_said(monkeypatch, kind):
     monkeypatch.setattr(sys, "stdout", None)
     with pytest.raises(UsageError, match="Standard output is closed"):
-        open_writer(Format.csv, None, with_events=False, resume=False, settings={})
+        open_writer(kind, None, with_events=False, resume=False, settings={})
 
 
 def test_csv_quotes_names_with_carriage_returns(tmp_path):
@@ -609,7 +632,7 @@ def test_arrays_are_resumed_and_corrupt_files_named(models, corrupt, tmp_path):
     assert np.load(tmp_path / "out" / "a.wav.npy").shape == (1,)
     assert np.load(tmp_path / "out" / "a.flac.npy").shape == (64,)
     names = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert names == {".settings.json", *(f"{name.rpartition('/')[2]}.npy" for name in NAMES)}
+    assert names == {".files.json", ".settings.json", *(f"{name.rpartition('/')[2]}.npy" for name in NAMES)}
     run(*arguments, exit_code=2)
 
 

@@ -37,6 +37,12 @@ def test_an_output_that_exists_is_refused(tmp_path):
         check_new(tmp_path)
 
 
+def test_an_output_whose_folder_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="file/new: cannot be an output directory: File exists"):
+        check_new(tmp_path / "file" / "new")
+
+
 def test_a_new_directory_is_there_whole_or_not_at_all(tmp_path):
     with new_directory(tmp_path / "deep" / "target") as new:
         (new / "file").touch()

@@ -570,6 +570,11 @@ class TestServe:
             serve([models], Limits(), device="nothing")
         assert launched == []
 
+    def test_an_address_that_is_none_is_an_error_at_the_start(self, launched, models):
+        with pytest.raises(ValueError, match=r"--host 999\.1\.1\.1: "):
+            serve([models], Limits(), host="999.1.1.1")
+        assert launched == []
+
     def test_a_missing_model_is_an_error_elsewhere(self, launched, tmp_path):
         with pytest.raises(ValueError, match="no such directory"):
             serve([tmp_path / "models"], Limits())

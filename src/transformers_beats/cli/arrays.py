@@ -86,7 +86,7 @@ def save_arrays(
     model, extractor = load(shared.model, shared.device, shared.dtype.value)
     has_bar = has_seconds_bar(files)
     inference = WindowedInference(model, extractor, shared.window, shared.hop, shared.batch_size, has_bar)
-    begin_directory(output, settings_of(command, model, extractor, shared, **others), shared.resume)
+    begin_directory(output, settings_of(command, model, extractor, shared, **others), shared.resume, files, ".npy")
 
     def write(file: AudioFile, array: np.ndarray) -> None:
         path = file.result(output, ".npy")

@@ -106,7 +106,7 @@ def tag(
     settings = {}
     if output is not None:
         settings = settings_of("tag", model, extractor, shared, events=with_events, **label_options, **event_options)
-    writer = open_writer(kind, output, with_events, shared.resume, settings)
+    writer = open_writer(kind, output, with_events, shared.resume, settings, files)
     try:
         tag_files(files, tagger, writer, with_events, pictures, shared.batch_size)
     finally:

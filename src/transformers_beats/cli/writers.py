@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 from transformers_beats.audio.files import AudioFile, place_of
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import replace_file
-from transformers_beats.utils.resume import begin_or_resume
+from transformers_beats.utils.resume import begin_or_resume, read_settings
 
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Beside a file of results, after its name; in a directory of results, alone.
 SETTINGS = ".settings.json"
+# In a directory of results: the file that each result, named by its path without a suffix, is of.
+SOURCES = ".files.json"
 # A label and its score, as the tagging pipeline returns them; and the results of a file for JSON.
 Label = Mapping[str, Any]
 Record = dict[str, Any]
@@ -203,10 +205,15 @@ def choose_format(output: Path | None) -> Format:
 
 
 def open_writer(
-    kind: Format, output: Path | None, with_events: bool, resume: bool, settings: Mapping[str, Any]
+    kind: Format,
+    output: Path | None,
+    with_events: bool,
+    resume: bool,
+    settings: Mapping[str, Any],
+    files: Sequence[AudioFile] = (),
 ) -> Writer:
     """
-    Opens an output for results in a format; `settings` are those of [`begin_or_resume`].
+    Opens an output for the results of files in a format; `settings` are those of [`begin_or_resume`].
 
     Raises:
         [`UsageError`]: if the output is missing, not wanted, exists and is not to be resumed, was begun with other
@@ -215,11 +222,12 @@ def open_writer(
     if kind is Format.table:
         if output is not None:
             raise UsageError("A table is for the terminal: name an --output that ends in .jsonl or .csv, or --format.")
+        _check_standard_output()
         return TableWriter(with_events)
     if kind is Format.audacity:
         if output is None:
             raise UsageError("Label tracks are files: name a directory as --output.")
-        begin_directory(output, settings, resume)
+        begin_directory(output, settings, resume, files, ".txt")
         return LabelTrackWriter(output, resume)
     if output is not None:
         begin_file(output, partial_file(output) if kind is Format.csv else output, settings, resume)
@@ -241,12 +249,26 @@ def begin_file(path: Path, lines: Path, settings: Mapping[str, Any], resume: boo
     begin_or_resume(path.with_name(f".{path.name}{SETTINGS}"), settings, path, lines.exists())
 
 
-def begin_directory(directory: Path, settings: Mapping[str, Any], resume: bool) -> None:
-    """Begins or resumes a directory of results; see [`open_writer`]."""
+def begin_directory(
+    directory: Path, settings: Mapping[str, Any], resume: bool, files: Sequence[AudioFile], suffix: str
+) -> None:
+    """Begins or resumes a directory with a result of each file, which ends in `suffix`; see [`open_writer`]."""
     make_directory(directory)
-    if not resume and any(path.name != SETTINGS for path in directory.iterdir()):
+    if not resume and any(path.name not in (SETTINGS, SOURCES) for path in directory.iterdir()):
         raise UsageError(f"{directory}: is not empty. To go on with the same settings, add --resume.")
     begin_or_resume(directory / SETTINGS, settings, directory, resume)
+    # Two folders can hold files of the same name: the result of one must not be taken for that of the other.
+    sources = (read_settings(directory / SOURCES) if resume else None) or {}
+    for file in files:
+        name, source = str(file.relative), str(place_of(file.path))
+        if sources.get(name, source) != source and os.path.exists(file.result(directory, suffix)):
+            raise UsageError(
+                f"{directory}: {name}{suffix} is the result of {sources[name]}, not of {file.path}: choose another "
+                "output directory."
+            )
+        sources[name] = source
+    with replace_file(directory / SOURCES) as temporary:
+        temporary.write_text(json.dumps(sources), encoding="utf-8")
 
 
 def make_directory(directory: Path) -> None:
@@ -298,11 +320,15 @@ def _open_text(path: Path, mode: Literal["r", "w", "a"]) -> TextIO:
     return open(path, mode, encoding="utf-8", errors="surrogateescape", newline="")
 
 
+def _check_standard_output() -> None:
+    if sys.stdout is None:
+        raise UsageError("Standard output is closed: name a file as --output.")
+
+
 def _open_stream(path: Path | None, text: str) -> TextIO:
     """Opens a file, or standard output, that holds `text` and is appended to."""
     if path is None:
-        if sys.stdout is None:
-            raise UsageError("Standard output is closed: name a file as --output.")
+        _check_standard_output()
         _write(sys.stdout, text)
         return sys.stdout
     try:

@@ -147,7 +147,7 @@ def load_codes(directory: str, data: DataArguments) -> tuple[datasets.Dataset, d
     path = Path(directory)
     description = read_settings(path / DESCRIPTION)
     if description is None:
-        raise BeatsError(f"{directory}: holds no complete codes; `tokenize` writes them.")
+        raise BeatsError(f"{directory}: holds no complete codes; `compute-codes` writes them.")
     check_settings(description["data"], crop_settings(data), f"{directory}: codes")
     shards = [path / f"shard-{number:05d}" for number in range(description["num_shards"])]
     codes = [datasets.Dataset.load_from_disk(str(shard)) for shard in shards]

@@ -85,7 +85,6 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArg
     clips, known_labels = load_clips(data, labels, names)
     # Without labels: the loss is not of interest.
     windows = Windows(clips, data, extractor)
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
     with work_directory(output_dir.parent, ".writing-") as work:
         training = BeatsTrainingArguments(
             output_dir=str(work),

@@ -19,6 +19,7 @@ from transformers_beats.training.config.arguments import (
     PRETRAIN_ARGUMENTS,
     BeatsTrainingArguments,
     PreTrainingModelArguments,
+    check_no_evaluation,
 )
 from transformers_beats.training.config.batch_plan import BatchArguments
 from transformers_beats.training.config.recipes import parse_arguments
@@ -61,6 +62,7 @@ def pretrain(
     training: BeatsTrainingArguments,
 ) -> None:
     """Trains a [`BeatsForPreTraining`] and writes it to `training.output_dir`; goes on where it was interrupted."""
+    check_no_evaluation(training)
     output_dir = prepare_training(training, batch, data)
     extractor = extractor_of(model_arguments.feature_extractor)
     tokenizer = codes = None

@@ -97,7 +97,6 @@ def prepare_training(training: BeatsTrainingArguments, batch: BatchArguments, da
         raise BeatsError("`output_dir` is missing: where the model is to be written.")
     output_dir = Path(training.output_dir)
     check_new(output_dir)
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
     training.output_dir = str(training_directory(output_dir))
     return output_dir
 

@@ -25,6 +25,7 @@ from transformers_beats.training.config.arguments import (
     TRAIN_TOKENIZER_ARGUMENTS,
     BeatsTrainingArguments,
     TokenizerModelArguments,
+    check_no_evaluation,
 )
 from transformers_beats.training.config.batch_plan import BatchArguments
 from transformers_beats.training.config.recipes import parse_arguments
@@ -88,6 +89,7 @@ def train_tokenizer(
     Trains a [`BeatsTokenizerForPreTraining`] and writes it to `training.output_dir`, where `BeatsTokenizerModel` finds
     the tokenizer; goes on where it was interrupted.
     """
+    check_no_evaluation(training)
     output_dir = prepare_training(training, batch, data)
     extractor = extractor_of(tokenizer_arguments.feature_extractor)
     teacher = load_teacher(tokenizer_arguments.teacher)

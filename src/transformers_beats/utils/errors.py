@@ -60,13 +60,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def errors_in_one_line(with_traceback: bool = False) -> Generator[None, None, None]:
     """
     Ends the program with one line on stderr and the exit status of the error. With `with_traceback`, as in the middle
-    of a training, the traceback of other packages' errors comes first.
+    of a training, the traceback of other packages' errors comes first, but for those of files, which say it all.
 
     Raises:
         `SystemExit`: with status 1 or 2 for an error, 130 after Ctrl-C.
     """
     # Waiting threads sleep instead of spinning; read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if sys.stderr is None:
+        # Closed: messages would go to standard output, among the results.
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
         yield
     except BrokenPipeError:
@@ -77,7 +80,7 @@ def errors_in_one_line(with_traceback: bool = False) -> Generator[None, None, No
         print("interrupted", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
     except FOREIGN_ERRORS as error:
-        if with_traceback and not isinstance(error, BeatsError):
+        if with_traceback and not isinstance(error, (BeatsError, OSError)):
             traceback.print_exc()
         print(f"error: {one_line(error) if isinstance(error, BeatsError) else first_line(error)}", file=sys.stderr)
         raise SystemExit(getattr(error, "exit_status", FAILURE)) from None

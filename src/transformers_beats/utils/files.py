@@ -59,9 +59,13 @@ def replace_directory(new: Path, target: Path) -> None:
 
 
 def check_new(path: Path) -> None:
-    """Raises a [`UsageError`] if an output exists already: nothing is overwritten."""
+    """Raises a [`UsageError`] if an output exists already, as nothing is overwritten, or its folder cannot be made."""
     if path.exists():
         raise UsageError(f"{path} exists already: move it away, or choose another `output_dir`.")
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be an output directory: {error.strerror}.") from error
 
 
 @contextmanager

@@ -13,6 +13,7 @@ which is removed when the page is stopped.
 import html
 import os
 import signal
+import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -252,10 +253,16 @@ def serve(
     7860 on. If there is no model, `explain` serves a page that says what to do instead of raising an error.
 
     Raises:
-        [`UsageError`]: if there is no model, or the device cannot be used.
+        [`UsageError`]: if there is no model, or the device or the address cannot be used.
         `ImportError`: if Gradio is not installed.
     """
     choose_device(device)
+    try:
+        if host is not None:
+            socket.getaddrinfo(host, port)
+    except OSError as error:
+        # Gradio would try a hundred ports one after the other.
+        raise UsageError(f"--host {host}: {error.strerror}.") from error
     # As Ctrl-C does, so that the directory is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with work_directory(Path(tempfile.gettempdir()), "beats-web-") as directory:
@@ -304,7 +311,9 @@ def main(
     host: Annotated[
         str | None, typer.Option(help="Address to listen at; 0.0.0.0 for all networks (default: 127.0.0.1).")
     ] = None,
-    port: Annotated[int | None, typer.Option(help="Port (default: the first free one from 7860 on).")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port (default: the first free one from 7860 on).")
+    ] = None,
     device: Annotated[
         str, typer.Option(help="cpu, cuda, cuda:1, mps ...; auto takes a GPU if there is one.")
     ] = "auto",

@@ -3,6 +3,7 @@
 
 import math
 import shlex
+import sys
 from dataclasses import MISSING, dataclass, field, fields
 from typing import ClassVar, Literal
 
@@ -310,6 +311,21 @@ def test_other_value_errors_keep_their_traceback(capsys):
     assert lines[-1] == "error: invalid literal for int() with base 10: 'x'"
 
 
+def test_an_error_of_a_file_has_no_traceback(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run_command((tmp_path / "none" / "x").touch)
+    assert caught.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: [Errno 2] No such file or directory: ")
+
+
+def test_without_standard_error_messages_do_not_go_among_the_results(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)
+    with pytest.raises(SystemExit):
+        run_command(lambda: parse("--gian", "2"))
+    assert capsys.readouterr().out == ""
+
+
 def test_an_error_of_the_package_is_one_line(capsys):
     with pytest.raises(SystemExit):
         run_command(lambda: plan_batch(4.0, 10.0, 1, 8))
@@ -434,6 +450,11 @@ BASE = {"output_dir": "run", "data": {"dataset": "audio", "crop_seconds": 10.0}}
         ("model", {"per_device_train_batch_size": 0}, "model: `per_device_train_batch_size` must be at least 1"),
         ("model", {"model_config": {"hidden_size": 7}}, "model: `num_attention_heads` (12) must divide"),
         ("model", {"model_config": {"codebook_size": 512}}, "`model.model_config.codebook_size` is 512, but"),
+        ("tokenizer", {"eval_strategy": "epoch"}, "tokenizer: `eval_strategy`: pre-training has no clips to evaluate"),
+        ("tokenizer", {"max_steps": -5}, "tokenizer: `max_steps` must be at least -1, got -5"),
+        ("model", {"report_to": "abacus"}, "model: `report_to` names trackers that are not known or not"),
+        ("model", {"model_name_or_path": "/no/model"}, "/no/model: no such directory"),
+        ("feature_extractor", "/no/extractor", "/no/extractor: no such directory"),
         ("random_projection", {"codebook_size": 40_000}, "`random_projection.codebook_size` must be at most 32768"),
         ("random_projection", {"codebook_size": 0}, "`codebook_size` must be at least 1"),
         ("data", {"dataset": "audio", "crop_seconds": math.inf}, "data: `crop_seconds` must be finite, got inf"),

@@ -10,10 +10,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import SchedulerType, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 from transformers.utils import logging
 from transformers.utils.generic import strtobool
 
 from transformers_beats import BeatsConfig, BeatsRandomProjectionTokenizerConfig, BeatsTokenizerConfig
+from transformers_beats.inference.loading import check_model
 from transformers_beats.training.data.augmentation import AugmentationArguments
 from transformers_beats.training.data.folds import FoldArguments
 from transformers_beats.training.data.labels import LabelArguments
@@ -62,6 +64,8 @@ class BeatsTrainingArguments(TrainingArguments):
         "dataloader_num_workers report_to"
     )
 
+    # `TrainingArguments` would write to `trainer_output`.
+    output_dir: str = argument("Directory that the model is written to.")
     adam_beta2: float = argument("Second beta of AdamW, as in the paper.", 0.98)
     weight_decay: float = argument("Weight decay, as in the paper.", 0.01)
     max_grad_norm: float = argument("Gradient clipping, as in ESPnet.", 1.0)
@@ -72,6 +76,7 @@ class BeatsTrainingArguments(TrainingArguments):
     logging_steps: float = argument("Steps from one log to the next; below 1, a share of all.", 50, positive=True)
     seed: int = argument("Random seed.", 0, min=0)
     # While one process of a node prepares a large dataset, the others wait.
+    max_steps: int = argument("Steps of the optimiser, in the place of `num_train_epochs`. -1: not given.", -1, min=-1)
     ddp_timeout: int = argument("Seconds that a process waits for others.", TIMEOUT_SECONDS)
     per_device_train_batch_size: int = argument("Clips on a device at a time.", 8, min=1)
     per_device_eval_batch_size: int = argument("Clips on a device at a time, in evaluations.", 8, min=1)
@@ -90,6 +95,9 @@ class BeatsTrainingArguments(TrainingArguments):
         super().__post_init__()
         if "tensorboard" in (self.report_to or ()) and not any(map(find_spec, ("tensorboard", "tensorboardX"))):
             raise UsageError("`report_to` tensorboard needs: pip install 'transformers-beats[training]'")
+        installed = get_available_reporting_integrations()
+        if unknown := [name for name in self.report_to or [] if name not in installed]:
+            raise UsageError(f"`report_to` names trackers that are not known or not installed: {', '.join(unknown)}.")
 
 
 @dataclass
@@ -305,6 +313,10 @@ class IterateArguments:
         check_config(BeatsRandomProjectionTokenizerConfig, self.random_projection)
         # A mistake in the last stage must not show only when the others are done, perhaps days later.
         with_prefix("data", build_arguments, (DataArguments,), self.data)
+        if self.feature_extractor is not None:
+            check_model(self.feature_extractor, ["preprocessor_config.json"])
+        if (start := self.model.get("model_name_or_path")) is not None:
+            check_model(start, ["config.json", "model.safetensors"])
         for name in STAGES:
             for key in sorted(self._set_by_iterate & getattr(self, name).keys()):
                 raise UsageError(f"`{name}.{key}` is set by `iterate`: leave it out.")
@@ -329,6 +341,7 @@ class IterateArguments:
         if name != "tokenize":
             _, _, batch, training = arguments
             check_launch(training)
+            check_no_evaluation(training)
             apply_batch_plan(training, batch, data.crop_seconds)
 
     def _check_codebooks(self) -> None:
@@ -346,6 +359,12 @@ class IterateArguments:
                 raise UsageError(
                     f"`model.model_config.codebook_size` is {known}, but `{name}` is {size}: leave it out."
                 )
+
+
+def check_no_evaluation(training: TrainingArguments) -> None:
+    """Raises `UsageError` if an evaluation is asked for, which pre-training has no clips for."""
+    if training.eval_strategy != "no":
+        raise UsageError("`eval_strategy`: pre-training has no clips to evaluate on; leave it out.")
 
 
 def with_prefix(name: str, check: Any, *values: Any) -> None:

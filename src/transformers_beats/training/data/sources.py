@@ -17,7 +17,7 @@ from transformers.utils import logging
 from transformers_beats.audio.decoding import AudioError, decode_audio
 from transformers_beats.audio.files import AUDIO_SUFFIXES, search_folder
 from transformers_beats.utils.arguments import argument, check_numbers
-from transformers_beats.utils.errors import BeatsError
+from transformers_beats.utils.errors import BeatsError, UsageError
 
 
 logger = logging.get_logger(__name__)
@@ -73,18 +73,19 @@ def load_audio_dataset(arguments: DataArguments) -> Any:
         `datasets.Dataset`, or `datasets.IterableDataset` if `arguments.streaming` is set.
 
     Raises:
-        [`BeatsError`]: if there is no such folder or dataset, no audio in it, or no column of the asked name.
+        [`UsageError`]: if there is no such folder or dataset.
+        [`BeatsError`]: if there is no audio in it, or no column of the asked name.
     """
     path, audio_column = find_split(Path(arguments.dataset), arguments.split), arguments.audio_column
     if not path.exists():
         if path.is_absolute() or arguments.dataset.startswith(".") or len(path.parts) > 2:
-            raise BeatsError(f"{path}: no such file or folder.")
+            raise UsageError(f"{path}: no such file or folder.")
         try:
             dataset = datasets.load_dataset(
                 arguments.dataset, arguments.dataset_config, split=arguments.split, streaming=arguments.streaming
             )
         except OSError as error:
-            raise BeatsError(
+            raise UsageError(
                 f"{arguments.dataset}: no such file or folder here, and from the Hub it cannot be loaded: {error}"
             ) from error
     elif shards := _find_files(path, {".parquet"}) if _find_table(path, audio_column) is None else []:

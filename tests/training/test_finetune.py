@@ -190,6 +190,13 @@ def test_folds_that_are_there_are_not_trained_again(recipe, monkeypatch):
     assert run(recipe) == first
 
 
+def test_folds_can_begin_with_other_settings_after_a_failure_before_the_first(recipe, tmp_path):
+    (tmp_path / "nowhere").mkdir()
+    with pytest.raises(ValueError, match=r"nowhere: is no directory of a model"):
+        run(recipe, num_folds=2, model_name_or_path=str(tmp_path / "nowhere"))
+    assert list(run(recipe, num_folds=2, max_steps=1)["folds"]) == ["1", "2"]
+
+
 def test_folds_of_another_training_are_not_taken_for_this_one(recipe, folder):
     recipe |= {"num_folds": 2, "folds": [1], "max_steps": 1}
     run(recipe)
@@ -298,6 +305,7 @@ def test_a_linear_probe_trains_the_classifier_only(recipe, folder, tmp_path):
     for name, value in actual.items():
         if name.startswith("beats."):
             torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+    assert not list(Path(recipe["output_dir"]).parent.glob("*.training"))
     # The classifier that was trained on standardised embeddings is an ordinary one.
     again = evaluate_directory(Path(recipe["output_dir"]), folder, tmp_path / "report")
     assert again["accuracy"] == metrics["accuracy"]

@@ -172,7 +172,8 @@ def finetune(arguments: Arguments) -> dict[str, Any]:
     column = arguments.folds.fold_column
     if process_state().is_main_process:
         settings = decisive_settings(arguments, arguments.training) | {"clips": fingerprint(clips, labels, column)}
-        begin_or_resume(output_dir / SETTINGS, settings, output_dir)
+        # Before the first fold, nothing depends on the settings of an earlier attempt.
+        begin_or_resume(output_dir / SETTINGS, settings, output_dir, resume=any(output_dir.glob("fold-*")))
     for fold in folds:
         fold_dir = output_dir / f"fold-{fold.name}"
         # One process looks for all, as in `iterate`.

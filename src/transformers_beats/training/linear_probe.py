@@ -4,6 +4,7 @@
 import copy
 import io
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -226,5 +227,8 @@ def probe_once(
                     predictions, metrics = probe_metrics(model, embedded, unseen, training.seed)
                     description = describe(arguments, fold) | {"trained": "classifier on frozen embeddings"}
                     write_report(new / EVALUATION, predictions, metrics, description)
+        # Kept if it has logs for trackers.
+        with suppress(OSError):
+            Path(str(training.output_dir)).rmdir()
     process_state().wait_for_everyone()
     return metrics

@@ -525,7 +525,7 @@ def test_numbers_of_all_arguments_are_checked(make, name, value, problem):
 
 
 def test_without_tensorboard_the_message_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(arguments_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(arguments_module, "get_available_reporting_integrations", lambda: ["wandb"])
     with pytest.raises(UsageError, match=r"pip install 'transformers-beats\[training\]'"):
         BeatsTrainingArguments(output_dir="output", report_to="tensorboard")
 

@@ -3,7 +3,6 @@
 
 import os
 from dataclasses import asdict, dataclass, fields
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -65,7 +64,7 @@ class BeatsTrainingArguments(TrainingArguments):
     )
 
     # `TrainingArguments` would write to `trainer_output`.
-    output_dir: str = argument("Directory that the model is written to.")
+    output_dir: str = argument("Directory that the model is written to.")  # ty: ignore[incompatible-mutable-override]
     adam_beta2: float = argument("Second beta of AdamW, as in the paper.", 0.98)
     weight_decay: float = argument("Weight decay, as in the paper.", 0.01)
     max_grad_norm: float = argument("Gradient clipping, as in ESPnet.", 1.0)
@@ -93,11 +92,12 @@ class BeatsTrainingArguments(TrainingArguments):
         # Elsewhere than with CUDA, PyTorch warns that it does nothing.
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         super().__post_init__()
-        if "tensorboard" in (self.report_to or ()) and not any(map(find_spec, ("tensorboard", "tensorboardX"))):
-            raise UsageError("`report_to` tensorboard needs: pip install 'transformers-beats[training]'")
         installed = get_available_reporting_integrations()
         if unknown := [name for name in self.report_to or [] if name not in installed]:
-            raise UsageError(f"`report_to` names trackers that are not known or not installed: {', '.join(unknown)}.")
+            raise UsageError(
+                f"`report_to` names trackers that are not known or not installed: {', '.join(unknown)}. That of "
+                "tensorboard needs: pip install 'transformers-beats[training]'"
+            )
 
 
 @dataclass

@@ -113,6 +113,3 @@ def check_names(files: Iterable[AudioFile]) -> None:
                 f"{other} and {file.path} would both be written as {file.relative}: name the folder above them, or "
                 "choose another output directory for one."
             )
-
-
-__all__ = ["AUDIO_SUFFIXES", "AudioFile", "check_names", "find_audio", "place_of", "search_folder"]

@@ -110,6 +110,3 @@ def cosine(first: np.ndarray, second: np.ndarray) -> float:
     first, second = first.astype(np.float64), second.astype(np.float64)
     lengths = np.sqrt((first**2).sum() * (second**2).sum())
     return float((first * second).sum() / lengths) if lengths > 0 else float((first == second).all())
-
-
-__all__ = ["Comparison", "check", "check_sounds", "cosine"]

@@ -96,6 +96,3 @@ class WaveformModel(nn.Module):
         if "probabilities" in self.output_names:
             outputs["probabilities"] = to_scores(outputs["logits"], self.model.config)
         return tuple(outputs[name] for name in self.output_names)
-
-
-__all__ = ["INPUTS", "MODEL_CLASSES", "ExportError", "WaveformModel"]

@@ -67,6 +67,3 @@ def make_batches(pool: list[Cut], batch_size: int, can_pad: bool) -> Iterator[li
         batch.append(index)
     if batch:
         yield batch
-
-
-__all__ = ["Cut", "fill_pool", "make_batches"]

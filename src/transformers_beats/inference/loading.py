@@ -207,6 +207,3 @@ def describe(model: "PreTrainedModel", extractor: "BeatsFeatureExtractor") -> di
         shown = "; ".join(names[:10]) + ("; ... (all with --labels)" if len(names) > 10 else "")
         description["labels"] = f"{len(names)}, {problem_type_of(config)}: {shown}"
     return description
-
-
-__all__ = ["check_model", "choose_device", "describe", "labels_of", "load", "load_extractor", "load_model"]

@@ -103,6 +103,3 @@ def merge_windows(windows: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[i
         held, weight = np.concatenate([merged, values[overlap:]]), np.concatenate([weight, new_weight[overlap:]])
     if held is not None:
         yield first, held
-
-
-__all__ = ["column_samples", "count_columns", "cut_windows", "merge_windows"]

@@ -124,6 +124,3 @@ class ColumnEmbedder(nn.Module):
 
     def _min_samples(self) -> int:
         return num_fbank_samples(self.feature_extractor.patch_size, self.sampling_rate)
-
-
-__all__ = ["ColumnEmbedder"]

@@ -69,6 +69,3 @@ def set_time_axis(axes: Any, seconds: float) -> None:
     )
     axes.xaxis.set_major_formatter(TimeFormatter(unit=unit))
     axes.set_xlabel(f"Time ({name})")
-
-
-__all__ = ["DPI", "LABEL_LENGTH", "check_matplotlib", "make_figure", "save_figure", "set_time_axis", "shorten"]

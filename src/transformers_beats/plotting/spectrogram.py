@@ -204,6 +204,3 @@ def draw_spectrogram(axes: Any, spectrogram: Spectrogram, dynamic_range_db: floa
     cells, rate = spectrogram.decibels.T, spectrogram.sampling_rate
     options = {"cmap": "magma", "vmin": -dynamic_range_db, "vmax": 0}
     return draw_over_mel(axes, cells, spectrogram.frame_seconds, len(cells), rate, **options)
-
-
-__all__ = ["Spectrogram", "SpectrogramReader", "draw_over_mel", "draw_spectrogram", "mel_edges", "read_spectrogram"]

@@ -153,6 +153,3 @@ def draw_tokens(codes: "Columns", codebook: np.ndarray, extractor: BeatsFeatureE
         fontsize="medium",
     )
     save_figure(figure, path)
-
-
-__all__ = ["code_colors", "draw_timeline", "draw_tokens"]

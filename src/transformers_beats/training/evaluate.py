@@ -77,10 +77,10 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArg
     if not isinstance(model, (BeatsForAudioClassification, BeatsForAudioFrameClassification)):
         raise BeatsError(f"{arguments.model}: holds a {type(model).__name__}, no fine-tuned classifier.")
     problem_type = problem_type_of(model.config)
+    if problem_type == "regression":
+        raise BeatsError(f"{arguments.model}: is a model of regression, and an evaluation needs a classifier.")
     if isinstance(model, BeatsForAudioFrameClassification):
         problem_type, labels.task = "multi_label_classification", "frames"
-    elif problem_type == "regression":
-        raise BeatsError(f"{arguments.model}: is a model of regression, and an evaluation needs a classifier.")
     names = list(labels_of(model).values())
     clips, known_labels = load_clips(data, labels, names)
     # Without labels: the loss is not of interest.

@@ -467,6 +467,15 @@ def test_iterate_refuses_at_once_what_a_later_stage_would(section, values, messa
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize("command", [PRETRAIN_ARGUMENTS, TRAIN_TOKENIZER_ARGUMENTS])
+def test_the_directory_of_a_model_is_asked_for_and_is_text(command):
+    values = {"codes": "c", "dataset": "d"} if command is PRETRAIN_ARGUMENTS else {"teacher": "t", "dataset": "d"}
+    with pytest.raises(UsageError, match="`output_dir` is missing"):
+        build_arguments(command, values)
+    words = [word for key, value in values.items() for word in (f"--{key}", value)]
+    assert parse_arguments(command, [*words, "--output_dir", "null"])[-1].output_dir == "null"
+
+
 def test_iterate_checks_arguments_made_in_python():
     with pytest.raises(UsageError, match="model: unknown key `max_stps`: did you mean `max_steps`"):
         IterateArguments(**BASE, model={"max_stps": 1})

@@ -587,9 +587,11 @@ def test_a_label_that_the_model_does_not_have_is_refused(recipe, folder, tmp_pat
 
 
 def test_a_model_of_regression_cannot_be_evaluated(folder, tmp_path):
-    for number, values in enumerate(({"num_labels": 1}, {"num_labels": 3, "problem_type": "regression"})):
+    settings = ({"num_labels": 1}, {"num_labels": 3, "problem_type": "regression"})
+    kinds = (BeatsForAudioClassification, BeatsForAudioFrameClassification)
+    for number, (values, kind) in enumerate(itertools.product(settings, kinds)):
         model = tmp_path / f"regression-{number}"
-        BeatsForAudioClassification(BeatsConfig(**ENCODER, **values)).save_pretrained(model)
+        kind(BeatsConfig(**ENCODER, **values)).save_pretrained(model)
         BeatsFeatureExtractor().save_pretrained(model)
         with pytest.raises(BeatsError, match="is a model of regression, and an evaluation needs a classifier"):
             evaluate_directory(model, folder, tmp_path / "report")

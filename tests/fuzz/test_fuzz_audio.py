@@ -150,7 +150,7 @@ def test_random_bytes_give_audio_or_one_line(start, rest):
 
 READ = """
 import re, sys
-from transformers_beats.audio import stream_audio
+from transformers_beats.audio.decoding import stream_audio
 samples = sum(len(block) for block in stream_audio(sys.argv[1]).blocks)
 print(samples, re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 """

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import torch
 from fuzzing import DAMAGES, IS_THOROUGH, count, damage, fuzz
 from golden import FIXTURES
 from hypothesis import strategies as st
+from tqdm import tqdm
 from typer.testing import CliRunner
 
 from transformers_beats.audio.files import AudioFile
@@ -314,6 +316,8 @@ def fork(*arguments) -> int:
     try:
         # The other threads of PyTorch are not in the child, which would wait for them.
         torch.set_num_threads(1)
+        # The lock of progress bars is shared between processes, and a child that is killed may hold it.
+        tqdm.set_lock(threading.RLock())
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)

@@ -4,7 +4,14 @@ from pathlib import Path
 import pytest
 
 from transformers_beats.utils.errors import UsageError
-from transformers_beats.utils.files import check_new, new_directory, replace_directory, replace_file, work_directory
+from transformers_beats.utils.files import (
+    check_new,
+    make_directory,
+    new_directory,
+    replace_directory,
+    replace_file,
+    work_directory,
+)
 
 
 @pytest.fixture
@@ -39,8 +46,8 @@ def test_an_output_that_exists_is_refused(tmp_path):
 
 def test_an_output_whose_folder_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="file/new: cannot be an output directory: File exists"):
-        check_new(tmp_path / "file" / "new")
+    with pytest.raises(UsageError, match="file/new: cannot be an output directory: Not a directory"):
+        make_directory(tmp_path / "file" / "new")
 
 
 def test_a_new_directory_is_there_whole_or_not_at_all(tmp_path):

@@ -10,10 +10,11 @@ import typer
 
 from transformers_beats.audio.files import AudioFile, check_names, find_audio
 from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.files import make_directory
 
 from .options import Shared, with_shared_options
 from .processing import has_seconds_bar, process, settings_of
-from .writers import Format, Writer, choose_format, make_directory, open_writer
+from .writers import Format, Writer, choose_format, open_writer
 
 
 if TYPE_CHECKING:

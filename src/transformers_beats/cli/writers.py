@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from transformers_beats.audio.files import AudioFile, place_of
 from transformers_beats.utils.errors import BeatsError, UsageError
-from transformers_beats.utils.files import replace_file
+from transformers_beats.utils.files import make_directory, replace_file
 from transformers_beats.utils.resume import begin_or_resume, read_settings
 
 
@@ -269,14 +269,6 @@ def begin_directory(
         sources[name] = source
     with replace_file(directory / SOURCES) as temporary:
         temporary.write_text(json.dumps(sources), encoding="utf-8")
-
-
-def make_directory(directory: Path) -> None:
-    """Makes an output directory; raises a [`UsageError`] if it cannot."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{directory}: cannot be an output directory: {error.strerror}.") from error
 
 
 def partial_file(path: Path) -> Path:

@@ -32,7 +32,7 @@ from transformers_beats.training.reports.tables import print_report
 from transformers_beats.training.trainers.classification import ClassificationTrainer
 from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError, run_command
-from transformers_beats.utils.files import check_new, replace_directory, work_directory
+from transformers_beats.utils.files import check_new, make_directory, replace_directory, work_directory
 
 from .classifiers import load_clips
 from .scoring import as_predictions, clip_and_event_metrics
@@ -70,6 +70,7 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArg
     """
     output_dir = Path(arguments.output_dir)
     check_new(output_dir)
+    make_directory(output_dir.absolute().parent)
     if data.streaming or data.precompute_fbank:
         raise BeatsError("An evaluation reads audio from disk: leave `streaming` and `precompute_fbank` out.")
     check_drawing()

@@ -32,7 +32,7 @@ from transformers_beats.training.trainers.averaging import average_checkpoints
 from transformers_beats.training.trainers.classification import CheckpointCounter, ClassificationTrainer
 from transformers_beats.training.trainers.lora import add_lora, save_merged
 from transformers_beats.utils.errors import BeatsError, run_command
-from transformers_beats.utils.files import check_new
+from transformers_beats.utils.files import check_new, make_directory
 from transformers_beats.utils.resume import begin_or_resume
 
 from .checkpoints import SETTINGS, train_and_save
@@ -156,6 +156,7 @@ def finetune(arguments: Arguments) -> dict[str, Any]:
     output_dir = Path(str(arguments.training.output_dir))
     if not arguments.folds.is_given:
         check_new(output_dir)
+        make_directory(output_dir.absolute().parent)
     if arguments.folds.is_given or arguments.evaluation.is_given:
         check_drawing()
     clips, labels = load_training_clips(arguments)

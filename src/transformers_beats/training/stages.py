@@ -19,7 +19,7 @@ from transformers_beats.training.config.batch_plan import BatchArguments, apply_
 from transformers_beats.training.data.crops import CropDataset, FbankDataset, StreamingCrops, prepare_clips
 from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
 from transformers_beats.utils.errors import BeatsError
-from transformers_beats.utils.files import check_new
+from transformers_beats.utils.files import check_new, make_directory
 
 from .checkpoints import training_directory
 
@@ -97,6 +97,7 @@ def prepare_training(training: BeatsTrainingArguments, batch: BatchArguments, da
         raise BeatsError("`output_dir` is missing: where the model is to be written.")
     output_dir = Path(training.output_dir)
     check_new(output_dir)
+    make_directory(output_dir.absolute().parent)
     training.output_dir = str(training_directory(output_dir))
     return output_dir
 

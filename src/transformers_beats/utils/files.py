@@ -59,20 +59,24 @@ def replace_directory(new: Path, target: Path) -> None:
 
 
 def check_new(path: Path) -> None:
-    """Raises a [`UsageError`] if an output exists already, as nothing is overwritten, or its folder cannot be made."""
+    """Raises a [`UsageError`] if an output exists already: nothing is overwritten."""
     if path.exists():
         raise UsageError(f"{path} exists already: move it away, or choose another `output_dir`.")
+
+
+def make_directory(directory: Path) -> None:
+    """Makes a directory for outputs, if it is not there; raises a [`UsageError`] if it cannot."""
     try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be an output directory: {error.strerror}.") from error
+        raise UsageError(f"{directory}: cannot be an output directory: {error.strerror}.") from error
 
 
 @contextmanager
 def new_directory(target: Path) -> Generator[Path, None, None]:
     """Yields a directory to write to, which becomes `target` at the end, or is gone if an exception was raised."""
     target = target.absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(target.parent)
     with work_directory(target.parent, ".writing-") as work:
         (work / "new").mkdir()
         yield work / "new"

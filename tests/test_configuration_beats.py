@@ -46,6 +46,10 @@ def test_tokenizer_config_checks_its_codebook():
         BeatsTokenizerConfig(codebook_size=0)
 
 
+def test_a_codebook_without_memory_may_be_written_as_an_integer():
+    assert BeatsTokenizerConfig(codebook_decay=0).codebook_decay == 0
+
+
 @pytest.mark.parametrize("config_class", [BeatsConfig, BeatsTokenizerConfig])
 def test_saved_config_names_every_auto_class(config_class, tmp_path):
     config_class().save_pretrained(tmp_path)

@@ -1,5 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 import copy
+from dataclasses import fields
 
 import pytest
 import torch
@@ -19,6 +20,8 @@ from transformers_beats import (
 from transformers_beats.modeling_beats import (
     FLEX_WORKS_ON_CPU,
     BeatsAttention,
+    BeatsFrameClassifierOutput,
+    BeatsModelOutput,
     BeatsRelativePositionBias,
     masked_mean,
     patch_mask_from_frame_mask,
@@ -639,6 +642,11 @@ def test_outputs_of_the_encoder_are_those_of_transformers(tiny_config, inputs):
     assert last_hidden_state is outputs.last_hidden_state
     assert pooler_output is outputs.pooler_output
     assert len(outputs.hidden_states) == tiny_config.num_hidden_layers + 1
+
+
+@pytest.mark.parametrize("output_class", [BeatsModelOutput, BeatsFrameClassifierOutput])
+def test_every_field_of_an_output_is_documented(output_class):
+    assert [field.name for field in fields(output_class) if f"    {field.name} (`" not in output_class.__doc__] == []
 
 
 @pytest.mark.parametrize("model_class", [BeatsForAudioClassification, BeatsForAudioFrameClassification])

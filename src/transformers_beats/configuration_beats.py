@@ -277,7 +277,7 @@ class BeatsTokenizerConfig(BeatsConfig):
     }
 
     codebook_dim: int = 256
-    codebook_decay: float = 0.99
+    codebook_decay: float | int = 0.99
     commitment_weight: float | int = 1.0
     dead_code_threshold: float | int = 0.0
     estimator_num_hidden_layers: int = 3

@@ -38,8 +38,8 @@ FLEX_WORKS_ON_CPU = "AVX512" in torch.backends.cpu.get_cpu_capability() and torc
 BIAS_BYTES_PER_BLOCK = 2**24
 
 
-@dataclass
 @auto_docstring(custom_intro="Output of [`BeatsModel`].")
+@dataclass
 class BeatsModelOutput(BaseModelOutputWithPooling):
     r"""
     last_hidden_state (`torch.FloatTensor` of shape `(batch_size, num_patches, hidden_size)`):
@@ -53,11 +53,11 @@ class BeatsModelOutput(BaseModelOutputWithPooling):
     patch_attention_mask: torch.Tensor | None = None
 
 
-@dataclass
 @auto_docstring(custom_intro="Output of [`BeatsForAudioFrameClassification`].")
+@dataclass
 class BeatsFrameClassifierOutput(ModelOutput):
     r"""
-    loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned when `labels` is provided):
+    loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `labels` is provided):
         Mean classification loss over the valid time columns.
     logits (`torch.FloatTensor` of shape `(batch_size, num_columns, config.num_labels)`):
         Classification scores of every time column, before softmax or sigmoid.

@@ -31,8 +31,8 @@ MAX_KMEANS_PATCHES = 65536
 KMEANS_ITERATIONS = 10
 
 
-@dataclass
 @auto_docstring(custom_intro="Output of [`BeatsForPreTraining`].")
+@dataclass
 class BeatsForPreTrainingOutput(ModelOutput):
     r"""
     loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `labels` is provided):
@@ -53,8 +53,8 @@ class BeatsForPreTrainingOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-@dataclass
 @auto_docstring(custom_intro="Output of [`BeatsTokenizerForPreTraining`].")
+@dataclass
 class BeatsTokenizerForPreTrainingOutput(ModelOutput):
     r"""
     loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `teacher_outputs` is provided):

@@ -17,8 +17,8 @@ from .configuration_beats import BeatsBaseConfig, BeatsRandomProjectionTokenizer
 from .modeling_beats import BeatsModel, BeatsPreTrainedModel, check_fbank, patch_mask_from_frame_mask
 
 
-@dataclass
 @auto_docstring(custom_intro="Output of [`BeatsTokenizerModel`] and [`BeatsRandomProjectionTokenizer`].")
+@dataclass
 class BeatsTokenizerOutput(ModelOutput):
     r"""
     audio_codes (`torch.LongTensor` of shape `(batch_size, num_columns, num_freq_patches)`):

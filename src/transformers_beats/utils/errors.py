@@ -5,6 +5,7 @@ import difflib
 import gc
 import os
 import pickle
+import stat
 import sys
 import traceback
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -72,9 +73,13 @@ def errors_in_one_line(with_traceback: bool = False) -> Generator[None, None, No
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
         yield
-    except BrokenPipeError:
-        # The reader of standard output has enough. Python would report its own failure to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError as error:
+        if sys.stdout.isatty() or stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode):
+            # Standard output is no pipe: another one is broken, such as that of a process that was killed.
+            print(f"error: {first_line(error)}", file=sys.stderr)
+        else:
+            # The reader of standard output has enough. Python would report its own failure to flush.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(FAILURE) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -2,6 +2,7 @@
 """Fingerprint of a model: what results are kept under, so that those of one model are not taken for another's."""
 
 import hashlib
+import json
 from typing import TYPE_CHECKING
 
 
@@ -18,7 +19,10 @@ def model_fingerprint(model: "PreTrainedModel", feature_extractor: "FeatureExtra
 
     digest = hashlib.sha256()
     for settings in filter(None, (model.config, feature_extractor)):
-        digest.update(settings.to_json_string().encode())
+        values = json.loads(settings.to_json_string())
+        # The installed version, which is no setting: an update of transformers leaves the model what it is.
+        values.pop("transformers_version", None)
+        digest.update(json.dumps(values, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())

@@ -206,6 +206,8 @@ def test_scalars_of_recipes_are_those_of_json(recipe, text, name, value):
         ("--folds 1", "`folds` must be list | None, got 1"),
         ("--gain", "--gain: its value is missing"),
         ("--gain --count 2", "--gain: its value is missing"),
+        ("--select.fold --count 2", "--select.fold: its value is missing"),
+        ("--model_config.wings --count 2", "unknown key `model_config.wings`"),
         ("--config", "--config: its value is missing"),
         ("--", "--: a value too many"),
         ("count=2", "count=2: a value too many; settings are written --key value"),

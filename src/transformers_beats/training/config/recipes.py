@@ -190,8 +190,8 @@ def read_line(argv: list[str], settings: dict[str, Setting]) -> dict[str, Any]:
                 text = words.pop(0)
             elif setting is not None and bool in setting.types:
                 text = "true"
-            # Of an unknown key, it is the key that is to be said.
-            elif setting is not None or option == "config":
+            # Of an unknown key, it is the key that is to be said. Entries of a mapping without fields have any name.
+            elif setting is not None or option == "config" or is_entry(path, settings):
                 raise UsageError(f"{word}: its value is missing; settings are written --key value")
         if option == "config":
             merge(values, read_recipe(text))
@@ -199,6 +199,12 @@ def read_line(argv: list[str], settings: dict[str, Setting]) -> dict[str, Any]:
             value = read_value(text, setting, word)
             merge(values, reduce(lambda inner, name: {name: inner}, reversed(path), value))
     return values
+
+
+def is_entry(path: list[str], settings: dict[str, Setting]) -> bool:
+    """Returns whether a key is that of an entry of a mapping that is no section."""
+    known = [key for count in range(1, len(path)) if (key := ".".join(path[:count])) in settings]
+    return bool(known) and not settings[known[-1]].section
 
 
 def split_key(option: str, settings: dict[str, Setting]) -> list[str]:

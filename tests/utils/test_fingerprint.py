@@ -1,0 +1,41 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import pytest
+import torch
+
+from transformers_beats import BeatsFeatureExtractor, BeatsModel
+from transformers_beats.utils.fingerprint import model_fingerprint
+
+
+@pytest.fixture
+def model(tiny_config):
+    return BeatsModel(tiny_config)
+
+
+def test_a_fingerprint_is_as_long_as_a_commit(model):
+    assert len(bytes.fromhex(model_fingerprint(model))) == 20
+
+
+def test_a_fingerprint_follows_the_weights(model):
+    before = model_fingerprint(model)
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] += 1
+    assert model_fingerprint(model) != before
+
+
+def test_a_fingerprint_follows_the_settings(model):
+    before = model_fingerprint(model)
+    model.config.legacy_padding_mask = True
+    assert model_fingerprint(model) != before
+
+
+def test_a_fingerprint_follows_the_feature_extractor(model):
+    fingerprints = {model_fingerprint(model, extractor) for extractor in (None, BeatsFeatureExtractor())}
+    fingerprints.add(model_fingerprint(model, BeatsFeatureExtractor(fbank_mean=0.0)))
+    assert len(fingerprints) == 3
+
+
+def test_an_update_of_transformers_leaves_the_fingerprint_alone(model, monkeypatch):
+    before = model_fingerprint(model)
+    monkeypatch.setattr("transformers.configuration_utils.__version__", "99.0.0")
+    assert '"transformers_version": "99.0.0"' in model.config.to_json_string()
+    assert model_fingerprint(model) == before

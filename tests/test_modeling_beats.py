@@ -676,6 +676,13 @@ def test_saved_weights_have_our_names(tiny_config, tmp_path):
     assert names == set(BeatsModel(tiny_config).state_dict())
 
 
+# Seen with 2.6.0, not with 2.13.0: it does not trace the decorators that transformers puts on every `forward`.
+traces_transformers = pytest.mark.skipif(
+    torch.__version__.startswith("2.6."), reason="PyTorch 2.6 traces no model of transformers as one graph"
+)
+
+
+@traces_transformers
 @pytest.mark.parametrize("use_weighted_layer_sum", [False, True])
 @pytest.mark.parametrize("model_class", [BeatsForAudioClassification, BeatsForAudioFrameClassification])
 def test_models_are_one_graph(model_class, use_weighted_layer_sum, tiny_config, inputs):
@@ -727,6 +734,7 @@ def test_compiled_model_gives_the_same(tiny_config, inputs):
         torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
+@traces_transformers
 def test_model_can_be_exported_for_any_length(tiny_config, inputs):
     model = BeatsForAudioClassification(tiny_config).eval()
     frames = torch.export.Dim.DYNAMIC

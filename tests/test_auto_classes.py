@@ -127,12 +127,13 @@ def test_another_threads_import_does_not_keep_configurations_from_being_known():
                 # `trainer` imports it right after the Auto classes.
                 if name == "transformers.optimization" and threading.current_thread() is thread:
                     held.set()
-                    released.wait()
+                    # Not for ever: elsewhere the main thread may need a module that this thread is importing.
+                    released.wait(20)
 
         sys.meta_path.insert(0, HoldThread())
         thread = threading.Thread(target=lambda: __import__("transformers.trainer"), daemon=True)
         thread.start()
-        held.wait()
+        held.wait(60)
         from transformers import AutoConfig
         print(type(AutoConfig.for_model("beats")).__name__, "transformers.models.auto.modeling_auto" in sys.modules)
         released.set()

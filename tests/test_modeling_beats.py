@@ -702,6 +702,7 @@ def test_models_are_one_graph(model_class, use_weighted_layer_sum, tiny_config, 
 
 
 @torch.no_grad()
+@traces_transformers
 def test_one_graph_serves_every_length(tiny_config):
     model = BeatsModel(tiny_config).eval()
     graphs = []

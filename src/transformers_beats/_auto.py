@@ -99,7 +99,7 @@ class _ThenRegister(Loader):
         return self.loader.create_module(spec)
 
     def exec_module(self, module):
-        # Nobody who looks at the module later should find us.
+        # The module keeps its own loader: other tools inspect it.
         module.__spec__.loader = module.__loader__ = self.loader
         depth = getattr(self.imports, "depth", 0)
         self.imports.depth = depth + 1

@@ -33,8 +33,8 @@ def num_fbank_samples(num_frames: int, sampling_rate: int = 16000) -> int:
     return sampling_rate * FRAME_LENGTH_MS // 1000 + (num_frames - 1) * (sampling_rate * FRAME_SHIFT_MS // 1000)
 
 
-# Neither is cached: it would save little, and what is made while exporting or compiling must not stay. Device and
-# dtype are explicit, since both have defaults that users can change.
+# Neither is cached: tensors made during an export or a compilation must not be used later. Device and dtype are
+# explicit, since both have defaults that users can change.
 def _povey_window(frame_length: int, device: torch.device) -> torch.Tensor:
     window = torch.hann_window(frame_length, periodic=False, dtype=torch.float32, device="cpu")
     return window.pow(0.85).to(device)

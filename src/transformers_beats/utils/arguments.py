@@ -32,7 +32,7 @@ def check_numbers(arguments: Any) -> None:
     for entry in dataclasses.fields(arguments):
         types = get_args(hints[entry.name]) or (hints[entry.name],)
         value = getattr(arguments, entry.name)
-        # A value of another type that the field has as well, such as None, is none of a number's.
+        # None, for example, is allowed where the field's type names it, and is not a number to check.
         if not entry.init or not {int, float} & {*types} or (type(value) in types and not isinstance(value, Real)):
             continue
         if isinstance(value, bool) and bool in types:

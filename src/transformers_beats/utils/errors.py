@@ -61,7 +61,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def errors_in_one_line(with_traceback: bool = False) -> Generator[None, None, None]:
     """
     Ends the program with one line on stderr and the exit status of the error. With `with_traceback`, as in the middle
-    of a training, the traceback of other packages' errors comes first, but for those of files, which say it all.
+    of a training, errors of other packages are preceded by their traceback, except errors of files.
 
     Raises:
         `SystemExit`: with status 1 or 2 for an error, 130 after Ctrl-C.

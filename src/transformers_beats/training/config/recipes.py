@@ -190,7 +190,7 @@ def read_line(argv: list[str], settings: dict[str, Setting]) -> dict[str, Any]:
                 text = words.pop(0)
             elif setting is not None and bool in setting.types:
                 text = "true"
-            # Of an unknown key, it is the key that is to be said. Entries of a mapping without fields have any name.
+            # An unknown key is reported as such later on. Entries of a mapping without fields have any name.
             elif setting is not None or option == "config" or is_entry(path, settings):
                 raise UsageError(f"{word}: its value is missing; settings are written --key value")
         if option == "config":

@@ -312,6 +312,3 @@ def make_dataset(clips_per_class: int, seed: int) -> Dataset:
     label = ClassLabel(names=list(CLASSES))
     features = Features({"audio": List(Value("float32")), "sampling_rate": Value("int32"), "label": label})
     return Dataset.from_dict(columns, features=features)
-
-
-__all__ = ["CLASSES", "SAMPLING_RATE", "make_dataset", "synthesize"]

@@ -140,6 +140,3 @@ def _join(runs: list[tuple[int, int]], max_gap: float) -> list[tuple[int, int]]:
         else:
             joined.append((start, end))
     return joined
-
-
-__all__ = ["Event", "EventSettings", "check_range", "find_events"]

@@ -93,8 +93,6 @@ def prepare_training(training: BeatsTrainingArguments, batch: BatchArguments, da
         f"A step takes {plan.seconds:g} s of audio: {training.world_size} process(es) x "
         f"{plan.gradient_accumulation_steps} accumulation step(s) x {plan.per_device_train_batch_size} clip(s)."
     )
-    if not training.output_dir:
-        raise BeatsError("`output_dir` is missing: where the model is to be written.")
     output_dir = Path(training.output_dir)
     check_new(output_dir)
     make_directory(output_dir.absolute().parent)

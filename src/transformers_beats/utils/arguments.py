@@ -4,7 +4,8 @@
 import dataclasses
 import math
 from numbers import Integral, Real
-from typing import Any, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from .errors import UsageError
 
@@ -21,6 +22,11 @@ def argument(
     return dataclasses.field(default=default, default_factory=default_factory, metadata=metadata)
 
 
+def union_members(hint: Any) -> tuple[Any, ...]:
+    """Returns the members of a union, such as `int` and `None` of `int | None`; otherwise the type alone."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
 def check_numbers(arguments: Any) -> None:
     """
     Checks that the integers of a dataclass are integers, its floats finite, and all within their bounds.
@@ -30,7 +36,7 @@ def check_numbers(arguments: Any) -> None:
     """
     hints = get_type_hints(type(arguments))
     for entry in dataclasses.fields(arguments):
-        types = get_args(hints[entry.name]) or (hints[entry.name],)
+        types = union_members(hints[entry.name])
         value = getattr(arguments, entry.name)
         # None, for example, is allowed where the field's type names it, and is not a number to check.
         if not entry.init or not {int, float} & {*types} or (type(value) in types and not isinstance(value, Real)):

@@ -13,17 +13,17 @@ import re
 import shutil
 import sys
 import textwrap
-import types
 from argparse import SUPPRESS, ArgumentError
 from functools import cache, reduce
 from pathlib import Path
-from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_origin, get_type_hints
 
 import torch
 import yaml
 from jsonargparse import ArgumentParser
 
 import transformers_beats
+from transformers_beats.utils.arguments import union_members
 from transformers_beats.utils.errors import UsageError, first_line, one_line
 
 
@@ -55,8 +55,8 @@ class Setting(NamedTuple):
 
     @property
     def types(self) -> tuple[Any, ...]:
-        """Members of a union, such as `int` and `None` of `int | None`; otherwise the type."""
-        return get_args(self.hint) if get_origin(self.hint) in (Union, types.UnionType) else (self.hint,)
+        """Types that the field accepts: see [`union_members`]."""
+        return union_members(self.hint)
 
     @property
     def default(self) -> Any:

@@ -22,6 +22,7 @@ from .fbank_beats import (
     num_fbank_frames,
     num_fbank_samples,
     several_channels,
+    split_pair,
     to_float_waveform,
 )
 
@@ -152,6 +153,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         return_attention_mask: bool | None = None,
         return_tensors: str | TensorType | None = None,
         device: str | torch.device | None = None,
+        is_batch: bool = False,
     ) -> BatchFeature:
         """
         Featurises one or several mono waveforms.
@@ -159,8 +161,10 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         Args:
             raw_speech (`np.ndarray`, `torch.Tensor`, `list[float]`, or a list of these):
                 One clip `(num_samples,)`, or a batch: a list of clips of any lengths or an array `(batch_size,
-                num_samples)`. An array of two rows is refused, since it could be stereo as well: pass two clips as a
-                list. Floating point with full scale at 1.0, or int16, int32 or uint8 PCM, which is scaled.
+                num_samples)`. An array of two rows is refused, since it could be stereo as well: pass `is_batch=True`,
+                or two clips as a list. A clip may be a pair of a waveform and its rate in hertz, in either order, as
+                `soundfile.read` and `torchaudio.load` return it. Floating point with full scale at 1.0, or int16,
+                int32 or uint8 PCM, which is scaled.
             sampling_rate (`int`, *optional*):
                 Sampling rate of `raw_speech` in hertz. Pass it: a mismatch is an error, its absence only a warning.
             padding (`bool`, `str` or `PaddingStrategy`, *optional*):
@@ -179,6 +183,8 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             device (`str` or `torch.device`, *optional*):
                 Device of the computation, and of the tensors of `return_tensors="pt"`. Defaults to that of the first
                 clip. Gradients flow to waveforms that are tensors.
+            is_batch (`bool`, defaults to `False`):
+                Whether an array of two dimensions has a clip in each row, however few rows or samples there are.
 
         Returns:
             [`BatchFeature`] with `input_values` `(batch_size, num_frames, feature_size)`, float32, and
@@ -191,8 +197,12 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             sampling rate, `max_length` missing where it is needed, or clips of different lengths without padding
             where one tensor is asked for.
         """
-        self._check_sampling_rate(sampling_rate)
-        waveforms = self._to_waveforms(raw_speech, device)
+        raw_speech, rates = _split_pairs(raw_speech)
+        for rate in rates:
+            self._check_sampling_rate(rate)
+        if sampling_rate is not None or not rates:
+            self._check_sampling_rate(sampling_rate)
+        waveforms = self._to_waveforms(raw_speech, device, is_batch)
         padding = return_tensors is not None if padding is None else padding
         strategy = _padding_strategy(padding, max_length)
         max_samples = self._to_samples(max_length)
@@ -362,7 +372,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             fbank = fbank.masked_fill(~mask.unsqueeze(-1), self.padding_value)
         return fbank, mask.to(torch.int32)
 
-    def _check_sampling_rate(self, sampling_rate: int | None) -> None:
+    def _check_sampling_rate(self, sampling_rate: float | None) -> None:
         if sampling_rate is None:
             logger.warning_once(
                 f"Pass `sampling_rate` to {type(self).__name__}: audio that is not at {self.sampling_rate} Hz gives "
@@ -398,24 +408,24 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         is_samples = isinstance(max_length, Integral)
         return int(max_length) if is_samples else max(1, round(float(max_length) * self.sampling_rate))
 
-    def _to_waveforms(self, raw_speech, device: str | torch.device | None) -> list[torch.Tensor]:
+    def _to_waveforms(self, raw_speech, device: str | torch.device | None, is_batch: bool) -> list[torch.Tensor]:
         """Splits a batch into clips and makes each a one-dimensional float32 tensor on one device."""
         if isinstance(raw_speech, np.ndarray) and raw_speech.dtype == object:
             # Clips of different lengths, from `datasets` in its NumPy format.
             raw_speech = list(raw_speech)
         if isinstance(raw_speech, (np.ndarray, torch.Tensor)):
-            is_batch = raw_speech.ndim == 2
-            if is_batch and raw_speech.shape[0] == 2:
+            has_rows = raw_speech.ndim == 2
+            if has_rows and not is_batch and raw_speech.shape[0] == 2:
                 raise ValueError(
                     f"An array of shape {tuple(raw_speech.shape)} could be stereo or two clips. Average stereo with "
-                    "`audio.mean(axis=0)`, pass two clips as a list."
+                    "`audio.mean(axis=0)`, pass two clips as a list or with `is_batch=True`."
                 )
-            if is_batch and raw_speech.shape[1] <= 8 < raw_speech.shape[0]:
+            if has_rows and not is_batch and raw_speech.shape[1] <= 8 < raw_speech.shape[0]:
                 raise ValueError(several_channels(raw_speech.shape))
-            clips = list(raw_speech) if is_batch else [raw_speech]
+            clips = list(raw_speech) if has_rows else [raw_speech]
         elif isinstance(raw_speech, (list, tuple)):
-            is_batch = len(raw_speech) > 0 and np.ndim(raw_speech[0]) > 0
-            clips = list(raw_speech) if is_batch else [raw_speech]
+            has_clips = len(raw_speech) > 0 and np.ndim(raw_speech[0]) > 0
+            clips = list(raw_speech) if has_clips else [raw_speech]
         else:
             raise ValueError(
                 f"Expected a waveform or a list of waveforms, got {type(raw_speech).__name__}. Load files first, for "
@@ -426,6 +436,20 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError("The batch is empty: pass at least one waveform.")
         device = waveforms[0].device if device is None else device
         return [waveform.to(device) for waveform in waveforms]
+
+
+def _split_pairs(raw_speech: Any) -> tuple[Any, list[float]]:
+    """Returns clips without the rates that they are given with, and these rates."""
+    if (pair := split_pair(raw_speech)) is not None:
+        # A list of the clip, whose channels would be clips otherwise.
+        return [pair[0]], [pair[1]]
+    # Not looked for among the numbers of a long list.
+    if not isinstance(raw_speech, (list, tuple)) or not raw_speech or split_pair(raw_speech[0]) is None:
+        return raw_speech, []
+    pairs = [pair for clip in raw_speech if (pair := split_pair(clip)) is not None]
+    if len(pairs) < len(raw_speech):
+        raise ValueError("Some clips of the batch are pairs of a waveform and its rate, others are not.")
+    return [waveform for waveform, _ in pairs], [rate for _, rate in pairs]
 
 
 def _unknown_argument(class_name: str, name: str) -> str:

@@ -23,7 +23,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from transformers_beats.audio.decoding import AudioStream, open_audio
 from transformers_beats.configuration_beats import problem_type_of
-from transformers_beats.fbank_beats import num_fbank_samples
+from transformers_beats.fbank_beats import MEL_FLOOR, num_fbank_samples
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.modeling_beats import BeatsModel
 from transformers_beats.utils.errors import BeatsError, UsageError
@@ -35,6 +35,8 @@ from .windows import column_samples, count_columns, cut_windows, merge_windows
 # From `input_values` and `attention_mask` (none where there is no padding) to the result of each window.
 Compute: TypeAlias = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 _END = object()
+# In the units of the fbank, whose floor float32 rounds.
+SILENCE_TOLERANCE = 1e-4
 # In the messages of the allocators of CPUs, and of accelerators that have no class for it.
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory")
 
@@ -51,11 +53,14 @@ class Columns:
             Number of the first of them in the recording, from 0.
         column_seconds (`float`):
             Time from one column to the next: 0.16 in the released models.
+        silent (`np.ndarray` of shape `(num_columns,)`, *optional*):
+            Columns of digital silence, for which the model's values mean nothing.
     """
 
     values: np.ndarray
     first: int
     column_seconds: float
+    silent: np.ndarray | None = None
 
     @property
     def starts(self) -> np.ndarray:
@@ -71,7 +76,10 @@ class Columns:
     def join(cls, blocks: Iterable["Columns"]) -> "Columns":
         """Joins consecutive blocks."""
         blocks = list(blocks)
-        return cls(np.concatenate([block.values for block in blocks]), blocks[0].first, blocks[0].column_seconds)
+        values = np.concatenate([block.values for block in blocks])
+        masks = [block.silent for block in blocks if block.silent is not None]
+        silent = np.concatenate(masks) if len(masks) == len(blocks) else None
+        return cls(values, blocks[0].first, blocks[0].column_seconds, silent)
 
 
 @dataclass
@@ -118,11 +126,15 @@ def to_scores(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
 
 
 class Window(NamedTuple):
-    """First column, number of columns and values of a window: `(num_columns, ...)`, or `(num_labels,)` for all."""
+    """
+    First column, number of columns and values of a window: `(num_columns, ...)`, or `(num_labels,)` for all; and which
+    columns are digital silence, `(num_columns,)`.
+    """
 
     first: int
     num_columns: int
     values: np.ndarray
+    silent: np.ndarray
 
 
 def _raise_errors(results: Iterable[tuple[int, Window | Exception]]) -> Iterator[Window]:
@@ -312,7 +324,17 @@ class WindowedInference:
         return self._to_columns(self._recording(audio, sampling_rate, self._codes))
 
     def _to_columns(self, windows: Iterator[Window]) -> Iterator[Columns]:
-        return (Columns(values, first, self.column_seconds) for first, values in merge_windows(map(_spread, windows)))
+        # Of columns that were not yielded yet, the first of which is `begin`.
+        silent, begin = np.zeros(0, dtype=bool), 0
+
+        def spread(window: Window) -> tuple[int, np.ndarray]:
+            nonlocal silent
+            silent = np.concatenate([silent, window.silent[begin + len(silent) - window.first :]])
+            return _spread(window)
+
+        for first, values in merge_windows(map(spread, windows)):
+            yield Columns(values, first, self.column_seconds, silent[: len(values)])
+            silent, begin = silent[len(values) :], first + len(values)
 
     def _to_window_scores(self, window: Window) -> WindowScores:
         start = window.first * self.column_seconds
@@ -386,7 +408,8 @@ class WindowedInference:
     def _compute_batch(self, cuts: list[Cut], compute: Compute) -> list[Window | Exception]:
         """Computes the windows of a batch, one by one after an error, so that it is that of one window."""
         try:
-            return [self._to_window(cut, row) for cut, row in zip(cuts, self._compute(cuts, compute))]
+            rows, silent = self._compute(cuts, compute)
+            return [self._to_window(cut, row, mask) for cut, row, mask in zip(cuts, rows, silent)]
         except (ValueError, RuntimeError, MemoryError) as error:
             failure = self._name_lack_of_memory(cuts[0], error)
         # Outside of the `except`, which would keep the tensors of the batch. A window that fails must not fail the
@@ -403,11 +426,11 @@ class WindowedInference:
             "even alone in its batch: choose shorter windows."
         )
 
-    def _to_window(self, cut: Cut, row: np.ndarray) -> Window | BeatsError:
+    def _to_window(self, cut: Cut, row: np.ndarray, silent: np.ndarray) -> Window | BeatsError:
         """Returns the model's values for a window, of columns or of the whole, without those of padding."""
         values = row[: cut.num_columns] if row.ndim > 1 else row
         if np.isfinite(values).all():
-            return Window(cut.first, cut.num_columns, values)
+            return Window(cut.first, cut.num_columns, values, silent[: cut.num_columns])
         return BeatsError(
             f"{cut.name}: the model's output in {self.model.dtype} is not finite: its training has diverged, or its "
             "precision is too low."
@@ -415,8 +438,8 @@ class WindowedInference:
 
     # Not around a `yield`, which would leave the mode on for the reader of the stream.
     @torch.inference_mode()
-    def _compute(self, cuts: list[Cut], compute: Compute) -> np.ndarray:
-        """Runs `compute` on windows, the shortest first."""
+    def _compute(self, cuts: list[Cut], compute: Compute) -> tuple[np.ndarray, np.ndarray]:
+        """Runs `compute` on windows, the shortest first; and finds their columns of silence."""
         inputs = self.feature_extractor(
             [cut.waveform for cut in cuts],
             sampling_rate=self.feature_extractor.sampling_rate,
@@ -428,7 +451,16 @@ class WindowedInference:
         # Without padding, attention without a mask is faster.
         has_padding = cuts[0].num_columns < cuts[-1].num_columns
         values = compute(inputs["input_values"], inputs["attention_mask"] if has_padding else None)
-        return (values.float() if values.is_floating_point() else values).cpu().numpy()
+        silent = self._find_silence(inputs["input_values"]).cpu().numpy()
+        return (values.float() if values.is_floating_point() else values).cpu().numpy(), silent
+
+    def _find_silence(self, input_values: torch.Tensor) -> torch.Tensor:
+        """Returns which columns `(batch_size, num_columns)` have no energy at all."""
+        extractor = self.feature_extractor
+        floor = (math.log(MEL_FLOOR) - extractor.fbank_mean) / (2 * extractor.fbank_std)
+        frames = input_values.amax(dim=-1) <= floor + SILENCE_TOLERANCE
+        num_columns = frames.shape[1] // extractor.patch_size
+        return frames[:, : num_columns * extractor.patch_size].unflatten(1, (num_columns, -1)).all(dim=-1)
 
     def _output(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None, name: str) -> torch.Tensor:
         output = getattr(self.model(input_values, attention_mask=attention_mask, return_dict=True), name, None)

@@ -25,6 +25,7 @@ from transformers_beats import (
 from transformers_beats.audio import decoding
 from transformers_beats.audio.decoding import AudioError, open_audio, stream_audio
 from transformers_beats.conversion.convert import convert
+from transformers_beats.inference.events import Event
 from transformers_beats.inference.pipeline import BeatsModelForTask
 from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.plotting.spectrogram import SpectrogramReader, read_spectrogram

@@ -113,8 +113,9 @@ class BeatsAudioTaggingPipeline(Pipeline):
     """
     Labels and events of recordings: `pipeline("audio-tagging", model=...)` after `import transformers_beats`.
 
-    Files of any length and format are decoded with soundfile and resampled with soxr while the model computes windows;
-    ffmpeg and torchaudio are not needed. A [`BeatsForAudioFrameClassification`] gives scores every 160 ms. A
+    Files of any length are decoded with soundfile and resampled with soxr while the model computes windows. The
+    program ffmpeg is needed for some formats only, such as m4a; torchaudio is not. A
+    [`BeatsForAudioFrameClassification`] gives scores every 160 ms. A
     [`BeatsForAudioClassification`] gives scores for each window, so its events are as coarse as its windows: choose
     short ones with a shorter hop.
 

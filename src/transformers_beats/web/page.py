@@ -125,7 +125,7 @@ def build_page(
         )
 
     with make_blocks(title="BEATs", analytics_enabled=False, delete_cache=DELETE_CACHE) as page:
-        gr.Markdown(f"# BEATs: what is heard, and when\nRecord, drop or choose a sound of any format, up to {limits}.")
+        gr.Markdown(f"# BEATs: what is heard, and when\nRecord, drop or choose a sound (WAV, FLAC, MP3, Ogg and others), up to {limits}.")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 clip, sample, model, tokenizer, threshold, *windows, apply = add_inputs(

@@ -10,8 +10,10 @@ import yaml
 from golden import FIXTURES
 from safetensors.torch import save_file
 
-from transformers_beats.conversion import layouts as other_layouts
+from transformers_beats import BeatsFeatureExtractor
+from transformers_beats.conversion import checkpoint, layouts, settings
 from transformers_beats.conversion.checkpoint import CheckpointError, read_checkpoint
+from transformers_beats.conversion.convert import convert
 
 
 MAPPINGS = Path("/proc/self/maps")
@@ -49,7 +51,9 @@ def head() -> dict[str, torch.Tensor]:
 def released_is_tiny(monkeypatch):
     """As if Microsoft had released models of the golden checkpoints' size."""
     sizes = golden("beats_tiny_finetuned")["cfg"] | {"quant_n": 64, "quant_dim": 16}
-    monkeypatch.setattr(other_layouts, "RELEASED", {key: sizes[key] for key in other_layouts.RELEASED})
+    released = {key: sizes[key] for key in settings.RELEASED}
+    for module in (checkpoint, layouts, settings):
+        monkeypatch.setattr(module, "RELEASED", released)
 
 
 @pytest.fixture
@@ -267,7 +271,9 @@ def test_the_base_of_an_espnet_model_states_the_architecture(espnet_classifier, 
     base = write({"encoder_conf": {"beats_config": golden("beats_tiny_finetuned")["cfg"]}}, "base.yaml")
     checkpoint = read_checkpoint(espnet_classifier, cfg=[base, tuned])
     assert_golden(checkpoint)
-    assert notes_about(checkpoint, "add --fbank-std 5.9")
+    assert checkpoint.statistics == {"fbank_std": 5.9}
+    assert notes_about(checkpoint, "applied from `encoder_conf`", "fbank_std=5.9")
+    assert notes_about(checkpoint, "AudioSet's were written, fbank_mean=15.41663.", "with --fbank-mean")
 
 
 def test_espnet_encoders_that_stop_early_are_refused(espnet_classifier, write):
@@ -360,11 +366,6 @@ def test_damaged_safetensors_are_refused(tmp_path):
         read_checkpoint(tmp_path / "model.safetensors")
 
 
-def test_a_file_that_states_its_settings_takes_no_others():
-    with pytest.raises(CheckpointError, match="states its own `cfg`"):
-        read_checkpoint(FIXTURES / "beats_tiny.pt", cfg=["released"])
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -381,12 +382,78 @@ def test_settings_that_are_none_are_refused(text, message, encoder, write, tmp_p
         read_checkpoint(write(encoder), cfg=[tmp_path / "settings.yaml"])
 
 
-def test_other_fbank_statistics_in_the_settings_are_said(write):
+AUDIOSET = {"fbank_mean": 15.41663, "fbank_std": 6.55582}
+OPENBEATS = {"fbank_mean": 15.2913, "fbank_std": 5.90532}
+
+
+@pytest.mark.parametrize(
+    ("encoder_conf", "given", "expected"),
+    [
+        (OPENBEATS, {}, OPENBEATS),
+        (OPENBEATS, {"fbank_mean": 11.7}, {"fbank_mean": 11.7, "fbank_std": 5.90532}),
+        ({"fbank_std": 5.9}, {}, AUDIOSET | {"fbank_std": 5.9}),
+        ({"fbank_mean": None}, {}, AUDIOSET),
+    ],
+    ids=["stated", "overridden", "half stated", "null"],
+)
+def test_statistics_of_encoder_conf_are_applied(encoder_conf, given, expected, espnet_classifier, write, tmp_path):
+    """ESPnet's encoder takes them as arguments of its constructor, and normalises with them."""
+    settings = espnet_settings()
+    settings["encoder_conf"] |= encoder_conf
+    convert(espnet_classifier, tmp_path / "out", cfg=[write(settings, "config.yaml")], **given)
+    extractor = BeatsFeatureExtractor.from_pretrained(tmp_path / "out")
+    assert {key: getattr(extractor, key) for key in expected} == expected
+
+
+def test_statistics_change_what_a_classifier_says(espnet_classifier, write, tmp_path, waveforms):
+    """Until they were applied, the probabilities were those of another input."""
+    settings = espnet_settings()
+    settings["encoder_conf"] |= {"fbank_mean": 12.0, "fbank_std": 3.0}
+    convert(espnet_classifier, tmp_path / "out", cfg=[write(settings, "config.yaml")])
+    extractor = BeatsFeatureExtractor.from_pretrained(tmp_path / "out")
+    values, default = (
+        each(waveforms[0], sampling_rate=16000, return_tensors="pt")["input_values"]
+        for each in (extractor, BeatsFeatureExtractor())
+    )
+    torch.testing.assert_close(values, (default * 2 * 6.55582 + 15.41663 - 12.0) / (2 * 3.0))
+
+
+def test_statistics_that_are_no_numbers_are_refused(espnet_classifier, write):
+    settings = espnet_settings()
+    settings["encoder_conf"]["fbank_mean"] = "loud"
+    with pytest.raises(CheckpointError, match="must be numbers"):
+        read_checkpoint(espnet_classifier, cfg=[write(settings, "config.yaml")])
+
+
+def test_statistics_of_the_base_are_not_those_of_the_training(espnet_classifier, write):
+    """ESPnet's encoder takes its own arguments, not those that the base was trained with."""
+    cfg = golden("beats_tiny_finetuned")["cfg"] | {"fbank_mean": 14.0}
+    base = write({"encoder_conf": {"beats_config": cfg, **OPENBEATS}}, "base.yaml")
+    tuned = write(espnet_settings(encoder_conf={"beats_ckpt_path": "/data/base.pt"}), "config.yaml")
+    checkpoint = read_checkpoint(espnet_classifier, cfg=[base, tuned])
+    assert checkpoint.statistics == {}
+    assert notes_about(checkpoint, "nothing states the fbank statistics", "--fbank-mean and --fbank-std")
+    assert notes_about(checkpoint, "not applied", "add --fbank-mean 14.0")
+
+
+def test_a_file_of_espnet_without_statistics_says_so(write):
+    contents = golden("beats_tiny")
+    contents["model"] = espnet(contents["model"])
+    path = write(contents)
+    assert notes_about(read_checkpoint(path), "AudioSet's were written, fbank_mean=15.41663, fbank_std=6.55582")
+    assert not notes_about(read_checkpoint(path, **OPENBEATS), "statistics")
+    assert notes_about(read_checkpoint(path, fbank_mean=15.3), "AudioSet's were written, fbank_std=6.55582.")
+
+
+def test_statistics_in_cfg_are_said_and_not_applied(write):
+    """ESPnet's encoder stores and never reads them; the package openbeats does."""
     contents = golden("beats_tiny")
     contents["cfg"] |= {"fbank_mean": 15.2913, "fbank_std": 6.55582}
     checkpoint = read_checkpoint(write(contents))
+    assert checkpoint.statistics == {}
     assert len(checkpoint.notes) == 1
-    assert notes_about(checkpoint, "fbank statistics", "add --fbank-mean 15.2913")
+    assert notes_about(checkpoint, "not applied", "openbeats", "add --fbank-mean 15.2913")
+    assert not read_checkpoint(write(contents), fbank_mean=15.2913).notes
 
 
 @pytest.mark.skipif(not MAPPINGS.exists(), reason="needs Linux's list of mapped files")

@@ -61,9 +61,8 @@ def convert(
     # Unlike `Path.resolve`, without an exception of its own for links that go in circles.
     output_dir = Path(os.path.realpath(output_dir))
     check_output_dir(output_dir, overwrite)
-    checkpoint = read_checkpoint(source, origin, cfg)
-    options: dict[str, Any] = {"fbank_mean": fbank_mean, "fbank_std": fbank_std}
-    options = {name: value for name, value in options.items() if value is not None}
+    checkpoint = read_checkpoint(source, origin, cfg, fbank_mean=fbank_mean, fbank_std=fbank_std)
+    options: dict[str, Any] = {**checkpoint.statistics}
     config = checkpoint.config
     try:
         extractor = BeatsFeatureExtractor(config.num_mel_bins, patch_size=config.patch_size, **options)

@@ -48,6 +48,8 @@ REGULARIZATION = {
     "dropout_input": "feat_proj_dropout",
     "predictor_dropout": "classifier_dropout",
 }
+# Statistics of the fbank: `openbeats` reads them from `cfg`, ESPnet's encoder does not.
+FBANK = ("fbank_mean", "fbank_std")
 # Microsoft's names; the last two both mean the tanh approximation there.
 ACTIVATIONS = {name: name for name in ("gelu", "relu", "tanh", "linear", "glu")}
 ACTIVATIONS |= {"gelu_fast": "gelu_new", "gelu_accurate": "gelu_new"}

@@ -55,7 +55,7 @@ def read_manifest(path: Path, namespace: str) -> list[Entry]:
     Raises:
         [`BeatsError`]: naming the entry and the key that is missing, unknown or wrong.
     """
-    from .layouts import read_yaml
+    from .reading import read_yaml
 
     contents = read_yaml(path)
     defaults, checkpoints = contents.get("defaults") or {}, contents.get("checkpoints")
@@ -82,8 +82,8 @@ def process(entry: Entry, source_dir: Path, private: bool, dry_run: bool, checke
     run compared.
     """
     from .checkpoint import sha256
-    from .layouts import CheckpointError
     from .publishing import publish
+    from .reading import CheckpointError
 
     outcome, start = Outcome(entry.file, entry.repository, "failed"), time.monotonic()
     source = source_dir / entry.file

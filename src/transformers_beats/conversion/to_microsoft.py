@@ -14,7 +14,6 @@ from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import replace_file
 
 from .checkpoint import MODEL_CLASSES
-from .layouts import CheckpointError
 from .names import (
     ACTIVATIONS,
     ARCHITECTURE,
@@ -26,6 +25,7 @@ from .names import (
     reference_key,
     rename_key,
 )
+from .reading import CheckpointError
 
 
 # Of our activations the first name that Microsoft's code has for each.

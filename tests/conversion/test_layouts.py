@@ -2,6 +2,7 @@
 """Files that hold a BEATs model in another layout than Microsoft's, made from the golden checkpoints."""
 
 import argparse
+import json
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,11 @@ import yaml
 from golden import FIXTURES
 from safetensors.torch import save_file
 
-from transformers_beats import BeatsFeatureExtractor
+from transformers_beats import BeatsFeatureExtractor, BeatsForAudioFrameClassification
 from transformers_beats.conversion import checkpoint, layouts, settings
 from transformers_beats.conversion.checkpoint import CheckpointError, read_checkpoint
 from transformers_beats.conversion.convert import convert
+from transformers_beats.export.to_microsoft import export
 
 
 MAPPINGS = Path("/proc/self/maps")
@@ -64,6 +66,8 @@ def write(tmp_path):
         path = tmp_path / name
         if path.suffix == ".safetensors":
             save_file(without_copies(contents), path)
+        elif path.suffix == ".json":
+            path.write_text(json.dumps(contents))
         elif path.suffix in (".yaml", ".yml"):
             path.write_text(yaml.safe_dump(contents))
         else:
@@ -132,6 +136,70 @@ def test_settings_come_from_the_description_of_an_avex_model(encoder, head, writ
     assert notes_about(checkpoint, "taken from model.yml")
     assert not notes_about(checkpoint, "assumed")
     assert not notes_about(checkpoint, "without a meaning here")
+
+
+@pytest.mark.usefixtures("released_is_tiny")
+@torch.no_grad()
+def test_a_head_on_the_patches_of_a_column_makes_an_event_classifier(encoder, write, extract, tmp_path):
+    """As avex trained one: the eight patches of 160 ms side by side, low frequencies first."""
+    weight, bias = torch.randn(7, 8 * 64), torch.randn(7)
+    tensors = under("encoder._model.backbone.", encoder | FBANK_OF_AVEX)
+    names = write({f"species {index}": index for index in range(7)}, "label_map.json")
+    checkpoint = convert(
+        write(tensors | under("head.", {"weight": weight, "bias": bias})), tmp_path / "out", labels=names
+    )
+    assert notes_about(checkpoint, "classification head is `head.`")
+    assert notes_about(checkpoint, "low to high frequencies", "is assumed")
+    model = BeatsForAudioFrameClassification.from_pretrained(tmp_path / "out").eval()
+    assert model.config.id2label[6] == "species 6"
+    outputs = model(**extract(0))
+    patches = model.beats(**extract(0)).last_hidden_state[0]
+    expected = torch.stack([weight @ column.flatten() + bias for column in patches.split(8)])
+    torch.testing.assert_close(outputs.logits[0], expected, atol=1e-5, rtol=1e-5)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "AutoModelForAudioFrameClassification.from_pretrained" in card
+    with pytest.raises(CheckpointError, match="FrameClassification, which Microsoft's layout has no place"):
+        export(str(tmp_path / "out"), tmp_path / "back.pt")
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"head.weight": torch.ones(7, 500), "head.bias": torch.ones(7)},
+        {"head.weight": torch.ones(7, 512)},
+        {"head.weight": torch.ones(7, 512), "head.bias": torch.ones(7), "rnn.weight": torch.ones(3, 3)},
+    ],
+    ids=["width", "no bias", "another layer"],
+)
+@pytest.mark.usefixtures("released_is_tiny")
+def test_layers_that_may_be_something_else_make_no_event_classifier(others, encoder, write):
+    checkpoint = read_checkpoint(write(under("backbone.", encoder | FBANK_OF_AVEX) | others))
+    assert checkpoint.kind == "pretrained"
+    assert notes_about(checkpoint, "left out", "`head`")
+
+
+@pytest.mark.usefixtures("released_is_tiny")
+def test_avex_labels_come_from_its_label_map(encoder, head, write):
+    tensors = under("backbone.", encoder | FBANK_OF_AVEX) | under("classifier.", head)
+    names = {"Turdus merula": 1, "Parus major": 0, "Rana": 2, "Bos taurus": 3, "Apis": 5, "Canis lupus": 4}
+    checkpoint = read_checkpoint(write(tensors, "model.safetensors"), labels=write(names, "label_map.json"))
+    assert checkpoint.config.id2label[1] == "Turdus merula"
+    assert checkpoint.config.label2id == names
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"a": 0, "b": 0}, "several classes the same index"),
+        ({"a": "first"}, "names of classes with their indices"),
+        ({"a": 0, "b": 1}, "must name the classes 0 to 5"),
+    ],
+)
+@pytest.mark.usefixtures("released_is_tiny")
+def test_label_maps_that_are_none_are_refused(names, message, encoder, head, write):
+    tensors = under("backbone.", encoder | FBANK_OF_AVEX) | under("classifier.", head)
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(write(tensors), labels=write(names, "label_map.json"))
 
 
 def strong_and_weak_heads():

@@ -16,6 +16,7 @@ from transformers_beats import (
     BeatsConfig,
     BeatsFeatureExtractor,
     BeatsForAudioClassification,
+    BeatsForAudioFrameClassification,
     BeatsModel,
     BeatsTokenizerConfig,
     BeatsTokenizerModel,
@@ -46,6 +47,7 @@ MODEL_CLASSES: dict[Kind, type[PreTrainedModel]] = {
     "pretrained": BeatsModel,
     "finetuned": BeatsForAudioClassification,
     "tokenizer": BeatsTokenizerModel,
+    "event-classifier": BeatsForAudioFrameClassification,
 }
 
 
@@ -121,7 +123,7 @@ def read_checkpoint(
     source.cfg = _complete(source.cfg, kind, source.origin, state_dict, notes)
     config = _build_config(source.cfg, kind, notes)
     statistics = _choose_statistics(source, {"fbank_mean": fbank_mean, "fbank_std": fbank_std}, notes)
-    if kind == "finetuned":
+    if "classifier.weight" in state_dict:
         config.problem_type = source.problem_type
         _add_labels(config, source.label_dict, state_dict["classifier.weight"].shape[0], notes)
     config.dtype = state_dict[next(iter(state_dict))].dtype
@@ -149,7 +151,10 @@ def _detect_kind(cfg: Mapping, source: Mapping, origin: Origin) -> Kind:
     if "predictor.weight" in source:
         if source["predictor.weight"].ndim != 2:
             raise CheckpointError("`predictor.weight` is not a matrix.")
-        return "finetuned"
+        # Wider than a patch: of the patches of a time column.
+        width = source["encoder.layers.0.fc2.weight"].shape[0] if "encoder.layers.0.fc2.weight" in source else None
+        is_wider = width is not None and source["predictor.weight"].shape[1] > width
+        return "event-classifier" if is_wider else "finetuned"
     if cfg.get("finetuned_model") and origin is Origin.MICROSOFT:
         raise CheckpointError("`cfg` says that the model is fine-tuned, but the file has no `predictor.weight`.")
     return "pretrained"
@@ -262,6 +267,8 @@ def _build_config(cfg: Mapping[str, Any], kind: Kind, notes: list[str]) -> Beats
     if not isinstance(values["hidden_act"], str) or values["hidden_act"] not in ACTIVATIONS:
         raise CheckpointError(f"unknown activation {values['hidden_act']!r}; known are {', '.join(ACTIVATIONS)}.")
     values["hidden_act"] = ACTIVATIONS[values["hidden_act"]]
+    if kind == "event-classifier":
+        values["frame_pooling"] = "concat"
     values |= {name: cfg[key] for key, name in REGULARIZATION.items() if key in cfg}
     known = {*ARCHITECTURE, *QUANTIZER, *REGULARIZATION, *IGNORED, *FBANK}
     if unknown := sorted(set(map(str, cfg)) - known):

@@ -27,6 +27,7 @@ from .reading import MAX_BYTES, CheckpointError, load
 from .settings import RELEASED, Settings, read_settings, section
 
 
+NUM_MEL_BINS = 128
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # A BEATs encoder is where these two are; what stands before them is the wrapper's.
 MARK, SECOND_MARK = "patch_embedding.weight", "encoder.layers.0.fc2.weight"
@@ -146,7 +147,7 @@ def _check_dtypes(tensors: Mapping[str, torch.Tensor]) -> None:
 def _detect_origin(prefix: str, state_dict: Mapping[str, torch.Tensor], has_cfg: bool) -> Origin:
     if any(f"{prefix}{key}" in state_dict for key in ("patch_embedding_pad.weight", "raw2fbank_pad.weight")):
         return Origin.ESPNET
-    if prefix.endswith("backbone.") and f"{prefix}fbank.mel_fb" in state_dict:
+    if f"{prefix}fbank.mel_fb" in state_dict:
         return Origin.AVEX
     if prefix.endswith("model.model.") and f"{prefix.removesuffix('model.model.')}strong_head.weight" in state_dict:
         return Origin.PRETRAINED_SED
@@ -232,6 +233,7 @@ def _take_head(
 ) -> None:
     """Makes the wrapper's head the `predictor` if it is like ours, and notes the tensors that are left out."""
     head, reason = _find_head(source.origin, prefix, state_dict, settings)
+    is_of_columns = not head and bool(head := _find_column_head(source.tensors, state_dict, others))
     # Beside another layer, or in avex, a `predictor` comes from the checkpoint that training began from.
     is_stale = source.origin is Origin.AVEX or any(state_dict[key].ndim > 1 for key in others)
     left_out = [prefix + key for key in source.tensors if is_stale and key.startswith("predictor.")]
@@ -248,6 +250,11 @@ def _take_head(
     source.tensors |= {key.replace(head, "predictor."): state_dict[key] for key in taken}
     _check_dtypes({key: state_dict[key] for key in taken})
     source.notes.append(f"the classification head is `{head}`")
+    if is_of_columns:
+        source.notes.append(
+            "it reads the patches of a time column one after the other: an event is scored every 160 ms; that they go "
+            "from low to high frequencies, as everywhere in BEATs, is assumed"
+        )
     if source.origin is Origin.ESPNET:
         _read_espnet_labels(source, settings)
     else:
@@ -270,6 +277,24 @@ def _find_head(
     if origin is Origin.PRETRAINED_SED:
         return "", "; its heads read 250 resampled steps of the flattened patches, which no head here does"
     return "", ""
+
+
+def _find_column_head(
+    tensors: Mapping[str, torch.Tensor], state_dict: Mapping[str, torch.Tensor], others: Sequence[str]
+) -> str:
+    """
+    Returns the name before `weight` of the one linear layer on the concatenated patches of a time column, such as
+    avex's head for events, `Linear(8 * 768, classes)`; an empty string if there is not one.
+    """
+    patch, inner = tensors.get(MARK), tensors.get(SECOND_MARK)
+    if patch is None or inner is None or patch.ndim != 4 or inner.ndim != 2 or not patch.shape[-1]:
+        return ""
+    num_inputs = NUM_MEL_BINS // patch.shape[-1] * inner.shape[0]
+    layers = [key.removesuffix("weight") for key in others if key.endswith(".weight") and state_dict[key].ndim > 1]
+    # With other layers, or a convolution, it is part of something else.
+    if len(layers) != 1 or f"{layers[0]}bias" not in others or inner.shape[0] == num_inputs:
+        return ""
+    return layers[0] if state_dict[f"{layers[0]}weight"].shape[1:] == (num_inputs,) else ""
 
 
 def _part(key: str, prefix: str) -> str:

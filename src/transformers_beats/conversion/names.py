@@ -6,7 +6,8 @@ from enum import Enum
 from typing import Literal
 
 
-Kind = Literal["pretrained", "finetuned", "tokenizer"]
+# An event classifier has a head for every time column; Microsoft has none.
+Kind = Literal["pretrained", "finetuned", "tokenizer", "event-classifier"]
 
 
 class Origin(str, Enum):

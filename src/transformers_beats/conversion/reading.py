@@ -40,6 +40,12 @@ def check_size(name: str | Path, num_bytes: int, max_bytes: int = MAX_BYTES) -> 
         )
 
 
+def check_settings_size(name: str | Path, num_bytes: int) -> None:
+    """Raises a [`CheckpointError`] if a file is too large for settings."""
+    if num_bytes > MAX_SETTINGS_BYTES:
+        raise CheckpointError(f"{name}: has {num_bytes / 1e6:.0f} MB, which are no settings.")
+
+
 def load(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """
     Returns the dictionary in a file. Its tensors are mapped instead of read, which halves the memory.
@@ -88,8 +94,7 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
         [`CheckpointError`]: if it is too large, cannot be read, or holds something else.
     """
     _check_file(path)
-    if path.stat().st_size > MAX_SETTINGS_BYTES:
-        raise CheckpointError(f"{path}: has {path.stat().st_size / 1e6:.0f} MB, which are no settings.")
+    check_settings_size(path, path.stat().st_size)
     try:
         text = path.read_bytes().decode("utf-8")
         contents = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)

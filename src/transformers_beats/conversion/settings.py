@@ -19,7 +19,7 @@ RELEASED = {key: getattr(BeatsTokenizerConfig(), name) for key, name in {**ARCHI
 @dataclass
 class Settings:
     """
-    What files beside the weights state.
+    Settings of a model that other files than its weights state.
 
     Attributes:
         cfg: The architecture, in the terms of Microsoft's `cfg`.

@@ -109,7 +109,7 @@ def export(source: str, output: Path, overwrite: bool = False) -> list[str]:
         raise UsageError(f"{output}: exists; pass --overwrite to replace it.")
     model: Any = load_model(source)
     kind = next((kind for kind, model_class in MODEL_CLASSES.items() if type(model) is model_class), None)
-    if kind is None:
+    if kind is None or kind == "event-classifier":
         raise CheckpointError(f"{source}: holds {type(model).__name__}, which Microsoft's layout has no place for.")
     contents: dict[str, Any] = {
         "cfg": export_cfg(model.config, kind),

@@ -16,6 +16,7 @@ from transformers_beats.conversion import checkpoint, layouts, settings
 from transformers_beats.conversion.checkpoint import CheckpointError, read_checkpoint
 from transformers_beats.conversion.convert import convert
 from transformers_beats.export.to_microsoft import export
+from transformers_beats.utils.errors import BeatsError
 
 
 MAPPINGS = Path("/proc/self/maps")
@@ -234,9 +235,10 @@ def test_the_assumed_architecture_must_fit_every_shape(encoder, write):
         read_checkpoint(write(encoder, "model.safetensors"), cfg=["released"])
 
 
-def test_a_wrapper_alone_changes_nothing(write):
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model._orig_mod.module."])
+def test_a_wrapper_alone_changes_nothing(prefix, write):
     contents = golden("beats_tiny_finetuned")
-    contents["model"] = under("module.", contents["model"])
+    contents["model"] = under(prefix, contents["model"])
     checkpoint, expected = read_checkpoint(write(contents)), read_checkpoint(FIXTURES / "beats_tiny_finetuned.pt")
     assert (checkpoint.origin, checkpoint.notes) == ("microsoft", [])
     assert checkpoint.config.to_dict() == expected.config.to_dict()
@@ -362,6 +364,30 @@ def test_the_tokenizer_in_an_espnet_training_checkpoint_converts(encoder, write,
     assert notes_about(checkpoint, "`teacher` (", "`decoder` (1)")
 
 
+def test_the_export_of_an_espnet_tokenizer_converts(write, assert_golden):
+    """`beats_tokenizer_iterN.pt`: what its recipe states, and its tensors."""
+    contents = golden("tokenizer_tiny")
+    usual = ("input_patch_size", "conv_bias", "activation_fn", "layer_norm_first")
+    cfg = {key: value for key, value in contents["cfg"].items() if key not in usual}
+    cfg |= {"embed_loss_beta": 10.0, "codebook_vocab_size": 64, "fbank_mean": 15.66439, "fbank_std": 6.38312}
+    checkpoint = read_checkpoint(write({"model": espnet(contents["model"]), "cfg": cfg}, "beats_tokenizer_iter1.pt"))
+    assert (checkpoint.origin, checkpoint.kind) == ("espnet", "tokenizer")
+    assert_golden(checkpoint, "tokenizer_tiny")
+    assert notes_about(checkpoint, "not applied", "add --fbank-mean 15.66439 --fbank-std 6.38312")
+
+
+def test_a_deepspeed_checkpoint_of_pre_training_converts(encoder, write, assert_golden):
+    """`mp_rank_00_model_states.pt`: the model under `module`, with the label predictor and other state."""
+    state_dict = under("encoder.", espnet(encoder)) | {"decoder.mask_token": torch.zeros(1, 1, 64)}
+    contents = {"module": state_dict, "optimizer": None, "global_steps": 400_000, "ds_version": "0.16.4"}
+    settings = {"encoder_conf": {"beats_config": golden("beats_tiny_finetuned")["cfg"], "is_pretraining": True}}
+    checkpoint = read_checkpoint(
+        write(contents, "mp_rank_00_model_states.pt"), cfg=[write(settings, "config.yaml")], **OPENBEATS
+    )
+    assert (checkpoint.kind, checkpoint.statistics) == ("pretrained", OPENBEATS)
+    assert_golden(checkpoint)
+
+
 @pytest.mark.parametrize(
     ("key", "reason"),
     [
@@ -446,7 +472,7 @@ def test_damaged_safetensors_are_refused(tmp_path):
 )
 def test_settings_that_are_none_are_refused(text, message, encoder, write, tmp_path):
     (tmp_path / "settings.yaml").write_text(text)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(BeatsError, match=message):
         read_checkpoint(write(encoder), cfg=[tmp_path / "settings.yaml"])
 
 

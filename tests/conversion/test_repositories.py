@@ -6,8 +6,8 @@ import json
 import pytest
 import yaml
 
-from transformers_beats.conversion.reading import CheckpointError
 from transformers_beats.conversion.repositories import choose_files, choose_settings, derive_base
+from transformers_beats.utils.errors import BeatsError, UsageError
 
 
 # Paths of the machine that the OpenBEATs models were trained on, as their authors' scripts name them.
@@ -98,20 +98,18 @@ def test_avex_safetensors_bring_their_label_map(repository):
 
 
 def test_several_checkpoints_are_named(repository):
-    with pytest.raises(
-        CheckpointError, match=r"has 2 checkpoints.*: hf://a/b@v1/BEATs_iter1.pt, hf://a/b@v1/x/last.ckpt"
-    ):
+    with pytest.raises(UsageError, match=r"2 checkpoints.*: hf://a/b@v1/BEATs_iter1.pt, hf://a/b@v1/x/last.ckpt"):
         choose_files("hf://a/b@v1", *repository(["BEATs_iter1.pt", "x/last.ckpt"]))
 
 
 def test_a_repository_without_a_checkpoint_says_what_it_has(repository):
-    with pytest.raises(CheckpointError, match=r"has no checkpoint .*only 'README.md', 'clip.wav'"):
+    with pytest.raises(UsageError, match=r"has no checkpoint .*only 'README.md', 'clip.wav'"):
         choose_files("hf://a/b", *repository(["clip.wav", "README.md"]))
 
 
 def test_a_model_of_this_package_needs_no_conversion(repository):
     files = {"config.json": {"model_type": "beats_tokenizer"}, "model.safetensors": None}
-    with pytest.raises(CheckpointError, match=r"transformers already \(beats_tokenizer\).*-m a/b load it as it is"):
+    with pytest.raises(UsageError, match=r"already \(beats_tokenizer\).*-m a/b load it as it is"):
         choose_files("hf://a/b", *repository(files))
     assert choose_files("hf://a/b", *repository(files | {"config.json": {"model_type": "eat"}})).checkpoint
 
@@ -146,7 +144,7 @@ def test_the_base_of_a_fine_tuned_model_is_derived(name, path, base, repository)
     ids=["iteration", "size", "microsoft"],
 )
 def test_a_name_and_a_path_that_disagree_are_a_question(name, path, other):
-    with pytest.raises(CheckpointError) as error:
+    with pytest.raises(UsageError) as error:
         derive_base(f"hf://{name}", path)
     message = str(error.value)
     assert "as its name says" in message
@@ -155,7 +153,7 @@ def test_a_name_and_a_path_that_disagree_are_a_question(name, path, other):
 
 
 def test_a_base_that_nothing_tells_is_asked_for():
-    with pytest.raises(CheckpointError, match=r"was trained from /data/baseline/epoch_latest.pt.*with --cfg"):
+    with pytest.raises(UsageError, match=r"was trained from /data/baseline/epoch_latest.pt.*with --cfg"):
         derive_base("hf://me/my-birds", "/data/baseline/epoch_latest.pt")
 
 
@@ -170,5 +168,5 @@ def test_a_base_without_settings_states_them_in_its_checkpoint(repository):
 
 def test_settings_that_are_no_settings_are_not_fetched(repository):
     sizes, fetch = repository(["config.yaml", "epoch_latest.pt"])
-    with pytest.raises(CheckpointError, match=r"config.yaml: has 90 MB, which are no settings"):
+    with pytest.raises(BeatsError, match=r"config.yaml: has 90 MB, which are no settings"):
         choose_files("hf://a/b", sizes | {"config.yaml": 90_000_000}, fetch)

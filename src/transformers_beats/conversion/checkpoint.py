@@ -1,7 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Reading of BEATs checkpoints: settings, tensors and labels, checked and renamed for transformers."""
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,10 +21,12 @@ from transformers_beats import (
     BeatsTokenizerModel,
 )
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
+from transformers_beats.utils.files import sha256
 
 from .layouts import Source, read_source
+from .locations import MAX_BYTES
 from .names import ACTIVATIONS, ARCHITECTURE, FBANK, QUANTIZER, REGULARIZATION, Kind, Origin, rename_key
-from .reading import MAX_BYTES, CheckpointError
+from .reading import CheckpointError
 from .settings import RELEASED, read_labels
 
 
@@ -111,7 +112,7 @@ def read_checkpoint(
             A larger file is refused before it is read.
 
     Raises:
-        [`UsageError`]: if there is no such file.
+        [`UsageError`]: if there is no such file, or it is larger than `max_bytes`.
         [`CheckpointError`]: if the file is damaged, of another format, contains code, or does not fit its own `cfg`.
     """
     path = Path(path)
@@ -134,15 +135,6 @@ def read_checkpoint(
             raise
         raise CheckpointError(f"the architecture of Microsoft's released models does not fit: {error}") from error
     return BeatsCheckpoint(kind, source.origin, config, state_dict, sha256(path), statistics, notes)
-
-
-def sha256(path: Path) -> str:
-    """Returns the hash of a file in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _detect_kind(cfg: Mapping, source: Mapping, origin: Origin) -> Kind:

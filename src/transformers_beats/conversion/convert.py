@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.files import replace_directory, work_directory
 
+from .locations import MAX_BYTES
+
 
 # torch and transformers are imported in the functions, so that --help comes at once.
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def convert(
     labels: str | Path | None = None,
     source_name: str | None = None,
     notes: Sequence[str] = (),
-    max_bytes: int | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> "BeatsCheckpoint":
     """
     Converts a checkpoint into configuration, weights (safetensors), feature extractor, remote code and model card.
@@ -54,15 +56,17 @@ def convert(
 
     from .checkpoint import CheckpointError, read_checkpoint
     from .model_card import render_model_card
+    from .released import find_by_hash
 
     # For the one file that is written.
     logging.disable_progress_bar()
     # Unlike `Path.resolve`, without an exception of its own for links that go in circles.
     output_dir = Path(os.path.realpath(output_dir))
     check_output_dir(output_dir, overwrite)
-    limit = {} if max_bytes is None else {"max_bytes": max_bytes}
-    checkpoint = read_checkpoint(source, origin, cfg, labels, fbank_mean, fbank_std, **limit)
+    checkpoint = read_checkpoint(source, origin, cfg, labels, fbank_mean, fbank_std, max_bytes)
     checkpoint.notes[:0] = notes
+    # Figures and licence of a released model belong to the file, however it came here.
+    details = details or find_by_hash(checkpoint.sha256)
     options: dict[str, Any] = {**checkpoint.statistics}
     config = checkpoint.config
     try:

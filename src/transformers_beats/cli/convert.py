@@ -89,7 +89,7 @@ def convert(
         raise UsageError(f"{source}: is a directory; name an OUTPUT, or an OUTPUT.pt for the way back.")
     if push_to_hub is not None:
         check_account(push_to_hub)
-    max_bytes = int(max_size * 1e9)
+    is_elsewhere, max_bytes = not Path(source).exists(), int(max_size * 1e9)
     with work_directory(Path(tempfile.gettempdir()), "transformers-beats-") as downloads:
         local = localize(source, downloads, cfg or (), labels, max_bytes)
         output = Path(local.stem) if output is None else output
@@ -111,7 +111,7 @@ def convert(
         size = local.path.stat().st_size
     num_values = sum(tensor.numel() for tensor in checkpoint.state_dict.values())
     lines = [f"{output}: BEATs, {checkpoint.kind}, {num_values / 1e6:.1f} M parameters"]
-    if not Path(source).exists():
+    if is_elsewhere:
         lines.append(f"from {local.name}, {size:,} bytes, SHA-256 {checkpoint.sha256}")
     if entry := released.find_by_hash(checkpoint.sha256):
         lines.append(f"the file is {entry.file} as it was released: {entry.name} in the list of `models`")

@@ -92,6 +92,9 @@ def read_source(
         origin = _detect_origin(prefix, state_dict, has_cfg="cfg" in contents)
     source = Source(origin, {}, tensors, contents.get("label_dict"))
     settings = _find_cfg(source, contents, cfg, path, max_bytes)
+    if source.origin is Origin.OTHER and settings.training:
+        # Its older encoders have no constants by which they are recognised.
+        source.origin = Origin.ESPNET
     source.statistics = settings.statistics
     _drop_wrapper_parts(source)
     _take_head(source, prefix, state_dict, others, settings.training)

@@ -59,8 +59,9 @@ class Entry(CardDetails):
     mirrors: list[str] = field(default_factory=list)
     vouched_by: str | None = None
 
-    def validate_hash(self) -> None:
-        """Checks that figures of a paper have a hash beside them; called by `strict`."""
+    def validate_paper(self) -> None:
+        """Checks the names of tasks, and that figures of a paper have a hash beside them; called by `strict`."""
+        CardDetails.validate_paper(self)
         if self.paper and self.sha256 is None:
             raise ValueError("`paper` needs `sha256`: figures belong to certain weights.")
 

@@ -72,7 +72,7 @@ class Entry(CardDetails):
         Raises:
             [`CheckpointError`]: if the manifest states others.
         """
-        from .layouts import CheckpointError
+        from .reading import CheckpointError
 
         if self.bytes is not None and path.stat().st_size != self.bytes:
             raise CheckpointError(f"has {path.stat().st_size} bytes, {self.file} has {self.bytes}.")
@@ -86,7 +86,7 @@ class Entry(CardDetails):
         Raises:
             [`CheckpointError`]: if the manifest states others.
         """
-        from .layouts import CheckpointError
+        from .reading import CheckpointError
 
         names = {**ARCHITECTURE, **QUANTIZER, **REGULARIZATION}
         facts: dict[str, tuple[Any, Any]] = {

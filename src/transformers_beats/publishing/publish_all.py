@@ -46,7 +46,7 @@ def process(
     Checks, converts and publishes one entry. Its errors end up in the outcome. `checked` is the commit that an earlier
     run compared.
     """
-    from transformers_beats.conversion.layouts import CheckpointError
+    from transformers_beats.conversion.reading import CheckpointError
 
     from .publish import publish
 

@@ -35,7 +35,7 @@ FLOORS = [
     {"root", "utils"},
     {"audio", "metrics"},
     {"plotting"},
-    {"conversion", "export", "inference", "integrations", "training"},
+    {"conversion", "export", "inference", "integrations", "training", "verification"},
     {"cli", "demo", "web"},
 ]
 # Files at the root that the lowest folders may import.

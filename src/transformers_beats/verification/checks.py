@@ -1,0 +1,176 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Checks of a converted model against the file that it comes from, and against what is known of that file."""
+
+import csv
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from transformers_beats import BeatsFeatureExtractor
+from transformers_beats.audio.audioset import AUDIOSET_LABELS
+from transformers_beats.audio.decoding import decode_audio
+from transformers_beats.conversion.checkpoint import sha256
+from transformers_beats.inference.loading import labels_of
+from transformers_beats.utils.errors import BeatsError, UsageError, name_some
+
+from .plain import PlainBeats, plain_features
+
+
+CLIPS = Path(__file__).with_name("clips")
+# Largest difference from the plain implementation, relative to the largest value where that is above 1. Both round in
+# float32, in another order.
+TOLERANCE = 1e-4
+# Of two codes that are equally near, two orders of rounding may choose different ones.
+EQUAL_CODES = 0.999
+# Classes among which one of the expected ones must be, and those that are reported.
+TOP, SHOWN = 10, 3
+SPEED_CLIPS, SPEED_SECONDS, SPEED_TURNS = 8, 10, 3
+PROBE = {"--freeze": "true", "--learning_rate": "1e-2", "--num_train_epochs": "100", "--crop_seconds": "5"}
+
+
+@dataclass
+class Check:
+    """Row of a report: what was checked or measured, with which result."""
+
+    name: str
+    result: str
+    passed: bool = True
+
+
+@cache
+def read_clips() -> list[dict[str, Any]]:
+    """Reads the list of clips with the labels that are expected; `waveform` is mono float32 at 16 kHz."""
+    clips = yaml.safe_load((CLIPS / "clips.yaml").read_text(encoding="utf-8"))
+    return [{**clip, "waveform": decode_audio(CLIPS / clip["file"], 16000)} for clip in clips]
+
+
+def check_file(source: Path, digest: str | None, cfg: Mapping[str, Any] | None) -> Iterator[Check]:
+    """Compares a checkpoint with its SHA-256 and its settings, where they are known."""
+    found = sha256(source)
+    if digest is None:
+        yield Check(f"SHA-256 of {source.name}", f"`{found}`; none is known to compare it with")
+    else:
+        yield Check(f"SHA-256 of {source.name}", f"`{found}`, expected `{digest}`", found == digest)
+    if cfg is not None:
+        held = torch.load(source, map_location="cpu", weights_only=True, mmap=True)["cfg"]
+        others = [
+            f"{name} is {held.get(name)!r}, not {value!r}" for name, value in cfg.items() if held.get(name) != value
+        ]
+        yield Check("`cfg`", ", ".join(others) or f"{len(cfg)} settings as expected", not others)
+
+
+def check_labels(source: Path, model: Any) -> Check:
+    """Compares the names of a classifier's labels, and their order, with the machine ids in the checkpoint."""
+    held = torch.load(source, map_location="cpu", weights_only=True, mmap=True)["label_dict"]
+    names, ours = (
+        {int(index): AUDIOSET_LABELS.get(machine_id, machine_id) for index, machine_id in held.items()},
+        labels_of(model),
+    )
+    wrong = [index for index in sorted(names.keys() | ours.keys()) if names.get(index) != ours.get(index)]
+    found = f"{len(wrong)} are wrong, such as {wrong[0]}: {ours.get(wrong[0])!r}" if wrong else "as in the file"
+    return Check("Labels", f"{len(ours)}, {found}", not wrong)
+
+
+@torch.no_grad()
+def check_outputs(source: Path, model: Any, extractor: BeatsFeatureExtractor) -> Iterator[Check]:
+    """
+    Compares a model in float32 on a CPU, which computes all clips in a padded batch, with the plain implementation,
+    which computes each alone, from the waveforms on. Of a classifier, the clips must be recognised as well.
+    """
+    plain, clips = PlainBeats.read(source), read_clips()
+    inputs = extractor([clip["waveform"] for clip in clips], sampling_rate=16000, return_tensors="pt")
+    features = [plain_features([torch.from_numpy(clip["waveform"])]) for clip in clips]
+    outputs = getattr(model, "beats", model)(**inputs)
+    states = [plain.encode(values)[0] for values in features]
+    ours = [row[mask] for row, mask in zip(outputs.last_hidden_state, outputs.patch_attention_mask)]
+    yield compare("Hidden states", torch.cat(ours), torch.cat(states))
+    yield compare("Embeddings", outputs.pooler_output, torch.stack([row.mean(dim=0) for row in states]))
+    if "predictor.weight" in plain.weights:
+        probabilities = model(**inputs).logits.sigmoid()
+        yield compare("Probabilities", probabilities, torch.cat([plain.classify(values) for values in features]))
+        yield from check_hearing(probabilities, labels_of(model))
+    if "quantize.embedding.weight" in plain.weights:
+        codes = [row[row >= 0] for row in model(**inputs).audio_codes.flatten(1)]
+        same = torch.cat(codes) == torch.cat([plain.quantize(values)[0] for values in features])
+        share = same.float().mean().item()
+        yield Check("Codes", f"{share:.4%} of {len(same):,} equal", share >= EQUAL_CODES)
+
+
+def compare(name: str, ours: torch.Tensor, theirs: torch.Tensor) -> Check:
+    """Compares values with those of the plain implementation."""
+    name = f"{name}, largest difference from the plain implementation"
+    if ours.shape != theirs.shape:
+        return Check(name, f"shapes {tuple(ours.shape)} and {tuple(theirs.shape)}", False)
+    difference, largest = (ours - theirs).abs().max().item(), theirs.abs().max().item()
+    # Not the other way round: NaN fails.
+    return Check(name, f"{difference:.1e}, of values up to {largest:.3g}", difference <= TOLERANCE * max(1, largest))
+
+
+def check_hearing(probabilities: torch.Tensor, labels: Mapping[int, str]) -> Iterator[Check]:
+    """Checks that one of the expected labels of each clip is among those with the highest probabilities."""
+    for clip, row in zip(read_clips(), probabilities):
+        values, indices = row.topk(min(TOP, len(row)))
+        heard = [labels[index] for index in indices.tolist()]
+        shown = ", ".join(f"{name} {value:.2f}" for name, value in zip(heard[:SHOWN], values))
+        found = next((rank for rank, name in enumerate(heard, start=1) if name in clip["labels"]), None)
+        expected = (
+            f"expected, {heard[found - 1]!r}, at {found}" if found else f"not in {TOP}: {name_some(clip['labels'])}"
+        )
+        yield Check(f"Heard in {clip['file']}", f"{shown} ({expected})", found is not None)
+
+
+@torch.inference_mode()
+def measure_speed(model: Any, extractor: BeatsFeatureExtractor) -> Check:
+    """Measures clips per second, from waveforms to outputs, where the model is: the median of some turns."""
+    waveforms = list(np.random.default_rng(0).normal(0, 0.1, (SPEED_CLIPS, SPEED_SECONDS * 16000)).astype(np.float32))
+    times = []
+    for _ in range(1 + SPEED_TURNS):
+        start = time.perf_counter()
+        inputs = extractor(waveforms, sampling_rate=16000, return_tensors="pt", device=str(model.device))
+        # Waits for a GPU.
+        model(**inputs.to(model.device))[0].sum().item()
+        times.append(time.perf_counter() - start)
+    name = f"Clips of {SPEED_SECONDS} s per second, batches of {SPEED_CLIPS}, float32"
+    # The first turn allocates.
+    return Check(name, f"{SPEED_CLIPS / statistics.median(times[1:]):.3g}")
+
+
+def probe_esc50(directory: Path, folder: Path) -> Check:
+    """
+    Trains the package's linear probe on the five official folds of ESC-50, of which `folder` has `meta/esc50.csv` and
+    `audio/`; or of another dataset, with `metadata.csv` and the columns `file_name`, `label` and `fold`.
+    """
+    from transformers_beats.training.config.arguments import FINETUNE_ARGUMENTS, Arguments
+    from transformers_beats.training.config.recipes import parse_arguments
+    from transformers_beats.training.finetune import finetune
+
+    table = folder / "meta" / "esc50.csv"
+    if not table.exists() and not (folder / "metadata.csv").exists():
+        raise UsageError(f"{folder}: has neither meta/esc50.csv nor metadata.csv.")
+    with tempfile.TemporaryDirectory() as work:
+        if table.exists():
+            with table.open(newline="", encoding="utf-8") as file, (Path(work) / "metadata.csv").open("w") as ours:
+                writer = csv.writer(ours)
+                writer.writerow(("file_name", "label", "fold"))
+                audio = (folder / "audio").absolute()
+                writer.writerows(
+                    (audio / row["filename"], row["category"], row["fold"]) for row in csv.DictReader(file)
+                )
+        options = {"--dataset": work if table.exists() else folder, "--model_name_or_path": directory, **PROBE}
+        options |= {"--label_column": "label", "--fold_column": "fold", "--output_dir": Path(work) / "probe"}
+        words = [str(word) for option in options.items() for word in option]
+        metrics = finetune(Arguments(*parse_arguments(FINETUNE_ARGUMENTS, words)))
+    name = f"Linear probe on {folder.absolute().name}, accuracy in {len(metrics['folds'])} folds"
+    mean, std = (metrics[kind].get("accuracy") for kind in ("mean", "std"))
+    if mean is None:
+        raise BeatsError(f"{folder}: accuracy is undefined in every fold.")
+    return Check(name, f"{100 * mean:.1f} ± {100 * (std or 0):.1f} %")

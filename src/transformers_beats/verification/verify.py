@@ -1,0 +1,120 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Verification of released weights: fetched, converted, compared with the published equations, heard and timed."""
+
+import datetime
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from transformers_beats.utils.errors import FOREIGN_ERRORS, BeatsError, UsageError, first_line, one_line
+from transformers_beats.utils.machine import describe_machine, in_a_line
+
+
+# torch and transformers are imported in the functions, so that --help comes at once.
+if TYPE_CHECKING:
+    from .checks import Check
+
+
+def verify(name: str, device: str = "auto", esc50: Path | None = None) -> Iterator["Check"]:
+    """
+    Fetches and converts a released checkpoint, unless it is there, and yields the result of each check.
+
+    Args:
+        name (`str`):
+            Name of the checkpoint, such as `"beats-iter3"`.
+        device (`str`, defaults to `"auto"`):
+            Where speed is measured; outputs are compared on the CPU.
+        esc50 (`Path`, *optional*):
+            Folder of ESC-50, for a linear probe.
+
+    Raises:
+        [`BeatsError`]: if the checkpoint cannot be had or read.
+    """
+    from transformers_beats.conversion import released
+    from transformers_beats.inference.loading import choose_device, load
+
+    from . import checks
+
+    entry, target = released.find(name), choose_device(device)
+    source, directory = released.get_source(name), released.get(name)
+    found = list(checks.check_file(source, entry.sha256, entry.cfg))
+    yield from found
+    if not all(check.passed for check in found):
+        # Another file: all else would be about something else.
+        return
+    model, extractor = load(directory, "cpu", "float32")
+    if entry.kind == "finetuned":
+        yield checks.check_labels(source, model)
+    yield from checks.check_outputs(source, model, extractor)
+    yield checks.measure_speed(model.to(target), extractor)
+    if esc50 is not None:
+        yield checks.probe_esc50(directory, esc50)
+
+
+def report(title: str, results: Sequence["Check"], machine: str) -> str:
+    """Returns a section in Markdown for `docs/results.md`: date, versions, machine, and a row for each check."""
+    from transformers_beats import __version__
+
+    day = datetime.datetime.now(datetime.timezone.utc).date()
+    return "\n".join(
+        [
+            f"### {title}\n",
+            f"{day}, transformers-beats {__version__}; {machine}.\n",
+            "| check | result |",
+            "| --- | --- |",
+            *(f"| {result.name} | {'' if result.passed else '**failed**: '}{result.result} |" for result in results),
+        ]
+    )
+
+
+def main(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Released checkpoints; see `transformers-beats models`.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All released encoders and classifiers.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Markdown file that the report is added to.")] = None,
+    esc50: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="ESC-50: a linear probe is trained on its five folds.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where speed is measured; a GPU if there is one by default.")] = "auto",
+) -> None:
+    """
+    Prove that released weights compute here what the paper says.
+
+    Fetches a checkpoint, checks its hash and settings, converts it, compares it with a plain implementation of the
+    published equations, and looks whether a classifier recognises some clips. Prints a table in Markdown. The exit
+    status is 1 if a check fails.
+    """
+    from transformers_beats.conversion import released
+    from transformers_beats.inference.loading import choose_device
+
+    if every == bool(names):
+        raise UsageError("Name checkpoints, or pass --all." if not names else "--all leaves no names to give.")
+    if esc50 is not None and not esc50.is_dir():
+        raise UsageError(f"{esc50}: no such folder.")
+    failures, machine = [], in_a_line(describe_machine(str(choose_device(device))))
+    for name in names or [entry.name for entry in released.entries() if entry.kind != "tokenizer"]:
+        typer.echo(f"{name} ...", err=True)
+        results, problems = [], []
+        try:
+            for result in verify(name, device, esc50):
+                typer.echo(f"  {'ok    ' if result.passed else 'FAILED'} {result.name}: {result.result}", err=True)
+                results.append(result)
+        except UsageError:
+            raise
+        except FOREIGN_ERRORS as error:
+            # The other checkpoints are still verified.
+            problems.append(first_line(error))
+        problems += [f"{result.name}: {result.result}" for result in results if not result.passed]
+        failures += [f"{name}: {problem}" for problem in problems]
+        if results:
+            text = report(f"{name}, failed" if problems else name, results, machine)
+            typer.echo(text)
+            if output is not None:
+                output.parent.mkdir(parents=True, exist_ok=True)
+                with output.open("a", encoding="utf-8") as file:
+                    file.write(f"{text}\n\n")
+    if failures:
+        raise BeatsError(one_line("; ".join(failures)))

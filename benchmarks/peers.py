@@ -22,7 +22,7 @@ from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassificati
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor
 from transformers_beats.conversion.checkpoint import MODEL_CLASSES
-from transformers_beats.conversion.to_microsoft import export_cfg, export_state_dict
+from transformers_beats.export.to_microsoft import export_cfg, export_state_dict
 from transformers_beats.verification.plain import PlainBeats
 
 

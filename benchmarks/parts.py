@@ -42,6 +42,8 @@ from benchmarks.peers import (
     denormalize,
     openbeats_encoder,
     reference_style,
+    reference_style_classifier,
+    reference_style_tokenizer,
 )
 from benchmarks.recordings import any_length, crops, ragged, recording_memory
 from benchmarks.report import Row, describe_size, milliseconds
@@ -140,8 +142,7 @@ def inference(options: Options) -> Iterator[Row]:
     """Waveforms to probabilities, with AST in the same precision."""
     classifier, extractor = build_classifier(options.layers, options.device), BeatsFeatureExtractor()
     variants = build_variants(classifier, options, options.fast_implementations)
-    plain = reference_style(classifier)
-    reference = computing(lambda waveforms: plain.classify(plain_features(waveforms)), "fp32", options.device)
+    reference = computing(reference_style_classifier(classifier), "fp32", options.device)
 
     def classify(model: Callable, waveforms: list[torch.Tensor]) -> torch.Tensor:
         inputs = extractor(
@@ -181,7 +182,7 @@ def tokenizer(options: Options) -> Iterator[Row]:
     """Fbanks to the codes of all patches."""
     model = build_tokenizer(options)
     variants = build_variants(model, options, options.fast_implementations)
-    reference = computing(reference_style(model).quantize, "fp32", options.device)
+    reference = computing(reference_style_tokenizer(model), "fp32", options.device)
     for batch_size, seconds in options.sizes:
         features = make_features(batch_size, seconds, options.device)
         ours = {", ".join(key): partial(variant, features) for key, variant in variants.items()}

@@ -11,6 +11,7 @@ from the package index where that is installed.
 
 import sys
 import warnings
+from collections.abc import Callable
 from importlib.util import find_spec
 from types import ModuleType
 from unittest.mock import patch
@@ -20,10 +21,10 @@ import torch
 from torch import nn
 from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, PreTrainedModel
 
-from transformers_beats import BeatsConfig, BeatsFeatureExtractor
+from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudioClassification, BeatsTokenizerModel
 from transformers_beats.conversion.checkpoint import MODEL_CLASSES
 from transformers_beats.export.to_microsoft import export_cfg, export_state_dict
-from transformers_beats.verification.plain import PlainBeats
+from transformers_beats.verification.plain import PlainBeats, plain_features
 
 
 # How rows name the other model of transformers.
@@ -34,6 +35,18 @@ def reference_style(model: PreTrainedModel) -> PlainBeats:
     """The plain implementation with the weights of an encoder, classifier or tokenizer of ours."""
     kind = next(kind for kind, model_class in MODEL_CLASSES.items() if type(model) is model_class)
     return PlainBeats(export_cfg(model.config, kind), export_state_dict(model.state_dict(), model.config))
+
+
+def reference_style_classifier(model: BeatsForAudioClassification) -> Callable[[list[torch.Tensor]], torch.Tensor]:
+    """Waveforms of the same length to probabilities `(batch_size, num_labels)`."""
+    plain = reference_style(model)
+    return lambda waveforms: plain.classify(plain.encode(plain_features(waveforms)))
+
+
+def reference_style_tokenizer(model: BeatsTokenizerModel) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Normalised fbanks to codes `(batch_size, num_patches)`."""
+    plain = reference_style(model)
+    return lambda input_values: plain.quantize(plain.encode(input_values))
 
 
 class AudioSpectrogramTransformer:

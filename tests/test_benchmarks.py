@@ -12,7 +12,12 @@ from benchmarks.__main__ import choose_sizes, main
 from benchmarks.measuring import count_operations, in_fresh_process, peak_memory, time_alternately
 from benchmarks.options import Options, build_tokenizer
 from benchmarks.parts import PARTS, attention_peak
-from benchmarks.peers import AudioSpectrogramTransformer, reference_style
+from benchmarks.peers import (
+    AudioSpectrogramTransformer,
+    reference_style,
+    reference_style_classifier,
+    reference_style_tokenizer,
+)
 from benchmarks.report import FORMATS, Row, draw
 from PIL import Image
 from typer.testing import CliRunner
@@ -115,7 +120,7 @@ def test_the_reference_style_tokenizer_finds_our_codes(features):
     model = randomize(BeatsTokenizerModel(BeatsTokenizerConfig(**TINY, codebook_size=32, codebook_dim=8)))
     model.quantizer.codebook.copy_(torch.nn.functional.normalize(torch.randn(32, 8), dim=-1))
     model.quantizer.is_initialized.fill_(1)
-    codes = reference_style(model).quantize(features)
+    codes = reference_style_tokenizer(model)(features)
     assert len(codes.unique()) > 1
     # Of a tie, two ways of computing may choose differently.
     assert (codes == model(features).audio_codes.flatten(1)).float().mean() > 0.95
@@ -125,7 +130,7 @@ def test_the_reference_style_tokenizer_finds_our_codes(features):
 def test_the_reference_style_classifier_gives_our_probabilities(waveforms, features):
     model = randomize(BeatsForAudioClassification(BeatsConfig(**TINY)))
     expected = model(features).logits.sigmoid()
-    torch.testing.assert_close(reference_style(model).classify(plain_features(waveforms)), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(reference_style_classifier(model)(waveforms), expected, atol=1e-4, rtol=0)
 
 
 @torch.no_grad()

@@ -22,12 +22,12 @@ from transformers_beats.conversion.checkpoint import sha256
 from transformers_beats.inference.loading import labels_of
 from transformers_beats.utils.errors import BeatsError, UsageError, name_some
 
-from .plain import PlainBeats, plain_features
+from .plain import FBANK_STD, PlainBeats, plain_features
 
 
 CLIPS = Path(__file__).with_name("clips")
-# Largest difference from the plain implementation, relative to the largest value where that is above 1. Both round in
-# float32, in another order.
+# Largest difference from the plain implementation, relative to the largest value where that is above 1; of an
+# amplitude in the filter bank, relative to the loudest in its frame. Both round in float32, in another order.
 TOLERANCE = 1e-4
 # Of two codes that are equally near, two orders of rounding may choose different ones.
 EQUAL_CODES = 0.999
@@ -84,25 +84,34 @@ def check_labels(source: Path, model: Any) -> Check:
 def check_outputs(source: Path, model: Any, extractor: BeatsFeatureExtractor) -> Iterator[Check]:
     """
     Compares a model in float32 on a CPU, which computes all clips in a padded batch, with the plain implementation,
-    which computes each alone, from the waveforms on. Of a classifier, the clips must be recognised as well.
+    which computes each alone. Of a classifier, the clips must be recognised as well.
+
+    The states of single patches are compared from the same filter bank on: beside a loud tone, the logarithm makes
+    much of the rounding of an FFT, and a state of the error of its patch. All else begins with the waveform.
     """
     plain, clips = PlainBeats.read(source), read_clips()
     inputs = extractor([clip["waveform"] for clip in clips], sampling_rate=16000, return_tensors="pt")
     features = [plain_features([torch.from_numpy(clip["waveform"])]) for clip in clips]
-    outputs = getattr(model, "beats", model)(**inputs)
-    states = [plain.encode(values)[0] for values in features]
-    ours = [row[mask] for row, mask in zip(outputs.last_hidden_state, outputs.patch_attention_mask)]
-    yield compare("Hidden states", torch.cat(ours), torch.cat(states))
-    yield compare("Embeddings", outputs.pooler_output, torch.stack([row.mean(dim=0) for row in states]))
+    states, features = [plain.encode(values) for values in features], torch.cat(features, dim=1)[0]
+    is_frame = inputs["attention_mask"].bool()
+    yield compare_amplitudes(inputs["input_values"][is_frame], features)
+    same = inputs["input_values"].clone()
+    same[is_frame] = features
+    encoded = getattr(model, "beats", model)(same, attention_mask=inputs["attention_mask"])
+    ours, theirs = encoded.last_hidden_state[encoded.patch_attention_mask], torch.cat(states, dim=1)[0]
+    yield compare("Hidden states", ours, theirs)
+    outputs = model(**inputs)
     if "predictor.weight" in plain.weights:
-        probabilities = model(**inputs).logits.sigmoid()
-        yield compare("Probabilities", probabilities, torch.cat([plain.classify(values) for values in features]))
+        probabilities = outputs.logits.sigmoid()
+        yield compare("Probabilities", probabilities, torch.cat([plain.classify(row) for row in states]))
         yield from check_hearing(probabilities, labels_of(model))
-    if "quantize.embedding.weight" in plain.weights:
-        codes = [row[row >= 0] for row in model(**inputs).audio_codes.flatten(1)]
-        same = torch.cat(codes) == torch.cat([plain.quantize(values)[0] for values in features])
-        share = same.float().mean().item()
-        yield Check("Codes", f"{share:.4%} of {len(same):,} equal", share >= EQUAL_CODES)
+    elif "quantize.embedding.weight" in plain.weights:
+        codes = outputs.audio_codes.flatten(1)
+        equal = codes[codes >= 0] == torch.cat([plain.quantize(row)[0] for row in states])
+        share = equal.float().mean().item()
+        yield Check("Codes", f"{share:.4%} of {len(equal):,} equal", share >= EQUAL_CODES)
+    else:
+        yield compare("Embeddings", outputs.pooler_output, torch.cat([row.mean(dim=1) for row in states]))
 
 
 def compare(name: str, ours: torch.Tensor, theirs: torch.Tensor) -> Check:
@@ -113,6 +122,18 @@ def compare(name: str, ours: torch.Tensor, theirs: torch.Tensor) -> Check:
     difference, largest = (ours - theirs).abs().max().item(), theirs.abs().max().item()
     # Not the other way round: NaN fails.
     return Check(name, f"{difference:.1e}, of values up to {largest:.3g}", difference <= TOLERANCE * max(1, largest))
+
+
+def compare_amplitudes(ours: torch.Tensor, theirs: torch.Tensor) -> Check:
+    """Compares normalised fbanks `(num_frames, 128)`."""
+    name = "Filter bank, largest difference of an amplitude from the plain implementation"
+    if ours.shape != theirs.shape:
+        return Check(name, f"shapes {tuple(ours.shape)} and {tuple(theirs.shape)}", False)
+    # Half the logarithm of an energy is that of an amplitude; the mean cancels out.
+    loudest = theirs.amax(dim=1, keepdim=True)
+    ours, theirs = (((values - loudest) * FBANK_STD).exp() for values in (ours, theirs))
+    difference = (ours - theirs).abs().max().item()
+    return Check(name, f"{difference:.1e} of the loudest in its frame", difference <= TOLERANCE)
 
 
 def check_hearing(probabilities: torch.Tensor, labels: Mapping[int, str]) -> Iterator[Check]:

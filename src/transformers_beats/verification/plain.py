@@ -25,6 +25,8 @@ from transformers_beats.utils.errors import BeatsError
 # Settings of every released model.
 RELEASED = {"layer_norm_first": False, "deep_norm": True, "activation_fn": "gelu"}
 RELEASED |= {"relative_position_embedding": True, "gru_rel_pos": True}
+# Of AudioSet: Microsoft's code has them for every model.
+FBANK_MEAN, FBANK_STD = 15.41663, 6.55582
 
 
 def plain_fbank(waveform: torch.Tensor) -> torch.Tensor:
@@ -46,7 +48,9 @@ def plain_fbank(waveform: torch.Tensor) -> torch.Tensor:
     return (power @ filters.T).clamp(min=torch.finfo(torch.float32).eps).log()
 
 
-def plain_features(waveforms: Sequence[torch.Tensor], mean: float = 15.41663, std: float = 6.55582) -> torch.Tensor:
+def plain_features(
+    waveforms: Sequence[torch.Tensor], mean: float = FBANK_MEAN, std: float = FBANK_STD
+) -> torch.Tensor:
     """Returns normalised fbanks `(batch_size, num_frames, 128)` of clips of one length, computed one at a time."""
     return (torch.stack([plain_fbank(waveform) for waveform in waveforms]) - mean) / (2 * std)
 
@@ -107,13 +111,13 @@ class PlainBeats:
             hidden_states = self._layer(f"encoder.layers.{index}", hidden_states, position_bias, padding_mask)
         return hidden_states.transpose(0, 1)
 
-    def classify(self, input_values: torch.Tensor) -> torch.Tensor:
-        """Returns the probabilities `(batch_size, num_labels)` of a fine-tuned model."""
-        return self._linear("predictor", self.encode(input_values)).mean(dim=1).sigmoid()
+    def classify(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Returns the probabilities `(batch_size, num_labels)` for states of [`~PlainBeats.encode`]."""
+        return self._linear("predictor", hidden_states).mean(dim=1).sigmoid()
 
-    def quantize(self, input_values: torch.Tensor) -> torch.Tensor:
-        """Returns the codes `(batch_size, num_patches)` of a tokenizer: distances to all codes, written out."""
-        states = torch.tanh(self._linear("quantize_layer.0", self.encode(input_values)))
+    def quantize(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Returns the codes `(batch_size, num_patches)` of states: distances to all codes, written out."""
+        states = torch.tanh(self._linear("quantize_layer.0", hidden_states))
         states = F.normalize(self._linear("quantize_layer.2", states), dim=-1)
         codebook = self.weights["quantize.embedding.weight"]
         squares = states.pow(2).sum(dim=-1, keepdim=True) + codebook.pow(2).sum(dim=-1)

@@ -73,7 +73,9 @@ def main(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME", help="Released checkpoints; see `transformers-beats models`.")
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="All released encoders and classifiers.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="All released encoders and classifiers, if none is named.")
+    ] = False,
     output: Annotated[Path | None, typer.Option(help="Markdown file that the report is added to.")] = None,
     esc50: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="ESC-50: a linear probe is trained on its five folds.")
@@ -90,8 +92,8 @@ def main(
     from transformers_beats.conversion import released
     from transformers_beats.inference.loading import choose_device
 
-    if every == bool(names):
-        raise UsageError("Name checkpoints, or pass --all." if not names else "--all leaves no names to give.")
+    if not names and not every:
+        raise UsageError("Name a checkpoint, or pass --all.")
     if esc50 is not None and not esc50.is_dir():
         raise UsageError(f"{esc50}: no such folder.")
     failures, machine = [], in_a_line(describe_machine(str(choose_device(device))))

@@ -2,13 +2,21 @@
 """Verification of released weights: fetched, converted, compared with the published equations, heard and timed."""
 
 import datetime
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from transformers_beats.utils.errors import FOREIGN_ERRORS, BeatsError, UsageError, first_line, one_line
+from transformers_beats.utils.errors import (
+    FOREIGN_ERRORS,
+    BeatsError,
+    UsageError,
+    end_on_sigterm,
+    first_line,
+    one_line,
+)
 from transformers_beats.utils.machine import describe_machine, in_a_line
 
 
@@ -17,40 +25,58 @@ if TYPE_CHECKING:
     from .checks import Check
 
 
-def verify(name: str, device: str = "auto", esc50: Path | None = None) -> Iterator["Check"]:
+def verify(
+    name: str, source_dir: Path | None = None, esc50: Path | None = None, device: str = "auto"
+) -> Iterator["Check"]:
     """
     Fetches and converts a released checkpoint, unless it is there, and yields the result of each check.
 
     Args:
         name (`str`):
             Name of the checkpoint, such as `"beats-iter3"`.
-        device (`str`, defaults to `"auto"`):
-            Where speed is measured; outputs are compared on the CPU.
+        source_dir (`Path`, *optional*):
+            Folder with files of the release. One that is there is neither fetched nor kept in the cache.
         esc50 (`Path`, *optional*):
             Folder of ESC-50, for a linear probe.
+        device (`str`, defaults to `"auto"`):
+            Where speed is measured; outputs are compared on the CPU.
 
     Raises:
         [`BeatsError`]: if the checkpoint cannot be had or read.
     """
+    from huggingface_hub import is_offline_mode
+
     from transformers_beats.conversion import released
+    from transformers_beats.conversion.convert import convert
     from transformers_beats.inference.loading import choose_device, load
 
     from . import checks
 
     entry, target = released.find(name), choose_device(device)
-    source, directory = released.get_source(name), released.get(name)
-    found = list(checks.check_file(source, entry.sha256, entry.cfg))
-    yield from found
-    if not all(check.passed for check in found):
-        # Another file: all else would be about something else.
-        return
-    model, extractor = load(directory, "cpu", "float32")
-    if entry.kind == "finetuned":
-        yield checks.check_labels(source, model)
-    yield from checks.check_outputs(source, model, extractor)
-    yield checks.measure_speed(model.to(target), extractor)
-    if esc50 is not None:
-        yield checks.probe_esc50(directory, esc50)
+    with tempfile.TemporaryDirectory() as work:
+        own = None if source_dir is None else source_dir / entry.file
+        is_own = own is not None and own.is_file()
+        source = own if is_own else released.fetch(entry, Path(work), is_offline_mode())
+        found = list(checks.check_file(source, entry.sha256, entry.cfg))
+        yield from found
+        if not all(check.passed for check in found):
+            # Another file: all else would be about something else.
+            return
+        directory = Path(work) / "model"
+        if is_own:
+            convert(source, directory)
+        else:
+            directory = released.get(name)
+        model, extractor = load(directory, "cpu", "float32")
+        if entry.num_parameters is not None:
+            count = model.num_parameters()
+            yield checks.Check("Parameters", f"{count:,}", count == entry.num_parameters)
+        if entry.kind == "finetuned":
+            yield checks.check_labels(source, model)
+        yield from checks.check_outputs(source, model, extractor)
+        yield checks.measure_speed(model.to(target), extractor)
+        if esc50 is not None:
+            yield checks.probe_esc50(directory, esc50)
 
 
 def report(title: str, results: Sequence["Check"], machine: str) -> str:
@@ -77,6 +103,9 @@ def main(
         bool, typer.Option("--all", help="All released encoders and classifiers, if none is named.")
     ] = False,
     output: Annotated[Path | None, typer.Option(help="Markdown file that the report is added to.")] = None,
+    source_dir: Annotated[
+        Path | None, typer.Option(help="Folder with files of the release, under their own names; others are fetched.")
+    ] = None,
     esc50: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="ESC-50: a linear probe is trained on its five folds.")
     ] = None,
@@ -92,20 +121,24 @@ def main(
     from transformers_beats.conversion import released
     from transformers_beats.inference.loading import choose_device
 
+    end_on_sigterm()
     if not names and not every:
         raise UsageError("Name a checkpoint, or pass --all.")
-    if esc50 is not None and not esc50.is_dir():
-        raise UsageError(f"{esc50}: no such folder.")
+    for folder in (source_dir, esc50):
+        if folder is not None and not folder.is_dir():
+            raise UsageError(f"{folder}: no such folder.")
+    if names:
+        entries = {name: released.find(name) for name in names}
+    else:
+        entries = {name: entry for name, entry in released.read_manifest().items() if entry.kind != "tokenizer"}
     failures, machine = [], in_a_line(describe_machine(str(choose_device(device))))
-    for name in names or [entry.name for entry in released.entries() if entry.kind != "tokenizer"]:
+    for name in entries:
         typer.echo(f"{name} ...", err=True)
         results, problems = [], []
         try:
-            for result in verify(name, device, esc50):
+            for result in verify(name, source_dir, esc50, device):
                 typer.echo(f"  {'ok    ' if result.passed else 'FAILED'} {result.name}: {result.result}", err=True)
                 results.append(result)
-        except UsageError:
-            raise
         except FOREIGN_ERRORS as error:
             # The other checkpoints are still verified.
             problems.append(first_line(error))

@@ -50,5 +50,10 @@ def write_classifier(path: Path, **sizes) -> Path:
 
 
 @pytest.fixture(scope="session")
+def make_classifier():
+    return write_classifier
+
+
+@pytest.fixture(scope="session")
 def classifier_file(tmp_path_factory) -> Path:
     return write_classifier(tmp_path_factory.mktemp("source") / "BEATs_tiny_finetuned.pt", **TINY)

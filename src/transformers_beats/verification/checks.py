@@ -53,35 +53,30 @@ def read_clips() -> list[dict[str, Any]]:
     return [{**clip, "waveform": decode_audio(CLIPS / clip["file"], 16000)} for clip in clips]
 
 
-def check_file(source: Path, digest: str | None, cfg: Mapping[str, Any] | None) -> Iterator[Check]:
-    """Compares a checkpoint with its SHA-256 and its settings, where they are known."""
+def check_hash(source: Path, digest: str | None) -> Check:
+    """Compares the SHA-256 of a file with that of the release, if it is known."""
     found = sha256(source)
-    if digest is None:
-        yield Check(f"SHA-256 of {source.name}", f"`{found}`; none is known to compare it with")
-    else:
-        yield Check(f"SHA-256 of {source.name}", f"`{found}`, expected `{digest}`", found == digest)
-    if cfg is not None:
-        held = torch.load(source, map_location="cpu", weights_only=True, mmap=True)["cfg"]
-        others = [
-            f"{name} is {held.get(name)!r}, not {value!r}" for name, value in cfg.items() if held.get(name) != value
-        ]
-        yield Check("`cfg`", ", ".join(others) or f"{len(cfg)} settings as expected", not others)
+    expected = "as expected" if found == digest else f"expected `{digest}`" if digest else "none is known"
+    return Check(f"SHA-256 of {source.name}", f"`{found}`, {expected}", digest in (None, found))
 
 
-def check_labels(source: Path, model: Any) -> Check:
-    """Compares the names of a classifier's labels, and their order, with the machine ids in the checkpoint."""
-    held = torch.load(source, map_location="cpu", weights_only=True, mmap=True)["label_dict"]
-    names, ours = (
-        {int(index): AUDIOSET_LABELS.get(machine_id, machine_id) for index, machine_id in held.items()},
-        labels_of(model),
-    )
+def check_cfg(held: Mapping[str, Any], cfg: Mapping[str, Any]) -> Check:
+    """Compares the settings in a file with those that are known of it."""
+    others = [f"{name} is {held.get(name)!r}, not {value!r}" for name, value in cfg.items() if held.get(name) != value]
+    return Check("`cfg`", ", ".join(others) or f"{len(cfg)} settings as expected", not others)
+
+
+def check_labels(label_dict: Mapping[int, str], model: Any) -> Check:
+    """Compares the names of a classifier's labels, and their order, with the machine ids in a file."""
+    names = {index: AUDIOSET_LABELS.get(machine_id, machine_id) for index, machine_id in label_dict.items()}
+    ours = labels_of(model)
     wrong = [index for index in sorted(names.keys() | ours.keys()) if names.get(index) != ours.get(index)]
     found = f"{len(wrong)} are wrong, such as {wrong[0]}: {ours.get(wrong[0])!r}" if wrong else "as in the file"
     return Check("Labels", f"{len(ours)}, {found}", not wrong)
 
 
 @torch.no_grad()
-def check_outputs(source: Path, model: Any, extractor: BeatsFeatureExtractor) -> Iterator[Check]:
+def check_outputs(contents: Mapping[str, Any], model: Any, extractor: BeatsFeatureExtractor) -> Iterator[Check]:
     """
     Compares a model in float32 on a CPU, which computes all clips in a padded batch, with the plain implementation,
     which computes each alone. Of a classifier, the clips must be recognised as well.
@@ -89,7 +84,7 @@ def check_outputs(source: Path, model: Any, extractor: BeatsFeatureExtractor) ->
     The states of single patches are compared from the same filter bank on: beside a loud tone, the logarithm makes
     much of the rounding of an FFT, and a state of the error of its patch. All else begins with the waveform.
     """
-    plain, clips = PlainBeats.read(source), read_clips()
+    plain, clips = PlainBeats(contents["cfg"], contents["model"]), read_clips()
     inputs = extractor([clip["waveform"] for clip in clips], sampling_rate=16000, return_tensors="pt")
     features = [plain_features([torch.from_numpy(clip["waveform"])]) for clip in clips]
     states, features = [plain.encode(values) for values in features], torch.cat(features, dim=1)[0]

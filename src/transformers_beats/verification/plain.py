@@ -55,9 +55,14 @@ def plain_features(
     return (torch.stack([plain_fbank(waveform) for waveform in waveforms]) - mean) / (2 * std)
 
 
+def read_file(path: str | Path) -> dict[str, Any]:
+    """Reads a file `{"cfg": ..., "model": ..., "label_dict": ...}`; nothing in it is executed."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
 class PlainBeats:
     """
-    BEATs encoder, classifier or tokenizer.
+    BEATs encoder, classifier or tokenizer of a file of [`read_file`].
 
     Args:
         cfg (`Mapping[str, Any]`):
@@ -77,12 +82,6 @@ class PlainBeats:
         direction = self.weights["encoder.pos_conv.0.weight_v"]
         norm = direction.norm(dim=(0, 1), keepdim=True)
         self.kernel = self.weights["encoder.pos_conv.0.weight_g"] * direction / norm
-
-    @classmethod
-    def read(cls, path: str | Path) -> "PlainBeats":
-        """Reads a file `{"cfg": ..., "model": ...}`; nothing in it is executed."""
-        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return cls(contents["cfg"], contents["model"])
 
     def encode(self, input_values: torch.Tensor, padding_mask: torch.Tensor | None = None) -> torch.Tensor:
         """

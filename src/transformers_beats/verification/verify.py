@@ -51,29 +51,31 @@ def verify(
     from transformers_beats.inference.loading import choose_device, load
 
     from . import checks
+    from .plain import read_file
 
     entry, target = released.find(name), choose_device(device)
     with tempfile.TemporaryDirectory() as work:
         own = None if source_dir is None else source_dir / entry.file
         is_own = own is not None and own.is_file()
         source = own if is_own else released.fetch(entry, Path(work), is_offline_mode())
-        found = list(checks.check_file(source, entry.sha256, entry.cfg))
-        yield from found
-        if not all(check.passed for check in found):
-            # Another file: all else would be about something else.
+        check = checks.check_hash(source, entry.sha256)
+        yield check
+        if not check.passed:
+            # Another file is not read.
             return
         directory = Path(work) / "model"
         if is_own:
             convert(source, directory)
         else:
             directory = released.get(name)
-        model, extractor = load(directory, "cpu", "float32")
+        contents, (model, extractor) = read_file(source), load(directory, "cpu", "float32")
+        yield checks.check_cfg(contents["cfg"], entry.cfg)
         if entry.num_parameters is not None:
             count = model.num_parameters()
             yield checks.Check("Parameters", f"{count:,}", count == entry.num_parameters)
         if entry.kind == "finetuned":
-            yield checks.check_labels(source, model)
-        yield from checks.check_outputs(source, model, extractor)
+            yield checks.check_labels(contents["label_dict"], model)
+        yield from checks.check_outputs(contents, model, extractor)
         yield checks.measure_speed(model.to(target), extractor)
         if esc50 is not None:
             yield checks.probe_esc50(directory, esc50)

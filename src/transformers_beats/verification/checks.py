@@ -1,8 +1,10 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Checks of a converted model against the file that it comes from, and against what is known of that file."""
 
+import contextlib
 import csv
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -20,7 +22,7 @@ from transformers_beats.audio.audioset import AUDIOSET_LABELS
 from transformers_beats.audio.decoding import decode_audio
 from transformers_beats.conversion.checkpoint import sha256
 from transformers_beats.inference.loading import labels_of
-from transformers_beats.utils.errors import BeatsError, UsageError, name_some
+from transformers_beats.utils.errors import UsageError, name_some
 
 from .plain import FBANK_STD, PlainBeats, plain_features
 
@@ -35,6 +37,7 @@ EQUAL_CODES = 0.999
 TOP, SHOWN = 10, 3
 SPEED_CLIPS, SPEED_SECONDS, SPEED_TURNS = 8, 10, 3
 PROBE = {"--freeze": "true", "--learning_rate": "1e-2", "--num_train_epochs": "100", "--crop_seconds": "5"}
+PROBE |= {"--per_device_train_batch_size": "64", "--logging_strategy": "no", "--disable_tqdm": "true"}
 
 
 @dataclass
@@ -150,20 +153,29 @@ def measure_speed(model: Any, extractor: BeatsFeatureExtractor) -> Check:
     return Check(name, f"{SPEED_CLIPS / statistics.median(times[1:]):.3g}")
 
 
-def probe_esc50(directory: Path, folder: Path) -> Check:
+def find_table(folder: Path) -> Path:
     """
-    Trains the package's linear probe on the five official folds of ESC-50, of which `folder` has `meta/esc50.csv` and
-    `audio/`; or of another dataset, with `metadata.csv` and the columns `file_name`, `label` and `fold`.
+    Returns the table of ESC-50, whose folder has `meta/esc50.csv` and `audio/`; or of another dataset, `metadata.csv`
+    with the columns `file_name`, `label` and `fold`. Raises a [`UsageError`] if there is none.
     """
+    for table in (folder / "meta" / "esc50.csv", folder / "metadata.csv"):
+        if table.is_file():
+            return table
+    raise UsageError(f"{folder}: is no copy of ESC-50, it has no meta/esc50.csv; and no metadata.csv.")
+
+
+def probe_folds(directory: Path, folder: Path) -> Check:
+    """Trains the package's linear probe on the official folds of a dataset: see [`find_table`]."""
     from transformers_beats.training.config.arguments import FINETUNE_ARGUMENTS, Arguments
     from transformers_beats.training.config.recipes import parse_arguments
     from transformers_beats.training.finetune import finetune
+    from transformers_beats.training.linear_probe import REGRESSION
 
-    table = folder / "meta" / "esc50.csv"
-    if not table.exists() and not (folder / "metadata.csv").exists():
-        raise UsageError(f"{folder}: has neither meta/esc50.csv nor metadata.csv.")
-    with tempfile.TemporaryDirectory() as work:
-        if table.exists():
+    table = find_table(folder)
+    is_esc50 = table.name == "esc50.csv"
+    # Standard output is for the report.
+    with tempfile.TemporaryDirectory() as work, contextlib.redirect_stdout(sys.stderr):
+        if is_esc50:
             with table.open(newline="", encoding="utf-8") as file, (Path(work) / "metadata.csv").open("w") as ours:
                 writer = csv.writer(ours)
                 writer.writerow(("file_name", "label", "fold"))
@@ -171,12 +183,13 @@ def probe_esc50(directory: Path, folder: Path) -> Check:
                 writer.writerows(
                     (audio / row["filename"], row["category"], row["fold"]) for row in csv.DictReader(file)
                 )
-        options = {"--dataset": work if table.exists() else folder, "--model_name_or_path": directory, **PROBE}
+        options = {"--dataset": work if is_esc50 else folder, "--model_name_or_path": directory, **PROBE}
         options |= {"--label_column": "label", "--fold_column": "fold", "--output_dir": Path(work) / "probe"}
         words = [str(word) for option in options.items() for word in option]
         metrics = finetune(Arguments(*parse_arguments(FINETUNE_ARGUMENTS, words)))
     name = f"Linear probe on {folder.absolute().name}, accuracy in {len(metrics['folds'])} folds"
-    mean, std = (metrics[kind].get("accuracy") for kind in ("mean", "std"))
-    if mean is None:
-        raise BeatsError(f"{folder}: accuracy is undefined in every fold.")
-    return Check(name, f"{100 * mean:.1f} ± {100 * (std or 0):.1f} %")
+    results = [
+        f"{100 * metrics['mean'][key]:.1f} ± {100 * metrics['std'][key]:.1f} %"
+        for key in ("accuracy", f"{REGRESSION}_accuracy")
+    ]
+    return Check(name, f"{results[0]}; logistic regression on the same embeddings {results[1]}")

@@ -78,7 +78,7 @@ def verify(
         yield from checks.check_outputs(contents, model, extractor)
         yield checks.measure_speed(model.to(target), extractor)
         if esc50 is not None:
-            yield checks.probe_esc50(directory, esc50)
+            yield checks.probe_folds(directory, esc50)
 
 
 def report(title: str, results: Sequence["Check"], machine: str) -> str:
@@ -123,12 +123,15 @@ def main(
     from transformers_beats.conversion import released
     from transformers_beats.inference.loading import choose_device
 
+    from .checks import find_table
+
     end_on_sigterm()
     if not names and not every:
         raise UsageError("Name a checkpoint, or pass --all.")
-    for folder in (source_dir, esc50):
-        if folder is not None and not folder.is_dir():
-            raise UsageError(f"{folder}: no such folder.")
+    if source_dir is not None and not source_dir.is_dir():
+        raise UsageError(f"{source_dir}: no such folder.")
+    if esc50 is not None:
+        find_table(esc50)
     if names:
         entries = {name: released.find(name) for name in names}
     else:

@@ -69,7 +69,8 @@ def verify(
         else:
             directory = released.get(name)
         contents, (model, extractor) = read_file(source), load(directory, "cpu", "float32")
-        yield checks.check_cfg(contents["cfg"], entry.cfg)
+        if entry.cfg:
+            yield checks.check_cfg(contents["cfg"], entry.cfg)
         if entry.num_parameters is not None:
             count = model.num_parameters()
             yield checks.Check("Parameters", f"{count:,}", count == entry.num_parameters)
@@ -146,7 +147,7 @@ def main(
                 results.append(result)
         except FOREIGN_ERRORS as error:
             # The other checkpoints are still verified.
-            problems.append(first_line(error))
+            problems.append(first_line(error).removeprefix(f"{name}: "))
         problems += [f"{result.name}: {result.result}" for result in results if not result.passed]
         failures += [f"{name}: {problem}" for problem in problems]
         if results:

@@ -20,9 +20,9 @@ import yaml
 from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
 from transformers_beats.audio.decoding import decode_audio
-from transformers_beats.conversion.checkpoint import sha256
 from transformers_beats.inference.loading import labels_of
 from transformers_beats.utils.errors import UsageError, name_some
+from transformers_beats.utils.files import sha256
 
 from .plain import FBANK_STD, PlainBeats, plain_features
 

@@ -40,7 +40,7 @@ SLOW = [
     "publishing",
 ]
 # Pages about measurements and fuzzing, whose commands other tests run, or which take long.
-NOT_RUN = ["performance", "reliability", "tutorials/index"]
+NOT_RUN = ["performance", "reliability", "results", "tutorials/index"]
 MAX_UNRUN_BLOCKS = 8
 CHECKPOINTS = {
     "BEATs_iter3": "beats_tiny",

@@ -107,6 +107,7 @@ class Handler(BaseHTTPRequestHandler):
             self.request_log.status = None
             if self.fault.is_silent:
                 self.wfile.flush()
+                self.hub.is_silent.set()
                 self.hub.is_closed.wait()
             self.close_connection = True
         except HubError as error:
@@ -194,9 +195,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_head(206 if asked else 200, headers, stop - start)
         if self.command == "HEAD":
             return
-        sent = 0
+        sent, path = 0, self.request_log.path
+        is_corrupted = any(path.startswith(f"/{repo}/") and etag == bad for repo, bad in self.hub.corrupted)
         for chunk in read(source, start, stop):
-            if etag in self.hub.corrupted and start + sent + len(chunk) == size:
+            if is_corrupted and start + sent + len(chunk) == size:
                 chunk = chunk[:-1] + bytes([chunk[-1] ^ 0xFF])
             if self.cut_after is not None and sent + len(chunk) >= self.cut_after:
                 self.wfile.write(chunk[: self.cut_after - sent])

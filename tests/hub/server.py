@@ -57,11 +57,11 @@ class LocalHub:
         self.repositories: dict[str, Repository] = {}
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
-        self.corrupted: set[str] = set()
+        self.corrupted: set[tuple[str, str]] = set()
         self.crashes: list[str] = []
         self.new_names: dict[str, str] = {}
         self.shared: dict[str, Path | str] = {}
-        self.is_closed = threading.Event()
+        self.is_silent, self.is_closed = threading.Event(), threading.Event()
         self.lock = threading.RLock()
         self.servers = [Server(self, handler) for handler in (ApiHandler, StorageHandler, WebsiteHandler)]
         urls = (f"http://127.0.0.1:{server.server_port}" for server in self.servers)
@@ -109,7 +109,7 @@ class LocalHub:
         self.faults.append(Fault(method, contains, after=after, skip=skip, times=times))
 
     def silence(self, method: str, contains: str = "", after: int = 0, skip: int = 0, times: int = 1) -> None:
-        """Sends no more after `after` bytes of a body, without closing the connection."""
+        """Sends no more after `after` bytes of a body, without closing the connection; sets `is_silent`."""
         self.faults.append(Fault(method, contains, after=after, skip=skip, times=times, is_silent=True))
 
     def intercept(self, method: str, contains: str = "", skip: int = 0, times: int = 1) -> None:
@@ -129,7 +129,7 @@ class LocalHub:
 
     def corrupt(self, repo_id: str, path: str, revision: str = "main") -> None:
         """From now on the last byte of a file arrives inverted; size and ETag stay."""
-        self.corrupted.add(self.repository(repo_id).blob(path, revision).etag)
+        self.corrupted.add((repo_id, self.repository(repo_id).blob(path, revision).etag))
 
     def heal(self) -> None:
         """Forgets all faults and corruptions."""

@@ -55,8 +55,7 @@ def commits(hub, repo_id="user/beats", branch="main"):
 
 def contents(hub, repo_id, path):
     repository = hub.repository(repo_id)
-    blob = repository.blob(path)
-    return b"".join(repository.read(blob, 0, blob.size)).decode()
+    return repository.source(repository.blob(path)).decode()
 
 
 def test_converting_publishes_in_one_commit(hub, tmp_path):

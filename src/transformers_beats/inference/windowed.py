@@ -10,6 +10,7 @@ two windows. Decoding, inference and joining go on one batch at a time: memory d
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, groupby
 from numbers import Integral, Real
 from operator import itemgetter
@@ -239,6 +240,7 @@ class WindowedInference:
         self.feature_extractor = feature_extractor
         self.batch_size = batch_size
         self.progress = progress
+        self.can_pad = not (feature_extractor.legacy_padding_mask or model.config.legacy_padding_mask)
         self.column_seconds = column_samples(feature_extractor) / rate
         self.window_columns = count_columns(round(window_seconds * rate), feature_extractor)
         self.hop_columns = min(max(1, round(float(hop_seconds) / self.column_seconds)), self.window_columns)
@@ -342,14 +344,13 @@ class WindowedInference:
     ) -> Iterator[tuple[int, Window | Exception]]:
         """Yields the results of all windows, in order, with the number of the recording; none after its error."""
         self.model.eval()
-        can_pad = not (self.feature_extractor.legacy_padding_mask or self.model.config.legacy_padding_mask)
         failed: set[int] = set()
         num_columns = 0
         with tqdm(total=0, unit="s", disable=not self.progress) as bar:
             cuts = self._cut(recordings, sampling_rate, failed, bar)
             while pool := fill_pool(cuts, self.batch_size, self.window_columns):
                 results: dict[int, Any] = {i: cut.error for i, cut in enumerate(pool) if cut.error is not None}
-                for batch in make_batches(pool, self.batch_size, can_pad):
+                for batch in make_batches(pool, self.batch_size, self.can_pad):
                     results |= zip(batch, self._compute_batch([pool[index] for index in batch], compute))
                     num_columns += sum(pool[index].num_new for index in batch)
                     bar.update(round(num_columns * self.column_seconds) - bar.n)
@@ -417,14 +418,18 @@ class WindowedInference:
     @torch.inference_mode()
     def _compute(self, cuts: list[Cut], compute: Compute) -> np.ndarray:
         """Runs `compute` on windows, the shortest first."""
-        inputs = self.feature_extractor(
-            [cut.waveform for cut in cuts],
-            sampling_rate=self.feature_extractor.sampling_rate,
-            padding=True,
-            return_attention_mask=True,
-            return_tensors="pt",
-            device=self.model.device,
+        extractor = self.feature_extractor
+        extract = partial(
+            extractor, sampling_rate=extractor.sampling_rate, return_tensors="pt", device=self.model.device
         )
+        if self.can_pad:
+            inputs = extract([cut.waveform for cut in cuts], padding=True, return_attention_mask=True)
+        else:
+            # Each as it is alone: under the legacy rule, samples that are padded change the mask.
+            num_frames = cuts[0].num_columns * extractor.patch_size
+            inputs = {
+                "input_values": torch.cat([extract(cut.waveform)["input_values"][:, :num_frames] for cut in cuts])
+            }
         # Without padding, attention without a mask is faster.
         has_padding = cuts[0].num_columns < cuts[-1].num_columns
         values = compute(inputs["input_values"], inputs["attention_mask"] if has_padding else None)

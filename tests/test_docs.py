@@ -28,7 +28,7 @@ from huggingface_hub import constants
 
 from transformers_beats.audio.synthesis import CLASSES, synthesize
 from transformers_beats.conversion.convert import convert
-from transformers_beats.conversion.publish_all import MANIFEST
+from transformers_beats.publishing.publish_all import MANIFEST
 
 
 DOCS = ROOT / "docs"

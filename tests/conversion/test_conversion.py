@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import typer
 from golden import CHECKPOINTS, FIXTURES, ROOT
 from huggingface_hub import ModelCard
 from hypothesis import given, settings
@@ -23,9 +22,10 @@ from typer.testing import CliRunner
 
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification, BeatsModel, BeatsTokenizerModel
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
+from transformers_beats.cli.app import app
 from transformers_beats.conversion.checkpoint import CheckpointError, read_checkpoint
-from transformers_beats.conversion.convert import convert, main
-from transformers_beats.conversion.to_microsoft import export
+from transformers_beats.conversion.convert import convert
+from transformers_beats.export.to_microsoft import export
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 
@@ -415,9 +415,7 @@ def test_arguments_that_cannot_be_used_are_a_usage_error(arguments, message, tmp
     monkeypatch.chdir(tmp_path)
     convert(FIXTURES / "beats_tiny.pt", tmp_path / "model")
     names = {"MODEL": "model", "SOURCE": str(FIXTURES / "beats_tiny.pt")}
-    app = typer.Typer()
-    app.command()(main)
-    result = CliRunner().invoke(app, [names.get(word, word) for word in arguments])
+    result = CliRunner().invoke(app, ["convert", *(names.get(word, word) for word in arguments)])
     assert result.exit_code == 2
     assert message in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -132,7 +132,7 @@ def test_a_dry_run_publishes_checkpoints_of_a_manifest(run):
 
 
 def test_the_manifest_of_the_release_is_installed(run):
-    code = "from transformers_beats.conversion.publish_all import *; print(len(read_manifest(MANIFEST, 'user')))"
+    code = "from transformers_beats.publishing.publish_all import *; print(len(read_manifest(MANIFEST, 'user')))"
     assert run("-c", code, program_name="python").strip() == "19"
 
 

@@ -14,11 +14,12 @@ from golden import FIXTURES, ROOT
 from huggingface_hub import ModelCard, constants
 
 from transformers_beats import BeatsModel
-from transformers_beats.conversion import publish_all, publishing
 from transformers_beats.conversion.checkpoint import read_checkpoint
 from transformers_beats.conversion.convert import convert
-from transformers_beats.conversion.publish_all import MANIFEST, read_manifest
-from transformers_beats.conversion.publishing import check_account, publish
+from transformers_beats.publishing import publish as publishing
+from transformers_beats.publishing import publish_all
+from transformers_beats.publishing.publish import check_account, publish
+from transformers_beats.publishing.publish_all import MANIFEST, read_manifest
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 

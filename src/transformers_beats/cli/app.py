@@ -7,6 +7,7 @@ Commands import transformers, torch and matplotlib when they run, so that `--hel
 
 from .arrays import embed, tokenize
 from .commands import add_command, make_app
+from .convert import convert
 from .forwarded import MODELS, TRAINING, add_forwarded
 from .info import info, recipes
 from .tag import tag
@@ -17,6 +18,7 @@ add_command(app, "tag", tag, "-m beats-finetuned recordings -o events.jsonl --ev
 add_command(app, "embed", embed, "-m beats-iter3 recordings -o embeddings", "Audio")
 add_command(app, "tokenize", tokenize, "-m beats-tokenizer recordings -o tokens", "Audio")
 add_command(app, "info", info, "beats-finetuned", "Models")
+add_command(app, "convert", convert, "BEATs_iter3.pt beats-iter3", "Models")
 for name, command in MODELS.items():
     add_forwarded(app, name, command, "Models")
 for name, command in TRAINING.items():

@@ -26,13 +26,8 @@ class Forwarded(NamedTuple):
 
 
 MODELS = {
-    "convert": Forwarded(
-        "conversion.convert",
-        "Convert a checkpoint (Microsoft, ESPnet, AVEX ...) for transformers, or back.",
-        example="BEATs_iter3.pt beats-iter3",
-    ),
     "publish": Forwarded(
-        "conversion.publish_all",
+        "publishing.publish_all",
         "Convert and publish all checkpoints of a release.",
         example="--source-dir checkpoints --namespace your-name --dry-run",
     ),

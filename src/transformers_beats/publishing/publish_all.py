@@ -12,15 +12,21 @@ import typer
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 
-from transformers_beats.utils.errors import FAILURE, BeatsError, UsageError, errors_in_one_line, one_line
+from transformers_beats.conversion.convert import convert
+from transformers_beats.conversion.model_card import CardDetails
+from transformers_beats.conversion.names import Kind
+from transformers_beats.utils.errors import (
+    FAILURE,
+    BeatsError,
+    UsageError,
+    end_on_sigterm,
+    errors_in_one_line,
+    one_line,
+)
 from transformers_beats.utils.files import replace_file
 
-from .convert import convert, end_on_sigterm
-from .model_card import CardDetails
-from .names import Kind
 
-
-MANIFEST = Path(__file__).with_name("official_checkpoints.yaml")
+MANIFEST = Path(convert.__code__.co_filename).with_name("official_checkpoints.yaml")
 FAILED = ("missing", "refused", "failed")
 
 
@@ -55,7 +61,7 @@ def read_manifest(path: Path, namespace: str) -> list[Entry]:
     Raises:
         [`BeatsError`]: naming the entry and the key that is missing, unknown or wrong.
     """
-    from .layouts import read_yaml
+    from transformers_beats.conversion.layouts import read_yaml
 
     contents = read_yaml(path)
     defaults, checkpoints = contents.get("defaults") or {}, contents.get("checkpoints")
@@ -81,9 +87,10 @@ def process(entry: Entry, source_dir: Path, private: bool, dry_run: bool, checke
     Checks, converts and publishes one entry. Its errors end up in the outcome. `checked` is the commit that an earlier
     run compared.
     """
-    from .checkpoint import sha256
-    from .layouts import CheckpointError
-    from .publishing import publish
+    from transformers_beats.conversion.checkpoint import sha256
+    from transformers_beats.conversion.layouts import CheckpointError
+
+    from .publish import publish
 
     outcome, start = Outcome(entry.file, entry.repository, "failed"), time.monotonic()
     source = source_dir / entry.file
@@ -156,7 +163,7 @@ def main(
         if report is not None:
             report.parent.mkdir(parents=True, exist_ok=True)
         if not dry_run:
-            from .publishing import check_account
+            from .publish import check_account
 
             check_account(f"{namespace}/name")
         outcomes = []

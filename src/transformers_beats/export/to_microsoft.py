@@ -8,14 +8,9 @@ import torch
 
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
 from transformers_beats.configuration_beats import BeatsConfig, problem_type_of
-from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
-from transformers_beats.inference.loading import load_extractor, load_model
-from transformers_beats.utils.errors import BeatsError, UsageError
-from transformers_beats.utils.files import replace_file
-
-from .checkpoint import MODEL_CLASSES
-from .layouts import CheckpointError
-from .names import (
+from transformers_beats.conversion.checkpoint import MODEL_CLASSES
+from transformers_beats.conversion.layouts import CheckpointError
+from transformers_beats.conversion.names import (
     ACTIVATIONS,
     ARCHITECTURE,
     QUANTIZER,
@@ -26,6 +21,10 @@ from .names import (
     reference_key,
     rename_key,
 )
+from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
+from transformers_beats.inference.loading import load_extractor, load_model
+from transformers_beats.utils.errors import BeatsError, UsageError
+from transformers_beats.utils.files import replace_file
 
 
 # Of our activations the first name that Microsoft's code has for each.

@@ -22,10 +22,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 import transformers_beats
+from transformers_beats.conversion.checkpoint import sha256
 from transformers_beats.inference.loading import load_extractor, load_model
 from transformers_beats.utils.errors import BeatsError, UsageError, one_line
-
-from .checkpoint import sha256
 
 
 # Weights and code of an earlier publication that the new one does not have go in the same commit.

@@ -108,7 +108,8 @@ def test_type_checkers_see_every_public_name(tmp_path):
     revealed = re.findall(r"Revealed type: `(.*)`", result.stdout)
     assert len(revealed) == len(names), result.stdout + result.stderr
     expected = [
-        f"<class '{name}'>" if inspect.isclass(getattr(transformers_beats, name)) else "def " for name in names
+        f"<class '{name}'>" if inspect.isclass(value) else "<module " if inspect.ismodule(value) else "def "
+        for name, value in ((name, getattr(transformers_beats, name)) for name in names)
     ]
     assert [kind[: len(start)] for kind, start in zip(revealed, expected)] == expected
     # Only `reveal_type` has something to say.

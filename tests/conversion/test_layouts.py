@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from transformers_beats.conversion import layouts as other_layouts
 from transformers_beats.conversion.checkpoint import CheckpointError, read_checkpoint
+from transformers_beats.utils.errors import BeatsError
 
 
 MAPPINGS = Path("/proc/self/maps")
@@ -377,7 +378,7 @@ def test_a_file_that_states_its_settings_takes_no_others():
 )
 def test_settings_that_are_none_are_refused(text, message, encoder, write, tmp_path):
     (tmp_path / "settings.yaml").write_text(text)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(BeatsError, match=message):
         read_checkpoint(write(encoder), cfg=[tmp_path / "settings.yaml"])
 
 

@@ -9,7 +9,7 @@ from transformers_beats import (
     BeatsForPreTraining,
     BeatsModel,
 )
-from transformers_beats.inference.loading import check_model, describe, load, load_extractor, load_model
+from transformers_beats.inference.loading import describe, find_model, load, load_extractor, load_model
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 
@@ -34,16 +34,22 @@ def test_missing_weights_are_an_error(tmp_path):
 def test_a_file_in_place_of_a_model_names_the_command_that_converts_it(tmp_path):
     (tmp_path / "beats.pt").write_bytes(b"")
     with pytest.raises(UsageError, match=r"is a file, .*transformers-beats convert .*beats\.pt DIRECTORY"):
-        check_model(str(tmp_path / "beats.pt"))
+        find_model(str(tmp_path / "beats.pt"))
 
 
 def test_a_name_that_is_nowhere_is_named_with_the_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     for function in (load, load_model, load_extractor):
         with pytest.raises(
-            BeatsError, match=r"^nowhere: no such directory here, and from the Hub it cannot be loaded: "
+            BeatsError, match=r"^no/where: no such directory here, and from the Hub it cannot be loaded: "
         ):
-            function("nowhere", cache_dir=tmp_path)
+            function("no/where", cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["beats-iter4", "beats-iter3-plus"])
+def test_a_name_like_a_released_one_is_not_looked_for_on_the_hub(name):
+    with pytest.raises(UsageError, match=rf"^{name}: no such directory, and no released .* did you mean beats-iter3"):
+        load(name)
 
 
 def test_the_extractor_of_another_model_is_refused(tmp_path):

@@ -1,7 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Reading of BEATs checkpoints: settings, tensors and labels, checked and renamed for transformers."""
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from transformers_beats import (
     BeatsTokenizerModel,
 )
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
+from transformers_beats.utils.files import sha256
 
 from .layouts import ESPNET_DEFAULTS, CheckpointError, read_source
 from .names import ACTIVATIONS, ARCHITECTURE, QUANTIZER, REGULARIZATION, Kind, Origin, rename_key
@@ -113,15 +113,6 @@ def read_checkpoint(path: str | Path, origin: str = "auto", cfg: Sequence[str | 
             raise
         raise CheckpointError(f"the architecture of Microsoft's released models does not fit: {error}") from error
     return BeatsCheckpoint(kind, source.origin, config, state_dict, sha256(path), notes)
-
-
-def sha256(path: Path) -> str:
-    """Returns the hash of a file in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _detect_kind(cfg: Mapping, source: Mapping, origin: Origin) -> Kind:

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from transformers_beats.configuration_beats import BeatsTokenizerConfig
-from transformers_beats.utils.errors import BeatsError, UsageError, one_line
+from transformers_beats.utils.errors import BeatsError, one_line
+from transformers_beats.utils.files import check_file, read_yaml
 
 from .names import ARCHITECTURE, QUANTIZER, Origin
 
@@ -117,7 +117,7 @@ def load(path: Path) -> dict[str, Any]:
         [`UsageError`]: if there is no such file.
         [`CheckpointError`]: if the file is damaged, or holds more than tensors and plain values.
     """
-    _check_file(path)
+    check_file(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -145,11 +145,6 @@ def load(path: Path) -> dict[str, Any]:
         found = type(contents).__name__
         raise CheckpointError(f"{path}: not a BEATs checkpoint: expected `cfg` and `model`, found {found}.")
     return dict(contents)
-
-
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise UsageError(f"{path}: {'is no regular file' if path.exists() else 'no such file'}.")
 
 
 def _check_zip(path: Path) -> None:
@@ -290,25 +285,6 @@ def read_settings(paths: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]
             raise CheckpointError(f"{path}: has no settings of a BEATs model, found {sorted(map(str, contents))[:5]}.")
         cfg |= found or {}
     return cfg, training
-
-
-def read_yaml(path: Path) -> Mapping[str, Any]:
-    """
-    Reads a YAML or JSON file of keys and values.
-
-    Raises:
-        [`UsageError`]: if there is no such file.
-        [`CheckpointError`]: if it cannot be read, or holds something else.
-    """
-    _check_file(path)
-    data = path.read_bytes()
-    try:
-        contents = yaml.safe_load(data.decode("utf-8"))
-    except Exception as error:  # dates that are none, too many brackets: not only YAMLError
-        raise CheckpointError(f"{path}: not a YAML or JSON file.") from error
-    if not isinstance(contents, Mapping):
-        raise CheckpointError(f"{path}: expected keys and values, found {type(contents).__name__}.")
-    return contents
 
 
 def _drop_wrapper_parts(source: Source) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers_beats.configuration_beats import problem_type_of
+from transformers_beats.conversion import released
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line
 
 
@@ -27,10 +28,21 @@ MODEL_FILES = {
 }
 
 
-def check_model(model: str, files: Sequence[str] = tuple(MODEL_FILES)) -> None:
-    """Raises a [`UsageError`] for a path that is not a model: a file, or a directory that lacks one of its files."""
+def find_model(name: str | Path, files: Sequence[str] = tuple(MODEL_FILES)) -> str:
+    """
+    Returns the directory or the Hub id of a model: of a released one, which is fetched if it is not here, for its name
+    ([`released.get`]); of any other model what was given.
+
+    Raises:
+        [`UsageError`]: for a path that is not a model: a file, or a directory that lacks one of the files.
+        [`BeatsError`]: if a released model cannot be had.
+    """
+    model = released.resolve(name)
     path = Path(model)
-    # An id on the Hub has one slash at most.
+    if not path.exists() and "/" not in model:
+        hint = released.hint_of(model, released.read_manifest())
+        raise UsageError(f"{model}: no such directory, and no released model has this name{hint}")
+    # An id on the Hub has one slash.
     if not path.exists() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
         raise UsageError(f"{model}: no such directory.")
     if path.is_file():
@@ -41,6 +53,7 @@ def check_model(model: str, files: Sequence[str] = tuple(MODEL_FILES)) -> None:
     for name in files:
         if path.is_dir() and not any(file for pattern in MODEL_FILES[name] for file in path.glob(pattern)):
             raise UsageError(f"{model}: is no directory of a model, it has no {name}.")
+    return model
 
 
 def choose_device(device: str) -> "torch.device":
@@ -70,7 +83,7 @@ def load_model(
 
     Args:
         name (`str` or `Path`):
-            Directory, or id on the Hub.
+            Name of a released model, directory, or id on the Hub.
         model_class (`type`, *optional*):
             Class to load, such as [`BeatsModel`] for the encoder of any model. Defaults to the class that was saved.
         device (`str`, *optional*):
@@ -86,7 +99,7 @@ def load_model(
         [`UsageError`]: if the device cannot be used, or there is no BEATs model of that name.
         [`BeatsError`]: if its files cannot be read, or weights are missing or of another shape, which would be random.
     """
-    check_model(str(name), ["config.json", "model.safetensors"])
+    name = find_model(name, ["config.json", "model.safetensors"])
     target = None if device is None else choose_device(device)
     with _errors_of_loading(name):
         model_class = model_class or _saved_class(name, options)
@@ -118,7 +131,7 @@ def load_extractor(name: str | Path, **options: Any) -> "BeatsFeatureExtractor":
 
     from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 
-    check_model(str(name), ["preprocessor_config.json"])
+    name = find_model(name, ["preprocessor_config.json"])
     with _errors_of_loading(name):
         extractor = AutoFeatureExtractor.from_pretrained(name, **options)
     if not isinstance(extractor, BeatsFeatureExtractor):
@@ -133,7 +146,7 @@ def load(
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    check_model(str(name))
+    name = find_model(name)
     hub_options = {key: value for key, value in options.items() if key in HUB_OPTIONS}
     extractor = load_extractor(name, **hub_options)
     return load_model(name, device=device, dtype=dtype, **options), extractor

@@ -31,7 +31,7 @@ class BeatsHearModel(ColumnEmbedder):
 
     Args:
         model_file_path (`str`):
-            Directory or Hub id of any model of this package with an encoder.
+            Name, directory or Hub id of any model of this package with an encoder.
     """
 
     def __init__(self, model_file_path: str):

@@ -5,11 +5,14 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from .errors import UsageError
+import yaml
+
+from .errors import BeatsError, UsageError
 
 
 @contextmanager
@@ -81,3 +84,37 @@ def new_directory(target: Path) -> Generator[Path, None, None]:
         (work / "new").mkdir()
         yield work / "new"
         replace_directory(work / "new", target)
+
+
+def sha256(path: Path) -> str:
+    """Returns the hash of a file in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_file(path: Path) -> None:
+    """Raises a [`UsageError`] for a path that is no regular file."""
+    if not path.is_file():
+        raise UsageError(f"{path}: {'is no regular file' if path.exists() else 'no such file'}.")
+
+
+def read_yaml(path: Path) -> Mapping[str, Any]:
+    """
+    Reads a YAML or JSON file of keys and values.
+
+    Raises:
+        [`UsageError`]: if there is no such file.
+        [`BeatsError`]: if it cannot be read, or holds something else.
+    """
+    check_file(path)
+    data = path.read_bytes()
+    try:
+        contents = yaml.safe_load(data.decode("utf-8"))
+    except Exception as error:  # dates that are none, too many brackets: not only YAMLError
+        raise BeatsError(f"{path}: not a YAML or JSON file.") from error
+    if not isinstance(contents, Mapping):
+        raise BeatsError(f"{path}: expected keys and values, found {type(contents).__name__}.")
+    return contents

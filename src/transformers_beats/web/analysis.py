@@ -13,6 +13,7 @@ import numpy as np
 
 from transformers_beats.audio.decoding import AudioError, AudioStream, open_audio
 from transformers_beats.configuration_beats import problem_type_of
+from transformers_beats.conversion import released
 from transformers_beats.inference import loading
 from transformers_beats.inference.events import Event, check_range
 from transformers_beats.inference.pipeline import (
@@ -155,10 +156,12 @@ def tell_apart(names: dict[Path, str]) -> dict[Path, str]:
 
 
 def local_directory(source: str | Path) -> tuple[Path, str | None]:
-    """Returns the directory of a source and, for one of the Hub, which is downloaded, its id."""
+    """Returns the directory of a source and, for a released model or one of the Hub, which are fetched, its name."""
     path = Path(source).expanduser()
     if path.is_dir():
         return path.resolve(), None
+    if (found := released.resolve(source)) != str(source):
+        return Path(found), str(source)
     if isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/", "~")):
         from huggingface_hub import snapshot_download
 
@@ -166,7 +169,7 @@ def local_directory(source: str | Path) -> tuple[Path, str | None]:
             return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"])), source
         except (OSError, ValueError) as error:
             raise UsageError(f"{source}: no such directory, and not found on the Hub.") from error
-    loading.check_model(str(source))
+    loading.find_model(source)
     raise UsageError(f"{source}: no such directory.")
 
 

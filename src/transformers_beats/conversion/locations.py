@@ -1,0 +1,231 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Locations of checkpoints, on this machine, on the Hub or at a URL, and their download."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from transformers_beats.utils.errors import BeatsError, UsageError
+from transformers_beats.utils.files import replace_file
+from transformers_beats.utils.hub import hub_errors
+
+
+# Larger than any BEATs checkpoint that a project has published: 1.25 GB, with an optimizer's state 5 GB.
+MAX_BYTES = 8 * 10**9
+NAME = r"[\w.-]+"
+REPOSITORY = re.compile(
+    rf"hf://(?P<type>datasets/|models/)?(?P<id>{NAME}/{NAME})(@(?P<revision>refs/(pr|convert)/{NAME}|[^/@]+))?"
+    r"(/(?P<path>.+))?"
+)
+# Addresses of pages and files that people copy from a browser.
+PAGE = re.compile(
+    rf"https://(huggingface\.co|hf\.co)/(?P<type>datasets/|models/)?(?P<id>{NAME}/{NAME})"
+    r"(/(tree|blob|resolve|raw)/(?P<revision>[^/?]+)(/(?P<path>[^?]+))?)?/?(\?.*)?"
+)
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True)
+class HubRepository:
+    """Repository on the Hub; `revision` is a branch, tag or commit, `main` by default."""
+
+    repo_id: str
+    revision: str | None = None
+    repo_type: str = "model"
+
+    def __str__(self) -> str:
+        prefix = "" if self.repo_type == "model" else f"{self.repo_type}s/"
+        return f"hf://{prefix}{self.repo_id}{f'@{self.revision}' if self.revision else ''}"
+
+    def file(self, path: str) -> "HubFile":
+        """Returns the location of a file in the repository."""
+        return HubFile(self.repo_id, self.revision, self.repo_type, path)
+
+
+@dataclass(frozen=True)
+class HubFile(HubRepository):
+    """File in a repository on the Hub."""
+
+    path: str = ""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}/{self.path}"
+
+
+@dataclass(frozen=True)
+class Url:
+    """Address of a file: `https`, or `http` on this machine."""
+
+    address: str
+
+    def __str__(self) -> str:
+        return self.address
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return Path(unquote(urlsplit(self.address).path)).name
+
+
+Location = HubFile | HubRepository | Url
+
+
+def parse_location(text: str) -> Path | Location:
+    """
+    Returns the location that a text names: `hf://[datasets/]owner/repo[@revision][/path]`, the address of a page or
+    file of the Hub, another `https` address, `owner/repo` where there is no such path, and else a path.
+
+    Raises:
+        [`UsageError`]: for an address that is none of these.
+    """
+    if (match := REPOSITORY.fullmatch(text)) or (match := PAGE.fullmatch(text)):
+        repo_type = "dataset" if match["type"] == "datasets/" else "model"
+        revision = unquote(match["revision"]) if match["revision"] else None
+        repository = HubRepository(match["id"], revision, repo_type)
+        return repository.file(unquote(match["path"])) if match["path"] else repository
+    if text.startswith("hf://"):
+        raise UsageError(f"{text}: is no location on the Hub; write hf://[datasets/]owner/repo[@revision][/path].")
+    if re.match(r"\w+://", text):
+        parts = urlsplit(text)
+        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
+            raise UsageError(f"{text}: is not fetched; an address must begin with https:// or hf://.")
+        if not (url := Url(text)).name:
+            raise UsageError(f"{text}: names no file.")
+        return url
+    if not Path(text).exists() and re.fullmatch(f"{NAME}/{NAME}", text) and Path(text).suffix not in (".pt", ".pth"):
+        return HubRepository(text)
+    return Path(text)
+
+
+def check_size(place: str, size: int | None, max_bytes: int) -> None:
+    """Raises a [`UsageError`] for a file that is larger than a checkpoint is."""
+    if size is not None and size > max_bytes:
+        raise UsageError(
+            f"{place}: has {size / 1e9:.1f} GB, more than the limit of {max_bytes / 1e9:.1f} GB for a checkpoint; "
+            "--max-size raises it."
+        )
+
+
+def list_files(repository: HubRepository) -> dict[str, int]:
+    """
+    Returns the files of a repository on the Hub, and their sizes in bytes.
+
+    Raises:
+        [`BeatsError`]: if the Hub cannot be reached, or has no such repository.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+    with hub_errors(str(repository)):
+        entries = HfApi().list_repo_tree(
+            repository.repo_id, recursive=True, revision=repository.revision, repo_type=repository.repo_type
+        )
+        return {entry.path: entry.size for entry in entries if isinstance(entry, RepoFile)}
+
+
+def find_in_cache(file: HubFile) -> Path | None:
+    """Returns the path of a file of the Hub in its client's cache, None if it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(file.repo_id, file.path, revision=file.revision, repo_type=file.repo_type)
+    return Path(path) if isinstance(path, str) else None
+
+
+def download(
+    location: HubFile | Url,
+    directory: Path,
+    max_bytes: int = MAX_BYTES,
+    sha256: str | None = None,
+    force: bool = False,
+) -> Path:
+    """
+    Returns the path of a file after its download: a file of the Hub in the cache of its client, which also goes on
+    with an interrupted download, and the file of another address in `directory`.
+
+    Args:
+        location ([`HubFile`] or [`Url`]):
+            Location of the file.
+        directory (`Path`):
+            Directory for a file that no cache keeps.
+        max_bytes (`int`, defaults to 8 GB):
+            Size above which a file is refused before its download.
+        sha256 (`str`, *optional*):
+            Hash that the file must have. A file for which the Hub states another is refused before its download; the
+            hash of the download itself is the caller's to check.
+        force (`bool`, defaults to `False`):
+            Whether to replace a file in the cache.
+
+    Raises:
+        [`UsageError`]: for a file that is too large.
+        [`BeatsError`]: if there is no such file, or it cannot be had. The message names the location and the reason.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, is_offline_mode
+
+    if isinstance(location, Url):
+        return _download_url(location, directory / location.name, max_bytes)
+    cached = find_in_cache(location)
+    is_final = is_offline_mode() or re.fullmatch("[0-9a-f]{40}", location.revision or "")
+    if cached is not None and is_final and not force:
+        check_size(str(location), cached.stat().st_size, max_bytes)
+        return cached
+    with hub_errors(str(location)):
+        # Asked first: without the client's retries, which take most of a minute where there is no network.
+        metadata = get_hf_file_metadata(_address(location))
+        check_size(str(location), metadata.size, max_bytes)
+        if sha256 is not None and (found := _hash(metadata)) not in (None, sha256):
+            raise BeatsError(f"{location}: is another file: SHA-256 {found}, expected {sha256}.")
+        return Path(
+            hf_hub_download(
+                location.repo_id,
+                location.path,
+                revision=location.revision,
+                repo_type=location.repo_type,
+                force_download=force,
+            )
+        )
+
+
+def hash_on_hub(file: HubFile) -> str | None:
+    """Returns the SHA-256 that the Hub states of a file, None for a small one."""
+    from huggingface_hub import get_hf_file_metadata
+
+    with hub_errors(str(file)):
+        return _hash(get_hf_file_metadata(_address(file)))
+
+
+def _address(file: HubFile) -> str:
+    from huggingface_hub import hf_hub_url
+
+    return hf_hub_url(file.repo_id, file.path, revision=file.revision, repo_type=file.repo_type)
+
+
+def _hash(metadata: Any) -> str | None:
+    """Returns the ETag of a large file, its SHA-256; that of a small one is another hash."""
+    return metadata.etag if re.fullmatch("[0-9a-f]{64}", metadata.etag or "") else None
+
+
+def _download_url(url: Url, target: Path, max_bytes: int) -> Path:
+    from huggingface_hub import constants, get_session
+    from tqdm.auto import tqdm
+
+    stream = get_session().stream("GET", url.address, follow_redirects=True, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    with hub_errors(str(url)), stream as response, replace_file(target) as temporary:
+        final = parse_location(str(response.url))
+        if response.status_code != 200:
+            raise BeatsError(f"{url}: the server answers {response.status_code} {response.reason_phrase}.")
+        if isinstance(final, Url) and response.headers.get("Content-Type", "").startswith("text/html"):
+            raise BeatsError(f"{url}: is a web page, not a file.")
+        size = int(response.headers.get("Content-Length", 0)) or None
+        check_size(str(url), size, max_bytes)
+        received = 0
+        with temporary.open("wb") as file, tqdm(total=size, unit="B", unit_scale=True, desc=url.name) as progress:
+            for chunk in response.iter_bytes():
+                received += len(chunk)
+                check_size(str(url), received, max_bytes)
+                file.write(chunk)
+                progress.update(len(chunk))
+        if size is not None and received != size:
+            raise BeatsError(f"{url}: {received} of {size} bytes arrived; try again.")
+    return target

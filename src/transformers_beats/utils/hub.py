@@ -1,0 +1,61 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Errors of the Hub's client, in one line."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HTTPError,  # of the HTTP library that this version of huggingface_hub uses
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from .errors import BeatsError, one_line
+
+
+# The first class that an error belongs to decides.
+REASONS: list[tuple[type[Exception], str]] = [
+    (LocalTokenNotFoundError, "no token: run `hf auth login`, or set HF_TOKEN."),
+    (OfflineModeIsEnabled, "is not in the cache, and the network is switched off (HF_HUB_OFFLINE)."),
+    (GatedRepoError, "its owner must give you access: ask on its page on the Hub, and run `hf auth login`."),
+    (RepositoryNotFoundError, "no such repository, or a private one: check the name, or run `hf auth login`."),
+    (RevisionNotFoundError, "the repository has no such revision."),
+    (LocalEntryNotFoundError, "is not in the cache, and the network is not to be asked."),
+    (EntryNotFoundError, "the repository has no such file."),
+]
+
+
+@contextmanager
+def hub_errors(place: str = "") -> Generator[None, None, None]:
+    """Turns errors of the Hub's client into a [`BeatsError`] that begins with `place`, a file or a repository."""
+    try:
+        yield
+    except BeatsError:
+        raise
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:
+        raise BeatsError(f"{place}: {describe(error)}" if place else describe(error)) from error
+
+
+def describe(error: BaseException) -> str:
+    """Returns the reason of an error of the Hub's client, and what to do about it."""
+    # The client wraps what stopped it: an upload into a RuntimeError that names the file only, a failed request into
+    # the statement that the cache has no such file.
+    cause = error.__cause__
+    if isinstance(error, LocalEntryNotFoundError) and cause is not None:
+        return describe(cause)
+    if reason := next((reason for kind, reason in REASONS if isinstance(error, kind)), None):
+        return reason
+    if isinstance(error, HfHubHTTPError) and (status := getattr(error.response, "status_code", None)):
+        if status in (401, 403):
+            return f"the Hub answers {status}: run `hf auth login` with an account that may do this. {one_line(error)}"
+        return f"the Hub answers {status}: {one_line(error)}"
+    if "Timeout" in type(error).__name__:
+        return f"no answer in time ({type(error).__name__}); try again, or set HF_HUB_DOWNLOAD_TIMEOUT."
+    reasons = [error, cause] if isinstance(error, RuntimeError) and cause else [error]
+    return one_line(" ".join(str(reason) or type(reason).__name__ for reason in reasons))

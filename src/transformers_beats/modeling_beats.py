@@ -276,7 +276,7 @@ class BeatsPositionalConvEmbedding(nn.Module):
         )
         self.conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
         # PyTorch makes a class for this module alone, which refuses to be pickled and does not say what to do instead.
-        type(self.conv).__getstate__ = refuse_pickling  # ty: ignore[invalid-assignment]
+        type(self.conv).__getstate__ = refuse_pickling
         self.activation = nn.GELU()
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:

@@ -58,9 +58,14 @@ def merge_adapters(model: Any) -> PreTrainedModel:
     return unwrap(model)
 
 
+def is_beats_extractor(feature_extractor: Any) -> bool:
+    """Returns whether this is the feature extractor of a BEATs model."""
+    return "BeatsFeatureExtractor" in (parent.__name__ for parent in type(feature_extractor).__mro__)
+
+
 def check_extractor(feature_extractor: Any, model: PreTrainedModel) -> None:
     """Raises a [`UsageError`] for a feature extractor of another kind of model, or of other patches or filters."""
-    if "BeatsFeatureExtractor" not in (parent.__name__ for parent in type(feature_extractor).__mro__):
+    if not is_beats_extractor(feature_extractor):
         raise UsageError(
             f"A {type(feature_extractor).__name__} is no feature extractor of a BEATs model: pass the "
             "`BeatsFeatureExtractor` that was saved with the model."
@@ -71,4 +76,4 @@ def check_extractor(feature_extractor: Any, model: PreTrainedModel) -> None:
             raise UsageError(f"The feature extractor has `{name}` {has}, the model needs {needs}.")
 
 
-__all__ = ["check_extractor", "kind_of", "merge_adapters", "unwrap"]
+__all__ = ["check_extractor", "is_beats_extractor", "kind_of", "merge_adapters", "unwrap"]

@@ -428,9 +428,8 @@ class WindowedInference:
         else:
             # Each as it is alone: under the legacy rule, samples that are padded change the mask.
             num_frames = cuts[0].num_columns * extractor.patch_size
-            inputs = {
-                "input_values": torch.cat([extract(cut.waveform)["input_values"][:, :num_frames] for cut in cuts])
-            }
+            windows = [extract([cut.waveform])["input_values"][:, :num_frames] for cut in cuts]
+            inputs = {"input_values": torch.cat(windows)}
         # Without padding, attention without a mask is faster.
         has_padding = cuts[0].num_columns < cuts[-1].num_columns
         values = compute(inputs["input_values"], inputs["attention_mask"] if has_padding else None)

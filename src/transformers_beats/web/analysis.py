@@ -27,6 +27,7 @@ from transformers_beats.plotting.spectrogram import SpectrogramReader
 from transformers_beats.plotting.timeline import draw_timeline, draw_tokens
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import work_directory
+from transformers_beats.utils.hub import check_model_repository
 
 
 if TYPE_CHECKING:
@@ -125,7 +126,8 @@ def find_checkpoints(sources: Sequence[str | Path]) -> list[Checkpoint]:
     names: dict[Path, str] = {}
     for source in sources:
         directory, hub_id = local_directory(source)
-        found = sorted(path.parent for path in [*directory.glob("config.json"), *directory.glob("*/config.json")])
+        files = [file for name in ("config.json", "adapter_config.json") for file in (name, f"*/{name}")]
+        found = sorted({path.parent for file in files for path in directory.glob(file)})
         if not found:
             raise UsageError(f"{source}: no checkpoint, it has no config.json, and no folder in it has one.")
         for path in found:
@@ -166,7 +168,10 @@ def local_directory(source: str | Path) -> tuple[Path, str | None]:
         from huggingface_hub import snapshot_download
 
         try:
+            check_model_repository(source, "config.json", {})
             return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"])), source
+        except BeatsError as error:
+            raise UsageError(str(error)) from error
         except (OSError, ValueError) as error:
             raise UsageError(f"{source}: no such directory, and not found on the Hub.") from error
     loading.find_model(source)
@@ -175,10 +180,8 @@ def local_directory(source: str | Path) -> tuple[Path, str | None]:
 
 def kind_of(directory: Path) -> Kind | None:
     """Returns the use of a checkpoint on the page, from its configuration alone; `None` if it has none."""
-    from transformers import AutoConfig
-
     try:
-        config = AutoConfig.from_pretrained(directory)
+        config = loading.saved_config(directory)
     except (OSError, ValueError):
         # A model of another project, or a damaged file.
         return None
@@ -255,8 +258,10 @@ def analyse(
     tagger = BeatsAudioTaggingPipeline(model=model, feature_extractor=extractor, device=model.device)
     picture = SpectrogramReader(extractor)
     stream = picture.follow(open_limited(path, extractor.sampling_rate, max_seconds, report))
-    windows = {"event_window_seconds": settings.window_seconds, "event_hop_seconds": settings.hop_seconds}
-    computations = [inference.stream_frames for inference in tagger.inferences(return_events=True, **windows)]
+    inferences = tagger.inferences(
+        return_events=True, event_window_seconds=settings.window_seconds, event_hop_seconds=settings.hop_seconds
+    )
+    computations = [inference.stream_frames for inference in inferences]
     of_events = len(computations) - 1
     readers = []
     if tokenizer is not None:

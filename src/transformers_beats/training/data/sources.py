@@ -12,12 +12,14 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow.parquet
+from datasets.config import HF_DATASETS_CACHE
 from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioError, decode_audio
 from transformers_beats.audio.files import AUDIO_SUFFIXES, search_folder
 from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError, UsageError
+from transformers_beats.utils.hub import check_repository
 
 
 logger = logging.get_logger(__name__)
@@ -80,6 +82,8 @@ def load_audio_dataset(arguments: DataArguments) -> Any:
     if not path.exists():
         if path.is_absolute() or arguments.dataset.startswith(".") or len(path.parts) > 2:
             raise UsageError(f"{path}: no such file or folder.")
+        if not Path(HF_DATASETS_CACHE, arguments.dataset.replace("/", "___")).exists():
+            check_repository(arguments.dataset, "dataset")
         try:
             dataset = datasets.load_dataset(
                 arguments.dataset, arguments.dataset_config, split=arguments.split, streaming=arguments.streaming

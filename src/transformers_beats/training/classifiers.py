@@ -2,7 +2,6 @@
 """Classifiers to train, their clips, and checks of both before a training."""
 
 import copy
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,26 +98,25 @@ def build_extractor(arguments: FineTuningArguments, fold: str | None) -> BeatsFe
     return BeatsFeatureExtractor.from_dict(kept | asked) if asked else extractor
 
 
-def load_clips(data: DataArguments, labels: LabelArguments, known: list[str] | None = None) -> tuple[Clips, Labels]:
+def load_clips(
+    data: DataArguments, labels: LabelArguments, known: list[str] | None = None, beside: str | None = None
+) -> tuple[Clips, Labels]:
     """
-    Loads the clips that can be read, and their labels; `known` are the classes of a model or of the training clips.
+    Loads the clips that can be read, and their labels; `known` are the classes of a model or of the training clips,
+    and `beside` is another split of the dataset.
 
     Raises:
         [`BeatsError`]: see [`prepare_clips`] and [`read_labels`].
     """
     with process_state().local_main_process_first():
-        clips = prepare_clips(load_audio_dataset(data), data, BeatsFeatureExtractor().sampling_rate)
+        clips = prepare_clips(load_audio_dataset(data, beside), data, BeatsFeatureExtractor().sampling_rate)
     return clips, read_labels(clips.dataset, labels, clips.names, known)
 
 
 def load_training_clips(arguments: Arguments) -> tuple[Clips, Labels]:
     """Loads the clips to learn from; see [`load_clips`]."""
-    data, root = copy.copy(arguments.data), Path(arguments.data.dataset)
-    split = arguments.evaluation.eval_split
     # A folder `train` is a split, and no class of railway sounds, if the other split lies beside it.
-    if split is not None and all((root / name).is_dir() for name in (data.split, split)):
-        data.dataset, data.split = str(root / data.split), "train"
-    return load_clips(data, arguments.labels)
+    return load_clips(arguments.data, arguments.labels, beside=arguments.evaluation.eval_split)
 
 
 def load_evaluation_clips(arguments: Arguments, known: list[str]) -> tuple[Clips, Labels] | None:
@@ -141,14 +139,10 @@ def check_overlap(train: Clips, evaluation: Clips, allowed: bool) -> None:
     Raises:
         [`BeatsError`]: if there are any; a warning instead if that is `allowed`.
     """
-    likely = set(zip(train.names, train.num_samples)) & set(zip(evaluation.names, evaluation.num_samples))
 
-    def identities(clips: Clips) -> Iterator[str]:
-        for audio, key in zip(clips.dataset["audio"], zip(clips.names, clips.num_samples)):
-            if not audio["bytes"]:
-                yield os.path.realpath(audio["path"])
-            elif key in likely:
-                yield hashlib.sha256(audio["bytes"]).hexdigest()
+    def identities(clips: Clips) -> Iterator[Any]:
+        for audio, name, digest in zip(clips.dataset["audio"], clips.names, clips.digests.tolist()):
+            yield (os.path.basename(name), digest) if audio["bytes"] else os.path.realpath(audio["path"])
 
     known = set(identities(train))
     if num_common := sum(identity in known for identity in identities(evaluation)):

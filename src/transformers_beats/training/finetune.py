@@ -200,8 +200,8 @@ def fingerprint(clips: Clips, labels: Labels, fold_column: str | None) -> str:
 def select(clips: Clips, labels: Labels, indices: np.ndarray) -> tuple[Clips, Labels]:
     """Returns some of the clips, and their labels."""
     names = [clips.names[index] for index in indices]
-    chosen = Clips(clips.dataset.select(indices), clips.num_samples[indices], names, 0, whole=(clips, indices))
-    return chosen, labels.select(indices.tolist())
+    dataset, num_samples, digests = clips.dataset.select(indices), clips.num_samples[indices], clips.digests[indices]
+    return Clips(dataset, num_samples, names, 0, digests, whole=(clips, indices)), labels.select(indices.tolist())
 
 
 def main(argv: list[str] | None = None) -> None:

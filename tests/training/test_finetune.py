@@ -456,6 +456,45 @@ def test_recipes_for_full_fine_tuning_serve_probes_and_adapters(recipe, monkeypa
     ]
 
 
+# What a model has seen
+
+
+def test_an_evaluation_on_what_was_learned_says_so(recipe, folder, tmp_path, monkeypatch):
+    messages = []
+    monkeypatch.setattr(evaluate_module.logger, "warning", messages.append)
+    for name, values in (("whole", {"num_folds": 2, "folds": [1]}), ("probe", {"freeze": True, "eval_dataset": None})):
+        run(recipe, **values, max_steps=1, output_dir=str(tmp_path / name))
+    # A copy is known as well, whatever it is called.
+    shutil.copytree(folder, tmp_path / "copy" / "clips")
+    for path in sorted((tmp_path / "copy").rglob("*.wav")):
+        path.rename(path.with_name(f"copy-{path.name}"))
+    for model, expected in (("whole/fold-1", 12), ("probe", 24)):
+        messages.clear()
+        evaluate_directory(tmp_path / model, tmp_path / "copy" / "clips", tmp_path / f"report-{expected}")
+        assert messages == [
+            f"{expected} of 24 clips are among those that this model has learned from: metrics will be optimistic."
+        ]
+        report = json.loads((tmp_path / f"report-{expected}" / "metrics.json").read_text())
+        assert report["description"]["clips_in_training_set"] == expected
+    messages.clear()
+    for name, frequency in CLASSES.items():
+        write_clip(tmp_path / "new" / name / "0.wav", frequency, seed=77)
+    evaluate_directory(tmp_path / "probe", tmp_path / "new", tmp_path / "report")
+    assert messages == []
+
+
+def test_predictions_tell_clips_of_one_name_apart(recipe, folder, tmp_path):
+    run(recipe, max_steps=1, eval_dataset=str(folder))
+    lines = (Path(recipe["output_dir"]) / "evaluation" / "predictions.csv").read_text().splitlines()[1:]
+    names = [line.partition(",")[0] for line in lines]
+    assert sorted(names) == sorted(f"{name}/{number}.wav" for name in CLASSES for number in range(8))
+    # Of several folders, from where they part.
+    shutil.copytree(folder / "low", tmp_path / "more" / "low")
+    run(recipe, max_steps=1, eval_dataset=[str(folder), str(tmp_path / "more")], output_dir=str(tmp_path / "both"))
+    lines = (tmp_path / "both" / "evaluation" / "predictions.csv").read_text().splitlines()[1:]
+    assert {"clips/low/0.wav", "more/low/0.wav"} <= {line.partition(",")[0] for line in lines}
+
+
 # Interruption
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers.utils import FEATURE_EXTRACTOR_NAME, logging
 
 from transformers_beats import (
@@ -35,6 +36,8 @@ PROBLEM_TYPES = {
     "frames": ("multi_label_classification",),
 }
 EVALUATION = "evaluation"
+# Digests of the files that a model has learned from.
+TRAINING_CLIPS = "training_clips.npy"
 # Weights of a classifier that a pre-trained model does not have.
 NEW_WEIGHTS = ("classifier.", "layer_average.")
 
@@ -155,6 +158,21 @@ def check_overlap(train: Clips, evaluation: Clips, allowed: bool) -> None:
         logger.warning(message)
 
 
+def write_digests(directory: Path, clips: Clips) -> None:
+    """Writes digests of the files that a model has learned from beside it, so that `evaluate` can tell them."""
+    np.save(directory / TRAINING_CLIPS, np.unique(clips.digests))
+
+
+def count_learned(model: str, clips: Clips) -> int | None:
+    """Returns the number of clips that a model in a directory has learned from, by [`write_digests`], if known."""
+    path = Path(model) / TRAINING_CLIPS
+    try:
+        return int(np.isin(clips.digests, np.load(path)).sum()) if path.exists() else None
+    except (OSError, ValueError, EOFError):
+        logger.warning(f"{path}: cannot be read: whether the model has learned from these clips is not known.")
+        return None
+
+
 def check_classes(train: Labels) -> None:
     """Warns of classes that can hardly be learned."""
     counts = train.counts()
@@ -175,6 +193,11 @@ def decisive_settings(arguments: Arguments, training: BeatsTrainingArguments) ->
     return {name: value for name, value in settings.items() if name not in ("average_checkpoints", "folds")}
 
 
+def name_dataset(dataset: str | list[str]) -> str:
+    """Returns the name of a dataset, or those of several, for a report."""
+    return dataset if isinstance(dataset, str) else ", ".join(dataset)
+
+
 def describe(arguments: Arguments, fold: str | None) -> dict[str, Any]:
     """Returns the description of a training for its report."""
     tuning, evaluation = arguments.tuning, arguments.evaluation
@@ -182,7 +205,7 @@ def describe(arguments: Arguments, fold: str | None) -> dict[str, Any]:
     return {
         "model": str(output_dir / f"fold-{fold}" if fold else output_dir),
         "base_model": model_path(tuning, fold) if tuning.model_name_or_path else "random weights",
-        "dataset": evaluation.eval_dataset or arguments.data.dataset,
+        "dataset": name_dataset(evaluation.eval_dataset or arguments.data.dataset),
         "split": f"fold {fold}" if fold else evaluation.eval_split or arguments.data.split,
         "select": evaluation.eval_select if evaluation.is_given else arguments.data.select,
     }

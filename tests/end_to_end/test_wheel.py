@@ -125,7 +125,7 @@ def test_a_dry_run_publishes_checkpoints_of_a_manifest(run):
     kinds = {"beats_tiny": "pretrained", "beats_tiny_finetuned": "finetuned", "tokenizer_tiny": "tokenizer"}
     for name in kinds:
         shutil.copy(FIXTURES / f"{name}.pt", run.root / "downloads")
-    entries = [{"file": f"{name}.pt", "repository": name, "kind": kind} for name, kind in kinds.items()]
+    entries = [{"file": f"{name}.pt", "name": name, "kind": kind} for name, kind in kinds.items()]
     (run.root / "manifest.yaml").write_text(yaml.safe_dump({"checkpoints": entries}))
     options = ("--source-dir", "downloads", "--namespace", "user", "--dry-run")
     lines = run("publish", "--manifest", "manifest.yaml", *options).splitlines()[-3:]
@@ -133,7 +133,7 @@ def test_a_dry_run_publishes_checkpoints_of_a_manifest(run):
 
 
 def test_the_manifest_of_the_release_is_installed(run):
-    code = "from transformers_beats.publishing.publish_all import *; print(len(read_manifest(MANIFEST, 'user')))"
+    code = "from transformers_beats import released; print(len(released.read_manifest()))"
     assert run("-c", code, program_name="python").strip() == "19"
 
 

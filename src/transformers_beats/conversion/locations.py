@@ -20,7 +20,7 @@ from transformers_beats.utils.hub import hub_errors
 MAX_BYTES = 8 * 10**9
 NAME = r"[\w.-]+"
 REPOSITORY = re.compile(
-    rf"hf://(?P<type>datasets/|models/)?(?P<id>{NAME}/{NAME})(@(?P<revision>refs/(pr|convert)/{NAME}|[^/@]+))?"
+    rf"hf://(?!spaces/|buckets/)(?P<type>datasets/|models/)?(?P<id>{NAME}/{NAME})(@(?P<revision>refs/(pr|convert)/{NAME}|[^/@]+))?"
     r"(/(?P<path>.+))?"
 )
 # Addresses of pages and files that people copy from a browser.

@@ -60,8 +60,9 @@ class Entry(CardDetails):
     mirrors: list[str] = field(default_factory=list)
     vouched_by: str | None = None
 
-    def validate_hash(self) -> None:
-        """Checks that figures of a paper have a hash beside them; called by `strict`."""
+    def validate_paper(self) -> None:
+        """Checks the names of tasks, and that figures of a paper have a hash beside them; called by `strict`."""
+        CardDetails.validate_paper(self)
         if self.paper and self.sha256 is None:
             raise ValueError("`paper` needs `sha256`: figures belong to certain weights.")
 
@@ -78,7 +79,7 @@ class Entry(CardDetails):
         Raises:
             [`CheckpointError`]: if the manifest states others.
         """
-        from .layouts import CheckpointError
+        from .reading import CheckpointError
 
         if self.bytes is not None and path.stat().st_size != self.bytes:
             raise CheckpointError(f"has {path.stat().st_size} bytes, {self.file} has {self.bytes}.")
@@ -92,7 +93,7 @@ class Entry(CardDetails):
         Raises:
             [`CheckpointError`]: if the manifest states others.
         """
-        from .layouts import CheckpointError
+        from .reading import CheckpointError
 
         names = {**ARCHITECTURE, **QUANTIZER, **REGULARIZATION}
         facts: dict[str, tuple[Any, Any]] = {

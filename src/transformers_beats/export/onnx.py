@@ -261,7 +261,7 @@ def export_onnx(
 
     output = Path(output)
     # Refuses what cannot be exported before it is copied.
-    WaveformModel(model, feature_extractor)
+    model = WaveformModel(model, feature_extractor).model
     module = WaveformModel(exportable_copy(model), feature_extractor).eval()
     graph = build_graph(module, trace(module))
     graph.metadata_props.add(key="model_fingerprint", value=model_fingerprint(model, feature_extractor))

@@ -2,13 +2,17 @@
 """Errors of the Hub's client, in one line."""
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     HTTPError,  # of the HTTP library that this version of huggingface_hub uses
     LocalEntryNotFoundError,
     LocalTokenNotFoundError,
@@ -51,6 +55,37 @@ def hub_errors(place: str = "") -> Generator[None, None, None]:
 def is_of_disk(error: BaseException) -> bool:
     """Returns whether the operating system has refused something else than a connection."""
     return isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError)
+
+
+def check_model_repository(name: str, file: str, options: Mapping[str, Any]) -> None:
+    """
+    Calls [`check_repository`] for a model whose `file` is not in the cache; `options` are those of `from_pretrained`.
+    """
+    place = {key: options[key] for key in ("cache_dir", "revision") if options.get(key) is not None}
+    if not options.get("local_files_only") and not isinstance(try_to_load_from_cache(name, file, **place), str):
+        check_repository(name, "model", options.get("revision"), options.get("token"))
+
+
+def check_repository(name: str, repo_type: str, revision: str | None = None, token: Any = None) -> None:
+    """
+    Asks the Hub once whether it has a repository, before others ask for its files, again and again for as long as the
+    Hub does not answer. Other answers than that there is none are left to them.
+
+    Raises:
+        [`BeatsError`]: if there is no such repository or revision, or the Hub was not reached.
+    """
+    try:
+        HfApi(token=token).repo_info(name, repo_type=repo_type, revision=revision, timeout=HF_HUB_ETAG_TIMEOUT)
+    except HFValidationError as error:
+        raise BeatsError(f"{name}: no such directory, and no id of the Hub: {one_line(error)}") from error
+    except (GatedRepoError, OfflineModeIsEnabled):
+        return
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise BeatsError(f"{name}: no such directory, and on the Hub {describe(error)}") from error
+    except HfHubHTTPError:
+        return
+    except (HTTPError, OSError) as error:
+        raise BeatsError(f"{name}: no such directory, and the Hub was not reached: {describe(error)}") from error
 
 
 def describe(error: BaseException) -> str:

@@ -180,6 +180,8 @@ def _build_config(cfg: Mapping[str, Any], kind: Kind, origin: Origin, notes: lis
     if statistics := {key: cfg[key] for key in FBANK if key in cfg and cfg[key] != getattr(defaults, key)}:
         options = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in statistics.items())
         notes.append(f"`cfg` names fbank statistics, which not every trainer reads; to apply them, add {options}")
+    if (decay := cfg.get("layer_wise_gradient_decay_ratio", 1.0)) != 1.0:
+        notes.append(f"not kept, as it is of its training only: layer_wise_gradient_decay_ratio={decay}")
     known = {*ARCHITECTURE, *QUANTIZER, *REGULARIZATION, *IGNORED, *FBANK}
     if unknown := sorted(set(map(str, cfg)) - known):
         notes.append(f"`cfg` keys without a meaning here: {', '.join(unknown)}")

@@ -36,7 +36,7 @@ FLOORS = [
     {"audio", "metrics"},
     {"plotting"},
     {"conversion"},
-    {"export", "inference", "integrations", "publishing", "training"},
+    {"export", "inference", "integrations", "publishing", "training", "verification"},
     {"cli", "demo", "web"},
 ]
 # Files at the root that the lowest folders may import.

@@ -2,6 +2,7 @@
 """Search for audio files in folders, the same for inference and training."""
 
 import os
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,15 +46,24 @@ def place_of(path: str | Path) -> Path:
     return Path(os.path.realpath(directory), name)
 
 
+def check_no_url(path: str | Path) -> None:
+    """Raises a [`UsageError`] for an address, such as `https://...`."""
+    # One slash of two is left in a `Path`; a letter alone is a drive of Windows.
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", str(path)) and not os.path.exists(path):
+        raise UsageError(
+            f"{path}: addresses are not fetched: download the file first, and pass its path or its bytes."
+        )
+
+
 def search_folder(folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> list[Path]:
     """
     Lists the files in a folder, and in those below it, that have one of some suffixes.
 
-    Links to folders are followed. A folder is listed once, also if links lead to it from several places or from
-    within; under its own path if that is below `folder`. Hidden files and folders are left out: they hold other
-    programs' data, such as notes about files of the same name. So are folders that may not be read. A link to a file
-    that is not there is listed, so that whoever reads it can name it. Suffixes are given in lower case, with their
-    dots; those of files may be in any case. The paths begin with `folder` and are sorted.
+    Links to folders are followed, except to those that they lie in. A folder is listed once, also if links lead to it
+    from several places; under its own path if that is below `folder`. Hidden files and folders are left out: they hold
+    other programs' data, such as notes about files of the same name. So are folders that may not be read. A link to a
+    file that is not there is listed, so that whoever reads it can name it. Suffixes are given in lower case, with
+    their dots; those of files may be in any case. The paths begin with `folder` and are sorted.
     """
     searched: set[str] = set()
     found: list[Path] = []
@@ -68,7 +78,11 @@ def search_folder(folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES
         for name in _list_names(directory):
             path = os.path.join(directory, name)
             if os.path.isdir(path):
-                (links if os.path.islink(path) else folders).append(path)
+                # A link to a folder that it lies in would lead to all that lies beside.
+                if not os.path.islink(path):
+                    folders.append(path)
+                elif not Path(place).is_relative_to(os.path.realpath(path)):
+                    links.append(path)
             elif os.path.splitext(name)[1].lower() in suffixes and (os.path.isfile(path) or not os.path.exists(path)):
                 found.append(Path(path))
     return sorted(found)
@@ -97,6 +111,7 @@ def find_audio(inputs: Iterable[Path]) -> list[AudioFile]:
         elif path.exists():
             files.setdefault(place_of(path), AudioFile(path, Path(path.name)))
         else:
+            check_no_url(path)
             raise UsageError(f"{path}: no such file or folder.")
     if not files:
         raise UsageError(f"No audio in {', '.join(map(str, inputs))}.")

@@ -31,6 +31,9 @@ MODELS = {
         "Convert and publish all checkpoints of a release.",
         example="--source-dir checkpoints --namespace your-name --dry-run",
     ),
+    "verify": Forwarded(
+        "verification.verify", "Prove that released weights compute what the paper says.", example="beats-iter3"
+    ),
     "export": Forwarded("export.onnx", "Export a model to ONNX."),
     "serve": Forwarded("web.page", "Serve a web page: record or drop a clip, see its labels and events."),
     "demo": Forwarded(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.files import replace_directory, work_directory
 
+from .locations import MAX_BYTES
+
 
 # torch and transformers are imported in the functions, so that --help comes at once.
 if TYPE_CHECKING:
@@ -28,14 +30,20 @@ def convert(
     revision: str | None = None,
     details: "CardDetails | None" = None,
     cfg: Sequence[str | Path] = (),
+    labels: str | Path | None = None,
+    source_name: str | None = None,
+    notes: Sequence[str] = (),
+    max_bytes: int = MAX_BYTES,
 ) -> "BeatsCheckpoint":
     """
     Converts a checkpoint into configuration, weights (safetensors), feature extractor, remote code and model card.
 
     Everything is written to a temporary directory beside `output_dir` and renamed at the end, so that a refused or
-    interrupted conversion leaves everything as it was. `source`, `origin` and `cfg` are those of [`read_checkpoint`],
-    `output_dir` and `overwrite` those of [`check_output_dir`]. The statistics of the fbank default to AudioSet's. The
-    card names the directory itself, unless `repo_id` and `revision` are given, and has the text of `details`.
+    interrupted conversion leaves everything as it was. `source`, `origin`, `cfg`, `labels`, `max_bytes` and the
+    statistics of the fbank are those of [`read_checkpoint`], `output_dir` and `overwrite` those of
+    [`check_output_dir`]. The card names the directory itself, unless `repo_id` and `revision` are given, and has the
+    text of `details`; it calls the source `source_name`, by default the name of the file. `notes` go before those of
+    the conversion.
 
     Raises:
         [`UsageError`]: if there is no such source, or statistics or `output_dir` cannot be used.
@@ -48,15 +56,18 @@ def convert(
 
     from .checkpoint import CheckpointError, read_checkpoint
     from .model_card import render_model_card
+    from .released import find_by_hash
 
     # For the one file that is written.
     logging.disable_progress_bar()
     # Unlike `Path.resolve`, without an exception of its own for links that go in circles.
     output_dir = Path(os.path.realpath(output_dir))
     check_output_dir(output_dir, overwrite)
-    checkpoint = read_checkpoint(source, origin, cfg)
-    options: dict[str, Any] = {"fbank_mean": fbank_mean, "fbank_std": fbank_std}
-    options = {name: value for name, value in options.items() if value is not None}
+    checkpoint = read_checkpoint(source, origin, cfg, labels, fbank_mean, fbank_std, max_bytes)
+    checkpoint.notes[:0] = notes
+    # Figures and licence of a released model belong to the file, however it came here.
+    details = details or find_by_hash(checkpoint.sha256)
+    options: dict[str, Any] = {**checkpoint.statistics}
     config = checkpoint.config
     try:
         extractor = BeatsFeatureExtractor(config.num_mel_bins, patch_size=config.patch_size, **options)
@@ -71,7 +82,7 @@ def convert(
             # safetensors' error for a full disk.
             raise CheckpointError(f"{output_dir}: the weights could not be written: {error}") from error
         extractor.save_pretrained(new)
-        card = render_model_card(checkpoint, extractor, source.name, repo_id or ".", revision, details)
+        card = render_model_card(checkpoint, extractor, source_name or source.name, repo_id or ".", revision, details)
         card.save(new / "README.md")
         replace_directory(new, output_dir)
     return checkpoint

@@ -2,10 +2,14 @@
 """Locations of checkpoints, on this machine, on the Hub or at a URL, and their download."""
 
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from huggingface_hub.errors import HTTPError  # of the HTTP library that this version of huggingface_hub uses
 
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import replace_file
@@ -16,7 +20,7 @@ from transformers_beats.utils.hub import hub_errors
 MAX_BYTES = 8 * 10**9
 NAME = r"[\w.-]+"
 REPOSITORY = re.compile(
-    rf"hf://(?P<type>datasets/|models/)?(?P<id>{NAME}/{NAME})(@(?P<revision>refs/(pr|convert)/{NAME}|[^/@]+))?"
+    rf"hf://(?!spaces/|buckets/)(?P<type>datasets/|models/)?(?P<id>{NAME}/{NAME})(@(?P<revision>refs/(pr|convert)/{NAME}|[^/@]+))?"
     r"(/(?P<path>.+))?"
 )
 # Addresses of pages and files that people copy from a browser.
@@ -99,8 +103,13 @@ def parse_location(text: str) -> Path | Location:
     return Path(text)
 
 
-def check_size(place: str, size: int | None, max_bytes: int) -> None:
-    """Raises a [`UsageError`] for a file that is larger than a checkpoint is."""
+def check_size(place: str, size: int | None, max_bytes: int, expected: int | None = None) -> None:
+    """
+    Raises a [`BeatsError`] for a file of another size than the expected one, and a [`UsageError`] for one that is
+    larger than a checkpoint is.
+    """
+    if None not in (size, expected) and size != expected:
+        raise BeatsError(f"{place}: is another file: {size} bytes, expected {expected}.")
     if size is not None and size > max_bytes:
         raise UsageError(
             f"{place}: has {size / 1e9:.1f} GB, more than the limit of {max_bytes / 1e9:.1f} GB for a checkpoint; "
@@ -137,12 +146,13 @@ def download(
     location: HubFile | Url,
     directory: Path,
     max_bytes: int = MAX_BYTES,
+    size: int | None = None,
     sha256: str | None = None,
     force: bool = False,
 ) -> Path:
     """
-    Returns the path of a file after its download: a file of the Hub in the cache of its client, which also goes on
-    with an interrupted download, and the file of another address in `directory`.
+    Returns the path of a file after its download: a file of the Hub in the cache of its client, and the file of
+    another address in `directory`. Where the connection breaks, the download goes on.
 
     Args:
         location ([`HubFile`] or [`Url`]):
@@ -151,20 +161,21 @@ def download(
             Directory for a file that no cache keeps.
         max_bytes (`int`, defaults to 8 GB):
             Size above which a file is refused before its download.
-        sha256 (`str`, *optional*):
-            Hash that the file must have. A file for which the Hub states another is refused before its download; the
-            hash of the download itself is the caller's to check.
+        size (`int`, *optional*), sha256 (`str`, *optional*):
+            What the file must have. A file for which the server states something else is refused before its download;
+            the hash of the download itself is the caller's to check.
         force (`bool`, defaults to `False`):
             Whether to replace a file in the cache.
 
     Raises:
         [`UsageError`]: for a file that is too large.
         [`BeatsError`]: if there is no such file, or it cannot be had. The message names the location and the reason.
+        `OSError`: if this machine cannot write it.
     """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, is_offline_mode
+    from huggingface_hub import constants, hf_hub_download, is_offline_mode
 
     if isinstance(location, Url):
-        return _download_url(location, directory / location.name, max_bytes)
+        return _download_url(location, directory / location.name, max_bytes, size)
     cached = find_in_cache(location)
     is_final = is_offline_mode() or re.fullmatch("[0-9a-f]{40}", location.revision or "")
     if cached is not None and is_final and not force:
@@ -172,33 +183,43 @@ def download(
         return cached
     with hub_errors(str(location)):
         # Asked first: without the client's retries, which take most of a minute where there is no network.
-        metadata = get_hf_file_metadata(_address(location))
-        check_size(str(location), metadata.size, max_bytes)
+        metadata = _metadata(location)
+        check_size(str(location), metadata.size, max_bytes, size)
         if sha256 is not None and (found := _hash(metadata)) not in (None, sha256):
             raise BeatsError(f"{location}: is another file: SHA-256 {found}, expected {sha256}.")
-        return Path(
-            hf_hub_download(
-                location.repo_id,
-                location.path,
-                revision=location.revision,
-                repo_type=location.repo_type,
-                force_download=force,
+        try:
+            return Path(
+                hf_hub_download(
+                    location.repo_id,
+                    location.path,
+                    revision=location.revision,
+                    repo_type=location.repo_type,
+                    force_download=force,
+                )
             )
-        )
+        except OSError as error:
+            # That of a full disk does not say which one.
+            if error.errno is not None and error.filename is None:
+                raise OSError(error.errno, error.strerror, constants.HF_HUB_CACHE) from error
+            raise
 
 
 def hash_on_hub(file: HubFile) -> str | None:
     """Returns the SHA-256 that the Hub states of a file, None for a small one."""
-    from huggingface_hub import get_hf_file_metadata
-
     with hub_errors(str(file)):
-        return _hash(get_hf_file_metadata(_address(file)))
+        return _hash(_metadata(file))
 
 
-def _address(file: HubFile) -> str:
-    from huggingface_hub import hf_hub_url
+def _metadata(file: HubFile) -> Any:
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
-    return hf_hub_url(file.repo_id, file.path, revision=file.revision, repo_type=file.repo_type)
+    address = hf_hub_url(file.repo_id, file.path, revision=file.revision, repo_type=file.repo_type)
+    metadata = get_hf_file_metadata(address, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    if metadata.commit_hash is None:
+        raise BeatsError(
+            f"{file}: the answer is not the Hub's: check whether this network has a login page, and HF_ENDPOINT."
+        )
+    return metadata
 
 
 def _hash(metadata: Any) -> str | None:
@@ -206,26 +227,56 @@ def _hash(metadata: Any) -> str | None:
     return metadata.etag if re.fullmatch("[0-9a-f]{64}", metadata.etag or "") else None
 
 
-def _download_url(url: Url, target: Path, max_bytes: int) -> Path:
-    from huggingface_hub import constants, get_session
+def _download_url(url: Url, target: Path, max_bytes: int, size: int | None) -> Path:
     from tqdm.auto import tqdm
 
-    stream = get_session().stream("GET", url.address, follow_redirects=True, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
-    with hub_errors(str(url)), stream as response, replace_file(target) as temporary:
-        final = parse_location(str(response.url))
-        if response.status_code != 200:
+    with (
+        hub_errors(str(url)),
+        replace_file(target) as temporary,
+        temporary.open("wb") as file,
+        tqdm(unit="B", unit_scale=True, desc=url.name) as progress,
+    ):
+        etag = None
+        while True:
+            start = file.tell()
+            try:
+                with _request(url, start, etag) as response:
+                    etag = response.headers.get("ETag")
+                    if response.status_code == 200:
+                        # From the start, as from servers that know no ranges, and after a change of the file.
+                        file.seek(0)
+                        file.truncate()
+                    length = response.headers.get("Content-Length")
+                    progress.total = None if length is None else file.tell() + int(length)
+                    check_size(str(url), progress.total, max_bytes, size)
+                    for chunk in response.iter_bytes():
+                        check_size(str(url), file.tell() + len(chunk), max_bytes)
+                        file.write(chunk)
+                        progress.update(file.tell() - progress.n)
+                return target
+            except HTTPError:
+                # Goes on as long as each connection brings something.
+                if file.tell() <= start or etag is None:
+                    raise
+
+
+@contextmanager
+def _request(url: Url, start: int, etag: str | None) -> Generator[Any, None, None]:
+    """Yields the response with a file from byte `start` on, or with all of it if its ETag is another now."""
+    from huggingface_hub import constants, get_session
+
+    # The size is that of the file, not of its compressed form.
+    headers = {"Accept-Encoding": "identity"}
+    if start > 0:
+        headers |= {"Range": f"bytes={start}-", "If-Range": str(etag)}
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    stream = get_session().stream("GET", url.address, headers=headers, follow_redirects=True, timeout=timeout)
+    with stream as response:
+        if response.status_code not in (200, 206):
             raise BeatsError(f"{url}: the server answers {response.status_code} {response.reason_phrase}.")
-        if isinstance(final, Url) and response.headers.get("Content-Type", "").startswith("text/html"):
+        # Redirects may lead anywhere: the same addresses are refused.
+        for hop in (*response.history, response):
+            parse_location(str(hop.url))
+        if response.headers.get("Content-Type", "").startswith("text/html"):
             raise BeatsError(f"{url}: is a web page, not a file.")
-        size = int(response.headers.get("Content-Length", 0)) or None
-        check_size(str(url), size, max_bytes)
-        received = 0
-        with temporary.open("wb") as file, tqdm(total=size, unit="B", unit_scale=True, desc=url.name) as progress:
-            for chunk in response.iter_bytes():
-                received += len(chunk)
-                check_size(str(url), received, max_bytes)
-                file.write(chunk)
-                progress.update(len(chunk))
-        if size is not None and received != size:
-            raise BeatsError(f"{url}: {received} of {size} bytes arrived; try again.")
-    return target
+        yield response

@@ -8,6 +8,7 @@ another one, such as a lab's list of its own models and mirrors.
 """
 
 import os
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -59,10 +60,17 @@ class Entry(CardDetails):
     mirrors: list[str] = field(default_factory=list)
     vouched_by: str | None = None
 
-    def validate_hash(self) -> None:
-        """Checks that figures of a paper have a hash beside them; called by `strict`."""
+    def validate_paper(self) -> None:
+        """Checks the names of tasks, and that figures of a paper have a hash beside them; called by `strict`."""
+        CardDetails.validate_paper(self)
         if self.paper and self.sha256 is None:
             raise ValueError("`paper` needs `sha256`: figures belong to certain weights.")
+
+    def validate_mirrors(self) -> None:
+        """Checks that each mirror is a file; called by `strict`."""
+        for mirror in self.mirrors:
+            if not isinstance(parse_location(mirror), HubFile | Url):
+                raise ValueError(f"`mirrors`: {mirror} is no file on the Hub or at an address.")
 
     def check_file(self, path: Path) -> None:
         """
@@ -71,7 +79,7 @@ class Entry(CardDetails):
         Raises:
             [`CheckpointError`]: if the manifest states others.
         """
-        from .layouts import CheckpointError
+        from .reading import CheckpointError
 
         if self.bytes is not None and path.stat().st_size != self.bytes:
             raise CheckpointError(f"has {path.stat().st_size} bytes, {self.file} has {self.bytes}.")
@@ -85,7 +93,7 @@ class Entry(CardDetails):
         Raises:
             [`CheckpointError`]: if the manifest states others.
         """
-        from .layouts import CheckpointError
+        from .reading import CheckpointError
 
         names = {**ARCHITECTURE, **QUANTIZER, **REGULARIZATION}
         facts: dict[str, tuple[Any, Any]] = {
@@ -175,7 +183,7 @@ def get(name: str, cache_dir: str | Path | None = None, offline: bool | None = N
         [`UsageError`]: for an unknown name.
         [`BeatsError`]: if no mirror has the right file, with the reason of each, or the cache cannot be written.
     """
-    from filelock import FileLock
+    from huggingface_hub.utils import WeakFileLock
 
     entry = find(name)
     directory = cache_directory(entry, cache_dir)
@@ -183,7 +191,11 @@ def get(name: str, cache_dir: str | Path | None = None, offline: bool | None = N
         return directory
     with _errors_of_cache(directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(directory.parent / ".lock"), work_directory(directory.parent, ".converting-") as work:
+        with WeakFileLock(directory.parent / ".lock"), work_directory(directory.parent, ".converting-") as work:
+            # Of runs that were killed: no other process writes here now.
+            for left in directory.parent.glob(".converting-*"):
+                if left != work:
+                    shutil.rmtree(left, ignore_errors=True)
             # Another process may have been faster.
             if not is_complete(directory):
                 source = fetch(entry, work, is_offline_mode() if offline is None else offline)
@@ -200,7 +212,7 @@ def _errors_of_cache(directory: Path) -> Generator[None, None, None]:
         raise
     except OSError as error:
         raise BeatsError(
-            f"{error.filename or directory}: cannot be written: {error.strerror or error}; name another cache with "
+            f"{error.filename or directory}: cannot be used: {error.strerror or error}; name another cache with "
             "HF_HOME."
         ) from error
 
@@ -231,8 +243,7 @@ def fetch(entry: Entry, directory: Path, offline: bool = False) -> Path:
                 logger.warning(
                     f"{entry.name}: nobody has published the hash of {entry.file}; {_vouch(entry, location)}"
                 )
-            limits: dict[str, Any] = {"max_bytes": entry.bytes} if entry.bytes else {}
-            path = download(location, directory, sha256=entry.sha256, force=location in wrong, **limits)
+            path = download(location, directory, size=entry.bytes, sha256=entry.sha256, force=location in wrong)
             entry.check_file(path)
             return path
         except BeatsError as error:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from transformers_beats.conversion.convert import convert
-from transformers_beats.conversion.released import MANIFEST, Entry, read_manifest
+from transformers_beats.conversion.released import Entry, read_manifest
 from transformers_beats.utils.errors import (
     FAILURE,
     BeatsError,
@@ -46,7 +46,7 @@ def process(
     Checks, converts and publishes one entry. Its errors end up in the outcome. `checked` is the commit that an earlier
     run compared.
     """
-    from transformers_beats.conversion.layouts import CheckpointError
+    from transformers_beats.conversion.reading import CheckpointError
 
     from .publish import publish
 
@@ -95,7 +95,7 @@ def read_report(path: Path | None) -> dict[str, Outcome]:
 def main(
     source_dir: Annotated[Path, typer.Option(help="Directory with the source files.")],
     namespace: Annotated[str, typer.Option(help="Account or organisation on the Hub.")],
-    manifest: Annotated[Path, typer.Option(help="List of checkpoints.", show_default="the release")] = MANIFEST,
+    manifest: Annotated[Path | None, typer.Option(help="List of checkpoints. Default: Microsoft's release.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and convert, but publish nothing.")] = False,
     private: Annotated[bool, typer.Option("--private", help="New repositories are private.")] = False,
     only: Annotated[
@@ -119,7 +119,7 @@ def main(
     with errors_in_one_line():
         entries = read_manifest(manifest)
         if unknown := set(only or []) - set(entries):
-            raise UsageError(f"{manifest}: no model {', '.join(sorted(unknown))}.")
+            raise UsageError(f"no model of the list has the name {', '.join(sorted(unknown))}.")
         chosen = {f"{namespace}/{name}": entry for name, entry in entries.items() if not only or name in only}
         known = read_report(report)
         if report is not None:

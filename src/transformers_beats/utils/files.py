@@ -2,6 +2,7 @@
 """Writing without leaving anything half-written."""
 
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -13,6 +14,10 @@ from typing import Any
 import yaml
 
 from .errors import BeatsError, UsageError
+
+
+# A configuration has some kB, one with the names of 10,000 classes under 1 MB; YAML is read at about 0.1 MB a second.
+MAX_SETTINGS_BYTES = 5_000_000
 
 
 @contextmanager
@@ -101,18 +106,26 @@ def check_file(path: Path) -> None:
         raise UsageError(f"{path}: {'is no regular file' if path.exists() else 'no such file'}.")
 
 
+def check_settings_size(name: str | Path, num_bytes: int) -> None:
+    """Raises a [`BeatsError`] for a file that is too large to hold settings."""
+    if num_bytes > MAX_SETTINGS_BYTES:
+        raise BeatsError(f"{name}: has {num_bytes / 1e6:.0f} MB, which are no settings.")
+
+
 def read_yaml(path: Path) -> Mapping[str, Any]:
     """
     Reads a YAML or JSON file of keys and values.
 
     Raises:
         [`UsageError`]: if there is no such file.
-        [`BeatsError`]: if it cannot be read, or holds something else.
+        [`BeatsError`]: if it is too large, cannot be read, or holds something else.
     """
     check_file(path)
+    check_settings_size(path, path.stat().st_size)
     data = path.read_bytes()
     try:
-        contents = yaml.safe_load(data.decode("utf-8"))
+        text = data.decode("utf-8")
+        contents = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except Exception as error:  # dates that are none, too many brackets: not only YAMLError
         raise BeatsError(f"{path}: not a YAML or JSON file.") from error
     if not isinstance(contents, Mapping):

@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Errors of the Hub's client, in one line."""
 
+import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -37,13 +38,23 @@ REASONS: list[tuple[type[Exception], str]] = [
 
 @contextmanager
 def hub_errors(place: str = "") -> Generator[None, None, None]:
-    """Turns errors of the Hub's client into a [`BeatsError`] that begins with `place`, a file or a repository."""
+    """
+    Turns errors of the Hub's client into a [`BeatsError`] that begins with `place`, a file or a repository. Errors of
+    this machine's files stay as they are: no other place on the Hub would mend them.
+    """
     try:
         yield
     except BeatsError:
         raise
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
+        if is_of_disk(error):
+            raise
         raise BeatsError(f"{place}: {describe(error)}" if place else describe(error)) from error
+
+
+def is_of_disk(error: BaseException) -> bool:
+    """Returns whether the operating system has refused something else than a connection."""
+    return isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError)
 
 
 def check_model_repository(name: str, file: str, options: Mapping[str, Any]) -> None:
@@ -87,10 +98,21 @@ def describe(error: BaseException) -> str:
     if reason := next((reason for kind, reason in REASONS if isinstance(error, kind)), None):
         return reason
     if isinstance(error, HfHubHTTPError) and (status := getattr(error.response, "status_code", None)):
+        # The whole message would have links to explanations of the status, and signed addresses.
+        reason = one_line(error.server_message or error.response.reason_phrase).rstrip(".")
         if status in (401, 403):
-            return f"the Hub answers {status}: run `hf auth login` with an account that may do this. {one_line(error)}"
-        return f"the Hub answers {status}: {one_line(error)}"
+            return f"the Hub answers {status}: {reason}. Run `hf auth login` with an account that may do this."
+        return f"the Hub answers {status}: {reason}."
+    # Classes of the HTTP library, which is not the same one in all versions of huggingface_hub.
+    if type(error).__name__ == "ProxyError":
+        return f"the proxy refuses: {one_line(error)}; check HTTP_PROXY, HTTPS_PROXY and NO_PROXY."
+    if type(error).__name__ == "ConnectError":
+        return (
+            f"cannot be reached: {one_line(error)}; check the network, and HTTP_PROXY and HTTPS_PROXY if you use them."
+        )
     if "Timeout" in type(error).__name__:
-        return f"no answer in time ({type(error).__name__}); try again, or set HF_HUB_DOWNLOAD_TIMEOUT."
+        return "no answer in time; try again, or set HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT to more seconds."
+    if sizes := re.match(r"Consistency check failed: file should be of size (\d+) but has size (\d+)", str(error)):
+        return f"{sizes[2]} of {sizes[1]} bytes arrived; try again."
     reasons = [error, cause] if isinstance(error, RuntimeError) and cause else [error]
     return one_line(" ".join(str(reason) or type(reason).__name__ for reason in reasons))

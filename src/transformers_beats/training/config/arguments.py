@@ -209,7 +209,7 @@ class FineTuningArguments:
 class EvaluationDataArguments:
     """Clips to evaluate on, if there are no folds. They are read as those of the training."""
 
-    eval_dataset: str | None = argument("As `dataset`. Default: the same.", None)
+    eval_dataset: str | list[str] | None = argument("As `dataset`. Default: the same.", None)
     eval_split: str | None = argument("As `split`.", None)
     eval_select: dict | None = argument("As `select`: {fold: 5}.", None)
 

@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from benchmarks.fbank_precision import fbank_in_float64
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DataCollatorWithPadding
@@ -54,6 +55,16 @@ def test_legacy_batch_equals_the_reference(golden_inputs, extract):
     check_fbank(features.input_values, golden_inputs["batch.fbank"])
     # 32,777 samples are dealt to 203 frames: 161 each.
     assert features.attention_mask.sum(dim=1).tolist() == [203, -(-16123 // 161), -(-10000 // 161)]
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_fbank_is_as_near_to_float64_as_the_references(golden_inputs, extract, extractor, index):
+    exact = fbank_in_float64(golden_inputs[f"waveform{index}"].numpy())
+    exact = torch.from_numpy(exact - extractor.fbank_mean) / (2 * extractor.fbank_std)
+    ours = (extract(index).input_values[0] - exact).abs()
+    theirs = (golden_inputs[f"single{index}.fbank"][0] - exact).abs()
+    assert ours.mean() < 1.5 * theirs.mean()
+    assert ours.max() < 5e-4
 
 
 @pytest.mark.parametrize("num_samples", [400, 559, 560, 2800, 16000, 160000])

@@ -122,6 +122,14 @@ def test_unknown_labels_keep_their_id(altered):
     assert any("my_class" in note for note in checkpoint.notes)
 
 
+def test_the_gradient_decay_of_a_training_is_said(altered):
+    name = "layer_wise_gradient_decay_ratio"
+    checkpoint = read_checkpoint(altered("beats_tiny_finetuned", lambda contents: contents["cfg"].update({name: 0.6})))
+    assert any(f"{name}=0.6" in note for note in checkpoint.notes)
+    # 1, as in the released encoders, is none.
+    assert not any(name in note for note in read_checkpoint(FIXTURES / "beats_tiny.pt").notes)
+
+
 def test_missing_label_dict_is_said(altered):
     checkpoint = read_checkpoint(altered("beats_tiny_finetuned", lambda contents: contents.pop("label_dict")))
     assert checkpoint.config.num_labels == 6

@@ -262,6 +262,8 @@ def _build_config(cfg: Mapping[str, Any], kind: Kind, notes: list[str]) -> Beats
     if kind == "event-classifier":
         values["frame_pooling"] = "concat"
     values |= {name: cfg[key] for key, name in REGULARIZATION.items() if key in cfg}
+    if (decay := cfg.get("layer_wise_gradient_decay_ratio", 1.0)) != 1.0:
+        notes.append(f"not kept, as it is of its training only: layer_wise_gradient_decay_ratio={decay}")
     known = {*ARCHITECTURE, *QUANTIZER, *REGULARIZATION, *IGNORED, *FBANK}
     if unknown := sorted(set(map(str, cfg)) - known):
         notes.append(f"`cfg` keys without a meaning here: {', '.join(unknown)}")

@@ -7,6 +7,7 @@ Kinds of models, and models inside wrappers. Classes are known by their names, s
 import copy
 from typing import Any, Literal, TypeAlias
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from transformers_beats.utils.errors import UsageError
@@ -37,7 +38,8 @@ def _wrappers(model: Any) -> list[Any]:
         if callable(getattr(model, "get_base_model", None)):
             model = model.get_base_model()
         else:
-            model = next((model._modules[name] for name in INNER if name in getattr(model, "_modules", ())), None)
+            children = dict(model.named_children()) if isinstance(model, nn.Module) else {}
+            model = next((children[name] for name in INNER if name in children), None)
         if model is None:
             break
         wrappers.append(model)

@@ -510,6 +510,18 @@ def test_a_finished_csv_is_not_computed_again(models, sounds, tmp_path, tagged):
     assert output.read_text() == whole
 
 
+def test_a_last_line_without_its_end_is_not_computed_again(models, sounds, tmp_path, tagged):
+    for name, lines in (("tags.csv", ".tags.csv.jsonl"), ("tags.jsonl", "tags.jsonl")):
+        tag(models, sounds, "--output", tmp_path / name)
+        whole = (tmp_path / lines).read_text()
+        for kept in (whole, whole.splitlines(keepends=True)[0]):
+            (tmp_path / lines).write_text(kept.removesuffix("\n"))
+            tagged.clear()
+            tag(models, sounds, "--output", tmp_path / name, "--resume")
+            assert len(tagged) == 4 - kept.count("\n")
+            assert (tmp_path / lines).read_text() == whole
+
+
 def test_an_interrupted_run_writes_the_csv_of_what_is_done(models, sounds, tmp_path, monkeypatch):
     output, original = tmp_path / "tags.csv", writers.JsonLinesWriter.write
 

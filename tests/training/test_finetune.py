@@ -5,6 +5,7 @@ import importlib.util
 import io
 import itertools
 import json
+import re
 import shutil
 import sys
 import tarfile
@@ -180,7 +181,7 @@ def test_folds_leave_each_clip_out_once(recipe, folder):
     assert json.loads((Path(recipe["output_dir"]) / "folds.json").read_text()) == result
     for fold in (1, 2):
         text = (Path(recipe["output_dir"]) / f"fold-{fold}" / "evaluation" / "predictions.csv").read_text()
-        assert sorted({int(line[0]) % 2 + 1 for line in text.splitlines()[1:]}) == [fold]
+        assert sorted({int(name) % 2 + 1 for name in re.findall(r"^clips/\w+/(\d)\.wav", text, re.M)}) == [fold]
 
 
 def test_folds_that_are_there_are_not_trained_again(recipe, monkeypatch):
@@ -230,17 +231,18 @@ def test_folders_of_splits_are_splits(recipe, folder, tmp_path, monkeypatch):
 
 def test_a_split_of_any_name_is_not_learned_from(recipe, folder, tmp_path):
     for name in CLASSES:
-        for split, number in (("holdout", 0), ("train", 1), ("train", 2)):
+        for split, number in (("unseen", 0), ("train", 1), ("train", 2)):
             path = tmp_path / "root" / split / name / f"{number}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(folder / name / f"{number}.wav", path)
     values = {"dataset": str(tmp_path / "root"), "allow_overlap": False, "max_steps": 1}
-    run(recipe, **values, eval_split="holdout")
+    run(recipe, **values, eval_split="unseen")
     report = json.loads((Path(recipe["output_dir"]) / "evaluation" / "metrics.json").read_text())
     assert [entry["label"] for entry in report["per_class"]] == list(CLASSES)
     assert report["num_clips"] == 3
-    # Here the hold-out is a part of the training set.
-    values |= {"eval_dataset": str(tmp_path / "root" / "holdout"), "output_dir": str(tmp_path / "other")}
+    # Here the folder is a part of the training set.
+    values |= {"eval_dataset": str(tmp_path / "root" / "unseen"), "output_dir": str(tmp_path / "other")}
+    values |= {"label_folder": "last"}
     with pytest.raises(BeatsError, match="3 of 3 clips to evaluate on are also in the training set: metrics will be"):
         run(recipe, **values)
 
@@ -452,6 +454,45 @@ def test_recipes_for_full_fine_tuning_serve_probes_and_adapters(recipe, monkeypa
         "`freeze` does not use layer_wise_learning_rate_decay, roll: left out.",
         "`lora` does not use layer_wise_learning_rate_decay: left out.",
     ]
+
+
+# What a model has seen
+
+
+def test_an_evaluation_on_what_was_learned_says_so(recipe, folder, tmp_path, monkeypatch):
+    messages = []
+    monkeypatch.setattr(evaluate_module.logger, "warning", messages.append)
+    for name, values in (("whole", {"num_folds": 2, "folds": [1]}), ("probe", {"freeze": True, "eval_dataset": None})):
+        run(recipe, **values, max_steps=1, output_dir=str(tmp_path / name))
+    # A copy is known as well, whatever it is called.
+    shutil.copytree(folder, tmp_path / "copy" / "clips")
+    for path in sorted((tmp_path / "copy").rglob("*.wav")):
+        path.rename(path.with_name(f"copy-{path.name}"))
+    for model, expected in (("whole/fold-1", 12), ("probe", 24)):
+        messages.clear()
+        evaluate_directory(tmp_path / model, tmp_path / "copy" / "clips", tmp_path / f"report-{expected}")
+        assert messages == [
+            f"{expected} of 24 clips are among those that this model has learned from: metrics will be optimistic."
+        ]
+        report = json.loads((tmp_path / f"report-{expected}" / "metrics.json").read_text())
+        assert report["description"]["clips_in_training_set"] == expected
+    messages.clear()
+    for name, frequency in CLASSES.items():
+        write_clip(tmp_path / "new" / name / "0.wav", frequency, seed=77)
+    evaluate_directory(tmp_path / "probe", tmp_path / "new", tmp_path / "report")
+    assert messages == []
+
+
+def test_predictions_tell_clips_of_one_name_apart(recipe, folder, tmp_path):
+    run(recipe, max_steps=1, eval_dataset=str(folder))
+    lines = (Path(recipe["output_dir"]) / "evaluation" / "predictions.csv").read_text().splitlines()[1:]
+    names = [line.partition(",")[0] for line in lines]
+    assert sorted(names) == sorted(f"{name}/{number}.wav" for name in CLASSES for number in range(8))
+    # Of several folders, from where they part.
+    shutil.copytree(folder / "low", tmp_path / "more" / "low")
+    run(recipe, max_steps=1, eval_dataset=[str(folder), str(tmp_path / "more")], output_dir=str(tmp_path / "both"))
+    lines = (tmp_path / "both" / "evaluation" / "predictions.csv").read_text().splitlines()[1:]
+    assert {"clips/low/0.wav", "more/low/0.wav"} <= {line.partition(",")[0] for line in lines}
 
 
 # Interruption

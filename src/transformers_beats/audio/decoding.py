@@ -84,9 +84,22 @@ class AudioStream:
     def share(self, count: int) -> list["AudioStream"]:
         """
         Returns several streams of the recording, which is decoded once. Blocks are held until all of them have read
-        them: read the streams in step.
+        them: read the streams in step. An error of the recording is raised in each of them.
         """
-        return [replace(self, blocks=blocks) for blocks in itertools.tee(self.blocks, count)]
+
+        def blocks_and_error() -> Iterator[Any]:
+            try:
+                yield from self.blocks
+            except Exception as error:  # raised again below
+                yield error
+
+        def raise_error(items: Iterator[Any]) -> Iterator[np.ndarray]:
+            for item in items:
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+
+        return [replace(self, blocks=raise_error(items)) for items in itertools.tee(blocks_and_error(), count)]
 
 
 def decode_audio(

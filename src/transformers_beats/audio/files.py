@@ -59,11 +59,11 @@ def search_folder(folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES
     """
     Lists the files in a folder, and in those below it, that have one of some suffixes.
 
-    Links to folders are followed. A folder is listed once, also if links lead to it from several places or from
-    within; under its own path if that is below `folder`. Hidden files and folders are left out: they hold other
-    programs' data, such as notes about files of the same name. So are folders that may not be read. A link to a file
-    that is not there is listed, so that whoever reads it can name it. Suffixes are given in lower case, with their
-    dots; those of files may be in any case. The paths begin with `folder` and are sorted.
+    Links to folders are followed, except to those that they lie in. A folder is listed once, also if links lead to it
+    from several places; under its own path if that is below `folder`. Hidden files and folders are left out: they hold
+    other programs' data, such as notes about files of the same name. So are folders that may not be read. A link to a
+    file that is not there is listed, so that whoever reads it can name it. Suffixes are given in lower case, with
+    their dots; those of files may be in any case. The paths begin with `folder` and are sorted.
     """
     searched: set[str] = set()
     found: list[Path] = []
@@ -78,7 +78,11 @@ def search_folder(folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES
         for name in _list_names(directory):
             path = os.path.join(directory, name)
             if os.path.isdir(path):
-                (links if os.path.islink(path) else folders).append(path)
+                # A link to a folder that it lies in would lead to all that lies beside.
+                if not os.path.islink(path):
+                    folders.append(path)
+                elif not Path(place).is_relative_to(os.path.realpath(path)):
+                    links.append(path)
             elif os.path.splitext(name)[1].lower() in suffixes and (os.path.isfile(path) or not os.path.exists(path)):
                 found.append(Path(path))
     return sorted(found)

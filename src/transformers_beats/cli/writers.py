@@ -120,9 +120,11 @@ class JsonLinesWriter(Writer):
     def __init__(self, path: Path | None, with_events: bool, resume: bool):
         self.done: set[Path] = set()
         text = _read_earlier(path) if path is not None and resume else ""
-        # A line that was not finished counts for nothing.
-        kept = text[: text.rfind("\n") + 1]
-        for line in kept.splitlines():
+        # A line that was cut off counts for nothing. One that lacks only its end, as an editor leaves it, is whole.
+        lines = text.split("\n")
+        if not _is_json(lines[-1]):
+            lines.pop()
+        for line in lines:
             try:
                 record = json.loads(line)
                 fits = ("events" in record) == with_events
@@ -133,7 +135,7 @@ class JsonLinesWriter(Writer):
                 raise UsageError(f"{path}: holds something else than results of this command.") from error
             if not fits:
                 raise UsageError(f"{path}: was begun {'without' if with_events else 'with'} --events.")
-        self.stream = _open_stream(path, kept)
+        self.stream = _open_stream(path, "".join(f"{line}\n" for line in lines))
 
     def is_done(self, file: AudioFile) -> bool:
         return place_of(file.path) in self.done
@@ -320,6 +322,13 @@ def _read_earlier(path: Path) -> str:
         return ""
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}.") from error
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return bool(json.loads(text))
+    except (ValueError, RecursionError):
+        return False
 
 
 def _open_text(path: Path, mode: Literal["r", "w", "a"]) -> TextIO:

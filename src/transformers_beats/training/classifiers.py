@@ -2,12 +2,12 @@
 """Classifiers to train, their clips, and checks of both before a training."""
 
 import copy
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers.utils import FEATURE_EXTRACTOR_NAME, logging
 
 from transformers_beats import (
@@ -16,7 +16,7 @@ from transformers_beats import (
     BeatsForAudioClassification,
     BeatsForAudioFrameClassification,
 )
-from transformers_beats.inference.loading import load_extractor, load_model
+from transformers_beats.inference.loading import find_model, load_extractor, load_model
 from transformers_beats.training.config.arguments import Arguments, BeatsTrainingArguments, FineTuningArguments
 from transformers_beats.training.data.augmentation import AugmentationArguments
 from transformers_beats.training.data.crops import Clips, prepare_clips
@@ -36,6 +36,8 @@ PROBLEM_TYPES = {
     "frames": ("multi_label_classification",),
 }
 EVALUATION = "evaluation"
+# Digests of the files that a model has learned from.
+TRAINING_CLIPS = "training_clips.npy"
 # Weights of a classifier that a pre-trained model does not have.
 NEW_WEIGHTS = ("classifier.", "layer_average.")
 
@@ -65,7 +67,7 @@ def build_model(
         )
     if arguments.model_name_or_path is None:
         return model_class(BeatsConfig(**values))
-    path = model_path(arguments, fold)
+    path = find_model(model_path(arguments, fold), ["config.json"])
     # Hub and disk hold half precision at times, in which small steps of the optimiser would be lost.
     model: Any = load_model(path, model_class, dtype="float32", new_weights=NEW_WEIGHTS, **values)
     known: Any = BeatsConfig.from_pretrained(path).id2label
@@ -99,26 +101,25 @@ def build_extractor(arguments: FineTuningArguments, fold: str | None) -> BeatsFe
     return BeatsFeatureExtractor.from_dict(kept | asked) if asked else extractor
 
 
-def load_clips(data: DataArguments, labels: LabelArguments, known: list[str] | None = None) -> tuple[Clips, Labels]:
+def load_clips(
+    data: DataArguments, labels: LabelArguments, known: list[str] | None = None, beside: str | None = None
+) -> tuple[Clips, Labels]:
     """
-    Loads the clips that can be read, and their labels; `known` are the classes of a model or of the training clips.
+    Loads the clips that can be read, and their labels; `known` are the classes of a model or of the training clips,
+    and `beside` is another split of the dataset.
 
     Raises:
         [`BeatsError`]: see [`prepare_clips`] and [`read_labels`].
     """
     with process_state().local_main_process_first():
-        clips = prepare_clips(load_audio_dataset(data), data, BeatsFeatureExtractor().sampling_rate)
+        clips = prepare_clips(load_audio_dataset(data, beside), data, BeatsFeatureExtractor().sampling_rate)
     return clips, read_labels(clips.dataset, labels, clips.names, known)
 
 
 def load_training_clips(arguments: Arguments) -> tuple[Clips, Labels]:
     """Loads the clips to learn from; see [`load_clips`]."""
-    data, root = copy.copy(arguments.data), Path(arguments.data.dataset)
-    split = arguments.evaluation.eval_split
     # A folder `train` is a split, and no class of railway sounds, if the other split lies beside it.
-    if split is not None and all((root / name).is_dir() for name in (data.split, split)):
-        data.dataset, data.split = str(root / data.split), "train"
-    return load_clips(data, arguments.labels)
+    return load_clips(arguments.data, arguments.labels, beside=arguments.evaluation.eval_split)
 
 
 def load_evaluation_clips(arguments: Arguments, known: list[str]) -> tuple[Clips, Labels] | None:
@@ -141,14 +142,10 @@ def check_overlap(train: Clips, evaluation: Clips, allowed: bool) -> None:
     Raises:
         [`BeatsError`]: if there are any; a warning instead if that is `allowed`.
     """
-    likely = set(zip(train.names, train.num_samples)) & set(zip(evaluation.names, evaluation.num_samples))
 
-    def identities(clips: Clips) -> Iterator[str]:
-        for audio, key in zip(clips.dataset["audio"], zip(clips.names, clips.num_samples)):
-            if not audio["bytes"]:
-                yield os.path.realpath(audio["path"])
-            elif key in likely:
-                yield hashlib.sha256(audio["bytes"]).hexdigest()
+    def identities(clips: Clips) -> Iterator[Any]:
+        for audio, name, digest in zip(clips.dataset["audio"], clips.names, clips.digests.tolist()):
+            yield (os.path.basename(name), digest) if audio["bytes"] else os.path.realpath(audio["path"])
 
     known = set(identities(train))
     if num_common := sum(identity in known for identity in identities(evaluation)):
@@ -159,6 +156,21 @@ def check_overlap(train: Clips, evaluation: Clips, allowed: bool) -> None:
         if not allowed:
             raise BeatsError(f"{message} Choose other clips, or set `allow_overlap: true`.")
         logger.warning(message)
+
+
+def write_digests(directory: Path, clips: Clips) -> None:
+    """Writes digests of the files that a model has learned from beside it, so that `evaluate` can tell them."""
+    np.save(directory / TRAINING_CLIPS, np.unique(clips.digests))
+
+
+def count_learned(model: str, clips: Clips) -> int | None:
+    """Returns the number of clips that a model in a directory has learned from, by [`write_digests`], if known."""
+    path = Path(model) / TRAINING_CLIPS
+    try:
+        return int(np.isin(clips.digests, np.load(path)).sum()) if path.exists() else None
+    except (OSError, ValueError, EOFError):
+        logger.warning(f"{path}: cannot be read: whether the model has learned from these clips is not known.")
+        return None
 
 
 def check_classes(train: Labels) -> None:
@@ -181,6 +193,11 @@ def decisive_settings(arguments: Arguments, training: BeatsTrainingArguments) ->
     return {name: value for name, value in settings.items() if name not in ("average_checkpoints", "folds")}
 
 
+def name_dataset(dataset: str | list[str]) -> str:
+    """Returns the name of a dataset, or those of several, for a report."""
+    return dataset if isinstance(dataset, str) else ", ".join(dataset)
+
+
 def describe(arguments: Arguments, fold: str | None) -> dict[str, Any]:
     """Returns the description of a training for its report."""
     tuning, evaluation = arguments.tuning, arguments.evaluation
@@ -188,7 +205,7 @@ def describe(arguments: Arguments, fold: str | None) -> dict[str, Any]:
     return {
         "model": str(output_dir / f"fold-{fold}" if fold else output_dir),
         "base_model": model_path(tuning, fold) if tuning.model_name_or_path else "random weights",
-        "dataset": evaluation.eval_dataset or arguments.data.dataset,
+        "dataset": name_dataset(evaluation.eval_dataset or arguments.data.dataset),
         "split": f"fold {fold}" if fold else evaluation.eval_split or arguments.data.split,
         "select": evaluation.eval_select if evaluation.is_given else arguments.data.select,
     }

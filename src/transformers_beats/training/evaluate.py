@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import transformers
 from rich.console import Console
+from transformers.utils import logging
 
 import transformers_beats
 from transformers_beats import BeatsForAudioClassification, BeatsForAudioFrameClassification
@@ -34,16 +35,19 @@ from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError, run_command
 from transformers_beats.utils.files import check_new, make_directory, replace_directory, work_directory
 
-from .classifiers import load_clips
+from .classifiers import count_learned, load_clips, name_dataset
 from .scoring import as_predictions, clip_and_event_metrics
 from .stages import process_state
+
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
 class EvaluateArguments:
     """Classifier to evaluate, and directory of the report."""
 
-    model: str = argument("Directory or Hub id of a fine-tuned classifier.")
+    model: str = argument("Name, directory or Hub id of a fine-tuned classifier.")
     output_dir: str = argument("Directory of the report.")
     revision: str | None = argument("Branch, tag or commit of a model on the Hub.", None)
     batch_size: int = argument("Windows that a device takes at a time.", 16, min=1)
@@ -84,6 +88,11 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArg
         problem_type, labels.task = "multi_label_classification", "frames"
     names = list(labels_of(model).values())
     clips, known_labels = load_clips(data, labels, names)
+    if num_learned := count_learned(arguments.model, clips):
+        logger.warning(
+            f"{num_learned} of {len(clips.names)} clips are among those that this model has learned from: metrics "
+            "will be optimistic."
+        )
     # Without labels: the loss is not of interest.
     windows = Windows(clips, data, extractor)
     with work_directory(output_dir.parent, ".writing-") as work:
@@ -101,18 +110,19 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArg
         metrics = clip_and_event_metrics(output, predictions, windows, known_labels)
         if process_state().is_main_process:
             print_report(Console(), predictions, metrics)
-            write_report(work / "new", predictions, metrics, describe(arguments, data))
+            write_report(work / "new", predictions, metrics, describe(arguments, data, num_learned))
             replace_directory(work / "new", output_dir)
     process_state().wait_for_everyone()
     return metrics
 
 
-def describe(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
-    """Returns the description of the evaluation for its report: model, dataset and versions."""
+def describe(arguments: EvaluateArguments, data: DataArguments, num_learned: int | None) -> dict[str, Any]:
+    """Returns the description of the evaluation for its report: model, dataset, versions, and clips known before."""
     return {
         "model": arguments.model,
         "revision": arguments.revision,
-        "dataset": data.dataset,
+        "dataset": name_dataset(data.dataset),
+        "clips_in_training_set": num_learned,
         "config": data.dataset_config,
         "split": data.split,
         "select": data.select,

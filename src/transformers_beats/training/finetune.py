@@ -46,6 +46,7 @@ from .classifiers import (
     describe,
     load_evaluation_clips,
     load_training_clips,
+    write_digests,
 )
 from .linear_probe import probe_once
 from .scoring import as_predictions, clip_and_event_metrics, metrics_function
@@ -108,7 +109,13 @@ def finetune_once(
         trainer.add_callback(CheckpointCounter(tuning.average_checkpoints))
     metrics: dict[str, float | None] = {}
     finish = partial(
-        finish_training, trainer=trainer, arguments=arguments, evaluation=evaluation, metrics=metrics, fold=fold
+        finish_training,
+        trainer=trainer,
+        arguments=arguments,
+        train=train[0],
+        evaluation=evaluation,
+        metrics=metrics,
+        fold=fold,
     )
     train_and_save(trainer, output_dir, decisive_settings(arguments, training), finish)
     return metrics
@@ -118,6 +125,7 @@ def finish_training(
     final: Path,
     trainer: ClassificationTrainer,
     arguments: Arguments,
+    train: Clips,
     evaluation: tuple[Clips, Labels] | None,
     metrics: dict[str, float | None],
     fold: str | None,
@@ -136,6 +144,8 @@ def finish_training(
         save_merged(trainer, final)
     else:
         trainer.save_model(str(final))
+    if trainer.is_world_process_zero():
+        write_digests(final, train)
     if evaluation is not None and predictions is not None:
         with keep_model():
             metrics |= clip_and_event_metrics(output, predictions, windows, evaluation[1])
@@ -200,8 +210,8 @@ def fingerprint(clips: Clips, labels: Labels, fold_column: str | None) -> str:
 def select(clips: Clips, labels: Labels, indices: np.ndarray) -> tuple[Clips, Labels]:
     """Returns some of the clips, and their labels."""
     names = [clips.names[index] for index in indices]
-    chosen = Clips(clips.dataset.select(indices), clips.num_samples[indices], names, 0, whole=(clips, indices))
-    return chosen, labels.select(indices.tolist())
+    dataset, num_samples, digests = clips.dataset.select(indices), clips.num_samples[indices], clips.digests[indices]
+    return Clips(dataset, num_samples, names, 0, digests, whole=(clips, indices)), labels.select(indices.tolist())
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -30,7 +30,7 @@ from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.files import new_directory, replace_file
 from transformers_beats.utils.fingerprint import model_fingerprint
 
-from .classifiers import EVALUATION, build_extractor, build_model, check_classes, describe
+from .classifiers import EVALUATION, build_extractor, build_model, check_classes, describe, write_digests
 from .reports import LOG_HISTORY
 from .scoring import clip_scores, mean_over_windows
 from .stages import prepare_training, process_state
@@ -221,6 +221,7 @@ def probe_once(
         with new_directory(output_dir) as new:
             model.save_pretrained(new)
             extractor.save_pretrained(new)
+            write_digests(new, train[0])
             (new / LOG_HISTORY).write_text(json.dumps(log_history, indent=1), encoding="utf-8")
             if unseen is not None:
                 with keep_model():

@@ -125,7 +125,8 @@ def build_page(
         )
 
     with make_blocks(title="BEATs", analytics_enabled=False, delete_cache=DELETE_CACHE) as page:
-        gr.Markdown(f"# BEATs: what is heard, and when\nRecord, drop or choose a sound (WAV, FLAC, MP3, Ogg and others), up to {limits}.")
+        formats = "WAV, FLAC, MP3, Ogg and others"
+        gr.Markdown(f"# BEATs: what is heard, and when\nRecord, drop or choose a sound ({formats}), up to {limits}.")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 clip, sample, model, tokenizer, threshold, *windows, apply = add_inputs(
@@ -194,8 +195,10 @@ def add_inputs(
     seconds, hop_seconds = DEFAULT_WINDOWS[next(iter(classifiers.values())).kind]
     with gr.Accordion("Settings", open=False):
         threshold = gr.Slider(0, 1, 0.5, step=0.01, label="Threshold of events")
-        window = gr.Slider(shortest, longest, seconds, step=0.1, label="Window (seconds)")
-        hop = gr.Slider(0.1, longest, hop_seconds, step=0.1, label="Hop (seconds), an eighth of the window or more")
+        window = gr.Slider(shortest, longest, seconds, step=0.1, label="Window of events (seconds)")
+        hop = gr.Slider(
+            0.1, longest, hop_seconds, step=0.1, label="Hop of events (seconds), an eighth of the window or more"
+        )
         apply = gr.Button("Apply", variant="primary")
     return [clip, sample, model, tokenizer, threshold, window, hop, apply]
 

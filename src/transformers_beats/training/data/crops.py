@@ -1,7 +1,9 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Audio for pre-training: from rows to batches of crops, with or without codes."""
 
+import hashlib
 import importlib.metadata
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import BeatsError
 
 from .sources import DataArguments, decode_row
+from .tables import FILE_COLUMN
 
 
 logger = logging.get_logger(__name__)
@@ -39,15 +42,16 @@ NUM_NAMED_PROBLEMS = 5
 @dataclass
 class Clips:
     """
-    Rows whose audio can be read, with their lengths at the model's sampling rate, the names of their files without
-    folders, and the number of rows that were skipped. `whole` are the clips that these were selected from, and their
-    indices there.
+    Rows whose audio can be read, with their lengths at the model's sampling rate, the names of their files within the
+    dataset, the number of rows that were skipped, and digests of the files (int64). `whole` are the clips that these
+    were selected from, and their indices there.
     """
 
     dataset: datasets.Dataset
     num_samples: np.ndarray
     names: list[str]
     num_skipped: int
+    digests: np.ndarray
     whole: tuple["Clips", np.ndarray] | None = None
 
 
@@ -82,17 +86,35 @@ def _map_cached(dataset: datasets.Dataset, function, features: datasets.Features
 
 
 def check_clip(row: dict[str, Any], sampling_rate: int, min_seconds: float) -> dict[str, Any]:
-    """Returns name and length of a clip, and its problem, if any; a clip that cannot be decoded has no length."""
-    name = Path((row["audio"] or {}).get("path") or "").name
+    """
+    Returns path, length and digest of a clip, and its problem, if any; a clip that cannot be decoded has no length.
+    """
+    audio = row["audio"] or {}
+    path, data = audio.get("path") or "", audio.get("bytes")
     try:
         num_samples = len(decode_row(row, sampling_rate))
     except AudioError as error:
-        return {"name": name, "num_samples": 0, "problem": str(error)}
+        return {"path": path, "num_samples": 0, "digest": 0, "problem": str(error)}
     problem = ""
     if num_samples < min_seconds * sampling_rate:
         seconds = num_samples / sampling_rate
-        problem = f"{row['audio'].get('path')}: lasts {seconds:.3f} s, less than `min_seconds` ({min_seconds:g})."
-    return {"name": name, "num_samples": num_samples, "problem": problem}
+        problem = f"{path}: lasts {seconds:.3f} s, less than `min_seconds` ({min_seconds:g})."
+    digest = hashlib.blake2b(data or Path(path).read_bytes(), digest_size=8).digest()
+    number = int.from_bytes(digest, "little", signed=True)
+    return {"path": path, "num_samples": num_samples, "digest": number, "problem": problem}
+
+
+def name_clips(dataset: datasets.Dataset, paths: list[str], is_single: bool) -> list[str]:
+    """
+    Returns names that tell clips apart, `dog/1.wav` and `rain/1.wav`: those of the dataset, if it `is_single`, else
+    paths below the folder that all have in common.
+    """
+    if is_single and FILE_COLUMN in dataset.column_names and all(names := dataset[FILE_COLUMN][:]):
+        return list(map(str, names))
+    paths = [path or f"row {number}" for number, path in enumerate(paths, start=1)]
+    folders = {os.path.dirname(path) for path in paths}
+    common = os.path.commonpath(folders) if len(set(map(os.path.isabs, folders))) == 1 else ""
+    return [os.path.relpath(path, common) if common else path for path in paths]
 
 
 def decode_clip(row: dict[str, Any], sampling_rate: int) -> dict[str, np.ndarray]:
@@ -111,16 +133,17 @@ def prepare_clips(dataset: datasets.Dataset, arguments: DataArguments, sampling_
     if len(dataset) == 0:
         raise BeatsError(f"{arguments.dataset}: there is no clip, or `select` leaves none.")
     check = partial(check_clip, sampling_rate=sampling_rate, min_seconds=arguments.min_seconds)
-    features = {name: datasets.Value("string") for name in ("name", "problem")}
-    features |= {"num_samples": datasets.Value("int64")}
+    features = {name: datasets.Value("string") for name in ("path", "problem")}
+    features |= {"num_samples": datasets.Value("int64"), "digest": datasets.Value("int64")}
     checks = _map_cached(
         dataset, check, datasets.Features(features), num_proc=arguments.num_proc, desc="Checking clips"
     )
-    names, problems, num_samples = checks["name"][:], checks["problem"][:], np.array(checks["num_samples"][:])
+    problems, num_samples = checks["problem"][:], np.array(checks["num_samples"][:])
+    digests = np.array(checks["digest"][:], dtype=np.int64)
     # A failure may be gone, whatever the cache says: a disk that was not mounted, a file that was being written.
     for index in np.flatnonzero(num_samples == 0).tolist():
         again = check(dataset[index])
-        problems[index], num_samples[index] = again["problem"], again["num_samples"]
+        problems[index], num_samples[index], digests[index] = again["problem"], again["num_samples"], again["digest"]
     if found := [problem for problem in problems if problem]:
         named = "; ".join(found[:NUM_NAMED_PROBLEMS])
         more = f"; and {len(found) - NUM_NAMED_PROBLEMS} more" if len(found) > NUM_NAMED_PROBLEMS else ""
@@ -128,6 +151,7 @@ def prepare_clips(dataset: datasets.Dataset, arguments: DataArguments, sampling_
     good = [index for index, problem in enumerate(problems) if not problem]
     if not good:
         raise BeatsError(f"{arguments.dataset}: none of {len(problems)} clips can be used.")
+    names = name_clips(dataset, checks["path"][:], isinstance(arguments.dataset, str))
     dataset = dataset.select(good)
     if arguments.cache_audio:
         waveforms = _map_cached(
@@ -139,7 +163,7 @@ def prepare_clips(dataset: datasets.Dataset, arguments: DataArguments, sampling_
         )
         dataset = datasets.concatenate_datasets([dataset, waveforms], axis=1)
         dataset = dataset.with_format("numpy", columns=["waveform"], output_all_columns=True)
-    return Clips(dataset, num_samples[good], [names[index] for index in good], len(found))
+    return Clips(dataset, num_samples[good], [names[index] for index in good], len(found), digests[good])
 
 
 def count_crops(num_samples: int, arguments: DataArguments, sampling_rate: int) -> int:

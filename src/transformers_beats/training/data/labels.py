@@ -1,25 +1,44 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Labels of clips: one class, several classes, or events in time."""
 
+import ast
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Literal
 
 import datasets
 import numpy as np
+from transformers.utils import logging
 
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
 from transformers_beats.utils.arguments import argument
-from transformers_beats.utils.errors import BeatsError, name_some
+from transformers_beats.utils.errors import BeatsError, UsageError, name_some
 
+
+logger = logging.get_logger(__name__)
 
 Task = Literal["single_label", "multi_label", "frames"]
 # Columns that are looked for if none is named.
 LABEL_COLUMNS = ("label", "labels", "category", "target")
+# Elements of a multi-hot vector, as names: 0, and 1.
+HOT = ("0", "False", "1", "True")
+# Separators of several classes in one text that are looked for.
+SEPARATORS = ("|", ";", ",", "/")
+# Columns that say nothing but where the audio is.
+FILE_COLUMNS = ("file_name", "audio", "modified", "waveform")
+QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+# Elements of a list as Python and numpy write them, with commas or spaces between them.
+QUOTED_ELEMENTS = re.compile(rf"\s*(?:{QUOTED})(?:(?:\s*,\s*|\s+)(?:{QUOTED}))*[\s,]*", re.DOTALL)
+NUMBERS = re.compile(r"[-+]?\.?\d[-+.\deE]*(?:[\s,]+[-+]?\.?\d[-+.\deE]*)*[\s,]*")
+LIST_BEGIN, QUOTED_LIST_BEGIN = re.compile(r"(?:\w+\()?[\[{(]"), re.compile(r"(?:\w+\()?[\[{(]\s*[\['\"{]")
+BRACKETS = {"[": "]", "{": "}", "(": ")"}
+WHOLE_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)")
 
 
 @dataclass
@@ -31,6 +50,11 @@ class LabelArguments:
         "{label, onset, offset}). Default: label, labels, category or target; without any, the folder of a file.",
         None,
     )
+    label_folder: Literal["first", "last"] | None = argument(
+        "Folder of a file that is its class, where folders are nested: `first` is that below `dataset`, `last` that "
+        "which holds the file. Default: the first, unless the folders can be read both ways.",
+        None,
+    )
     label_separator: str | None = argument("Separator of several classes in one text, such as `,` or `;`.", None)
     label_set: Literal["audioset"] | None = argument(
         "audioset: AudioSet's 527 classes in their order, whether they appear or not.", None
@@ -38,6 +62,12 @@ class LabelArguments:
     task: Task | None = argument(
         "single_label, multi_label or frames (a prediction for every 160 ms). Default: the column's.", None
     )
+
+    def __post_init__(self):
+        if self.label_separator == "":
+            raise UsageError("`label_separator` is empty: in a recipe, it is written in quotes.")
+        if self.label_folder is not None and self.label_column is not None:
+            raise UsageError("`label_folder` and `label_column` exclude each other.")
 
 
 @dataclass
@@ -90,24 +120,58 @@ def find_label_column(dataset: datasets.Dataset, arguments: LabelArguments) -> s
         if arguments.label_column not in names and "metadata" not in names:
             raise BeatsError(f"There is no column {arguments.label_column!r} of labels, only {', '.join(names)}.")
         return arguments.label_column
-    beside = next((json.loads(text) for text in dataset["metadata"] if text), {}) if "metadata" in names else {}
-    found = [name for name in LABEL_COLUMNS if name in names or name in beside]
-    if len(found) > 1:
-        raise BeatsError(f"Any of the columns {', '.join(found)} may hold the labels: set `label_column`.")
-    if found:
-        return found[0]
-    if "file_name" in names and all(len(PurePath(name).parts) > 1 for name in dataset["file_name"]):
-        return None
-    raise BeatsError(
-        f"No column of labels among {', '.join(names)}, and not all files lie in folders named after their class: "
-        "set `label_column`."
-    )
+    if arguments.label_folder is None:
+        beside = next((json.loads(text) for text in dataset["metadata"] if text), {}) if "metadata" in names else {}
+        found = [name for name in LABEL_COLUMNS if name in names or name in beside]
+        if len(found) > 1:
+            raise BeatsError(f"Any of the columns {', '.join(found)} may hold the labels: set `label_column`.")
+        if found:
+            return found[0]
+        # Any other column of a table may hold them.
+        if others := [name for name in names if name not in FILE_COLUMNS]:
+            raise BeatsError(
+                f"No column of labels among {', '.join(others)}: set `label_column`, or `label_folder` if the folders "
+                "of the files are their classes."
+            )
+    loose = next((name for name in dataset["file_name"] if len(PurePath(name).parts) < 2), None)
+    if loose is not None:
+        raise BeatsError(
+            f"{loose}: lies in no folder named after its class, and there is no column of labels: set `label_column`."
+        )
+    return None
 
 
-def read_column(dataset: datasets.Dataset, column: str | None) -> list:
+def classes_of_folders(names: Sequence[str], choice: str | None, known: Sequence[str] | None) -> list[str]:
+    """
+    Returns the class of each file by its folder. Of nested folders, `dog/session0`, it is the first or the last one,
+    by `choice`; by default the one whose names are all `known` classes, otherwise the first.
+
+    Raises:
+        [`BeatsError`]: if that is a guess: the same last folders lie in several first ones, or there is one first.
+    """
+    paths = [PurePath(name) for name in names]
+    first, last = [path.parts[0] for path in paths], [path.parent.name for path in paths]
+    if choice is not None or first == last:
+        return last if choice == "last" else first
+    if known is not None and {*first} <= {*known}:
+        return first
+    if known is not None and {*last} <= {*known}:
+        return last
+    folders_of: dict[str, set[str]] = {}
+    for path in paths:
+        if len(path.parts) > 2:
+            folders_of.setdefault(path.parent.name, set()).add(path.parts[0])
+    if len({*first}) == 1 or any(len(above) > 1 for above in folders_of.values()):
+        raise BeatsError(
+            f"Files lie in nested folders, such as {paths[0].parent.as_posix()!r}: set `label_folder: first` if the "
+            f"classes are {name_some(sorted({*first}), 3)}, or `label_folder: last` if they are "
+            f"{name_some(sorted({*last}), 3)}."
+        )
+    return first
+
+
+def read_column(dataset: datasets.Dataset, column: str) -> list:
     """Returns the values of a column, class indices replaced by their names."""
-    if column is None:
-        return [PurePath(name).parent.name for name in dataset["file_name"]]
     if column not in dataset.column_names:
         # Metadata beside the audio in a tar shard.
         return [json.loads(text).get(column) if text else None for text in dataset["metadata"]]
@@ -141,27 +205,111 @@ def is_event(value: Any) -> bool:
     return isinstance(value, dict) and {"label", "onset", "offset"} <= value.keys()
 
 
+def parse_lists(values: list, described: str, clip_names: Sequence[str]) -> list:
+    """
+    Returns a column with the lists that are written in its texts, as pandas, numpy, JSON and PostgreSQL do; if none of
+    the texts is a list, as it is.
+
+    Raises:
+        [`BeatsError`]: if some are lists, and another one begins like a list.
+    """
+    lists = [parse_list(value) if isinstance(value, str) else None for value in values]
+    # `[noise]` and `(unknown)` are names of classes where nothing else is a list.
+    is_list = any(isinstance(value, str) and QUOTED_LIST_BEGIN.match(value) for value in values)
+    if not is_list and all(found is None for found in lists):
+        return values
+    parsed = []
+    for value, found, name in zip(values, lists, clip_names):
+        if found is None and isinstance(value, str) and LIST_BEGIN.match(value):
+            inner = value[1:-1].strip()
+            if BRACKETS.get(value[0]) != value[-1] or {*inner} & {*"\"'[]{}()"}:
+                raise BeatsError(f"{name}: {described} holds {value!r}, which cannot be read as a list.")
+            found = [inner] if inner not in ("None", "nan", "null") else []
+        parsed.append(value if found is None else found)
+    return parsed
+
+
+def parse_list(text: str) -> list | None:
+    """Returns the list that a text is the source of, such as `['cat', 'dog']`, `["cat"]`, `[0 1]`, `{cat,dog}`."""
+    text = text.strip()
+    if text == "set()":
+        return []
+    if len(text) < 2 or BRACKETS.get(text[0]) != text[-1]:
+        return None
+    inner = text[1:-1].strip()
+    if not inner:
+        return []
+    with suppress(ValueError, RecursionError):
+        if isinstance(content := json.loads(text, parse_int=str, parse_float=_without_zeros), list):
+            return content
+    if QUOTED_ELEMENTS.fullmatch(inner):
+        # Python would join two texts without a comma between them.
+        return [ast.literal_eval(part) for part in re.findall(QUOTED, inner, re.DOTALL)]
+    # Numbers in parentheses may be anything.
+    if text[0] != "(" and NUMBERS.fullmatch(inner):
+        return [_without_zeros(part) for part in re.split(r"[\s,]+", inner) if part]
+    with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+        if "{" in inner and isinstance(content := ast.literal_eval(text), list):
+            # Events.
+            return content
+    if "," in inner and text[0] != "(" and not {*inner} & {*"\"'[]{}()"}:
+        return [part.strip() for part in inner.split(",") if part.strip()]
+    return None
+
+
+def _without_zeros(number: str) -> str:
+    """Returns the text of a number, of a whole one without its point; `007` and `1e5` stay as they are."""
+    return re.sub(r"(?<=\d)\.0*$", "", number)
+
+
 def guess_task(values: list) -> Task:
     """Returns the kind of labels that the first value that is neither None nor empty stands for."""
-    first = next((value for value in values if value not in (None, [])), None)
-    if not isinstance(first, (list, tuple)):
+    first = next((value for value in values if value is not None and value != []), None)
+    if not any(isinstance(value, (list, tuple)) for value in values):
         return "single_label"
-    return "frames" if is_event(first[0]) else "multi_label"
+    return "frames" if isinstance(first, (list, tuple)) and is_event(first[0]) else "multi_label"
 
 
 def as_lists(values: list, separator: str | None) -> list[list]:
     """Returns the labels of each clip as a list: of a single label, of several in one text, of a list."""
     rows = []
     for value in values:
-        if value is None or value == "":
+        if isinstance(value, (list, tuple)):
+            rows.append([label for label in value if label is not None and label != "" and not is_nan(label)])
+        elif value is None or value == "":
             rows.append([])
-        elif isinstance(value, (list, tuple)):
-            rows.append(list(value))
         elif isinstance(value, str) and separator:
-            rows.append([part.strip() for part in value.split(separator) if part.strip()])
+            # A space stands for any number of them.
+            parts = value.split(separator if separator.strip() or separator == "\t" else None)
+            rows.append([part.strip() for part in parts if part.strip()])
         else:
             rows.append([value])
     return rows
+
+
+def find_multi_hot(rows: list[list]) -> int | None:
+    """
+    Returns the number of classes of labels that are multi-hot vectors: two or more numbers in every row, as many in
+    all, and each 0 or 1. As lists of class indices, these would be the classes 0 and 1 of every clip.
+    """
+    length = len(rows[0])
+    is_vector = all(
+        len(row) == length and all(not is_event(value) and label_name(value) in HOT for value in row) for row in rows
+    )
+    return length if length > 1 and is_vector else None
+
+
+def warn_of_joined(names: Sequence[str], described: str) -> None:
+    """Warns of classes that look like several in one text."""
+    for separator in SEPARATORS:
+        parts = Counter(part.strip() for name in names for part in {*name.split(separator)} if part.strip())
+        joined = [name for name in names if separator in name]
+        if any(parts[part.strip()] > 1 for name in joined for part in name.split(separator)):
+            logger.warning(
+                f"{described} has classes such as {joined[0]!r}, whose parts are in others too: if they are several "
+                f"classes, set `label_separator: {separator!r}`."
+            )
+            return
 
 
 def label_name(label: Any) -> str:
@@ -170,10 +318,9 @@ def label_name(label: Any) -> str:
 
 
 def sort_names(labels: set) -> list[str]:
-    """Returns the names of classes, each once: in the order of the alphabet, numbers in theirs."""
-    if all(isinstance(label, (int, np.integer)) for label in labels):
-        return [str(label) for label in sorted(labels)]
-    return sorted({label_name(label) for label in labels})
+    """Returns the names of classes, each once: in the order of the alphabet, whole numbers in theirs."""
+    names = {label_name(label) for label in labels}
+    return sorted(names, key=int if all(map(WHOLE_NUMBER.fullmatch, names)) else None)
 
 
 def read_labels(
@@ -192,11 +339,22 @@ def read_labels(
     """
     if len(dataset) == 0:
         raise BeatsError("The dataset is empty: there is no clip to read labels of.")
+    if known is None and arguments.label_set == "audioset":
+        known = list(AUDIOSET_LABELS.values())
     column = find_label_column(dataset, arguments)
-    values = read_column(dataset, column)
-    task = arguments.task or ("multi_label" if arguments.label_separator else guess_task(values))
-    rows = as_lists(values, arguments.label_separator)
     described = "the folders" if column is None else f"column {column!r}"
+    if column is None:
+        values: list = classes_of_folders(dataset["file_name"], arguments.label_folder, known)
+    else:
+        values = parse_lists(read_column(dataset, column), described, clip_names)
+    task = arguments.task or ("multi_label" if arguments.label_separator else guess_task(values))
+    rows: list[list[Any]] = as_lists(values, arguments.label_separator)
+    if num_columns := find_multi_hot(rows):
+        task = "multi_label" if arguments.task is None else task
+        if known is not None and len(known) != num_columns:
+            raise BeatsError(f"{described} has {num_columns} zeros and ones, but there are {len(known)} classes.")
+        known = list(map(str, range(num_columns))) if known is None else known
+        rows = [[known[index] for index, value in enumerate(row) if label_name(value) in HOT[2:]] for row in rows]
     if task == "frames":
         check_events(rows, clip_names, described)
     elif task == "single_label":
@@ -205,10 +363,13 @@ def read_labels(
                 raise BeatsError(f"{name}: {described} has {len(row)} labels ({name_some(row)}), one is needed.")
     # The classes of events, whatever is learned of them.
     of_rows = [[value["label"] if is_event(value) else value for value in row] for row in rows]
+    for row, name in zip(of_rows, clip_names):
+        if unusable := next((value for value in row if isinstance(value, (dict, list))), None):
+            raise BeatsError(f"{name}: {described} holds {unusable!r}, which is no name of a class and no event.")
     found = {label for row in of_rows for label in row}
-    if known is None and arguments.label_set == "audioset":
-        known = list(AUDIOSET_LABELS.values())
     names = sort_names(found) if known is None else list(known)
+    if known is None:
+        warn_of_joined(names, described)
     index = {name: number for number, name in enumerate(names)}
     if unknown := sort_names({label for label in found if label_name(label) not in index}):
         raise BeatsError(
@@ -228,11 +389,15 @@ def read_labels(
 
 
 def check_events(rows: list[list], clip_names: Sequence[str], described: str) -> None:
-    """Raises a [`BeatsError`] for a value that is no event."""
+    """Makes numbers of the times of events; raises a [`BeatsError`] for a value that is no event."""
     for row, name in zip(rows, clip_names):
         for event in row:
             if not is_event(event):
                 raise BeatsError(f"{name}: {described} holds {event!r}, no event {{label, onset, offset}}.")
+            try:
+                event["onset"], event["offset"] = float(event["onset"]), float(event["offset"])
+            except (TypeError, ValueError):
+                raise BeatsError(f"{name}: an event {event!r} has no times in seconds.") from None
             if not 0 <= event["onset"] < event["offset"]:
                 raise BeatsError(
                     f"{name}: an event {event['label']!r} from {event['onset']} to {event['offset']} s has no length."

@@ -2,30 +2,33 @@
 """Sources of audio for training: folders, Parquet, tar shards or the Hub."""
 
 import json
+import os
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow.parquet
+from datasets.config import HF_DATASETS_CACHE
+from datasets.exceptions import DatasetGenerationError
 from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioError, decode_audio
 from transformers_beats.audio.files import AUDIO_SUFFIXES, search_folder
 from transformers_beats.utils.arguments import argument, check_numbers
-from transformers_beats.utils.errors import BeatsError, UsageError
+from transformers_beats.utils.errors import BeatsError, UsageError, first_line, name_some
+from transformers_beats.utils.hub import check_repository
+
+from .labels import label_name
+from .splits import find_split, select_shards
+from .tables import FILE_COLUMN, TABLE_SUFFIXES, find_table, list_table_files, read_parquet_schema
 
 
 logger = logging.get_logger(__name__)
 
-# Tables of paths, and the names of their formats in `datasets`.
-TABLE_SUFFIXES = {".csv": "csv", ".jsonl": "json", ".parquet": "parquet"}
-# Folders beside which `train` is a split.
-OTHER_SPLITS = ("test", "valid", "validation", "val", "dev", "eval", "evaluation")
 # Suffixes of a clip's class, as text, beside its audio in a tar shard.
 CLASS_SUFFIXES = (".cls", ".txt")
 # Audio of a row: the bytes of a file, or its path.
@@ -36,13 +39,15 @@ AUDIO_STRUCT = {"bytes": datasets.Value("binary"), "path": datasets.Value("strin
 class DataArguments:
     """Audio of a training run."""
 
-    dataset: str = argument(
+    dataset: str | list[str] = argument(
         "Folder of audio files, of *.parquet files or of WebDataset shards (*.tar); a table of paths "
-        "(*.csv, *.jsonl, *.parquet); or a Hub id."
+        "(*.csv, *.tsv, *.json, *.jsonl, *.parquet); a Hub id; or a list of these."
     )
     dataset_config: str | None = argument("Configuration of a Hub dataset.", None)
     split: str = argument(
-        "Split of a Hub dataset, or subfolder of a folder; `train` is all of one without others.", "train"
+        "Split of a Hub dataset, or subfolder of a folder (`test` is also `Test`, `eval` ...). `train` is all of a "
+        "folder without other splits, `all` is all of any.",
+        "train",
     )
     streaming: bool = argument("Read the data as they come, for codes on the fly.", False)
     audio_column: str | None = argument("Column of the audio or, in a table, of the paths.", None)
@@ -64,10 +69,10 @@ class DataArguments:
         check_numbers(self)
 
 
-def load_audio_dataset(arguments: DataArguments) -> Any:
+def load_audio_dataset(arguments: DataArguments, beside: str | None = None) -> Any:
     """
     Loads the rows of `arguments.dataset` with their audio, not decoded, in the column `audio` (`bytes` and `path`, one
-    of which may be None). torchcodec is not needed.
+    of which may be None). torchcodec is not needed. `beside` is the name of another split, see [`find_split`].
 
     Returns:
         `datasets.Dataset`, or `datasets.IterableDataset` if `arguments.streaming` is set.
@@ -76,49 +81,72 @@ def load_audio_dataset(arguments: DataArguments) -> Any:
         [`UsageError`]: if there is no such folder or dataset.
         [`BeatsError`]: if there is no audio in it, or no column of the asked name.
     """
-    path, audio_column = find_split(Path(arguments.dataset), arguments.split), arguments.audio_column
-    if not path.exists():
-        if path.is_absolute() or arguments.dataset.startswith(".") or len(path.parts) > 2:
-            raise UsageError(f"{path}: no such file or folder.")
+    sources = arguments.dataset if isinstance(arguments.dataset, list) else [arguments.dataset]
+    if not sources:
+        raise UsageError("`dataset` is an empty list.")
+    parts = [_load_source(replace(arguments, dataset=source), beside) for source in sources]
+    return parts[0] if len(parts) == 1 else _join(parts, sources)
+
+
+def _load_source(arguments: DataArguments, beside: str | None) -> Any:
+    """Loads one folder, table or Hub dataset; see [`load_audio_dataset`]."""
+    source, audio_column = str(arguments.dataset), arguments.audio_column
+    root = Path(source)
+    if not root.exists():
+        if root.is_absolute() or source.startswith(".") or len(root.parts) > 2:
+            raise UsageError(f"{root}: no such file or folder.")
+        if not Path(HF_DATASETS_CACHE, source.replace("/", "___")).exists():
+            check_repository(source, "dataset")
         try:
             dataset = datasets.load_dataset(
-                arguments.dataset, arguments.dataset_config, split=arguments.split, streaming=arguments.streaming
+                source, arguments.dataset_config, split=arguments.split, streaming=arguments.streaming
             )
         except OSError as error:
             raise UsageError(
-                f"{arguments.dataset}: no such file or folder here, and from the Hub it cannot be loaded: {error}"
+                f"{source}: no such file or folder here, and from the Hub it cannot be loaded: {error}"
             ) from error
-    elif shards := _find_files(path, {".parquet"}) if _find_table(path, audio_column) is None else []:
-        dataset = datasets.load_dataset(
-            "parquet", data_files=[str(shard) for shard in shards], split="train", streaming=arguments.streaming
-        )
-    elif shards := _find_files(path, {".tar"}):
+        return _select_rows(_name_audio_column(dataset, audio_column, source), arguments.select)
+    folder = find_split(root, arguments.split, beside)
+    path = folder or root
+    # A table beside the folders of splits may name the files in them.
+    table = find_table(path, audio_column) or find_table(root, audio_column)
+    if shards := [] if table else _find_shards(root, folder, ".parquet", arguments.split):
+        for shard in shards:
+            read_parquet_schema(shard)
+        try:
+            dataset = datasets.load_dataset(
+                "parquet", data_files=[str(shard) for shard in shards], split="train", streaming=arguments.streaming
+            )
+        except DatasetGenerationError as error:
+            raise BeatsError(f"{path}: cannot be read as Parquet: {first_line(error.__cause__ or error)}") from error
+    elif shards := [] if table else _find_shards(root, folder, ".tar", arguments.split):
         kind = datasets.IterableDataset if arguments.streaming else datasets.Dataset
         features = datasets.Features({"audio": AUDIO_STRUCT, "metadata": datasets.Value("string")})
         # With their times, so that what is cached of a shard is read anew when it changes.
         gen_kwargs = {"shards": [(str(shard), shard.stat().st_mtime_ns) for shard in shards]}
         dataset = kind.from_generator(read_tar_shards, features=features, gen_kwargs=gen_kwargs)
+    elif folder is None:
+        raise BeatsError(f"{root}: has no folder {arguments.split!r}, which the split of that name would be.")
     else:
-        dataset, audio_column = list_audio_files(path, audio_column), "audio"
+        dataset, audio_column = list_audio_files(path, audio_column, table), "audio"
         if arguments.streaming:
             dataset = dataset.to_iterable_dataset(num_shards=min(64, len(dataset)))
-    return _select_rows(_name_audio_column(dataset, audio_column, arguments.dataset), arguments.select)
+    return _select_rows(_name_audio_column(dataset, audio_column, source), arguments.select)
 
 
-def find_split(path: Path, split: str) -> Path:
-    """
-    Finds the folder of a split, `path/split`; or `path` itself, which is all a `train` split if it has no other.
+def _join(parts: list, sources: list[str]) -> Any:
+    """Joins datasets; a column that one of them lacks is empty there."""
+    try:
+        return datasets.concatenate_datasets(parts)
+    except (ValueError, TypeError) as error:
+        raise BeatsError(f"{name_some(sources)}: their columns differ: {first_line(error)}") from error
 
-    Raises:
-        [`BeatsError`]: if a folder or file of one's own has no such split.
-    """
-    has_others = any((path / name).is_dir() for name in OTHER_SPLITS)
-    # Without others, a folder of that name may be the class of railway sounds.
-    if (path / split).is_dir() and (split != "train" or has_others):
-        return path / split
-    if path.exists() and split != "train":
-        raise BeatsError(f"{path}: has no folder {split!r}, which the split of that name would be.")
-    return path
+
+def _find_shards(root: Path, folder: Path | None, suffix: str, split: str) -> list[Path]:
+    """Finds the shards in the folder of a split; or those in `root` whose names tell that they are of the split."""
+    if folder is not None and folder != root:
+        return _find_files(folder, {suffix})
+    return select_shards(root, _find_files(root, {suffix}), split)
 
 
 def _find_files(path: Path, suffixes: set[str] | frozenset[str]) -> list[Path]:
@@ -183,47 +211,55 @@ def _read_metadata(name: str, data: bytes, is_json: bool) -> dict[str, Any]:
     return values if isinstance(values, dict) else {"label": values}
 
 
-def _find_table(path: Path, audio_column: str | None) -> Path | None:
-    """Finds the table of paths that `path` is, or that a folder holds under the name `metadata`."""
-    if path.is_dir():
-        return next(
-            (path / f"metadata{suffix}" for suffix in TABLE_SUFFIXES if (path / f"metadata{suffix}").exists()), None
-        )
-    if path.suffix.lower() == ".parquet":
-        # One with the audio itself has other columns.
-        schema = pyarrow.parquet.read_schema(path)
-        names = [entry.name for entry in schema if pyarrow.types.is_string(entry.type)]
-        return path if (audio_column or "file_name") in names else None
-    return path if path.suffix.lower() in TABLE_SUFFIXES else None
-
-
-def list_audio_files(path: Path, audio_column: str | None = None) -> datasets.Dataset:
+def list_audio_files(path: Path, audio_column: str | None = None, table: Path | None = None) -> datasets.Dataset:
     """
-    Lists the audio files under a folder; or those that a table, or `metadata.csv` (`.jsonl`, `.parquet`) in the
-    folder, names in a column, `file_name` by default, with its other columns.
+    Lists the audio files under a folder, or those under it that a table names; see [`list_table_files`]. The column
+    `file_name` has their names, relative to the folder.
     """
-    columns: dict[str, Any] = {}
-    features: dict[str, Any] = {"file_name": datasets.Value("string")}
-    table_path = _find_table(path, audio_column)
-    if table_path is not None:
-        kind = TABLE_SUFFIXES[table_path.suffix.lower()]
-        table = datasets.load_dataset(kind, data_files=str(table_path), split="train")
-        column = audio_column or "file_name"
-        if column not in table.column_names:
-            raise BeatsError(f"{table_path}: has no column `{column}`, only {', '.join(table.column_names)}.")
-        table = _rename_column(table, column, "file_name")
-        columns, features = {name: table[name][:] for name in table.column_names}, dict(table.features)
-        files = [table_path.parent / name for name in columns["file_name"]]
-    else:
+    if table is None:
         files = _find_files(path, AUDIO_SUFFIXES)
+        if not files and path.is_file():
+            raise BeatsError(f"{path}: is no audio, and no table of a known kind ({', '.join(TABLE_SUFFIXES)}).")
         if not files:
             raise BeatsError(f"{path}: holds no audio files, no Parquet files and no tar shards.")
-        columns["file_name"] = [str(file.relative_to(path)) if file != path else file.name for file in files]
-    columns["audio"] = [{"bytes": None, "path": str(file)} for file in files]
+        _warn_of_empty_folders(path, files)
+        names = [file.relative_to(path).as_posix() if file != path else file.name for file in files]
+        dataset = datasets.Dataset.from_dict({FILE_COLUMN: names})
+    else:
+        dataset, files = list_table_files(table, audio_column)
+        if not table.is_relative_to(path):
+            # Of all splits.
+            rows = [index for index, file in enumerate(files) if file.is_relative_to(path)]
+            if not rows:
+                raise BeatsError(f"{table}: names no file in {path}.")
+            dataset, files = dataset.select(rows), [files[index] for index in rows]
+    audio = [{"bytes": None, "path": str(file)} for file in files]
     # So that what is cached of a file is not used for another one of its name.
-    columns["modified"] = [file.stat().st_mtime_ns if file.exists() else 0 for file in files]
-    features |= {"audio": AUDIO_STRUCT, "modified": datasets.Value("int64")}
-    return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+    modified = [file.stat().st_mtime_ns if os.path.exists(file) else 0 for file in files]
+    added = datasets.Dataset.from_dict(
+        {"audio": audio, "modified": modified},
+        features=datasets.Features({"audio": AUDIO_STRUCT, "modified": datasets.Value("int64")}),
+    )
+    dataset = dataset.remove_columns([name for name in added.column_names if name in dataset.column_names])
+    return datasets.concatenate_datasets([dataset, added], axis=1)
+
+
+def _warn_of_empty_folders(path: Path, files: list[Path]) -> None:
+    """Warns of the folders in `path` that no file is read from: the classes that they may be would vanish."""
+    if not path.is_dir():
+        return
+    read = {file.relative_to(path).parts[0] for file in files}
+    place = os.path.realpath(path)
+    for entry in sorted(path.iterdir()):
+        is_missing = entry.is_symlink() and not entry.exists()
+        if entry.name in read or entry.name.startswith(".") or not (entry.is_dir() or is_missing):
+            continue
+        target = os.path.realpath(entry)
+        if Path(place).is_relative_to(target):
+            # A circle.
+            continue
+        reason = f": it leads to {target}" if entry.is_symlink() else ""
+        logger.warning(f"{entry}: no audio is read from it{reason}.")
 
 
 def _name_audio_column(dataset, name: str | None, source: str):
@@ -264,7 +300,19 @@ def _select_rows(dataset, select: dict | None):
 
 
 def _is_in(value: Any, wanted: list) -> bool:
-    return value in wanted
+    return any(_is_same(value, one) for one in wanted)
+
+
+def _is_same(value: Any, wanted: Any) -> bool:
+    """Compares a value of a row, which in delimited text is a text, and one of a recipe: numbers by their value."""
+    if wanted is None or value is None:
+        return value in (None, "") and wanted is None
+    if isinstance(value, str) and isinstance(wanted, (bool, int, float)):
+        try:
+            return value.casefold() == str(wanted).casefold() or float(value) == wanted
+        except ValueError:
+            return False
+    return value == wanted or label_name(value) == label_name(wanted)
 
 
 def decode_row(row: dict[str, Any], sampling_rate: int, start: int = 0, num_samples: int | None = None) -> np.ndarray:

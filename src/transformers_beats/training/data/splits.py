@@ -1,0 +1,83 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Splits of a dataset in folders: subfolders, or the names of shards, in any spelling."""
+
+import re
+from pathlib import Path
+
+from transformers_beats.audio.files import AUDIO_SUFFIXES
+from transformers_beats.utils.errors import BeatsError, name_some
+
+
+# Split that stands for all of a dataset, as in `datasets`.
+ALL = "all"
+# Spellings of each split; the first three lines are those of `datasets`.
+SPELLINGS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+    **dict.fromkeys(("development",), "validation"),
+    **dict.fromkeys(("holdout", "heldout"), "test"),
+}
+# Around the name of a split: `train_set`, `Test data`, `1-audio-train`.
+FILLER = re.compile(r"[\W\d_]+|(?<![^\W\d_])(?:audio|wavs?|clips|files)(?![^\W\d_])|(?:set|split|data)(?![^\W\d_])")
+
+
+def split_of(name: str) -> str | None:
+    """Returns `train`, `validation` or `test` for the name of a folder that means it: `VALID`, `TrainSet`."""
+    return SPELLINGS.get(FILLER.sub("", name.casefold()))
+
+
+def split_of_shard(path: Path) -> str | None:
+    """Returns the split that a shard is of, by a word of its name or the folders above: `train-00000-of-2.tar`."""
+    for part in (path.name, *reversed(path.parent.parts)):
+        for word in re.split(r"[\W\d_]+", part.casefold()):
+            if word in SPELLINGS:
+                return SPELLINGS[word]
+    return None
+
+
+def find_split(root: Path, split: str, beside: str | None = None) -> Path | None:
+    """
+    Finds the folder of a split in `root`, in any spelling. `train` is all of `root` if there is no other split:
+    neither a folder that has the name of one, nor the folder `beside`.
+
+    Returns:
+        `Path | None`: None if there is none.
+
+    Raises:
+        [`BeatsError`]: if several folders may be the split; or there are others, but none to train on.
+    """
+    if split == ALL or root.is_file():
+        return root if split in (ALL, "train") else None
+    names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    matches = [name for name in names if split_of(name) == (split_of(split) or ALL)]
+    if split != "train":
+        if split in names:
+            return root / split
+        return root / _only(root, split, matches) if matches else None
+    others = [name for name in names if name == beside or split_of(name) in ("validation", "test")]
+    if others and not matches:
+        raise BeatsError(
+            f"{root}: has the folder {others[0]!r}, a split, but none to train on: move the others into one called "
+            f"'train', or set `split: {ALL}` if {others[0]!r} is a class like the others."
+        )
+    # Without others, a folder of that name may be the class of railway sounds, unless it is alone.
+    is_alone = len(names) == 1 and not any(path.suffix.lower() in AUDIO_SUFFIXES for path in root.iterdir())
+    return root / _only(root, split, matches) if matches and (others or is_alone) else root
+
+
+def _only(root: Path, split: str, matches: list[str]) -> str:
+    if len(matches) > 1:
+        raise BeatsError(f"{root}: the split {split!r} may be any of {name_some(matches)}: name one as `dataset`.")
+    return matches[0]
+
+
+def select_shards(root: Path, shards: list[Path], split: str) -> list[Path]:
+    """Returns the shards of a split; all, if no name tells. Without one called `train`, those of no split are."""
+    splits = [split_of_shard(shard.relative_to(root)) for shard in shards]
+    if split == ALL or (split == "train" and not any(splits)):
+        return shards
+    wanted = [shard for shard, name in zip(shards, splits) if name == (split_of(split) or ALL)]
+    if not wanted and split == "train":
+        wanted = [shard for shard, name in zip(shards, splits) if name is None]
+    return wanted

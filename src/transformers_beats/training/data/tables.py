@@ -1,0 +1,287 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+Tables of audio files: CSV, TSV, JSON and Parquet. Text stays text: `datasets` and pandas make 7 of the class `007`,
+and nothing of the class `NA`.
+"""
+
+import codecs
+import csv
+import io
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+
+from transformers_beats.utils.errors import BeatsError, did_you_mean, first_line, name_some
+
+from .labels import label_name
+
+
+# Delimiter of each kind of delimited text, unless its header has none.
+DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+OTHER_DELIMITERS = ",\t;|"
+JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
+TABLE_SUFFIXES = (*DELIMITERS, *JSON_LINES_SUFFIXES, ".json", ".parquet")
+# In a folder of audio, `metadata.json` may be anything.
+METADATA_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+# Encodings of text that begins with such a mark, as Excel and PowerShell write it.
+MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+FILE_COLUMN = "file_name"
+DRIVE = re.compile(r"[a-z]:[\\/]|//", re.IGNORECASE)
+URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+
+@dataclass
+class Table:
+    """Rows of a table, and the line (or, in JSON and Parquet, the number from 1) of each in its file."""
+
+    path: Path
+    dataset: datasets.Dataset
+    numbers: Sequence[int]
+    unit: str = "row"
+
+    def place(self, index: int) -> str:
+        """Returns the file and the place of a row, for messages."""
+        return f"{self.path}, {self.unit} {self.numbers[index]}"
+
+
+def find_table(path: Path, audio_column: str | None) -> Path | None:
+    """Finds the table of paths that `path` is, or that a folder holds under the name `metadata`."""
+    if path.is_dir():
+        tables = (path / f"metadata{suffix}" for suffix in METADATA_SUFFIXES)
+        return next((table for table in tables if table.exists()), None)
+    if path.suffix.lower() == ".parquet":
+        # One with the audio itself has other columns.
+        schema = read_parquet_schema(path)
+        has_audio = any(_is_audio(entry.type) for entry in schema)
+        names = [entry.name for entry in schema if _is_text(entry.type)]
+        return path if (audio_column or FILE_COLUMN) in names and (audio_column or not has_audio) else None
+    return path if path.suffix.lower() in TABLE_SUFFIXES else None
+
+
+def read_parquet_schema(path: Path) -> pyarrow.Schema:
+    """Reads the columns of a Parquet file; raises a [`BeatsError`] that names one that cannot be read."""
+    try:
+        return pyarrow.parquet.read_schema(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise BeatsError(f"{path}: cannot be read as Parquet: {first_line(error)}") from error
+
+
+def _is_text(kind: pyarrow.DataType) -> bool:
+    kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+    return str(kind) in ("string", "large_string", "string_view")
+
+
+def _is_audio(kind: pyarrow.DataType) -> bool:
+    return pyarrow.types.is_struct(kind) and {"bytes", "path"} <= {entry.name for entry in kind}
+
+
+def list_table_files(path: Path, audio_column: str | None = None) -> tuple[datasets.Dataset, list[Path]]:
+    """
+    Lists the audio files that a table names in a column, `file_name` by default. Backslashes of Windows, and `~`, are
+    understood; other paths are relative to the folder of the table.
+
+    Returns:
+        `tuple`: the rows of the table, with the names in the column `file_name`; and the files.
+
+    Raises:
+        [`BeatsError`]: a table that cannot be read or has no such column or no row; a row without a file name, or with
+            a URL; or no file that is there.
+    """
+    table, column = read_table(path), audio_column or FILE_COLUMN
+    names = table.dataset.column_names
+    if column not in names:
+        hint = did_you_mean(column, names) or ("" if audio_column else ": set `audio_column`")
+        raise BeatsError(f"{path}: has no column `{column}`, only {', '.join(names)}{hint.rstrip('?')}.")
+    listed, files = [], []
+    for index, name in enumerate(table.dataset[column][:]):
+        if not isinstance(name, str) or not name:
+            raise BeatsError(f"{table.place(index)}: has no `{column}`.")
+        if URL.match(name):
+            raise BeatsError(f"{table.place(index)}: {name} is a URL, and audio is read from disk: name a file.")
+        listed.append(_as_posix(path.parent, name))
+        files.append(path.parent / os.path.expanduser(listed[-1]))
+    if not any(map(os.path.exists, files)):
+        hint = " Drives of Windows are not known here." if DRIVE.match(listed[0]) else ""
+        raise BeatsError(
+            f"{path}: none of its {len(files)} files is there, such as {listed[0]!r}: names are relative to "
+            f"{path.parent}.{hint}"
+        )
+    # Another column of that name goes.
+    others = [name for name in names if name not in (column, FILE_COLUMN)]
+    dataset = datasets.Dataset.from_dict({FILE_COLUMN: listed})
+    parts = [dataset, table.dataset.select_columns(others)] if others else [dataset]
+    return datasets.concatenate_datasets(parts, axis=1), files
+
+
+def _as_posix(folder: Path, name: str) -> str:
+    """Returns a name with `/` for the backslashes of Windows, unless there is a file whose name has them."""
+    return name if "\\" not in name or os.path.exists(folder / name) else name.replace("\\", "/")
+
+
+def read_table(path: Path) -> Table:
+    """
+    Reads a table. In delimited text every cell is a text, and an empty one is an empty text.
+
+    Raises:
+        [`BeatsError`]: naming the file and, if one is to blame, the row.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        table = _read_parquet(path)
+    elif suffix in DELIMITERS:
+        table = _read_delimited(path, DELIMITERS[suffix])
+    else:
+        table = _read_json(path, suffix in JSON_LINES_SUFFIXES)
+    if not len(table.dataset):
+        raise BeatsError(f"{path}: has no rows.")
+    return table
+
+
+def _read_text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BeatsError(f"{path}: cannot be read: {error.strerror}.") from error
+    encoding = next((name for mark, name in MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line, byte = data[: error.start].count(b"\n") + 1, data[error.start]
+        raise BeatsError(f"{path}, line {line}: byte 0x{byte:02x} is not UTF-8: save the table as UTF-8.") from error
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise BeatsError(f"{path}, line {line}: holds a zero byte, so it is no text in UTF-8: save it as UTF-8.")
+    if not text.strip():
+        raise BeatsError(f"{path}: is empty.")
+    return text
+
+
+def _read_delimited(path: Path, delimiter: str) -> Table:
+    text = _read_text(path)
+    header_line = text.lstrip("\r\n").splitlines()[0]
+    if delimiter not in header_line:
+        # As Excel writes a CSV where the comma is the decimal sign.
+        delimiter = max(OTHER_DELIMITERS, key=header_line.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
+    rows, lines = [], []
+    try:
+        for cells in reader:
+            # Spreadsheets append rows without content.
+            if any(cells := [cell.strip() for cell in cells]):
+                rows.append(cells)
+                lines.append(reader.line_num)
+    except csv.Error as error:
+        raise BeatsError(f"{path}, line {reader.line_num}: cannot be read: {error}.") from error
+    header, *rows = rows
+    if twice := [name for name, count in Counter(header).items() if name and count > 1]:
+        raise BeatsError(f"{path}: has several columns {name_some(twice)}.")
+    for cells, line in zip(rows, lines[1:]):
+        if len(cells) != len(header):
+            raise BeatsError(f"{path}, line {line}: has {len(cells)} cells, but the header {len(header)}.")
+    # A column without a name is the index of pandas.
+    columns = {name: [cells[index] for cells in rows] for index, name in enumerate(header) if name}
+    features = datasets.Features({name: datasets.Value("string") for name in columns})
+    return Table(path, datasets.Dataset.from_dict(columns, features=features), lines[1:], "line")
+
+
+def _read_json(path: Path, is_lines: bool) -> Table:
+    """Reads JSON lines; a list of records, also as the only entry of a mapping; or a mapping of columns."""
+    text = _read_text(path)
+    if not is_lines:
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            # `datasets` writes JSON lines to .json.
+            if not _is_record(text.strip().split("\n")[0]):
+                raise BeatsError(f"{path}: is not JSON: {first_line(error)}.") from error
+        else:
+            rows = _records(content)
+            if rows is None:
+                raise BeatsError(f"{path}: must hold a list of records, such as [{{{FILE_COLUMN!r}: ...}}, ...].")
+            return _table_of_records(path, rows, range(1, len(rows) + 1), "row")
+    rows, lines = [], []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise BeatsError(f"{path}, line {number}: is not JSON: {first_line(error)}.") from error
+        lines.append(number)
+    return _table_of_records(path, rows, lines, "line")
+
+
+def _is_record(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _records(content: Any) -> list | None:
+    """Returns the rows of a JSON document, or None if it has no rows."""
+    if isinstance(content, dict) and len(content) == 1 and isinstance(next(iter(content.values())), list):
+        # {"data": [...]}, as AST's lists.
+        (rows,) = content.values()
+        return rows if all(isinstance(row, dict) for row in rows) else None
+    if isinstance(content, dict) and content:
+        columns = [list(value.values()) if isinstance(value, dict) else value for value in content.values()]
+        if not all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
+            return None
+        return [dict(zip(content, cells)) for cells in zip(*columns)]
+    return content if isinstance(content, list) else None
+
+
+def _table_of_records(path: Path, rows: list, numbers: Sequence[int], unit: str) -> Table:
+    for row, number in zip(rows, numbers):
+        if not isinstance(row, dict):
+            raise BeatsError(f"{path}, {unit} {number}: must be a record {{column: value}}, got {str(row)[:50]}.")
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: _of_one_type([row.get(name) for row in rows], f"{path}: column {name!r}") for name in names}
+    return Table(path, datasets.Dataset.from_dict(columns), numbers, unit)
+
+
+def _of_one_type(values: list, described: str) -> list:
+    """Returns values that a column can hold: text of all, if some are numbers and some text; lists, if some are."""
+    for _ in range(2):
+        try:
+            pyarrow.array(values)
+        except (pyarrow.ArrowException, OverflowError):
+            if any(isinstance(value, list) for value in values):
+                values = [value if value is None or isinstance(value, list) else [value] for value in values]
+            values = [_as_text(value) for value in values]
+        else:
+            return values
+    raise BeatsError(f"{described} holds values of different kinds.")
+
+
+def _as_text(value: Any) -> Any:
+    """Returns a value with a text for each number in it."""
+    if isinstance(value, dict):
+        return {key: _as_text(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_as_text(inner) for inner in value]
+    return value if value is None else label_name(value)
+
+
+def _read_parquet(path: Path) -> Table:
+    read_parquet_schema(path)
+    try:
+        # Not `read_table`, which takes `fold=1` in a path for a column.
+        content = pyarrow.parquet.ParquetFile(path).read()
+        for index, entry in enumerate(content.schema):
+            if _is_text(entry.type):
+                content = content.set_column(index, entry.name, content.column(index).cast(pyarrow.string()))
+    except (OSError, pyarrow.ArrowException) as error:
+        raise BeatsError(f"{path}: cannot be read as Parquet: {first_line(error)}") from error
+    dataset = datasets.Dataset(content)
+    return Table(path, dataset, range(1, len(dataset) + 1))

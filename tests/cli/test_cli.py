@@ -584,11 +584,11 @@ def test_csv_quotes_names_with_carriage_returns(tmp_path):
 
 def test_how_much_of_a_file_was_decoded_is_written(models, sounds, tmp_path):
     (tmp_path / "half.wav").write_bytes((sounds / "a.wav").read_bytes()[: 44 + 16000])
-    result = tag(models, tmp_path / "half.wav", "-o", tmp_path / "tags.jsonl")
-    assert "half.wav: ends after 0.500 of 1.000 s" in result.stderr
+    tag(models, tmp_path / "half.wav", "-o", tmp_path / "tags.jsonl")
     (record,) = records_of(tmp_path / "tags.jsonl")
     assert (record["duration"], record["stated_duration"]) == (0.5, 1.0)
-    assert "cut off or damaged" in record["warnings"][0]
+    (warning,) = record["warnings"]
+    assert warning == "ends after 0.500 of 1.000 s, which its header states: it is cut off or damaged."
     tag(models, tmp_path / "half.wav", "-o", tmp_path / "tags.csv", "--top-k", 1)
     with open(tmp_path / "tags.csv", newline="") as file:
         (row,) = csv.DictReader(file)

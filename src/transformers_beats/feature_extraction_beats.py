@@ -22,7 +22,7 @@ from .fbank_beats import (
     num_fbank_frames,
     num_fbank_samples,
     several_channels,
-    split_pair,
+    split_pairs,
     to_float_waveform,
 )
 
@@ -186,8 +186,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             device (`str` or `torch.device`, *optional*):
                 Device of the computation, and of the tensors of `return_tensors="pt"`. Defaults to that of the first
                 clip. Gradients flow to waveforms that are tensors.
-            is_batch (`bool`, defaults to `False`):
-                Whether an array of two dimensions has a clip in each row, however few rows or samples there are.
+            is_batch (`bool`, defaults to `False`): Whether each row of an array is a clip, however few there are.
 
         Returns:
             [`BatchFeature`] with `input_values` `(batch_size, num_frames, feature_size)`, float32, and
@@ -200,11 +199,9 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             sampling rate, `max_length` missing where it is needed, or clips of different lengths without padding
             where one tensor is asked for.
         """
-        raw_speech, rates = _split_pairs(raw_speech)
-        for rate in rates:
+        raw_speech, rates = split_pairs(raw_speech)
+        for rate in {*rates, sampling_rate} - ({None} if rates else set()):
             self._check_sampling_rate(rate)
-        if sampling_rate is not None or not rates:
-            self._check_sampling_rate(sampling_rate)
         waveforms = self._to_waveforms(raw_speech, device, is_batch)
         padding = return_tensors is not None if padding is None else padding
         strategy = _padding_strategy(padding, max_length)
@@ -457,20 +454,6 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError("The batch is empty: pass at least one waveform.")
         device = waveforms[0].device if device is None else device
         return [waveform.to(device) for waveform in waveforms]
-
-
-def _split_pairs(raw_speech: Any) -> tuple[Any, list[float]]:
-    """Returns clips without the rates that they are given with, and these rates."""
-    if (pair := split_pair(raw_speech)) is not None:
-        # A list of the clip, whose channels would be clips otherwise.
-        return [pair[0]], [pair[1]]
-    # Not looked for among the numbers of a long list.
-    if not isinstance(raw_speech, (list, tuple)) or not raw_speech or split_pair(raw_speech[0]) is None:
-        return raw_speech, []
-    pairs = [pair for clip in raw_speech if (pair := split_pair(clip)) is not None]
-    if len(pairs) < len(raw_speech):
-        raise ValueError("Some clips of the batch are pairs of a waveform and its rate, others are not.")
-    return [waveform for waveform, _ in pairs], [rate for _, rate in pairs]
 
 
 def _unknown_argument(class_name: str, name: str) -> str:

@@ -15,7 +15,7 @@ from itertools import count, groupby
 from numbers import Integral, Real
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -24,21 +24,28 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from transformers_beats.audio.decoding import AudioStream, open_audio
 from transformers_beats.configuration_beats import problem_type_of
-from transformers_beats.fbank_beats import MEL_FLOOR, num_fbank_samples
+from transformers_beats.fbank_beats import num_fbank_samples
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 from .batching import Cut, fill_pool, make_batches
 from .loading import load
 from .models import check_extractor, kind_of, unwrap
-from .windows import column_samples, count_columns, cut_windows, merge_windows
+from .windows import (
+    Window,
+    column_samples,
+    count_columns,
+    cut_windows,
+    find_silence,
+    mean_of_rows,
+    merge_windows,
+    repeat_values,
+)
 
 
 # From `input_values` and `attention_mask` (none where there is no padding) to the result of each window.
 Compute: TypeAlias = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 _END = object()
-# In the units of the fbank, whose floor float32 rounds.
-SILENCE_TOLERANCE = 1e-4
 # In the messages of the allocators of CPUs, and of accelerators that have no class for it.
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory")
 
@@ -127,18 +134,6 @@ def to_scores(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
     return logits.float().sigmoid() if problem_type == "multi_label_classification" else logits.float().softmax(dim=-1)
 
 
-class Window(NamedTuple):
-    """
-    First column, number of columns and values of a window: `(num_columns, ...)`, or `(num_labels,)` for all; and which
-    columns are digital silence, `(num_columns,)`.
-    """
-
-    first: int
-    num_columns: int
-    values: np.ndarray
-    silent: np.ndarray
-
-
 def _raise_errors(results: Iterable[tuple[int, Window | Exception]]) -> Iterator[Window]:
     """Yields the windows of a recording, and raises its error in their place."""
     for _, result in results:
@@ -147,24 +142,9 @@ def _raise_errors(results: Iterable[tuple[int, Window | Exception]]) -> Iterator
         yield result
 
 
-def _spread(window: Window) -> tuple[int, np.ndarray]:
-    """Repeats the values of a window for all its columns, if it has no values of columns."""
-    if window.values.ndim > 1:
-        return window.first, window.values
-    return window.first, np.tile(window.values, (window.num_columns, 1))
-
-
-def _mean(blocks: Iterable[np.ndarray]) -> np.ndarray:
-    """Mean `(dim,)` of the rows of blocks `(num_columns, dim)`, one at a time."""
-    total, num_columns = np.zeros(1), 0
-    for values in blocks:
-        total, num_columns = total + values.sum(axis=0, dtype=np.float64), num_columns + len(values)
-    return (total / num_columns).astype(np.float32)
-
-
 def _mean_of_columns(blocks: Iterable[Columns]) -> np.ndarray:
     """Mean embedding `(hidden_size,)` of columns of patches."""
-    return _mean(block.values.mean(axis=1) for block in blocks)
+    return mean_of_rows(block.values.mean(axis=1) for block in blocks)
 
 
 class WindowedInference:
@@ -356,7 +336,7 @@ class WindowedInference:
         def spread(window: Window) -> tuple[int, np.ndarray]:
             nonlocal silent
             silent = np.concatenate([silent, window.silent[begin + len(silent) - window.first :]])
-            return _spread(window)
+            return repeat_values(window)
 
         for first, values in merge_windows(map(spread, windows)):
             yield Columns(values, first, self.column_seconds, silent[: len(values)])
@@ -368,7 +348,7 @@ class WindowedInference:
 
     def _to_clip_scores(self, windows: Iterator[Window]) -> ClipScores:
         joined = list(windows)
-        scores = _mean(values for _, values in merge_windows(map(_spread, joined)))
+        scores = mean_of_rows(values for _, values in merge_windows(map(repeat_values, joined)))
         return ClipScores(scores, [self._to_window_scores(window) for window in joined])
 
     def _open(self, audio: Any, sampling_rate: int | None) -> AudioStream:
@@ -479,16 +459,8 @@ class WindowedInference:
         # Without padding, attention without a mask is faster.
         has_padding = cuts[0].num_columns < cuts[-1].num_columns
         values = compute(inputs["input_values"], inputs["attention_mask"] if has_padding else None)
-        silent = self._find_silence(inputs["input_values"]).cpu().numpy()
+        silent = find_silence(inputs["input_values"], self.feature_extractor).cpu().numpy()
         return (values.float() if values.is_floating_point() else values).cpu().numpy(), silent
-
-    def _find_silence(self, input_values: torch.Tensor) -> torch.Tensor:
-        """Returns which columns `(batch_size, num_columns)` have no energy at all."""
-        extractor = self.feature_extractor
-        floor = (math.log(MEL_FLOOR) - extractor.fbank_mean) / (2 * extractor.fbank_std)
-        frames = input_values.amax(dim=-1) <= floor + SILENCE_TOLERANCE
-        num_columns = frames.shape[1] // extractor.patch_size
-        return frames[:, : num_columns * extractor.patch_size].unflatten(1, (num_columns, -1)).all(dim=-1)
 
     def _output(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None, name: str) -> torch.Tensor:
         output = getattr(self.model(input_values, attention_mask=attention_mask, return_dict=True), name, None)

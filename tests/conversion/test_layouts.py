@@ -318,6 +318,14 @@ def test_espnet_classifiers_convert_with_head_and_labels(espnet_classifier, writ
     assert list(checkpoint.config.id2label.values()) == ["dog", "cat", "rain", "wind", "bell", "car"]
 
 
+def test_settings_of_espnet_tell_its_older_files(encoder, head, write, assert_golden):
+    """Those without the constants of its padding mask."""
+    path = write(under("encoder.", encoder) | under("decoder.linear_out.", head), "valid.acc.best.pth")
+    checkpoint = read_checkpoint(path, cfg=[write(espnet_settings(), "config.yaml")])
+    assert (checkpoint.origin, checkpoint.kind) == ("espnet", "finetuned")
+    assert_golden(checkpoint)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from transformers_beats.cli.app import app
 from transformers_beats.conversion.checkpoint import CheckpointError, read_checkpoint
 from transformers_beats.conversion.convert import convert
+from transformers_beats.utils.errors import BeatsError
 
 
 NAMES = st.sampled_from(CHECKPOINTS)
@@ -323,7 +324,7 @@ def test_any_settings_file_is_refused_or_fits(text):
         for origin in ("auto", "espnet"):
             try:
                 read_checkpoint(source, origin=origin, cfg=[settings])
-            except CheckpointError as error:
+            except BeatsError as error:
                 assert len(str(error).splitlines()) == 1, str(error)
 
 

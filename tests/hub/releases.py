@@ -1,14 +1,22 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""A manifest with one small model, and its mirrors on the local Hub and its website."""
+"""A manifest with one small model, its mirrors on the local Hub and its website, and accidents."""
 
 import hashlib
+import os
+import resource
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from golden import FIXTURES
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, HfApi, constants
 
 from transformers_beats import BeatsModel
 from transformers_beats.conversion import released
@@ -49,7 +57,7 @@ class Release:
             "name": NAME,
             "kind": "pretrained",
             "bytes": len(self.content),
-            "sha256": hashlib.sha256(self.content).hexdigest(),
+            "sha256": self.sha256,
             "mirrors": list(mirrors),
         }
         self.manifest.write_text(yaml.safe_dump({"checkpoints": [entry | values]}))
@@ -66,6 +74,10 @@ class Release:
         file = self.manifest.with_name("shared.pt")
         file.write_bytes(self.content if content is None else content)
         return self.hub.share(f"files/{SOURCE.name}", file)
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
 
     @property
     def cache(self) -> Path:
@@ -95,3 +107,43 @@ def failure(**kwargs) -> str:
         released.get(NAME, **kwargs)
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+@contextmanager
+def largest_file(num_bytes: int) -> Iterator[None]:
+    """No file can be written beyond this size, as on a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def interrupt() -> None:
+    """Sends Ctrl-C to this process, whose main thread receives it."""
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+
+@contextmanager
+def interrupt_when_silent(hub: LocalHub) -> Iterator[None]:
+    """Sends Ctrl-C once the Hub has fallen silent; until then, the client is patient."""
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor() as pool:
+        patch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 60)
+        pool.submit(lambda: hub.is_silent.wait(60) and interrupt())
+        yield
+
+
+class Malicious:
+    """Object whose pickle runs a command when it is loaded."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.marker}",)
+
+
+def save_malicious(file: Path, marker: Path) -> None:
+    """Writes a checkpoint that makes `marker` if it is loaded without care."""
+    torch.save({"cfg": {}, "model": Malicious(marker)}, file)

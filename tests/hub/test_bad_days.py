@@ -4,18 +4,24 @@
 import ctypes
 import errno
 import os
-import resource
-import signal
 import tempfile
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants, hf_hub_download
 
-from hub.releases import FIRST, NAME, SECOND, SOURCE, assert_complete, failure
+from hub.releases import (
+    FIRST,
+    NAME,
+    SECOND,
+    SOURCE,
+    assert_complete,
+    failure,
+    interrupt,
+    interrupt_when_silent,
+    largest_file,
+)
 from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.conversion import released
 
@@ -113,17 +119,6 @@ def test_offline_a_file_in_the_cache_with_another_hash_is_refused(release):
 
 
 # Disk
-
-
-@contextmanager
-def largest_file(num_bytes: int):
-    """No file can be written beyond this size, as on a disk that is full."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_full_disk_ends_the_download(release):
@@ -226,21 +221,13 @@ def test_a_read_only_cache_of_downloads_is_named(release, open_home, read_only):
 # Interruptions
 
 
-def interrupt() -> None:
-    """Sends Ctrl-C to this process, whose main thread receives it."""
-    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-
 @pytest.mark.parametrize("is_address", [False, True])
-def test_ctrl_c_during_the_download_leaves_nothing(is_address, release, monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 60)
+def test_ctrl_c_during_the_download_leaves_nothing(is_address, release):
     if is_address:
         release.write_manifest(release.share())
     release.hub.silence("GET", "files/" if is_address else FIRST, after=200_000)
-    with ThreadPoolExecutor() as pool:
-        pool.submit(lambda: release.hub.is_silent.wait(60) and interrupt())
-        with pytest.raises(KeyboardInterrupt):
-            released.get(NAME)
+    with interrupt_when_silent(release.hub), pytest.raises(KeyboardInterrupt):
+        released.get(NAME)
     assert list(release.cache.glob("*/*/*")) == []
     assert release.leftovers == []
     assert_complete(released.get(NAME), release)

@@ -6,9 +6,7 @@ import subprocess
 import sys
 import textwrap
 
-import numpy as np
 import pytest
-import soundfile
 
 from hub.releases import FIRST, NAME, SECOND, SOURCE, assert_complete
 
@@ -73,18 +71,17 @@ def test_processes_that_fetch_at_once_get_one_model_from_one_download(release):
     assert len([request for request in release.hub.sent("GET", FIRST) if "resolve" not in request.path]) == 1
 
 
-def test_a_command_takes_the_name_of_a_model_whose_first_mirror_is_gone(release, tmp_path):
+def test_a_command_takes_the_name_of_a_model_whose_first_mirror_is_gone(release):
     release.api.delete_repo(FIRST)
-    soundfile.write(tmp_path / "clip.wav", np.zeros(32_000), 16_000)
-    arguments = ("embed", "-m", NAME, str(tmp_path / "clip.wav"), "-o", str(tmp_path / "embeddings"))
-    status, _, error = run(release, *arguments)
+    status, out, error = run(release, "info", NAME)
     assert status == 0, error
+    assert "3 layers of 64" in out
     release.hub.requests.clear()
-    assert run(release, *arguments, HF_HUB_OFFLINE="1")[0] == 0
+    assert run(release, "info", NAME, HF_HUB_OFFLINE="1")[:2] == (0, out)
     assert release.hub.requests == []
 
 
-def test_without_a_network_commands_say_what_to_do(release, tmp_path):
+def test_without_a_network_commands_say_what_to_do(release):
     for arguments in (("get", NAME), ("info", NAME)):
         status, out, error = run(release, *arguments, HF_HUB_OFFLINE="1")
         assert (status, out) == (1, "")

@@ -1,15 +1,11 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """`released.get` where mirrors, the network or names are not as they should be."""
 
-import io
-import os
-
 import pytest
-import torch
 from huggingface_hub import close_session, constants
 
 from hub.proxy import local_proxy
-from hub.releases import FIRST, NAME, SECOND, SOURCE, assert_complete, failure
+from hub.releases import FIRST, NAME, SECOND, SOURCE, assert_complete, failure, save_malicious
 from transformers_beats.conversion import released
 from transformers_beats.utils.errors import UsageError
 
@@ -155,25 +151,14 @@ def test_one_without_mirrors_names_the_page(release):
 def test_a_pickle_with_code_is_not_executed(release, tmp_path):
     """A manifest without a hash, such as one of a lab, must not make a mirror trusted."""
     marker = tmp_path / "executed"
-    content = io.BytesIO()
-    torch.save({"cfg": {}, "model": Malicious(marker)}, content)
-    mirror = release.upload(FIRST, content.getvalue())
+    save_malicious(tmp_path / SOURCE.name, marker)
+    mirror = release.upload(FIRST, (tmp_path / SOURCE.name).read_bytes())
     release.write_manifest(mirror, sha256=None, bytes=None)
     assert "contains Python objects other than tensors (posix.system); loading it could run code" in failure()
     assert not marker.exists()
     release.write_manifest(mirror)
     assert "is another file" in failure()
     assert release.leftovers == []
-
-
-class Malicious:
-    """Object whose pickle runs a command when it is loaded."""
-
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.marker}",)
 
 
 # Connections

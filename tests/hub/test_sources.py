@@ -3,7 +3,6 @@
 
 import json
 import shutil
-import sys
 from functools import partial
 from hashlib import sha256
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +12,7 @@ from threading import Thread
 import pytest
 import torch
 import yaml
-from golden import FIXTURES, ROOT
+from golden import FIXTURES
 from huggingface_hub import HfApi, ModelCard, constants
 from independent_check import compare_labels, compare_settings, compare_tensors
 from safetensors.torch import load_file, save_file
@@ -23,10 +22,7 @@ from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassificatio
 from transformers_beats.cli.app import app
 from transformers_beats.conversion.settings import RELEASED
 from transformers_beats.export.to_microsoft import export_state_dict
-
-
-sys.path.append(str(ROOT / "benchmarks"))
-from peers import ReferenceStyleEncoder, reference_features
+from transformers_beats.verification.plain import PlainBeats, plain_features
 
 
 # What the recipes of OpenBEATs state (`conf/pretrain_{base,large}.yaml` of its repository).
@@ -158,20 +154,18 @@ def run(*arguments):
 
 
 @torch.no_grad()
-def assert_plain_implementation_agrees(directory, waveforms):
-    """The states, and the probabilities if it is a classifier, are those of the published equations."""
+def assert_plain_implementation_agrees(directory, tensors, cfg, waveforms):
+    """The published equations, on the tensors of the source, give the states and the probabilities of the model."""
     extractor = BeatsFeatureExtractor.from_pretrained(directory)
-    statistics = {"mean": extractor.fbank_mean, "std": extractor.fbank_std}
-    features = reference_features([waveforms[0]], **statistics)
+    plain = PlainBeats(RELEASED | cfg, tensors)
+    states = plain.encode(plain_features([waveforms[0]], extractor.fbank_mean, extractor.fbank_std))
     inputs = extractor(waveforms[0], sampling_rate=16000, return_tensors="pt")
-    is_classifier = "Classification" in (directory / "config.json").read_text()
-    model = (BeatsForAudioClassification if is_classifier else BeatsModel).from_pretrained(directory).eval()
-    states = ReferenceStyleEncoder(model.beats if is_classifier else model)(features)
-    if not is_classifier:
+    if "predictor.weight" not in tensors:
+        model = BeatsModel.from_pretrained(directory).eval()
         torch.testing.assert_close(model(**inputs).last_hidden_state, states, atol=1e-4, rtol=1e-4)
         return
-    logits = torch.nn.functional.linear(states.mean(dim=1), model.classifier.weight, model.classifier.bias)
-    torch.testing.assert_close(model(**inputs).logits, logits, atol=1e-4, rtol=1e-4)
+    model = BeatsForAudioClassification.from_pretrained(directory).eval()
+    torch.testing.assert_close(model(**inputs).logits.sigmoid(), plain.classify(states), atol=1e-4, rtol=1e-4)
 
 
 def assert_equal_to_the_source(directory, tensors, cfg, labels=None):
@@ -205,7 +199,7 @@ def test_a_pre_trained_openbeats_converts_by_its_id(size, thin, here, publish, w
     assert "applied from `encoder_conf`, as ESPnet's encoder does: fbank_mean=15.2913, fbank_std=5.90532" in output
     assert BeatsFeatureExtractor.from_pretrained(directory).fbank_std == 5.90532
     assert_equal_to_the_source(directory, tensors, cfg)
-    assert_plain_implementation_agrees(directory, waveforms)
+    assert_plain_implementation_agrees(directory, tensors, cfg, waveforms)
     card = (directory / "README.md").read_text()
     assert f"`hf://{base_repository(size)}@" in card
     assert "/epoch_latest.pt`, SHA-256" in card
@@ -234,7 +228,7 @@ def test_a_fine_tuned_openbeats_takes_its_architecture_from_its_base(size, thin,
     expected = encoder | {f"predictor.{key}": head[key] for key in head}
     settings = cfg | {"layer_wise_gradient_decay_ratio": 0.3, "encoder_layerdrop": 0.1, "dropout": 0.0}
     assert_equal_to_the_source(here / "converted", expected, settings, LABELS)
-    assert_plain_implementation_agrees(here / "converted", waveforms)
+    assert_plain_implementation_agrees(here / "converted", expected, settings, waveforms)
 
 
 def thin_classifier(publish, name="Large", **settings):
@@ -307,8 +301,6 @@ def test_avex_models_convert_with_their_names_of_classes(here, publish, monkeypa
 
 
 def test_a_file_of_a_dataset_converts_by_its_location(here, publish):
-    # The Hub of the tests has datasets as soon as the branch for bad days is merged.
-    pytest.importorskip("hub.api")
     publish("user/checkpoints", {"beats/tiny.pt": FIXTURES / "beats_tiny.pt"}, repo_type="dataset")
     assert run("hf://datasets/user/checkpoints/beats/tiny.pt")[0] == 0
     assert (here / "tiny" / "model.safetensors").exists()

@@ -21,7 +21,9 @@ from huggingface_hub import HfApi, constants
 from safetensors.torch import load_file, save_file
 
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
+from transformers_beats.cli.app import app
 from transformers_beats.conversion.convert import convert
+from transformers_beats.conversion.released import MANIFEST_VARIABLE
 from transformers_beats.inference.loading import load
 from transformers_beats.verification import checks
 from transformers_beats.verification.checks import CLIPS, Check, read_clips
@@ -56,7 +58,7 @@ def write_manifest(path: Path, source: Path, **entry) -> Path:
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory, classifier_file):
-    """A Hub with a classifier; runs `verify` in processes that know it only, and of one home."""
+    """A Hub without checkpoints yet; uploads one and runs `verify` in a process that knows this Hub only."""
     root = tmp_path_factory.mktemp("session")
     with local_hub() as hub, pytest.MonkeyPatch.context() as patch:
         patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
@@ -67,7 +69,7 @@ def session(tmp_path_factory, classifier_file):
             if source.name not in hub.repository("user/mirror").at("main").files:
                 api.upload_file(repo_id="user/mirror", path_in_repo=source.name, path_or_fileobj=source)
             manifest = write_manifest(root / "manifest.yaml", source, **entry)
-            variables = {"TRANSFORMERS_BEATS_MANIFEST": str(manifest), "OMP_NUM_THREADS": "1"}
+            variables = {MANIFEST_VARIABLE: str(manifest), "OMP_NUM_THREADS": "1"}
             environment = hub.environment(root / "home", signed_in=False, **variables)
             command = [sys.executable, "-m", "transformers_beats", "verify", NAME, "--device", "cpu", *map(str, words)]
             return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -85,6 +87,23 @@ def first(session, classifier_file):
     result = run(classifier_file, "--output", report)
     assert result.returncode == 0, result.stderr
     return result, report.read_text()
+
+
+@pytest.fixture
+def verify(session, first, classifier_file, monkeypatch, capsys):
+    """Runs the command in this process, with the cache of the first run; returns status, output and last line."""
+    _, root = session
+    monkeypatch.setattr(constants, "HF_HOME", str(root / "home"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(root / "home" / "hub"))
+
+    def run(*words, **entry) -> tuple[int, str, str]:
+        monkeypatch.setenv(MANIFEST_VARIABLE, str(write_manifest(root / "manifest.yaml", classifier_file, **entry)))
+        with pytest.raises(SystemExit) as stop:
+            app(["verify", NAME, "--device", "cpu", *map(str, words)])
+        output = capsys.readouterr()
+        return stop.value.code, output.out, output.err.splitlines()[-1]
+
+    return run
 
 
 @pytest.fixture
@@ -113,50 +132,43 @@ def test_a_right_model_passes_and_its_report_is_added(first, classifier_file):
     assert not any("probe" in name for name in names)
 
 
-def test_weights_that_changed_after_the_conversion_are_found(session, verified, classifier_file, tmp_path):
-    run, _ = session
+def test_weights_that_changed_after_the_conversion_are_found(verify, verified, tmp_path):
     tensors = load_file(verified / "model.safetensors")
     tensors["beats.encoder.layers.1.mlp.fc2.weight"][3] *= 1.5
     save_file(tensors, verified / "model.safetensors", {"format": "pt"})
-    result = run(classifier_file, "--output", tmp_path / "report.md")
-    assert result.returncode == 1
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    status, output, line = verify("--output", tmp_path / "new" / "report.md")
+    assert status == 1
     assert line.startswith(f"error: {NAME}: Hidden states: at most ")
-    assert f"### {NAME}, failed\n" in (tmp_path / "report.md").read_text()
+    assert output.startswith(f"### {NAME}, failed\n")
+    assert "| Hidden states | **failed**: at most" in output
+    assert (tmp_path / "new" / "report.md").read_text() == f"{output}\n"
 
 
-def test_labels_in_a_wrong_order_are_found_and_heard(session, verified, classifier_file):
-    run, _ = session
+def test_labels_in_a_wrong_order_are_found_and_heard(verify, verified):
     config = json.loads((verified / "config.json").read_text())
     names = list(config["id2label"].values())
     config["id2label"] = dict(zip(config["id2label"], names[100:] + names[:100]))
     config["label2id"] = {name: int(index) for index, name in config["id2label"].items()}
     (verified / "config.json").write_text(json.dumps(config))
-    result = run(classifier_file)
-    assert result.returncode == 1
-    line = result.stderr.splitlines()[-1]
+    status, _, line = verify()
+    assert status == 1
     assert f"{NAME}: Labels: 527, 527 are wrong, such as 0: " in line
     assert line.count(f"{NAME}: Heard in ") == len(read_clips())
     assert "Probabilities" not in line
 
 
-def test_another_file_than_the_manifests_is_not_looked_into(session, classifier_file, tmp_path):
-    run, _ = session
-    folder = tmp_path / "own"
-    folder.mkdir()
-    (folder / classifier_file.name).write_bytes(b"something else")
-    result = run(classifier_file, "--source-dir", folder, "--output", tmp_path / "report.md")
-    assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith(f"error: {NAME}: SHA-256 of {classifier_file.name}: ")
-    assert (tmp_path / "report.md").read_text().count("\n| ") == 3
+def test_another_file_than_the_manifests_is_not_looked_into(verify, classifier_file, tmp_path):
+    (tmp_path / classifier_file.name).write_bytes(b"something else")
+    status, output, line = verify("--source-dir", tmp_path)
+    assert status == 1
+    assert line.startswith(f"error: {NAME}: SHA-256 of {classifier_file.name}: ")
+    assert output.count("\n| ") == 3
 
 
-def test_nothing_is_written_for_a_checkpoint_that_cannot_be_had(session, classifier_file, tmp_path):
-    run, _ = session
-    digest = "0" * 64
-    result = run(classifier_file, "--output", tmp_path / "report.md", sha256=digest)
-    assert result.returncode == 1
-    assert digest in result.stderr.splitlines()[-1]
+def test_nothing_is_written_for_a_checkpoint_that_cannot_be_had(verify, tmp_path):
+    status, output, line = verify("--output", tmp_path / "report.md", mirrors=[])
+    assert (status, output) == (1, "")
+    assert line.startswith(f"error: {NAME}: no public mirror is known")
     assert not (tmp_path / "report.md").exists()
 
 
@@ -169,9 +181,7 @@ def test_nothing_is_written_for_a_checkpoint_that_cannot_be_had(session, classif
     ],
 )
 def test_arguments_that_cannot_be_used_are_refused(words, message, monkeypatch, capsys):
-    from transformers_beats.cli.app import app
-
-    monkeypatch.delenv("TRANSFORMERS_BEATS_MANIFEST", raising=False)
+    monkeypatch.delenv(MANIFEST_VARIABLE, raising=False)
     with pytest.raises(SystemExit) as stop:
         app(["verify", *words])
     assert stop.value.code == 2

@@ -88,10 +88,14 @@ def read_source(
     tensors = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
     others = [key for key in state_dict if not key.startswith(prefix)]
     _check_dtypes(tensors)
-    if origin is Origin.AUTO:
+    is_known = origin is not Origin.AUTO
+    if not is_known:
         origin = _detect_origin(prefix, state_dict, has_cfg="cfg" in contents)
     source = Source(origin, {}, tensors, contents.get("label_dict"))
     settings = _find_cfg(source, contents, cfg, path, max_bytes)
+    if source.origin is Origin.OTHER and settings.training and not is_known:
+        # Its older encoders have no constants by which they are recognised.
+        source.origin = Origin.ESPNET
     source.statistics = settings.statistics
     _drop_wrapper_parts(source)
     _take_head(source, prefix, state_dict, others, settings.training)

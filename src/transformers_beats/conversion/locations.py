@@ -119,18 +119,21 @@ def check_size(place: str, size: int | None, max_bytes: int, expected: int | Non
 
 def list_files(repository: HubRepository) -> dict[str, int]:
     """
-    Returns the files of a repository on the Hub, and their sizes in bytes.
+    Returns the files of a repository on the Hub, and their sizes in bytes; offline those in the cache of its client.
 
     Raises:
         [`BeatsError`]: if the Hub cannot be reached, or has no such repository.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, is_offline_mode, snapshot_download
     from huggingface_hub.hf_api import RepoFile
 
+    where: Any = {"revision": repository.revision, "repo_type": repository.repo_type}
     with hub_errors(str(repository)):
-        entries = HfApi().list_repo_tree(
-            repository.repo_id, recursive=True, revision=repository.revision, repo_type=repository.repo_type
-        )
+        if is_offline_mode():
+            snapshot = Path(snapshot_download(repository.repo_id, local_files_only=True, **where))
+            files = (path for path in snapshot.rglob("*") if path.is_file())
+            return {path.relative_to(snapshot).as_posix(): path.stat().st_size for path in files}
+        entries = HfApi().list_repo_tree(repository.repo_id, recursive=True, **where)
         return {entry.path: entry.size for entry in entries if isinstance(entry, RepoFile)}
 
 

@@ -29,6 +29,7 @@ from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 from .batching import Cut, fill_pool, make_batches
+from .loading import load
 from .models import check_extractor, kind_of, unwrap
 from .windows import column_samples, count_columns, cut_windows, merge_windows
 
@@ -207,6 +208,28 @@ class WindowedInference:
     ((527,), 9.92)
     ```
     """
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, device: str | None = None, dtype: str = "auto", **settings: Any
+    ) -> "WindowedInference":
+        """
+        Loads a model and its feature extractor.
+
+        Args:
+            name (`str` or `Path`):
+                Name of a released model ([`released.get`]), directory, or id on the Hub.
+            device (`str`, *optional*):
+                Name of a device, or `"auto"` for a GPU if there is one. Defaults to where `from_pretrained` puts it.
+            dtype (`str`, defaults to `"auto"`):
+                Precision; `"auto"` is the one that the model was saved in.
+            settings (`Any`):
+                Further arguments of the class, such as `window_seconds`.
+
+        Raises:
+            [`BeatsError`]: if the model cannot be loaded, or a setting is out of range.
+        """
+        return cls(*load(name, device, dtype), **settings)
 
     def __init__(
         self,

@@ -20,10 +20,11 @@ import torch
 import typer
 from rich.console import Console
 
-from benchmarks.measuring import choose_device, describe_machine
+from benchmarks.measuring import choose_device
 from benchmarks.options import ATTENTION, DTYPES, Options
 from benchmarks.parts import PARTS
-from benchmarks.report import Row, describe, make_tables, write
+from benchmarks.report import Row, make_tables, write
+from transformers_beats.utils.machine import describe_machine, in_a_line
 
 
 Part = Enum("Part", {name: name for name in PARTS}, type=str)
@@ -92,7 +93,7 @@ def main(
     machine, console = describe_machine(device), Console()
     # A table that is cut tells nothing: where the terminal is narrower, or there is none, lines are long.
     console.width = max(console.width, TABLE_WIDTH)
-    console.print(f"{describe(machine)}; load {machine['load']:.1f}", highlight=False)
+    console.print(f"{in_a_line(machine)}; load {machine['load']:.1f}", highlight=False)
     rows: list[Row] = []
     for name in dict.fromkeys(choice.value for choice in parts or Part):
         found: list[Row] = []

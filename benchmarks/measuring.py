@@ -1,9 +1,8 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Time, memory and operations of calls, and what the machine is that they ran on."""
+"""Time, memory and operations of calls."""
 
 import math
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
-import transformers
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -26,8 +24,6 @@ Call: TypeAlias = Callable[[], Any]
 TURN_SECONDS = 0.05
 # Sizes of the square matrices whose product shows what the machine can do.
 MATRIX_SIZES = {"cpu": (1024, 2048, 3072), "cuda": (4096, 8192)}
-# Instructions that decide how fast a CPU multiplies matrices.
-INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 # Which of PyTorch's operations do the work of matrix products, under names for the table. The time counts where it is
 # spent, not in what calls it.
 OPERATION_KINDS = {
@@ -49,25 +45,6 @@ def choose_device() -> str:
     """
     torch.backends.cudnn.allow_tf32 = False
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def describe_machine(device: str) -> dict[str, Any]:
-    """What the figures are of: hardware, threads, versions, and how busy the machine was."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = fields.get("flags", "").split()
-    return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
-        "cpu": fields.get("model name") or platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "instruction_sets": [name for name in INSTRUCTION_SETS if name in flags],
-        "threads": torch.get_num_threads(),
-        "load": os.getloadavg()[0],
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def clock(call: Call, device: str) -> float:

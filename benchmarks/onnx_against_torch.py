@@ -22,9 +22,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measuring import describe_machine, time_alternately
+from benchmarks.measuring import time_alternately
 from benchmarks.options import build_classifier, make_clips
-from benchmarks.report import describe
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification
 from transformers_beats.audio.decoding import decode_audio
 from transformers_beats.configuration_beats import problem_type_of
@@ -32,6 +31,7 @@ from transformers_beats.export.checks import cosine
 from transformers_beats.export.onnx import export_onnx
 from transformers_beats.inference.loading import load_extractor, load_model
 from transformers_beats.utils.errors import BeatsError, errors_in_one_line
+from transformers_beats.utils.machine import describe_machine, in_a_line
 
 
 # From clips to logits `(num_clips, num_labels)`.
@@ -186,7 +186,7 @@ def main(
         for name, size in zip(functions, sizes)
     ]
     machine = describe_machine("cpu") | {"onnxruntime": onnxruntime.__version__}
-    title = f"{batch_size} clips of {seconds:g} s timed, {len(clips)} compared\n{describe(machine)}"
+    title = f"{batch_size} clips of {seconds:g} s timed, {len(clips)} compared\n{in_a_line(machine)}"
     Console(width=120).print(make_table(rows, title))
     print(json.dumps({"machine": machine, "batch_size": batch_size, "clips": len(clips), "rows": rows}))
 

@@ -39,18 +39,18 @@ from benchmarks.options import (
 from benchmarks.peers import (
     AST,
     AudioSpectrogramTransformer,
-    ReferenceStyleClassifier,
-    ReferenceStyleEncoder,
-    ReferenceStyleTokenizer,
     denormalize,
     openbeats_encoder,
-    reference_features,
+    reference_style,
+    reference_style_classifier,
+    reference_style_tokenizer,
 )
 from benchmarks.recordings import any_length, crops, ragged, recording_memory
 from benchmarks.report import Row, describe_size, milliseconds
 from benchmarks.training import finetuning, finetuning_memory, pretraining, pretraining_memory
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsModel
 from transformers_beats.fbank_beats import num_fbank_frames
+from transformers_beats.verification.plain import plain_features
 
 
 REFERENCE = "reference-style fp32"
@@ -68,12 +68,12 @@ def fbank(options: Options) -> Iterator[Row]:
         on_device = [waveform.to(options.device) for waveform in waveforms]
         ours = partial(extractor, on_device, sampling_rate=SAMPLING_RATE, return_tensors="pt", device=options.device)
         ast = AudioSpectrogramTransformer(seconds, 2, 1, "cpu", torch.float32)
-        peers: dict[str, Call] = {"one by one": partial(reference_features, on_device)}
+        peers: dict[str, Call] = {"one by one": partial(plain_features, on_device)}
         if options.device != "cpu":
-            peers["one by one, CPU"] = partial(reference_features, waveforms)
+            peers["one by one, CPU"] = partial(plain_features, waveforms)
         peers["AST's extractor"] = partial(ast.features, clips)
         times = time_alternately({"ours": ours} | peers, options.repeats, options.device)
-        difference = (ours()["input_values"] - reference_features(on_device)).abs().max().item()
+        difference = (ours()["input_values"] - plain_features(on_device)).abs().max().item()
         yield Row(
             "fbank",
             describe_size(batch_size, seconds),
@@ -87,7 +87,7 @@ def encoder(options: Options) -> Iterator[Row]:
     """Fbanks to the states of all patches, in every precision and implementation."""
     classifier = build_classifier(options.layers, options.device)
     variants = build_variants(classifier.beats, options, options.implementations)
-    reference = computing(ReferenceStyleEncoder(classifier.beats), "fp32", options.device)
+    reference = computing(reference_style(classifier.beats).encode, "fp32", options.device)
     openbeats = build_openbeats(classifier.config, options)
     for batch_size, seconds in options.sizes:
         features = make_features(batch_size, seconds, options.device)
@@ -142,7 +142,7 @@ def inference(options: Options) -> Iterator[Row]:
     """Waveforms to probabilities, with AST in the same precision."""
     classifier, extractor = build_classifier(options.layers, options.device), BeatsFeatureExtractor()
     variants = build_variants(classifier, options, options.fast_implementations)
-    reference = computing(ReferenceStyleClassifier(classifier), "fp32", options.device)
+    reference = computing(reference_style_classifier(classifier), "fp32", options.device)
 
     def classify(model: Callable, waveforms: list[torch.Tensor]) -> torch.Tensor:
         inputs = extractor(
@@ -182,7 +182,7 @@ def tokenizer(options: Options) -> Iterator[Row]:
     """Fbanks to the codes of all patches."""
     model = build_tokenizer(options)
     variants = build_variants(model, options, options.fast_implementations)
-    reference = computing(ReferenceStyleTokenizer(model), "fp32", options.device)
+    reference = computing(reference_style_tokenizer(model), "fp32", options.device)
     for batch_size, seconds in options.sizes:
         features = make_features(batch_size, seconds, options.device)
         ours = {", ".join(key): partial(variant, features) for key, variant in variants.items()}
@@ -204,12 +204,12 @@ def tokenizer(options: Options) -> Iterator[Row]:
 def position_convolution(options: Options) -> Iterator[Row]:
     """Which share of the encoder's time the position convolution takes, and which share of its operations."""
     model = build_classifier(options.layers, options.device).beats
-    reference = ReferenceStyleEncoder(model)
+    reference = reference_style(model)
     for batch_size, seconds in options.sizes:
         features = make_features(batch_size, seconds, options.device)
         with torch.inference_mode():
-            operations = count_operations(partial(reference, features[:1]))
-            states = torch.randn_like(reference(features[:1]))
+            operations = count_operations(partial(reference.encode, features[:1]))
+            states = torch.randn_like(reference.encode(features[:1]))
             of_convolution = count_operations(partial(reference.position_convolution, states))
         for precision in options.precisions:
             variant = copy.deepcopy(model).to(torch.bfloat16 if precision == "bf16" else torch.float32)
@@ -237,11 +237,11 @@ def attention_peak(style: str, precision: str, batch_size: int, seconds: float, 
     model = BeatsModel(BeatsConfig(num_hidden_layers=1)).to(device, DTYPES[precision]).eval()
     layer = model.encoder.layers[0].self_attn
     if style == REFERENCE:
-        reference = ReferenceStyleEncoder(model)
+        reference = reference_style(model)
 
         def attend(states: torch.Tensor) -> torch.Tensor:
             states = states.transpose(0, 1)
-            bias = reference.position_bias(len(states), batch_size, states.device)
+            bias = reference.position_bias(len(states), batch_size)
             return reference.attention("encoder.layers.0.self_attn", states, bias, None)
     else:
         model.set_attn_implementation(ATTENTION[style])

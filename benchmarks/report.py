@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from transformers_beats.utils.files import replace_file
+from transformers_beats.utils.machine import in_a_line
 
 
 # Okabe and Ito's colours: told apart with any colour vision.
@@ -63,14 +64,6 @@ def describe_size(batch_size: int, seconds: float) -> str:
 def milliseconds(times: dict[str, float], names: list[str]) -> dict[str, float]:
     """Those of some calls, given in seconds."""
     return {name: 1000 * times[name] for name in names}
-
-
-def describe(machine: dict[str, Any]) -> str:
-    """The machine in a line."""
-    sets = ", ".join(machine["instruction_sets"]) or "no vector instructions known"
-    name = machine["cpu"] if machine["device"] == "CPU" else f"{machine['device']}, {machine['cpu']}"
-    versions = f"torch {machine['torch']}, transformers {machine['transformers']}, Python {machine['python']}"
-    return f"{name}, {machine['cores']} cores, {machine['threads']} threads ({sets}); {versions}"
 
 
 def make_tables(part: str, rows: list[Row]) -> list[Table]:
@@ -129,7 +122,7 @@ def draw(rows: list[Row], machine: dict[str, Any]) -> Figure:
         panel.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
         panel.spines[["top", "right"]].set_visible(False)
     panels[-1].set_xlabel("peer / ours: how many times as much the peer costs")
-    figure.suptitle(describe(machine), fontsize=8)
+    figure.suptitle(in_a_line(machine), fontsize=8)
     return figure
 
 

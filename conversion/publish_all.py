@@ -3,7 +3,7 @@
 
 import typer
 
-from transformers_beats.conversion.publish_all import main
+from transformers_beats.publishing.publish_all import main
 
 
 if __name__ == "__main__":

@@ -43,8 +43,9 @@ TENSORS = {
 # One table here, a copy in each layer there.
 SHARED_BIAS = "encoder.relative_position.relative_attention_bias.weight"
 SHARED_BIAS_COPY = r"encoder\.layers\.\d+\.self_attn\.relative_attention_bias\.weight"
-# Left over from the initialisation of the codebook.
+# Left over from the initialisation of the codebook; constants of ESPnet's padding mask.
 NOT_NEEDED = {"quantize.embedding.cluster_size", "quantize.embedding.embed_avg"}
+NOT_NEEDED |= {"patch_embedding_pad.weight", "raw2fbank_pad.weight"}
 # `config.json` and `cfg`.
 SETTINGS = {
     "patch_size": "input_patch_size",

@@ -35,7 +35,8 @@ FLOORS = [
     {"root", "utils"},
     {"audio", "metrics"},
     {"plotting"},
-    {"conversion", "export", "inference", "integrations", "training"},
+    {"conversion"},
+    {"export", "inference", "integrations", "publishing", "training", "verification"},
     {"cli", "demo", "web"},
 ]
 # Files at the root that the lowest folders may import.

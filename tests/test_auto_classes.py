@@ -94,6 +94,18 @@ def test_register_registers_at_once():
     assert check(run_python(code)).split() == ["BeatsConfig", "True", "True"]
 
 
+def test_a_processor_is_the_feature_extractor_without_a_question(converted):
+    code = """
+        import sys
+        import transformers_beats
+        from transformers import AutoProcessor
+        for name in ("beats_tiny", "beats_tiny_finetuned", "tokenizer_tiny"):
+            print(type(AutoProcessor.from_pretrained(f"{sys.argv[1]}/{name}")).__module__)
+        """
+    # Without a terminal, a question would be an error.
+    assert set(check(run_python(code, converted)).split()) == {"transformers_beats.feature_extraction_beats"}
+
+
 @pytest.mark.skipif(not TY.exists(), reason="the type checker is not installed")
 def test_type_checkers_see_every_public_name(tmp_path):
     import transformers_beats
@@ -108,7 +120,8 @@ def test_type_checkers_see_every_public_name(tmp_path):
     revealed = re.findall(r"Revealed type: `(.*)`", result.stdout)
     assert len(revealed) == len(names), result.stdout + result.stderr
     expected = [
-        f"<class '{name}'>" if inspect.isclass(getattr(transformers_beats, name)) else "def " for name in names
+        f"<class '{name}'>" if inspect.isclass(value) else "<module " if inspect.ismodule(value) else "def "
+        for name, value in ((name, getattr(transformers_beats, name)) for name in names)
     ]
     assert [kind[: len(start)] for kind, start in zip(revealed, expected)] == expected
     # Only `reveal_type` has something to say.

@@ -14,10 +14,9 @@ from benchmarks.options import Options, build_tokenizer
 from benchmarks.parts import PARTS, attention_peak
 from benchmarks.peers import (
     AudioSpectrogramTransformer,
-    ReferenceStyleClassifier,
-    ReferenceStyleEncoder,
-    ReferenceStyleTokenizer,
-    reference_features,
+    reference_style,
+    reference_style_classifier,
+    reference_style_tokenizer,
 )
 from benchmarks.report import FORMATS, Row, draw
 from PIL import Image
@@ -31,6 +30,7 @@ from transformers_beats import (
     BeatsTokenizerConfig,
     BeatsTokenizerModel,
 )
+from transformers_beats.verification.plain import plain_features
 
 
 TINY = {
@@ -86,14 +86,14 @@ def tiny_options():
 
 
 def test_the_reference_style_front_end_computes_our_fbank(waveforms, features):
-    torch.testing.assert_close(reference_features(waveforms), features, atol=1e-4, rtol=0)
+    torch.testing.assert_close(plain_features(waveforms), features, atol=1e-4, rtol=0)
 
 
 @torch.no_grad()
 def test_the_reference_style_encoder_computes_what_our_model_computes(features):
     model = randomize(BeatsModel(BeatsConfig(**TINY)))
     torch.testing.assert_close(
-        ReferenceStyleEncoder(model)(features), model(features).last_hidden_state, atol=1e-4, rtol=0
+        reference_style(model).encode(features), model(features).last_hidden_state, atol=1e-4, rtol=0
     )
 
 
@@ -104,15 +104,15 @@ def test_the_reference_style_encoder_ignores_padding_as_our_model_does(features)
     attention_mask[1, 50:] = 0
     expected = model(features, attention_mask=attention_mask)
     is_valid = expected.patch_attention_mask
-    states = ReferenceStyleEncoder(model)(features, padding_mask=~is_valid)
+    states = reference_style(model).encode(features, padding_mask=~is_valid)
     assert 0 < is_valid[1].sum() < is_valid.shape[1]
     torch.testing.assert_close(states[is_valid], expected.last_hidden_state[is_valid], atol=1e-4, rtol=0)
 
 
 def test_the_reference_style_encoder_refuses_other_architectures():
     model = BeatsModel(BeatsConfig(**TINY, layer_norm_first=True, deep_norm=False))
-    with pytest.raises(ValueError, match="released models only"):
-        ReferenceStyleEncoder(model)
+    with pytest.raises(ValueError, match="released architecture only"):
+        reference_style(model)
 
 
 @torch.no_grad()
@@ -120,7 +120,7 @@ def test_the_reference_style_tokenizer_finds_our_codes(features):
     model = randomize(BeatsTokenizerModel(BeatsTokenizerConfig(**TINY, codebook_size=32, codebook_dim=8)))
     model.quantizer.codebook.copy_(torch.nn.functional.normalize(torch.randn(32, 8), dim=-1))
     model.quantizer.is_initialized.fill_(1)
-    codes = ReferenceStyleTokenizer(model)(features)
+    codes = reference_style_tokenizer(model)(features)
     assert len(codes.unique()) > 1
     # Of a tie, two ways of computing may choose differently.
     assert (codes == model(features).audio_codes.flatten(1)).float().mean() > 0.95
@@ -130,7 +130,7 @@ def test_the_reference_style_tokenizer_finds_our_codes(features):
 def test_the_reference_style_classifier_gives_our_probabilities(waveforms, features):
     model = randomize(BeatsForAudioClassification(BeatsConfig(**TINY)))
     expected = model(features).logits.sigmoid()
-    torch.testing.assert_close(ReferenceStyleClassifier(model)(waveforms), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(reference_style_classifier(model)(waveforms), expected, atol=1e-4, rtol=0)
 
 
 @torch.no_grad()

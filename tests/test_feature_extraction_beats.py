@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from benchmarks.fbank_precision import fbank_in_float64
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DataCollatorWithPadding
@@ -54,6 +55,16 @@ def test_legacy_batch_equals_the_reference(golden_inputs, extract):
     check_fbank(features.input_values, golden_inputs["batch.fbank"])
     # 32,777 samples are dealt to 203 frames: 161 each.
     assert features.attention_mask.sum(dim=1).tolist() == [203, -(-16123 // 161), -(-10000 // 161)]
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_fbank_is_as_near_to_float64_as_the_references(golden_inputs, extract, extractor, index):
+    exact = fbank_in_float64(golden_inputs[f"waveform{index}"].numpy())
+    exact = torch.from_numpy(exact - extractor.fbank_mean) / (2 * extractor.fbank_std)
+    ours = (extract(index).input_values[0] - exact).abs()
+    theirs = (golden_inputs[f"single{index}.fbank"][0] - exact).abs()
+    assert ours.mean() < 1.5 * theirs.mean()
+    assert ours.max() < 5e-4
 
 
 @pytest.mark.parametrize("num_samples", [400, 559, 560, 2800, 16000, 160000])
@@ -275,6 +286,46 @@ def test_short_clips_fill_one_column(extractor, num_samples):
     padded = np.pad(noise(num_samples), (0, 2800 - num_samples))
     expected = extractor(padded, sampling_rate=16000, return_tensors="pt")
     assert torch.equal(features.input_values, expected.input_values)
+
+
+@pytest.mark.parametrize("lengths", [(160_000, 1600), (32_777, 2799, 400), (2800, 1)])
+def test_the_legacy_mask_of_short_clips_is_the_references(lengths):
+    extractor = BeatsFeatureExtractor(legacy_padding_mask=True)
+    mask = extractor([noise(length) for length in lengths], sampling_rate=16000, return_tensors="pt").attention_mask
+    # As in Microsoft's `forward_padding_mask`, from samples to frames.
+    padding_mask = torch.arange(lengths[0]) >= torch.tensor(lengths).unsqueeze(1)
+    num_frames = mask.shape[1]
+    if lengths[0] % num_frames > 0:
+        padding_mask = padding_mask[:, : -(lengths[0] % num_frames)]
+    assert torch.equal(mask == 0, padding_mask.view(len(lengths), num_frames, -1).all(-1))
+
+
+def test_the_legacy_mask_is_refused_where_microsofts_code_fails():
+    extractor = BeatsFeatureExtractor(legacy_padding_mask=True)
+    for clips, padding in (
+        (noise(2799), True),
+        ([noise(400), noise(2799)], True),
+        ([noise(3000), noise(2799)], False),
+    ):
+        with pytest.raises(ValueError, match="undefined for clips of 2799 samples"):
+            extractor(clips, sampling_rate=16000, padding=padding)
+    mask = extractor(noise(1600), sampling_rate=16000, padding="max_length", max_length=3200)["attention_mask"]
+    assert mask[0].tolist() == [1] * 10 + [0] * 8
+
+
+@pytest.mark.parametrize(("max_length", "milliseconds"), [(1024, "64"), (998, "62.375"), (3000, "187.5")])
+def test_a_length_in_frames_is_warned_of(max_length, milliseconds, extractor, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    extractor(noise(160000), sampling_rate=16000, max_length=max_length, padding="max_length", truncation=True)
+    message = f"`max_length={max_length}` counts samples: clips are cut to {milliseconds} ms"
+    assert message in caplog.text
+
+
+@pytest.mark.parametrize(("max_length", "num_samples"), [(16000, 160000), (0.1, 160000), (1024, 1000)])
+def test_other_lengths_are_not_warned_of(max_length, num_samples, extractor, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    extractor(noise(num_samples), sampling_rate=16000, max_length=max_length, truncation=True)
+    assert "counts samples" not in caplog.text
 
 
 def test_padding_value_is_silence(extractor):

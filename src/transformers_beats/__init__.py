@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .configuration_beats import BeatsConfig as BeatsConfig
     from .configuration_beats import BeatsRandomProjectionTokenizerConfig as BeatsRandomProjectionTokenizerConfig
     from .configuration_beats import BeatsTokenizerConfig as BeatsTokenizerConfig
+    from .conversion import released as released
     from .feature_extraction_beats import BeatsFeatureExtractor as BeatsFeatureExtractor
     from .inference.events import EventSettings as EventSettings
     from .inference.events import find_events as find_events
@@ -53,10 +54,12 @@ _MODULES = {
     "modeling_beats_tokenizer": ["BeatsRandomProjectionTokenizer", "BeatsTokenizerModel"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
-__all__ = sorted([*_HOME, "register"])
+__all__ = sorted([*_HOME, "register", "released"])
 
 
 def __getattr__(name):
+    if name == "released":
+        return importlib.import_module(".conversion.released", __name__)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)

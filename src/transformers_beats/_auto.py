@@ -25,6 +25,15 @@ def _register_feature_extractors(auto):
         auto.AutoFeatureExtractor.register(config, BeatsFeatureExtractor, exist_ok=True)
 
 
+def _register_processors(auto):
+    from .feature_extraction_beats import BeatsFeatureExtractor
+
+    # A model of sounds alone has no processor: without an entry, `AutoProcessor` would ask whether it may run the code
+    # that is saved with the feature extractor.
+    for config in _configs():
+        auto.AutoProcessor.register(config, BeatsFeatureExtractor, exist_ok=True)
+
+
 def _register_models(auto):
     from . import modeling_beats as models
     from . import modeling_beats_pretraining as pretraining
@@ -57,6 +66,7 @@ _REGISTRATIONS = {
     "transformers.models.auto.configuration_auto": _register_configs,
     "transformers.models.auto.feature_extraction_auto": _register_feature_extractors,
     "transformers.models.auto.modeling_auto": _register_models,
+    "transformers.models.auto.processing_auto": _register_processors,
     "transformers.pipelines": _register_pipelines,
 }
 

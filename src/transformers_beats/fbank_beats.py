@@ -3,6 +3,8 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -174,6 +176,17 @@ def to_float_waveform(clip, index: int) -> torch.Tensor:
     return waveform.float()
 
 
+def split_pair(audio: Any) -> tuple[Any, float] | None:
+    """Returns waveform and rate of a pair of both, in either order; `None` for anything else."""
+    if not isinstance(audio, (tuple, list)) or len(audio) != 2:
+        return None
+    for waveform, rate in (audio, audio[::-1]):
+        is_number = isinstance(rate, Real) and not isinstance(rate, bool)
+        if is_number and (isinstance(waveform, (list, tuple)) or getattr(waveform, "ndim", 0) > 0):
+            return waveform, rate
+    return None
+
+
 def several_channels(shape: Sequence[int]) -> str:
     """Message for audio that is not mono."""
     return (
@@ -188,5 +201,6 @@ __all__ = [
     "kaldi_fbank_block",
     "num_fbank_frames",
     "num_fbank_samples",
+    "split_pair",
     "to_float_waveform",
 ]

@@ -28,6 +28,8 @@ from .fbank_beats import (
 
 logger = logging.get_logger(__name__)
 
+# A `max_length` in samples that cuts clips to less than this is likely to be meant as a number of frames.
+SHORTEST_CUT_SECONDS = 0.25
 # Arguments of other feature extractors, and what they are called here.
 OTHER_NAMES = {
     "num_mel_bins": "feature_size",
@@ -68,7 +70,8 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             Frames in one patch column of the model. A shorter clip is padded with silence to one column.
         legacy_padding_mask (`bool`, defaults to `False`):
             Reproduce the frame mask of Microsoft's code, together with the model option of the same name. The result
-            then depends on the padded length; it is exact for batches padded by `__call__`, not by `pad`.
+            then depends on the padded length; it is exact for batches padded by `__call__`, not by `pad`. Batches
+            without a clip of at least one patch column are refused, as Microsoft's code fails with them.
         return_attention_mask (`bool`, defaults to `True`):
             Whether `__call__` and `pad` return the `attention_mask`.
 
@@ -199,9 +202,11 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         if truncation:
             if max_samples is None:
                 raise ValueError("`truncation=True` needs a `max_length`, in samples (int) or seconds (float).")
+            self._check_truncation(max_length, waveforms)
             waveforms = [waveform[:max_samples] for waveform in waveforms]
 
-        minimum = num_fbank_samples(self.patch_size, self.sampling_rate)
+        # Under the legacy rule, silence up to one column is padding like any other, as in Microsoft's batches.
+        minimum = 0 if self.legacy_padding_mask else num_fbank_samples(self.patch_size, self.sampling_rate)
         lengths = [max(waveform.shape[0], minimum) for waveform in waveforms]
         if strategy == PaddingStrategy.DO_NOT_PAD:
             parts = [
@@ -340,6 +345,11 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         number of the first of them in the user's batch, for messages.
         """
         device, num_frames = waveforms[0].device, num_fbank_frames(padded_length, self.sampling_rate)
+        if num_frames < self.patch_size:
+            raise ValueError(
+                f"`legacy_padding_mask` is undefined for clips of {padded_length} samples, less than a patch column: "
+                "Microsoft's code fails. Pad them by `max_length`, or set `legacy_padding_mask=False`."
+            )
         constants = fbank_constants(self.feature_size, self.sampling_rate, device)
         size = clips_per_block(len(waveforms), num_frames, device)
         blocks = []
@@ -373,6 +383,17 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
                 f"The audio is at {sampling_rate} Hz, the model needs {self.sampling_rate} Hz. Resample it, for "
                 f"example with `transformers.audio_utils.load_audio(path, sampling_rate={self.sampling_rate})` or "
                 f"`librosa.resample(audio, orig_sr={sampling_rate}, target_sr={self.sampling_rate})`."
+            )
+
+    def _check_truncation(self, max_length: int | float | None, waveforms: list[torch.Tensor]) -> None:
+        """Warns of an integer that looks like a number of frames, which other feature extractors count."""
+        if not isinstance(max_length, Integral) or max_length >= SHORTEST_CUT_SECONDS * self.sampling_rate:
+            return
+        if any(waveform.shape[0] > max_length for waveform in waveforms):
+            milliseconds = 1000 * max_length / self.sampling_rate
+            logger.warning_once(
+                f"`max_length={max_length}` counts samples: clips are cut to {milliseconds:g} ms. For seconds pass a "
+                "float, such as `max_length=10.0`."
             )
 
     def _check_samples(self, waveforms: torch.Tensor, first: int) -> None:

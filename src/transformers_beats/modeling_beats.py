@@ -2,6 +2,8 @@
 # The architecture is Microsoft's (Chen et al., 2022, arXiv:2212.09058; MIT licence).
 """PyTorch BEATs: Bidirectional Encoder representation from Audio Transformers."""
 
+import difflib
+import inspect
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -33,9 +35,27 @@ from .configuration_beats import BeatsBaseConfig, BeatsConfig  # noqa: E402
 # On a CPU with AVX2 only, PyTorch 2.13 computes sequences whose length is no multiple of 16 wrongly, some as NaN; with
 # AVX-512, PyTorch 2.6 does. Those between were not tried.
 FLEX_WORKS_ON_CPU = "AVX512" in torch.backends.cpu.get_cpu_capability() and torch.__version__ >= "2.13"
+# PyTorch 2.6, which has no such function, exports no model of transformers.
+is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 # Inference on a CPU gates the position bias in blocks of at most this size, which is near that of its caches, or of a
 # single query.
 BIAS_BYTES_PER_BLOCK = 2**24
+# Arguments of `forward` that every model of transformers takes, and that its decorators add or read.
+COMMON_KEYWORDS = {"return_dict", "use_cache", "debug_io", "debug_io_dir", "prune_layers"}
+COMMON_KEYWORDS |= {*TransformersKwargs.__annotations__}
+# Arguments of attention functions that the model itself passes.
+OWN_ATTENTION_ARGUMENTS = {"module", "query", "key", "value", "attention_mask", "dropout", "scaling", "position_bias"}
+# Names of arguments elsewhere, in Microsoft's code, other models or benchmarks, and what they are here.
+OTHER_KEYWORDS = {
+    "padding_mask": "`attention_mask`, which is 1 for frames of audio and 0 for padding",
+    "mask": "`attention_mask`",
+    **dict.fromkeys(("input_features", "fbank", "features", "x"), "`input_values`"),
+    **dict.fromkeys(
+        ("source", "raw_speech", "input_ids", "waveform", "audio"),
+        "`input_values`, the filter bank that `BeatsFeatureExtractor` computes of waveforms",
+    ),
+    **dict.fromkeys(("targets", "target", "label"), "`labels`"),
+}
 
 
 @auto_docstring(custom_intro="Output of [`BeatsModel`].")
@@ -71,6 +91,54 @@ class BeatsFrameClassifierOutput(ModelOutput):
     column_attention_mask: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
+
+
+def is_eager() -> bool:
+    """Returns whether operations run at once, neither recorded to a graph nor transformed by `torch.func`."""
+    is_recording = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return not is_recording and torch._C._functorch.peek_interpreter_stack() is None
+
+
+def check_padding(input_values: torch.Tensor) -> None:
+    """
+    Raises a `ValueError` for filter banks, given without a mask, that end in frames of one value that is not negative,
+    while they begin with others: padding with zeros, or that of another feature extractor. In frames of silence, all
+    filters have the same value too, but the least there is.
+    """
+    is_capturing = input_values.is_cuda and torch.cuda.is_current_stream_capturing()
+    has_values = type(input_values) is torch.Tensor and not input_values.is_meta
+    if not has_values or is_capturing or not is_eager() or input_values.shape[2] == 1:
+        return
+    last = input_values[:, -1]
+    is_padded = (last >= 0).all(dim=1) & (last == last[:, :1]).all(dim=1) & (last != input_values[:, 0]).any(dim=1)
+    if is_padded.any():
+        raise ValueError(
+            f"`input_values` end in frames that are {last[is_padded][0, 0].item():.3g} in all filters, padding that "
+            "`BeatsFeatureExtractor` does not make, and there is no `attention_mask`. Use the model's own feature "
+            "extractor, or pass the mask: 0 for padding, 1 if these frames count."
+        )
+
+
+def check_keywords(model: PreTrainedModel, keywords: dict) -> None:
+    """
+    Raises a `TypeError` for an argument of `forward` that nothing reads, where `keywords` are those without a place of
+    their own: they would be ignored. PEFT passes `None` for arguments of other models, which means nothing.
+    """
+    # Sets and dicts alone, which compile.
+    unknown = {name for name, value in keywords.items() if value is not None} - COMMON_KEYWORDS
+    if not unknown:
+        return
+    # An attention function that was registered with transformers has arguments of its own.
+    function = ALL_ATTENTION_FUNCTIONS.get_interface(model.config._attn_implementation, eager_attention_forward)
+    parameters = inspect.signature(function).parameters
+    of_attention = {name for name, entry in parameters.items() if entry.kind is not entry.VAR_KEYWORD}
+    unknown -= of_attention - OWN_ATTENTION_ARGUMENTS
+    if unknown:
+        name = min(unknown)
+        known = {*inspect.signature(type(model).forward).parameters, *COMMON_KEYWORDS} - {"self", "kwargs"}
+        matches = [f"`{match}`" for match in difflib.get_close_matches(name, sorted(known), 1)]
+        hint = "".join([OTHER_KEYWORDS[name]] if name in OTHER_KEYWORDS else matches)
+        raise TypeError(f"{type(model).__name__} has no argument `{name}`{hint and f': use {hint}'}.")
 
 
 def check_fbank(
@@ -134,12 +202,16 @@ def patch_mask_from_frame_mask(attention_mask: torch.Tensor, config: BeatsBaseCo
     return columns.repeat_interleave(config.num_freq_patches, dim=1)
 
 
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """Values in float32 or, in float64, as they are: sums and losses lose digits in half precision."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Mean of `values` `(batch_size, length, dim)` where `mask` `(batch_size, length)` is true; zeros if nowhere."""
     if mask is None:
         return values.mean(dim=1)
-    # In float32: the sum over hundreds of patches loses digits in half precision.
-    total = values.float().masked_fill(~mask.unsqueeze(-1), 0.0).sum(dim=1)
+    total = at_least_float32(values).masked_fill(~mask.unsqueeze(-1), 0.0).sum(dim=1)
     return (total / mask.sum(dim=1, keepdim=True).clamp(min=1)).to(values.dtype)
 
 
@@ -179,6 +251,14 @@ class BeatsEmbeddings(nn.Module):
         return self.dropout(self.projection(self.layer_norm(embeddings)))
 
 
+def refuse_pickling(module: nn.Module) -> None:
+    """Raises a `RuntimeError`, as PyTorch does for modules with weight norm, that says how a model is saved."""
+    raise RuntimeError(
+        "A BEATs model cannot be pickled, since PyTorch does not pickle modules with weight norm. Save it with "
+        "`model.save_pretrained(directory)`, or its weights with `torch.save(model.state_dict(), file)`."
+    )
+
+
 class BeatsPositionalConvEmbedding(nn.Module):
     """Convolutional position embedding over the sequence of patches, same length out as in."""
 
@@ -195,6 +275,8 @@ class BeatsPositionalConvEmbedding(nn.Module):
             groups=config.num_conv_pos_embedding_groups,
         )
         self.conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
+        # PyTorch makes a class for this module alone, which refuses to be pickled and does not say what to do instead.
+        type(self.conv).__getstate__ = refuse_pickling
         self.activation = nn.GELU()
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -205,9 +287,9 @@ class BeatsPositionalConvEmbedding(nn.Module):
         else:
             with torch.autocast(device_type=hidden_states.device.type, enabled=False):
                 position_embeddings = nn.functional.conv1d(
-                    hidden_states.transpose(1, 2).float(),
-                    conv.weight.float(),
-                    conv.bias.float(),
+                    at_least_float32(hidden_states.transpose(1, 2)),
+                    at_least_float32(conv.weight),
+                    at_least_float32(conv.bias),
                     padding=conv.padding,
                     groups=conv.groups,
                 ).to(dtype)
@@ -262,8 +344,13 @@ class BeatsRelativePositionBias(nn.Module):
             index = index.flatten(1).unsqueeze(1).expand(-1, len(values), -1)
             values = values.unsqueeze(0).expand(len(positions), -1, -1)
             return values.gather(2, index).unflatten(2, (positions.shape[1], -1))
+        if is_exporting():
+            # Exports to ONNX for any length, too. For training, the other form is faster. A negative index counts from
+            # the end, where the negative distances are.
+            index = torch.arange(length, device=device)
+            return values[:, index.unsqueeze(0) - index.unsqueeze(1)]
         # Repeated rows of 2 * length values, read as rows of one value less, shift by one from row to row, which
-        # leaves distance `key - query` at (query, key). This compiles and exports for any length.
+        # leaves distance `key - query` at (query, key). This compiles for any length.
         rows = values.unsqueeze(1).expand(-1, length, -1).reshape(-1, 2 * length * length)
         return rows[:, : length * (2 * length - 1)].view(-1, length, 2 * length - 1)[..., :length]
 
@@ -304,7 +391,7 @@ def eager_attention_forward(
         # With all keys masked, a negative bias on top of the mask must not become minus infinity.
         attn_weights = (attn_weights + attention_mask).clamp(min=torch.finfo(attn_weights.dtype).min)
 
-    attn_weights = nn.functional.softmax(attn_weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    attn_weights = nn.functional.softmax(at_least_float32(attn_weights), dim=-1).to(query.dtype)
     attn_weights = nn.functional.dropout(attn_weights, p=dropout, training=module.training)
 
     attn_output = torch.matmul(attn_weights, value).transpose(1, 2).contiguous()
@@ -371,9 +458,11 @@ class BeatsAttention(nn.Module):
         key_states = self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2)
         value_states = self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2)
 
-        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
+        implementation = self.config._attn_implementation
+        if is_exporting() and torch.onnx.is_in_onnx_export() and implementation == "sdpa":
+            # PyTorch does not translate its fused attention for CPUs to ONNX.
+            implementation = "eager"
+        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         kwargs["dropout"] = 0.0 if not self.training else self.attention_dropout
         kwargs["scaling"] = self.scaling
         states = (query_states, key_states, value_states)
@@ -600,9 +689,8 @@ class BeatsEncoder(nn.Module):
             self.config._attn_implementation == "sdpa"
             and hidden_states.device.type == "cpu"
             and not torch.is_grad_enabled()
-            # One graph is to serve all lengths.
-            and not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()
+            # One graph is to serve all lengths, and `torch.func` writes into no buffer.
+            and is_eager()
         )
         if kept_positions is None and (is_flex or attends_in_blocks):
             return self.relative_position.distance_values(length, hidden_states.device)
@@ -702,9 +790,15 @@ class BeatsModel(BeatsPreTrainedModel):
             1 for frames of audio, 0 for padding. A patch takes part when all its frames do. Without it, everything
             counts as audio.
         """
-        hidden_states = self.embeddings(check_fbank(input_values, attention_mask, self.config))
+        check_keywords(self, kwargs)
+        input_values = check_fbank(input_values, attention_mask, self.config)
+        hidden_states = self.embeddings(input_values)
         patch_attention_mask = None
-        if attention_mask is not None:
+        if attention_mask is None:
+            # In training, augmentation may have hidden the last frames.
+            if not self.training:
+                check_padding(input_values)
+        else:
             patch_attention_mask = patch_mask_from_frame_mask(attention_mask, self.config).to(hidden_states.device)
 
         hidden_states = self.encoder(hidden_states, patch_attention_mask, **kwargs)
@@ -774,14 +868,64 @@ class BeatsClassificationModel(BeatsPreTrainedModel):
         indices = {index % len(hidden_states) for index in ([wanted] if isinstance(wanted, int) else wanted)}
         return tuple(states if index in indices else None for index, states in enumerate(hidden_states))
 
-    def compute_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Loss of `config.problem_type`, which is inferred from `labels` if unset, computed in float32."""
-        problem_type = self.config.problem_type or ("regression" if self.num_labels == 1 else None)
-        if problem_type in ("multi_label_classification", "regression"):
-            labels = labels.float()
-        if problem_type == "multi_label_classification" and self.num_labels == 1:
-            labels = labels.view_as(logits)
-        return self.loss_function(labels, logits.float(), self.config)
+    def compute_loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """
+        Computes the mean loss of `config.problem_type`, at least in float32; unset, it follows from the labels.
+
+        Args:
+            logits (`torch.Tensor` of shape `(..., num_labels)`):
+                Scores of clips or of time columns.
+            labels (`torch.Tensor` of shape `(...)` or `(..., num_labels)`):
+                Class indices, or a value for each class; -100 does not count, except in a regression.
+            counts (`torch.BoolTensor` of shape `(...)`, *optional*):
+                False where nothing counts, such as on padding. By default everything does.
+
+        Raises:
+            `ValueError`: if the labels do not fit the problem type.
+        """
+        logits, labels = at_least_float32(logits), labels.to(logits.device)
+        problem_type = self.find_problem_type(logits, labels)
+        # Of fixed shapes, without selecting what counts, so that it compiles. Nothing that counts is no NaN but 0.
+        logits = logits.flatten(0, -2)
+        counts = None if counts is None else counts.to(logits.device).flatten()
+        if problem_type == "single_label_classification":
+            labels = labels.long().flatten()
+            if counts is not None:
+                labels = labels.masked_fill(~counts, -100)
+            num_counted = (labels != -100).sum().clamp(min=1)
+            return self.loss_function(labels, logits, self.config, num_items_in_batch=num_counted)
+        labels = labels.to(logits.dtype).view_as(logits)
+        is_counted = torch.ones_like(logits, dtype=torch.bool) if counts is None else counts[:, None].expand_as(logits)
+        if problem_type == "multi_label_classification":
+            is_counted = is_counted & (labels != -100)
+        # The loss of these values is 0.
+        no_loss = 0.0 if problem_type == "regression" else -1e4
+        labels, logits = labels.masked_fill(~is_counted, 0.0), logits.masked_fill(~is_counted, no_loss)
+        return self.loss_function(labels, logits, self.config) * (logits.numel() / is_counted.sum().clamp(min=1))
+
+    def find_problem_type(self, logits: torch.Tensor, labels: torch.Tensor) -> str:
+        """
+        Returns `config.problem_type` or, if it is unset, the one of labels of this shape. Raises a `ValueError` for
+        labels that do not fit it.
+        """
+        indices, values = logits.shape[:-1], logits.shape
+        inferred = "multi_label_classification" if labels.shape == values else "single_label_classification"
+        problem_type = self.config.problem_type or ("regression" if self.num_labels == 1 else inferred)
+        if problem_type == "single_label_classification":
+            fits = labels.shape in (indices, (*indices, 1)) and not labels.is_floating_point()
+            needed = f"class indices, integers of shape {tuple(indices)}"
+        else:
+            fits = labels.shape == values or (self.num_labels == 1 and labels.shape == indices)
+            needed = f"a value for each class, shape {tuple(values)}"
+        if not fits:
+            raise ValueError(
+                f"`labels` of shape {tuple(labels.shape)} and {labels.dtype} do not fit the `problem_type` "
+                f"{problem_type!r}, which needs {needed}. For other labels, set it in `from_pretrained`: "
+                "'single_label_classification' for class indices, 'multi_label_classification' for zeros and ones."
+            )
+        return problem_type
 
 
 @auto_docstring(
@@ -817,9 +961,10 @@ class BeatsForAudioClassification(BeatsClassificationModel):
         labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, config.num_labels)`, *optional*):
             Class indices for `problem_type="single_label_classification"` (cross-entropy), zeros and ones or
             probabilities for `"multi_label_classification"` (binary cross-entropy with logits), values for
-            `"regression"` (mean squared error). If `problem_type` is unset, one label means regression, integer
-            labels mean a single class and floating-point labels several.
+            `"regression"` (mean squared error). If `problem_type` is unset, one label means regression, class indices
+            mean a single class and a value for each class several. -100 does not count, except in a regression.
         """
+        check_keywords(self, kwargs)
         outputs, hidden_states = self.encode(input_values, attention_mask, **kwargs)
         patch_attention_mask = outputs.patch_attention_mask if attention_mask is not None else None
         logits = masked_mean(self.classifier(hidden_states), patch_attention_mask)
@@ -861,10 +1006,11 @@ class BeatsForAudioFrameClassification(BeatsClassificationModel):
         attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*):
             1 for frames of audio, 0 for padding.
         labels (`torch.Tensor` of shape `(batch_size, num_columns, ...)`, *optional*):
-            Class indices `(batch_size, num_columns)`, -100 where a column does not count, or zeros, ones or
-            probabilities for each class `(batch_size, num_columns, config.num_labels)`. Padded columns never count.
-            `problem_type` is treated as in [`BeatsForAudioClassification`].
+            Class indices `(batch_size, num_columns)`, or zeros, ones or probabilities for each class `(batch_size,
+            num_columns, config.num_labels)`; -100 does not count, and padded columns never do. `problem_type` is
+            treated as in [`BeatsForAudioClassification`].
         """
+        check_keywords(self, kwargs)
         outputs, hidden_states = self.encode(input_values, attention_mask, **kwargs)
         grid = self.beats.to_grid(hidden_states)
         columns = grid.flatten(2) if self.config.frame_pooling == "concat" else grid.mean(dim=2)
@@ -879,12 +1025,7 @@ class BeatsForAudioFrameClassification(BeatsClassificationModel):
                     f"`labels` must begin with (batch_size, num_columns) = {tuple(logits.shape[:2])}, got "
                     f"{tuple(labels.shape)}. A column spans {self.config.patch_size} frames."
                 )
-            counts = is_valid.to(labels.device)
-            if labels.ndim == 2 and not labels.is_floating_point():
-                counts = counts & (labels != -100)
-            loss = self.compute_loss(logits[counts.to(logits.device)], labels[counts])
-            # A batch without a single labelled column teaches nothing; its mean would be NaN.
-            loss = torch.where(counts.any().to(loss.device), loss, 0.0 * logits.sum())
+            loss = self.compute_loss(logits, labels, is_valid)
         return BeatsFrameClassifierOutput(
             loss=loss,
             logits=logits,

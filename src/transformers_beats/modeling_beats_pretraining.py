@@ -19,7 +19,9 @@ from .modeling_beats import (
     BeatsLayer,
     BeatsModel,
     BeatsPreTrainedModel,
+    at_least_float32,
     check_fbank,
+    check_keywords,
     gather_patches,
     patch_mask_from_frame_mask,
 )
@@ -178,7 +180,7 @@ class BeatsForPreTraining(BeatsPreTrainedModel):
         """Cross-entropy and accuracy where `labels` `(batch_size, num_masked)` are not -100, in float32."""
         counts = labels != -100
         total = nn.functional.cross_entropy(
-            logits.flatten(0, 1).float(),
+            at_least_float32(logits.flatten(0, 1)),
             labels.flatten(),
             ignore_index=-100,
             label_smoothing=float(self.config.label_smoothing),
@@ -208,6 +210,7 @@ class BeatsForPreTraining(BeatsPreTrainedModel):
         noise (`torch.FloatTensor` of shape `(batch_size, num_patches)`, *optional*):
             The patches of a clip with the least noise are kept. Drawn uniformly if not given.
         """
+        check_keywords(self, kwargs)
         hidden_states = self.beats.embeddings(check_fbank(input_values, attention_mask, self.config))
         batch_size, num_patches = hidden_states.shape[:2]
         if labels is not None and labels.numel() != batch_size * num_patches:
@@ -384,11 +387,13 @@ class BeatsTokenizerForPreTraining(BeatsTokenizerModel):
             Last hidden state of the teacher for every patch or, for a fine-tuned teacher, its logits before they are
             averaged over the patches.
         """
+        check_keywords(self, kwargs)
         outputs = self.beats(input_values, attention_mask=attention_mask, return_dict=True, **kwargs)
         mask = outputs.patch_attention_mask
         projected_states = self.projection(outputs.last_hidden_state)
-        states = nn.functional.normalize(projected_states.float(), dim=-1)
-        flat_states, flat_mask = states.detach().flatten(0, 1), mask.flatten()
+        states = nn.functional.normalize(at_least_float32(projected_states), dim=-1)
+        # The codebook is float32 in every model.
+        flat_states, flat_mask = states.detach().float().flatten(0, 1), mask.flatten()
         if self.training:
             self.quantizer.initialize(flat_states, flat_mask)
         codes = self.quantizer(projected_states)
@@ -410,7 +415,9 @@ class BeatsTokenizerForPreTraining(BeatsTokenizerModel):
                     f"`teacher_outputs` must have shape {tuple(estimates.shape)}, got {tuple(teacher_outputs.shape)}: "
                     "`config.teacher_output_size` is the teacher's `hidden_size` or `num_labels`."
                 )
-            cosine = nn.functional.cosine_similarity(estimates.float(), teacher_outputs.float(), dim=-1)
+            cosine = nn.functional.cosine_similarity(
+                at_least_float32(estimates), at_least_float32(teacher_outputs), dim=-1
+            )
             distillation_loss = ((1 - cosine) * mask).sum() / num_valid
             loss = distillation_loss + self.config.commitment_weight * commitment_loss
         code_counts, perplexity = code_usage(codes, mask, len(self.quantizer.codebook))

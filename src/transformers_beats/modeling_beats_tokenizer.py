@@ -14,7 +14,13 @@ from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_beats import BeatsBaseConfig, BeatsRandomProjectionTokenizerConfig, BeatsTokenizerConfig
-from .modeling_beats import BeatsModel, BeatsPreTrainedModel, check_fbank, patch_mask_from_frame_mask
+from .modeling_beats import (
+    BeatsModel,
+    BeatsPreTrainedModel,
+    check_fbank,
+    check_keywords,
+    patch_mask_from_frame_mask,
+)
 
 
 @auto_docstring(custom_intro="Output of [`BeatsTokenizerModel`] and [`BeatsRandomProjectionTokenizer`].")
@@ -177,6 +183,7 @@ class BeatsTokenizerModel(BeatsPreTrainedModel):
         output_code_usage (`bool`, *optional*, defaults to `False`):
             Whether to count the codes of the batch.
         """
+        check_keywords(self, kwargs)
         outputs = self.beats(input_values, attention_mask=attention_mask, return_dict=True, **kwargs)
         projected_states = self.projection(outputs.last_hidden_state)
         codes = self.quantizer(projected_states)
@@ -290,6 +297,7 @@ class BeatsRandomProjectionTokenizer(PreTrainedModel):
         output_code_usage (`bool`, *optional*, defaults to `False`):
             Whether to count the codes of the batch.
         """
+        check_keywords(self, kwargs)
         fbank = check_fbank(input_values, attention_mask, self.config)
         size = self.config.patch_size
         # (batch, column, frequency, frame, mel): time-major patches, each a vector of frames by mels.

@@ -154,16 +154,19 @@ def test_what_cannot_be_opened_is_refused_before_it_is_read(tmp_path):
 
 def test_what_is_wrong_with_a_file_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    monkeypatch.setenv("PATH", "")
+    (tmp_path / "notes.mp3").write_text("Thunder, 3 May\n" * 100, encoding="utf-8")
     (tmp_path / "noise.mp3").write_bytes(np.random.default_rng(0).bytes(5000))
     (tmp_path / "film.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
     (tmp_path / "damaged.flac").write_bytes(b"fLaC and nothing else")
     (tmp_path / "empty.mp3").touch()
     (tmp_path / "folder.wav").mkdir()
     (tmp_path / "link.wav").symlink_to("nowhere.wav")
-    unknown = "cannot be decoded: Format not recognised. FFmpeg knows more formats: pip install torchcodec"
+    install = "install the program ffmpeg (https://ffmpeg.org; on Debian and Ubuntu: apt install ffmpeg)"
     for name, message in {
-        "noise.mp3": unknown,
-        "film.m4a": unknown,
+        "noise.mp3": "cannot be decoded: Format not recognised.",
+        "notes.mp3": "holds text and no audio: it begins with 'Thunder, 3 May\\nThund'.",
+        "film.m4a": f"is MP4 (m4a), which needs FFmpeg: {install}, or convert the file to WAV or FLAC.",
         "damaged.flac": "cannot be decoded: Error : unknown error in flac decoder.",
         "empty.mp3": "is empty, it has no bytes.",
         "folder.wav": "is a directory, and no file.",
@@ -284,12 +287,12 @@ def test_what_is_no_waveform_is_a_value_error(audio):
 
 
 class FakeDecoder:
-    """Knows files that begin with "fake": three seconds at 8 kHz, silent in one channel."""
+    """Knows files that begin with "\0fak": three seconds at 8 kHz, silent in one channel."""
 
     def __init__(self, source):
-        if not (source if isinstance(source, bytes) else source.read()).startswith(b"fake"):
+        if not (source if isinstance(source, bytes) else source.read()).startswith(b"\0fak"):
             raise RuntimeError("Could not open input file\nand more")
-        self.metadata = types.SimpleNamespace(duration_seconds=3.0)
+        self.metadata = types.SimpleNamespace(duration_seconds=3.0, sample_rate=8000)
         self.num_decoded = 0
 
     def get_all_samples(self):
@@ -314,7 +317,7 @@ def decoders(monkeypatch):
 
 
 def test_torchcodec_says_how_long_a_file_is_before_it_decodes_it(decoders):
-    stream = stream_audio(b"fake")
+    stream = stream_audio(b"\0fak")
     assert stream.seconds == 3.0
     assert decoders[0].num_decoded == 0
     waveform = np.concatenate(list(stream.blocks))
@@ -324,12 +327,12 @@ def test_torchcodec_says_how_long_a_file_is_before_it_decodes_it(decoders):
 
 
 def test_torchcodec_reads_a_file_object_from_its_beginning(decoders):
-    assert len(decode_audio(io.BytesIO(b"fake" + bytes(100)))) == 48000
+    assert len(decode_audio(io.BytesIO(b"\0fak" + bytes(100)))) == 48000
 
 
 def test_what_torchcodec_does_not_know_either_is_refused_in_one_line(decoders):
     with pytest.raises(AudioError, match=r"^5 bytes: cannot be decoded: Format not recognised.?$"):
-        stream_audio(b"other")
+        stream_audio(b"\0ther")
 
 
 @pytest.mark.parametrize("error", [RuntimeError, ValueError, OSError])
@@ -339,6 +342,6 @@ def test_what_torchcodec_cannot_decode_is_an_audio_error(decoders, monkeypatch, 
 
     monkeypatch.setattr(FakeDecoder, "get_all_samples", fail)
     with pytest.raises(AudioError, match=r"^4 bytes: cannot be decoded: packet 7 is broken$"):
-        decode_audio(b"fake")
+        decode_audio(b"\0fak")
     with pytest.raises(AudioError, match=r"^an AudioDecoder: cannot be decoded: packet 7 is broken$"):
-        open_audio(FakeDecoder(b"fake"), 16000)
+        open_audio(FakeDecoder(b"\0fak"), 16000)

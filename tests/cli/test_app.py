@@ -179,7 +179,7 @@ def test_errors_of_forwarded_commands_have_one_line_and_a_status(module, error, 
         raise error
 
     module.main = fail_for_typer if is_typer else fail
-    assert run("convert", exit_code=status).stderr.splitlines()[-1] == line
+    assert run("publish", exit_code=status).stderr.splitlines()[-1] == line
 
 
 def test_a_status_that_is_returned_or_raised_is_the_exit_status(module):
@@ -189,7 +189,7 @@ def test_a_status_that_is_returned_or_raised_is_the_exit_status(module):
     module.main = lambda argv: 1
     run("evaluate", exit_code=1)
     module.main = leave
-    run("convert", exit_code=1)
+    run("publish", exit_code=1)
     module.main = lambda argv: 0
     run("evaluate")
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import typer
 from golden import CHECKPOINTS, FIXTURES, ROOT
 from huggingface_hub import ModelCard
 from hypothesis import given, settings
@@ -23,9 +22,10 @@ from typer.testing import CliRunner
 
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification, BeatsModel, BeatsTokenizerModel
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
+from transformers_beats.cli.app import app
 from transformers_beats.conversion.checkpoint import CheckpointError, read_checkpoint
-from transformers_beats.conversion.convert import convert, main
-from transformers_beats.conversion.to_microsoft import export
+from transformers_beats.conversion.convert import convert
+from transformers_beats.export.to_microsoft import export
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 
@@ -122,6 +122,14 @@ def test_unknown_labels_keep_their_id(altered):
     assert any("my_class" in note for note in checkpoint.notes)
 
 
+def test_the_gradient_decay_of_a_training_is_said(altered):
+    name = "layer_wise_gradient_decay_ratio"
+    checkpoint = read_checkpoint(altered("beats_tiny_finetuned", lambda contents: contents["cfg"].update({name: 0.6})))
+    assert any(f"{name}=0.6" in note for note in checkpoint.notes)
+    # 1, as in the released encoders, is none.
+    assert not any(name in note for note in read_checkpoint(FIXTURES / "beats_tiny.pt").notes)
+
+
 def test_missing_label_dict_is_said(altered):
     checkpoint = read_checkpoint(altered("beats_tiny_finetuned", lambda contents: contents.pop("label_dict")))
     assert checkpoint.config.num_labels == 6
@@ -167,14 +175,73 @@ def test_espnet_exports_convert(altered, golden_model, extract, tmp_path):
     assert torch.equal(actual, golden_model("beats_tiny")(**extract(0)).last_hidden_state)
 
 
-def test_espnet_defaults_are_espnets(altered):
-    def drop(contents):
-        for key in ("deep_norm", "max_distance"):
+def without_cfg(*keys):
+    """An ESPnet export whose recipe left settings to what it began from."""
+
+    def change(contents):
+        espnet_export(contents)
+        for key in keys:
             del contents["cfg"][key]
 
-    checkpoint = read_checkpoint(altered("beats_tiny", drop), origin="espnet")
-    assert checkpoint.config.deep_norm is False
-    assert checkpoint.config.max_bucket_distance == 1280
+    return change
+
+
+@pytest.mark.parametrize("keys", [["deep_norm"], ["max_distance"], ["deep_norm", "max_distance"]], ids=str)
+def test_settings_that_no_tensor_shows_are_not_guessed(keys, altered):
+    """An export of a fine-tuning that began from DeepNorm and a distance of 80; ESPnet's class has neither."""
+    path = altered("beats_tiny", without_cfg(*keys))
+    with pytest.raises(CheckpointError, match=rf"`cfg` lacks {' and '.join(keys)}, which no tensor shows.*--cfg"):
+        read_checkpoint(path)
+
+
+@torch.no_grad()
+def test_a_base_states_what_an_espnet_export_leaves_out(altered, golden_model, extract, tmp_path):
+    path = altered("beats_tiny", without_cfg("deep_norm", "max_distance", "encoder_layers"))
+    checkpoint = convert(path, tmp_path / "out", cfg=[FIXTURES / "beats_tiny.pt"])
+    (note,) = [note for note in checkpoint.notes if "taken from beats_tiny.pt" in note]
+    assert all(setting in note for setting in ("deep_norm=True", "max_distance=80", "encoder_layers=3"))
+    actual = BeatsModel.from_pretrained(tmp_path / "out").eval()(**extract(0)).last_hidden_state
+    assert torch.equal(actual, golden_model("beats_tiny")(**extract(0)).last_hidden_state)
+
+
+@torch.no_grad()
+def test_the_released_architecture_fills_what_an_espnet_export_leaves_out(altered, golden_model, extract):
+    """`released` has another size; what the export states itself is kept."""
+    checkpoint = read_checkpoint(altered("beats_tiny", without_cfg("deep_norm")), cfg=["released"])
+    assert checkpoint.config.num_hidden_layers == 3
+    assert any("Microsoft's released models: " in note and "deep_norm=True" in note for note in checkpoint.notes)
+    expected = golden_model("beats_tiny")(**extract(0)).last_hidden_state
+    assert torch.equal(checkpoint.build_model()(**extract(0)).last_hidden_state, expected)
+
+
+@torch.no_grad()
+def test_settings_that_tensors_show_are_taken_from_them(altered, golden_model, extract):
+    checkpoint = read_checkpoint(altered("beats_tiny", without_cfg("relative_position_embedding", "gru_rel_pos")))
+    assert any("shown by the tensors: relative_position_embedding=True" in note for note in checkpoint.notes)
+    expected = golden_model("beats_tiny")(**extract(0)).last_hidden_state
+    assert torch.equal(checkpoint.build_model()(**extract(0)).last_hidden_state, expected)
+
+
+def test_the_distance_of_no_position_bias_is_nobodys_matter(altered):
+    path = altered("beats_tiny_plain", lambda contents: contents["cfg"].pop("max_distance"))
+    checkpoint = read_checkpoint(path, origin="espnet")
+    assert not checkpoint.config.relative_position_embedding
+
+
+def test_settings_of_another_model_are_refused():
+    with pytest.raises(CheckpointError, match=r"its own `cfg` says embed_dim=32, --cfg 64: another model"):
+        read_checkpoint(FIXTURES / "beats_tiny.pt", cfg=[FIXTURES / "beats_tiny_plain.pt"])
+
+
+@pytest.mark.parametrize("name", ["beats_tiny.pt", "settings.yaml"])
+def test_a_file_that_is_too_large_is_refused_by_its_size(name, tmp_path):
+    """Of a sparse file of 30 GB nothing but the size may be read."""
+    path = tmp_path / name
+    with path.open("wb") as file:
+        file.truncate(30_000_000_000)
+    checkpoint, cfg = (path, []) if path.suffix == ".pt" else (FIXTURES / "beats_tiny.pt", [path])
+    with pytest.raises(BeatsError, match=r"has 30.0 GB, more than the limit of 8.0 GB|30000 MB, which are"):
+        read_checkpoint(checkpoint, cfg=cfg)
 
 
 def set_tensor(key, change):
@@ -406,7 +473,7 @@ def test_an_output_link_that_goes_in_circles_is_an_error_of_the_file_system(tmp_
     [
         (["MODEL", "back.pt", "--origin", "espnet"], "leave out --origin"),
         (["MODEL", "back.pt", "--fbank-mean", "1", "--cfg", "released"], "leave out --cfg, --fbank-mean"),
-        (["MODEL", "other"], "is a directory, not a checkpoint"),
+        (["MODEL", "other"], "is a model for transformers already (beats), not a checkpoint"),
         (["SOURCE", "back.pt"], "is a file, and a model is a directory"),
         (["absent.pt", "other"], "absent.pt: no such file"),
     ],
@@ -415,9 +482,7 @@ def test_arguments_that_cannot_be_used_are_a_usage_error(arguments, message, tmp
     monkeypatch.chdir(tmp_path)
     convert(FIXTURES / "beats_tiny.pt", tmp_path / "model")
     names = {"MODEL": "model", "SOURCE": str(FIXTURES / "beats_tiny.pt")}
-    app = typer.Typer()
-    app.command()(main)
-    result = CliRunner().invoke(app, [names.get(word, word) for word in arguments])
+    result = CliRunner().invoke(app, ["convert", *(names.get(word, word) for word in arguments)])
     assert result.exit_code == 2
     assert message in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

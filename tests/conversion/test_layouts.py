@@ -2,6 +2,7 @@
 """Files that hold a BEATs model in another layout than Microsoft's, made from the golden checkpoints."""
 
 import argparse
+import json
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,12 @@ import yaml
 from golden import FIXTURES
 from safetensors.torch import save_file
 
-from transformers_beats.conversion import layouts as other_layouts
+from transformers_beats import BeatsFeatureExtractor, BeatsForAudioFrameClassification
+from transformers_beats.conversion import checkpoint, layouts, settings
 from transformers_beats.conversion.checkpoint import CheckpointError, read_checkpoint
+from transformers_beats.conversion.convert import convert
+from transformers_beats.export.to_microsoft import export
+from transformers_beats.utils.errors import BeatsError
 
 
 MAPPINGS = Path("/proc/self/maps")
@@ -49,7 +54,9 @@ def head() -> dict[str, torch.Tensor]:
 def released_is_tiny(monkeypatch):
     """As if Microsoft had released models of the golden checkpoints' size."""
     sizes = golden("beats_tiny_finetuned")["cfg"] | {"quant_n": 64, "quant_dim": 16}
-    monkeypatch.setattr(other_layouts, "RELEASED", {key: sizes[key] for key in other_layouts.RELEASED})
+    released = {key: sizes[key] for key in settings.RELEASED}
+    for module in (checkpoint, layouts, settings):
+        monkeypatch.setattr(module, "RELEASED", released)
 
 
 @pytest.fixture
@@ -60,6 +67,8 @@ def write(tmp_path):
         path = tmp_path / name
         if path.suffix == ".safetensors":
             save_file(without_copies(contents), path)
+        elif path.suffix == ".json":
+            path.write_text(json.dumps(contents))
         elif path.suffix in (".yaml", ".yml"):
             path.write_text(yaml.safe_dump(contents))
         else:
@@ -130,6 +139,70 @@ def test_settings_come_from_the_description_of_an_avex_model(encoder, head, writ
     assert not notes_about(checkpoint, "without a meaning here")
 
 
+@pytest.mark.usefixtures("released_is_tiny")
+@torch.no_grad()
+def test_a_head_on_the_patches_of_a_column_makes_an_event_classifier(encoder, write, extract, tmp_path):
+    """As avex trained one: the eight patches of 160 ms side by side, low frequencies first."""
+    weight, bias = torch.randn(7, 8 * 64), torch.randn(7)
+    tensors = under("encoder._model.backbone.", encoder | FBANK_OF_AVEX)
+    names = write({f"species {index}": index for index in range(7)}, "label_map.json")
+    checkpoint = convert(
+        write(tensors | under("head.", {"weight": weight, "bias": bias})), tmp_path / "out", labels=names
+    )
+    assert notes_about(checkpoint, "classification head is `head.`")
+    assert notes_about(checkpoint, "low to high frequencies", "is assumed")
+    model = BeatsForAudioFrameClassification.from_pretrained(tmp_path / "out").eval()
+    assert model.config.id2label[6] == "species 6"
+    outputs = model(**extract(0))
+    patches = model.beats(**extract(0)).last_hidden_state[0]
+    expected = torch.stack([weight @ column.flatten() + bias for column in patches.split(8)])
+    torch.testing.assert_close(outputs.logits[0], expected, atol=1e-5, rtol=1e-5)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "AutoModelForAudioFrameClassification.from_pretrained" in card
+    with pytest.raises(CheckpointError, match="FrameClassification, which Microsoft's layout has no place"):
+        export(str(tmp_path / "out"), tmp_path / "back.pt")
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"head.weight": torch.ones(7, 500), "head.bias": torch.ones(7)},
+        {"head.weight": torch.ones(7, 512)},
+        {"head.weight": torch.ones(7, 512), "head.bias": torch.ones(7), "rnn.weight": torch.ones(3, 3)},
+    ],
+    ids=["width", "no bias", "another layer"],
+)
+@pytest.mark.usefixtures("released_is_tiny")
+def test_layers_that_may_be_something_else_make_no_event_classifier(others, encoder, write):
+    checkpoint = read_checkpoint(write(under("backbone.", encoder | FBANK_OF_AVEX) | others))
+    assert checkpoint.kind == "pretrained"
+    assert notes_about(checkpoint, "left out", "`head`")
+
+
+@pytest.mark.usefixtures("released_is_tiny")
+def test_avex_labels_come_from_its_label_map(encoder, head, write):
+    tensors = under("backbone.", encoder | FBANK_OF_AVEX) | under("classifier.", head)
+    names = {"Turdus merula": 1, "Parus major": 0, "Rana": 2, "Bos taurus": 3, "Apis": 5, "Canis lupus": 4}
+    checkpoint = read_checkpoint(write(tensors, "model.safetensors"), labels=write(names, "label_map.json"))
+    assert checkpoint.config.id2label[1] == "Turdus merula"
+    assert checkpoint.config.label2id == names
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"a": 0, "b": 0}, "several classes the same index"),
+        ({"a": "first"}, "names of classes with their indices"),
+        ({"a": 0, "b": 1}, "must name the classes 0 to 5"),
+    ],
+)
+@pytest.mark.usefixtures("released_is_tiny")
+def test_label_maps_that_are_none_are_refused(names, message, encoder, head, write):
+    tensors = under("backbone.", encoder | FBANK_OF_AVEX) | under("classifier.", head)
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(write(tensors), labels=write(names, "label_map.json"))
+
+
 def strong_and_weak_heads():
     return {f"{name}_head.weight": torch.ones(447, 64) for name in ("strong", "weak")}
 
@@ -162,9 +235,10 @@ def test_the_assumed_architecture_must_fit_every_shape(encoder, write):
         read_checkpoint(write(encoder, "model.safetensors"), cfg=["released"])
 
 
-def test_a_wrapper_alone_changes_nothing(write):
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model._orig_mod.module."])
+def test_a_wrapper_alone_changes_nothing(prefix, write):
     contents = golden("beats_tiny_finetuned")
-    contents["model"] = under("module.", contents["model"])
+    contents["model"] = under(prefix, contents["model"])
     checkpoint, expected = read_checkpoint(write(contents)), read_checkpoint(FIXTURES / "beats_tiny_finetuned.pt")
     assert (checkpoint.origin, checkpoint.notes) == ("microsoft", [])
     assert checkpoint.config.to_dict() == expected.config.to_dict()
@@ -244,6 +318,14 @@ def test_espnet_classifiers_convert_with_head_and_labels(espnet_classifier, writ
     assert list(checkpoint.config.id2label.values()) == ["dog", "cat", "rain", "wind", "bell", "car"]
 
 
+def test_settings_of_espnet_tell_its_older_files(encoder, head, write, assert_golden):
+    """Those without the constants of its padding mask."""
+    path = write(under("encoder.", encoder) | under("decoder.linear_out.", head), "valid.acc.best.pth")
+    checkpoint = read_checkpoint(path, cfg=[write(espnet_settings(), "config.yaml")])
+    assert (checkpoint.origin, checkpoint.kind) == ("espnet", "finetuned")
+    assert_golden(checkpoint)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -267,7 +349,9 @@ def test_the_base_of_an_espnet_model_states_the_architecture(espnet_classifier, 
     base = write({"encoder_conf": {"beats_config": golden("beats_tiny_finetuned")["cfg"]}}, "base.yaml")
     checkpoint = read_checkpoint(espnet_classifier, cfg=[base, tuned])
     assert_golden(checkpoint)
-    assert notes_about(checkpoint, "add --fbank-std 5.9")
+    assert checkpoint.statistics == {"fbank_std": 5.9}
+    assert notes_about(checkpoint, "applied from `encoder_conf`", "fbank_std=5.9")
+    assert notes_about(checkpoint, "AudioSet's were written, fbank_mean=15.41663.", "with --fbank-mean")
 
 
 def test_espnet_encoders_that_stop_early_are_refused(espnet_classifier, write):
@@ -286,6 +370,30 @@ def test_the_tokenizer_in_an_espnet_training_checkpoint_converts(encoder, write,
     assert checkpoint.kind == "tokenizer"
     assert_golden(checkpoint, "tokenizer_tiny")
     assert notes_about(checkpoint, "`teacher` (", "`decoder` (1)")
+
+
+def test_the_export_of_an_espnet_tokenizer_converts(write, assert_golden):
+    """`beats_tokenizer_iterN.pt`: what its recipe states, and its tensors."""
+    contents = golden("tokenizer_tiny")
+    usual = ("input_patch_size", "conv_bias", "activation_fn", "layer_norm_first")
+    cfg = {key: value for key, value in contents["cfg"].items() if key not in usual}
+    cfg |= {"embed_loss_beta": 10.0, "codebook_vocab_size": 64, "fbank_mean": 15.66439, "fbank_std": 6.38312}
+    checkpoint = read_checkpoint(write({"model": espnet(contents["model"]), "cfg": cfg}, "beats_tokenizer_iter1.pt"))
+    assert (checkpoint.origin, checkpoint.kind) == ("espnet", "tokenizer")
+    assert_golden(checkpoint, "tokenizer_tiny")
+    assert notes_about(checkpoint, "not applied", "add --fbank-mean 15.66439 --fbank-std 6.38312")
+
+
+def test_a_deepspeed_checkpoint_of_pre_training_converts(encoder, write, assert_golden):
+    """`mp_rank_00_model_states.pt`: the model under `module`, with the label predictor and other state."""
+    state_dict = under("encoder.", espnet(encoder)) | {"decoder.mask_token": torch.zeros(1, 1, 64)}
+    contents = {"module": state_dict, "optimizer": None, "global_steps": 400_000, "ds_version": "0.16.4"}
+    settings = {"encoder_conf": {"beats_config": golden("beats_tiny_finetuned")["cfg"], "is_pretraining": True}}
+    checkpoint = read_checkpoint(
+        write(contents, "mp_rank_00_model_states.pt"), cfg=[write(settings, "config.yaml")], **OPENBEATS
+    )
+    assert (checkpoint.kind, checkpoint.statistics) == ("pretrained", OPENBEATS)
+    assert_golden(checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -360,11 +468,6 @@ def test_damaged_safetensors_are_refused(tmp_path):
         read_checkpoint(tmp_path / "model.safetensors")
 
 
-def test_a_file_that_states_its_settings_takes_no_others():
-    with pytest.raises(CheckpointError, match="states its own `cfg`"):
-        read_checkpoint(FIXTURES / "beats_tiny.pt", cfg=["released"])
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -377,16 +480,82 @@ def test_a_file_that_states_its_settings_takes_no_others():
 )
 def test_settings_that_are_none_are_refused(text, message, encoder, write, tmp_path):
     (tmp_path / "settings.yaml").write_text(text)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(BeatsError, match=message):
         read_checkpoint(write(encoder), cfg=[tmp_path / "settings.yaml"])
 
 
-def test_other_fbank_statistics_in_the_settings_are_said(write):
+AUDIOSET = {"fbank_mean": 15.41663, "fbank_std": 6.55582}
+OPENBEATS = {"fbank_mean": 15.2913, "fbank_std": 5.90532}
+
+
+@pytest.mark.parametrize(
+    ("encoder_conf", "given", "expected"),
+    [
+        (OPENBEATS, {}, OPENBEATS),
+        (OPENBEATS, {"fbank_mean": 11.7}, {"fbank_mean": 11.7, "fbank_std": 5.90532}),
+        ({"fbank_std": 5.9}, {}, AUDIOSET | {"fbank_std": 5.9}),
+        ({"fbank_mean": None}, {}, AUDIOSET),
+    ],
+    ids=["stated", "overridden", "half stated", "null"],
+)
+def test_statistics_of_encoder_conf_are_applied(encoder_conf, given, expected, espnet_classifier, write, tmp_path):
+    """ESPnet's encoder takes them as arguments of its constructor, and normalises with them."""
+    settings = espnet_settings()
+    settings["encoder_conf"] |= encoder_conf
+    convert(espnet_classifier, tmp_path / "out", cfg=[write(settings, "config.yaml")], **given)
+    extractor = BeatsFeatureExtractor.from_pretrained(tmp_path / "out")
+    assert {key: getattr(extractor, key) for key in expected} == expected
+
+
+def test_statistics_change_what_a_classifier_says(espnet_classifier, write, tmp_path, waveforms):
+    """Until they were applied, the probabilities were those of another input."""
+    settings = espnet_settings()
+    settings["encoder_conf"] |= {"fbank_mean": 12.0, "fbank_std": 3.0}
+    convert(espnet_classifier, tmp_path / "out", cfg=[write(settings, "config.yaml")])
+    extractor = BeatsFeatureExtractor.from_pretrained(tmp_path / "out")
+    values, default = (
+        each(waveforms[0], sampling_rate=16000, return_tensors="pt")["input_values"]
+        for each in (extractor, BeatsFeatureExtractor())
+    )
+    torch.testing.assert_close(values, (default * 2 * 6.55582 + 15.41663 - 12.0) / (2 * 3.0))
+
+
+def test_statistics_that_are_no_numbers_are_refused(espnet_classifier, write):
+    settings = espnet_settings()
+    settings["encoder_conf"]["fbank_mean"] = "loud"
+    with pytest.raises(CheckpointError, match="must be numbers"):
+        read_checkpoint(espnet_classifier, cfg=[write(settings, "config.yaml")])
+
+
+def test_statistics_of_the_base_are_not_those_of_the_training(espnet_classifier, write):
+    """ESPnet's encoder takes its own arguments, not those that the base was trained with."""
+    cfg = golden("beats_tiny_finetuned")["cfg"] | {"fbank_mean": 14.0}
+    base = write({"encoder_conf": {"beats_config": cfg, **OPENBEATS}}, "base.yaml")
+    tuned = write(espnet_settings(encoder_conf={"beats_ckpt_path": "/data/base.pt"}), "config.yaml")
+    checkpoint = read_checkpoint(espnet_classifier, cfg=[base, tuned])
+    assert checkpoint.statistics == {}
+    assert notes_about(checkpoint, "nothing states the fbank statistics", "--fbank-mean and --fbank-std")
+    assert notes_about(checkpoint, "not applied", "add --fbank-mean 14.0")
+
+
+def test_a_file_of_espnet_without_statistics_says_so(write):
+    contents = golden("beats_tiny")
+    contents["model"] = espnet(contents["model"])
+    path = write(contents)
+    assert notes_about(read_checkpoint(path), "AudioSet's were written, fbank_mean=15.41663, fbank_std=6.55582")
+    assert not notes_about(read_checkpoint(path, **OPENBEATS), "statistics")
+    assert notes_about(read_checkpoint(path, fbank_mean=15.3), "AudioSet's were written, fbank_std=6.55582.")
+
+
+def test_statistics_in_cfg_are_said_and_not_applied(write):
+    """ESPnet's encoder stores and never reads them; the package openbeats does."""
     contents = golden("beats_tiny")
     contents["cfg"] |= {"fbank_mean": 15.2913, "fbank_std": 6.55582}
     checkpoint = read_checkpoint(write(contents))
+    assert checkpoint.statistics == {}
     assert len(checkpoint.notes) == 1
-    assert notes_about(checkpoint, "fbank statistics", "add --fbank-mean 15.2913")
+    assert notes_about(checkpoint, "not applied", "openbeats", "add --fbank-mean 15.2913")
+    assert not read_checkpoint(write(contents), fbank_mean=15.2913).notes
 
 
 @pytest.mark.skipif(not MAPPINGS.exists(), reason="needs Linux's list of mapped files")

@@ -19,7 +19,7 @@ from transformers_beats import (
 )
 from transformers_beats.conversion.checkpoint import CheckpointError, read_checkpoint
 from transformers_beats.conversion.convert import convert
-from transformers_beats.conversion.to_microsoft import export
+from transformers_beats.export.to_microsoft import export
 
 
 # What the converter leaves out and the exporter fills in.

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import typer
 import yaml
 from converting import assert_converted_or_refused, contents_of, read, to_bytes
 from fuzzing import DAMAGES, IS_THOROUGH, count, damage, fuzz
@@ -21,22 +20,19 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from typer.testing import CliRunner
 
+from transformers_beats.cli.app import app
 from transformers_beats.conversion.checkpoint import CheckpointError, read_checkpoint
 from transformers_beats.conversion.convert import convert
-from transformers_beats.conversion.convert import main as convert_main
+from transformers_beats.utils.errors import BeatsError
 
 
 NAMES = st.sampled_from(CHECKPOINTS)
 SEEDS = st.integers(0, 2**32)
 
 
-CONVERT = typer.Typer(pretty_exceptions_enable=False)
-CONVERT.command()(convert_main)
-
-
 def assert_one_line(*arguments) -> bool:
     """Converts: exit status 0, or 1 or 2 and one line on stderr. Returns whether it did what it was asked."""
-    result = CliRunner().invoke(CONVERT, list(map(str, arguments)))
+    result = CliRunner().invoke(app, ["convert", *map(str, arguments)])
     if result.exit_code == 0:
         return True
     assert isinstance(result.exception, SystemExit), repr(result.exception)
@@ -328,7 +324,7 @@ def test_any_settings_file_is_refused_or_fits(text):
         for origin in ("auto", "espnet"):
             try:
                 read_checkpoint(source, origin=origin, cfg=[settings])
-            except CheckpointError as error:
+            except BeatsError as error:
                 assert len(str(error).splitlines()) == 1, str(error)
 
 

@@ -2,7 +2,9 @@
 import pytest
 from huggingface_hub import HfApi, constants
 
+from hub.releases import Release
 from hub.server import local_hub
+from transformers_beats.conversion.released import MANIFEST_VARIABLE
 
 
 @pytest.fixture
@@ -19,3 +21,28 @@ def api(hub, monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     return HfApi(endpoint=hub.endpoint, token=hub.token)
+
+
+@pytest.fixture
+def release(hub, api, monkeypatch, tmp_path) -> Release:
+    """This process knows the local Hub only, is signed out, and keeps all in a home of its own."""
+    home = tmp_path / "home"
+    values = {
+        "ENDPOINT": hub.endpoint,
+        "HUGGINGFACE_CO_URL_TEMPLATE": hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HOME": str(home),
+        "HF_HUB_CACHE": str(home / "hub"),
+        "HF_TOKEN_PATH": str(home / "token"),
+        "DOWNLOAD_CHUNK_SIZE": 50_000,
+        # Seconds; the client waits for 10, six times.
+        "HF_HUB_ETAG_TIMEOUT": 0.2,
+        "HF_HUB_DOWNLOAD_TIMEOUT": 0.2,
+    }
+    for name, value in values.items():
+        monkeypatch.setattr(constants, name, value)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    release = Release(hub, api, tmp_path / "manifest.yaml", home)
+    monkeypatch.setenv(MANIFEST_VARIABLE, str(release.manifest))
+    hub.requests.clear()
+    return release

@@ -7,35 +7,44 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from .repository import CHUNK_BYTES, Blob, HubError, Repository
+from .repository import CHUNK_BYTES, HubError, read
 
 
 @dataclass
 class Request:
-    """A request that was answered (`status`), or whose connection was closed (None)."""
+    """A request that was answered (`status`), or whose connection was closed or left silent (None)."""
 
     method: str
     path: str
     status: int | None = None
     body_bytes: int = 0
+    range: str | None = None
 
 
 @dataclass
 class Fault:
     """
     Fails `times` requests of `method` whose path contains `contains`, after `skip` others: with the error `status` (if
-    `applied`, after doing what was asked) or, without one, by closing the connection after `after` bytes of the body.
+    `applied`, after doing what was asked), with `page` and status 200, or, without either, by closing the connection
+    after `after` bytes of the body; with `is_silent` it stays open instead, and nothing more arrives.
     """
 
     method: str
     contains: str
-    status: int | None
+    status: int | None = None
+    page: str | None = None
     after: int = 0
     skip: int = 0
     times: int = 1
     applied: bool = False
+    is_silent: bool = False
+
+    @property
+    def cuts(self) -> bool:
+        return self.status is None and self.page is None
 
     def hits(self, request: Request) -> bool:
         if request.method != self.method or self.contains not in request.path or self.times == 0:
@@ -53,7 +62,7 @@ class ConnectionCut(Exception):  # noqa: N818
 
 def route(method: str, template: str) -> Callable:
     """Marks what answers `method` on paths like `template`, whose parts in braces become arguments."""
-    parts = {"repo": r"[\w.-]+/[\w.-]+?", "path": r".+"}
+    parts = {"repo": r"(?:datasets/)?[\w.-]+/[\w.-]+?", "path": r".+"}
     pattern = re.sub(r"\{(\w+)\}", lambda part: f"(?P<{part[1]}>{parts.get(part[1], '[^/]+')})", template)
 
     def mark(function: Callable) -> Callable:
@@ -79,20 +88,27 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         url = urlsplit(self.path)
         self.query = parse_qs(url.query)
-        self.request_log = Request(self.command, unquote(url.path))
+        self.request_log = Request(self.command, unquote(url.path), range=self.headers.get("Range"))
         with self.hub.lock:
             self.hub.requests.append(self.request_log)
             self.fault = next((fault for fault in self.hub.faults if fault.hits(self.request_log)), None)
         self.raw_body = self.read_chunks()
-        self.cut_after = self.fault.after if self.fault is not None and self.fault.status is None else None
+        self.cut_after = self.fault.after if self.fault is not None and self.fault.cuts else None
         try:
-            if self.fault is not None and self.fault.status is None and self.fault.after == 0:
+            if self.cut_after == 0:
                 raise ConnectionCut
-            if self.fault is not None and self.fault.status is not None and not self.fault.applied:
+            if self.fault is not None and self.fault.page is not None:
+                self.answer_text(self.fault.page)
+            elif self.fault is not None and self.fault.status is not None and not self.fault.applied:
                 raise HubError(self.fault.status, "The local Hub was asked to fail")
-            self.dispatch(url.path)
+            else:
+                self.dispatch(url.path)
         except ConnectionCut:
             self.request_log.status = None
+            if self.fault.is_silent:
+                self.wfile.flush()
+                self.hub.is_silent.set()
+                self.hub.is_closed.wait()
             self.close_connection = True
         except HubError as error:
             # An answer in the middle of an upload would be lost with the connection.
@@ -146,8 +162,11 @@ class Handler(BaseHTTPRequestHandler):
         """Sends JSON."""
         if self.fault is not None and self.fault.applied and self.fault.status is not None:
             status = self.fault.status
-        content = json.dumps(value).encode()
-        self.send_head(status, {"Content-Type": "application/json", **(headers or {})}, len(content))
+        self.answer_text(json.dumps(value), status, {"Content-Type": "application/json", **(headers or {})})
+
+    def answer_text(self, text: str, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        content = text.encode()
+        self.send_head(status, {"Content-Type": "text/html; charset=utf-8", **(headers or {})}, len(content))
         if self.command != "HEAD":
             self.wfile.write(content)
 
@@ -158,24 +177,28 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
-    def answer_file(self, repository: Repository, blob: Blob, headers: dict[str, str]) -> None:
+    def answer_file(self, source: bytes | Path, etag: str, headers: dict[str, str]) -> None:
         """Sends a file, or the range of it that is asked for."""
-        headers = {"ETag": f'"{blob.etag}"', "Accept-Ranges": "bytes", **headers}
-        start, stop = 0, blob.size
+        headers = {"ETag": f'"{etag}"', "Accept-Ranges": "bytes", **headers}
+        size = len(source) if isinstance(source, bytes) else source.stat().st_size
+        start, stop = 0, size
         asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+        if self.headers.get("If-Range", headers["ETag"]) != headers["ETag"]:
+            asked = None
         if asked:
             first, last = (int(number) if number else None for number in asked.groups())
-            start = max(0, blob.size - (last or 0)) if first is None else first
-            stop = blob.size if first is None or last is None else min(blob.size, last + 1)
+            start = max(0, size - (last or 0)) if first is None else first
+            stop = size if first is None or last is None else min(size, last + 1)
             if start >= stop:
-                raise HubError(416, "Range not satisfiable", headers={"Content-Range": f"bytes */{blob.size}"})
-            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{blob.size}"
+                raise HubError(416, "Range not satisfiable", headers={"Content-Range": f"bytes */{size}"})
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
         self.send_head(206 if asked else 200, headers, stop - start)
         if self.command == "HEAD":
             return
-        sent = 0
-        for chunk in repository.read(blob, start, stop):
-            if blob.etag in self.hub.corrupted and start + sent + len(chunk) == blob.size:
+        sent, path = 0, self.request_log.path
+        is_corrupted = any(path.startswith(f"/{repo}/") and etag == bad for repo, bad in self.hub.corrupted)
+        for chunk in read(source, start, stop):
+            if is_corrupted and start + sent + len(chunk) == size:
                 chunk = chunk[:-1] + bytes([chunk[-1] ^ 0xFF])
             if self.cut_after is not None and sent + len(chunk) >= self.cut_after:
                 self.wfile.write(chunk[: self.cut_after - sent])

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -76,11 +77,16 @@ def new_commit(parent: Commit | None, title: str, message: str, files: dict[str,
 
 @dataclass
 class Repository:
-    """A model repository; `directory` holds its large files, each under its SHA-256."""
+    """
+    A repository; `directory` holds its large files, each under its SHA-256. The name of a dataset begins with
+    `datasets/`. Files of a `gated` one are for its owner and those with `access`, though all see that it is there.
+    """
 
     id: str
     directory: Path
     private: bool = False
+    gated: Literal["auto", "manual", False] = False
+    access: set[str] = field(default_factory=set)
     created: str = field(default_factory=now)
     commits: dict[str, Commit] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
@@ -136,16 +142,9 @@ class Repository:
         finally:
             work.unlink(missing_ok=True)
 
-    def read(self, blob: Blob, start: int, stop: int) -> Iterator[bytes]:
-        """Content from byte `start` up to `stop`, in chunks."""
-        if blob.content is not None:
-            yield blob.content[start:stop]
-            return
-        with (self.directory / str(blob.sha256)).open("rb") as file:
-            file.seek(start)
-            while start < stop and (chunk := file.read(min(CHUNK_BYTES, stop - start))):
-                start += len(chunk)
-                yield chunk
+    def source(self, blob: Blob) -> bytes | Path:
+        """The content of a small file, or where a large one lies."""
+        return self.directory / str(blob.sha256) if blob.content is None else blob.content
 
     def commit(self, branch: str, header: dict, operations: Iterable[tuple[str, dict]]) -> Commit:
         """
@@ -178,6 +177,18 @@ class Repository:
             else:
                 raise HubError(400, f"Unknown operation of a commit: {key}")
         return self._add(branch, new_commit(parent, header["summary"], header.get("description", ""), files))
+
+
+def read(source: bytes | Path, start: int, stop: int) -> Iterator[bytes]:
+    """Content from byte `start` up to `stop`, in chunks."""
+    if isinstance(source, bytes):
+        yield source[start:stop]
+        return
+    with source.open("rb") as file:
+        file.seek(start)
+        while start < stop and (chunk := file.read(min(CHUNK_BYTES, stop - start))):
+            start += len(chunk)
+            yield chunk
 
 
 def is_large(path: str, size: int, sample: bytes) -> bool:

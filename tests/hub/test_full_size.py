@@ -11,17 +11,18 @@ from independent_check import compare
 
 from transformers_beats import BeatsConfig, BeatsForAudioClassification
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
-from transformers_beats.conversion.to_microsoft import export_cfg, export_state_dict
+from transformers_beats.export.to_microsoft import export_cfg, export_state_dict
 
 
 # Runs `convert` and prints its memory before and at its peak (Linux).
 MEASURED = """
+import sys
 import time
 from pathlib import Path
 
-import typer
-
-from transformers_beats.conversion import convert, publishing, to_microsoft
+from transformers_beats.cli.app import app
+from transformers_beats.export import to_microsoft
+from transformers_beats.publishing import publish
 
 def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
@@ -29,7 +30,7 @@ def peak():
 if __name__ == "__main__":
     imported, start = peak(), time.monotonic()
     try:
-        typer.run(convert.main)
+        app(["convert", *sys.argv[1:]])
     finally:
         print("MEASURED", imported, peak(), time.monotonic() - start)
 """

@@ -2,6 +2,7 @@
 """Publishing converted checkpoints: one by one, and all of a manifest."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,12 +15,14 @@ from golden import FIXTURES, ROOT
 from huggingface_hub import ModelCard, constants
 
 from transformers_beats import BeatsModel
-from transformers_beats.conversion import publish_all, publishing
 from transformers_beats.conversion.checkpoint import read_checkpoint
 from transformers_beats.conversion.convert import convert
-from transformers_beats.conversion.publish_all import MANIFEST, read_manifest
-from transformers_beats.conversion.publishing import check_account, publish
+from transformers_beats.conversion.released import MANIFEST, read_manifest
+from transformers_beats.publishing import publish as publishing
+from transformers_beats.publishing import publish_all
+from transformers_beats.publishing.publish import check_account, publish
 from transformers_beats.utils.errors import BeatsError, UsageError
+from transformers_beats.utils.files import sha256
 
 
 @pytest.fixture
@@ -52,8 +55,7 @@ def commits(hub, repo_id="user/beats", branch="main"):
 
 def contents(hub, repo_id, path):
     repository = hub.repository(repo_id)
-    blob = repository.blob(path)
-    return b"".join(repository.read(blob, 0, blob.size)).decode()
+    return repository.source(repository.blob(path)).decode()
 
 
 def test_converting_publishes_in_one_commit(hub, tmp_path):
@@ -200,14 +202,22 @@ def test_stale_files_go_and_others_stay(hub, signed_in, converted):
 
 
 def test_the_manifest_of_the_release_is_complete():
-    entries = read_manifest(MANIFEST, "someone")
+    entries = read_manifest(MANIFEST).values()
     assert len(entries) == 19
     kinds = [entry.kind for entry in entries]
     assert {kind: kinds.count(kind) for kind in kinds} == {"pretrained": 5, "finetuned": 10, "tokenizer": 4}
-    repositories = {entry.repository for entry in entries}
-    assert "someone/beats-iter3-plus-as2m-finetuned-as2m-cpt2" in repositories
-    assert {entry.base_model for entry in entries} - {None} <= repositories
-    names = {entry.file: entry.repository.removeprefix("someone/") for entry in entries}
+    names = {entry.file: entry.name for entry in entries}
+    assert "beats-iter3-plus-as2m-finetuned-as2m-cpt2" in names.values()
+    assert {entry.base_model for entry in entries} - {None} <= {*names.values()}
+    # The bytes of the tensors and some for the archive: another number of parameters would be a mistake in the list.
+    # Each layer of the file has a copy of the relative position embedding.
+    for entry in entries:
+        if entry.kind == "tokenizer":
+            assert entry.sha256 is entry.bytes is entry.num_parameters is None
+        else:
+            assert 0 < entry.bytes - 4 * (entry.num_parameters + 11 * 320 * 12) < 150_000
+            assert len(bytes.fromhex(entry.sha256)) == 32
+    assert len({entry.sha256 for entry in entries}) == 16
     assert names["BEATs_iter1.pt"] == "beats-iter1"
     assert names["BEATs_iter3_plus_AS20K.pt"] == "beats-iter3-plus-as20k"
     assert names["BEATs_iter2_finetuned_on_AS2M_cpt1.pt"] == "beats-iter2-finetuned-as2m-cpt1"
@@ -215,8 +225,8 @@ def test_the_manifest_of_the_release_is_complete():
 
 
 def test_cards_of_the_release_state_the_papers_figures_as_the_papers(tmp_path):
-    entry = next(entry for entry in read_manifest(MANIFEST, "someone") if entry.file == "BEATs_iter3.pt")
-    convert(FIXTURES / "beats_tiny.pt", tmp_path / "out", repo_id=entry.repository, details=entry)
+    entry = read_manifest(MANIFEST)["beats-iter3"]
+    convert(FIXTURES / "beats_tiny.pt", tmp_path / "out", repo_id="someone/beats-iter3", details=entry)
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert card.data.license == "mit"
     results = {result.dataset_name: result.metric_value for result in card.data.eval_results}
@@ -240,10 +250,11 @@ def sources(tmp_path):
     directory = tmp_path / "sources"
     directory.mkdir()
     entries = [
-        {"file": "a.pt", "repository": "a", "kind": "pretrained", "title": "A", "paper": {"AS-2M": 47.9}},
-        {"file": "b.pt", "repository": "b", "kind": "finetuned", "base_model": "a"},
-        {"file": "c.pt", "repository": "c", "kind": "tokenizer"},
+        {"file": "a.pt", "name": "a", "kind": "pretrained", "title": "A", "paper": {"AS-2M": 47.9}},
+        {"file": "b.pt", "name": "b", "kind": "finetuned", "base_model": "a"},
+        {"file": "c.pt", "name": "c", "kind": "tokenizer"},
     ]
+    entries[0]["sha256"] = sha256(FIXTURES / "beats_tiny.pt")
     for entry, name in zip(entries, ("beats_tiny", "beats_tiny_finetuned", "tokenizer_tiny")):
         shutil.copy(FIXTURES / f"{name}.pt", directory / entry["file"])
     manifest = {"defaults": {"license": "mit"}, "checkpoints": entries}
@@ -297,18 +308,31 @@ def test_a_dry_run_checks_the_files_without_network(sources, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("kind", "tokenizer", "is pretrained, but the manifest says tokenizer"),
-        ("sha256", "0" * 64, "but the manifest says 0000"),
+        ("kind", "tokenizer", "its kind is pretrained, that of beats_tiny.pt is tokenizer"),
+        ("sha256", "0" * 64, "has SHA-256 .*, beats_tiny.pt has 0000"),
+        ("bytes", 361499833, "has [0-9]* bytes, beats_tiny.pt has 361499833"),
+        ("cfg", {"encoder_layers": 12}, "its encoder_layers is 3, that of beats_tiny.pt is 12"),
+        ("cfg", {"encoder_embed_dim": 768}, "its encoder_embed_dim is [0-9]*, that of beats_tiny.pt is 768"),
+        ("cfg", {"deep_norm": False}, "its deep_norm is True, that of beats_tiny.pt is False"),
+        ("num_parameters", 90311792, "its number of parameters is [0-9]*, that of beats_tiny.pt is 90311792"),
     ],
 )
 def test_a_file_that_is_not_what_the_manifest_says_is_refused(key, value, message, tmp_path):
-    entry = {"file": "beats_tiny.pt", "repository": "a", "kind": "pretrained", key: value}
+    entry = {"file": "beats_tiny.pt", "name": "a", "kind": "pretrained", key: value}
     path = tmp_path / "manifest.yaml"
     path.write_text(yaml.safe_dump({"checkpoints": [entry]}))
-    [entry] = read_manifest(path, "user")
-    outcome = publish_all.process(entry, FIXTURES, private=False, dry_run=True)
+    outcome = publish_all.process(read_manifest(path)["a"], "user/a", FIXTURES, private=False, dry_run=True)
     assert outcome.status == "refused"
-    assert message in outcome.detail
+    assert re.search(message, outcome.detail)
+
+
+def test_another_model_is_not_published_under_the_name_of_a_released_one(tmp_path):
+    shutil.copy(FIXTURES / "beats_tiny.pt", tmp_path / "BEATs_iter3.pt")
+    options = ("--source-dir", tmp_path, "--namespace", "user", "--only", "beats-iter3", "--dry-run")
+    result = run_script("publish_all.py", *options)
+    assert result.returncode == 1
+    assert "refused" in result.stdout.splitlines()[-1]
+    assert "bytes, BEATs_iter3.pt has 361499833" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -318,14 +342,15 @@ def test_a_file_that_is_not_what_the_manifest_says_is_refused(key, value, messag
         ({"sha": "0"}, "unexpected keyword argument 'sha'"),
         ({"paper": {"AS-3M": 1.0}}, "unknown tasks AS-3M"),
         ({"file": None}, "'file' expected str, got NoneType"),
+        ({"paper": {"AS-2M": 48.0}}, "`paper` needs `sha256`"),
     ],
 )
 def test_mistakes_in_a_manifest_are_named(change, message, tmp_path):
-    entry = {"file": "a.pt", "repository": "a", "kind": "pretrained", **change}
+    entry = {"file": "a.pt", "name": "a", "kind": "pretrained", **change}
     path = tmp_path / "manifest.yaml"
     path.write_text(yaml.safe_dump({"checkpoints": [entry]}))
     with pytest.raises(UsageError, match=message):
-        read_manifest(path, "user")
+        read_manifest(path)
 
 
 @torch.no_grad()

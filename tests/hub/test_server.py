@@ -12,10 +12,14 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 from huggingface_hub.errors import (
     EntryNotFoundError,
+    GatedRepoError,
     HfHubHTTPError,
+    LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+
+from hub.proxy import local_proxy
 
 
 REPO = "user/thing"
@@ -231,7 +235,94 @@ def test_requests_that_the_hub_does_not_know_are_named(api, repo):
         api.create_discussion(repo, title="a")
 
 
+def test_datasets_are_apart_from_models(api, hub, tmp_path):
+    api.create_repo(REPO, repo_type="dataset")
+    operations = [CommitOperationAdd("folder/weights.pt", LARGE), CommitOperationAdd("README.md", CARD.encode())]
+    api.create_commit(REPO, operations, commit_message="change", repo_type="dataset")
+    assert download(api, "folder/weights.pt", repo_type="dataset") == LARGE
+    assert download(api, "README.md", repo_type="dataset", revision="main") == CARD.encode()
+    assert api.dataset_info(REPO).id == REPO
+    assert "folder/weights.pt" in api.list_repo_files(REPO, repo_type="dataset")
+    with pytest.raises(RepositoryNotFoundError):
+        api.model_info(REPO)
+
+
+@pytest.mark.parametrize("repo_type", ["model", "dataset"])
+def test_a_renamed_repository_is_found_under_its_old_name(api, hub, repo_type):
+    api.create_repo(REPO, repo_type=repo_type)
+    operations = [CommitOperationAdd("weights.bin", LARGE), CommitOperationAdd("README.md", CARD.encode())]
+    api.create_commit(REPO, operations, commit_message="change", repo_type=repo_type)
+    api.move_repo(REPO, "user/renamed", repo_type=repo_type)
+    assert api.repo_info(REPO, repo_type=repo_type).id == "user/renamed"
+    assert download(api, "weights.bin", repo_type=repo_type) == LARGE
+    assert download(api, "README.md", repo_type=repo_type) == CARD.encode()
+    assert [request.status for request in hub.sent("HEAD", "weights.bin")] == [307, 302]
+
+
+def test_files_of_a_gated_repository_are_for_those_with_access(api, hub, repo, tmp_path):
+    api.update_repo_settings(repo, gated="manual")
+    assert download(api, "weights.bin") == LARGE
+    for token, status in ((False, 401), (hub.stranger_token, 403)):
+        others = HfApi(endpoint=hub.endpoint, token=token)
+        assert others.model_info(repo).gated == "manual"
+        with pytest.raises(GatedRepoError, match=str(status)):
+            others.hf_hub_download(repo, "weights.bin", cache_dir=tmp_path / "others")
+    hub.repository(repo).access.add("stranger")
+    others.hf_hub_download(repo, "weights.bin", cache_dir=tmp_path / "others")
+
+
+def test_the_website_has_files_and_redirects(hub, tmp_path):
+    (tmp_path / "beats.pt").write_bytes(LARGE)
+    url = hub.redirect("latest", hub.share("files/beats.pt", tmp_path / "beats.pt"))
+    with urllib.request.urlopen(url) as response:
+        assert response.url.endswith("/files/beats.pt")
+        assert response.read() == LARGE
+        etag = response.headers["ETag"]
+    for condition, status, start in ((etag, 206, 299_990), ('"other"', 200, 0)):
+        headers = {"Range": "bytes=299990-", "If-Range": condition}
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as response:
+            assert (response.status, response.read()) == (status, LARGE[start:])
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"{hub.website}/absent")
+
+
+def test_the_proxy_fetches_and_takes_note(api, hub, repo):
+    with local_proxy() as proxy:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({"http": proxy.url, "https": proxy.url}))
+        url = f"{hub.endpoint}/{repo}/resolve/main/weights.bin"
+        assert opener.open(url).read() == LARGE
+        with pytest.raises(OSError, match="Forbidden by policy"):
+            opener.open("https://huggingface.co")
+        assert [line.partition("?")[0] for line in proxy.asked] == [
+            f"GET {url}",
+            f"GET {hub.storage}/{repo}/{hashlib.sha256(LARGE).hexdigest()}",
+            "CONNECT huggingface.co:443",
+        ]
+
+
 # Failures
+
+
+def test_a_silent_hub_says_no_more_but_stays_connected(hub, repo):
+    url = f"{hub.endpoint}/{repo}/resolve/main/weights.bin"
+    hub.silence("GET", "weights.bin")
+    with pytest.raises(TimeoutError):
+        urllib.request.urlopen(url, timeout=0.2)
+    hub.silence("GET", hashlib.sha256(LARGE).hexdigest(), after=100_000)
+    with urllib.request.urlopen(url, timeout=0.2) as response:
+        assert response.read(100_000) == LARGE[:100_000]
+        with pytest.raises(TimeoutError):
+            response.read()
+
+
+def test_a_network_with_a_login_page_answers_everything_with_it(api, hub, repo):
+    hub.intercept("HEAD", "weights.bin")
+    with pytest.raises(LocalEntryNotFoundError, match="does not seem to be"):
+        download(api, "weights.bin")
+    hub.intercept("GET", "/user/thing/")
+    with pytest.raises(OSError, match="Consistency check failed"):
+        download(api, "weights.bin")
+    assert download(api, "weights.bin") == LARGE
 
 
 def test_an_upload_whose_sender_is_gone_is_not_kept(hub, repo):

@@ -1,6 +1,8 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import peft
 import pytest
-from huggingface_hub import constants
+import torch
+from huggingface_hub import HfApi, constants
 
 from transformers_beats import (
     BeatsConfig,
@@ -9,12 +11,18 @@ from transformers_beats import (
     BeatsForPreTraining,
     BeatsModel,
 )
-from transformers_beats.inference.loading import check_model, describe, load, load_extractor, load_model
+from transformers_beats.inference.loading import describe, find_model, load, load_extractor, load_model
+from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 
 TINY = {"embed_dim": 16, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
 TINY |= {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+
+
+@pytest.fixture
+def fbank():
+    return torch.randn(2, 203, 128, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(("saved", "loaded"), [(BeatsForPreTraining, BeatsModel), (BeatsModel, BeatsModel)])
@@ -34,16 +42,78 @@ def test_missing_weights_are_an_error(tmp_path):
 def test_a_file_in_place_of_a_model_names_the_command_that_converts_it(tmp_path):
     (tmp_path / "beats.pt").write_bytes(b"")
     with pytest.raises(UsageError, match=r"is a file, .*transformers-beats convert .*beats\.pt DIRECTORY"):
-        check_model(str(tmp_path / "beats.pt"))
+        find_model(str(tmp_path / "beats.pt"))
 
 
 def test_a_name_that_is_nowhere_is_named_with_the_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     for function in (load, load_model, load_extractor):
         with pytest.raises(
-            BeatsError, match=r"^nowhere: no such directory here, and from the Hub it cannot be loaded: "
+            BeatsError, match=r"^no/where: no such directory here, and from the Hub it cannot be loaded: "
         ):
-            function("nowhere", cache_dir=tmp_path)
+            function("no/where", cache_dir=tmp_path)
+
+
+def test_a_name_that_is_nowhere_is_an_error_after_one_request(tmp_path, monkeypatch):
+    requests = []
+
+    def refuse(self, name, **options):
+        requests.append((name, options["repo_type"]))
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(HfApi, "repo_info", refuse)
+    for function in (load, load_model, load_extractor):
+        with pytest.raises(BeatsError, match=r"^no/where: no such directory, and the Hub was not reached: Name or"):
+            function("no/where", cache_dir=tmp_path)
+    with pytest.raises(BeatsError, match=r"^no/sounds: no such directory, and the Hub was not reached"):
+        load_audio_dataset(DataArguments(dataset="no/sounds"))
+    assert requests == [("no/where", "model")] * 3 + [("no/sounds", "dataset")]
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    """A model of two classes with an adapter for five, as PEFT saves it: without configuration and extractor."""
+    torch.manual_seed(0)
+    base, directory = tmp_path / "base", tmp_path / "adapter"
+    BeatsForAudioClassification(BeatsConfig(**TINY, num_labels=2)).save_pretrained(base)
+    BeatsFeatureExtractor(fbank_mean=12.5).save_pretrained(base)
+    model = BeatsForAudioClassification.from_pretrained(base, num_labels=5, ignore_mismatched_sizes=True)
+    model = peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"], modules_to_save=["classifier"]))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    model.save_pretrained(directory)
+    return model.eval(), directory
+
+
+def test_the_directory_of_an_adapter_is_the_model_with_it(adapter, fbank):
+    wrapped, directory = adapter
+    model, extractor = load(directory)
+    assert type(model) is BeatsForAudioClassification
+    assert extractor.fbank_mean == 12.5
+    torch.testing.assert_close(model(fbank).logits, wrapped(input_values=fbank).logits)
+    encoder = load_model(directory, BeatsModel)
+    assert type(encoder) is BeatsModel
+    torch.testing.assert_close(encoder(fbank).pooler_output, model.beats(fbank).pooler_output)
+
+
+def test_an_adapter_without_its_model_names_both(adapter):
+    directory = adapter[1]
+    (directory.parent / "base").rename(directory.parent / "moved")
+    with pytest.raises(BeatsError, match=r"base: no such directory"):
+        load_model(directory)
+    (directory / "adapter_config.json").write_text("{}")
+    with pytest.raises(UsageError, match="names no `base_model_name_or_path`"):
+        load_model(directory)
+    (directory / "adapter_config.json").write_text("no JSON")
+    with pytest.raises(UsageError, match="cannot be read as the configuration of an adapter"):
+        load_model(directory)
+
+
+@pytest.mark.parametrize("name", ["beats-iter4", "beats-iter3-plus"])
+def test_a_name_like_a_released_one_is_not_looked_for_on_the_hub(name):
+    with pytest.raises(UsageError, match=rf"^{name}: no such directory, and no released .* did you mean beats-iter3"):
+        load(name)
 
 
 def test_the_extractor_of_another_model_is_refused(tmp_path):

@@ -23,7 +23,7 @@ from transformers_beats import (
     BeatsModel,
 )
 from transformers_beats.audio import decoding
-from transformers_beats.audio.decoding import AudioError, open_audio, stream_audio
+from transformers_beats.audio.decoding import AudioError, AudioStream, open_audio, stream_audio
 from transformers_beats.conversion.convert import convert
 from transformers_beats.inference.pipeline import BeatsModelForTask
 from transformers_beats.inference.windowed import WindowedInference
@@ -195,6 +195,9 @@ def test_what_is_no_audio_is_an_error(tagger, audio):
         ({"window_seconds": float("inf")}, ValueError, "window_seconds"),
         ({"hop_seconds": float("nan")}, ValueError, "hop_seconds"),
         ({"hop_seconds": 11}, ValueError, "hop_seconds"),
+        ({"event_window_seconds": 0.1}, ValueError, "`event_window_seconds` must be finite and at least"),
+        ({"event_hop_seconds": 3}, ValueError, r"`event_hop_seconds` must be .* not exceed `event_window_seconds`"),
+        ({"event_window_seconds": "2"}, ValueError, "`event_window_seconds` must"),
         ({"return_events": True, "low_threshold": 0.6}, ValueError, r"must not be above `event_threshold` \(0\.5"),
         ({"min_second": 1}, TypeError, "no parameter min_second; it has sampling_rate, .*min_seconds"),
     ],
@@ -423,13 +426,65 @@ def test_a_frame_level_model_of_one_label_at_a_time_has_mean_scores(scripted):
 
 def test_events_of_a_clip_level_model_come_from_its_windows(tagger, clip):
     audio = np.concatenate([clip, np.zeros(4 * RATE, dtype=np.float32), clip])
-    result = tagger(audio, return_events=True, window_seconds=1.0, hop_seconds=0.48, event_threshold=0.0, top_k=None)
+    windows = {"event_window_seconds": 1.0, "event_hop_seconds": 0.48}
+    result = tagger(audio, return_events=True, **windows, event_threshold=0.0, top_k=None)
     # Everything is above 0, all the time.
     assert {event["label"] for event in result["events"]} == LABELS
     assert {(event["start"], event["end"]) for event in result["events"]} == {(0.0, 7.84)}
     windows = WindowedInference(tagger.model, tagger.feature_extractor, 1.0, 0.48).frames(audio, RATE).values
     best = {tagger.model.config.id2label[index]: score for index, score in enumerate(windows.max(axis=0))}
     assert scores_of(result["events"]) == pytest.approx(best)
+
+
+def test_the_events_of_a_clip_level_model_have_short_windows_by_default(tagger, clip):
+    audio = np.tile(clip, 3)
+    expected = tagger(audio, return_events=True, event_window_seconds=2.0, event_hop_seconds=0.5, event_threshold=0.0)
+    assert tagger(audio, return_events=True, event_threshold=0.0) == expected
+    assert tagger(audio, return_events=True, event_window_seconds=2.0, event_threshold=0.0) == expected
+    inferences = tagger.inferences(True, event_window_seconds=10.0, event_hop_seconds=10.0)
+    assert len(inferences) == 1
+
+
+@pytest.mark.parametrize("kind", ["clips", "frames"])
+@pytest.mark.parametrize("source", ["one", "list", "generator", "files"])
+def test_labels_do_not_depend_on_the_settings_of_events(kind, source, tagger, scripted, clip, tmp_path):
+    """As of a recording of barks, whose labels were others with short windows for the events."""
+    audio = np.concatenate([clip, np.zeros(6 * RATE, dtype=np.float32), clip, clip])
+    soundfile.write(tmp_path / "audio.wav", audio, RATE, subtype="FLOAT")
+    model = tagger if kind == "clips" else scripted
+
+    def labels(**settings):
+        inputs = {"one": audio, "list": [audio, clip], "generator": iter([audio]), "files": [tmp_path / "audio.wav"]}
+        results = model(inputs[source], top_k=None, **settings)
+        first = results if source == "one" else next(iter(results))
+        return first["labels"] if settings else first
+
+    expected = labels()
+    for window, hop in ((2.0, 0.5), (1.0, None), (0.2, 0.2), (30.0, 1.0), (None, 0.5)):
+        settings = {"event_window_seconds": window, "event_hop_seconds": hop, "event_threshold": 0.1}
+        assert scores_of(labels(return_events=True, **settings)) == pytest.approx(scores_of(expected), abs=1e-6)
+
+
+def test_an_error_of_a_recording_is_its_own_also_where_events_have_other_windows(tagger, clip, tmp_path):
+    (tmp_path / "bad.wav").write_bytes(b"no audio")
+    recordings = [clip, tmp_path / "bad.wav", clip]
+    results = tagger(iter(recordings), return_events=True, event_window_seconds=30.0, batch_size=2)
+    first = next(results)
+    with pytest.raises(ValueError, match=r"bad\.wav"):
+        next(results)
+    assert scores_of(next(results)["labels"]) == pytest.approx(scores_of(first["labels"]))
+
+    def damaged():
+        yield clip
+        raise ValueError("damaged after a second")
+
+    for window in (0.5, 30.0):
+        streams = iter([AudioStream("a", iter([clip]), RATE), AudioStream("b", damaged(), RATE), clip])
+        results = tagger(streams, return_events=True, event_window_seconds=window, batch_size=2)
+        next(results)
+        with pytest.raises(ValueError, match="damaged after a second"):
+            next(results)
+        assert scores_of(next(results)["labels"]) == pytest.approx(scores_of(first["labels"]))
 
 
 # Models

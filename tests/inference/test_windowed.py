@@ -513,6 +513,18 @@ def test_under_the_legacy_mask_only_windows_of_the_same_length_share_a_batch(tin
         np.testing.assert_allclose(scores.scores, inference.classify(recording, RATE).scores, atol=1e-6)
 
 
+def test_under_the_legacy_mask_a_clip_shorter_than_a_patch_is_an_error_of_its_own(tiny_config):
+    tiny_config.legacy_padding_mask = True
+    model = BeatsForAudioClassification(tiny_config)
+    inference = WindowedInference(model, BeatsFeatureExtractor(legacy_padding_mask=True))
+    # Of one column, like the longer ones.
+    results = inference.classify_many([noise(5000), noise(1600), noise(5100)], RATE)
+    assert next(results).scores.shape == (5,)
+    with pytest.raises(ValueError, match="undefined for clips of 1600 samples"):
+        next(results)
+    assert next(results).scores.shape == (5,)
+
+
 def test_after_the_error_of_a_recording_come_the_results_of_the_next_ones(clip_model, tmp_path):
     wave = noise(20 * RATE)
     wave[-1] = np.inf

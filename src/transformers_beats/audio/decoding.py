@@ -1,13 +1,10 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Decoding: any audio file as a mono waveform at the model's rate, whole or in blocks."""
 
-import contextlib
-import io
 import itertools
 import math
-import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from numbers import Real
 from pathlib import Path
@@ -17,30 +14,46 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+from transformers.utils import logging
 
-from transformers_beats.fbank_beats import to_float_waveform
-from transformers_beats.utils.errors import BeatsError, UsageError, first_line
+from transformers_beats.fbank_beats import split_pair, to_float_waveform
+from transformers_beats.utils.errors import UsageError
+
+from .ffmpeg import open_other
+from .files import check_no_url
+from .recordings import BLOCK_SECONDS, AudioError, Recording, decode_all, name_of, open_recordings
 
 
-# Largest block that is decoded at once, in seconds, so that resampling to a higher rate makes no block large, and in
-# samples of all channels, so that no rate or number of channels in a damaged header does.
-BLOCK_SECONDS = 1
-BLOCK_SAMPLES = 1 << 20
+logger = logging.get_logger(__name__)
+
 # In hertz, as for files. At 1e300, soxr never ends.
 MAX_RATE = 1 << 31
-# Formats and encodings in which libsndfile finds every sample at once and exactly.
-SEEKABLE_FORMATS = frozenset({"AIFF", "AU", "CAF", "FLAC", "RF64", "W64", "WAV", "WAVEX"})
-SEEKABLE_SUBTYPES = frozenset({"ALAW", "DOUBLE", "FLOAT", "PCM_16", "PCM_24", "PCM_32", "PCM_S8", "PCM_U8", "ULAW"})
 # Samples decoded before a part, at the lower of both rates, so that the resampling has no edge there.
 MARGIN_SAMPLES = 1000
-# Length that libsndfile gives for a file of unknown length, such as a FLAC that was written to a pipe.
-UNKNOWN_FRAMES = (1 << 63) - 1
-# Error codes of libsndfile for an unknown format. For a file that is called `.mp3` and is none, it is "no such file".
-UNKNOWN_FORMAT_CODES = (1, 7)
+# Lengths that differ by no more than this, in seconds, or by a tenth, agree: decoders leave out what encoders added.
+LENGTH_TOLERANCE = 0.1
+# Channels cancel if their mean has less energy than this share of what it has if they have nothing in common, which is
+# one n-th of theirs for n channels.
+CANCELLED = 0.5
 
 
-class AudioError(BeatsError):
-    """Audio that cannot be used. The message names the file."""
+@dataclass
+class AudioReport:
+    """
+    Findings about a recording, complete once all its blocks are read.
+
+    Args:
+        seconds (`float`):
+            Length of what was decoded so far.
+        stated_seconds (`float`, *optional*):
+            Length in the header, if there is one.
+        warnings (`list[str]`):
+            Messages about what may be wrong, each of which was logged as well.
+    """
+
+    seconds: float = 0.0
+    stated_seconds: float | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -56,20 +69,37 @@ class AudioStream:
         sampling_rate (`int`):
             That rate, in hertz.
         seconds (`float`, *optional*):
-            Length in the file's header. Only for showing progress: damaged files are wrong about it.
+            Length, as far as it is known before the recording is read. Only for showing progress: damaged files are
+            wrong about it.
+        report ([`AudioReport`]):
+            What was found out, complete once the blocks are read.
     """
 
     name: str
     blocks: Iterable[np.ndarray]
     sampling_rate: int
     seconds: float | None = None
+    report: AudioReport = field(default_factory=AudioReport)
 
     def share(self, count: int) -> list["AudioStream"]:
         """
         Returns several streams of the recording, which is decoded once. Blocks are held until all of them have read
-        them: read the streams in step.
+        them: read the streams in step. An error of the recording is raised in each of them.
         """
-        return [replace(self, blocks=blocks) for blocks in itertools.tee(self.blocks, count)]
+
+        def blocks_and_error() -> Iterator[Any]:
+            try:
+                yield from self.blocks
+            except Exception as error:  # raised again below
+                yield error
+
+        def raise_error(items: Iterator[Any]) -> Iterator[np.ndarray]:
+            for item in items:
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+
+        return [replace(self, blocks=raise_error(items)) for items in itertools.tee(blocks_and_error(), count)]
 
 
 def decode_audio(
@@ -106,14 +136,18 @@ def decode_audio(
 
 def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 16000, start: int = 0) -> AudioStream:
     """
-    Opens a file with soundfile (WAV, FLAC, Ogg, MP3 and others) or, if that does not know its format and torchcodec is
-    installed, with torchcodec, which decodes it as a whole once its first block is read; averages its channels;
+    Opens a file with soundfile (WAV, FLAC, Ogg, MP3 and others) or, if that does not know its format, with the program
+    `ffmpeg` or with torchcodec, which decodes it as a whole once its first block is read; averages its channels;
     resamples with soxr.
+
+    Decoding goes on to the true end of the data, whatever the header says, and through all recordings that were joined
+    to one file. A warning is logged and kept in the stream's report where the lengths do not agree, where channels
+    cancel each other and where there is no sound at all.
 
     Args:
         source, sampling_rate, start:
-            File, rate of the blocks and first sample, as for [`decode_audio`]. Samples before `start` are not decoded,
-            if the format allows.
+            File, which is read from its beginning, rate of the blocks and first sample, as for [`decode_audio`].
+            Samples before `start` are not decoded, if the format allows.
 
     Returns:
         [`AudioStream`]: its blocks can be read once. Reading raises [`AudioError`] where the file is damaged or holds
@@ -121,32 +155,28 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
 
     Raises:
         [`AudioError`]: if it cannot be opened.
-        [`UsageError`]: if `start` is negative.
+        [`UsageError`]: if `start` is negative, or `source` is an address of the web, which is not fetched.
     """
     if start < 0:
         raise UsageError(f"`start` must not be negative, got {start}.")
-    name = _name_of(source)
-    opened = None if isinstance(source, (str, Path)) else _FileObject(source)
-    file, refusal = None, None
+    name = name_of(source)
+    if isinstance(source, (str, Path)):
+        check_no_url(source)
+    recordings = open_recordings(source)
     try:
-        # As bytes, since a name may not be valid text.
-        file = _SequentialFile(os.fsencode(source) if opened is None else opened)  # ty: ignore[invalid-argument-type]
+        first = next(recordings)
     # For a file called `.raw`, whose format soundfile wants as an argument, it is a TypeError.
-    except (soundfile.SoundFileError, OSError, RuntimeError, TypeError) as error:
-        refusal = error
-    if opened is not None and opened.error is not None:
-        raise AudioError(f"{name}: cannot be read: {_reason(opened.error)}") from opened.error
-    if file is None:
-        stream = _stream_with_torchcodec(source, name, refusal, sampling_rate)
-        stream.blocks = _skip(stream.blocks, start, name)
-        return stream
-    if (file.format, file.subtype) == ("PAF", "PCM_24"):
-        raise AudioError(f"{name}: is PAF with 24 bits, which libsndfile may decode wrongly. Use another format.")
-    first_sample, first_frame = _place_of(file, name, start, sampling_rate)
-    blocks = _read_blocks(file, opened, name, first_frame)
-    blocks = _skip(_resample(blocks, name, file.samplerate, sampling_rate), start - first_sample, name)
-    seconds = file.frames / file.samplerate if file.frames < UNKNOWN_FRAMES else None
-    return AudioStream(name, blocks, sampling_rate, seconds)
+    except (soundfile.SoundFileError, OSError, RuntimeError, TypeError) as refusal:
+        first, recordings = open_other(source, name, refusal), iter(())
+    inspector = _Inspector(name, sampling_rate)
+    sample, frame, seconds = 0, 0, None
+    # Several may have different rates.
+    if first.is_last:
+        sample, frame = _place_of(first, name, start, sampling_rate)
+        known = first.num_samples
+        seconds = first.stated_seconds if known is None else known / first.sampling_rate
+    blocks = _skip(inspector.decode(itertools.chain([first], recordings), frame), start - sample, name)
+    return AudioStream(name, blocks, sampling_rate, seconds, inspector.report)
 
 
 def stream_waveform(waveform: Any, waveform_rate: float | None, sampling_rate: int = 16000) -> AudioStream:
@@ -173,14 +203,18 @@ def stream_waveform(waveform: Any, waveform_rate: float | None, sampling_rate: i
         raise UsageError(f"An array needs its `sampling_rate` in hertz, got {waveform_rate!r}.")
     # A batch of recordings is a list, so that two dimensions are not ambiguous.
     if array.ndim == 2 and 0 not in array.shape:
-        channels = array if array.shape[0] <= array.shape[1] else array.T
-        array = torch.stack([to_float_waveform(channel, 0) for channel in channels]).mean(dim=0)
-    if array.ndim != 1:
+        channels = list(array if array.shape[0] <= array.shape[1] else array.T)
+    elif array.ndim == 1:
+        channels = [array]
+    else:
         raise UsageError(f"Expected one waveform, got an array of shape {tuple(array.shape)}. Pass clips one by one.")
-    starts = range(0, len(array), BLOCK_SECONDS * int(waveform_rate))
-    blocks = (to_float_waveform(array[start : start + starts.step], 0).numpy() for start in starts)
-    resampled = _resample(blocks, "the waveform", waveform_rate, sampling_rate)
-    return AudioStream("the waveform", resampled, sampling_rate, len(array) / waveform_rate)
+    num_samples = len(channels[0])
+    starts = range(0, num_samples, BLOCK_SECONDS * int(waveform_rate))
+    parts = ([channel[start : start + starts.step] for channel in channels] for start in starts)
+    blocks = (np.stack([to_float_waveform(part, 0).numpy() for part in block], axis=1) for block in parts)
+    inspector = _Inspector("the waveform", sampling_rate)
+    checked = inspector.check(_resample(inspector.mix(blocks), waveform_rate, sampling_rate), is_whole=True)
+    return AudioStream("the waveform", checked, sampling_rate, num_samples / waveform_rate, inspector.report)
 
 
 def open_audio(audio: Any, sampling_rate: int, rate_of_arrays: float | None = None) -> AudioStream:
@@ -188,11 +222,12 @@ def open_audio(audio: Any, sampling_rate: int, rate_of_arrays: float | None = No
     Opens any kind of audio as a stream.
 
     Args:
-        audio (`str`, `Path`, `bytes`, a file opened in binary mode, `np.ndarray`, `torch.Tensor` or `dict`):
-            A file or its content, of any format that soundfile reads; an array `(num_samples,)` or, of several
-            channels, with the shorter dimension for them; a `dict` as of `datasets`, with `"array"` (or `"raw"`) and
-            `"sampling_rate"`, or with `"bytes"` or `"path"`; torchcodec's `AudioDecoder`; or an [`AudioStream`] at
-            `sampling_rate`. Channels are averaged.
+        audio (`str`, `Path`, `bytes`, a file opened in binary mode, `np.ndarray`, `torch.Tensor`, `tuple` or `dict`):
+            A file or its content, see [`stream_audio`] for formats; an array `(num_samples,)` or, of several channels,
+            with the shorter dimension for them; a pair of an array and its rate in hertz, in either order, as
+            `soundfile.read`, `torchaudio.load` and Gradio return it; a `dict` as of `datasets`, with `"array"` (or
+            `"raw"`) and `"sampling_rate"`, or with `"bytes"` or `"path"`; torchcodec's `AudioDecoder`; or an
+            [`AudioStream`] at `sampling_rate`. Channels are averaged.
         sampling_rate (`int`):
             Rate of the stream in hertz.
         rate_of_arrays (`int` or `float`, *optional*):
@@ -206,7 +241,7 @@ def open_audio(audio: Any, sampling_rate: int, rate_of_arrays: float | None = No
         [`UsageError`]: for anything else that cannot be used.
     """
     if hasattr(audio, "get_all_samples"):
-        samples = _decode_all(audio, "an AudioDecoder")
+        samples = decode_all(audio, "an AudioDecoder")
         audio = {"array": samples.data, "sampling_rate": samples.sample_rate}
     if isinstance(audio, dict):
         found = [audio[key] for key in ("array", "raw", "bytes", "path") if audio.get(key) is not None]
@@ -214,6 +249,8 @@ def open_audio(audio: Any, sampling_rate: int, rate_of_arrays: float | None = No
             raise UsageError(f"A dict needs 'array' and 'sampling_rate', 'bytes' or 'path', got {list(audio)}.")
         stated = audio.get("sampling_rate", rate_of_arrays)
         audio, rate_of_arrays = found[0], stated
+    if (pair := split_pair(audio)) is not None:
+        audio, rate_of_arrays = pair
     if isinstance(audio, AudioStream):
         if audio.sampling_rate != sampling_rate:
             raise UsageError(f"{audio.name} is read at {audio.sampling_rate} Hz, the model needs {sampling_rate} Hz.")
@@ -240,87 +277,109 @@ def _to_array(waveform: Any) -> np.ndarray | torch.Tensor:
     return array
 
 
-def _resample(blocks: Iterable[np.ndarray], name: str, rate: float, sampling_rate: int) -> Iterator[np.ndarray]:
-    """
-    Resamples a waveform block by block, with the result that soxr gives for the whole. Raises an [`AudioError`] where
-    samples are NaN or infinite, and at the end if there was none.
-    """
-    if rate != sampling_rate:
-        resampler = soxr.ResampleStream(rate, sampling_rate, num_channels=1, dtype="float32", quality="HQ")
-        # The empty block gets what the filter has held back.
-        parts = itertools.chain(zip(blocks, itertools.repeat(False)), [(np.zeros(0, dtype=np.float32), True)])
-        blocks = (resampler.resample_chunk(block, last=is_last) for block, is_last in parts)
-    is_empty = True
-    for block in blocks:
-        # Not before the filter, in which samples near the largest float32 overflow.
-        if not np.isfinite(block).all():
-            raise AudioError(f"{name}: contains NaN or infinite samples.")
-        if block.size > 0:
-            is_empty = False
-            yield block
-    if is_empty:
-        raise AudioError(f"{name}: holds no audio.")
+def _resample(blocks: Iterable[np.ndarray], rate: float, sampling_rate: int) -> Iterator[np.ndarray]:
+    """Resamples a waveform block by block, with the result that soxr gives for the whole."""
+    if rate == sampling_rate:
+        yield from blocks
+        return
+    resampler = soxr.ResampleStream(rate, sampling_rate, num_channels=1, dtype="float32", quality="HQ")
+    # The empty block gets what the filter has held back.
+    parts = itertools.chain(zip(blocks, itertools.repeat(False)), [(np.zeros(0, dtype=np.float32), True)])
+    for block, is_last in parts:
+        yield resampler.resample_chunk(block, last=is_last)
 
 
-class _SequentialFile(soundfile.SoundFile):
-    """Prevents soundfile's seek to the current place after each read, which resets the MP3 decoder."""
+class _Inspector:
+    """Mixes the channels of a recording and checks what is decoded; its findings go into a report."""
 
-    def seekable(self) -> bool:
-        return False
+    def __init__(self, name: str, sampling_rate: int):
+        self.name, self.sampling_rate = name, sampling_rate
+        self.report = AudioReport()
+        self.notes: list[str] = []
+        self.num_opened = 0
+        self.lowest, self.highest = math.inf, -math.inf
+        # Sums of squares: of all channels, and of the mean times the number of channels.
+        self.energy = self.mixed_energy = 0.0
+
+    def decode(self, recordings: Iterable[Recording], first: int) -> Iterator[np.ndarray]:
+        """Decodes recordings, one after another, from a sample of the first one on; resamples and checks them."""
+        blocks = (
+            block
+            for rate, group in itertools.groupby(recordings, key=lambda recording: recording.sampling_rate)
+            for block in _resample(self.mix(self._read(group, first)), rate, self.sampling_rate)
+        )
+        yield from self.check(blocks, is_whole=first == 0)
+
+    def _read(self, recordings: Iterable[Recording], first: int) -> Iterator[np.ndarray]:
+        for recording in recordings:
+            stated, total = recording.stated_seconds, self.report.stated_seconds
+            is_known = stated is not None and (total is not None or self.num_opened == 0)
+            self.report.stated_seconds = (total or 0.0) + stated if is_known else None
+            self.num_opened += 1
+            yield from recording.read(first)
+            self.notes += [recording.note] if recording.note else []
+
+    def mix(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Returns the means of the channels of blocks `(num_samples, num_channels)`."""
+        for channels in blocks:
+            # Damaged samples may be of any size; non-finite sums are refused after resampling.
+            with np.errstate(over="ignore", invalid="ignore"):
+                mixed = channels.mean(axis=1)
+                if channels.shape[1] > 1:
+                    self.energy += float(np.square(channels).sum(dtype=np.float64))
+                    self.mixed_energy += channels.shape[1] ** 2 * float(np.square(mixed).sum(dtype=np.float64))
+            self.lowest, self.highest = min(self.lowest, mixed.min()), max(self.highest, mixed.max())
+            yield mixed
+
+    def check(self, blocks: Iterable[np.ndarray], is_whole: bool) -> Iterator[np.ndarray]:
+        """
+        Passes on resampled blocks. Raises an [`AudioError`] where samples are NaN or infinite, and at the end if there
+        was none; warns at the end of a whole recording of what may be wrong with it.
+        """
+        num_samples = 0
+        for block in blocks:
+            # Not before the filter, in which samples near the largest float32 overflow.
+            if not np.isfinite(block).all():
+                raise AudioError(f"{self.name}: contains NaN or infinite samples.")
+            if block.size > 0:
+                num_samples += len(block)
+                self.report.seconds = num_samples / self.sampling_rate
+                yield block
+        if num_samples == 0:
+            raise AudioError(f"{self.name}: holds no audio.")
+        if is_whole:
+            for warning in self._find_faults():
+                self.report.warnings.append(warning)
+                logger.warning(f"{self.name}: {warning}")
+
+    def _find_faults(self) -> Iterator[str]:
+        seconds, stated = self.report.seconds, self.report.stated_seconds
+        if stated is not None and abs(seconds - stated) > min(LENGTH_TOLERANCE, stated / 10):
+            if seconds < stated:
+                yield f"ends after {seconds:.3f} of {stated:.3f} s, which its header states: it is cut off or damaged."
+            else:
+                yield f"holds {seconds:.3f} s, all decoded, but its header states {stated:.3f} s."
+        elif self.notes:
+            yield f"{', '.join(dict.fromkeys(self.notes))}; {seconds:.3f} s were decoded."
+        # The squares of finite samples may be infinite.
+        if self.mixed_energy < CANCELLED * self.energy < math.inf:
+            kept = self.mixed_energy / self.energy
+            yield (
+                f"its channels cancel each other: their mean has {kept:.1%} of the energy that it would have if they had "
+                "nothing in common. Choose one channel, for example `soundfile.read(path)[0][:, 0]`."
+            )
+        elif self.lowest == self.highest:
+            yield "is digital silence, all samples are equal: scores and embeddings mean nothing."
 
 
-class _FileObject:
-    """
-    A file in memory or opened in Python, for libsndfile. An exception, which C code would print and take for the end
-    of the file, is kept in `error`.
-    """
-
-    def __init__(self, source: bytes | BinaryIO):
-        self.file = io.BytesIO(source) if isinstance(source, bytes) else source
-        self.error: Exception | None = None
-
-    def read(self, size: int) -> bytes:
-        try:
-            return bytes(self.file.read(size))
-        except Exception as error:  # those of any storage
-            self.error = error
-            return b""
-
-    def seek(self, offset: int, whence: int) -> None:
-        # A damaged file may point to before its beginning, which libsndfile finds out from the place after the seek.
-        with contextlib.suppress(OSError, ValueError):
-            self.file.seek(offset, whence)
-
-    def tell(self) -> int:
-        try:
-            return self.file.tell()
-        except Exception as error:  # those of any storage
-            self.error = error
-            return -1
-
-
-def _name_of(source: str | Path | bytes | BinaryIO) -> str:
-    if isinstance(source, bytes):
-        return f"{len(source)} bytes"
-    if isinstance(source, (str, Path)):
-        return str(source)
-    return str(getattr(source, "name", f"a {type(source).__name__}"))
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, soundfile.LibsndfileError):
-        return error.error_string
-    return first_line(error)
-
-
-def _place_of(file: soundfile.SoundFile, name: str, start: int, sampling_rate: int) -> tuple[int, int]:
-    """Finds a sample at `sampling_rate` before sample `start` that is at the same time as a frame of the file."""
+def _place_of(recording: Recording, name: str, start: int, sampling_rate: int) -> tuple[int, int]:
+    """Finds a sample at `sampling_rate` before `start` that is at the same time as a sample of the recording."""
     # Multiples of the denominator are.
-    ratio = Fraction(file.samplerate, sampling_rate)
+    ratio = Fraction(recording.sampling_rate, sampling_rate)
     margin = 0 if ratio == 1 else MARGIN_SAMPLES * max(1, math.ceil(1 / ratio))
     sample = max(0, start - margin) // ratio.denominator * ratio.denominator
     frame = int(sample * ratio)
-    if start > 0 and frame >= file.frames:
+    if start > 0 and recording.num_samples is not None and frame >= recording.num_samples:
         raise AudioError(f"{name}: ends before sample {start} at {sampling_rate} Hz.")
     return sample, frame
 
@@ -337,93 +396,9 @@ def _skip(blocks: Iterable[np.ndarray], num_samples: int, name: str) -> Iterator
         raise AudioError(f"{name}: ends before the part that was asked for.")
 
 
-def _read_blocks(
-    file: soundfile.SoundFile, opened: _FileObject | None, name: str, first_frame: int
-) -> Iterator[np.ndarray]:
-    """Reads the means of the channels, block by block, from a frame on."""
-    with file:
-        size = max(1, min(BLOCK_SECONDS * file.samplerate, BLOCK_SAMPLES // file.channels))
-        num_read = 0
-        # Some formats hold a little more, to fill their last packet.
-        while num_read < file.frames:
-            try:
-                if num_read < first_frame and _can_seek(file):
-                    num_read = file.seek(first_frame)
-                channels = file.read(min(size, file.frames - num_read), dtype="float32", always_2d=True)
-                if opened is not None and opened.error is not None:
-                    raise opened.error
-            except Exception as error:
-                raise AudioError(f"{name}: cannot be decoded to its end: {_reason(error)}") from error
-            if len(channels) == 0:
-                return
-            num_skipped = max(0, first_frame - num_read)
-            num_read += len(channels)
-            if num_skipped >= len(channels):
-                continue
-            # Damaged samples may be of any size; non-finite sums are refused after resampling.
-            with np.errstate(over="ignore", invalid="ignore"):
-                yield channels[num_skipped:].mean(axis=1)
-
-
-def _can_seek(file: soundfile.SoundFile) -> bool:
-    is_exact = file.format in SEEKABLE_FORMATS and file.subtype in SEEKABLE_SUBTYPES
-    return is_exact and file.frames < UNKNOWN_FRAMES
-
-
-def _stream_with_torchcodec(
-    source: str | Path | bytes | BinaryIO, name: str, refusal: Exception | None, sampling_rate: int
-) -> AudioStream:
-    """Opens a file with torchcodec; `refusal` is the error of soundfile."""
-    if isinstance(source, (str, Path)):
-        _check_file(source, name)
-    is_unknown = getattr(refusal, "code", None) in UNKNOWN_FORMAT_CODES
-    reason = "Format not recognised." if is_unknown or refusal is None else _reason(refusal)
-    message = f"{name}: cannot be decoded: {reason}"
-    try:
-        # A torchcodec that does not fit PyTorch or FFmpeg fails with any of these.
-        from torchcodec.decoders import AudioDecoder  # ty: ignore[import-not-found]
-    except (ImportError, OSError, RuntimeError) as error:
-        hint = " FFmpeg knows more formats: pip install torchcodec" if is_unknown else ""
-        raise AudioError(f"{message}{hint}") from error
-    try:
-        if not isinstance(source, (str, Path, bytes)):
-            # Soundfile has read some of it.
-            source.seek(0)
-        decoder = AudioDecoder(str(source) if isinstance(source, Path) else source)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise AudioError(message) from error
-
-    def blocks() -> Iterator[np.ndarray]:
-        # As a whole: for a part that begins within a packet, torchcodec starts from the beginning.
-        samples = _decode_all(decoder, name)
-        mean = samples.data.float().mean(dim=0).numpy()
-        yield from _resample([mean], name, samples.sample_rate, sampling_rate)
-
-    return AudioStream(name, blocks(), sampling_rate, decoder.metadata.duration_seconds)
-
-
-def _check_file(path: str | Path, name: str) -> None:
-    """Raises an [`AudioError`] for a path at which there can be no audio."""
-    if os.path.isdir(path):
-        raise AudioError(f"{name}: is a directory, and no file.")
-    if os.path.islink(path) and not os.path.exists(path):
-        raise AudioError(f"{name}: is a link to a file that is not there.")
-    if not os.path.isfile(path):
-        raise AudioError(f"{name}: no such file.")
-    if os.path.getsize(path) == 0:
-        raise AudioError(f"{name}: is empty, it has no bytes.")
-
-
-def _decode_all(decoder: Any, name: str) -> Any:
-    """Decodes with torchcodec: samples with `data` `(num_channels, num_samples)` and `sample_rate`."""
-    try:
-        return decoder.get_all_samples()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise AudioError(f"{name}: cannot be decoded: {_reason(error)}") from error
-
-
 __all__ = [
     "AudioError",
+    "AudioReport",
     "AudioStream",
     "decode_audio",
     "open_audio",

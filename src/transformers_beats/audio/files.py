@@ -2,6 +2,7 @@
 """Search for audio files in folders, the same for inference and training."""
 
 import os
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,15 @@ def place_of(path: str | Path) -> Path:
     """Returns the real path of a file's folder and its name. A link to a file is another file than its target."""
     directory, name = os.path.split(os.path.abspath(path))
     return Path(os.path.realpath(directory), name)
+
+
+def check_no_url(path: str | Path) -> None:
+    """Raises a [`UsageError`] for an address, such as `https://...`."""
+    # One slash of two is left in a `Path`; a letter alone is a drive of Windows.
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", str(path)) and not os.path.exists(path):
+        raise UsageError(
+            f"{path}: addresses are not fetched: download the file first, and pass its path or its bytes."
+        )
 
 
 def search_folder(folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> list[Path]:
@@ -101,6 +111,7 @@ def find_audio(inputs: Iterable[Path]) -> list[AudioFile]:
         elif path.exists():
             files.setdefault(place_of(path), AudioFile(path, Path(path.name)))
         else:
+            check_no_url(path)
             raise UsageError(f"{path}: no such file or folder.")
     if not files:
         raise UsageError(f"No audio in {', '.join(map(str, inputs))}.")

@@ -7,8 +7,10 @@ Commands import transformers, torch and matplotlib when they run, so that `--hel
 
 from .arrays import embed, tokenize
 from .commands import add_command, make_app
+from .convert import convert
 from .forwarded import MODELS, TRAINING, add_forwarded
 from .info import info, recipes
+from .models import get, models
 from .tag import tag
 
 
@@ -16,7 +18,10 @@ app = make_app()
 add_command(app, "tag", tag, "-m beats-finetuned recordings -o events.jsonl --events", "Audio")
 add_command(app, "embed", embed, "-m beats-iter3 recordings -o embeddings", "Audio")
 add_command(app, "tokenize", tokenize, "-m beats-tokenizer recordings -o tokens", "Audio")
+add_command(app, "models", models, "", "Models")
+add_command(app, "get", get, "beats-iter3", "Models")
 add_command(app, "info", info, "beats-finetuned", "Models")
+add_command(app, "convert", convert, "BEATs_iter3.pt beats-iter3", "Models")
 for name, command in MODELS.items():
     add_forwarded(app, name, command, "Models")
 for name, command in TRAINING.items():

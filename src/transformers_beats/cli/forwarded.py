@@ -26,15 +26,13 @@ class Forwarded(NamedTuple):
 
 
 MODELS = {
-    "convert": Forwarded(
-        "conversion.convert",
-        "Convert a checkpoint (Microsoft, ESPnet, AVEX ...) for transformers, or back.",
-        example="BEATs_iter3.pt beats-iter3",
-    ),
     "publish": Forwarded(
-        "conversion.publish_all",
+        "publishing.publish_all",
         "Convert and publish all checkpoints of a release.",
         example="--source-dir checkpoints --namespace your-name --dry-run",
+    ),
+    "verify": Forwarded(
+        "verification.verify", "Prove that released weights compute what the paper says.", example="beats-iter3"
     ),
     "export": Forwarded("export.onnx", "Export a model to ONNX."),
     "serve": Forwarded("web.page", "Serve a web page: record or drop a clip, see its labels and events."),

@@ -7,7 +7,7 @@ import typer
 
 
 def info(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Directory of a model, or its id on the Hub.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name (see `models`), directory, or Hub id.")],
     labels: Annotated[bool, typer.Option("--labels", help="Print the labels, and nothing else.")] = False,
 ) -> None:
     """Print the kind, size, labels and filter bank of a model."""

@@ -31,7 +31,8 @@ class Shared(NamedTuple):
 
     inputs: Annotated[list[Path], typer.Argument(metavar="FILE_OR_FOLDER", help="Audio files, and folders of them.")]
     model: Annotated[
-        str, typer.Option("--model", "-m", metavar="MODEL", help="Directory of a model, or its id on the Hub.")
+        str,
+        typer.Option("--model", "-m", metavar="MODEL", help="Name (see `models`), directory, or Hub id."),
     ]
     resume: Annotated[bool, typer.Option("--resume", help="Continue an output; leave out files that are done.")] = (
         False

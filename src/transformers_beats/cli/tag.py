@@ -59,12 +59,18 @@ def tag(
     median: Annotated[float | None, event_option("SECONDS", "Length of a median filter over the scores.")] = None,
     gap: Annotated[float | None, event_option("SECONDS", "Join events so close together.")] = None,
     min_duration: Annotated[float | None, event_option("SECONDS", "Leave out shorter events.")] = None,
+    event_window: Annotated[
+        float | None, event_option("SECONDS", "Windows of events (default: 2; of a frame-level model, --window).")
+    ] = None,
+    event_hop: Annotated[
+        float | None, event_option("SECONDS", "From one of them to the next (default: a quarter, or --hop).")
+    ] = None,
 ) -> None:
     """
     Name the sounds in audio files and, with --events, say when they are heard.
 
-    The events of a frame-level model are exact to 160 ms, those of a clip-level model to its windows: try --window 2
-    --hop 0.5.
+    The events of a frame-level model are exact to 160 ms, those of a clip-level model to --event-window. Labels do not
+    depend on the options of events.
     """
     from transformers_beats.inference.loading import load
     from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
@@ -76,6 +82,8 @@ def tag(
         "median_seconds": median,
         "gap_seconds": gap,
         "min_seconds": min_duration,
+        "event_window_seconds": event_window,
+        "event_hop_seconds": event_hop,
     }
     with_events = events or kind is Format.audacity or any(value is not None for value in event_options.values())
     if with_events and kind is not Format.jsonl and (top_k, threshold) != (None, None):

@@ -1,7 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Reading of BEATs checkpoints: settings, tensors and labels, checked and renamed for transformers."""
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +15,19 @@ from transformers_beats import (
     BeatsConfig,
     BeatsFeatureExtractor,
     BeatsForAudioClassification,
+    BeatsForAudioFrameClassification,
     BeatsModel,
     BeatsTokenizerConfig,
     BeatsTokenizerModel,
 )
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
+from transformers_beats.utils.files import sha256
 
-from .layouts import ESPNET_DEFAULTS, CheckpointError, read_source
-from .names import ACTIVATIONS, ARCHITECTURE, QUANTIZER, REGULARIZATION, Kind, Origin, rename_key
+from .layouts import Source, read_source
+from .locations import MAX_BYTES
+from .names import ACTIVATIONS, ARCHITECTURE, FBANK, QUANTIZER, REGULARIZATION, Kind, Origin, rename_key
+from .reading import CheckpointError
+from .settings import RELEASED, read_labels
 
 
 # `cfg` keys read elsewhere (the number of classes follows from the predictor) or of no use after the training.
@@ -34,8 +38,6 @@ IGNORED = {
     # The front end in avex's descriptions of models; its filter bank is compared with the one here.
     *("sample_frequency", "num_mel_bins", "frame_length", "frame_shift"),
 }
-# Statistics of the fbank: OpenBEATs' package reads them from `cfg`, ESPnet's encoder does not.
-FBANK = ("fbank_mean", "fbank_std")
 DROPPED_KEYS = {
     "patch_embedding_pad.weight": "a constant that ESPnet's padding mask uses",
     "raw2fbank_pad.weight": "a constant that ESPnet's padding mask uses",
@@ -46,6 +48,7 @@ MODEL_CLASSES: dict[Kind, type[PreTrainedModel]] = {
     "pretrained": BeatsModel,
     "finetuned": BeatsForAudioClassification,
     "tokenizer": BeatsTokenizerModel,
+    "event-classifier": BeatsForAudioFrameClassification,
 }
 
 
@@ -60,6 +63,7 @@ class BeatsCheckpoint:
         config: Configuration, with labels if there are any.
         state_dict: Tensors under the names of the model class of `kind`; all checked for name, shape and finiteness.
         sha256: Hash of the source file.
+        statistics: `fbank_mean` and `fbank_std`, as far as they were given or are stated; AudioSet's otherwise.
         notes: Defaults filled in, unknown `cfg` keys and tensors left out, in sentences.
     """
 
@@ -68,6 +72,7 @@ class BeatsCheckpoint:
     config: BeatsConfig
     state_dict: dict[str, torch.Tensor]
     sha256: str
+    statistics: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def build_model(self) -> PreTrainedModel:
@@ -77,7 +82,15 @@ class BeatsCheckpoint:
         return model.eval()
 
 
-def read_checkpoint(path: str | Path, origin: str = "auto", cfg: Sequence[str | Path] = ()) -> BeatsCheckpoint:
+def read_checkpoint(
+    path: str | Path,
+    origin: str = "auto",
+    cfg: Sequence[str | Path] = (),
+    labels: str | Path | None = None,
+    fbank_mean: float | None = None,
+    fbank_std: float | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> BeatsCheckpoint:
     """
     Reads and checks a checkpoint: `{"cfg": ..., "model": ..., "label_dict": ...}`, or another layout that
     [`read_source`] knows.
@@ -86,23 +99,32 @@ def read_checkpoint(path: str | Path, origin: str = "auto", cfg: Sequence[str | 
         path (`str` or `Path`):
             `.safetensors`, or a file that `torch.load` reads with `weights_only=True`: nothing in it is executed.
         origin (`str` or [`Origin`], defaults to `"auto"`):
-            Project that wrote the file, by default recognised by the tensors. A value missing in `cfg` is an error in
-            a file of Microsoft, and the class default in one of ESPnet.
+            Project that wrote the file, by default recognised by the tensors. ESPnet's may leave out settings that
+            have one value in all known models, and those that tensors show.
         cfg (`Sequence[str | Path]`, *optional*):
-            For a file that does not state its architecture: files that do ([`read_settings`]), or `"released"` for
-            the architecture of Microsoft's models.
+            For a file that does not state its architecture, or not all of it: files that do ([`read_settings`]), or
+            `"released"` for the architecture of Microsoft's models.
+        labels (`str` or `Path`, *optional*):
+            Names of the classes, as avex's `label_map.json` has them.
+        fbank_mean, fbank_std (`float`, *optional*):
+            Statistics of the fbank, if the training had others than the file or `cfg` state.
+        max_bytes (`int`, *optional*):
+            A larger file is refused before it is read.
 
     Raises:
-        [`UsageError`]: if there is no such file.
+        [`UsageError`]: if there is no such file, or it is larger than `max_bytes`.
         [`CheckpointError`]: if the file is damaged, of another format, contains code, or does not fit its own `cfg`.
     """
     path = Path(path)
-    source = read_source(path, Origin(origin), cfg)
+    label_dict = None if labels is None else read_labels(Path(labels))
+    source = read_source(path, Origin(origin), cfg, label_dict, max_bytes)
     notes = source.notes
     kind = _detect_kind(source.cfg, source.tensors, source.origin)
     state_dict = _rename(source.tensors, kind, notes)
-    config = _build_config(source.cfg, kind, source.origin, notes)
-    if kind == "finetuned":
+    source.cfg = _complete(source.cfg, kind, source.origin, state_dict, notes)
+    config = _build_config(source.cfg, kind, notes)
+    statistics = _choose_statistics(source, {"fbank_mean": fbank_mean, "fbank_std": fbank_std}, notes)
+    if "classifier.weight" in state_dict:
         config.problem_type = source.problem_type
         _add_labels(config, source.label_dict, state_dict["classifier.weight"].shape[0], notes)
     config.dtype = state_dict[next(iter(state_dict))].dtype
@@ -112,16 +134,7 @@ def read_checkpoint(path: str | Path, origin: str = "auto", cfg: Sequence[str | 
         if not source.is_cfg_assumed:
             raise
         raise CheckpointError(f"the architecture of Microsoft's released models does not fit: {error}") from error
-    return BeatsCheckpoint(kind, source.origin, config, state_dict, sha256(path), notes)
-
-
-def sha256(path: Path) -> str:
-    """Returns the hash of a file in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return BeatsCheckpoint(kind, source.origin, config, state_dict, sha256(path), statistics, notes)
 
 
 def _detect_kind(cfg: Mapping, source: Mapping, origin: Origin) -> Kind:
@@ -130,7 +143,10 @@ def _detect_kind(cfg: Mapping, source: Mapping, origin: Origin) -> Kind:
     if "predictor.weight" in source:
         if source["predictor.weight"].ndim != 2:
             raise CheckpointError("`predictor.weight` is not a matrix.")
-        return "finetuned"
+        # Wider than a patch: of the patches of a time column.
+        width = source["encoder.layers.0.fc2.weight"].shape[0] if "encoder.layers.0.fc2.weight" in source else None
+        is_wider = width is not None and source["predictor.weight"].shape[1] > width
+        return "event-classifier" if is_wider else "finetuned"
     if cfg.get("finetuned_model") and origin is Origin.MICROSOFT:
         raise CheckpointError("`cfg` says that the model is fine-tuned, but the file has no `predictor.weight`.")
     return "pretrained"
@@ -169,26 +185,85 @@ def _shorten(names: Sequence[str]) -> str:
     return f"{', '.join(names[:5])} ({len(names)} in all)"
 
 
-def _build_config(cfg: Mapping[str, Any], kind: Kind, origin: Origin, notes: list[str]) -> BeatsConfig:
-    required = {**ARCHITECTURE, **(QUANTIZER if kind == "tokenizer" else {})}
-    missing = [key for key in required if key not in cfg]
-    if missing and origin is not Origin.ESPNET:
+def _complete(
+    cfg: Mapping[str, Any], kind: Kind, origin: Origin, state_dict: Mapping[str, torch.Tensor], notes: list[str]
+) -> Mapping[str, Any]:
+    """
+    Returns `cfg` with what ESPnet's exporter leaves out: it writes what a recipe states, and not what that overrides.
+    """
+    missing = [key for key in _required(kind) if key not in cfg]
+    if not missing:
+        return cfg
+    if origin is not Origin.ESPNET:
         raise CheckpointError(
-            f"`cfg` lacks {', '.join(missing)}. Microsoft's files state the whole architecture; if ESPnet wrote this "
-            "one, say so with --origin espnet."
+            f"`cfg` lacks {', '.join(missing)}. Microsoft's files state the whole architecture: name a file that "
+            "states the rest with --cfg; if ESPnet wrote this one, say so with --origin espnet."
         )
-    if missing:
-        filled = ", ".join(f"{key}={ESPNET_DEFAULTS[key]}" for key in missing)
-        notes.append(f"not in `cfg`, ESPnet's defaults used: {filled}")
-    values = {name: cfg.get(key, ESPNET_DEFAULTS[key]) for key, name in required.items()}
+    names = " ".join(state_dict)
+    has_bias = "relative_attention_bias" in names
+    shown = {"relative_position_embedding": has_bias, "gru_rel_pos": "gru_rel_pos_linear" in names}
+    # The defaults of ESPnet's class, which an export without a base means, are not those of any released model.
+    hidden = [key for key in ("deep_norm", *(["max_distance"] if has_bias else [])) if key in missing]
+    if hidden:
+        raise CheckpointError(
+            f"`cfg` lacks {' and '.join(hidden)}, which no tensor shows; ESPnet writes only what a recipe states. "
+            "With --cfg, name the checkpoint, Hub id or config.yaml that the training began from, or say `released` "
+            "if it began from Microsoft's models."
+        )
+    added = {key: shown.get(key, RELEASED[key]) for key in missing}
+    if seen := {key: value for key, value in added.items() if key in shown}:
+        notes.append(f"not in `cfg`, but shown by the tensors: {_listed(seen)}")
+    if usual := {key: value for key, value in added.items() if key not in shown}:
+        notes.append(f"not in `cfg`; ESPnet's defaults, which all released models share: {_listed(usual)}")
+    return {**cfg, **added}
+
+
+def _choose_statistics(source: Source, given: Mapping[str, float | None], notes: list[str]) -> dict[str, float]:
+    """Returns the statistics of the fbank, those that were given first, and notes where they come from."""
+    chosen = source.statistics | {key: value for key, value in given.items() if value is not None}
+    defaults = {key: getattr(BeatsFeatureExtractor(), key) for key in FBANK}
+    if stated := {key: value for key, value in source.statistics.items() if given[key] is None}:
+        notes.append(f"applied from `encoder_conf`, as ESPnet's encoder does: {_listed(stated)}")
+    unknown = {key: value for key, value in defaults.items() if key not in chosen}
+    if unknown and source.origin is Origin.ESPNET:
+        notes.append(
+            f"nothing states the fbank statistics that the training applied: AudioSet's were written, "
+            f"{_listed(unknown)}. ESPnet's present code has 15.2913 and 5.90532 by default, and recipes may set "
+            f"others: give them with {' and '.join(map(_option, unknown))}"
+        )
+    applied = defaults | chosen
+    ignored = {key: source.cfg[key] for key in FBANK if key in source.cfg and given[key] is None}
+    if ignored := {key: value for key, value in ignored.items() if value != applied[key]}:
+        options = " ".join(f"{_option(key)} {value}" for key, value in ignored.items())
+        notes.append(
+            "`cfg` names fbank statistics, which were not applied: the package openbeats does so, ESPnet's encoder "
+            f"does not. To apply them, add {options}"
+        )
+    return chosen
+
+
+def _option(key: str) -> str:
+    return f"--{key.replace('_', '-')}"
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in values.items())
+
+
+def _required(kind: Kind) -> dict[str, str]:
+    return {**ARCHITECTURE, **(QUANTIZER if kind == "tokenizer" else {})}
+
+
+def _build_config(cfg: Mapping[str, Any], kind: Kind, notes: list[str]) -> BeatsConfig:
+    values = {name: cfg[key] for key, name in _required(kind).items()}
     if not isinstance(values["hidden_act"], str) or values["hidden_act"] not in ACTIVATIONS:
         raise CheckpointError(f"unknown activation {values['hidden_act']!r}; known are {', '.join(ACTIVATIONS)}.")
     values["hidden_act"] = ACTIVATIONS[values["hidden_act"]]
+    if kind == "event-classifier":
+        values["frame_pooling"] = "concat"
     values |= {name: cfg[key] for key, name in REGULARIZATION.items() if key in cfg}
-    defaults = BeatsFeatureExtractor()
-    if statistics := {key: cfg[key] for key in FBANK if key in cfg and cfg[key] != getattr(defaults, key)}:
-        options = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in statistics.items())
-        notes.append(f"`cfg` names fbank statistics, which not every trainer reads; to apply them, add {options}")
+    if (decay := cfg.get("layer_wise_gradient_decay_ratio", 1.0)) != 1.0:
+        notes.append(f"not kept, as it is of its training only: layer_wise_gradient_decay_ratio={decay}")
     known = {*ARCHITECTURE, *QUANTIZER, *REGULARIZATION, *IGNORED, *FBANK}
     if unknown := sorted(set(map(str, cfg)) - known):
         notes.append(f"`cfg` keys without a meaning here: {', '.join(unknown)}")

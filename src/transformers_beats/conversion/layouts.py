@@ -13,9 +13,7 @@ Sources of the layouts (each a public repository and a path in it):
     PretrainedSED: `fschmid56/PretrainedSED`, `models/prediction_wrapper.py`, `models/beats/BEATs{,_wrapper}.py`.
 """
 
-import pickle
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,32 +21,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
-from safetensors.torch import load_file
 
-from transformers_beats.configuration_beats import BeatsTokenizerConfig
-from transformers_beats.utils.errors import BeatsError, UsageError, one_line
-
+from .locations import MAX_BYTES
 from .names import ARCHITECTURE, QUANTIZER, Origin
+from .reading import CheckpointError, load
+from .settings import RELEASED, Settings, read_settings, section
 
 
-class CheckpointError(BeatsError):
-    """Checkpoint that cannot be converted. `publish` reports it as refused and goes on with the next one."""
-
-    def __init__(self, message: str):
-        # Names of tensors and settings in a foreign file may contain line ends.
-        super().__init__(one_line(message))
-
-
+NUM_MEL_BINS = 128
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # A BEATs encoder is where these two are; what stands before them is the wrapper's.
 MARK, SECOND_MARK = "patch_embedding.weight", "encoder.layers.0.fc2.weight"
 
-# The architecture of all models that Microsoft released, in the terms of their `cfg`: our defaults.
-RELEASED = {key: getattr(BeatsTokenizerConfig(), name) for key, name in {**ARCHITECTURE, **QUANTIZER}.items()}
-# Defaults of ESPnet's configuration class, for settings that its exports leave out.
-ESPNET_DEFAULTS = RELEASED | {"deep_norm": False, "relative_position_embedding": False, "gru_rel_pos": False}
-ESPNET_DEFAULTS["max_distance"] = 1280
 # No tensor and no shape depends on these: a wrong one loads strictly and computes something else.
 INVISIBLE = ("activation_fn", "deep_norm", "layer_norm_first", "max_distance")
 # Projects whose models all have the released architecture, and the evidence.
@@ -74,7 +58,8 @@ AVEX_FBANK = {"fbank.window": (400,), "fbank.mel_fb": (257, 128)}
 class Source:
     """
     Contents of a checkpoint, in Microsoft's terms: settings, tensors (mapped from the file and not copied), labels by
-    class index, the loss of the classes, and notes on what was left out or assumed.
+    class index, the loss of the classes, the statistics of the fbank that its trainer applied, as far as they are
+    stated, and notes on what was left out or assumed.
     """
 
     origin: Origin
@@ -82,85 +67,40 @@ class Source:
     tensors: dict[str, torch.Tensor]
     label_dict: Any = None
     problem_type: Literal["multi_label_classification", "single_label_classification"] = "multi_label_classification"
+    statistics: dict[str, float] = field(default_factory=dict)
     # Taken for the released architecture, because nothing says otherwise.
     is_cfg_assumed: bool = False
     notes: list[str] = field(default_factory=list)
 
 
-def read_source(path: Path, origin: Origin, cfg: Sequence[str | Path]) -> Source:
+def read_source(
+    path: Path, origin: Origin, cfg: Sequence[str | Path], label_dict: Any = None, max_bytes: int = MAX_BYTES
+) -> Source:
     """
     Reads a file and finds the BEATs model in it. The arguments are those of [`read_checkpoint`].
 
     Raises:
         [`CheckpointError`]: a file without a BEATs model, with several, or with one whose architecture nothing states.
     """
-    contents = load(path)
+    contents = load(path, max_bytes)
     state_dict = _find_state_dict(contents, path)
     prefix = _find_prefix(state_dict, contents, path)
     tensors = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
     others = [key for key in state_dict if not key.startswith(prefix)]
     _check_dtypes(tensors)
-    if origin is Origin.AUTO:
+    is_known = origin is not Origin.AUTO
+    if not is_known:
         origin = _detect_origin(prefix, state_dict, has_cfg="cfg" in contents)
     source = Source(origin, {}, tensors, contents.get("label_dict"))
-    settings = _find_cfg(source, contents, cfg, path)
+    settings = _find_cfg(source, contents, cfg, path, max_bytes)
+    if source.origin is Origin.OTHER and settings.training and not is_known:
+        # Its older encoders have no constants by which they are recognised.
+        source.origin = Origin.ESPNET
+    source.statistics = settings.statistics
     _drop_wrapper_parts(source)
-    _take_head(source, prefix, state_dict, others, settings)
+    _take_head(source, prefix, state_dict, others, settings.training)
+    source.label_dict = source.label_dict if label_dict is None else label_dict
     return source
-
-
-def load(path: Path) -> dict[str, Any]:
-    """
-    Returns the dictionary in a file. Its tensors are mapped instead of read, which halves the memory.
-
-    Raises:
-        [`UsageError`]: if there is no such file.
-        [`CheckpointError`]: if the file is damaged, or holds more than tensors and plain values.
-    """
-    _check_file(path)
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        # The format before torch 1.6 cannot be mapped.
-        is_zip = zipfile.is_zipfile(path)
-        if is_zip:
-            _check_zip(path)
-        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except CheckpointError:
-        raise
-    except UnicodeEncodeError as error:
-        raise CheckpointError(f"{path}: PyTorch opens no file whose name is not valid UTF-8: rename it.") from error
-    except Exception as error:  # whatever a foreign file makes of the readers
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-            # torch names the class or function that it refused to import.
-            found = re.search(r"GLOBAL ([\w.]+)", str(error))
-            name = f" ({found[1]})" if found else ""
-            raise CheckpointError(
-                f"{path}: contains Python objects other than tensors{name}; loading it could run code. If you "
-                "trust it, save its tensors alone, as {'cfg': ..., 'model': state_dict}."
-            ) from error
-        layout = "safetensors file" if path.suffix == ".safetensors" else "PyTorch checkpoint"
-        raise CheckpointError(f"{path}: not a {layout}, or damaged.") from error
-    if not isinstance(contents, Mapping):
-        found = type(contents).__name__
-        raise CheckpointError(f"{path}: not a BEATs checkpoint: expected `cfg` and `model`, found {found}.")
-    return dict(contents)
-
-
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise UsageError(f"{path}: {'is no regular file' if path.exists() else 'no such file'}.")
-
-
-def _check_zip(path: Path) -> None:
-    """Checks the archive for PyTorch, which maps compressed entries as they are and ignores checksums."""
-    with zipfile.ZipFile(path) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise CheckpointError(
-                f"{path}: a compressed archive, which PyTorch never writes: save it with torch.save."
-            )
-        if damaged := archive.testzip():
-            raise CheckpointError(f"{path}: damaged: the checksum of {damaged!r} in it is wrong.")
 
 
 def _find_state_dict(contents: Mapping[str, Any], path: Path) -> Mapping[str, torch.Tensor]:
@@ -212,7 +152,7 @@ def _check_dtypes(tensors: Mapping[str, torch.Tensor]) -> None:
 def _detect_origin(prefix: str, state_dict: Mapping[str, torch.Tensor], has_cfg: bool) -> Origin:
     if any(f"{prefix}{key}" in state_dict for key in ("patch_embedding_pad.weight", "raw2fbank_pad.weight")):
         return Origin.ESPNET
-    if prefix.endswith("backbone.") and f"{prefix}fbank.mel_fb" in state_dict:
+    if f"{prefix}fbank.mel_fb" in state_dict:
         return Origin.AVEX
     if prefix.endswith("model.model.") and f"{prefix.removesuffix('model.model.')}strong_head.weight" in state_dict:
         return Origin.PRETRAINED_SED
@@ -220,23 +160,31 @@ def _detect_origin(prefix: str, state_dict: Mapping[str, torch.Tensor], has_cfg:
     return Origin.MICROSOFT if has_cfg and is_alone else Origin.OTHER
 
 
-def _find_cfg(source: Source, contents: Mapping[str, Any], cfg: Sequence[str | Path], path: Path) -> dict[str, Any]:
-    """Sets the settings of the model; returns those of ESPnet's training, if they were given."""
+def _find_cfg(
+    source: Source, contents: Mapping[str, Any], cfg: Sequence[str | Path], path: Path, max_bytes: int
+) -> Settings:
+    """Sets the settings of the model, the file's own and those that were given; returns the latter."""
+    own = contents.get("cfg", {})
+    if not isinstance(own, Mapping):
+        found = type(own).__name__
+        raise CheckpointError(f"{path}: not a BEATs checkpoint: expected `cfg` to be a dictionary, found {found}.")
+    if tensors := [key for key, value in own.items() if isinstance(value, torch.Tensor)]:
+        raise CheckpointError(f"{path}: not a BEATs checkpoint: `cfg` has a tensor for {tensors[0]!r}.")
+    is_released = "released" in map(str, cfg)
+    settings = read_settings(cfg, has_cfg="cfg" in contents, max_bytes=max_bytes)
+    files = ", ".join(display_name(Path(name)) for name in cfg if str(name) != "released")
     if "cfg" in contents:
-        if not isinstance(contents["cfg"], Mapping):
-            found = type(contents["cfg"]).__name__
-            raise CheckpointError(f"{path}: not a BEATs checkpoint: expected `cfg` to be a dictionary, found {found}.")
-        if tensors := [key for key, value in contents["cfg"].items() if isinstance(value, torch.Tensor)]:
-            raise CheckpointError(f"{path}: not a BEATs checkpoint: `cfg` has a tensor for {tensors[0]!r}.")
-        if cfg:
-            raise CheckpointError(f"{path}: states its own `cfg`; --cfg is for files that do not.")
-        source.cfg = contents["cfg"]
-        return {}
-    if cfg and list(map(str, cfg)) != ["released"]:
-        source.cfg, settings = read_settings([Path(name) for name in cfg])
-        # The kind of model follows from its tensors, not from the file that the settings come from.
-        source.cfg.pop("finetuned_model", None)
-        source.notes.append(f"no `cfg` in the file: taken from {', '.join(Path(name).name for name in cfg)}")
+        architecture = [key for key in (*ARCHITECTURE, *QUANTIZER) if key in settings.cfg]
+        for key in architecture:
+            # Whoever asks for the released architecture wants what is missing only.
+            if not is_released and own.get(key, settings.cfg[key]) != settings.cfg[key]:
+                raise CheckpointError(
+                    f"{path}: its own `cfg` says {key}={own[key]!r}, --cfg {settings.cfg[key]!r}: another model."
+                )
+        if taken := ", ".join(f"{key}={settings.cfg[key]}" for key in architecture if key not in own):
+            origin = "Microsoft's released models" if is_released else files
+            source.notes.append(f"not in the file's own `cfg`, taken from {origin}: {taken}")
+        source.cfg = settings.cfg | own
         return settings
     if not cfg and source.origin not in RELEASED_IS_DOCUMENTED:
         raise CheckpointError(
@@ -244,71 +192,29 @@ def _find_cfg(source: Source, contents: Mapping[str, Any], cfg: Sequence[str | P
             f"{', '.join(INVISIBLE)}. Name a file that does with --cfg (ESPnet's or avex's .yaml, or the .pt that its "
             "training began from), or assume what Microsoft's models have with --cfg released."
         )
-    reason = "as asked for" if cfg else RELEASED_IS_DOCUMENTED[source.origin]
-    source.cfg, source.is_cfg_assumed = dict(RELEASED), True
-    invisible = ", ".join(f"{key}={RELEASED[key]}" for key in INVISIBLE)
-    source.notes.append(
-        f"no `cfg` in the file: the architecture of Microsoft's released models was assumed ({reason}); all shapes "
-        f"agree with it, but none can show that {invisible}"
-    )
-    return {}
+    source.cfg = settings.cfg
+    if files:
+        source.notes.append(f"no `cfg` in the file: taken from {files}")
+    if is_released or not cfg:
+        source.cfg, source.is_cfg_assumed = RELEASED | settings.cfg, True
+        reason = "as asked for" if cfg else RELEASED_IS_DOCUMENTED[source.origin]
+        invisible = ", ".join(f"{key}={source.cfg[key]}" for key in INVISIBLE)
+        source.notes.append(
+            f"no `cfg` in the file: the architecture of Microsoft's released models was assumed ({reason}); all "
+            f"shapes agree with it, but none can show that {invisible}"
+        )
+    return settings
 
 
-def read_settings(paths: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """
-    Reads the `cfg` of a model from files beside its weights, and ESPnet's settings of the training, if any: from
-    checkpoints with a `cfg`, or YAML or JSON files (ESPnet's `config.yaml`, avex's description of a model, or the
-    settings themselves). A later file overrides an earlier one, as in ESPnet.
-
-    Raises:
-        [`UsageError`]: if there is no such file.
-        [`CheckpointError`]: if a file has no settings, or refers to another.
-    """
-    cfg: dict[str, Any] = {}
-    training: dict[str, Any] = {}
-    for path in paths:
-        contents = read_yaml(path) if path.suffix in (".yaml", ".yml", ".json") else load(path)
-        encoder = contents.get("encoder_conf")
-        if isinstance(encoder, Mapping):
-            training = dict(contents)
-            if encoder.get("beats_ckpt_path") and not cfg:
-                raise CheckpointError(
-                    f"{path}: the encoder was built from {encoder['beats_ckpt_path']}, whose `cfg` states the rest: "
-                    f"name that file before this one, --cfg BASE --cfg {path.name}."
-                )
-            if encoder.get("max_layer") is not None:
-                raise CheckpointError(f"{path}: the encoder stops early (`max_layer` {encoder['max_layer']}).")
-            cfg |= {key: encoder[key] for key in ("fbank_mean", "fbank_std") if key in encoder}
-        places = [contents.get("cfg"), contents.get("beats_cfg"), contents.get("beats_config")]
-        if isinstance(contents.get("model_spec"), Mapping):
-            places += [contents["model_spec"].get("init_config")]
-        if isinstance(encoder, Mapping):
-            places += [encoder.get("beats_config"), encoder.get("tokenizer_config")]
-        places += [contents] if "encoder_layers" in contents or "deep_norm" in contents else []
-        found = next((place for place in places if isinstance(place, Mapping)), None)
-        if found is None and not isinstance(encoder, Mapping):
-            raise CheckpointError(f"{path}: has no settings of a BEATs model, found {sorted(map(str, contents))[:5]}.")
-        cfg |= found or {}
-    return cfg, training
-
-
-def read_yaml(path: Path) -> Mapping[str, Any]:
-    """
-    Reads a YAML or JSON file of keys and values.
-
-    Raises:
-        [`UsageError`]: if there is no such file.
-        [`CheckpointError`]: if it cannot be read, or holds something else.
-    """
-    _check_file(path)
-    data = path.read_bytes()
-    try:
-        contents = yaml.safe_load(data.decode("utf-8"))
-    except Exception as error:  # dates that are none, too many brackets: not only YAMLError
-        raise CheckpointError(f"{path}: not a YAML or JSON file.") from error
-    if not isinstance(contents, Mapping):
-        raise CheckpointError(f"{path}: expected keys and values, found {type(contents).__name__}.")
-    return contents
+def display_name(path: Path) -> str:
+    """Returns the name of a file as users know it: in the cache of the Hub, with its repository."""
+    parts = list(path.parts)
+    repository = next((part for part in parts if part.startswith(("models--", "datasets--"))), None)
+    if repository is None or "snapshots" not in parts:
+        return path.name
+    # models--owner--name/snapshots/commit/path
+    inside = parts[parts.index("snapshots") + 2 :]
+    return "/".join([repository.partition("--")[2].replace("--", "/"), *inside])
 
 
 def _drop_wrapper_parts(source: Source) -> None:
@@ -332,6 +238,7 @@ def _take_head(
 ) -> None:
     """Makes the wrapper's head the `predictor` if it is like ours, and notes the tensors that are left out."""
     head, reason = _find_head(source.origin, prefix, state_dict, settings)
+    is_of_columns = not head and bool(head := _find_column_head(source.tensors, state_dict, others))
     # Beside another layer, or in avex, a `predictor` comes from the checkpoint that training began from.
     is_stale = source.origin is Origin.AVEX or any(state_dict[key].ndim > 1 for key in others)
     left_out = [prefix + key for key in source.tensors if is_stale and key.startswith("predictor.")]
@@ -348,6 +255,11 @@ def _take_head(
     source.tensors |= {key.replace(head, "predictor."): state_dict[key] for key in taken}
     _check_dtypes({key: state_dict[key] for key in taken})
     source.notes.append(f"the classification head is `{head}`")
+    if is_of_columns:
+        source.notes.append(
+            "it reads the patches of a time column one after the other: an event is scored every 160 ms; that they go "
+            "from low to high frequencies, as everywhere in BEATs, is assumed"
+        )
     if source.origin is Origin.ESPNET:
         _read_espnet_labels(source, settings)
     else:
@@ -372,6 +284,24 @@ def _find_head(
     return "", ""
 
 
+def _find_column_head(
+    tensors: Mapping[str, torch.Tensor], state_dict: Mapping[str, torch.Tensor], others: Sequence[str]
+) -> str:
+    """
+    Returns the name before `weight` of the one linear layer on the concatenated patches of a time column, such as
+    avex's head for events, `Linear(8 * 768, classes)`; an empty string if there is not one.
+    """
+    patch, inner = tensors.get(MARK), tensors.get(SECOND_MARK)
+    if patch is None or inner is None or patch.ndim != 4 or inner.ndim != 2 or not patch.shape[-1]:
+        return ""
+    num_inputs = NUM_MEL_BINS // patch.shape[-1] * inner.shape[0]
+    layers = [key.removesuffix("weight") for key in others if key.endswith(".weight") and state_dict[key].ndim > 1]
+    # With other layers, or a convolution, it is part of something else.
+    if len(layers) != 1 or f"{layers[0]}bias" not in others or inner.shape[0] == num_inputs:
+        return ""
+    return layers[0] if state_dict[f"{layers[0]}weight"].shape[1:] == (num_inputs,) else ""
+
+
 def _part(key: str, prefix: str) -> str:
     """Returns the module that a tensor belongs to: its name up to the first part that differs from the encoder's."""
     parts, others = key.split("."), prefix.split(".")
@@ -383,24 +313,21 @@ def _espnet_obstacle(settings: Mapping[str, Any]) -> str:
     """Returns the reason why a head of ESPnet cannot be ours, or an empty string."""
     if not settings:
         return "only ESPnet's config.yaml, which --cfg can name, tells how it works"
-    decoder = _section(settings, "decoder_conf")
+    decoder = section(settings, "decoder_conf")
     if settings.get("decoder", "linear") != "linear" or decoder.get("pooling", "mean") != "mean":
         return "it is no linear layer on the mean over the patches"
     changed = [name for name in ("frontend", "normalize", "preencoder") if settings.get(name) is not None]
     return f"the audio goes through {changed[0]} first" if changed else ""
 
 
-def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = settings.get(name) or {}
-    if not isinstance(section, Mapping):
-        raise CheckpointError(f"ESPnet's settings: expected `{name}` to be a mapping, found {type(section).__name__}.")
-    return section
-
-
 def _read_espnet_labels(source: Source, settings: Mapping[str, Any]) -> None:
     """Reads the classes: the first tokens of `token_list`, before `<blank>` and `<unk>`."""
-    is_multi_label = _section(settings, "model_conf").get("classification_type") == "multi-label"
+    is_multi_label = section(settings, "model_conf").get("classification_type") == "multi-label"
     source.problem_type = "multi_label_classification" if is_multi_label else "single_label_classification"
     num_labels, tokens = source.tensors["predictor.weight"].shape[0], settings.get("token_list")
     if isinstance(tokens, list) and tokens[num_labels:] in SPECIAL_TOKENS:
         source.label_dict = dict(enumerate(tokens[:num_labels]))
+        activation = "a sigmoid" if is_multi_label else "a softmax"
+        source.notes.append(
+            f"{num_labels} classes by `token_list`, scored by {activation} as `classification_type` says"
+        )

@@ -48,6 +48,7 @@ TASKS = {
 KINDS: dict[Kind, tuple[str, str]] = {
     "pretrained": ("BEATs encoder", "The pre-trained encoder: a representation of every patch and of the clip."),
     "finetuned": ("BEATs audio classifier", "An encoder with a classification head."),
+    "event-classifier": ("BEATs event classifier", "An encoder with a head that classifies every 160 ms."),
     "tokenizer": ("BEATs acoustic tokenizer", "A tokenizer: turns every patch into one of {codebook_size} tokens."),
 }
 
@@ -105,6 +106,8 @@ def render_model_card(
         config=config,
         extractor=extractor,
         details=details,
+        is_classifier="classifier.weight" in checkpoint.state_dict,
+        auto_class=("AutoModelForAudioFrameClassification" if checkpoint.kind == "event-classifier" else "AutoModel"),
         title=details.title or title,
         summary=details.summary or summary.format(codebook_size=getattr(config, "codebook_size", None)),
         path=path,
@@ -121,7 +124,8 @@ def render_model_card(
 def card_metadata(kind: Kind, details: CardDetails) -> ModelCardData:
     """Returns the metadata of the card. Figures are marked as the paper's."""
     tags = ["beats", "audio", "transformers-beats"]
-    after = "" if kind == "finetuned" else " after fine-tuning"
+    is_classifier = kind in ("finetuned", "event-classifier")
+    after = "" if is_classifier else " after fine-tuning"
     results = [
         EvalResult(
             task_type="audio-classification",
@@ -139,7 +143,7 @@ def card_metadata(kind: Kind, details: CardDetails) -> ModelCardData:
     return ModelCardData(
         license=details.license,
         library_name="transformers",
-        pipeline_tag="audio-classification" if kind == "finetuned" else "feature-extraction",
+        pipeline_tag="audio-classification" if is_classifier else "feature-extraction",
         tags=[*tags, "audio-tokenizer"] if kind == "tokenizer" else tags,
         datasets=details.datasets or None,
         base_model=details.base_model,

@@ -6,7 +6,8 @@ from enum import Enum
 from typing import Literal
 
 
-Kind = Literal["pretrained", "finetuned", "tokenizer"]
+# An event classifier has a head for every time column; Microsoft has none.
+Kind = Literal["pretrained", "finetuned", "tokenizer", "event-classifier"]
 
 
 class Origin(str, Enum):
@@ -48,6 +49,8 @@ REGULARIZATION = {
     "dropout_input": "feat_proj_dropout",
     "predictor_dropout": "classifier_dropout",
 }
+# Statistics of the fbank: `openbeats` reads them from `cfg`, ESPnet's encoder does not.
+FBANK = ("fbank_mean", "fbank_std")
 # Microsoft's names; the last two both mean the tanh approximation there.
 ACTIVATIONS = {name: name for name in ("gelu", "relu", "tanh", "linear", "glu")}
 ACTIVATIONS |= {"gelu_fast": "gelu_new", "gelu_accurate": "gelu_new"}

@@ -261,7 +261,7 @@ def export_onnx(
 
     output = Path(output)
     # Refuses what cannot be exported before it is copied.
-    WaveformModel(model, feature_extractor)
+    model = WaveformModel(model, feature_extractor).model
     module = WaveformModel(exportable_copy(model), feature_extractor).eval()
     graph = build_graph(module, trace(module))
     graph.metadata_props.add(key="model_fingerprint", value=model_fingerprint(model, feature_extractor))
@@ -301,7 +301,7 @@ def require_exporters() -> None:
 
 
 def main(
-    model: Annotated[str, typer.Argument(help="Directory of a model of this package, or its id on the Hub.")],
+    model: Annotated[str, typer.Argument(help="Name (see `models`), directory, or Hub id.")],
     output: Annotated[Path, typer.Argument(help="File to write (.onnx).")],
     int8: Annotated[bool, typer.Option("--int8", help="Int8 weights, and int8 products at run time.")] = False,
     revision: Annotated[str, typer.Option(help="Branch, tag or commit on the Hub.")] = "main",

@@ -5,23 +5,15 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from transformers_beats import (
-    BeatsFeatureExtractor,
-    BeatsForAudioClassification,
-    BeatsForAudioFrameClassification,
-    BeatsModel,
-    BeatsRandomProjectionTokenizer,
-    BeatsTokenizerModel,
-)
+from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.fbank_beats import fbank_constants, kaldi_fbank_block, num_fbank_samples
+from transformers_beats.inference.models import KINDS, check_extractor, kind_of, merge_adapters
 from transformers_beats.inference.windowed import to_scores
 from transformers_beats.utils.errors import BeatsError
 
 
 INPUTS = ("waveforms", "lengths")
-TOKENIZERS = (BeatsTokenizerModel, BeatsRandomProjectionTokenizer)
-MODEL_CLASSES = (BeatsModel, BeatsForAudioClassification, BeatsForAudioFrameClassification, *TOKENIZERS)
 
 
 class ExportError(BeatsError):
@@ -34,25 +26,25 @@ class WaveformModel(nn.Module):
 
     Args:
         model (`PreTrainedModel`):
-            A model of this package in float32, in evaluation mode.
+            A model of this package in float32, in evaluation mode. It may be inside a wrapper, see [`merge_adapters`].
         feature_extractor ([`BeatsFeatureExtractor`]):
             The model's.
 
     Raises:
-        [`ExportError`]: for a model of another kind or dtype, an extractor of another patch size, and the legacy
-            padding mask.
+        [`ExportError`]: for a model of another kind or dtype, and for the legacy padding mask.
+        [`UsageError`]: for a feature extractor that is not the model's.
     """
 
     def __init__(self, model: PreTrainedModel, feature_extractor: BeatsFeatureExtractor):
         super().__init__()
+        model = merge_adapters(model)
+        self.kind = kind_of(model)
+        if self.kind is None:
+            raise ExportError(f"A {type(model).__name__} cannot be exported; these can: {', '.join(KINDS)}.")
         config = model.config
-        if not isinstance(model, MODEL_CLASSES):
-            known = ", ".join(model_class.__name__ for model_class in MODEL_CLASSES)
-            raise ExportError(f"A {type(model).__name__} cannot be exported; these can: {known}.")
         if model.dtype != torch.float32:
             raise ExportError(f"The model is in {model.dtype}: export it in float32 (`model.float()`).")
-        if feature_extractor.patch_size != config.patch_size or feature_extractor.feature_size != config.num_mel_bins:
-            raise ExportError("The feature extractor is not the model's: `patch_size` or number of mel bins differ.")
+        check_extractor(feature_extractor, model)
         if feature_extractor.legacy_padding_mask or config.legacy_padding_mask:
             raise ExportError("`legacy_padding_mask` depends on the length of the batch: export without it.")
         self.model = model
@@ -62,12 +54,12 @@ class WaveformModel(nn.Module):
     @property
     def output_names(self) -> list[str]:
         """Names of what `forward` returns, in its order."""
-        if isinstance(self.model, BeatsModel):
+        if self.kind == "encoder":
             return ["last_hidden_state", "pooler_output", "patch_attention_mask"]
-        if isinstance(self.model, TOKENIZERS):
+        if self.kind == "tokens":
             return ["audio_codes"]
         names = ["logits"] if problem_type_of(self.model.config) == "regression" else ["logits", "probabilities"]
-        return names + ["column_attention_mask"] * isinstance(self.model, BeatsForAudioFrameClassification)
+        return names + ["column_attention_mask"] * (self.kind == "frames")
 
     def features(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """

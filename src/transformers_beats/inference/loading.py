@@ -1,18 +1,21 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Loading of models and feature extractors, with all checks, for the whole package."""
 
+import json
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers_beats.configuration_beats import problem_type_of
+from transformers_beats.conversion import released
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line
+from transformers_beats.utils.hub import check_model_repository
 
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
     from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 
@@ -27,10 +30,21 @@ MODEL_FILES = {
 }
 
 
-def check_model(model: str, files: Sequence[str] = tuple(MODEL_FILES)) -> None:
-    """Raises a [`UsageError`] for a path that is not a model: a file, or a directory that lacks one of its files."""
+def find_model(name: str | Path, files: Sequence[str] = tuple(MODEL_FILES)) -> str:
+    """
+    Returns the directory or the Hub id of a model: of a released one, which is fetched if it is not here, for its name
+    ([`released.get`]); of any other model what was given.
+
+    Raises:
+        [`UsageError`]: for a path that is not a model: a file, or a directory that lacks one of the files.
+        [`BeatsError`]: if a released model cannot be had.
+    """
+    model = released.resolve(name)
     path = Path(model)
-    # An id on the Hub has one slash at most.
+    if not path.exists() and "/" not in model:
+        hint = released.hint_of(model, released.read_manifest())
+        raise UsageError(f"{model}: no such directory, and no released model has this name{hint}")
+    # An id on the Hub has one slash.
     if not path.exists() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
         raise UsageError(f"{model}: no such directory.")
     if path.is_file():
@@ -38,9 +52,11 @@ def check_model(model: str, files: Sequence[str] = tuple(MODEL_FILES)) -> None:
             f"{model}: is a file, and a model is a directory. One of Microsoft's .pt files is converted by: "
             f"transformers-beats convert {model} DIRECTORY"
         )
-    for name in files:
+    # What an adapter lacks is of its base model.
+    for name in () if read_adapter(model) else files:
         if path.is_dir() and not any(file for pattern in MODEL_FILES[name] for file in path.glob(pattern)):
             raise UsageError(f"{model}: is no directory of a model, it has no {name}.")
+    return model
 
 
 def choose_device(device: str) -> "torch.device":
@@ -70,7 +86,8 @@ def load_model(
 
     Args:
         name (`str` or `Path`):
-            Directory, or id on the Hub.
+            Name of a released model, directory, or id on the Hub. In the directory may be an adapter of PEFT, which is
+            added to the weights of its base model.
         model_class (`type`, *optional*):
             Class to load, such as [`BeatsModel`] for the encoder of any model. Defaults to the class that was saved.
         device (`str`, *optional*):
@@ -86,8 +103,13 @@ def load_model(
         [`UsageError`]: if the device cannot be used, or there is no BEATs model of that name.
         [`BeatsError`]: if its files cannot be read, or weights are missing or of another shape, which would be random.
     """
-    check_model(str(name), ["config.json", "model.safetensors"])
+    name = find_model(name, ["config.json", "model.safetensors"])
     target = None if device is None else choose_device(device)
+    if adapter := read_adapter(name):
+        model = _load_with_adapter(name, adapter, model_class, dtype=dtype, new_weights=new_weights, **options)
+        return (model if target is None else model.to(target)).eval()
+    if not Path(name).exists():
+        check_model_repository(name, "config.json", options)
     with _errors_of_loading(name):
         model_class = model_class or _saved_class(name, options)
         options = {**options, "output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -116,12 +138,17 @@ def load_extractor(name: str | Path, **options: Any) -> "BeatsFeatureExtractor":
     """
     from transformers import AutoFeatureExtractor
 
-    from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
+    from .models import is_beats_extractor
 
-    check_model(str(name), ["preprocessor_config.json"])
+    name = find_model(name, ["preprocessor_config.json"])
+    adapter, files = read_adapter(name), MODEL_FILES["preprocessor_config.json"]
+    if adapter and not any(Path(name, file).exists() for file in files):
+        return load_extractor(adapter["base_model_name_or_path"], **options)
+    if not Path(name).exists():
+        check_model_repository(name, "preprocessor_config.json", options)
     with _errors_of_loading(name):
         extractor = AutoFeatureExtractor.from_pretrained(name, **options)
-    if not isinstance(extractor, BeatsFeatureExtractor):
+    if not is_beats_extractor(extractor):
         raise UsageError(f"{name}: its feature extractor is a {type(extractor).__name__}, not that of a BEATs model.")
     return extractor
 
@@ -133,22 +160,25 @@ def load(
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    check_model(str(name))
+    name = find_model(name)
     hub_options = {key: value for key, value in options.items() if key in HUB_OPTIONS}
     extractor = load_extractor(name, **hub_options)
     return load_model(name, device=device, dtype=dtype, **options), extractor
 
 
 def _saved_class(name: str | Path, options: dict[str, Any]) -> Any:
+    """Returns the class that loads a model as the kind that was saved."""
+    config = saved_config(name, **{key: value for key, value in options.items() if key in HUB_OPTIONS})
+    return _class_of(config, name)
+
+
+def _class_of(config: "PreTrainedConfig", name: str | Path) -> Any:
     """
-    Returns the class that loads a model as the kind that was saved. `AutoModelForAudioClassification` would also load
-    a frame-level model without a word, and the other way round.
+    Returns the class that loads a model as the kind that its configuration names. `AutoModelForAudioClassification`
+    would also load a frame-level model without a word, and the other way round.
     """
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(
-        name, **{key: value for key, value in options.items() if key in HUB_OPTIONS}
-    )
     if not str(config.model_type).startswith("beats"):
         raise UsageError(f"{name}: holds a model of type {config.model_type!r}, not a BEATs model.")
     kind = (config.architectures or [""])[0]
@@ -156,6 +186,71 @@ def _saved_class(name: str | Path, options: dict[str, Any]) -> Any:
         if kind.endswith(f"For{task}"):
             return getattr(transformers, f"AutoModelFor{task}")
     return transformers.AutoModel
+
+
+def read_adapter(name: str | Path) -> dict[str, Any] | None:
+    """
+    Returns the configuration of an adapter of PEFT if this is the directory of one, without weights of a whole model.
+
+    Raises:
+        [`UsageError`]: if it cannot be read, or names no base model.
+    """
+    file = Path(name, "adapter_config.json")
+    if not file.is_file() or any(Path(name).glob("model*.safetensors")):
+        return None
+    try:
+        adapter = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{file}: cannot be read as the configuration of an adapter.") from error
+    if not adapter.get("base_model_name_or_path"):
+        raise UsageError(f"{file}: names no `base_model_name_or_path`, the model that the adapter belongs to.")
+    return adapter
+
+
+def saved_config(name: str | Path, **options: Any) -> "PreTrainedConfig":
+    """
+    Reads the configuration of a model. That of an adapter, if it is not beside it, is its base model's, with the class
+    and the number of labels that the adapter was trained with. `options` are `HUB_OPTIONS`.
+    """
+    from safetensors import safe_open
+    from transformers import AutoConfig
+
+    adapter = read_adapter(name)
+    if adapter is None or Path(name, "config.json").is_file():
+        return AutoConfig.from_pretrained(name, **options)
+    config = saved_config(find_model(adapter["base_model_name_or_path"], ["config.json"]), **options)
+    if class_name := (adapter.get("auto_mapping") or {}).get("base_model_class"):
+        config.architectures = [class_name]
+    with safe_open(Path(name, "adapter_model.safetensors"), "pt") as weights:
+        names = [name for name in weights.keys() if name.endswith(".classifier.weight")]  # noqa: SIM118
+        heads = [weights.get_slice(name).get_shape() for name in names]
+    if heads and heads[0][0] != config.num_labels:
+        config.num_labels = heads[0][0]
+    return config
+
+
+def _load_with_adapter(
+    name: str, adapter: dict[str, Any], model_class: Any, new_weights: tuple[str, ...], **options: Any
+) -> "PreTrainedModel":
+    """Loads the base model of an adapter and adds the adapter to its weights."""
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise BeatsError(f"{name}: an adapter needs PEFT: pip install 'transformers-beats[training]'") from error
+    from .models import kind_of
+
+    with _errors_of_loading(name):
+        config = saved_config(name, **{key: value for key, value in options.items() if key in HUB_OPTIONS})
+        base = load_model(
+            adapter["base_model_name_or_path"],
+            _class_of(config, name),
+            new_weights=(*new_weights, *(adapter.get("modules_to_save") or ())),
+            config=config,
+            **options,
+        )
+        model = PeftModel.from_pretrained(base, name).merge_and_unload()
+    wants_encoder = getattr(model_class, "__name__", "") == "BeatsModel"
+    return model.base_model if wants_encoder and kind_of(model) != "encoder" else model
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sized
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import fields
 from functools import partial
+from itertools import tee
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -16,16 +18,19 @@ from transformers import Pipeline, PreTrainedModel
 from transformers_beats.audio.decoding import AudioStream, open_audio
 from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
-from transformers_beats.modeling_beats import BeatsForAudioClassification, BeatsForAudioFrameClassification
 from transformers_beats.utils.errors import UsageError
 
 from .events import Event, EventSettings, check_range, find_events
 from .loading import load_model
+from .models import kind_of, unwrap
 from .windowed import Columns, WindowedInference
 
 
 TASK = "audio-tagging"
-WINDOW_PARAMETERS = ("window_seconds", "hop_seconds", "windows_per_batch", "progress")
+# Windows of the events of a clip-level model, in seconds, and how many of them cover each moment.
+EVENT_WINDOW_SECONDS, EVENT_OVERLAP = 2.0, 4
+EVENT_WINDOW_PARAMETERS = ("event_window_seconds", "event_hop_seconds")
+WINDOW_PARAMETERS = ("window_seconds", "hop_seconds", *EVENT_WINDOW_PARAMETERS, "windows_per_batch", "progress")
 FORWARD_PARAMETERS = ("return_events", *WINDOW_PARAMETERS)
 # Fields of `EventSettings` by their names here, where `threshold` is that of the labels.
 EVENT_PARAMETERS = {"event_threshold": "threshold"} | {
@@ -93,6 +98,47 @@ def _items(inputs: Any) -> Iterator[Any]:
     return iter(inputs)
 
 
+def _share_each(recordings: Iterator[Any], open_one: Callable[[Any], AudioStream], count: int) -> list[Iterator[Any]]:
+    """
+    Returns several iterators over streams of recordings, each of which is decoded once. An error of a recording is
+    raised in all of them, which go on with the next.
+    """
+
+    def share_or_fail() -> Iterator[list[Any]]:
+        while True:
+            try:
+                shared: list[Any] = list(open_one(next(recordings)).share(count))
+            except StopIteration:
+                return
+            except Exception as error:  # raised by `pick`
+                shared = [error] * count
+            yield shared
+
+    def pick(index: int, shared: list[Any]) -> AudioStream:
+        if isinstance(shared[index], Exception):
+            raise shared[index]
+        return shared[index]
+
+    return [map(partial(pick, index), copy) for index, copy in enumerate(tee(share_or_fail(), count))]
+
+
+def read_in_step(readers: Sequence[Iterator[Columns]]) -> Iterator[tuple[int, Columns]]:
+    """
+    Reads the results of several models, such as of [`WindowedInference.stream_frames`], for streams of one recording
+    from [`AudioStream.share`]. Yields the number of a reader and its next block: that of the reader that is behind, so
+    that the streams hold no more than a batch of windows, whatever the length.
+    """
+    ends = dict.fromkeys(range(len(readers)), 0.0)
+    while ends:
+        behind = min(ends, key=ends.__getitem__)
+        block = next(readers[behind], None)
+        if block is None:
+            del ends[behind]
+        else:
+            yield behind, block
+            ends[behind] = float(block.ends[-1])
+
+
 class _Results(Iterator[Any]):
     """Iterator over results with the length of the inputs, for progress bars."""
 
@@ -113,8 +159,8 @@ class BeatsAudioTaggingPipeline(Pipeline):
 
     Files of any length and format are decoded with soundfile and resampled with soxr while the model computes windows;
     ffmpeg and torchaudio are not needed. A [`BeatsForAudioFrameClassification`] gives scores every 160 ms. A
-    [`BeatsForAudioClassification`] gives scores for each window, so its events are as coarse as its windows: choose
-    short ones with a shorter hop.
+    [`BeatsForAudioClassification`] gives scores for each window, so its events are as coarse as their windows, which
+    are short and overlap, while its labels come from windows as long as the clips of AudioSet.
 
     Example:
 
@@ -125,7 +171,7 @@ class BeatsAudioTaggingPipeline(Pipeline):
     >>> tagger = pipeline("audio-tagging", model="beats-finetuned")  # doctest: +SKIP
     >>> tagger("clip.ogg", top_k=1)  # doctest: +SKIP
     [{'label': 'Dog', 'score': 0.93}]
-    >>> tagger("hours.flac", return_events=True, window_seconds=2, hop_seconds=0.5)["events"]  # doctest: +SKIP
+    >>> tagger("hours.flac", return_events=True)["events"]  # doctest: +SKIP
     [{'label': 'Dog', 'score': 0.97, 'start': 12.48, 'end': 14.56}, ...]
     ```
     """
@@ -140,9 +186,11 @@ class BeatsAudioTaggingPipeline(Pipeline):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        if not isinstance(self.model, (BeatsForAudioClassification, BeatsForAudioFrameClassification)):
-            kind = type(self.model).__name__
-            raise UsageError(f"A {kind} knows no labels: {TASK} needs a model fine-tuned to classify sounds.")
+        kind = kind_of(self.model)
+        if kind not in ("clips", "frames"):
+            name = type(unwrap(self.model)).__name__
+            raise UsageError(f"A {name} knows no labels: {TASK} needs a model fine-tuned to classify sounds.")
+        self._is_frame_level = kind == "frames"
         if self.feature_extractor is None:
             raise UsageError(f"{TASK} needs a `feature_extractor`: pass the model's own along with the model.")
         if problem_type_of(self.model.config) == "regression":
@@ -176,17 +224,19 @@ class BeatsAudioTaggingPipeline(Pipeline):
             event_threshold, low_threshold, median_seconds, gap_seconds, min_seconds:
                 Settings of events: see [`EventSettings`], where the first is `threshold`, 0.5 by default.
             window_seconds, hop_seconds:
-                See [`WindowedInference`].
+                Windows of the labels, 10 s by default: see [`WindowedInference`].
+            event_window_seconds, event_hop_seconds:
+                Windows of the events. For a clip-level model they default to 2 s and a quarter of the window, for a
+                frame-level model to the windows of the labels.
             progress (`bool`, defaults to `False`):
                 Whether to show a progress bar, in seconds of audio.
 
         Returns:
             `list[dict]`: `label` and `score`, the highest score first. The score is the mean over the recording; for a
             frame-level model with several labels at a time, the highest of all columns. With `return_events`, a
-            `dict` of these `labels` and of `events`, each with `label`, `score`, `start` and `end`, in seconds. Both
-            come from the same windows: short ones, for the events of a clip-level model, change its labels too, which
-            are best with windows as long as the clips that it was trained on. [`~BeatsAudioTaggingPipeline.find_tags`]
-            gives objects instead.
+            `dict` of these `labels` and of `events`, each with `label`, `score`, `start` and `end`, in seconds. The
+            labels do not depend on the settings of the events. [`~BeatsAudioTaggingPipeline.find_tags`] gives objects
+            instead.
 
         Raises:
             [`AudioError`]: for a file that cannot be used.
@@ -232,7 +282,7 @@ class BeatsAudioTaggingPipeline(Pipeline):
         """Raises a [`UsageError`], before anything is computed, for parameters that do not fit the pipeline's."""
         event_settings({**self._postprocess_params, **parameters})
         merged = {**self._forward_params, **parameters}
-        self._inference(**{name: merged[name] for name in WINDOW_PARAMETERS if name in merged})
+        self.inferences(True, **{name: merged[name] for name in WINDOW_PARAMETERS if name in merged})
 
     def _tag_many(
         self, inputs: Iterable[Any], preprocess: dict[str, Any], forward: dict[str, Any], postprocess: dict[str, Any]
@@ -245,37 +295,65 @@ class BeatsAudioTaggingPipeline(Pipeline):
             return _Results(map(one_by_one, inputs), inputs)
         parameters = dict(forward)
         return_events = parameters.pop("return_events", False)
-        given = preprocess.get("sampling_rate")
-        recordings = map(partial(_with_rate, sampling_rate=given), _items(inputs))
-        streams = self._inference(**parameters).stream_frames_many(
-            recordings, given or self.feature_extractor.sampling_rate
-        )
-        return _Results(map(partial(self._finish, return_events=return_events, **postprocess), streams), inputs)
+        inferences = self.inferences(return_events, **parameters)
+        streams = _share_each(_items(inputs), partial(self._open, **preprocess), len(inferences))
+        columns = [inference.stream_frames_many(part) for inference, part in zip(inferences, streams)]
 
-    def _finish(self, columns: Iterable[Columns], return_events: bool, **parameters: Any) -> Any:
-        return self.postprocess(self._summarise(columns, return_events), **parameters)
+        def finish(*readers: Iterator[Columns]) -> Any:
+            return self.postprocess(self._summarise(readers, return_events), **postprocess)
+
+        return _Results(map(finish, *columns), inputs)
+
+    def _open(self, recording: Any, sampling_rate: int | None = None) -> AudioStream:
+        rate = self.feature_extractor.sampling_rate
+        return open_audio(_with_rate(recording, sampling_rate), rate, sampling_rate or rate)
 
     def preprocess(self, input_: Any, **parameters: Any) -> dict[str, Any]:
         """Opens a recording; it is decoded while its windows are computed."""
-        rate = self.feature_extractor.sampling_rate
-        given = parameters.get("sampling_rate")
-        return {"stream": open_audio(_with_rate(input_, given), rate, given or rate)}
+        return {"stream": self._open(input_, **parameters)}
 
-    def _inference(
+    def inferences(
         self,
+        return_events: bool,
         window_seconds: float = 10.0,
         hop_seconds: float | None = None,
+        event_window_seconds: float | None = None,
+        event_hop_seconds: float | None = None,
         windows_per_batch: int | None = None,
         progress: bool = False,
-    ) -> WindowedInference:
+    ) -> list[WindowedInference]:
+        """
+        Returns the inference of the labels and, with events that have other windows, that of the events. The arguments
+        are those of the pipeline.
+        """
         # `_batch_size` is that of the pipeline.
         batch_size = next(size for size in (windows_per_batch, self._batch_size, 8) if size is not None)
-        return WindowedInference(self.model, self.feature_extractor, window_seconds, hop_seconds, batch_size, progress)
+        labels = WindowedInference(
+            self.model, self.feature_extractor, window_seconds, hop_seconds, batch_size, progress
+        )
+        if not return_events:
+            return [labels]
+        window, hop = event_window_seconds, event_hop_seconds
+        if self._is_frame_level:
+            hop = hop_seconds if (window, hop) == (None, None) else hop
+            window = window_seconds if window is None else window
+        else:
+            window = EVENT_WINDOW_SECONDS if window is None else window
+            hop = window / EVENT_OVERLAP if hop is None and isinstance(window, Real) else hop
+        try:
+            events = WindowedInference(self.model, self.feature_extractor, window, hop, batch_size)
+        except UsageError as error:
+            raise UsageError(re.sub("`(window|hop)_seconds`", r"`event_\1_seconds`", str(error))) from None
+        same = (events.window_columns, events.hop_columns) == (labels.window_columns, labels.hop_columns)
+        return [labels] if same else [labels, events]
 
     def _forward(self, input_tensors: dict[str, Any], **parameters: Any) -> Any:
         """Computes the scores `(num_labels,)` of a recording and, for events, those of its columns."""
         return_events = parameters.pop("return_events", False)
-        return self._summarise(self._inference(**parameters).stream_frames(input_tensors["stream"]), return_events)
+        inferences = self.inferences(return_events, **parameters)
+        streams = input_tensors["stream"].share(len(inferences))
+        readers = [inference.stream_frames(stream) for inference, stream in zip(inferences, streams)]
+        return self._summarise(readers, return_events)
 
     def find_tags(self, columns: Iterable[Columns], return_events: bool = False, **parameters: Any) -> Tags:
         """
@@ -289,19 +367,20 @@ class BeatsAudioTaggingPipeline(Pipeline):
             parameters (`Any`):
                 `top_k`, `threshold` and settings of events, as of the pipeline.
         """
-        return self._tags(self._summarise(columns, return_events), **parameters)
+        return self._tags(self._summarise([iter(columns)], return_events), **parameters)
 
-    def _summarise(self, columns: Iterable[Columns], return_events: bool) -> dict[str, Any]:
+    def _summarise(self, readers: Sequence[Iterator[Columns]], return_events: bool) -> dict[str, Any]:
+        """Summarises the scores of the first reader to those of labels, and joins those of the last one for events."""
         total, highest, num_columns, blocks = 0.0, 0.0, 0, []
-        for block in columns:
-            total = total + block.values.sum(axis=0, dtype=np.float64)
-            highest = np.maximum(highest, block.values.max(axis=0))
-            num_columns += len(block.values)
-            if return_events:
+        for reader, block in read_in_step(readers):
+            if reader == 0:
+                total = total + block.values.sum(axis=0, dtype=np.float64)
+                highest = np.maximum(highest, block.values.max(axis=0))
+                num_columns += len(block.values)
+            if return_events and reader == len(readers) - 1:
                 blocks.append(block)
         is_multi_label = problem_type_of(self.model.config) == "multi_label_classification"
-        is_frame_level = isinstance(self.model, BeatsForAudioFrameClassification)
-        scores = highest if is_multi_label and is_frame_level else total / num_columns
+        scores = highest if is_multi_label and self._is_frame_level else total / num_columns
         return {"scores": scores, "columns": Columns.join(blocks) if return_events else None}
 
     def postprocess(

@@ -10,6 +10,7 @@ two windows. Decoding, inference and joining go on one batch at a time: memory d
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, groupby
 from numbers import Integral, Real
 from operator import itemgetter
@@ -25,10 +26,10 @@ from transformers_beats.audio.decoding import AudioStream, open_audio
 from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.fbank_beats import num_fbank_samples
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
-from transformers_beats.modeling_beats import BeatsModel
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 from .batching import Cut, fill_pool, make_batches
+from .models import check_extractor, kind_of, unwrap
 from .windows import column_samples, count_columns, cut_windows, merge_windows
 
 
@@ -174,7 +175,8 @@ class WindowedInference:
 
     Args:
         model (`PreTrainedModel`):
-            [`BeatsForAudioClassification`], [`BeatsForAudioFrameClassification`], [`BeatsModel`] or a tokenizer.
+            [`BeatsForAudioClassification`], [`BeatsForAudioFrameClassification`], [`BeatsModel`] or a tokenizer, also
+            inside a wrapper of PEFT, `torch.compile` or PyTorch's parallelism.
         feature_extractor ([`BeatsFeatureExtractor`]):
             The model's.
         window_seconds (`float`, defaults to 10.0):
@@ -215,6 +217,8 @@ class WindowedInference:
         batch_size: int = 8,
         progress: bool = False,
     ):
+        plain_model = unwrap(model)
+        check_extractor(feature_extractor, plain_model)
         rate = feature_extractor.sampling_rate
         shortest = num_fbank_samples(feature_extractor.patch_size, rate)
         # The number of samples must be finite, too.
@@ -231,14 +235,13 @@ class WindowedInference:
             )
         if not isinstance(batch_size, Integral) or batch_size < 1:
             raise UsageError(f"`batch_size` must be a whole number of at least 1, got {batch_size!r}.")
-        for name, needed in {"patch_size": "patch_size", "feature_size": "num_mel_bins"}.items():
-            has, needs = getattr(feature_extractor, name), getattr(model.config, needed)
-            if has != needs:
-                raise UsageError(f"The feature extractor has `{name}` {has}, the model needs {needs}.")
+        # A wrapper, such as that of `torch.compile`, stays around the model where its output is asked for.
         self.model = model
+        self.plain_model = plain_model
         self.feature_extractor = feature_extractor
         self.batch_size = batch_size
         self.progress = progress
+        self.can_pad = not (feature_extractor.legacy_padding_mask or plain_model.config.legacy_padding_mask)
         self.column_seconds = column_samples(feature_extractor) / rate
         self.window_columns = count_columns(round(window_seconds * rate), feature_extractor)
         self.hop_columns = min(max(1, round(float(hop_seconds) / self.column_seconds)), self.window_columns)
@@ -342,14 +345,13 @@ class WindowedInference:
     ) -> Iterator[tuple[int, Window | Exception]]:
         """Yields the results of all windows, in order, with the number of the recording; none after its error."""
         self.model.eval()
-        can_pad = not (self.feature_extractor.legacy_padding_mask or self.model.config.legacy_padding_mask)
         failed: set[int] = set()
         num_columns = 0
         with tqdm(total=0, unit="s", disable=not self.progress) as bar:
             cuts = self._cut(recordings, sampling_rate, failed, bar)
             while pool := fill_pool(cuts, self.batch_size, self.window_columns):
                 results: dict[int, Any] = {i: cut.error for i, cut in enumerate(pool) if cut.error is not None}
-                for batch in make_batches(pool, self.batch_size, can_pad):
+                for batch in make_batches(pool, self.batch_size, self.can_pad):
                     results |= zip(batch, self._compute_batch([pool[index] for index in batch], compute))
                     num_columns += sum(pool[index].num_new for index in batch)
                     bar.update(round(num_columns * self.column_seconds) - bar.n)
@@ -409,22 +411,25 @@ class WindowedInference:
         if np.isfinite(values).all():
             return Window(cut.first, cut.num_columns, values)
         return BeatsError(
-            f"{cut.name}: the model's output in {self.model.dtype} is not finite: its training has diverged, or its "
-            "precision is too low."
+            f"{cut.name}: the model's output in {self.plain_model.dtype} is not finite: its training has diverged, or "
+            "its precision is too low."
         )
 
     # Not around a `yield`, which would leave the mode on for the reader of the stream.
     @torch.inference_mode()
     def _compute(self, cuts: list[Cut], compute: Compute) -> np.ndarray:
         """Runs `compute` on windows, the shortest first."""
-        inputs = self.feature_extractor(
-            [cut.waveform for cut in cuts],
-            sampling_rate=self.feature_extractor.sampling_rate,
-            padding=True,
-            return_attention_mask=True,
-            return_tensors="pt",
-            device=self.model.device,
+        extractor = self.feature_extractor
+        extract = partial(
+            extractor, sampling_rate=extractor.sampling_rate, return_tensors="pt", device=self.plain_model.device
         )
+        if self.can_pad:
+            inputs = extract([cut.waveform for cut in cuts], padding=True, return_attention_mask=True)
+        else:
+            # Each as it is alone: under the legacy rule, samples that are padded change the mask.
+            num_frames = cuts[0].num_columns * extractor.patch_size
+            windows = [extract([cut.waveform])["input_values"][:, :num_frames] for cut in cuts]
+            inputs = {"input_values": torch.cat(windows)}
         # Without padding, attention without a mask is faster.
         has_padding = cuts[0].num_columns < cuts[-1].num_columns
         values = compute(inputs["input_values"], inputs["attention_mask"] if has_padding else None)
@@ -433,25 +438,25 @@ class WindowedInference:
     def _output(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None, name: str) -> torch.Tensor:
         output = getattr(self.model(input_values, attention_mask=attention_mask, return_dict=True), name, None)
         if output is None:
-            raise UsageError(f"A {type(self.model).__name__} gives no {name}: load a model that does.")
+            raise UsageError(f"A {type(self.plain_model).__name__} gives no {name}: load a model that does.")
         return output
 
     def _scores(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        return to_scores(self._output(input_values, attention_mask, "logits"), self.model.config)
+        return to_scores(self._output(input_values, attention_mask, "logits"), self.plain_model.config)
 
     def _clip_scores(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         scores = self._scores(input_values, attention_mask)
         if scores.ndim == 3:
-            raise UsageError(f"A {type(self.model).__name__} gives scores of time columns: use `frames`.")
+            raise UsageError(f"A {type(self.plain_model).__name__} gives scores of time columns: use `frames`.")
         return scores
 
     def _codes(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         return self._output(input_values, attention_mask, "audio_codes")
 
     def _hidden_states(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        encoder = self.model.base_model
-        if not isinstance(encoder, BeatsModel):
-            raise UsageError(f"A {type(self.model).__name__} has no encoder: load a model that has one.")
+        encoder: Any = self.plain_model.base_model
+        if kind_of(encoder) != "encoder":
+            raise UsageError(f"A {type(self.plain_model).__name__} has no encoder: load a model that has one.")
         return encoder.to_grid(
             encoder(input_values, attention_mask=attention_mask, return_dict=True).last_hidden_state
         )

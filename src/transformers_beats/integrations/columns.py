@@ -29,7 +29,7 @@ class ColumnEmbedder(nn.Module):
 
     Args:
         name (`str`):
-            Directory or Hub id of any model of this package with an encoder.
+            Name, directory or Hub id of any model of this package with an encoder.
         pooling (`"mean"` or `"concat"`, defaults to `"mean"`):
             Mean of the patches of a column, `(hidden_size,)`, or their concatenation from low to high frequencies,
             `(num_freq_patches * hidden_size,)`.

@@ -10,9 +10,10 @@ Pass the model in `--model-options`: `--model` is in neither name, so that the n
 embeddings, and does not take a Hub id. For a model that was trained further in the same directory, remove the folder
 of its embeddings first.
 
-Embeddings are those of time columns, one every 160 ms; HEAR suggests 50 ms or less for the transcription of music.
-Clips are padded with zeros to the end of their last column, so that all of their samples are embedded: the last
-timestamp is at most 87.5 ms before the end of a clip and less than 72.5 ms after it.
+The embedding of a scene is the one that a clip has in all interfaces, the mean over its patches. Those of timestamps
+are of time columns, one every 160 ms; HEAR suggests 50 ms or less for the transcription of music. For these, clips are
+padded with zeros to the end of their last column, so that all of their samples are embedded: the last timestamp is at
+most 87.5 ms before the end of a clip and less than 72.5 ms after it.
 """
 
 import torch
@@ -30,7 +31,7 @@ class BeatsHearModel(ColumnEmbedder):
 
     Args:
         model_file_path (`str`):
-            Directory or Hub id of any model of this package with an encoder.
+            Name, directory or Hub id of any model of this package with an encoder.
     """
 
     def __init__(self, model_file_path: str):
@@ -39,8 +40,8 @@ class BeatsHearModel(ColumnEmbedder):
         self.scene_embedding_size = self.timestamp_embedding_size = self.column_size
 
     def pad(self, audio: torch.Tensor) -> torch.Tensor:
-        """Pads clips `(n_sounds, n_samples)` with zeros at their ends, such that columns cover all samples."""
-        beyond = audio.shape[1] - self._min_samples()
+        """Pads a clip `(n_samples,)` with zeros at its end, such that columns cover all samples."""
+        beyond = audio.shape[0] - self._min_samples()
         # Shorter clips are padded by the feature extractor. An empty one is an error, and is not to be padded.
         return pad(audio, (0, -beyond % column_samples(self.feature_extractor))) if beyond > 0 else audio
 
@@ -64,7 +65,7 @@ def get_scene_embeddings(audio: torch.Tensor, model: BeatsHearModel) -> torch.Te
         `torch.Tensor` of shape `(n_sounds, model.scene_embedding_size)`: the mean over time and frequency, float32, on
         the device of `audio`.
     """
-    return model.means(_clips(audio, model)).to(audio.device)
+    return model.means(_clips(audio)).to(audio.device)
 
 
 def get_timestamp_embeddings(audio: torch.Tensor, model: BeatsHearModel) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,15 +76,15 @@ def get_timestamp_embeddings(audio: torch.Tensor, model: BeatsHearModel) -> tupl
         Embeddings `(n_sounds, n_timestamps, model.timestamp_embedding_size)` and their centres in milliseconds,
         `(n_sounds, n_timestamps)`; both float32, on the device of `audio`.
     """
-    embeddings = torch.stack(model.columns(_clips(audio, model)))
+    embeddings = torch.stack(model.columns([model.pad(clip) for clip in _clips(audio)]))
     timestamps = model.centers(embeddings.shape[1]).expand(len(embeddings), -1)
     return embeddings.to(audio.device), timestamps.to(audio.device)
 
 
-def _clips(audio: torch.Tensor, model: BeatsHearModel) -> list[torch.Tensor]:
+def _clips(audio: torch.Tensor) -> list[torch.Tensor]:
     if audio.ndim != 2:
         raise UsageError(f"`audio` must have shape (n_sounds, n_samples), got {tuple(audio.shape)}.")
-    return list(model.pad(audio))
+    return list(audio)
 
 
 __all__ = ["BeatsHearModel", "get_scene_embeddings", "get_timestamp_embeddings", "load_model"]

@@ -41,7 +41,7 @@ class BeatsMtebModel:
 
     Args:
         model_name (`str`):
-            Directory or Hub id of any model of this package with an encoder.
+            Name, directory or Hub id of any model of this package with an encoder.
         revision (`str`, *optional*):
             Branch, tag or commit on the Hub.
         device (`str`, *optional*):

@@ -16,7 +16,7 @@ from transformers_beats import (
     BeatsForAudioClassification,
     BeatsForAudioFrameClassification,
 )
-from transformers_beats.inference.loading import load_extractor, load_model
+from transformers_beats.inference.loading import find_model, load_extractor, load_model
 from transformers_beats.training.config.arguments import Arguments, BeatsTrainingArguments, FineTuningArguments
 from transformers_beats.training.data.augmentation import AugmentationArguments
 from transformers_beats.training.data.crops import Clips, prepare_clips
@@ -68,7 +68,7 @@ def build_model(
         )
     if arguments.model_name_or_path is None:
         return weigh_classes(model_class(BeatsConfig(**values)), labels, arguments.class_weights)
-    path = model_path(arguments, fold)
+    path = find_model(model_path(arguments, fold), ["config.json"])
     # Hub and disk hold half precision at times, in which small steps of the optimiser would be lost.
     model: Any = load_model(path, model_class, dtype="float32", new_weights=NEW_WEIGHTS, **values)
     known: Any = BeatsConfig.from_pretrained(path).id2label

@@ -47,7 +47,7 @@ logger = logging.get_logger(__name__)
 class EvaluateArguments:
     """Classifier to evaluate, and directory of the report."""
 
-    model: str = argument("Directory or Hub id of a fine-tuned classifier.")
+    model: str = argument("Name, directory or Hub id of a fine-tuned classifier.")
     output_dir: str = argument("Directory of the report.")
     revision: str | None = argument("Branch, tag or commit of a model on the Hub.", None)
     batch_size: int = argument("Windows that a device takes at a time.", 16, min=1)

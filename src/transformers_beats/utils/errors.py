@@ -5,6 +5,7 @@ import difflib
 import gc
 import os
 import pickle
+import signal
 import stat
 import sys
 import traceback
@@ -109,3 +110,8 @@ def run_command(main: Callable[[], Any]) -> None:
             distributed.destroy_process_group()
     if isinstance(status, int) and status:
         raise SystemExit(status)
+
+
+def end_on_sigterm() -> None:
+    """Makes SIGTERM raise `SystemExit`, so that an ended command cleans up as an interrupted one does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -2,14 +2,22 @@
 """Writing without leaving anything half-written."""
 
 import hashlib
+import json
 import os
 import secrets
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from .errors import UsageError
+import yaml
+
+from .errors import BeatsError, UsageError
+
+
+# A configuration has some kB, one with the names of 10,000 classes under 1 MB; YAML is read at about 0.1 MB a second.
+MAX_SETTINGS_BYTES = 5_000_000
 
 
 @contextmanager
@@ -81,3 +89,45 @@ def new_directory(target: Path) -> Generator[Path, None, None]:
         (work / "new").mkdir()
         yield work / "new"
         replace_directory(work / "new", target)
+
+
+def sha256(path: Path) -> str:
+    """Returns the hash of a file in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_file(path: Path) -> None:
+    """Raises a [`UsageError`] for a path that is no regular file."""
+    if not path.is_file():
+        raise UsageError(f"{path}: {'is no regular file' if path.exists() else 'no such file'}.")
+
+
+def check_settings_size(name: str | Path, num_bytes: int) -> None:
+    """Raises a [`BeatsError`] for a file that is too large to hold settings."""
+    if num_bytes > MAX_SETTINGS_BYTES:
+        raise BeatsError(f"{name}: has {num_bytes / 1e6:.0f} MB, which are no settings.")
+
+
+def read_yaml(path: Path) -> Mapping[str, Any]:
+    """
+    Reads a YAML or JSON file of keys and values.
+
+    Raises:
+        [`UsageError`]: if there is no such file.
+        [`BeatsError`]: if it is too large, cannot be read, or holds something else.
+    """
+    check_file(path)
+    check_settings_size(path, path.stat().st_size)
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8")
+        contents = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except Exception as error:  # dates that are none, too many brackets: not only YAMLError
+        raise BeatsError(f"{path}: not a YAML or JSON file.") from error
+    if not isinstance(contents, Mapping):
+        raise BeatsError(f"{path}: expected keys and values, found {type(contents).__name__}.")
+    return contents

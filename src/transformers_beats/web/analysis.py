@@ -13,14 +13,21 @@ import numpy as np
 
 from transformers_beats.audio.decoding import AudioError, AudioStream, open_audio
 from transformers_beats.configuration_beats import problem_type_of
+from transformers_beats.conversion import released
 from transformers_beats.inference import loading
 from transformers_beats.inference.events import Event, check_range
-from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
+from transformers_beats.inference.pipeline import (
+    EVENT_OVERLAP,
+    EVENT_WINDOW_SECONDS,
+    BeatsAudioTaggingPipeline,
+    read_in_step,
+)
 from transformers_beats.inference.windowed import Columns, WindowedInference
 from transformers_beats.plotting.spectrogram import SpectrogramReader
 from transformers_beats.plotting.timeline import draw_timeline, draw_tokens
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import work_directory
+from transformers_beats.utils.hub import check_model_repository
 
 
 if TYPE_CHECKING:
@@ -35,11 +42,12 @@ Kind = Literal["clips", "frames", "tokens"]
 Report = Callable[[float], Any]
 
 TOP_K = 5
-# Window and hop in seconds. The events of a clip-level model are as coarse as its windows.
-DEFAULT_WINDOWS: dict[Kind, tuple[float, float]] = {"clips": (2.0, 0.5), "frames": (10.0, 10.0)}
+# Window and hop of events in seconds, which are those of the pipeline.
+DEFAULT_WINDOWS: dict[Kind, tuple[float, float]] = {
+    "clips": (EVENT_WINDOW_SECONDS, EVENT_WINDOW_SECONDS / EVENT_OVERLAP),
+    "frames": (10.0, 10.0),
+}
 WINDOW_SECONDS = (0.5, 30.0)
-# Windows of the labels of a clip-level model, as long as the clips of AudioSet.
-CLIP_SECONDS = 10.0
 # Largest number of windows that overlap, which bounds the work.
 MAX_OVERLAP = 8
 
@@ -69,7 +77,7 @@ class Limits:
 @dataclass(frozen=True)
 class Settings:
     """
-    Settings on the page: threshold of events, in [0, 1]; window of [`WindowedInference`], from 0.5 to 30 s; and hop,
+    Settings of events on the page: threshold, in [0, 1]; window of [`WindowedInference`], from 0.5 to 30 s; and hop,
     from an eighth of the window to all of it. Raises a [`UsageError`] for a value out of range.
     """
 
@@ -118,7 +126,8 @@ def find_checkpoints(sources: Sequence[str | Path]) -> list[Checkpoint]:
     names: dict[Path, str] = {}
     for source in sources:
         directory, hub_id = local_directory(source)
-        found = sorted(path.parent for path in [*directory.glob("config.json"), *directory.glob("*/config.json")])
+        files = [file for name in ("config.json", "adapter_config.json") for file in (name, f"*/{name}")]
+        found = sorted({path.parent for file in files for path in directory.glob(file)})
         if not found:
             raise UsageError(f"{source}: no checkpoint, it has no config.json, and no folder in it has one.")
         for path in found:
@@ -149,27 +158,30 @@ def tell_apart(names: dict[Path, str]) -> dict[Path, str]:
 
 
 def local_directory(source: str | Path) -> tuple[Path, str | None]:
-    """Returns the directory of a source and, for one of the Hub, which is downloaded, its id."""
+    """Returns the directory of a source and, for a released model or one of the Hub, which are fetched, its name."""
     path = Path(source).expanduser()
     if path.is_dir():
         return path.resolve(), None
+    if (found := released.resolve(source)) != str(source):
+        return Path(found), str(source)
     if isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/", "~")):
         from huggingface_hub import snapshot_download
 
         try:
+            check_model_repository(source, "config.json", {})
             return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"])), source
+        except BeatsError as error:
+            raise UsageError(str(error)) from error
         except (OSError, ValueError) as error:
             raise UsageError(f"{source}: no such directory, and not found on the Hub.") from error
-    loading.check_model(str(source))
+    loading.find_model(source)
     raise UsageError(f"{source}: no such directory.")
 
 
 def kind_of(directory: Path) -> Kind | None:
     """Returns the use of a checkpoint on the page, from its configuration alone; `None` if it has none."""
-    from transformers import AutoConfig
-
     try:
-        config = AutoConfig.from_pretrained(directory)
+        config = loading.saved_config(directory)
     except (OSError, ValueError):
         # A model of another project, or a damaged file.
         return None
@@ -223,25 +235,6 @@ def open_limited(path: Path, sampling_rate: int, max_seconds: float, report: Rep
     return replace(stream, blocks=read())
 
 
-def read_in_step(readers: Sequence[Iterator[Columns]]) -> list[list[Columns]]:
-    """
-    Reads the results of several models, such as of [`WindowedInference.stream_frames`], for streams of one recording
-    from [`AudioStream.share`], and returns all blocks of each. The reader that is behind goes on first, so that the
-    streams hold no more than a batch of windows, whatever the length.
-    """
-    blocks: list[list[Columns]] = [[] for _ in readers]
-    ends = dict.fromkeys(range(len(readers)), 0.0)
-    while ends:
-        behind = min(ends, key=ends.__getitem__)
-        block = next(readers[behind], None)
-        if block is None:
-            del ends[behind]
-        else:
-            blocks[behind].append(block)
-            ends[behind] = float(block.ends[-1])
-    return blocks
-
-
 def analyse(
     path: Path,
     classifier: Checkpoint,
@@ -253,8 +246,8 @@ def analyse(
 ) -> Analysis:
     """
     Computes labels, events and pictures of a clip, which is decoded once. Memory does not grow with its length but for
-    the scores and tokens, one row for each 160 ms. The labels of a clip-level model come from windows of 10 s,
-    whatever those of the events are. `max_seconds` and `report` are those of [`open_limited`].
+    the scores and tokens, one row for each 160 ms. Labels come from windows of 10 s, whatever those of the
+    events are. `max_seconds` and `report` are those of [`open_limited`].
 
     Raises:
         [`AudioError`]: for a file that cannot be used, or is too long.
@@ -265,10 +258,11 @@ def analyse(
     tagger = BeatsAudioTaggingPipeline(model=model, feature_extractor=extractor, device=model.device)
     picture = SpectrogramReader(extractor)
     stream = picture.follow(open_limited(path, extractor.sampling_rate, max_seconds, report))
-    windows = (settings.window_seconds, settings.hop_seconds)
-    computations = [WindowedInference(model, extractor, *windows).stream_frames]
-    if has_own_labels := classifier.kind == "clips" and windows != (CLIP_SECONDS, CLIP_SECONDS):
-        computations.append(WindowedInference(model, extractor, CLIP_SECONDS).stream_frames)
+    inferences = tagger.inferences(
+        return_events=True, event_window_seconds=settings.window_seconds, event_hop_seconds=settings.hop_seconds
+    )
+    computations = [inference.stream_frames for inference in inferences]
+    of_events = len(computations) - 1
     readers = []
     if tokenizer is not None:
         token_model, token_extractor = load(tokenizer.path, device)
@@ -279,9 +273,12 @@ def analyse(
             other = open_limited(path, token_extractor.sampling_rate, max_seconds, lambda share: None)
             readers.append(find_tokens(other))
     shared = stream.share(len(computations))
-    results = read_in_step([compute(part) for compute, part in zip(computations, shared)] + readers)
-    labels = tagger.find_tags(results[1 if has_own_labels else 0], top_k=TOP_K).labels
-    events = tagger.find_tags(results[0], return_events=True, event_threshold=settings.threshold).events or []
+    readers = [compute(part) for compute, part in zip(computations, shared)] + readers
+    results: list[list[Columns]] = [[] for _ in readers]
+    for index, block in read_in_step(readers):
+        results[index].append(block)
+    labels = tagger.find_tags(results[0], top_k=TOP_K).labels
+    events = tagger.find_tags(results[of_events], return_events=True, event_threshold=settings.threshold).events or []
     spectrogram = picture.spectrogram()
     timeline = draw(lambda file: draw_timeline(spectrogram, events, file, path.name))
     tokens = None

@@ -194,8 +194,10 @@ def add_inputs(
     seconds, hop_seconds = DEFAULT_WINDOWS[next(iter(classifiers.values())).kind]
     with gr.Accordion("Settings", open=False):
         threshold = gr.Slider(0, 1, 0.5, step=0.01, label="Threshold of events")
-        window = gr.Slider(shortest, longest, seconds, step=0.1, label="Window (seconds)")
-        hop = gr.Slider(0.1, longest, hop_seconds, step=0.1, label="Hop (seconds), an eighth of the window or more")
+        window = gr.Slider(shortest, longest, seconds, step=0.1, label="Window of events (seconds)")
+        hop = gr.Slider(
+            0.1, longest, hop_seconds, step=0.1, label="Hop of events (seconds), an eighth of the window or more"
+        )
         apply = gr.Button("Apply", variant="primary")
     return [clip, sample, model, tokenizer, threshold, window, hop, apply]
 

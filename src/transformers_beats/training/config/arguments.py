@@ -14,7 +14,7 @@ from transformers.utils import logging
 from transformers.utils.generic import strtobool
 
 from transformers_beats import BeatsConfig, BeatsRandomProjectionTokenizerConfig, BeatsTokenizerConfig
-from transformers_beats.inference.loading import check_model
+from transformers_beats.inference.loading import find_model
 from transformers_beats.training.data.augmentation import AugmentationArguments
 from transformers_beats.training.data.folds import FoldArguments
 from transformers_beats.training.data.labels import LabelArguments
@@ -31,7 +31,7 @@ logger = logging.get_logger(__name__)
 TIMEOUT_SECONDS = 12 * 3600
 # Codes are stored as int16.
 MAX_CODEBOOK_SIZE = 2**15
-EXTRACTOR_HELP = "Directory or Hub id of a feature extractor. Default: AudioSet's statistics."
+EXTRACTOR_HELP = "Name, directory or Hub id of a feature extractor. Default: AudioSet's statistics."
 
 
 def is_bf16_slow() -> bool:
@@ -129,10 +129,10 @@ class PreTrainingModelArguments:
         "Configuration of the model; with `model_name_or_path`, what differs from its own.", None
     )
     model_name_or_path: str | None = argument(
-        "Directory or Hub id of a model to continue from. Default: random weights.", None
+        "Name, directory or Hub id of a model to continue from. Default: random weights.", None
     )
     feature_extractor: str | None = argument(EXTRACTOR_HELP, None)
-    tokenizer: str | None = argument("Directory or Hub id of a tokenizer, which computes codes on the fly.", None)
+    tokenizer: str | None = argument("Name, directory or Hub id of a tokenizer that computes codes on the fly.", None)
     codes: str | None = argument("Directory of codes, as `compute-codes` writes it.", None)
 
     def __post_init__(self):
@@ -149,7 +149,7 @@ class TokenizerModelArguments:
 
     _sections: ClassVar[dict[str, tuple[type, ...]]] = {"model_config": (BeatsTokenizerConfig,)}
 
-    teacher: str = argument("Directory or Hub id of a BeatsModel, or of a fine-tuned BeatsForAudioClassification.")
+    teacher: str = argument("Name, directory or Hub id of a BeatsModel or a BeatsForAudioClassification.")
     model_config: dict | None = argument("Configuration of the tokenizer.", None)
     feature_extractor: str | None = argument(EXTRACTOR_HELP, None)
     min_perplexity: float = argument(
@@ -168,7 +168,7 @@ class TokenizerModelArguments:
 class TokenizeArguments:
     """Computation of codes, and their directory."""
 
-    tokenizer: str = argument("Directory or Hub id of a tokenizer.")
+    tokenizer: str = argument("Name, directory or Hub id of a tokenizer.")
     output_dir: str = argument("Directory of the codes.")
     feature_extractor: str | None = argument(EXTRACTOR_HELP, None)
     batch_size: int = argument("Clips that a device tokenizes at a time.", 32, min=1)
@@ -188,7 +188,7 @@ class FineTuningArguments:
     _sections: ClassVar[dict[str, tuple[type, ...]]] = {"model_config": (BeatsConfig,)}
 
     model_name_or_path: str | None = argument(
-        "Directory or Hub id of a pre-trained or fine-tuned model; {fold} in it stands for the fold. "
+        "Name, directory or Hub id of a pre-trained or fine-tuned model; {fold} in it stands for the fold. "
         "Default: random weights.",
         None,
     )
@@ -196,7 +196,7 @@ class FineTuningArguments:
         "Configuration of a new model; of another one, what differs from its own.", None
     )
     feature_extractor: str | None = argument(
-        "Directory or Hub id of a feature extractor. Default: the model's; AudioSet's statistics.", None
+        "Name, directory or Hub id of a feature extractor. Default: the model's; AudioSet's statistics.", None
     )
     fbank_mean: float | None = argument(
         "Mean of the fbank before normalisation, in the feature extractor's place.", None
@@ -389,9 +389,9 @@ class IterateArguments:
         # A mistake in the last stage must not show only when the others are done, perhaps days later.
         with_prefix("data", build_arguments, (DataArguments,), self.data)
         if self.feature_extractor is not None:
-            check_model(self.feature_extractor, ["preprocessor_config.json"])
+            find_model(self.feature_extractor, ["preprocessor_config.json"])
         if (start := self.model.get("model_name_or_path")) is not None:
-            check_model(start, ["config.json", "model.safetensors"])
+            find_model(start, ["config.json", "model.safetensors"])
         for name in STAGES:
             for key in sorted(self._set_by_iterate & getattr(self, name).keys()):
                 raise UsageError(f"`{name}.{key}` is set by `iterate`: leave it out.")

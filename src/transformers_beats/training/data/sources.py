@@ -12,6 +12,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+from datasets.config import HF_DATASETS_CACHE
 from datasets.exceptions import DatasetGenerationError
 from transformers.utils import logging
 
@@ -19,6 +20,7 @@ from transformers_beats.audio.decoding import AudioError, decode_audio
 from transformers_beats.audio.files import AUDIO_SUFFIXES, search_folder
 from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line, name_some
+from transformers_beats.utils.hub import check_repository
 
 from .labels import label_name
 from .splits import find_split, select_shards
@@ -93,6 +95,8 @@ def _load_source(arguments: DataArguments, beside: str | None) -> Any:
     if not root.exists():
         if root.is_absolute() or source.startswith(".") or len(root.parts) > 2:
             raise UsageError(f"{root}: no such file or folder.")
+        if not Path(HF_DATASETS_CACHE, source.replace("/", "___")).exists():
+            check_repository(source, "dataset")
         try:
             dataset = datasets.load_dataset(
                 source, arguments.dataset_config, split=arguments.split, streaming=arguments.streaming

@@ -8,14 +8,8 @@ import torch
 
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
 from transformers_beats.configuration_beats import BeatsConfig, problem_type_of
-from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
-from transformers_beats.inference.loading import load_extractor, load_model
-from transformers_beats.utils.errors import BeatsError, UsageError
-from transformers_beats.utils.files import replace_file
-
-from .checkpoint import MODEL_CLASSES
-from .layouts import CheckpointError
-from .names import (
+from transformers_beats.conversion.checkpoint import MODEL_CLASSES
+from transformers_beats.conversion.names import (
     ACTIVATIONS,
     ARCHITECTURE,
     QUANTIZER,
@@ -26,6 +20,11 @@ from .names import (
     reference_key,
     rename_key,
 )
+from transformers_beats.conversion.reading import CheckpointError
+from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
+from transformers_beats.inference.loading import load_extractor, load_model
+from transformers_beats.utils.errors import BeatsError, UsageError
+from transformers_beats.utils.files import replace_file
 
 
 # Of our activations the first name that Microsoft's code has for each.
@@ -110,7 +109,7 @@ def export(source: str, output: Path, overwrite: bool = False) -> list[str]:
         raise UsageError(f"{output}: exists; pass --overwrite to replace it.")
     model: Any = load_model(source)
     kind = next((kind for kind, model_class in MODEL_CLASSES.items() if type(model) is model_class), None)
-    if kind is None:
+    if kind is None or kind == "event-classifier":
         raise CheckpointError(f"{source}: holds {type(model).__name__}, which Microsoft's layout has no place for.")
     contents: dict[str, Any] = {
         "cfg": export_cfg(model.config, kind),

@@ -4,35 +4,26 @@
 import json
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from huggingface_hub.dataclasses import strict
-from huggingface_hub.errors import StrictDataclassError
 
-from transformers_beats.utils.errors import FAILURE, BeatsError, UsageError, errors_in_one_line, one_line
+from transformers_beats.conversion.convert import convert
+from transformers_beats.conversion.released import Entry, read_manifest
+from transformers_beats.utils.errors import (
+    FAILURE,
+    BeatsError,
+    UsageError,
+    end_on_sigterm,
+    errors_in_one_line,
+    one_line,
+)
 from transformers_beats.utils.files import replace_file
 
-from .convert import convert, end_on_sigterm
-from .model_card import CardDetails
-from .names import Kind
 
-
-MANIFEST = Path(__file__).with_name("official_checkpoints.yaml")
 FAILED = ("missing", "refused", "failed")
-
-
-@strict
-@dataclass(kw_only=True)
-class Entry(CardDetails):
-    """Entry of a manifest, with the text of its card; `official_checkpoints.yaml` explains the keys."""
-
-    file: str
-    repository: str
-    kind: Kind
-    sha256: str | None = None
 
 
 @dataclass
@@ -48,61 +39,37 @@ class Outcome:
     seconds: float = 0.0
 
 
-def read_manifest(path: Path, namespace: str) -> list[Entry]:
-    """
-    Reads and checks a manifest. Its repositories are those of the account `namespace`.
-
-    Raises:
-        [`BeatsError`]: naming the entry and the key that is missing, unknown or wrong.
-    """
-    from .layouts import read_yaml
-
-    contents = read_yaml(path)
-    defaults, checkpoints = contents.get("defaults") or {}, contents.get("checkpoints")
-    if not isinstance(checkpoints, list):
-        raise UsageError(f"{path}: must have a list `checkpoints`.")
-    entries = []
-    for number, values in enumerate(checkpoints, start=1):
-        try:
-            entry = Entry(**{**defaults, **values})
-        except (TypeError, StrictDataclassError) as error:
-            raise UsageError(f"{path}, checkpoint {number}: {one_line(error)}") from error
-        entry.repository = f"{namespace}/{entry.repository}"
-        entry.base_model = entry.base_model and f"{namespace}/{entry.base_model}"
-        entries.append(entry)
-    repositories = [entry.repository for entry in entries]
-    if twice := {name for name in repositories if repositories.count(name) > 1}:
-        raise UsageError(f"{path}: several checkpoints for {', '.join(sorted(twice))}.")
-    return entries
-
-
-def process(entry: Entry, source_dir: Path, private: bool, dry_run: bool, checked: str | None = None) -> Outcome:
+def process(
+    entry: Entry, repo_id: str, source_dir: Path, private: bool, dry_run: bool, checked: str | None = None
+) -> Outcome:
     """
     Checks, converts and publishes one entry. Its errors end up in the outcome. `checked` is the commit that an earlier
     run compared.
     """
-    from .checkpoint import sha256
-    from .layouts import CheckpointError
-    from .publishing import publish
+    from transformers_beats.conversion.reading import CheckpointError
 
-    outcome, start = Outcome(entry.file, entry.repository, "failed"), time.monotonic()
+    from .publish import publish
+
+    outcome, start = Outcome(entry.file, repo_id, "failed"), time.monotonic()
     source = source_dir / entry.file
     try:
         if not source.is_file():
             outcome.status, outcome.detail = "missing", f"no such file: {source}"
             return outcome
+        entry.check_file(source)
         with tempfile.TemporaryDirectory() as work:
-            outcome.sha256 = sha256(source)
-            if entry.sha256 not in (None, outcome.sha256):
-                raise CheckpointError(f"has SHA-256 {outcome.sha256}, but the manifest says {entry.sha256}.")
             output_dir = Path(work) / "model"
-            kind = convert(source, output_dir, repo_id=entry.repository, details=entry).kind
-            if kind != entry.kind:
-                raise CheckpointError(f"is {kind}, but the manifest says {entry.kind}.")
+            account = repo_id.partition("/")[0]
+            details = replace(entry, base_model=entry.base_model and f"{account}/{entry.base_model}")
+            checkpoint = convert(source, output_dir, repo_id=repo_id, details=details)
+            outcome.sha256 = checkpoint.sha256
+            entry.check_checkpoint(checkpoint)
             if dry_run:
-                outcome.status, outcome.detail = "checked", kind
+                outcome.status, outcome.detail = "checked", checkpoint.kind
                 return outcome
-            publication = publish(output_dir, entry.repository, private, checked=checked)
+            # The weights would otherwise be held twice while the download is checked.
+            del checkpoint
+            publication = publish(output_dir, repo_id, private, checked=checked)
         outcome.status = "published" if publication.is_new else "unchanged"
         outcome.commit = publication.commit
     except CheckpointError as error:
@@ -128,10 +95,12 @@ def read_report(path: Path | None) -> dict[str, Outcome]:
 def main(
     source_dir: Annotated[Path, typer.Option(help="Directory with the source files.")],
     namespace: Annotated[str, typer.Option(help="Account or organisation on the Hub.")],
-    manifest: Annotated[Path, typer.Option(help="List of checkpoints.", show_default="the release")] = MANIFEST,
+    manifest: Annotated[Path | None, typer.Option(help="List of checkpoints. Default: Microsoft's release.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and convert, but publish nothing.")] = False,
     private: Annotated[bool, typer.Option("--private", help="New repositories are private.")] = False,
-    only: Annotated[list[str] | None, typer.Option(help="Only this repository; may be given several times.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only the model of this name; may be given several times.")
+    ] = None,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -148,25 +117,25 @@ def main(
     """
     end_on_sigterm()
     with errors_in_one_line():
-        entries = read_manifest(manifest, namespace)
-        if unknown := set(only or []) - {entry.repository.partition("/")[2] for entry in entries}:
-            raise UsageError(f"{manifest}: no repository {', '.join(sorted(unknown))}.")
-        entries = [entry for entry in entries if not only or entry.repository.partition("/")[2] in only]
+        entries = read_manifest(manifest)
+        if unknown := set(only or []) - set(entries):
+            raise UsageError(f"no model of the list has the name {', '.join(sorted(unknown))}.")
+        chosen = {f"{namespace}/{name}": entry for name, entry in entries.items() if not only or name in only}
         known = read_report(report)
         if report is not None:
             report.parent.mkdir(parents=True, exist_ok=True)
         if not dry_run:
-            from .publishing import check_account
+            from .publish import check_account
 
             check_account(f"{namespace}/name")
         outcomes = []
-        for number, entry in enumerate(entries, start=1):
-            typer.echo(f"[{number}/{len(entries)}] {entry.file} -> {entry.repository}")
-            checked = known[entry.repository].commit if entry.repository in known else None
-            outcomes.append(process(entry, source_dir, private, dry_run, checked))
+        for number, (repo_id, entry) in enumerate(chosen.items(), start=1):
+            typer.echo(f"[{number}/{len(chosen)}] {entry.file} -> {repo_id}")
+            checked = known[repo_id].commit if repo_id in known else None
+            outcomes.append(process(entry, repo_id, source_dir, private, dry_run, checked))
             typer.echo(f"    {outcomes[-1].status} {outcomes[-1].detail}")
             if report is not None and not dry_run:
-                known[entry.repository] = outcomes[-1]
+                known[repo_id] = outcomes[-1]
                 with replace_file(report) as temporary:
                     temporary.write_text(json.dumps([asdict(outcome) for outcome in known.values()], indent=2) + "\n")
         width = max((len(outcome.repository) for outcome in outcomes), default=0)

@@ -4,9 +4,7 @@
 import json
 import multiprocessing
 import tempfile
-from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
@@ -14,18 +12,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import (
-    HFValidationError,
-    HTTPError,  # of the HTTP library that this version of huggingface_hub uses
-    LocalTokenNotFoundError,
-)
+from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 import transformers_beats
 from transformers_beats.inference.loading import load_extractor, load_model
-from transformers_beats.utils.errors import BeatsError, UsageError, one_line
-
-from .checkpoint import sha256
+from transformers_beats.utils.errors import BeatsError, UsageError
+from transformers_beats.utils.files import sha256
+from transformers_beats.utils.hub import hub_errors
 
 
 # Weights and code of an earlier publication that the new one does not have go in the same commit.
@@ -37,21 +31,6 @@ class Publication(NamedTuple):
 
     commit: str
     is_new: bool
-
-
-@contextmanager
-def hub_errors() -> Generator[None, None, None]:
-    """Turns errors of the Hub's client into a [`BeatsError`]."""
-    try:
-        yield
-    except BeatsError:
-        raise
-    except LocalTokenNotFoundError:
-        raise BeatsError("no token: run `hf auth login`, or set HF_TOKEN.") from None
-    except (HTTPError, OSError, ValueError, RuntimeError) as error:
-        # The client wraps what stopped an upload into a RuntimeError that names the file only.
-        reasons = [error, error.__cause__] if isinstance(error, RuntimeError) and error.__cause__ else [error]
-        raise BeatsError(one_line(" ".join(str(reason) or type(reason).__name__ for reason in reasons))) from error
 
 
 def check_account(repo_id: str) -> None:

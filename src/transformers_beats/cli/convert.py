@@ -1,0 +1,128 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""`transformers-beats convert`: a checkpoint for transformers, or back."""
+
+import gc
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from transformers_beats.conversion.locations import MAX_BYTES
+from transformers_beats.conversion.names import Origin
+from transformers_beats.utils.errors import BeatsError, UsageError, end_on_sigterm
+from transformers_beats.utils.files import work_directory
+
+
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Checkpoint: a file, the name of a released model (see `models`), a repository or file on the Hub "
+            "(owner/name, hf://owner/name@revision/path), or an https address. For the way back, directory or Hub id "
+            "of a model."
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Directory to write. For the way back, a file that ends in .pt.", show_default="named after SOURCE"
+        ),
+    ] = None,
+    origin: Annotated[
+        Origin, typer.Option(help="Project that wrote SOURCE: decides the meaning of settings that it lacks.")
+    ] = Origin.AUTO,
+    cfg: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE|MODEL|released",
+            help="File, Hub id or location of a model that states the architecture, if SOURCE does not, or "
+            "`released`: that of Microsoft's models. May be given several times; a later one overrides the earlier.",
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Names of the classes: avex's label_map.json.")
+    ] = None,
+    fbank_mean: Annotated[
+        float | None,
+        typer.Option(help="Mean of the fbank in training.", show_default="as SOURCE states, or AudioSet's 15.41663"),
+    ] = None,
+    fbank_std: Annotated[
+        float | None, typer.Option(help="Its standard deviation.", show_default="the same, or AudioSet's 6.55582")
+    ] = None,
+    max_size: Annotated[
+        float, typer.Option(metavar="GB", min=0, help="Refuse a larger file before it is read.")
+    ] = MAX_BYTES / 1e9,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT.")] = False,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="REPO_ID", help="Publish OUTPUT on the Hub, as account/name.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch to publish on, made if there is none.")] = None,
+) -> None:
+    """Convert a BEATs checkpoint (encoder, classifier or tokenizer) for transformers, or back."""
+    end_on_sigterm()
+    if push_to_hub is None and (private or revision is not None):
+        raise UsageError("--private and --revision belong to --push-to-hub, which is not given.")
+    if output is not None and output.suffix == ".pt":
+        others = {
+            "--cfg": cfg or None,
+            "--labels": labels,
+            "--fbank-mean": fbank_mean,
+            "--fbank-std": fbank_std,
+            "--push-to-hub": push_to_hub,
+        }
+        others["--origin"] = None if origin is Origin.AUTO else origin
+        if given := [name for name, value in others.items() if value is not None]:
+            raise UsageError(f"{output}: for a conversion to a .pt file, leave out {', '.join(given)}.")
+        from transformers_beats.export.to_microsoft import export
+
+        notes = export(source, output, overwrite)
+        typer.echo("\n  ".join([f"{output}: {output.stat().st_size / 2**20:.1f} MiB", *notes]))
+        return
+    from transformers_beats.conversion import convert as conversion
+    from transformers_beats.conversion import released
+    from transformers_beats.conversion.sources import localize
+    from transformers_beats.publishing.publish import check_account, publish
+
+    if output is None and Path(source).is_dir():
+        raise UsageError(f"{source}: is a directory; name an OUTPUT, or an OUTPUT.pt for the way back.")
+    if push_to_hub is not None:
+        check_account(push_to_hub)
+    is_elsewhere, max_bytes = not Path(source).exists(), int(max_size * 1e9)
+    with work_directory(Path(tempfile.gettempdir()), "transformers-beats-") as downloads:
+        local = localize(source, downloads, cfg or (), labels, max_bytes)
+        output = Path(local.stem) if output is None else output
+        checkpoint = conversion.convert(
+            local.path,
+            output,
+            origin,
+            fbank_mean,
+            fbank_std,
+            overwrite,
+            push_to_hub,
+            revision,
+            cfg=local.cfg,
+            labels=local.labels,
+            source_name=local.name,
+            notes=local.notes,
+            max_bytes=max_bytes,
+        )
+        size = local.path.stat().st_size
+    num_values = sum(tensor.numel() for tensor in checkpoint.state_dict.values())
+    lines = [f"{output}: BEATs, {checkpoint.kind}, {num_values / 1e6:.1f} M parameters"]
+    if is_elsewhere:
+        lines.append(f"from {local.name}, {size:,} bytes, SHA-256 {checkpoint.sha256}")
+    if entry := released.find_by_hash(checkpoint.sha256):
+        lines.append(f"the file is {entry.file} as it was released: {entry.name} in the list of `models`")
+    typer.echo("\n  ".join([*lines, *checkpoint.notes]))
+    if push_to_hub is None:
+        return
+    # The weights would otherwise be held twice while the download is checked; the model refers to itself.
+    del checkpoint
+    gc.collect()
+    try:
+        publication = publish(output, push_to_hub, private, revision)
+    except BeatsError as error:
+        raise BeatsError(f"{error} {output} is complete; the same command with --overwrite goes on.") from error
+    typer.echo(f"{push_to_hub}: {'published' if publication.is_new else 'unchanged'}, commit {publication.commit}")

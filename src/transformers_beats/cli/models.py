@@ -1,0 +1,66 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""`transformers-beats models` and `get`: released models, and their download."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from transformers_beats.conversion.names import Kind
+
+
+TITLES: dict[Kind, str] = {
+    "pretrained": "Encoders, pre-trained without labels",
+    "finetuned": "Classifiers of AudioSet's 527 classes",
+    "tokenizer": "Acoustic tokenizers",
+}
+FIGURES = ("AS-2M", "AS-20K", "ESC-50")
+NOTES = """\
+AS-2M, AS-20K (mAP) and ESC-50 (accuracy): the paper's figures after fine-tuning, in per cent.
+hub: uploads by others that are known. A file is taken if its SHA-256 is Microsoft's; nobody has published the
+hashes of the tokenizers. Without an upload, take the file from {page}
+and name it in: transformers-beats convert FILE"""
+
+
+def models(
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Cache of converted models.", show_default="HF_HOME/transformers-beats")
+    ] = None,
+) -> None:
+    """
+    List the released models: kind, size of the file, the paper's figures, where it can be had, whether it is here.
+
+    `tag -m NAME` and all other commands take the names, and fetch a model that is not here.
+    """
+    from transformers_beats.conversion import released
+
+    entries = released.read_manifest().values()
+    row = "{:42}  {:>3}  {:>5} {:>6} {:>6}  {:4} {}".format
+    for kind, title in TITLES.items():
+        typer.echo(f"{title}\n{row('', 'MB', *FIGURES, 'hub', 'here').rstrip()}")
+        for entry in (entry for entry in entries if entry.kind == kind):
+            size = "" if entry.bytes is None else round(entry.bytes / 1e6)
+            is_here = released.is_complete(released.cache_directory(entry, cache_dir))
+            figures = (entry.paper.get(task, "") for task in FIGURES)
+            typer.echo(row(entry.name, size, *figures, len(entry.mirrors) or "-", "yes" if is_here else "").rstrip())
+        typer.echo()
+    typer.echo(NOTES.format(page=released.RELEASE_PAGE))
+
+
+def get(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of `models`.")],
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Cache of converted models.", show_default="HF_HOME/transformers-beats")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no network.")] = False,
+) -> None:
+    """Fetch, verify and convert released models that are not here yet, and print their directories."""
+    from transformers_beats.conversion import released
+    from transformers_beats.utils.errors import end_on_sigterm
+
+    end_on_sigterm()
+    # All names are checked before the first download.
+    for name in names:
+        released.find(name)
+    for name in names:
+        typer.echo(released.get(name, cache_dir, offline=offline or None))

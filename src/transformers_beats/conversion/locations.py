@@ -1,0 +1,285 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Locations of checkpoints, on this machine, on the Hub or at a URL, and their download."""
+
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from huggingface_hub.errors import HTTPError  # of the HTTP library that this version of huggingface_hub uses
+
+from transformers_beats.utils.errors import BeatsError, UsageError
+from transformers_beats.utils.files import replace_file
+from transformers_beats.utils.hub import hub_errors
+
+
+# Larger than any BEATs checkpoint that a project has published: 1.25 GB, with an optimizer's state 5 GB.
+MAX_BYTES = 8 * 10**9
+NAME = r"[\w.-]+"
+REPOSITORY = re.compile(
+    rf"hf://(?!spaces/|buckets/)(?P<type>datasets/|models/)?(?P<id>{NAME}/{NAME})(@(?P<revision>refs/(pr|convert)/{NAME}|[^/@]+))?"
+    r"(/(?P<path>.+))?"
+)
+# Addresses of pages and files that people copy from a browser.
+PAGE = re.compile(
+    rf"https://(huggingface\.co|hf\.co)/(?P<type>datasets/|models/)?(?P<id>{NAME}/{NAME})"
+    r"(/(tree|blob|resolve|raw)/(?P<revision>[^/?]+)(/(?P<path>[^?]+))?)?/?(\?.*)?"
+)
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True)
+class HubRepository:
+    """Repository on the Hub; `revision` is a branch, tag or commit, `main` by default."""
+
+    repo_id: str
+    revision: str | None = None
+    repo_type: str = "model"
+
+    def __str__(self) -> str:
+        prefix = "" if self.repo_type == "model" else f"{self.repo_type}s/"
+        return f"hf://{prefix}{self.repo_id}{f'@{self.revision}' if self.revision else ''}"
+
+    def file(self, path: str) -> "HubFile":
+        """Returns the location of a file in the repository."""
+        return HubFile(self.repo_id, self.revision, self.repo_type, path)
+
+
+@dataclass(frozen=True)
+class HubFile(HubRepository):
+    """File in a repository on the Hub."""
+
+    path: str = ""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}/{self.path}"
+
+
+@dataclass(frozen=True)
+class Url:
+    """Address of a file: `https`, or `http` on this machine."""
+
+    address: str
+
+    def __str__(self) -> str:
+        return self.address
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return Path(unquote(urlsplit(self.address).path)).name
+
+
+Location = HubFile | HubRepository | Url
+
+
+def parse_location(text: str) -> Path | Location:
+    """
+    Returns the location that a text names: `hf://[datasets/]owner/repo[@revision][/path]`, the address of a page or
+    file of the Hub, another `https` address, `owner/repo` where there is no such path, and else a path.
+
+    Raises:
+        [`UsageError`]: for an address that is none of these.
+    """
+    if (match := REPOSITORY.fullmatch(text)) or (match := PAGE.fullmatch(text)):
+        repo_type = "dataset" if match["type"] == "datasets/" else "model"
+        revision = unquote(match["revision"]) if match["revision"] else None
+        repository = HubRepository(match["id"], revision, repo_type)
+        return repository.file(unquote(match["path"])) if match["path"] else repository
+    if text.startswith("hf://"):
+        raise UsageError(f"{text}: is no location on the Hub; write hf://[datasets/]owner/repo[@revision][/path].")
+    if re.match(r"\w+://", text):
+        parts = urlsplit(text)
+        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
+            raise UsageError(f"{text}: is not fetched; an address must begin with https:// or hf://.")
+        if not (url := Url(text)).name:
+            raise UsageError(f"{text}: names no file.")
+        return url
+    if not Path(text).exists() and re.fullmatch(f"{NAME}/{NAME}", text) and Path(text).suffix not in (".pt", ".pth"):
+        return HubRepository(text)
+    return Path(text)
+
+
+def check_size(place: str, size: int | None, max_bytes: int, expected: int | None = None) -> None:
+    """
+    Raises a [`BeatsError`] for a file of another size than the expected one, and a [`UsageError`] for one that is
+    larger than a checkpoint is.
+    """
+    if None not in (size, expected) and size != expected:
+        raise BeatsError(f"{place}: is another file: {size} bytes, expected {expected}.")
+    if size is not None and size > max_bytes:
+        raise UsageError(
+            f"{place}: has {size / 1e9:.1f} GB, more than the limit of {max_bytes / 1e9:.1f} GB for a checkpoint; "
+            "--max-size raises it."
+        )
+
+
+def list_files(repository: HubRepository) -> dict[str, int]:
+    """
+    Returns the files of a repository on the Hub, and their sizes in bytes; offline those in the cache of its client.
+
+    Raises:
+        [`BeatsError`]: if the Hub cannot be reached, or has no such repository.
+    """
+    from huggingface_hub import HfApi, is_offline_mode, snapshot_download
+    from huggingface_hub.hf_api import RepoFile
+
+    where: Any = {"revision": repository.revision, "repo_type": repository.repo_type}
+    with hub_errors(str(repository)):
+        if is_offline_mode():
+            snapshot = Path(snapshot_download(repository.repo_id, local_files_only=True, **where))
+            files = (path for path in snapshot.rglob("*") if path.is_file())
+            return {path.relative_to(snapshot).as_posix(): path.stat().st_size for path in files}
+        entries = HfApi().list_repo_tree(repository.repo_id, recursive=True, **where)
+        return {entry.path: entry.size for entry in entries if isinstance(entry, RepoFile)}
+
+
+def find_in_cache(file: HubFile) -> Path | None:
+    """Returns the path of a file of the Hub in its client's cache, None if it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(file.repo_id, file.path, revision=file.revision, repo_type=file.repo_type)
+    return Path(path) if isinstance(path, str) else None
+
+
+def download(
+    location: HubFile | Url,
+    directory: Path,
+    max_bytes: int = MAX_BYTES,
+    size: int | None = None,
+    sha256: str | None = None,
+    force: bool = False,
+) -> Path:
+    """
+    Returns the path of a file after its download: a file of the Hub in the cache of its client, and the file of
+    another address in `directory`. Where the connection breaks, the download goes on.
+
+    Args:
+        location ([`HubFile`] or [`Url`]):
+            Location of the file.
+        directory (`Path`):
+            Directory for a file that no cache keeps.
+        max_bytes (`int`, defaults to 8 GB):
+            Size above which a file is refused before its download.
+        size (`int`, *optional*), sha256 (`str`, *optional*):
+            What the file must have. A file for which the server states something else is refused before its download;
+            the hash of the download itself is the caller's to check.
+        force (`bool`, defaults to `False`):
+            Whether to replace a file in the cache.
+
+    Raises:
+        [`UsageError`]: for a file that is too large.
+        [`BeatsError`]: if there is no such file, or it cannot be had. The message names the location and the reason.
+        `OSError`: if this machine cannot write it.
+    """
+    from huggingface_hub import constants, hf_hub_download, is_offline_mode
+
+    if isinstance(location, Url):
+        return _download_url(location, directory / location.name, max_bytes, size)
+    cached = find_in_cache(location)
+    is_final = is_offline_mode() or re.fullmatch("[0-9a-f]{40}", location.revision or "")
+    if cached is not None and is_final and not force:
+        check_size(str(location), cached.stat().st_size, max_bytes)
+        return cached
+    with hub_errors(str(location)):
+        # Asked first: without the client's retries, which take most of a minute where there is no network.
+        metadata = _metadata(location)
+        check_size(str(location), metadata.size, max_bytes, size)
+        if sha256 is not None and (found := _hash(metadata)) not in (None, sha256):
+            raise BeatsError(f"{location}: is another file: SHA-256 {found}, expected {sha256}.")
+        try:
+            return Path(
+                hf_hub_download(
+                    location.repo_id,
+                    location.path,
+                    revision=location.revision,
+                    repo_type=location.repo_type,
+                    force_download=force,
+                )
+            )
+        except OSError as error:
+            # That of a full disk does not say which one.
+            if error.errno is not None and error.filename is None:
+                raise OSError(error.errno, error.strerror, constants.HF_HUB_CACHE) from error
+            raise
+
+
+def hash_on_hub(file: HubFile) -> str | None:
+    """Returns the SHA-256 that the Hub states of a file, None for a small one."""
+    with hub_errors(str(file)):
+        return _hash(_metadata(file))
+
+
+def _metadata(file: HubFile) -> Any:
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    address = hf_hub_url(file.repo_id, file.path, revision=file.revision, repo_type=file.repo_type)
+    metadata = get_hf_file_metadata(address, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    if metadata.commit_hash is None:
+        raise BeatsError(
+            f"{file}: the answer is not the Hub's: check whether this network has a login page, and HF_ENDPOINT."
+        )
+    return metadata
+
+
+def _hash(metadata: Any) -> str | None:
+    """Returns the ETag of a large file, its SHA-256; that of a small one is another hash."""
+    return metadata.etag if re.fullmatch("[0-9a-f]{64}", metadata.etag or "") else None
+
+
+def _download_url(url: Url, target: Path, max_bytes: int, size: int | None) -> Path:
+    from tqdm.auto import tqdm
+
+    with (
+        hub_errors(str(url)),
+        replace_file(target) as temporary,
+        temporary.open("wb") as file,
+        tqdm(unit="B", unit_scale=True, desc=url.name) as progress,
+    ):
+        etag = None
+        while True:
+            start = file.tell()
+            try:
+                with _request(url, start, etag) as response:
+                    etag = response.headers.get("ETag")
+                    if response.status_code == 200:
+                        # From the start, as from servers that know no ranges, and after a change of the file.
+                        file.seek(0)
+                        file.truncate()
+                    length = response.headers.get("Content-Length")
+                    progress.total = None if length is None else file.tell() + int(length)
+                    check_size(str(url), progress.total, max_bytes, size)
+                    for chunk in response.iter_bytes():
+                        check_size(str(url), file.tell() + len(chunk), max_bytes)
+                        file.write(chunk)
+                        progress.update(file.tell() - progress.n)
+                return target
+            except HTTPError:
+                # Goes on as long as each connection brings something.
+                if file.tell() <= start or etag is None:
+                    raise
+
+
+@contextmanager
+def _request(url: Url, start: int, etag: str | None) -> Generator[Any, None, None]:
+    """Yields the response with a file from byte `start` on, or with all of it if its ETag is another now."""
+    from huggingface_hub import constants, get_session
+
+    # The size is that of the file, not of its compressed form.
+    headers = {"Accept-Encoding": "identity"}
+    if start > 0:
+        headers |= {"Range": f"bytes={start}-", "If-Range": str(etag)}
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    stream = get_session().stream("GET", url.address, headers=headers, follow_redirects=True, timeout=timeout)
+    with stream as response:
+        if response.status_code not in (200, 206):
+            raise BeatsError(f"{url}: the server answers {response.status_code} {response.reason_phrase}.")
+        # Redirects may lead anywhere: the same addresses are refused.
+        for hop in (*response.history, response):
+            parse_location(str(hop.url))
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            raise BeatsError(f"{url}: is a web page, not a file.")
+        yield response

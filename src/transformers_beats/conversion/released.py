@@ -1,0 +1,295 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+Released checkpoints by name: `get("beats-iter3")` returns a directory for `from_pretrained`, after download, check of
+the hash and conversion.
+
+The manifest `official_checkpoints.yaml` lists them. The environment variable `TRANSFORMERS_BEATS_MANIFEST` names
+another one, such as a lab's list of its own models and mirrors.
+"""
+
+import os
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import constants, is_offline_mode
+from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.utils import logging
+
+from transformers_beats.utils.errors import BeatsError, UsageError, did_you_mean, one_line
+from transformers_beats.utils.files import read_yaml, replace_directory, sha256, work_directory
+
+from .locations import HubFile, Url, download, find_in_cache, hash_on_hub, parse_location
+from .model_card import CardDetails
+from .names import ARCHITECTURE, QUANTIZER, REGULARIZATION, Kind
+
+
+if TYPE_CHECKING:
+    from .checkpoint import BeatsCheckpoint
+
+
+logger = logging.get_logger(__name__)
+
+MANIFEST = Path(__file__).with_name("official_checkpoints.yaml")
+MANIFEST_VARIABLE = "TRANSFORMERS_BEATS_MANIFEST"
+RELEASE_PAGE = "https://github.com/microsoft/unilm/tree/master/beats"
+# Files of a converted directory.
+CONVERTED = ("config.json", "preprocessor_config.json", "model.safetensors")
+
+
+@strict
+@dataclass(kw_only=True)
+class Entry(CardDetails):
+    """
+    Entry of a manifest, with the text of its card; `official_checkpoints.yaml` explains the keys.
+
+    Figures of a paper belong to certain weights: an entry that has some must state the hash.
+    """
+
+    file: str
+    name: str
+    kind: Kind
+    bytes: int | None = None
+    sha256: str | None = None
+    cfg: dict[str, Any] = field(default_factory=dict)
+    num_parameters: int | None = None
+    mirrors: list[str] = field(default_factory=list)
+    vouched_by: str | None = None
+
+    def validate_paper(self) -> None:
+        """Checks the names of tasks, and that figures of a paper have a hash beside them; called by `strict`."""
+        CardDetails.validate_paper(self)
+        if self.paper and self.sha256 is None:
+            raise ValueError("`paper` needs `sha256`: figures belong to certain weights.")
+
+    def validate_mirrors(self) -> None:
+        """Checks that each mirror is a file; called by `strict`."""
+        for mirror in self.mirrors:
+            if not isinstance(parse_location(mirror), HubFile | Url):
+                raise ValueError(f"`mirrors`: {mirror} is no file on the Hub or at an address.")
+
+    def check_file(self, path: Path) -> None:
+        """
+        Checks size and hash of a file, before anything of it is read.
+
+        Raises:
+            [`CheckpointError`]: if the manifest states others.
+        """
+        from .reading import CheckpointError
+
+        if self.bytes is not None and path.stat().st_size != self.bytes:
+            raise CheckpointError(f"has {path.stat().st_size} bytes, {self.file} has {self.bytes}.")
+        if self.sha256 is not None and (found := sha256(path)) != self.sha256:
+            raise CheckpointError(f"has SHA-256 {found}, {self.file} has {self.sha256}.")
+
+    def check_checkpoint(self, checkpoint: "BeatsCheckpoint") -> None:
+        """
+        Checks kind, settings and number of parameters.
+
+        Raises:
+            [`CheckpointError`]: if the manifest states others.
+        """
+        from .reading import CheckpointError
+
+        names = {**ARCHITECTURE, **QUANTIZER, **REGULARIZATION}
+        facts: dict[str, tuple[Any, Any]] = {
+            key: (getattr(checkpoint.config, names[key], None), value)
+            for key, value in self.cfg.items()
+            if key in names
+        }
+        facts["kind"] = (checkpoint.kind, self.kind)
+        if self.num_parameters is not None:
+            facts["number of parameters"] = (checkpoint.build_model().num_parameters(), self.num_parameters)
+        for what, (found, expected) in facts.items():
+            if found != expected:
+                raise CheckpointError(f"its {what} is {found}, that of {self.file} is {expected}.")
+
+
+def read_manifest(path: str | Path | None = None) -> dict[str, Entry]:
+    """
+    Reads and checks a manifest, by default the one in use. Returns its entries by name.
+
+    Raises:
+        [`BeatsError`]: naming the entry and the key that is missing, unknown or wrong.
+    """
+    path = Path(path or os.environ.get(MANIFEST_VARIABLE) or MANIFEST)
+    contents = read_yaml(path)
+    defaults, checkpoints = contents.get("defaults") or {}, contents.get("checkpoints")
+    if not isinstance(checkpoints, list):
+        raise UsageError(f"{path}: must have a list `checkpoints`.")
+    entries: dict[str, Entry] = {}
+    for number, values in enumerate(checkpoints, start=1):
+        try:
+            entry = Entry(**{**defaults, **values})
+        except (TypeError, StrictDataclassError) as error:
+            raise UsageError(f"{path}, checkpoint {number}: {one_line(error)}") from error
+        if entry.name in entries:
+            raise UsageError(f"{path}: several checkpoints of the name {entry.name}.")
+        entries[entry.name] = entry
+    return entries
+
+
+def find(name: str) -> Entry:
+    """Returns the entry of a name; raises a [`UsageError`] for an unknown one."""
+    entries = read_manifest()
+    if name not in entries:
+        raise UsageError(f"{name}: no released model has this name{hint_of(name, entries)}")
+    return entries[name]
+
+
+def hint_of(name: str, entries: dict[str, Entry]) -> str:
+    """Returns the end of a message about an unknown name: names like it, or where all of them are."""
+    return did_you_mean(name, entries) or "; `transformers-beats models` lists those that there are."
+
+
+def find_by_hash(digest: str) -> Entry | None:
+    """Returns the entry of the file with this SHA-256, None if no released file has it."""
+    return next((entry for entry in read_manifest().values() if entry.sha256 == digest), None)
+
+
+def cache_directory(entry: Entry, cache_dir: str | Path | None = None) -> Path:
+    """Returns the directory of a converted model: in `cache_dir`, by default `HF_HOME/transformers-beats`."""
+    root = Path(cache_dir or Path(constants.HF_HOME) / "transformers-beats")
+    # The hash tells apart the models of one name in several manifests.
+    return root.expanduser().absolute() / entry.name / (entry.sha256 or "unverified")[:12]
+
+
+def is_complete(directory: Path) -> bool:
+    """Returns whether a directory of the cache holds a converted model."""
+    return all((directory / name).is_file() for name in CONVERTED)
+
+
+def get(name: str, cache_dir: str | Path | None = None, offline: bool | None = None) -> Path:
+    """
+    Returns the directory of a released model, for `from_pretrained`: the one in the cache, or a new one.
+
+    A new one takes a file in the cache of the Hub's client, or the first mirror that has the right file. Its hash is
+    checked before it is read; the directory appears at the end, complete. Only one process at a time converts a model.
+
+    Args:
+        name (`str`):
+            Name in the manifest, such as `"beats-iter3"`.
+        cache_dir (`str` or `Path`, *optional*):
+            Directory of converted models. Defaults to `HF_HOME/transformers-beats`. Downloads are kept in the cache of
+            the Hub's client.
+        offline (`bool`, *optional*):
+            Whether to ask no network. Defaults to `HF_HUB_OFFLINE`.
+
+    Raises:
+        [`UsageError`]: for an unknown name.
+        [`BeatsError`]: if no mirror has the right file, with the reason of each, or the cache cannot be written.
+    """
+    from huggingface_hub.utils import WeakFileLock
+
+    entry = find(name)
+    directory = cache_directory(entry, cache_dir)
+    if is_complete(directory):
+        return directory
+    with _errors_of_cache(directory):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(directory.parent / ".lock"), work_directory(directory.parent, ".converting-") as work:
+            # Of runs that were killed: no other process writes here now.
+            for left in directory.parent.glob(".converting-*"):
+                if left != work:
+                    shutil.rmtree(left, ignore_errors=True)
+            # Another process may have been faster.
+            if not is_complete(directory):
+                source = fetch(entry, work, is_offline_mode() if offline is None else offline)
+                _convert(entry, source, work / "model")
+                replace_directory(work / "model", directory)
+    return directory
+
+
+@contextmanager
+def _errors_of_cache(directory: Path) -> Generator[None, None, None]:
+    try:
+        yield
+    except BeatsError:
+        raise
+    except OSError as error:
+        raise BeatsError(
+            f"{error.filename or directory}: cannot be used: {error.strerror or error}; name another cache with "
+            "HF_HOME."
+        ) from error
+
+
+def fetch(entry: Entry, directory: Path, offline: bool = False) -> Path:
+    """
+    Returns the path of a file of the manifest, with the right hash: from the cache of the Hub's client, or from the
+    first mirror that has it. A file of another address than the Hub's goes to `directory`.
+
+    Raises:
+        [`BeatsError`]: if there is none. The message has the reason of each mirror.
+    """
+    mirrors = [parse_location(mirror) for mirror in entry.mirrors]
+    locations = [location for location in mirrors if isinstance(location, HubFile | Url)]
+    # Files in the cache that are not the right one, and are to be replaced.
+    wrong = set()
+    for location in locations:
+        if isinstance(location, HubFile) and (cached := find_in_cache(location)):
+            try:
+                entry.check_file(cached)
+                return cached
+            except BeatsError:
+                wrong.add(location)
+    reasons = []
+    for location in [] if offline else locations:
+        try:
+            if isinstance(location, HubFile) and entry.sha256 is None:
+                logger.warning(
+                    f"{entry.name}: nobody has published the hash of {entry.file}; {_vouch(entry, location)}"
+                )
+            path = download(location, directory, size=entry.bytes, sha256=entry.sha256, force=location in wrong)
+            entry.check_file(path)
+            return path
+        except BeatsError as error:
+            message = str(error)
+            reasons.append(message if message.startswith(str(location)) else f"{location}: {message}")
+    raise BeatsError(_no_source(entry, reasons, offline))
+
+
+def _vouch(entry: Entry, location: HubFile) -> str:
+    """Returns a clause about the uploader of a file without a known hash: whether the file beside it is genuine."""
+    beside = next(
+        (known for known in read_manifest().values() if known.file == entry.vouched_by and known.sha256), None
+    )
+    if beside is None:
+        return f"{location} is taken as it is."
+    try:
+        found = hash_on_hub(location.file(str(PurePosixPath(location.path).with_name(beside.file))))
+    except BeatsError:
+        return f"{location} is taken as it is, and no {beside.file} beside it tells what it is worth."
+    if found == beside.sha256:
+        return f"{location} is taken because the {beside.file} beside it is Microsoft's."
+    raise BeatsError(f"{location}: is not taken, because the {beside.file} beside it is not Microsoft's.")
+
+
+def _no_source(entry: Entry, reasons: list[str], offline: bool) -> str:
+    if offline:
+        found = "is not in the cache, and the network is not to be asked"
+    elif reasons:
+        found = f"no mirror has it: {' | '.join(reason.rstrip('.') for reason in reasons)}"
+    else:
+        found = "no public mirror is known"
+    return (
+        f"{entry.name}: {found}. A file of one's own is converted by: transformers-beats convert {entry.file} "
+        f"{entry.name} ({RELEASE_PAGE} has Microsoft's links)."
+    )
+
+
+def _convert(entry: Entry, source: Path, directory: Path) -> None:
+    from .convert import convert
+
+    entry.check_checkpoint(convert(source, directory, details=entry))
+
+
+def resolve(name: str | Path) -> str:
+    """Returns the directory of a released model for its name; a directory and any other name as they are."""
+    text = str(name)
+    if "/" in text or Path(text).exists() or text not in read_manifest():
+        return text
+    return str(get(text))

@@ -1,0 +1,81 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+Kinds of models, and models inside wrappers. Classes are known by their names, since a model that was loaded by
+`trust_remote_code` has classes of its own.
+"""
+
+import copy
+from typing import Any, Literal, TypeAlias
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from transformers_beats.utils.errors import UsageError
+
+
+# A classifier of clips or of time columns, an encoder alone, a tokenizer.
+Kind: TypeAlias = Literal["clips", "frames", "encoder", "tokens"]
+KINDS: dict[str, Kind] = {
+    "BeatsForAudioClassification": "clips",
+    "BeatsForAudioFrameClassification": "frames",
+    "BeatsModel": "encoder",
+    "BeatsTokenizerModel": "tokens",
+    "BeatsRandomProjectionTokenizer": "tokens",
+}
+# Attributes in which wrappers keep the model: `torch.compile`, and PyTorch's `DataParallel` and others.
+INNER = ("_orig_mod", "module")
+
+
+def unwrap(model: Any) -> Any:
+    """Returns the model inside wrappers of PEFT, `torch.compile` and PyTorch's parallelism, adapters in its layers."""
+    return _wrappers(model)[-1]
+
+
+def _wrappers(model: Any) -> list[Any]:
+    """Returns a model and what it wraps, the innermost last."""
+    wrappers = [model]
+    while not isinstance(model, PreTrainedModel):
+        if callable(getattr(model, "get_base_model", None)):
+            model = model.get_base_model()
+        else:
+            children = dict(model.named_children()) if isinstance(model, nn.Module) else {}
+            model = next((children[name] for name in INNER if name in children), None)
+        if model is None:
+            break
+        wrappers.append(model)
+    return wrappers
+
+
+def kind_of(model: Any) -> Kind | None:
+    """Returns the kind of a model, which may be wrapped; None for a model of another kind."""
+    names = [parent.__name__ for parent in type(unwrap(model)).__mro__]
+    return next((KINDS[name] for name in names if name in KINDS), None)
+
+
+def merge_adapters(model: Any) -> PreTrainedModel:
+    """Returns the model inside wrappers; of one of PEFT, a copy with the adapters added to its weights."""
+    for wrapper in _wrappers(model):
+        if hasattr(wrapper, "merge_and_unload"):
+            return copy.deepcopy(wrapper).merge_and_unload()
+    return unwrap(model)
+
+
+def is_beats_extractor(feature_extractor: Any) -> bool:
+    """Returns whether this is the feature extractor of a BEATs model."""
+    return "BeatsFeatureExtractor" in (parent.__name__ for parent in type(feature_extractor).__mro__)
+
+
+def check_extractor(feature_extractor: Any, model: PreTrainedModel) -> None:
+    """Raises a [`UsageError`] for a feature extractor of another kind of model, or of other patches or filters."""
+    if not is_beats_extractor(feature_extractor):
+        raise UsageError(
+            f"A {type(feature_extractor).__name__} is no feature extractor of a BEATs model: pass the "
+            "`BeatsFeatureExtractor` that was saved with the model."
+        )
+    for name, needed in {"patch_size": "patch_size", "feature_size": "num_mel_bins"}.items():
+        has, needs = getattr(feature_extractor, name), getattr(model.config, needed)
+        if has != needs:
+            raise UsageError(f"The feature extractor has `{name}` {has}, the model needs {needs}.")
+
+
+__all__ = ["check_extractor", "is_beats_extractor", "kind_of", "merge_adapters", "unwrap"]

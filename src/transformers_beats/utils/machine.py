@@ -1,0 +1,43 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Description of the machine that figures were measured on."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+
+# Instructions that decide how fast a CPU multiplies matrices.
+INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+
+
+def describe_machine(device: str) -> dict[str, Any]:
+    """Returns hardware, threads and versions by name, and how busy the machine was. `device` is one of PyTorch's."""
+    import torch
+    import transformers
+
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = fields.get("flags", "").split()
+    kind = torch.device(device).type
+    return {
+        "device": torch.cuda.get_device_name(device) if kind == "cuda" else kind.upper(),
+        "cpu": fields.get("model name") or platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "instruction_sets": [name for name in INSTRUCTION_SETS if name in flags],
+        "threads": torch.get_num_threads(),
+        # Windows has none.
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def in_a_line(machine: dict[str, Any]) -> str:
+    """Returns a description of [`describe_machine`] as text."""
+    sets = ", ".join(machine["instruction_sets"]) or "no vector instructions known"
+    name = machine["cpu"] if machine["device"] == "CPU" else f"{machine['device']}, {machine['cpu']}"
+    versions = f"torch {machine['torch']}, transformers {machine['transformers']}, Python {machine['python']}"
+    return f"{name}, {machine['cores']} cores, {machine['threads']} threads ({sets}); {versions}"

@@ -1,0 +1,141 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Released models by name, from a Hub on this machine: fetched, verified, converted and kept."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from golden import FIXTURES
+
+from transformers_beats import released
+from transformers_beats.conversion.locations import HubFile, HubRepository, Url, parse_location
+from transformers_beats.utils.errors import BeatsError, UsageError
+from transformers_beats.utils.files import sha256
+
+
+CLASSIFIER = FIXTURES / "beats_tiny_finetuned.pt"
+TOKENIZER = FIXTURES / "tokenizer_tiny.pt"
+
+
+@pytest.fixture
+def manifest(api, tmp_path, monkeypatch):
+    """Three models on two mirrors, of which the first is not there; the tokenizer's hash is not known."""
+    api.create_repo("user/checkpoints")
+    for name, source in {"classifier.pt": CLASSIFIER, "tokenizer.pt": TOKENIZER}.items():
+        api.upload_file(path_or_fileobj=source, path_in_repo=name, repo_id="user/checkpoints")
+    entries = [
+        {
+            "file": "classifier.pt",
+            "name": "tiny-classifier",
+            "kind": "finetuned",
+            "bytes": CLASSIFIER.stat().st_size,
+            "sha256": sha256(CLASSIFIER),
+            "mirrors": ["hf://nobody/gone/classifier.pt", "hf://user/checkpoints/classifier.pt"],
+        },
+        {
+            "file": "tokenizer.pt",
+            "name": "tiny-tokenizer",
+            "kind": "tokenizer",
+            "mirrors": ["hf://user/checkpoints/tokenizer.pt"],
+            "vouched_by": "classifier.pt",
+        },
+        {"file": "own.pt", "name": "tiny-own", "kind": "pretrained", "sha256": sha256(FIXTURES / "beats_tiny.pt")},
+    ]
+    path = tmp_path / "manifest.yaml"
+    path.write_text(yaml.safe_dump({"checkpoints": entries}))
+    monkeypatch.setenv(released.MANIFEST_VARIABLE, str(path))
+    return path
+
+
+@pytest.fixture
+def run(hub, manifest, tmp_path):
+    """Runs a command as a user of a fresh machine does."""
+
+    def run(*words, **variables):
+        environment = hub.environment(tmp_path / "home", **{released.MANIFEST_VARIABLE: str(manifest)}, **variables)
+        program = [] if words[0] == "-c" else ["-m", "transformers_beats"]
+        command = [sys.executable, *program, *map(str, words)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    return run
+
+
+def test_a_clip_is_tagged_with_a_name_alone(run, hub, tmp_path):
+    soundfile.write(tmp_path / "clip.wav", np.random.default_rng(0).uniform(-0.1, 0.1, 16000), 16000)
+    result = run("tag", "-m", "tiny-classifier", "clip.wav")
+    assert result.returncode == 0, result.stderr
+    assert "clip.wav" in result.stdout
+    requests = len(hub.requests)
+    assert run("tag", "-m", "tiny-classifier", "clip.wav", HF_HUB_OFFLINE="1").stdout == result.stdout
+    assert len(hub.requests) == requests
+
+
+def test_models_are_listed_and_those_that_are_here_are_marked(run):
+    before = run("models").stdout
+    directory = run("get", "tiny-classifier").stdout
+    after = run("models").stdout
+    line = next(line for line in after.splitlines() if line.startswith("tiny-classifier"))
+    assert line.endswith("yes")
+    assert line.removesuffix("yes").rstrip() in before
+    code = "from transformers_beats import *; WindowedInference.from_pretrained('tiny-classifier'); "
+    result = run("-c", code + "print(released.get('tiny-classifier'))", HF_HUB_OFFLINE="1")
+    assert result.stdout == directory, result.stderr
+
+
+def test_a_model_without_a_mirror_names_the_file_and_the_page(manifest):
+    with pytest.raises(BeatsError, match=r"^tiny-own: no public mirror is known. .* convert own.pt .*microsoft/unilm"):
+        released.get("tiny-own")
+
+
+def test_a_file_of_known_hash_is_found(manifest):
+    assert released.find_by_hash(sha256(FIXTURES / "beats_tiny.pt")).name == "tiny-own"
+    assert released.find_by_hash("0" * 64) is None
+
+
+def test_a_tokenizer_without_hash_is_taken_with_a_word_about_the_file_beside_it(run):
+    result = run("get", "tiny-tokenizer")
+    assert result.returncode == 0, result.stderr
+    assert "nobody has published the hash of tokenizer.pt" in result.stderr
+    assert "is taken because the classifier.pt beside it is Microsoft's" in result.stderr
+
+
+def test_a_directory_of_the_name_is_the_directory(manifest, tmp_path, monkeypatch):
+    (tmp_path / "tiny-classifier").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert released.resolve("tiny-classifier") == "tiny-classifier"
+    assert released.resolve("user/beats") == "user/beats"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("hf://a/b", HubRepository("a/b")),
+        ("hf://a/b/c/d.pt", HubFile("a/b", path="c/d.pt")),
+        ("hf://datasets/a/b@v1/c.pt", HubFile("a/b", "v1", "dataset", "c.pt")),
+        ("hf://models/a/b@refs/pr/3/c.pt", HubFile("a/b", "refs/pr/3", path="c.pt")),
+        ("a/b", HubRepository("a/b")),
+        ("https://huggingface.co/a/b/blob/main/c.pt", HubFile("a/b", "main", path="c.pt")),
+        (
+            "https://huggingface.co/datasets/a/b/resolve/main/c.pt?download=true",
+            HubFile("a/b", "main", "dataset", "c.pt"),
+        ),
+        ("https://huggingface.co/a/b", HubRepository("a/b")),
+        ("https://example.org/x/BEATs%20a.pt?key=1", Url("https://example.org/x/BEATs%20a.pt?key=1")),
+    ],
+)
+def test_locations_are_understood(text, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse_location(text) == expected
+    if text.startswith("hf://"):
+        assert parse_location(str(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["hf://a", "hf://spaces/a/b", "http://example.org/a.pt", "ftp://a/b.pt", "https://a.org"]
+)
+def test_other_addresses_are_refused(text):
+    with pytest.raises(UsageError):
+        parse_location(text)

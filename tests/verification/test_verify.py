@@ -1,0 +1,269 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""`transformers-beats verify`: against a Hub on this machine, with random weights under a manifest of their own."""
+
+import csv
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from golden import FIXTURES
+from hub.server import local_hub
+from huggingface_hub import HfApi, constants
+from safetensors.torch import load_file, save_file
+
+from transformers_beats.audio.audioset import AUDIOSET_LABELS
+from transformers_beats.cli.app import app
+from transformers_beats.conversion.convert import convert
+from transformers_beats.conversion.released import MANIFEST_VARIABLE
+from transformers_beats.inference.loading import load
+from transformers_beats.verification import checks
+from transformers_beats.verification.checks import CLIPS, Check, read_clips
+from transformers_beats.verification.plain import read_file
+
+
+NAME = "our-classifier"
+
+
+def failed(found: list[Check]) -> list[str]:
+    return [re.split("[,;]", check.name)[0] for check in found if not check.passed]
+
+
+def write_manifest(path: Path, source: Path, **entry) -> Path:
+    """A manifest of one checkpoint, a copy of which is in the repository user/mirror."""
+    contents = torch.load(source, weights_only=True)
+    facts = {
+        "file": source.name,
+        "name": NAME,
+        "kind": "finetuned" if "label_dict" in contents else "pretrained",
+        "title": "Random weights",
+        "summary": "A test.",
+        "license": "mit",
+        "bytes": source.stat().st_size,
+        "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "cfg": contents["cfg"],
+        "mirrors": [f"hf://user/mirror/{source.name}"],
+    }
+    path.write_text(yaml.safe_dump({"checkpoints": [{**facts, **entry}]}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory, classifier_file):
+    """A Hub without checkpoints yet; uploads one and runs `verify` in a process that knows this Hub only."""
+    root = tmp_path_factory.mktemp("session")
+    with local_hub() as hub, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        api.create_repo("user/mirror")
+
+        def run(source: Path, *words, **entry) -> subprocess.CompletedProcess:
+            if source.name not in hub.repository("user/mirror").at("main").files:
+                api.upload_file(repo_id="user/mirror", path_in_repo=source.name, path_or_fileobj=source)
+            manifest = write_manifest(root / "manifest.yaml", source, **entry)
+            variables = {MANIFEST_VARIABLE: str(manifest), "OMP_NUM_THREADS": "1"}
+            environment = hub.environment(root / "home", signed_in=False, **variables)
+            command = [sys.executable, "-m", "transformers_beats", "verify", NAME, "--device", "cpu", *map(str, words)]
+            return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+        yield run, root
+
+
+@pytest.fixture(scope="module")
+def first(session, classifier_file):
+    """The first run, which has to download and convert, and a report that was begun before."""
+    run, root = session
+    report = root / "reports" / "report.md"
+    report.parent.mkdir()
+    report.write_text("### before\n\n")
+    result = run(classifier_file, "--output", report)
+    assert result.returncode == 0, result.stderr
+    return result, report.read_text()
+
+
+@pytest.fixture
+def verify(session, first, classifier_file, monkeypatch, capsys):
+    """Runs the command in this process, with the cache of the first run; returns status, output and last line."""
+    _, root = session
+    monkeypatch.setattr(constants, "HF_HOME", str(root / "home"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(root / "home" / "hub"))
+
+    def run(*words, **entry) -> tuple[int, str, str]:
+        monkeypatch.setenv(MANIFEST_VARIABLE, str(write_manifest(root / "manifest.yaml", classifier_file, **entry)))
+        with pytest.raises(SystemExit) as stop:
+            app(["verify", NAME, "--device", "cpu", *map(str, words)])
+        output = capsys.readouterr()
+        return stop.value.code, output.out, output.err.splitlines()[-1]
+
+    return run
+
+
+@pytest.fixture
+def verified(session, first):
+    """The directory in the cache that the first run has converted and found right; put back after the test."""
+    _, root = session
+    (config,) = (root / "home" / "transformers-beats").rglob("config.json")
+    backup = shutil.copytree(config.parent, root / "backup", dirs_exist_ok=True)
+    yield config.parent
+    shutil.rmtree(config.parent)
+    shutil.copytree(backup, config.parent)
+
+
+def test_a_right_model_passes_and_its_report_is_added(first, classifier_file):
+    result, report = first
+    assert report == f"### before\n\n{result.stdout}\n"
+    assert result.stdout.startswith(f"### {NAME}\n")
+    rows = [line for line in result.stdout.splitlines() if line.startswith("| ")]
+    names = [row.split("|")[1].strip() for row in rows]
+    assert len(names) == len(set(names))
+    assert hashlib.sha256(classifier_file.read_bytes()).hexdigest() in rows[2]
+    for beginning in ("`cfg`", "Labels", "Filter bank", "Hidden states", "Probabilities", "Clips of 10 s per second"):
+        assert sum(name.startswith(beginning) for name in names) == 1
+    assert sum(name.startswith("Heard in") for name in names) == len(read_clips())
+    # No probe was asked for.
+    assert not any("probe" in name for name in names)
+
+
+def test_weights_that_changed_after_the_conversion_are_found(verify, verified, tmp_path):
+    tensors = load_file(verified / "model.safetensors")
+    tensors["beats.encoder.layers.1.mlp.fc2.weight"][3] *= 1.5
+    save_file(tensors, verified / "model.safetensors", {"format": "pt"})
+    status, output, line = verify("--output", tmp_path / "new" / "report.md")
+    assert status == 1
+    assert line.startswith(f"error: {NAME}: Hidden states: at most ")
+    assert output.startswith(f"### {NAME}, failed\n")
+    assert "| Hidden states | **failed**: at most" in output
+    assert (tmp_path / "new" / "report.md").read_text() == f"{output}\n"
+
+
+def test_labels_in_a_wrong_order_are_found_and_heard(verify, verified):
+    config = json.loads((verified / "config.json").read_text())
+    names = list(config["id2label"].values())
+    config["id2label"] = dict(zip(config["id2label"], names[100:] + names[:100]))
+    config["label2id"] = {name: int(index) for index, name in config["id2label"].items()}
+    (verified / "config.json").write_text(json.dumps(config))
+    status, _, line = verify()
+    assert status == 1
+    assert f"{NAME}: Labels: 527, 527 are wrong, such as 0: " in line
+    assert line.count(f"{NAME}: Heard in ") == len(read_clips())
+    assert "Probabilities" not in line
+
+
+def test_another_file_than_the_manifests_is_not_looked_into(verify, classifier_file, tmp_path):
+    (tmp_path / classifier_file.name).write_bytes(b"something else")
+    status, output, line = verify("--source-dir", tmp_path)
+    assert status == 1
+    assert line.startswith(f"error: {NAME}: SHA-256 of {classifier_file.name}: ")
+    assert output.count("\n| ") == 3
+
+
+def test_nothing_is_written_for_a_checkpoint_that_cannot_be_had(verify, tmp_path):
+    status, output, line = verify("--output", tmp_path / "report.md", mirrors=[])
+    assert (status, output) == (1, "")
+    assert line.startswith(f"error: {NAME}: no public mirror is known")
+    assert not (tmp_path / "report.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "Name a checkpoint, or pass --all."),
+        (["beats-iter"], "no released model has this name; did you mean"),
+        (["beats-iter3", "--esc50", "no-such-folder"], "no-such-folder: is no copy of ESC-50"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_refused(words, message, monkeypatch, capsys):
+    monkeypatch.delenv(MANIFEST_VARIABLE, raising=False)
+    with pytest.raises(SystemExit) as stop:
+        app(["verify", *words])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "row"),
+    [
+        ("beats_tiny", "encoder.layers.2.self_attn.gru_rel_pos_const", "Hidden states"),
+        ("tokenizer_tiny", "quantizer.codebook", "Codes"),
+    ],
+)
+def test_an_encoder_and_a_tokenizer_are_compared(name, tensor, row, tmp_path):
+    convert(FIXTURES / f"{name}.pt", tmp_path / "model")
+    contents = read_file(FIXTURES / f"{name}.pt")
+    model, extractor = load(tmp_path / "model", "cpu", "float32")
+    found = list(checks.check_outputs(contents, model, extractor))
+    assert failed(found) == []
+    assert len(found) == 3
+    state = model.state_dict()[tensor]
+    state.copy_(state.flip(0) + 0.5)
+    assert row in failed(list(checks.check_outputs(contents, model, extractor)))
+
+
+@pytest.mark.parametrize("change", [{"fbank_mean": 15.3}, {"fbank_std": 6.5}])
+def test_a_wrong_front_end_is_found(change, tmp_path):
+    convert(FIXTURES / "beats_tiny.pt", tmp_path / "model", **change)
+    model, extractor = load(tmp_path / "model", "cpu", "float32")
+    found = list(checks.check_outputs(read_file(FIXTURES / "beats_tiny.pt"), model, extractor))
+    assert "Filter bank" in failed(found)
+
+
+def test_other_settings_than_the_manifests_are_named():
+    held = read_file(FIXTURES / "beats_tiny.pt")["cfg"]
+    check = checks.check_cfg(held, {"encoder_layers": 12, "deep_norm": True})
+    assert (check.passed, check.result) == (False, "encoder_layers is 3, not 12")
+
+
+def test_values_that_are_no_numbers_fail():
+    assert not checks.compare("Embeddings", torch.tensor([float("nan")]), torch.tensor([1.0])).passed
+
+
+def test_every_clip_is_there_with_labels_of_audioset():
+    files = {path.name for path in CLIPS.glob("*.ogg")}
+    assert {clip["file"] for clip in read_clips()} == files
+    for clip in read_clips():
+        assert clip["reason"]
+        assert {*clip["labels"]} <= {*AUDIOSET_LABELS.values()}
+        assert 5 * 16000 < len(clip["waveform"]) < 10 * 16000
+        assert 0.1 < np.abs(clip["waveform"]).max() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["esc50", "folder"])
+def test_a_probe_is_trained_on_the_folds(layout, tmp_path, capsys):
+    convert(FIXTURES / "beats_tiny.pt", tmp_path / "model")
+    folder = tmp_path / "ESC-50"
+    (folder / "audio").mkdir(parents=True)
+    (folder / "meta").mkdir()
+    rows = []
+    for fold in range(1, 6):
+        for label, pitch in {"low": 200, "high": 3000}.items():
+            name = f"{fold}-{label}.wav"
+            samples = np.sin(2 * np.pi * pitch * (1 + 0.02 * fold) * np.arange(16000) / 16000)
+            soundfile.write(folder / "audio" / name, 0.5 * samples, 16000)
+            rows.append((name, fold, label))
+    names = ("filename", "fold", "category") if layout == "esc50" else ("file_name", "fold", "label")
+    rows = [(name if layout == "esc50" else f"audio/{name}", *others) for name, *others in rows]
+    with (folder / ("meta/esc50.csv" if layout == "esc50" else "metadata.csv")).open("w", newline="") as file:
+        csv.writer(file).writerows([names, *rows])
+    check = checks.probe_folds(tmp_path / "model", folder)
+    assert check.name == "Linear probe on ESC-50, accuracy in 5 folds"
+    assert check.result == "100.0 ± 0.0 %; logistic regression on the same embeddings 100.0 ± 0.0 %"
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.slow
+def test_a_model_of_the_released_size_is_verified(session, make_classifier, tmp_path, capsys):
+    run, _ = session
+    source = make_classifier(tmp_path / "BEATs_random_finetuned.pt")
+    result = run(source)
+    with capsys.disabled():
+        print(f"\n{result.stdout}")
+    assert result.returncode == 0, result.stderr

@@ -141,6 +141,18 @@ class TestAudiosetMap:
         assert (result["mAP"], result["auc"], result["d_prime"]) == (None, None, None)
         assert (result["per_class_ap"], result["support"]) == ([None], [0])
 
+    def test_lwlrap_is_that_of_its_definition(self):
+        generator = np.random.default_rng(0)
+        scores, labels = generator.random((20, 5)), generator.integers(0, 2, (20, 5))
+        labels[3] = 0
+        precisions = []
+        for clip, label in zip(*np.nonzero(labels)):
+            ranked = labels[clip][np.argsort(-scores[clip])]
+            place = int((scores[clip] > scores[clip, label]).sum()) + 1
+            precisions.append(ranked[:place].sum() / place)
+        assert compute_audioset_map(scores, labels)["lwlrap"] == pytest.approx(np.mean(precisions))
+        assert compute_audioset_map(scores, 0 * labels)["lwlrap"] is None
+
     def test_has_no_infinite_d_prime(self):
         result = compute_audioset_map([[0.3], [0.2]], [[1], [0]])
         assert result["auc"] == 1

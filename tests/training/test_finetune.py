@@ -584,7 +584,7 @@ def test_a_class_with_one_clip_is_named(recipe, folder, monkeypatch):
         ({"streaming": True}, "Fine-tuning reads audio from disk"),
         ({"freeze": True, "lora": {}}, "`freeze` and `lora` exclude each other"),
         ({"eval_split": "test"}, "has no folder 'test'"),
-        ({"eval_strategy": "epoch"}, "There is nothing to evaluate on"),
+        ({"eval_strategy": "epoch"}, "There is nothing to evaluate on: set `num_folds`, `eval_share` or"),
         ({"average_checkpoints": 5, "save_steps": 3}, "`average_checkpoints` is 5, but 4 checkpoint"),
         # Every clip lasts 0.6 s: three crops of 0.2 s make 72 of 24 clips, and nine steps.
         (
@@ -679,7 +679,7 @@ def test_a_fold_without_a_positive_clip_is_written_without_its_metrics(recipe, t
             assert (output / f"fold-{fold}" / "model.safetensors").exists()
             report = json.loads((output / f"fold-{fold}" / "evaluation" / "metrics.json").read_text())
             assert report["metrics"] == result["folds"][str(fold)]
-    assert "Undefined for these 4 clips: mAP, auc, d_prime." in messages
+    assert "Undefined for these 4 clips: mAP, auc, d_prime, lwlrap." in messages
 
 
 def test_a_report_that_cannot_be_written_does_not_cost_the_model(recipe, folder, monkeypatch):

@@ -9,20 +9,21 @@ import datasets
 import evaluate
 import numpy as np
 from evaluate.utils.file_utils import add_start_docstrings
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, label_ranking_average_precision_score, roc_auc_score
 
 
 _DESCRIPTION = """
 Measures of multi-label classification as papers on AudioSet report them, by scikit-learn: the mean over classes of the
 average precision (mAP) and of the area under the ROC curve (AUC), and d-prime, sqrt(2) times the quantile of the
 standard normal distribution at the mean AUC. Classes without positive clips have no average precision and are left out
-of the mAP; classes without positive or without negative clips are left out of the AUC.
+of the mAP; classes without positive or without negative clips are left out of the AUC. The label-weighted
+label-ranking average precision (lwlrap) of DCASE 2019 ranks the classes within each clip instead.
 """
 
 _KWARGS_DESCRIPTION = """
 Args:
     predictions (`float` table of shape `(num_clips, num_labels)`):
-        Scores, probabilities or logits: only their order within a class counts.
+        Scores, probabilities or logits: only their order counts, within a class or, for lwlrap, within a clip.
     references (table of shape `(num_clips, num_labels)`):
         1 where the clip has the label, 0 elsewhere.
     per_class (`bool`, defaults to `False`):
@@ -31,6 +32,7 @@ Args:
 Returns:
     `dict[str, Any]`:
         - `mAP` (`float`), in [0, 1], or None if no class has a positive clip;
+        - `lwlrap` (`float`), in [0, 1], or None if no clip has a label;
         - `auc` (`float`), in [0, 1], or None if no class has both positive and negative clips;
         - `d_prime` (`float`), or None if there is no AUC, or it is 0 or 1, where d-prime is infinite;
         - `num_classes_without_positives`, `num_classes_without_negatives` (`int`);
@@ -96,12 +98,29 @@ def compute_audioset_map(predictions: Any, references: Any, per_class: bool = Fa
         "mAP": _mean(ap),
         "auc": mean_auc,
         "d_prime": d_prime(mean_auc),
+        "lwlrap": lwlrap(labels, scores),
         "num_classes_without_positives": int((~has_positives).sum()),
         "num_classes_without_negatives": int((~has_negatives).sum()),
     }
     if per_class:
         result |= {"per_class_ap": ap, "per_class_auc": auc, "support": support.tolist()}
     return result
+
+
+def lwlrap(labels: np.ndarray, scores: np.ndarray) -> float | None:
+    """
+    Computes the label-weighted label-ranking average precision of DCASE 2019 (Fonseca et al., 2019): the mean over all
+    labels of all clips of the share of labels among the classes that score no less; None without a label.
+    """
+    weights = labels.sum(axis=1)
+    has_labels = weights > 0
+    if not has_labels.any():
+        return None
+    return float(
+        label_ranking_average_precision_score(
+            labels[has_labels], scores[has_labels], sample_weight=weights[has_labels]
+        )
+    )
 
 
 def d_prime(auc: float | None) -> float | None:

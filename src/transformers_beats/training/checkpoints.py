@@ -44,6 +44,12 @@ def training_directory(output_dir: Path) -> Path:
     return output_dir.with_name(f"{output_dir.name}.training")
 
 
+def has_stopped(state: TrainerState) -> bool:
+    """Returns whether a training has ended before its last step, by early stopping."""
+    callbacks: Any = state.stateful_callbacks
+    return bool(callbacks and callbacks.get("TrainerControl", {}).get("args", {}).get("should_training_stop"))
+
+
 def train_and_save(
     trainer: "WaveformTrainer",
     output_dir: Path,
@@ -68,7 +74,7 @@ def train_and_save(
     checkpoint = last_complete_checkpoint(directory)
     trainer.accelerator.wait_for_everyone()
     state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE)) if checkpoint else None
-    if state is not None and state.global_step >= state.max_steps:
+    if state is not None and (state.global_step >= state.max_steps or has_stopped(state)):
         # Interrupted between its last step and here; `Trainer` would do one step more.
         best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
         trainer._load_from_checkpoint(best if best and Path(best).exists() else str(checkpoint))

@@ -22,6 +22,7 @@ from transformers_beats.training.data.augmentation import AugmentationArguments
 from transformers_beats.training.data.crops import Clips, prepare_clips
 from transformers_beats.training.data.labels import LabelArguments, Labels, read_labels
 from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
+from transformers_beats.training.trainers.losses import weigh_classes
 from transformers_beats.utils.errors import BeatsError, name_some
 
 from .stages import process_state, training_settings
@@ -66,7 +67,7 @@ def build_model(
             f"leave it out, or choose {' or '.join(allowed)}."
         )
     if arguments.model_name_or_path is None:
-        return model_class(BeatsConfig(**values))
+        return weigh_classes(model_class(BeatsConfig(**values)), labels, arguments.class_weights)
     path = find_model(model_path(arguments, fold), ["config.json"])
     # Hub and disk hold half precision at times, in which small steps of the optimiser would be lost.
     model: Any = load_model(path, model_class, dtype="float32", new_weights=NEW_WEIGHTS, **values)
@@ -75,7 +76,7 @@ def build_model(
         # As many classes as before, perhaps, but others.
         model.classifier.weight.data.normal_(std=model.config.initializer_range)
         model.classifier.bias.data.zero_()
-    return model
+    return weigh_classes(model, labels, arguments.class_weights)
 
 
 def model_path(arguments: FineTuningArguments, fold: str | None) -> str:
@@ -125,7 +126,7 @@ def load_training_clips(arguments: Arguments) -> tuple[Clips, Labels]:
 def load_evaluation_clips(arguments: Arguments, known: list[str]) -> tuple[Clips, Labels] | None:
     """Loads the clips that `eval_dataset`, `eval_split` and `eval_select` name; None without them."""
     evaluation = arguments.evaluation
-    if not evaluation.is_given:
+    if not evaluation.has_clips:
         return None
     data = copy.copy(arguments.data)
     data.dataset = evaluation.eval_dataset or data.dataset
@@ -189,6 +190,7 @@ def decisive_settings(arguments: Arguments, training: BeatsTrainingArguments) ->
     settings = training_settings(
         training, arguments.tuning, arguments.data, arguments.labels, arguments.augmentation, arguments.folds
     )
+    settings["eval_share"] = arguments.evaluation.eval_share
     # They do not change a training that is under way, or another fold.
     return {name: value for name, value in settings.items() if name not in ("average_checkpoints", "folds")}
 
@@ -202,10 +204,11 @@ def describe(arguments: Arguments, fold: str | None) -> dict[str, Any]:
     """Returns the description of a training for its report."""
     tuning, evaluation = arguments.tuning, arguments.evaluation
     output_dir = Path(str(arguments.training.output_dir))
+    drawn = evaluation.eval_share and f"{evaluation.eval_share:g}, drawn with seed {arguments.training.seed}"
     return {
         "model": str(output_dir / f"fold-{fold}" if fold else output_dir),
         "base_model": model_path(tuning, fold) if tuning.model_name_or_path else "random weights",
         "dataset": name_dataset(evaluation.eval_dataset or arguments.data.dataset),
-        "split": f"fold {fold}" if fold else evaluation.eval_split or arguments.data.split,
-        "select": evaluation.eval_select if evaluation.is_given else arguments.data.select,
+        "split": f"fold {fold}" if fold else drawn or evaluation.eval_split or arguments.data.split,
+        "select": evaluation.eval_select if evaluation.has_clips else arguments.data.select,
     }

@@ -17,19 +17,20 @@ from typing import Any
 import numpy as np
 from accelerate.utils import broadcast_object_list
 from datasets.fingerprint import Hasher
-from transformers import set_seed
+from transformers import EarlyStoppingCallback, set_seed
 from transformers.utils import logging
 
-from transformers_beats.training.config.arguments import FINETUNE_ARGUMENTS, Arguments
+from transformers_beats.training.config.arguments import FINETUNE_ARGUMENTS, Arguments, BeatsTrainingArguments
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import Clips
-from transformers_beats.training.data.folds import read_folds
+from transformers_beats.training.data.folds import draw_share, read_folds
 from transformers_beats.training.data.labelled import LabelledClips, TrainingCrops, Windows, collate_waveforms
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.reports.report import check_drawing, keep_model, write_report
 from transformers_beats.training.reports.tables import print_table, report_folds
-from transformers_beats.training.trainers.averaging import average_checkpoints
+from transformers_beats.training.trainers.averaging import WeightAverage, average_checkpoints
 from transformers_beats.training.trainers.classification import CheckpointCounter, ClassificationTrainer
+from transformers_beats.training.trainers.layerwise import UnfreezeByEpoch
 from transformers_beats.training.trainers.lora import add_lora, save_merged
 from transformers_beats.utils.errors import BeatsError, run_command
 from transformers_beats.utils.files import check_new, make_directory
@@ -50,6 +51,7 @@ from .classifiers import (
 )
 from .linear_probe import probe_once
 from .scoring import as_predictions, clip_and_event_metrics, metrics_function
+from .search import search_hyperparameters
 from .stages import prepare_training, process_state
 
 
@@ -81,32 +83,11 @@ def finetune_once(
         training.eval_strategy = "no"
     check_classes(train[1])
 
-    # `Trainer` seeds only what comes after the model.
-    set_seed(training.seed)
-    extractor = build_extractor(tuning, fold)
-    model = build_model(tuning, train[1], arguments.augmentation, fold)
-    problem_type = str(model.config.problem_type)
-    as_indices = problem_type == "single_label_classification"
-    crops = TrainingCrops(train[0], LabelledClips(train[1], as_indices, extractor), arguments.data)
-    windows = compute = None
-    if evaluation is not None:
-        targets = LabelledClips(evaluation[1], as_indices, extractor)
-        windows = Windows(evaluation[0], arguments.data, extractor, targets)
-        compute = metrics_function(windows, evaluation[1], problem_type)
-    trainer = ClassificationTrainer(
-        model if tuning.lora is None else add_lora(model, tuning.lora),
-        training,
-        data_collator=collate_waveforms,
-        train_dataset=crops,
-        eval_dataset=windows,
-        compute_metrics=compute,
-        feature_extractor=extractor,
-        augmentation=arguments.augmentation,
-        learning_rate_decay=tuning.layer_wise_learning_rate_decay,
-        gradient_decay=tuning.layer_wise_gradient_decay_ratio,
-    )
-    if tuning.average_checkpoints:
-        trainer.add_callback(CheckpointCounter(tuning.average_checkpoints))
+    if tuning.search_space is not None:
+        search_hyperparameters(
+            training, tuning, partial(build_trainer, arguments, train, evaluation, fold=fold, searches=True)
+        )
+    trainer = build_trainer(arguments, train, evaluation, training, fold)
     metrics: dict[str, float | None] = {}
     finish = partial(
         finish_training,
@@ -119,6 +100,59 @@ def finetune_once(
     )
     train_and_save(trainer, output_dir, decisive_settings(arguments, training), finish)
     return metrics
+
+
+def build_trainer(
+    arguments: Arguments,
+    train: tuple[Clips, Labels],
+    evaluation: tuple[Clips, Labels] | None,
+    training: BeatsTrainingArguments,
+    fold: str | None = None,
+    searches: bool = False,
+) -> ClassificationTrainer:
+    """Builds the trainer of a classifier; one that `searches` builds its model anew for each training."""
+    tuning = arguments.tuning
+
+    def build() -> Any:
+        # `Trainer` seeds only what comes after the model.
+        set_seed(training.seed)
+        model = build_model(tuning, train[1], arguments.augmentation, fold)
+        return model if tuning.lora is None else add_lora(model, tuning.lora)
+
+    extractor, model = build_extractor(tuning, fold), build()
+    problem_type = str(model.config.problem_type)
+    as_indices = problem_type == "single_label_classification"
+    windows = compute = None
+    if evaluation is not None:
+        windows = Windows(
+            evaluation[0], arguments.data, extractor, LabelledClips(evaluation[1], as_indices, extractor)
+        )
+        compute = metrics_function(windows, evaluation[1], problem_type)
+    trainer = ClassificationTrainer(
+        None if searches else model,
+        training,
+        model_init=build if searches else None,
+        data_collator=collate_waveforms,
+        train_dataset=TrainingCrops(train[0], LabelledClips(train[1], as_indices, extractor), arguments.data),
+        eval_dataset=windows,
+        compute_metrics=compute,
+        feature_extractor=extractor,
+        augmentation=arguments.augmentation,
+        learning_rate_decay=tuning.layer_wise_learning_rate_decay,
+        gradient_decay=tuning.layer_wise_gradient_decay_ratio,
+        weight_average=None if tuning.ema_decay is None else WeightAverage(tuning.ema_decay),
+    )
+    if tuning.unfreezes:
+        training.ddp_find_unused_parameters = True
+        trainer.add_callback(UnfreezeByEpoch(tuning.unfreeze_epoch, tuning.unfreeze_layers))
+    # A search has one trainer for all trainings, in which this one would go on counting.
+    if training.early_stopping_patience is not None and not searches:
+        trainer.add_callback(
+            EarlyStoppingCallback(training.early_stopping_patience, training.early_stopping_threshold)
+        )
+    if tuning.average_checkpoints and not searches:
+        trainer.add_callback(CheckpointCounter(tuning.average_checkpoints))
+    return trainer
 
 
 def finish_training(
@@ -134,6 +168,7 @@ def finish_training(
     tuning = arguments.tuning
     if tuning.average_checkpoints:
         average_checkpoints(trainer.classifier, Path(str(trainer.args.output_dir)), tuning.average_checkpoints)
+    trainer.use_weight_average()
     windows: Any = trainer.eval_dataset
     output = predictions = None
     if evaluation is not None:
@@ -172,10 +207,13 @@ def finetune(arguments: Arguments) -> dict[str, Any]:
     clips, labels = load_training_clips(arguments)
     run = probe_once if arguments.tuning.freeze else finetune_once
     if not arguments.folds.is_given:
-        evaluation = load_evaluation_clips(arguments, labels.names)
+        train, evaluation = (clips, labels), load_evaluation_clips(arguments, labels.names)
+        if arguments.evaluation.eval_share is not None:
+            drawn = draw_share(labels, arguments.evaluation.eval_share, arguments.training.seed)
+            train, evaluation = select(clips, labels, drawn.train), select(clips, labels, drawn.test)
         if evaluation is not None:
-            check_overlap(clips, evaluation[0], arguments.evaluation.allow_overlap)
-        metrics = run(arguments, (clips, labels), evaluation, output_dir)
+            check_overlap(train[0], evaluation[0], arguments.evaluation.allow_overlap)
+        metrics = run(arguments, train, evaluation, output_dir)
         if metrics and process_state().is_main_process:
             print_table(("metric", "value"), metrics.items())
         return metrics

@@ -41,6 +41,8 @@ DECISIVE_ARGUMENTS = (
     "seed",
     "warmup_steps",
     "weight_decay",
+    "early_stopping_patience",
+    "early_stopping_threshold",
 )
 
 

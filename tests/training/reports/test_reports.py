@@ -111,19 +111,19 @@ class TestMetrics:
         metrics = compute_metrics(multi)
         ap = [average_precision_score(multi.labels[:, label], multi.scores[:, label]) for label in (0, 1, 3)]
         assert metrics["mAP"] == pytest.approx(np.mean(ap))
-        assert list(metrics) == ["mAP", "auc", "d_prime"]
+        assert list(metrics) == ["mAP", "auc", "d_prime", "lwlrap"]
         assert all(type(value) is float for value in metrics.values())
 
     def test_that_are_undefined_are_none_with_a_warning(self, monkeypatch):
         messages = []
         monkeypatch.setattr(report_module.logger, "warning", messages.append)
         predictions = Predictions(["a", "b"], np.array([[0.9], [0.1]]), np.array([[1], [0]]), ["x"])
-        assert compute_metrics(predictions) == {"mAP": 1.0, "auc": 1.0, "d_prime": None}
+        assert compute_metrics(predictions) == {"mAP": 1.0, "auc": 1.0, "d_prime": None, "lwlrap": 1.0}
         predictions = Predictions(["a", "b"], np.array([[0.9], [0.1]]), np.array([[0], [0]]), ["x"])
-        assert compute_metrics(predictions) == {"mAP": None, "auc": None, "d_prime": None}
+        assert compute_metrics(predictions) == {"mAP": None, "auc": None, "d_prime": None, "lwlrap": None}
         assert messages == [
             "Undefined for these 2 clips: d_prime.",
-            "Undefined for these 2 clips: mAP, auc, d_prime.",
+            "Undefined for these 2 clips: mAP, auc, d_prime, lwlrap.",
         ]
 
     def test_by_class_are_scikit_learns_or_none(self, single):
@@ -310,7 +310,7 @@ class TestReport:
         predictions = Predictions(["a", "b"], np.array([[0.9], [0.1]]), np.array([[0], [0]]), ["x"])
         write_report(tmp_path / "report", predictions, compute_metrics(predictions), DESCRIPTION)
         report = json.loads((tmp_path / "report" / "metrics.json").read_text(encoding="utf-8"))
-        assert report["metrics"] == {"mAP": None, "auc": None, "d_prime": None}
+        assert report["metrics"] == {"mAP": None, "auc": None, "d_prime": None, "lwlrap": None}
         assert not (tmp_path / "report" / "per_class.png").exists()
         card = ModelCard.load(tmp_path / "report" / "model_index.md")
         assert card.data.eval_results == []

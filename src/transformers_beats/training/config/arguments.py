@@ -60,7 +60,7 @@ class BeatsTrainingArguments(TrainingArguments):
     _shown: ClassVar[str] = (
         "output_dir learning_rate num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps "
         "warmup_steps bf16 seed logging_steps save_strategy save_steps save_total_limit eval_strategy "
-        "dataloader_num_workers report_to"
+        "early_stopping_patience dataloader_num_workers report_to"
     )
 
     # `TrainingArguments` would write to `trainer_output`.
@@ -83,9 +83,18 @@ class BeatsTrainingArguments(TrainingArguments):
     learning_rate: float = argument("Peak learning rate.", 5e-5, min=0)
     num_train_epochs: float = argument("Passes over the clips.", 3.0, positive=True)
     warmup_steps: float = argument("Steps of a linear warm-up; below 1, a share of all.", 0, min=0)
+    early_stopping_patience: int | None = argument(
+        "Evaluations without a better `metric_for_best_model` after which fine-tuning stops, and goes back to the "
+        "best checkpoint. It evaluates whenever it saves.",
+        None,
+        min=1,
+    )
+    early_stopping_threshold: float = argument("Least difference that counts as better.", 0.0, min=0)
 
     def __post_init__(self):
         check_numbers(self)
+        if self.early_stopping_patience is not None:
+            self._evaluate_and_keep_best()
         # Without this, bf16 on a CPU is refused.
         self.use_cpu = self.use_cpu or is_on_cpu()
         self.bf16 = self.bf16 and not (self.use_cpu and is_bf16_slow())
@@ -98,6 +107,16 @@ class BeatsTrainingArguments(TrainingArguments):
                 f"`report_to` names trackers that are not known or not installed: {', '.join(unknown)}. That of "
                 "tensorboard needs: pip install 'transformers-beats[training]'"
             )
+
+    def _evaluate_and_keep_best(self) -> None:
+        """Sets what early stopping needs."""
+        if self.save_strategy == "no":
+            raise UsageError("`early_stopping_patience` needs checkpoints: set `save_strategy` to epoch or steps.")
+        self.load_best_model_at_end = True
+        if self.eval_strategy == "no":
+            self.eval_strategy, self.eval_steps = self.save_strategy, self.save_steps
+        # Otherwise it would begin to count anew after an interruption.
+        self.restore_callback_states_from_checkpoint = True
 
 
 @dataclass
@@ -194,6 +213,29 @@ class FineTuningArguments:
     average_checkpoints: int = argument(
         "Number of the last checkpoints whose weights are averaged. 0: the last weights.", 0, min=0
     )
+    ema_decay: float | None = argument(
+        "Decay of an exponential moving average of the weights, such as 0.999, which is evaluated and written.",
+        None,
+        positive=True,
+        max=0.999999,
+    )
+    unfreeze_epoch: int = argument("Epoch, from 0, in which the encoder begins to learn.", 0, min=0)
+    unfreeze_layers: int | None = argument(
+        "Layers that begin to learn in each epoch from `unfreeze_epoch` on, the last ones first. Default: all.",
+        None,
+        min=1,
+    )
+    class_weights: str | dict | None = argument(
+        "Weights of the classes in the loss: balanced, so that rare classes count as much as frequent ones, or a "
+        "weight of some, {dog: 2}.",
+        None,
+    )
+    search_space: dict | None = argument(
+        "Values of training arguments to try before the training, with Optuna: a list of choices, or low, high and "
+        "log: {learning_rate: {low: 1e-5, high: 1e-3, log: true}}.",
+        None,
+    )
+    num_trials: int = argument("Trainings of `search_space` that are tried.", 10, min=1)
 
     def __post_init__(self):
         check_numbers(self)
@@ -201,8 +243,16 @@ class FineTuningArguments:
             raise UsageError("`freeze` and `lora` exclude each other: the one trains no layer, the other all.")
         if self.average_checkpoints and (self.freeze or self.lora is not None):
             raise UsageError("`average_checkpoints` is for full fine-tuning: leave `freeze` and `lora` out.")
+        if self.average_checkpoints and self.ema_decay is not None:
+            raise UsageError("`average_checkpoints` and `ema_decay` exclude each other.")
+        if self.unfreezes and self.lora is not None:
+            raise UsageError("`lora` never trains the encoder: leave `unfreeze_epoch` and `unfreeze_layers` out.")
         if self.model_name_or_path is None:
             check_config(BeatsConfig, self.model_config)
+
+    @property
+    def unfreezes(self) -> bool:
+        return self.unfreeze_epoch > 0 or self.unfreeze_layers is not None
 
 
 @dataclass
@@ -212,12 +262,27 @@ class EvaluationDataArguments:
     eval_dataset: str | list[str] | None = argument("As `dataset`. Default: the same.", None)
     eval_split: str | None = argument("As `split`.", None)
     eval_select: dict | None = argument("As `select`: {fold: 5}.", None)
-
+    eval_share: float | None = argument(
+        "Share of the clips, such as 0.2, that is drawn to evaluate on, with equal shares of classes.",
+        None,
+        positive=True,
+        max=0.99,
+    )
     allow_overlap: bool = argument("Evaluate on clips that are also in the training set; else, an error.", False)
+
+    def __post_init__(self):
+        check_numbers(self)
+        if self.eval_share is not None and self.has_clips:
+            raise UsageError("`eval_share` draws clips: leave `eval_dataset`, `eval_split` and `eval_select` out.")
+
+    @property
+    def has_clips(self) -> bool:
+        """Whether the clips to evaluate on are named."""
+        return any(value is not None for value in (self.eval_dataset, self.eval_split, self.eval_select))
 
     @property
     def is_given(self) -> bool:
-        return any(value is not None for value in (self.eval_dataset, self.eval_split, self.eval_select))
+        return self.has_clips or self.eval_share is not None
 
 
 @dataclass
@@ -237,7 +302,9 @@ class Arguments:
         if self.data.streaming or self.data.precompute_fbank:
             raise UsageError("Fine-tuning reads audio from disk: leave `streaming` and `precompute_fbank` out.")
         if self.folds.is_given and self.evaluation.is_given:
-            raise UsageError("Folds say what is evaluated: leave `eval_dataset`, `eval_split` and `eval_select` out.")
+            raise UsageError("Folds say what is evaluated: leave `eval_dataset` and its like out.")
+        if self.tuning.search_space is not None and (self.tuning.freeze or not self.evaluation.is_given):
+            raise UsageError("`search_space` needs full fine-tuning and clips to evaluate on, such as `eval_share`.")
         self._check_training()
         self._leave_out()
 
@@ -245,12 +312,16 @@ class Arguments:
         """Raises `UsageError` for what `Trainer` would do wrong, or not do."""
         training = self.training
         if self.tuning.average_checkpoints and training.load_best_model_at_end:
-            raise UsageError("`average_checkpoints` and `load_best_model_at_end` exclude each other.")
+            raise UsageError(
+                "`average_checkpoints` excludes `load_best_model_at_end`, and `early_stopping_patience` with it."
+            )
         if training.bf16_full_eval or training.fp16_full_eval:
             raise UsageError("`bf16_full_eval` and `fp16_full_eval` would change the model that is saved: use `bf16`.")
         evaluates = training.eval_strategy != "no" or training.load_best_model_at_end
         if evaluates and not self.folds.is_given and not self.evaluation.is_given:
-            raise UsageError("There is nothing to evaluate on: set `num_folds`, `eval_dataset` or `eval_split`.")
+            raise UsageError(
+                "There is nothing to evaluate on: set `num_folds`, `eval_share`, `eval_split` or `eval_dataset`."
+            )
         if self.folds.is_given and training.load_best_model_at_end:
             logger.warning(
                 "The best checkpoint of each fold is chosen by the clips that it is evaluated on: metrics will be "
@@ -269,6 +340,10 @@ class Arguments:
             default = AugmentationArguments()
             left_out += [name for name, value in asdict(default).items() if getattr(self.augmentation, name) != value]
             self.augmentation = default
+            for name, value in (("ema_decay", None), ("unfreeze_epoch", 0), ("unfreeze_layers", None)):
+                if getattr(self.tuning, name) != value:
+                    setattr(self.tuning, name, value)
+                    left_out.append(name)
             if self.training.eval_strategy != "no" or self.training.load_best_model_at_end:
                 self.training.eval_strategy, self.training.load_best_model_at_end = "no", False
                 left_out.append("eval_strategy")

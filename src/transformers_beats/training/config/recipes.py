@@ -219,7 +219,7 @@ def split_key(option: str, settings: dict[str, Setting]) -> list[str]:
 def read_value(text: str, setting: Setting | None, word: str) -> Any:
     """Returns the YAML of a mapping, a list or an entry of a mapping, None for a `null`, otherwise the text."""
     holds = {get_origin(member) or member for member in setting.types} if setting else {dict}
-    if holds & {dict, list} and not (str in holds and not text.startswith("[")):
+    if holds & {dict, list} and not (str in holds and not text.startswith(("[", "{"))):
         return load_yaml(text, f"{word} {text}: the value is not YAML")
     return None if text == "null" and type(None) in holds else text
 

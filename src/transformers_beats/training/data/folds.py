@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import datasets
 import numpy as np
-from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from transformers_beats.utils.arguments import argument, check_numbers
-from transformers_beats.utils.errors import BeatsError, name_some
+from transformers_beats.utils.errors import BeatsError, name_some, one_line
 
 from .labels import Labels, is_nan, label_name
 
@@ -69,6 +69,25 @@ def read_folds(dataset: datasets.Dataset, labels: Labels, arguments: FoldArgumen
     if unknown := [name for name in wanted if name not in names]:
         raise BeatsError(f"`folds`: there is no fold {name_some(unknown)}, only {name_some(names)}.")
     return [Fold(name, np.flatnonzero(of_clips != name), np.flatnonzero(of_clips == name)) for name in wanted]
+
+
+def draw_share(labels: Labels, share: float, seed: int) -> Fold:
+    """
+    Draws the share of the clips that is evaluated on, with equal shares of classes where a clip has one.
+
+    Raises:
+        [`BeatsError`]: if there are too few clips, in all or of a class.
+    """
+    try:
+        train, test = train_test_split(
+            np.arange(len(labels)),
+            test_size=share,
+            random_state=seed,
+            stratify=labels.as_array() if labels.task == "single_label" else None,
+        )
+    except ValueError as error:
+        raise BeatsError(f"`eval_share` is {share:g}, which cannot be drawn: {one_line(error)}") from error
+    return Fold("share", np.sort(train), np.sort(test))
 
 
 def draw_folds(labels: Labels, num_folds: int, seed: int) -> np.ndarray:

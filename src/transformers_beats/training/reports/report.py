@@ -43,6 +43,7 @@ HUB_METRICS = {
     "mAP": ("mean_average_precision", "mAP", {"average": "macro"}),
     "auc": ("roc_auc", "AUC", {"average": "macro"}),
     "d_prime": ("d_prime", "d-prime", None),
+    "lwlrap": ("lwlrap", "lwlrap", None),
 }
 # None if a metric is undefined for the clips.
 Metrics = Mapping[str, float | None]
@@ -119,12 +120,12 @@ def compute_metrics(predictions: Predictions) -> dict[str, float | None]:
     Computes the metrics that papers report.
 
     Returns:
-        `dict[str, float | None]`: `accuracy` and `macro_f1`; for multi-label classification `mAP`, `auc` and
-        `d_prime`, which are None, with a warning, where undefined: mAP if no class has a positive clip, AUC if none
-        has both positive and negative clips, d-prime if AUC is 0 or 1.
+        `dict[str, float | None]`: `accuracy` and `macro_f1`; for multi-label classification `mAP`, `auc`,
+        `d_prime` and `lwlrap`, which are None, with a warning, where undefined: mAP and lwlrap if no class has a
+        positive clip, AUC if none has both positive and negative clips, d-prime if AUC is 0 or 1.
     """
     if predictions.is_multi_label:
-        values = {key: predictions.audioset[key] for key in ("mAP", "auc", "d_prime")}
+        values = {key: predictions.audioset[key] for key in ("mAP", "auc", "d_prime", "lwlrap")}
         if undefined := [key for key, value in values.items() if value is None]:
             logger.warning(f"Undefined for these {len(predictions.names)} clips: {', '.join(undefined)}.")
         return values

@@ -1,15 +1,75 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Averages of checkpoints."""
+"""Averages of weights: of checkpoints, and over the steps of a training."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from transformers_beats.utils.errors import BeatsError
+
+
+# In a checkpoint: the moving average of the weights.
+AVERAGE = "weight_average.safetensors"
+
+
+class WeightAverage(TrainerCallback):
+    """
+    Exponential moving average of the weights, in float32: after each step, `decay` of it is kept. In the first steps
+    it is less, (1 + step) / (10 + step), so that the initial weights are forgotten. Checkpoints hold it.
+    """
+
+    def __init__(self, decay: float):
+        self.decay = decay
+        self.values: dict[str, torch.Tensor] = {}
+
+    def on_train_begin(self, args, state, control, *, model: nn.Module, **kwargs):  # ty: ignore[incompatible-method-override]
+        if state.global_step:
+            self.load(Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+        else:
+            self.values = {name: value.detach().float().clone() for name, value in model.named_parameters()}
+
+    def on_step_end(self, args, state, control, *, model: nn.Module, **kwargs):  # ty: ignore[incompatible-method-override]
+        decay = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
+        for name, value in model.named_parameters():
+            average = self.values[name] = self.values[name].to(value.device)
+            average.lerp_(value.detach().float(), 1 - decay)
+
+    def on_save(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            save_file(self.values, Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}" / AVERAGE)
+
+    def load(self, checkpoint: Path) -> None:
+        """Reads the average of a checkpoint; raises a [`BeatsError`] if it has none."""
+        if not (checkpoint / AVERAGE).exists():
+            raise BeatsError(f"{checkpoint}: has no average of the weights, so it was cut off: remove it.")
+        self.values = load_file(checkpoint / AVERAGE)
+
+    def copy_to(self, model: nn.Module) -> None:
+        """Sets the weights of a model to the average."""
+        with torch.no_grad():
+            for name, value in model.named_parameters():
+                value.copy_(self.values[name])
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Generator[None, None, None]:
+        """Gives a model the average for a while, once there is one."""
+        own = {name: value.detach().clone() for name, value in model.named_parameters()} if self.values else {}
+        if own:
+            self.copy_to(model)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, value in model.named_parameters() if own else ():
+                    value.copy_(own[name])
 
 
 def average_checkpoints(model: nn.Module, directory: Path, num_checkpoints: int) -> None:

@@ -2,12 +2,13 @@
 """`Trainer` of a classifier."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 from transformers import TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import SaveStrategy
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 
 from transformers_beats.training.data.augmentation import (
     AugmentationArguments,
@@ -18,6 +19,7 @@ from transformers_beats.training.data.augmentation import (
 )
 from transformers_beats.utils.errors import BeatsError
 
+from .averaging import WeightAverage
 from .layerwise import layerwise_parameter_groups, multiply_gradients
 from .pretraining import WaveformTrainer
 
@@ -53,6 +55,8 @@ class ClassificationTrainer(WaveformTrainer):
         gradient_decay (`float`, defaults to 1.0):
             Factor of the gradient from a layer to the one before it, the reference's
             `layer_wise_gradient_decay_ratio`.
+        weight_average ([`WeightAverage`], *optional*):
+            Moving average of the weights, with which the model is evaluated.
     """
 
     def __init__(
@@ -61,13 +65,44 @@ class ClassificationTrainer(WaveformTrainer):
         augmentation: AugmentationArguments | None = None,
         learning_rate_decay: float = 1.0,
         gradient_decay: float = 1.0,
+        weight_average: WeightAverage | None = None,
         **kwargs,
     ):
+        # Read by `call_model_init`.
+        self.gradient_decay = gradient_decay
         super().__init__(*args, **kwargs)
+        self.weight_average = weight_average
+        if weight_average is not None:
+            self.add_callback(weight_average)
         self.augmentation = augmentation or AugmentationArguments()
         self.learning_rate_decay = learning_rate_decay
-        if gradient_decay != 1.0:
+        if gradient_decay != 1.0 and self.model_init is None:
             multiply_gradients(self.classifier, gradient_decay)
+
+    def call_model_init(self, trial=None):
+        model = super().call_model_init(trial)
+        if self.gradient_decay != 1.0:
+            multiply_gradients(model, self.gradient_decay)
+        return model
+
+    def evaluation_loop(self, *args, **kwargs):
+        if self.weight_average is None:
+            return super().evaluation_loop(*args, **kwargs)
+        with self.weight_average.applied(self.classifier):
+            return super().evaluation_loop(*args, **kwargs)
+
+    def use_weight_average(self) -> None:
+        """Sets the weights, once and for all, to their moving average: that of the best checkpoint, or the last."""
+        if self.weight_average is not None:
+            best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
+            if best and Path(best).exists():
+                self.weight_average.load(Path(best))
+            elif not self.weight_average.values:
+                # The training had ended before.
+                step = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+                self.weight_average.load(Path(str(self.args.output_dir)) / step)
+            self.weight_average.copy_to(self.classifier)
+            self.weight_average = None
 
     @property
     def classifier(self) -> nn.Module:

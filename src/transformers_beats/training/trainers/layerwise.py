@@ -1,13 +1,14 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Slower learning of the lower layers in fine-tuning: smaller learning rates, or the reference's smaller gradients."""
 
+import math
 import re
 from collections import defaultdict
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from transformers_beats.modeling_beats import BeatsModel
 from transformers_beats.utils.errors import BeatsError
@@ -71,6 +72,31 @@ def layerwise_parameter_groups(
         }
         for depth, is_decayed in sorted(members, reverse=True)
     ]
+
+
+class UnfreezeByEpoch(TrainerCallback):
+    """
+    Trains the classifier alone before `epoch`, counted from 0; from then on the encoder too, or so many more of its
+    layers in each epoch, the last ones first (gradual unfreezing, Howard and Ruder, 2018).
+    """
+
+    def __init__(self, epoch: int, num_layers: int | None):
+        self.epoch, self.num_layers = epoch, num_layers
+
+    def lowest(self, epoch: int, num_hidden_layers: int) -> int:
+        """Returns the depth, see [`layer_of`], from which on parameters learn in an epoch."""
+        if epoch < self.epoch:
+            return num_hidden_layers + 1
+        learning = math.inf if self.num_layers is None else self.num_layers * (epoch - self.epoch + 1)
+        return int(max(num_hidden_layers + 1 - learning, 0))
+
+    def on_epoch_begin(self, args, state, control, *, model: nn.Module, **kwargs):  # ty: ignore[incompatible-method-override]
+        config = find_base_model(model).config
+        # The number of epochs is a sum of shares.
+        lowest = self.lowest(int((state.epoch or 0) + 1e-6), config.num_hidden_layers)
+        for name, parameter in model.named_parameters():
+            depth = layer_of(name, config.num_hidden_layers, config.layer_norm_first)
+            parameter.requires_grad_(depth >= lowest)
 
 
 def multiply_gradients(model: nn.Module, ratio: float) -> None:

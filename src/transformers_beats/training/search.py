@@ -1,0 +1,79 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Search for hyperparameters, with `Trainer.hyperparameter_search` and Optuna."""
+
+import copy
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+from transformers_beats.training.config.arguments import BeatsTrainingArguments, FineTuningArguments
+from transformers_beats.training.trainers.classification import ClassificationTrainer
+from transformers_beats.utils.errors import BeatsError, UsageError, did_you_mean
+from transformers_beats.utils.files import work_directory
+
+
+logger = logging.get_logger(__name__)
+
+
+def search_hyperparameters(
+    training: BeatsTrainingArguments,
+    tuning: FineTuningArguments,
+    build: Callable[[BeatsTrainingArguments], ClassificationTrainer],
+) -> None:
+    """
+    Trains `tuning.num_trials` times with values that Optuna chooses from `tuning.search_space`, and sets those of the
+    best trial in `training`: by `metric_for_best_model`, by default the loss on the evaluation clips. `build` makes a
+    trainer with `model_init`.
+
+    Raises:
+        [`UsageError`]: if the space cannot be used.
+        [`BeatsError`]: if Optuna is not installed.
+    """
+    space = check_space(tuning.search_space or {}, training)
+    if importlib.util.find_spec("optuna") is None:
+        raise BeatsError("`search_space` needs Optuna: pip install optuna")
+    metric = f"eval_{(training.metric_for_best_model or 'loss').removeprefix('eval_')}"
+    # The rule of `TrainingArguments`.
+    is_greater_better = training.greater_is_better
+    if is_greater_better is None:
+        is_greater_better = not metric.endswith("loss")
+    trial_arguments = copy.deepcopy(training)
+    trial_arguments.save_strategy, trial_arguments.load_best_model_at_end = "no", False
+    with work_directory(Path(str(training.output_dir)).absolute().parent, ".search-") as directory:
+        trial_arguments.output_dir = str(directory)
+        best: Any = build(trial_arguments).hyperparameter_search(
+            hp_space=lambda trial: {name: suggest(trial, name, values) for name, values in space.items()},
+            compute_objective=lambda metrics: metrics[metric],
+            n_trials=tuning.num_trials,
+            direction="maximize" if is_greater_better else "minimize",
+            backend="optuna",
+        )
+    for name, value in best.hyperparameters.items():
+        setattr(training, name, value)
+    chosen = ", ".join(f"{name} {value}" for name, value in best.hyperparameters.items())
+    logger.warning(f"Best of {tuning.num_trials} trials: {chosen} ({metric} {best.objective:.4f}).")
+
+
+def check_space(space: dict[str, Any], training: BeatsTrainingArguments) -> dict[str, Any]:
+    """Returns a search space; raises a [`UsageError`] if it is empty, or an entry is of no known kind."""
+    if not space:
+        raise UsageError("`search_space` is empty: name values to try, such as {learning_rate: [1e-4, 1e-3]}.")
+    for name, values in space.items():
+        if not hasattr(training, name):
+            hint = did_you_mean(name, vars(training))
+            raise UsageError(f"`search_space` holds {name!r}, which is no training argument{hint}")
+        has_range = isinstance(values, dict) and {"low", "high"} <= values.keys() <= {"low", "high", "log"}
+        if not has_range and not (isinstance(values, list) and values):
+            raise UsageError(f"`search_space.{name}` must be a list or {{low: ..., high: ...}}, got {values!r}.")
+    return space
+
+
+def suggest(trial: Any, name: str, values: list | dict[str, Any]) -> Any:
+    """Returns a value for a trial of Optuna: one of a list, or an integer or float of a range."""
+    if isinstance(values, list):
+        return trial.suggest_categorical(name, values)
+    is_integer = all(isinstance(values[end], int) for end in ("low", "high"))
+    return (trial.suggest_int if is_integer else trial.suggest_float)(name, **values)

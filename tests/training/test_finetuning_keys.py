@@ -1,0 +1,400 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Keys of fine-tuning, each by its effect: early stopping, weights of classes, averages, unfreezing, search, share."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+from tiny import ENCODER
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from transformers_beats import BeatsConfig, BeatsForAudioClassification, BeatsForAudioFrameClassification
+from transformers_beats.training import finetune as finetune_module
+from transformers_beats.training.config.arguments import EvaluationDataArguments
+from transformers_beats.training.config.recipes import build_arguments, find_settings, read_line
+from transformers_beats.training.data.labels import Labels
+from transformers_beats.training.finetune import FINETUNE_ARGUMENTS, Arguments, finetune
+from transformers_beats.training.trainers.averaging import WeightAverage
+from transformers_beats.training.trainers.classification import ClassificationTrainer
+from transformers_beats.training.trainers.layerwise import UnfreezeByEpoch
+from transformers_beats.training.trainers.losses import class_weights, weigh_classes
+from transformers_beats.utils.errors import BeatsError, UsageError
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Eight clips of each of two classes, noise and a tone."""
+    generator = np.random.default_rng(0)
+    for name in ("noise", "tone"):
+        (tmp_path / "clips" / name).mkdir(parents=True)
+        for number in range(8):
+            samples = 0.1 * generator.standard_normal(6400)
+            if name == "tone":
+                samples += 0.5 * np.sin(np.arange(6400) * 2 * np.pi * 1000 / 16000)
+            soundfile.write(tmp_path / "clips" / name / f"{number}.wav", samples, 16000)
+    return tmp_path / "clips"
+
+
+@pytest.fixture
+def recipe(folder, tmp_path) -> dict:
+    """Four epochs of two steps, evaluated on a quarter of the clips."""
+    return {
+        "dataset": str(folder),
+        "crop_seconds": 1.0,
+        "model_config": ENCODER,
+        "output_dir": str(tmp_path / "classifier"),
+        "num_train_epochs": 4,
+        "per_device_train_batch_size": 6,
+        "learning_rate": 3e-3,
+        "logging_steps": 1,
+        "save_strategy": "epoch",
+        "save_total_limit": 10,
+        "eval_share": 0.25,
+        "disable_tqdm": True,
+    }
+
+
+def run(recipe: dict, **values) -> dict:
+    return finetune(Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe | values)))
+
+
+def log_of(recipe: dict) -> list[dict]:
+    return json.loads((Path(recipe["output_dir"]) / "log_history.json").read_text())
+
+
+def initial_model() -> BeatsForAudioClassification:
+    torch.manual_seed(0)
+    values = {"num_labels": 2, "problem_type": "single_label_classification"}
+    return BeatsForAudioClassification(BeatsConfig(**ENCODER, **values))
+
+
+# Share of the clips
+
+
+def test_a_share_of_the_clips_is_evaluated_on_and_not_learned_from(recipe, monkeypatch):
+    seen = {}
+    original = finetune_module.finetune_once
+
+    def look(arguments, train, evaluation, *others):
+        seen.update(train=train, evaluation=evaluation)
+        return original(arguments, train, evaluation, *others)
+
+    monkeypatch.setattr(finetune_module, "finetune_once", look)
+    run(recipe, num_train_epochs=1)
+    train, evaluation = seen["train"], seen["evaluation"]
+    assert (train[1].counts().tolist(), evaluation[1].counts().tolist()) == ([6, 6], [2, 2])
+    assert not {*train[0].names} & {*evaluation[0].names}
+    report = json.loads((Path(recipe["output_dir"]) / "evaluation" / "metrics.json").read_text())
+    assert (report["num_clips"], report["description"]["split"]) == (4, "0.25, drawn with seed 0")
+
+
+def test_a_share_that_cannot_be_drawn_is_refused(recipe):
+    with pytest.raises(BeatsError, match=r"`eval_share` is 0\.01, which cannot be drawn"):
+        run(recipe, eval_share=0.01)
+    with pytest.raises(UsageError, match="`eval_share` draws clips: leave"):
+        EvaluationDataArguments(eval_share=0.1, eval_split="test")
+
+
+# Early stopping
+
+
+def test_a_training_that_gets_no_better_stops_and_keeps_the_best(recipe):
+    # The loss at a learning rate of 0 never changes.
+    run(recipe, early_stopping_patience=2, learning_rate=0.0, num_train_epochs=20)
+    log = log_of(recipe)
+    assert [entry["epoch"] for entry in log if "eval_loss" in entry] == [1, 2, 3]
+    assert max(entry["epoch"] for entry in log) == 3
+
+
+def test_patience_goes_on_after_an_interruption(recipe, monkeypatch):
+    values = {"early_stopping_patience": 2, "learning_rate": 0.0, "num_train_epochs": 20}
+    original = ClassificationTrainer.evaluate
+
+    def cut_off(self, *args, **kwargs):
+        if self.state.epoch == 3:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassificationTrainer, "evaluate", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe, **values)
+    run(recipe, **values)
+    assert max(entry["epoch"] for entry in log_of(recipe)) == 3
+
+
+def test_a_stopped_training_that_was_cut_off_before_its_end_is_not_trained_on(recipe, monkeypatch):
+    values = {"early_stopping_patience": 2, "learning_rate": 0.0, "num_train_epochs": 20}
+
+    def cut_off(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune_module, "finish_training", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe, **values)
+    monkeypatch.setattr(ClassificationTrainer, "train", None)
+    run(recipe, **values)
+    assert max(entry["epoch"] for entry in log_of(recipe)) == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"save_strategy": "no"}, "`early_stopping_patience` needs checkpoints"),
+        ({"eval_share": None}, "There is nothing to evaluate on"),
+        ({"average_checkpoints": 2}, "`average_checkpoints` excludes `load_best_model_at_end`"),
+    ],
+)
+def test_early_stopping_needs_checkpoints_and_clips(recipe, values, message):
+    with pytest.raises(UsageError, match=message):
+        run(recipe, early_stopping_patience=1, **values)
+
+
+# Weights of classes
+
+
+def test_balanced_weights_follow_the_numbers_of_clips():
+    single = Labels("single_label", ["a", "b", "c"], [[0], [0], [0], [1]])
+    single_weights = class_weights(single, "balanced", "single_label_classification")
+    # scikit-learn's rule; "c" has no clip.
+    assert single_weights.tolist() == pytest.approx([4 / 9, 4 / 3, 1])
+    several = Labels("multi_label", ["a", "b", "c"], [[0], [0], [0, 1], []])
+    weights = class_weights(several, "balanced", "multi_label_classification")
+    assert weights.tolist() == pytest.approx([1 / 3, 3, 1])
+    assert class_weights(single, {"b": 5}, "single_label_classification").tolist() == [1, 5, 1]
+
+
+def test_numbers_as_names_have_weights():
+    labels = Labels("single_label", ["1", "2"], [[0], [1]])
+    assert class_weights(labels, {1: 0.5}, "single_label_classification").tolist() == [0.5, 1]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("even", r"`class_weights` must be balanced or \{class: weight\}, got 'even'"),
+        ({"dog": 1}, "there is no class 'dog', only 'a', 'b'"),
+        ({"a": 0}, r"`class_weights\.a` must be a positive number, got 0"),
+        ({"a": float("nan")}, "must be a positive number, got nan"),
+        ({"a": "2"}, "must be a positive number, got '2'"),
+    ],
+)
+def test_weights_that_cannot_be_used_are_refused(wanted, message):
+    with pytest.raises(BeatsError, match=message):
+        class_weights(Labels("single_label", ["a", "b"], [[0], [1]]), wanted, "single_label_classification")
+
+
+def test_the_loss_has_the_weights():
+    torch.manual_seed(0)
+    labels = Labels("single_label", ["a", "b"], [[0], [1]])
+    values = torch.randn(3, 32, 128)
+    weights = torch.tensor([1.0, 7.0])
+    for problem_type, targets in (
+        ("single_label_classification", torch.tensor([0, 1, 1])),
+        ("multi_label_classification", torch.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])),
+    ):
+        model = BeatsForAudioClassification(BeatsConfig(**ENCODER, num_labels=2, problem_type=problem_type)).eval()
+        plain = model(values, labels=targets).loss
+        weigh_classes(model, labels, {"b": 7})
+        output = model(values, labels=targets)
+        expected = (
+            cross_entropy(output.logits, targets, weight=weights)
+            if targets.ndim == 1
+            else binary_cross_entropy_with_logits(output.logits, targets, pos_weight=weights)
+        )
+        torch.testing.assert_close(output.loss, expected)
+        assert (output.loss - plain).abs() > 1e-3
+    frames = BeatsForAudioFrameClassification(BeatsConfig(**ENCODER, num_labels=2)).eval()
+    frames.config.problem_type = "multi_label_classification"
+    targets = torch.ones(3, 2, 2)
+    plain = frames(values, labels=targets).loss
+    weigh_classes(frames, labels, {"a": 7, "b": 7})
+    torch.testing.assert_close(frames(values, labels=targets).loss, 7 * plain)
+
+
+def test_a_heavy_class_is_predicted(recipe):
+    scores = {}
+    for name, values in (("full", {}), ("probe", {"freeze": True, "learning_rate": 0.01})):
+        for weight in (1.0, 1000.0):
+            output = Path(recipe["output_dir"]).with_name(f"{name}-{weight:g}")
+            run(recipe, **values, class_weights={"tone": weight}, output_dir=str(output), max_steps=4)
+            lines = (output / "evaluation" / "predictions.csv").read_text().splitlines()
+            column = lines[0].split(",").index("score tone")
+            scores[name, weight] = np.mean([float(line.split(",")[column]) for line in lines[1:]])
+    assert scores["full", 1000.0] > scores["full", 1.0] + 0.1
+    assert scores["probe", 1000.0] > scores["probe", 1.0]
+
+
+# Average of the weights
+
+
+def test_the_average_is_that_of_all_steps(recipe, monkeypatch):
+    seen = []
+    original = WeightAverage.on_step_end
+
+    def record(self, args, state, control, *, model, **kwargs):
+        seen.append({name: value.detach().clone() for name, value in model.named_parameters()})
+        original(self, args, state, control, model=model, **kwargs)
+
+    monkeypatch.setattr(WeightAverage, "on_step_end", record)
+    run(recipe, ema_decay=0.5)
+    torch.manual_seed(0)
+    start = BeatsForAudioClassification(
+        BeatsConfig(**ENCODER, num_labels=2, problem_type="single_label_classification")
+    )
+    written = load_file(Path(recipe["output_dir"]) / "model.safetensors")
+    assert len(seen) == 8
+    for name, value in start.named_parameters():
+        expected = value.detach()
+        for step, weights in enumerate(seen, start=1):
+            decay = min(0.5, (1 + step) / (10 + step))
+            expected = decay * expected + (1 - decay) * weights[name]
+        torch.testing.assert_close(written[name], expected, rtol=1e-4, atol=1e-6)
+    assert any(not torch.equal(written[name], seen[-1][name]) for name in written if name in seen[-1])
+
+
+def test_the_average_goes_on_after_an_interruption(recipe, monkeypatch):
+    values = recipe | {"ema_decay": 0.5, "early_stopping_patience": 9}
+    run(values, output_dir=str(Path(recipe["output_dir"]).with_name("whole")))
+    original = ClassificationTrainer.evaluate
+
+    def cut_off(self, *args, **kwargs):
+        if self.state.epoch == 3:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassificationTrainer, "evaluate", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            run(values)
+    run(values)
+    expected = load_file(Path(recipe["output_dir"]).with_name("whole") / "model.safetensors")
+    for name, value in load_file(Path(recipe["output_dir"]) / "model.safetensors").items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_is_evaluated_with_the_average_and_trained_without(recipe):
+    model = torch.nn.Linear(2, 2)
+    own = model.weight.detach().clone()
+    average = WeightAverage(0.9)
+    with average.applied(model):
+        assert torch.equal(model.weight, own)
+    average.values = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
+    with average.applied(model):
+        assert not model.weight.any()
+    assert torch.equal(model.weight, own)
+
+
+# Unfreezing
+
+
+def test_the_layers_begin_to_learn_by_epochs(recipe, monkeypatch):
+    seen = {}
+    original = UnfreezeByEpoch.on_epoch_begin
+
+    def record(self, args, state, control, *, model, **kwargs):
+        original(self, args, state, control, model=model, **kwargs)
+        learning = {name for name, value in model.named_parameters() if value.requires_grad}
+        parts = {"classifier": "classifier.", "1": "layers.1.", "0": "layers.0.", "patches": "patch_embedding"}
+        seen[round(state.epoch or 0)] = [
+            part for part, text in parts.items() if any(text in name for name in learning)
+        ]
+
+    monkeypatch.setattr(UnfreezeByEpoch, "on_epoch_begin", record)
+    run(recipe, unfreeze_epoch=1, unfreeze_layers=1)
+    assert seen == {
+        0: ["classifier"],
+        1: ["classifier", "1"],
+        2: ["classifier", "1", "0"],
+        3: ["classifier", "1", "0", "patches"],
+    }
+
+
+def test_what_is_frozen_keeps_its_weights(recipe):
+    run(recipe, unfreeze_epoch=4, weight_decay=0.5)
+    torch.manual_seed(0)
+    start = BeatsForAudioClassification(
+        BeatsConfig(**ENCODER, num_labels=2, problem_type="single_label_classification")
+    )
+    written = load_file(Path(recipe["output_dir"]) / "model.safetensors")
+    for name, value in start.state_dict().items():
+        assert torch.equal(written[name], value) == name.startswith("beats."), name
+    output = Path(recipe["output_dir"]).with_name("later")
+    run(recipe, unfreeze_epoch=3, output_dir=str(output))
+    name = "beats.encoder.layers.0.fc1.weight"
+    (name,) = [key for key in written if "layers.0." in key and key.endswith("fc1.weight")] or [name]
+    assert not torch.equal(load_file(output / "model.safetensors")[name], start.state_dict()[name])
+
+
+def test_keys_that_exclude_each_other_are_refused(recipe):
+    for values, message in (
+        ({"lora": {}, "unfreeze_epoch": 1}, "`lora` never trains the encoder"),
+        ({"average_checkpoints": 2, "ema_decay": 0.9}, "`average_checkpoints` and `ema_decay` exclude each other"),
+        ({"search_space": {"learning_rate": [1e-4]}, "freeze": True}, "`search_space` needs full fine-tuning"),
+        ({"search_space": {"learning_rate": [1e-4]}, "eval_share": None}, "`search_space` needs .* clips to evaluate"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            run(recipe, **values)
+
+
+# Search
+
+
+def test_a_search_trains_with_the_best_values(recipe, monkeypatch):
+    pytest.importorskip("optuna")
+    tried = []
+    original = ClassificationTrainer._get_train_sampler
+
+    def record(self, *args, **kwargs):
+        tried.append(self.args.learning_rate)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(ClassificationTrainer, "_get_train_sampler", record)
+    space = {"learning_rate": [0.0, 3e-3], "num_train_epochs": {"low": 2, "high": 6}}
+    run(recipe, search_space=space, num_trials=4, metric_for_best_model="loss")
+    assert len(tried) == 5
+    assert tried[-1] == 3e-3
+    assert not list(Path(recipe["output_dir"]).parent.glob(".search-*"))
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({}, "`search_space` is empty"),
+        ({"learning_rat": [1]}, "holds 'learning_rat', which is no training argument; did you mean learning_rate"),
+        ({"learning_rate": 1e-4}, r"`search_space\.learning_rate` must be a list or \{low"),
+        ({"learning_rate": {"low": 1e-4}}, r"`search_space\.learning_rate` must be a list or \{low"),
+    ],
+)
+def test_search_spaces_that_cannot_be_used_are_refused(recipe, space, message):
+    with pytest.raises(UsageError, match=message):
+        run(recipe, search_space=space)
+
+
+def test_without_optuna_the_message_says_what_to_install(recipe, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BeatsError, match="`search_space` needs Optuna: pip install optuna"):
+        run(recipe, search_space={"learning_rate": [1e-4]})
+
+
+# On the command line
+
+
+def test_lists_and_mappings_may_stand_where_a_text_may():
+    settings = find_settings(FINETUNE_ARGUMENTS)
+    for text, expected in (("my sounds", "my sounds"), ("007", "007"), ("[a, '7']", ["a", "7"]), ("a: b", "a: b")):
+        assert read_line(["--dataset", text], settings) == {"dataset": expected}
+    assert read_line(["--class_weights", "balanced"], settings) == {"class_weights": "balanced"}
+    assert read_line(["--class_weights", "{dog: 2}"], settings) == {"class_weights": {"dog": 2}}
+    assert read_line(["--class_weights.dog", "2"], settings) == {"class_weights": {"dog": 2}}
+    assert read_line(["--label_separator", "|"], settings) == {"label_separator": "|"}
+    for separator in (",", "|", ":", "-", "#", "&", "*", "%", "@", ">", "~", "?", "!", "\t", " "):
+        values = read_line([f"--label_separator={separator}"], settings)
+        values |= {"dataset": "x", "output_dir": "y"}
+        (labels,) = [part for part in build_arguments(FINETUNE_ARGUMENTS, values) if hasattr(part, "label_separator")]
+        assert labels.label_separator == separator

@@ -294,7 +294,7 @@ def test_help_on_everything_has_all_keys_in_whole_lines(capsys, monkeypatch):
 
 def test_help_says_what_is_required(capsys):
     lines = print_help(capsys, TRAIN_TOKENIZER_ARGUMENTS, "--help")
-    assert any(line.startswith("  --teacher                         [required] Directory") for line in lines)
+    assert any(line.startswith("  --teacher                         [required] Name, directory") for line in lines)
 
 
 def test_commands_end_with_one_line_and_the_status_of_a_usage_error(capsys):
@@ -419,11 +419,12 @@ def test_a_stage_of_iterate_is_a_flat_recipe(tmp_path):
         random_projection={"codebook_size": 256},
         model={"max_steps": 7, "model_config": {"codebook_size": 256}},
         tokenizer={"model_config": {"codebook_size": 128}},
-        feature_extractor="extractor",
+        feature_extractor="user/extractor",
     )
     values = arguments.stage_values("model", codes="codes", output_dir=str(tmp_path))
     model, data, _, training = build_arguments(PRETRAIN_ARGUMENTS, values)
-    assert (model.codes, model.feature_extractor, model.model_config) == ("codes", "extractor", {"codebook_size": 256})
+    assert (model.codes, model.feature_extractor) == ("codes", "user/extractor")
+    assert model.model_config == {"codebook_size": 256}
     assert (data.dataset, data.crop_seconds) == ("audio", 5.0)
     assert (training.max_steps, training.output_dir) == (7, str(tmp_path))
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from huggingface_hub import constants
 from torch.utils.data import DataLoader
 
 from transformers_beats import BeatsFeatureExtractor
@@ -121,6 +122,7 @@ def test_a_folder_that_is_not_there_is_no_hub_id(path, message):
 
 def test_a_data_set_that_the_hub_does_not_give_is_refused(monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=r"^nobody/nothing: no such file or folder here, and from the Hub"):
         load_audio_dataset(DataArguments(dataset="nobody/nothing"))
 

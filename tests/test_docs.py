@@ -41,7 +41,7 @@ SLOW = [
 ]
 # Pages about measurements and fuzzing, whose commands other tests run, or which take long.
 NOT_RUN = ["performance", "reliability", "results", "tutorials/index"]
-MAX_UNRUN_BLOCKS = 8
+MAX_UNRUN_BLOCKS = 10
 CHECKPOINTS = {
     "BEATs_iter3": "beats_tiny",
     "BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2": "beats_tiny_finetuned",

@@ -45,6 +45,28 @@ def check_fbank(actual: torch.Tensor, expected: torch.Tensor):
     torch.testing.assert_close(amplitudes[0] / loudest, amplitudes[1] / loudest, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_clip_may_be_a_pair_of_waveform_and_rate(extractor, order):
+    pair = (noise(8000), 16000)[::order]
+    expected = extractor(noise(8000), sampling_rate=16000)["input_values"][0]
+    for clips in (pair, [pair, pair]):
+        for features in extractor(clips)["input_values"]:
+            np.testing.assert_array_equal(features, expected)
+    with pytest.raises(ValueError, match="The audio is at 8000 Hz"):
+        extractor((noise(8000), 8000), sampling_rate=16000)
+    with pytest.raises(ValueError, match="Expected mono audio"):
+        extractor((np.stack([noise(8000)] * 2), 16000))
+    with pytest.raises(ValueError, match="Some clips of the batch are pairs"):
+        extractor([(noise(8000), 16000), noise(8000)])
+
+
+def test_two_rows_are_a_batch_where_the_caller_says_so(extractor):
+    rows = np.stack([noise(8000), noise(8000, seed=1)])
+    features = extractor(rows, sampling_rate=16000, is_batch=True)["input_values"]
+    expected = extractor(list(rows), sampling_rate=16000)["input_values"]
+    np.testing.assert_array_equal(features, expected)
+
+
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_fbank_equals_the_reference(golden_inputs, extract, index):
     check_fbank(extract(index).input_values, golden_inputs[f"single{index}.fbank"])

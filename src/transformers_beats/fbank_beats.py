@@ -187,6 +187,20 @@ def split_pair(audio: Any) -> tuple[Any, float] | None:
     return None
 
 
+def split_pairs(raw_speech: Any) -> tuple[Any, list[float]]:
+    """Returns clips without the rates that they are given with, and these rates."""
+    if (pair := split_pair(raw_speech)) is not None:
+        # A list of the clip, whose channels would be clips otherwise.
+        return [pair[0]], [pair[1]]
+    # Not looked for among the numbers of a long list.
+    if not isinstance(raw_speech, (list, tuple)) or not raw_speech or split_pair(raw_speech[0]) is None:
+        return raw_speech, []
+    pairs = [pair for clip in raw_speech if (pair := split_pair(clip)) is not None]
+    if len(pairs) < len(raw_speech):
+        raise ValueError("Some clips of the batch are pairs of a waveform and its rate, others are not.")
+    return [waveform for waveform, _ in pairs], [rate for _, rate in pairs]
+
+
 def several_channels(shape: Sequence[int]) -> str:
     """Message for audio that is not mono."""
     return (
@@ -202,5 +216,6 @@ __all__ = [
     "num_fbank_frames",
     "num_fbank_samples",
     "split_pair",
+    "split_pairs",
     "to_float_waveform",
 ]

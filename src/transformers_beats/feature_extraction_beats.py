@@ -22,6 +22,7 @@ from .fbank_beats import (
     num_fbank_frames,
     num_fbank_samples,
     several_channels,
+    split_pairs,
     to_float_waveform,
 )
 
@@ -155,6 +156,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         return_attention_mask: bool | None = None,
         return_tensors: str | TensorType | None = None,
         device: str | torch.device | None = None,
+        is_batch: bool = False,
     ) -> BatchFeature:
         """
         Featurises one or several mono waveforms.
@@ -162,8 +164,10 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         Args:
             raw_speech (`np.ndarray`, `torch.Tensor`, `list[float]`, or a list of these):
                 One clip `(num_samples,)`, or a batch: a list of clips of any lengths or an array `(batch_size,
-                num_samples)`. An array of two rows is refused, since it could be stereo as well: pass two clips as a
-                list. Floating point with full scale at 1.0, or int16, int32 or uint8 PCM, which is scaled.
+                num_samples)`. An array of two rows is refused, since it could be stereo as well: pass `is_batch=True`,
+                or two clips as a list. A clip may be a pair of a waveform and its rate in hertz, in either order, as
+                `soundfile.read` and `torchaudio.load` return it. Floating point with full scale at 1.0, or int16,
+                int32 or uint8 PCM, which is scaled.
             sampling_rate (`int`, *optional*):
                 Sampling rate of `raw_speech` in hertz. Pass it: a mismatch is an error, its absence only a warning.
             padding (`bool`, `str` or `PaddingStrategy`, *optional*):
@@ -182,6 +186,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             device (`str` or `torch.device`, *optional*):
                 Device of the computation, and of the tensors of `return_tensors="pt"`. Defaults to that of the first
                 clip. Gradients flow to waveforms that are tensors.
+            is_batch (`bool`, defaults to `False`): Whether each row of an array is a clip, however few there are.
 
         Returns:
             [`BatchFeature`] with `input_values` `(batch_size, num_frames, feature_size)`, float32, and
@@ -194,8 +199,10 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             sampling rate, `max_length` missing where it is needed, or clips of different lengths without padding
             where one tensor is asked for.
         """
-        self._check_sampling_rate(sampling_rate)
-        waveforms = self._to_waveforms(raw_speech, device)
+        raw_speech, rates = split_pairs(raw_speech)
+        for rate in {*rates, sampling_rate} - ({None} if rates else set()):
+            self._check_sampling_rate(rate)
+        waveforms = self._to_waveforms(raw_speech, device, is_batch)
         padding = return_tensors is not None if padding is None else padding
         strategy = _padding_strategy(padding, max_length)
         max_samples = self._to_samples(max_length)
@@ -372,7 +379,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             fbank = fbank.masked_fill(~mask.unsqueeze(-1), self.padding_value)
         return fbank, mask.to(torch.int32)
 
-    def _check_sampling_rate(self, sampling_rate: int | None) -> None:
+    def _check_sampling_rate(self, sampling_rate: float | None) -> None:
         if sampling_rate is None:
             logger.warning_once(
                 f"Pass `sampling_rate` to {type(self).__name__}: audio that is not at {self.sampling_rate} Hz gives "
@@ -419,24 +426,24 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         is_samples = isinstance(max_length, Integral)
         return int(max_length) if is_samples else max(1, round(float(max_length) * self.sampling_rate))
 
-    def _to_waveforms(self, raw_speech, device: str | torch.device | None) -> list[torch.Tensor]:
+    def _to_waveforms(self, raw_speech, device: str | torch.device | None, is_batch: bool) -> list[torch.Tensor]:
         """Splits a batch into clips and makes each a one-dimensional float32 tensor on one device."""
         if isinstance(raw_speech, np.ndarray) and raw_speech.dtype == object:
             # Clips of different lengths, from `datasets` in its NumPy format.
             raw_speech = list(raw_speech)
         if isinstance(raw_speech, (np.ndarray, torch.Tensor)):
-            is_batch = raw_speech.ndim == 2
-            if is_batch and raw_speech.shape[0] == 2:
+            has_rows = raw_speech.ndim == 2
+            if has_rows and not is_batch and raw_speech.shape[0] == 2:
                 raise ValueError(
                     f"An array of shape {tuple(raw_speech.shape)} could be stereo or two clips. Average stereo with "
-                    "`audio.mean(axis=0)`, pass two clips as a list."
+                    "`audio.mean(axis=0)`, pass two clips as a list or with `is_batch=True`."
                 )
-            if is_batch and raw_speech.shape[1] <= 8 < raw_speech.shape[0]:
+            if has_rows and not is_batch and raw_speech.shape[1] <= 8 < raw_speech.shape[0]:
                 raise ValueError(several_channels(raw_speech.shape))
-            clips = list(raw_speech) if is_batch else [raw_speech]
+            clips = list(raw_speech) if has_rows else [raw_speech]
         elif isinstance(raw_speech, (list, tuple)):
-            is_batch = len(raw_speech) > 0 and np.ndim(raw_speech[0]) > 0
-            clips = list(raw_speech) if is_batch else [raw_speech]
+            has_clips = len(raw_speech) > 0 and np.ndim(raw_speech[0]) > 0
+            clips = list(raw_speech) if has_clips else [raw_speech]
         else:
             raise ValueError(
                 f"Expected a waveform or a list of waveforms, got {type(raw_speech).__name__}. Load files first, for "

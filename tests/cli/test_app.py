@@ -115,7 +115,7 @@ def test_names_of_commands_may_be_spelled_with_dashes_or_underscores(module):
         (["fine_tune"], "error: no command fine_tune; did you mean finetune?\n"),
         (
             ["tag", "--windw", "2"],
-            "error: no option --windw; did you mean --window? See transformers-beats tag --help.\n",
+            "error: no option --windw; did you mean --window or --event-window? See transformers-beats tag --help.\n",
         ),
         (["embed", "--xyz"], "error: no option --xyz. See transformers-beats embed --help.\n"),
         (

@@ -138,13 +138,16 @@ def test_tag_writes_csv(models, sounds, tmp_path):
     assert [row["file"] for row in rows] == [str(sounds / name) for name in NAMES]
     assert all(0 < float(row["score"]) < 1 for row in rows)
     with open(tmp_path / "events.csv", newline="") as file:
-        assert next(csv.reader(file)) == ["file", "label", "score", "start", "end"]
+        assert next(csv.reader(file)) == ["file", "label", "score", "start", "end", "duration", "stated_duration"]
         assert len(list(csv.reader(file))) == 4 * 6
 
 
 def test_a_file_in_which_nothing_is_heard_has_a_row(models, sounds, tmp_path):
     tag(models, sounds / "a.wav", "--output", tmp_path / "tags.csv", "--threshold", 1)
-    assert (tmp_path / "tags.csv").read_text().splitlines() == ["file,label,score", f"{sounds / 'a.wav'},,"]
+    assert (tmp_path / "tags.csv").read_text().splitlines() == [
+        "file,label,score,duration,stated_duration",
+        f"{sounds / 'a.wav'},,,1.0,1.0",
+    ]
     assert "nothing" in tag(models, sounds / "a.wav", "--events", "--event-threshold", 1).stdout
 
 
@@ -195,7 +198,7 @@ def test_a_corrupt_file_does_not_stop_the_others(models, corrupt, tmp_path):
         str(corrupt / name) for name in NAMES
     ]
     message = result.stderr.splitlines()
-    assert "broken.wav: cannot be decoded" in message[-2]
+    assert "broken.wav: holds text and no audio" in message[-2]
     assert message[-1] == "1 of 5 files could not be used."
 
 
@@ -442,7 +445,7 @@ def test_less_usual_formats_are_found_and_read(models, tmp_path, suffix, format)
 )
 def test_an_option_of_events_asks_for_them(models, sounds, option):
     result = tag(models, sounds / "a.wav", "--format", "jsonl", option)
-    assert json.loads(result.stdout).keys() == {"file", "labels", "events"}
+    assert json.loads(result.stdout).keys() == {"file", "duration", "stated_duration", "warnings", "labels", "events"}
 
 
 @pytest.mark.parametrize("option", ["--top-k=5", "--threshold=0.1"])
@@ -464,7 +467,7 @@ def tagged(monkeypatch):
 
     def call(self, inputs, **kwargs):
         paths = list(inputs)
-        names.extend(path.name for path in paths)
+        names.extend(Path(path.name).name for path in paths)
         return original(self, (path for path in paths), **kwargs)
 
     monkeypatch.setattr(BeatsAudioTaggingPipeline, "__call__", call)
@@ -522,10 +525,10 @@ def test_a_last_line_without_its_end_is_not_computed_again(models, sounds, tmp_p
 def test_an_interrupted_run_writes_the_csv_of_what_is_done(models, sounds, tmp_path, monkeypatch):
     output, original = tmp_path / "tags.csv", writers.JsonLinesWriter.write
 
-    def interrupt(self, file, labels, events):
+    def interrupt(self, file, *results):
         if file.path.name == "b.ogg":
             raise KeyboardInterrupt
-        original(self, file, labels, events)
+        original(self, file, *results)
 
     with monkeypatch.context() as patch:
         patch.setattr(writers.JsonLinesWriter, "write", interrupt)
@@ -555,7 +558,7 @@ def test_csv_whose_json_lines_are_missing_is_refused(models, sounds, tmp_path):
 
 def test_csv_is_printed_file_by_file(models, sounds):
     rows = list(csv.reader(io.StringIO(tag(models, sounds, "--format", "csv", "--top-k", 1).stdout)))
-    assert rows[0] == ["file", "label", "score"]
+    assert rows[0] == ["file", "label", "score", "duration", "stated_duration"]
     assert [row[0] for row in rows[1:]] == [str(sounds / name) for name in NAMES]
 
 
@@ -577,6 +580,19 @@ def test_csv_quotes_names_with_carriage_returns(tmp_path):
     writer.close()
     with (tmp_path / "tags.csv").open(newline="") as file:
         assert [row[0] for row in csv.reader(file)] == ["file", str(tmp_path / "a\rb.wav")]
+
+
+def test_how_much_of_a_file_was_decoded_is_written(models, sounds, tmp_path):
+    (tmp_path / "half.wav").write_bytes((sounds / "a.wav").read_bytes()[: 44 + 16000])
+    tag(models, tmp_path / "half.wav", "-o", tmp_path / "tags.jsonl")
+    (record,) = records_of(tmp_path / "tags.jsonl")
+    assert (record["duration"], record["stated_duration"]) == (0.5, 1.0)
+    (warning,) = record["warnings"]
+    assert warning == "ends after 0.500 of 1.000 s, which its header states: it is cut off or damaged."
+    tag(models, tmp_path / "half.wav", "-o", tmp_path / "tags.csv", "--top-k", 1)
+    with open(tmp_path / "tags.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["duration"], row["stated_duration"]) == ("0.5", "1.0")
 
 
 def test_label_tracks_that_are_there_are_kept(models, sounds, tmp_path, tagged):

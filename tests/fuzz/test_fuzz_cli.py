@@ -74,6 +74,8 @@ OPTIONS = {
     "--min-duration": NUMBERS,
     "--window": st.one_of(st.floats(-1).map(str), st.sampled_from(["nan", "inf", "x"])),
     "--hop": NUMBERS,
+    "--event-window": st.one_of(st.floats(-1).map(str), st.sampled_from(["nan", "inf", "x"])),
+    "--event-hop": NUMBERS,
     "--batch-size": NUMBERS,
     "--device": st.sampled_from(["cpu", "cuda:99", "x", "", "meta:x"]),
     "--dtype": st.sampled_from(["float32", "bfloat16", "int8", ""]),

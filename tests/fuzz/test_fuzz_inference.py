@@ -76,6 +76,8 @@ def test_windows_give_each_column_a_score_however_the_recording_is_cut(
         optional={
             "window_seconds": st.one_of(st.floats(-1), st.sampled_from([math.nan, math.inf])),
             "hop_seconds": SECONDS,
+            "event_window_seconds": st.one_of(st.floats(-1), st.sampled_from([math.nan, math.inf])),
+            "event_hop_seconds": SECONDS,
             "batch_size": st.integers(-1, 9),
             "top_k": st.integers(-1, 9),
             "threshold": st.floats(),

@@ -25,6 +25,7 @@ from transformers_beats import (
 from transformers_beats.audio import decoding
 from transformers_beats.audio.decoding import AudioError, AudioStream, open_audio, stream_audio
 from transformers_beats.conversion.convert import convert
+from transformers_beats.inference.events import Event
 from transformers_beats.inference.pipeline import BeatsModelForTask
 from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.plotting.spectrogram import SpectrogramReader, read_spectrogram
@@ -87,8 +88,9 @@ def scripted(tiny_config):
 
 
 def recording(*loud: tuple[float, float], seconds: float) -> np.ndarray:
-    """Silence with loud noise from when to when, in seconds."""
-    waveform = np.zeros(round(seconds * RATE), dtype=np.float32)
+    """Near silence, of which a model may have events, with loud noise from when to when, in seconds."""
+    waveform = np.full(round(seconds * RATE), 1e-6, dtype=np.float32)
+    waveform[::2] *= -1
     for start, end in loud:
         part = slice(round(start * RATE), round(end * RATE))
         waveform[part] = 0.5 * np.random.default_rng(0).standard_normal(len(waveform[part]))
@@ -177,7 +179,7 @@ def test_a_stream_at_another_rate_is_refused(tagger, tmp_path):
     "audio", ["missing.wav", b"no audio at all", {"sampling_rate": RATE}, np.zeros((2, 3, 4)), np.zeros((0, 2))]
 )
 def test_what_is_no_audio_is_an_error(tagger, audio):
-    with pytest.raises(ValueError, match=r"missing.wav|decoded|A dict needs|one waveform"):
+    with pytest.raises(ValueError, match=r"missing.wav|holds text|A dict needs|one waveform"):
         tagger(audio)
 
 
@@ -425,7 +427,7 @@ def test_a_frame_level_model_of_one_label_at_a_time_has_mean_scores(scripted):
 
 
 def test_events_of_a_clip_level_model_come_from_its_windows(tagger, clip):
-    audio = np.concatenate([clip, np.zeros(4 * RATE, dtype=np.float32), clip])
+    audio = np.concatenate([clip, 1e-3 * clip, 1e-3 * clip, clip])
     windows = {"event_window_seconds": 1.0, "event_hop_seconds": 0.48}
     result = tagger(audio, return_events=True, **windows, event_threshold=0.0, top_k=None)
     # Everything is above 0, all the time.
@@ -574,3 +576,33 @@ print(type(tagger).__name__, len(tagger(np.zeros(16000, dtype=np.float32), top_k
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["BeatsAudioTaggingPipeline", "3"]
     assert "already registered" not in result.stderr
+
+
+# Silence, pairs, and labels that the events do not bear out
+
+
+def test_there_is_no_event_in_digital_silence(tagger, clip):
+    silence = np.zeros(4 * RATE, dtype=np.float32)
+    windows = {"event_window_seconds": 1.0, "event_hop_seconds": 0.48}
+    settings = {"return_events": True, **windows, "event_threshold": 0.0}
+    assert tagger(silence, **settings)["events"] == []
+    events = tagger(np.concatenate([clip, silence, clip]), **settings)["events"]
+    # A column that holds any sound is not silent.
+    assert {(event["start"], event["end"]) for event in events} == {(0.0, 2.08), (5.92, 7.84)}
+    joined = tagger(np.concatenate([clip, silence, clip]), **settings, median_seconds=1.0, gap_seconds=4)["events"]
+    assert {(event["start"], event["end"]) for event in joined} == {(0.0, 7.84)}
+
+
+def test_a_pair_of_waveform_and_rate_is_one_recording(tagger, clip):
+    expected = scores_of(tagger(clip))
+    for pair in ((clip, RATE), (RATE, clip)):
+        assert scores_of(tagger(pair)) == pytest.approx(expected)
+        assert [scores_of(labels) for labels in tagger([pair, pair])] == [pytest.approx(expected)] * 2
+
+
+def test_a_best_label_without_an_event_is_said(tagger):
+    labels = [{"label": "clock", "score": 0.5}, {"label": "dog", "score": 0.4}]
+    dog, clock = Event("dog", 0.9, 0.0, 1.0), Event("clock", 0.9, 1.0, 2.0)
+    assert tagger.compare(labels, [dog]).startswith("the best label, 'clock', has no event, but 'dog' has: ")
+    for events in ([], [clock], [dog, clock]):
+        assert tagger.compare(labels, events) is None

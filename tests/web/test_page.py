@@ -169,6 +169,7 @@ class TestCheckpoints:
             return str(snapshot)
 
         monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+        monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda self, name, **options: name)
         found = find_checkpoints(["someone/beats", "another/beats"])
         assert [(checkpoint.name, checkpoint.kind) for checkpoint in found] == [
             ("someone/beats", "clips"),

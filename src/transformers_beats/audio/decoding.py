@@ -365,8 +365,8 @@ class _Inspector:
         if self.mixed_energy < CANCELLED * self.energy < math.inf:
             kept = self.mixed_energy / self.energy
             yield (
-                f"its channels cancel each other: their mean has {kept:.1%} of the energy that it would have if they had "
-                "nothing in common. Choose one channel, for example `soundfile.read(path)[0][:, 0]`."
+                f"its channels cancel each other: their mean has {kept:.1%} of the energy that it would have if they "
+                "had nothing in common. Choose one channel, for example `soundfile.read(path)[0][:, 0]`."
             )
         elif self.lowest == self.highest:
             yield "is digital silence, all samples are equal: scores and embeddings mean nothing."

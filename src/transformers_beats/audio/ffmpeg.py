@@ -59,6 +59,10 @@ DEMUXERS = (
     "aac,ac3,amr,ape,asf,avi,caf,dsf,dts,eac3,flv,loas,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mpc,mpc8,mpeg,mpegts,ogg,"
     "tak,tta,wav,wv"
 )
+INPUT_ARGUMENTS = ["-nostdin", "-hide_banner", "-nostats", "-v", "level+info"]
+INPUT_ARGUMENTS += ["-protocol_whitelist", "file", "-format_whitelist", DEMUXERS]
+# The format AU has rate and channels in its header, and needs no length.
+OUTPUT_ARGUMENTS = ["-vn", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
 # Error codes of libsndfile for an unknown format or codec. For a file that is called `.mp3` and is none, the first is
 # "no such file".
 UNKNOWN_FORMAT_CODES = (1, 3, 7)
@@ -161,17 +165,7 @@ def _open_with_ffmpeg(program: str, source: Source, name: str) -> Recording:
     try:
         path = stack.enter_context(_as_file(source))
         errors = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # closed with the stack
-        # Its format AU has rate and channels in its header, and needs no length.
-        arguments = (
-            f"-nostdin -hide_banner -nostats -v level+info -protocol_whitelist file -format_whitelist {DEMUXERS}"
-        )
-        command = [
-            program,
-            *arguments.split(),
-            "-i",
-            f"file:{path}",
-            *["-vn", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"],
-        ]
+        command = [program, *INPUT_ARGUMENTS, "-i", f"file:{path}", *OUTPUT_ARGUMENTS]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
         output = process.stdout
         assert output is not None

@@ -10,7 +10,7 @@ from pathlib import Path
 from transformers_beats.utils.errors import UsageError
 
 
-# Formats that soundfile reads and, after them, containers that torchcodec reads where it is installed.
+# Formats that soundfile reads and, after them, those that need the program ffmpeg, or torchcodec.
 AUDIO_SUFFIXES = frozenset(
     (
         *(".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp2", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".snd"),

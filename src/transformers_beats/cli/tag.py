@@ -2,6 +2,7 @@
 """`transformers-beats tag`: the sounds that are heard in files, and when."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +19,6 @@ from .writers import Format, Writer, choose_format, open_writer
 
 
 if TYPE_CHECKING:
-    from transformers_beats.audio.decoding import AudioStream
     from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
 
 
@@ -131,32 +131,40 @@ def tag_files(
     batch_size: int,
 ) -> None:
     """Writes the labels and events of each file and then, if there is a directory for them, draws its picture."""
-    from transformers_beats.audio.decoding import open_audio
+    from transformers_beats.audio.decoding import AudioStream, open_audio
     from transformers_beats.inference.events import Event
     from transformers_beats.plotting.spectrogram import SpectrogramReader
     from transformers_beats.plotting.timeline import draw_timeline
 
     if pictures:
         make_directory(pictures)
+    streams: dict[Path, AudioStream] = {}
     readers: dict[Path, SpectrogramReader] = {}
 
-    def open_file(path: Path) -> "AudioStream":
-        """Opens a file that is decoded once, for its scores and its picture."""
+    def open_file(path: Path) -> AudioStream:
+        """Opens a file that is decoded once, for its scores, what there is to say about it, and its picture."""
+        stream = streams[path] = open_audio(path, tagger.feature_extractor.sampling_rate)
+        if not pictures:
+            return stream
         readers[path] = SpectrogramReader(tagger.feature_extractor)
-        return readers[path].follow(open_audio(path, tagger.feature_extractor.sampling_rate))
+        return readers[path].follow(stream)
 
     def is_done(file: AudioFile) -> bool:
         return writer.is_done(file) and (pictures is None or os.path.exists(file.result(pictures, ".png")))
 
     def compute(paths: list[Path]) -> Iterator[Any]:
-        return tagger(map(open_file, paths) if pictures else iter(paths), batch_size=batch_size)
+        return tagger(map(open_file, paths), batch_size=batch_size)
 
     def finish(file: AudioFile, result: Any) -> None:
         labels = result["labels"] if isinstance(result, dict) else result
         events = [Event(**event) for event in result["events"]] if isinstance(result, dict) else []
+        report = streams.pop(file.path).report
+        if with_events and (note := tagger.compare(labels, events)):
+            report.warnings.append(note)
+            print(f"{file.path}: {note}", file=sys.stderr)
         # Only its picture may be missing.
         if not writer.is_done(file):
-            writer.write(file, labels, events if with_events else None)
+            writer.write(file, labels, events if with_events else None, report)
         if pictures:
             path = file.result(pictures, ".png")
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from transformers_beats.utils.resume import begin_or_resume, read_settings
 
 
 if TYPE_CHECKING:
+    from transformers_beats.audio.decoding import AudioReport
     from transformers_beats.inference.events import Event
 
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 SETTINGS = ".settings.json"
 # In a directory of results: the file that each result, named by its path without a suffix, is of.
 SOURCES = ".files.json"
+# Lengths of a file in seconds: what was decoded, and what its header states.
+DURATIONS = ("duration", "stated_duration")
 # A label and its score, as the tagging pipeline returns them; and the results of a file for JSON.
 Label = Mapping[str, Any]
 Record = dict[str, Any]
@@ -51,10 +54,19 @@ class Writer(ABC):
         """Returns whether an earlier run has written the results of a file."""
         return False
 
-    def write(self, file: AudioFile, labels: Sequence[Label], events: "Sequence[Event] | None") -> None:
-        """Writes the labels of a file and, if they are asked for, its events."""
-        # Scores as precise as float32.
+    def write(
+        self,
+        file: AudioFile,
+        labels: Sequence[Label],
+        events: "Sequence[Event] | None",
+        report: "AudioReport | None" = None,
+    ) -> None:
+        """Writes the labels of a file, what is known of its length and, if they are asked for, its events."""
+        lengths = (None, None) if report is None else (report.seconds, report.stated_seconds)
         record: Record = {"file": os.path.abspath(file.path)}
+        record |= {name: None if value is None else round(value, 6) for name, value in zip(DURATIONS, lengths)}
+        record["warnings"] = [] if report is None else report.warnings
+        # Scores as precise as float32.
         record["labels"] = [{**label, "score": round(label["score"], 6)} for label in labels]
         if events is not None:
             record["events"] = [{**event._asdict(), "score": round(event.score, 6)} for event in events]
@@ -92,6 +104,7 @@ class TableWriter(Writer):
         for file, record in self.results:
             name = Text(str(file.relative))
             for _, label, score, *times in csv_rows(record):
+                times = times[: 2 * self.with_events]
                 if score == "":
                     table.add_row(name, score, *times, "nothing")
                 else:
@@ -280,14 +293,15 @@ def partial_file(path: Path) -> Path:
 
 def csv_header(with_events: bool) -> list[str]:
     """Returns the names of the columns of a CSV."""
-    return ["file", "label", "score", *(("start", "end") if with_events else ())]
+    return ["file", "label", "score", *(("start", "end") if with_events else ()), *DURATIONS]
 
 
 def csv_rows(record: Mapping[str, Any]) -> Iterator[list[Any]]:
     """Yields a row for each event of a record or, without events, each label; an empty one if there is none."""
-    columns = csv_header("events" in record)[1:]
+    columns = csv_header("events" in record)[1 : -len(DURATIONS)]
+    durations = ["" if record.get(name) is None else record[name] for name in DURATIONS]
     for item in record.get("events", record["labels"]) or [dict.fromkeys(columns, "")]:
-        yield [record["file"], *(item[name] for name in columns)]
+        yield [record["file"], *(item[name] for name in columns), *durations]
 
 
 def to_csv(rows: Iterator[list[Any]] | list[list[Any]]) -> str:

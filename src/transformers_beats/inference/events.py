@@ -17,6 +17,8 @@ from .windowed import Columns
 
 # Seconds are turned into columns with this tolerance, so that 1.12 s are 7 columns of 0.16 s.
 TOLERANCE = 1e-6
+# Below every threshold.
+NO_SCORE = np.float32(-1)
 
 
 class Event(NamedTuple):
@@ -92,7 +94,7 @@ def check_range(name: str, value: Any, low: float, high: float) -> None:
 
 def find_events(columns: Columns, id2label: Mapping[int, str], settings: EventSettings) -> list[Event]:
     """
-    Finds the events of a recording.
+    Finds the events of a recording. None is in digital silence, for which the scores of a model mean nothing.
 
     Args:
         columns ([`Columns`] with values `(num_columns, num_labels)`):
@@ -106,6 +108,8 @@ def find_events(columns: Columns, id2label: Mapping[int, str], settings: EventSe
         `list[Event]`: in order of their starts. Events of one label neither overlap nor touch.
     """
     seconds = columns.column_seconds
+    silent = np.zeros(len(columns.values), dtype=bool) if columns.silent is None else columns.silent
+    values = np.where(silent[:, None], NO_SCORE, columns.values) if silent.any() else columns.values
     # A filter longer than the recording on either side gives the same.
     median_columns = min(settings.median_seconds / seconds, 2 * len(columns.values))
     size = 2 * math.floor(median_columns / 2 + TOLERANCE) + 1
@@ -113,10 +117,11 @@ def find_events(columns: Columns, id2label: Mapping[int, str], settings: EventSe
     min_length = settings.min_seconds / seconds - TOLERANCE
     events = []
     # Most labels of a large set never reach the threshold, and a median is at most the largest of its values.
-    for label in np.flatnonzero((columns.values >= settings.threshold).any(axis=0)):
-        scores = columns.values[:, label]
+    for label in np.flatnonzero((values >= settings.threshold).any(axis=0)):
+        scores = values[:, label]
         if size > 1:
             scores = ndimage.median_filter(scores, size=size, mode="nearest")
+            scores[silent] = NO_SCORE
         for start, end in _join(_find_runs(scores, settings), max_gap):
             if end - start >= min_length:
                 times = (round(float(columns.first + column) * seconds, 6) for column in (start, end))

@@ -4,7 +4,7 @@
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import fields
 from functools import partial
 from itertools import tee
@@ -17,8 +17,9 @@ from transformers import Pipeline, PreTrainedModel
 
 from transformers_beats.audio.decoding import AudioStream, open_audio
 from transformers_beats.configuration_beats import problem_type_of
+from transformers_beats.fbank_beats import split_pair
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
-from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.errors import UsageError, name_some
 
 from .events import Event, EventSettings, check_range, find_events
 from .loading import load_model
@@ -84,6 +85,7 @@ def _with_rate(recording: Any, sampling_rate: int | None) -> Any:
 def _is_recording(inputs: Any) -> bool:
     """Returns whether this is one recording: a file, an array, or anything that does not hold several."""
     is_one = isinstance(inputs, (str, bytes, bytearray, memoryview, os.PathLike, dict, AudioStream))
+    is_one = is_one or split_pair(inputs) is not None
     has_samples = any(hasattr(inputs, name) for name in ("read", "get_all_samples", "__array__"))
     holds_several = isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__")
     return is_one or has_samples or not holds_several
@@ -157,10 +159,11 @@ class BeatsAudioTaggingPipeline(Pipeline):
     """
     Labels and events of recordings: `pipeline("audio-tagging", model=...)` after `import transformers_beats`.
 
-    Files of any length and format are decoded with soundfile and resampled with soxr while the model computes windows;
-    ffmpeg and torchaudio are not needed. A [`BeatsForAudioFrameClassification`] gives scores every 160 ms. A
-    [`BeatsForAudioClassification`] gives scores for each window, so its events are as coarse as their windows, which
-    are short and overlap, while its labels come from windows as long as the clips of AudioSet.
+    Files of any length are decoded with soundfile and resampled with soxr while the model computes windows. The
+    program ffmpeg is needed for some formats only, such as m4a; torchaudio is not. A
+    [`BeatsForAudioFrameClassification`] gives scores every 160 ms. A [`BeatsForAudioClassification`] gives scores for
+    each window, so its events are as coarse as their windows, which are short and overlap, while its labels come from
+    windows as long as the clips of AudioSet.
 
     Example:
 
@@ -202,7 +205,7 @@ class BeatsAudioTaggingPipeline(Pipeline):
         Tags one recording or several.
 
         Args:
-            inputs (`str`, `Path`, `bytes`, `np.ndarray`, `torch.Tensor`, `dict`, or several in anything iterable):
+            inputs (`str`, `bytes`, `np.ndarray`, `torch.Tensor`, `tuple`, `dict`, or several in anything iterable):
                 A recording, see [`open_audio`]; an array is at the model's rate, unless `sampling_rate` says another.
                 A list or tuple gives a list; a dataset, its column, a generator or another iterator gives results one
                 by one, as `next` or a loop asks for them, once. After the error of a recording that cannot be used,
@@ -368,6 +371,28 @@ class BeatsAudioTaggingPipeline(Pipeline):
                 `top_k`, `threshold` and settings of events, as of the pipeline.
         """
         return self._tags(self._summarise([iter(columns)], return_events), **parameters)
+
+    def compare(self, labels: Sequence[Mapping[str, Any]], events: Sequence[Event]) -> str | None:
+        """
+        Compares labels and events of a recording.
+
+        Args:
+            labels (`list[dict]`):
+                `label` and `score`, the highest score first.
+            events (`list[Event]`):
+                Its events.
+
+        Returns:
+            `str`: how they disagree, that is if the best label has no event although there are others; otherwise
+            `None`.
+        """
+        heard = sorted({event.label for event in events})
+        if not heard or not labels or labels[0]["label"] in heard:
+            return None
+        reason = "labels are means over the whole recording, and events are of moments"
+        if problem_type_of(self.model.config) == "single_label_classification":
+            reason += "; this model knows one sound at a time, of which several share the score"
+        return f"the best label, {labels[0]['label']!r}, has no event, but {name_some(heard)} has: {reason}."
 
     def _summarise(self, readers: Sequence[Iterator[Columns]], return_events: bool) -> dict[str, Any]:
         """Summarises the scores of the first reader to those of labels, and joins those of the last one for events."""

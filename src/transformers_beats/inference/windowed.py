@@ -15,7 +15,7 @@ from itertools import count, groupby
 from numbers import Integral, Real
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -29,8 +29,18 @@ from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 from .batching import Cut, fill_pool, make_batches
+from .loading import load
 from .models import check_extractor, kind_of, unwrap
-from .windows import column_samples, count_columns, cut_windows, merge_windows
+from .windows import (
+    Window,
+    column_samples,
+    count_columns,
+    cut_windows,
+    find_silence,
+    mean_of_rows,
+    merge_windows,
+    repeat_values,
+)
 
 
 # From `input_values` and `attention_mask` (none where there is no padding) to the result of each window.
@@ -52,11 +62,14 @@ class Columns:
             Number of the first of them in the recording, from 0.
         column_seconds (`float`):
             Time from one column to the next: 0.16 in the released models.
+        silent (`np.ndarray` of shape `(num_columns,)`, *optional*):
+            Columns of digital silence, for which the model's values mean nothing.
     """
 
     values: np.ndarray
     first: int
     column_seconds: float
+    silent: np.ndarray | None = None
 
     @property
     def starts(self) -> np.ndarray:
@@ -72,7 +85,10 @@ class Columns:
     def join(cls, blocks: Iterable["Columns"]) -> "Columns":
         """Joins consecutive blocks."""
         blocks = list(blocks)
-        return cls(np.concatenate([block.values for block in blocks]), blocks[0].first, blocks[0].column_seconds)
+        values = np.concatenate([block.values for block in blocks])
+        masks = [block.silent for block in blocks if block.silent is not None]
+        silent = np.concatenate(masks) if len(masks) == len(blocks) else None
+        return cls(values, blocks[0].first, blocks[0].column_seconds, silent)
 
 
 @dataclass
@@ -118,14 +134,6 @@ def to_scores(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
     return logits.float().sigmoid() if problem_type == "multi_label_classification" else logits.float().softmax(dim=-1)
 
 
-class Window(NamedTuple):
-    """First column, number of columns and values of a window: `(num_columns, ...)`, or `(num_labels,)` for all."""
-
-    first: int
-    num_columns: int
-    values: np.ndarray
-
-
 def _raise_errors(results: Iterable[tuple[int, Window | Exception]]) -> Iterator[Window]:
     """Yields the windows of a recording, and raises its error in their place."""
     for _, result in results:
@@ -134,24 +142,9 @@ def _raise_errors(results: Iterable[tuple[int, Window | Exception]]) -> Iterator
         yield result
 
 
-def _spread(window: Window) -> tuple[int, np.ndarray]:
-    """Repeats the values of a window for all its columns, if it has no values of columns."""
-    if window.values.ndim > 1:
-        return window.first, window.values
-    return window.first, np.tile(window.values, (window.num_columns, 1))
-
-
-def _mean(blocks: Iterable[np.ndarray]) -> np.ndarray:
-    """Mean `(dim,)` of the rows of blocks `(num_columns, dim)`, one at a time."""
-    total, num_columns = np.zeros(1), 0
-    for values in blocks:
-        total, num_columns = total + values.sum(axis=0, dtype=np.float64), num_columns + len(values)
-    return (total / num_columns).astype(np.float32)
-
-
 def _mean_of_columns(blocks: Iterable[Columns]) -> np.ndarray:
     """Mean embedding `(hidden_size,)` of columns of patches."""
-    return _mean(block.values.mean(axis=1) for block in blocks)
+    return mean_of_rows(block.values.mean(axis=1) for block in blocks)
 
 
 class WindowedInference:
@@ -207,6 +200,28 @@ class WindowedInference:
     ((527,), 9.92)
     ```
     """
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, device: str | None = None, dtype: str = "auto", **settings: Any
+    ) -> "WindowedInference":
+        """
+        Loads a model and its feature extractor.
+
+        Args:
+            name (`str` or `Path`):
+                Name of a released model ([`released.get`]), directory, or id on the Hub.
+            device (`str`, *optional*):
+                Name of a device, or `"auto"` for a GPU if there is one. Defaults to where `from_pretrained` puts it.
+            dtype (`str`, defaults to `"auto"`):
+                Precision; `"auto"` is the one that the model was saved in.
+            settings (`Any`):
+                Further arguments of the class, such as `window_seconds`.
+
+        Raises:
+            [`BeatsError`]: if the model cannot be loaded, or a setting is out of range.
+        """
+        return cls(*load(name, device, dtype), **settings)
 
     def __init__(
         self,
@@ -315,7 +330,17 @@ class WindowedInference:
         return self._to_columns(self._recording(audio, sampling_rate, self._codes))
 
     def _to_columns(self, windows: Iterator[Window]) -> Iterator[Columns]:
-        return (Columns(values, first, self.column_seconds) for first, values in merge_windows(map(_spread, windows)))
+        # Of columns that were not yielded yet, the first of which is `begin`.
+        silent, begin = np.zeros(0, dtype=bool), 0
+
+        def spread(window: Window) -> tuple[int, np.ndarray]:
+            nonlocal silent
+            silent = np.concatenate([silent, window.silent[begin + len(silent) - window.first :]])
+            return repeat_values(window)
+
+        for first, values in merge_windows(map(spread, windows)):
+            yield Columns(values, first, self.column_seconds, silent[: len(values)])
+            silent, begin = silent[len(values) :], first + len(values)
 
     def _to_window_scores(self, window: Window) -> WindowScores:
         start = window.first * self.column_seconds
@@ -323,7 +348,7 @@ class WindowedInference:
 
     def _to_clip_scores(self, windows: Iterator[Window]) -> ClipScores:
         joined = list(windows)
-        scores = _mean(values for _, values in merge_windows(map(_spread, joined)))
+        scores = mean_of_rows(values for _, values in merge_windows(map(repeat_values, joined)))
         return ClipScores(scores, [self._to_window_scores(window) for window in joined])
 
     def _open(self, audio: Any, sampling_rate: int | None) -> AudioStream:
@@ -388,7 +413,8 @@ class WindowedInference:
     def _compute_batch(self, cuts: list[Cut], compute: Compute) -> list[Window | Exception]:
         """Computes the windows of a batch, one by one after an error, so that it is that of one window."""
         try:
-            return [self._to_window(cut, row) for cut, row in zip(cuts, self._compute(cuts, compute))]
+            rows, silent = self._compute(cuts, compute)
+            return [self._to_window(cut, row, mask) for cut, row, mask in zip(cuts, rows, silent)]
         except (ValueError, RuntimeError, MemoryError) as error:
             failure = self._name_lack_of_memory(cuts[0], error)
         # Outside of the `except`, which would keep the tensors of the batch. A window that fails must not fail the
@@ -405,11 +431,11 @@ class WindowedInference:
             "even alone in its batch: choose shorter windows."
         )
 
-    def _to_window(self, cut: Cut, row: np.ndarray) -> Window | BeatsError:
+    def _to_window(self, cut: Cut, row: np.ndarray, silent: np.ndarray) -> Window | BeatsError:
         """Returns the model's values for a window, of columns or of the whole, without those of padding."""
         values = row[: cut.num_columns] if row.ndim > 1 else row
         if np.isfinite(values).all():
-            return Window(cut.first, cut.num_columns, values)
+            return Window(cut.first, cut.num_columns, values, silent[: cut.num_columns])
         return BeatsError(
             f"{cut.name}: the model's output in {self.plain_model.dtype} is not finite: its training has diverged, or "
             "its precision is too low."
@@ -417,8 +443,8 @@ class WindowedInference:
 
     # Not around a `yield`, which would leave the mode on for the reader of the stream.
     @torch.inference_mode()
-    def _compute(self, cuts: list[Cut], compute: Compute) -> np.ndarray:
-        """Runs `compute` on windows, the shortest first."""
+    def _compute(self, cuts: list[Cut], compute: Compute) -> tuple[np.ndarray, np.ndarray]:
+        """Runs `compute` on windows, the shortest first; and finds their columns of silence."""
         extractor = self.feature_extractor
         extract = partial(
             extractor, sampling_rate=extractor.sampling_rate, return_tensors="pt", device=self.plain_model.device
@@ -433,7 +459,8 @@ class WindowedInference:
         # Without padding, attention without a mask is faster.
         has_padding = cuts[0].num_columns < cuts[-1].num_columns
         values = compute(inputs["input_values"], inputs["attention_mask"] if has_padding else None)
-        return (values.float() if values.is_floating_point() else values).cpu().numpy()
+        silent = find_silence(inputs["input_values"], self.feature_extractor).cpu().numpy()
+        return (values.float() if values.is_floating_point() else values).cpu().numpy(), silent
 
     def _output(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None, name: str) -> torch.Tensor:
         output = getattr(self.model(input_values, attention_mask=attention_mask, return_dict=True), name, None)

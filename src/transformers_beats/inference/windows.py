@@ -1,12 +1,46 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Windows of a recording: cutting them, and joining the results."""
 
+import math
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
+import torch
 
-from transformers_beats.fbank_beats import num_fbank_frames, num_fbank_samples
+from transformers_beats.fbank_beats import MEL_FLOOR, num_fbank_frames, num_fbank_samples
 from transformers_beats.feature_extraction_beats import FRAME_SHIFT_MS, BeatsFeatureExtractor
+
+
+# In the units of the fbank, whose floor float32 rounds.
+SILENCE_TOLERANCE = 1e-4
+
+
+class Window(NamedTuple):
+    """
+    First column, number of columns and values of a window: `(num_columns, ...)`, or `(num_labels,)` for all; and which
+    columns are digital silence, `(num_columns,)`.
+    """
+
+    first: int
+    num_columns: int
+    values: np.ndarray
+    silent: np.ndarray
+
+
+def find_silence(input_values: torch.Tensor, extractor: BeatsFeatureExtractor) -> torch.Tensor:
+    """Returns which columns `(batch_size, num_columns)` of features have no energy at all."""
+    floor = (math.log(MEL_FLOOR) - extractor.fbank_mean) / (2 * extractor.fbank_std)
+    frames = input_values.amax(dim=-1) <= floor + SILENCE_TOLERANCE
+    num_columns = frames.shape[1] // extractor.patch_size
+    return frames[:, : num_columns * extractor.patch_size].unflatten(1, (num_columns, -1)).all(dim=-1)
+
+
+def repeat_values(window: Window) -> tuple[int, np.ndarray]:
+    """Repeats the values of a window for all its columns, if it has no values of columns."""
+    if window.values.ndim > 1:
+        return window.first, window.values
+    return window.first, np.tile(window.values, (window.num_columns, 1))
 
 
 def cut_windows(
@@ -103,3 +137,11 @@ def merge_windows(windows: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[i
         held, weight = np.concatenate([merged, values[overlap:]]), np.concatenate([weight, new_weight[overlap:]])
     if held is not None:
         yield first, held
+
+
+def mean_of_rows(blocks: Iterable[np.ndarray]) -> np.ndarray:
+    """Mean `(dim,)` of the rows of blocks `(num_columns, dim)`, one at a time."""
+    total, num_columns = np.zeros(1), 0
+    for values in blocks:
+        total, num_columns = total + values.sum(axis=0, dtype=np.float64), num_columns + len(values)
+    return (total / num_columns).astype(np.float32)

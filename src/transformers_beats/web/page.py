@@ -125,7 +125,8 @@ def build_page(
         )
 
     with make_blocks(title="BEATs", analytics_enabled=False, delete_cache=DELETE_CACHE) as page:
-        gr.Markdown(f"# BEATs: what is heard, and when\nRecord, drop or choose a sound of any format, up to {limits}.")
+        formats = "WAV, FLAC, MP3, Ogg and others"
+        gr.Markdown(f"# BEATs: what is heard, and when\nRecord, drop or choose a sound ({formats}), up to {limits}.")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 clip, sample, model, tokenizer, threshold, *windows, apply = add_inputs(

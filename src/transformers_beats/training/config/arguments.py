@@ -277,7 +277,7 @@ class EvaluationDataArguments:
 
     @property
     def has_clips(self) -> bool:
-        """Tells whether the clips to evaluate on are named."""
+        """Returns whether the clips to evaluate on are named."""
         return any(value is not None for value in (self.eval_dataset, self.eval_split, self.eval_select))
 
     @property

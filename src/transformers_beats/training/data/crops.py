@@ -4,6 +4,7 @@
 import hashlib
 import importlib.metadata
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -60,6 +61,7 @@ def cache_path(name: str, *key: Any) -> Path:
     decoder, or one that is installed, must be seen.
     """
     decoders = [soundfile.__version__, soundfile.__libsndfile_version__, soxr.__version__, _version("torchcodec")]
+    decoders.append(shutil.which("ffmpeg"))
     directory = Path(datasets_config.HF_DATASETS_CACHE) / "transformers_beats"
     directory.mkdir(parents=True, exist_ok=True)
     return directory / name.format(Hasher.hash((key, transformers_beats.__version__, decoders)))

@@ -1,0 +1,239 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Files whose headers state a wrong length or none, and files that were joined: all of them decoded to the end."""
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from transformers_beats.audio.decoding import AudioError, decode_audio, stream_audio
+
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+SAMPLES = np.random.default_rng(0).uniform(-0.5, 0.5, 48_000)
+
+
+def encode(format: str, subtype: str = "PCM_16", rate: int = 16000, channels: int = 1, length: int = 48_000) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, np.tile(SAMPLES[:length, None], (1, channels)), rate, format=format, subtype=subtype)
+    return file.getvalue()
+
+
+def patch(data: bytes, place: int, kind: str, value: float) -> bytes:
+    changed = bytearray(data)
+    struct.pack_into(kind, changed, place, value)
+    return bytes(changed)
+
+
+def size_of(data: bytes, name: bytes, kind: str, value: int, skipped: int = 4) -> bytes:
+    """The file with another size of a chunk."""
+    return patch(data, data.index(name, 12) + skipped, kind, value)
+
+
+def with_flac_total(data: bytes, total: int) -> bytes:
+    fields = int.from_bytes(data[18:26], "big")
+    return data[:18] + (fields >> 36 << 36 | total).to_bytes(8, "big") + data[26:]
+
+
+def read(data: bytes) -> tuple[np.ndarray, float | None, list[str]]:
+    """Waveform, length in the header and warnings. What is known before is what is decoded."""
+    stream = stream_audio(data)
+    waveform = np.concatenate(list(stream.blocks))
+    assert stream.report.seconds == len(waveform) / 16000
+    np.testing.assert_array_equal(decode_audio(data), waveform)
+    return waveform, stream.report.stated_seconds, stream.report.warnings
+
+
+WAV, RF64, W64, AIFF, AU, CAF, FLAC = map(encode, ("WAV", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC"))
+NO_DS64 = RF64[:12] + RF64[48:]
+INFO = b"LIST" + struct.pack("<I", 8) + b"INFOabcd"
+WITHOUT_LENGTH = {
+    "WAV of a recorder that lost power": patch(size_of(WAV, b"data", "<I", 0), 4, "<I", 0),
+    "WAV to a pipe, by ffmpeg": size_of(WAV, b"data", "<I", 0xFFFFFFFF),
+    "WAV to a pipe, by SoX": size_of(WAV, b"data", "<I", 0x7FFFF000),
+    "WAV to a pipe, by arecord": size_of(WAV, b"data", "<I", 0x80000000),
+    "WAV without length, with a list": size_of(WAV[:36] + INFO + WAV[36:], b"data", "<I", 0),
+    "RF64 without length": patch(RF64, 28, "<Q", 0),
+    "RF64 with a length of all ones": patch(RF64, 28, "<Q", 2**64 - 1),
+    "RF64 without ds64": NO_DS64,
+    "W64 without length": size_of(W64, b"data", "<Q", 24, 16),
+    "W64 with a length of all ones": size_of(W64, b"data", "<Q", 2**64 - 1, 16),
+    "AIFF without length": patch(size_of(AIFF, b"SSND", ">I", 8), 4, ">I", 0),
+    "AIFF with 0": size_of(AIFF, b"SSND", ">I", 0),
+    "AU with 0": patch(AU, 8, ">I", 0),
+    "AU with all ones": patch(AU, 8, ">I", 0xFFFFFFFF),
+    "CAF with -1": patch(CAF, CAF.index(b"data\0") + 4, ">q", -1),
+    "CAF with 0": patch(CAF, CAF.index(b"data\0") + 4, ">q", 0),
+    "FLAC to a pipe": with_flac_total(FLAC, 0),
+}
+
+
+@pytest.mark.parametrize("data", WITHOUT_LENGTH.values(), ids=WITHOUT_LENGTH)
+def test_without_a_length_the_file_is_read_to_its_end(data):
+    waveform, stated, warnings = read(data)
+    np.testing.assert_allclose(waveform, SAMPLES, atol=1e-4)
+    assert (stated, warnings) == (None, [])
+
+
+WITH_WRONG_LENGTH = {
+    "WAV of more than 4 GiB": size_of(WAV, b"data", "<I", 32_000),
+    "RF64": patch(RF64, 28, "<Q", 32_000),
+    "W64": size_of(W64, b"data", "<Q", 32_024, 16),
+    "AIFF": size_of(AIFF, b"SSND", ">I", 32_008),
+    "AU": patch(AU, 8, ">I", 32_000),
+    "CAF": patch(CAF, CAF.index(b"data\0") + 4, ">q", 32_004),
+    "FLAC": with_flac_total(FLAC, 16_000),
+}
+
+
+@pytest.mark.parametrize("data", WITH_WRONG_LENGTH.values(), ids=WITH_WRONG_LENGTH)
+def test_what_follows_the_stated_length_is_decoded_and_said(data):
+    waveform, stated, warnings = read(data)
+    np.testing.assert_allclose(waveform, SAMPLES, atol=1e-4)
+    assert stated == 1.0
+    assert warnings == ["holds 3.000 s, all decoded, but its header states 1.000 s."]
+
+
+@pytest.mark.parametrize("format", ["WAV", "RF64", "W64", "AIFF", "AU", "CAF"])
+def test_a_file_that_is_cut_off_is_said_to_be(format):
+    data = encode(format)
+    waveform, stated, warnings = read(data[: len(data) - 48_000])
+    np.testing.assert_allclose(waveform, SAMPLES[:24_000], atol=1e-4)
+    assert stated == 3.0
+    assert warnings == ["ends after 1.500 of 3.000 s, which its header states: it is cut off or damaged."]
+
+
+def test_a_cut_off_mp3_or_ogg_is_said_to_be():
+    mp3, ogg = encode("MP3", "MPEG_LAYER_III"), encode("OGG", "VORBIS")
+    waveform, stated, warnings = read(mp3[: len(mp3) // 2])
+    assert len(waveform) < 30_000
+    assert stated == pytest.approx(3.0, abs=0.1)
+    assert "it is cut off or damaged" in warnings[0]
+    waveform, stated, warnings = read(ogg[: len(ogg) * 2 // 3])
+    assert len(waveform) < 40_000
+    assert stated is None
+    assert "its last page is missing: it may be cut off" in warnings[0]
+
+
+def test_how_much_of_a_damaged_flac_was_read_is_said():
+    with pytest.raises(AudioError, match=r"cannot be decoded to its end, only 1\.000 s: "):
+        decode_audio(FLAC[: len(FLAC) // 2])
+
+
+@pytest.mark.parametrize("name", [b"LIST", b"junk", b"wamd", b"bext", b"iXML"])
+@pytest.mark.parametrize("size", [1, 5, 603])
+@pytest.mark.parametrize("place", [12, 36])
+@pytest.mark.parametrize("padding", [b"", b"\0"])
+def test_odd_chunks_are_passed_with_and_without_padding(name, size, place, padding):
+    chunk = name + struct.pack("<I", size) + b"a" * size + padding
+    waveform, _, warnings = read(WAV[:place] + chunk + WAV[place:])
+    np.testing.assert_allclose(waveform, SAMPLES, atol=1e-4)
+    assert warnings == []
+
+
+@pytest.mark.parametrize("size", [6, 10**9])
+def test_samples_are_found_behind_a_chunk_of_a_wrong_size(size):
+    waveform, _, _ = read(WAV[:36] + b"LIST" + struct.pack("<I", size) + b"INFOabcdefgh" + WAV[36:])
+    np.testing.assert_allclose(waveform, SAMPLES, atol=1e-4)
+
+
+@pytest.mark.parametrize("between", [b"", INFO])
+def test_all_chunks_of_samples_are_decoded(between):
+    first, second = struct.pack("<I", 32_000), struct.pack("<I", 64_000)
+    waveform, stated, _ = read(WAV[:40] + first + WAV[44:32_044] + between + b"data" + second + WAV[32_044:])
+    np.testing.assert_allclose(waveform, SAMPLES, atol=1e-4)
+    assert stated == 3.0
+
+
+@pytest.mark.parametrize(
+    "after", [INFO, b"TAG" + b"a" * 125, b"ID3\x03\0\0\0\0\x01\0" + bytes(128), bytes(512)], ids=repr
+)
+@pytest.mark.parametrize("data", [WAV, W64, FLAC], ids=["wav", "w64", "flac"])
+def test_what_follows_samples_and_is_no_sound_is_not_decoded(data, after):
+    if data is not WAV and after[:3] != b"TAG":
+        pytest.skip("is not found in such files")
+    waveform, _, warnings = read(data + after)
+    np.testing.assert_allclose(waveform, SAMPLES, atol=1e-4)
+    assert warnings == []
+
+
+@pytest.mark.parametrize("format", ["WAV", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC"])
+def test_joined_files_are_decoded_one_after_another(format):
+    data = encode(format)
+    np.testing.assert_allclose(read(data + data)[0], np.tile(SAMPLES, 2), atol=1e-4)
+    # Of another rate and number of channels.
+    waveform, stated, _ = read(data + encode(format, rate=8000, channels=2, length=8000))
+    assert len(waveform) == 64_000
+    assert stated == 4.0
+
+
+@pytest.mark.parametrize("kind", [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")])
+def test_joined_streams_are_decoded_one_after_another(kind, tmp_path):
+    one, other = encode(*kind), encode(*kind, rate=48000, channels=2)
+    expected = [decode_audio(part) for part in (one, other, one)]
+    (tmp_path / "joined").write_bytes(one + other + one)
+    for source in (one + other + one, tmp_path / "joined"):
+        # A chain is one resampled waveform where the rates are equal.
+        np.testing.assert_allclose(decode_audio(source), np.concatenate(expected), atol=1e-4)
+    part = decode_audio(tmp_path / "joined", start=60_000, num_samples=5000)
+    np.testing.assert_allclose(part, np.concatenate(expected)[60_000:65_000], atol=1e-4)
+
+
+def test_tags_between_joined_mp3s_are_passed():
+    mp3 = encode("MP3", "MPEG_LAYER_III")
+    id3 = b"ID3\x04\0\0\0\0\x07\x76" + b"\xff\xfb" * 507
+    whole = decode_audio(mp3)
+    for between in (id3, b"TAG" + bytes(125), b"TAG" + bytes(125) + id3, bytes(3000)):
+        np.testing.assert_allclose(decode_audio(mp3 + between + mp3), np.tile(whole, 2), atol=1e-5)
+
+
+def test_mp3_with_a_variable_bit_rate_needs_no_header():
+    # Made by LAME from 6 s, without its Xing frame; libsndfile stops after 1.95 s.
+    stream = stream_audio(FIXTURES / "vbr_without_xing.mp3")
+    waveform = np.concatenate(list(stream.blocks))
+    assert len(waveform) == pytest.approx(96_500, abs=1000)
+    assert stream.seconds == len(waveform) / 16000
+    assert np.abs(waveform[40_000:90_000]).max() > 0.1
+
+
+@pytest.mark.parametrize("stated", [0, 3, 40])
+def test_mp3_with_a_wrong_number_of_frames_is_decoded_whole(stated):
+    mp3 = encode("MP3", "MPEG_LAYER_III")
+    place = max(mp3[:100].find(b"Xing"), mp3[:100].find(b"Info"))
+    assert len(read(patch(mp3, place + 8, ">I", stated))[0]) == pytest.approx(48_000, abs=1200)
+
+
+RATES_OF_ZERO = {
+    "WAV": patch(WAV, 24, "<I", 0),
+    "RF64": size_of(RF64, b"fmt ", "<I", 0, 12),
+    "W64": size_of(W64, b"fmt ", "<I", 0, 28),
+    "AIFF": AIFF[: AIFF.index(b"COMM") + 16] + bytes(10) + AIFF[AIFF.index(b"COMM") + 26 :],
+    "AU": patch(AU, 16, ">I", 0),
+    "CAF": patch(CAF, 20, ">d", 0.0),
+    "FLAC": FLAC[:18] + bytes(2) + bytes([FLAC[20] & 15]) + FLAC[21:],
+}
+
+
+@pytest.mark.parametrize("data", RATES_OF_ZERO.values(), ids=RATES_OF_ZERO)
+def test_a_rate_of_zero_is_refused(data):
+    with pytest.raises(AudioError, match="its header states a sampling rate of 0 Hz"):
+        decode_audio(data)
+
+
+def test_an_empty_file_stays_empty():
+    for data in (size_of(WAV[:44], b"data", "<I", 0), size_of(WAV[:44], b"data", "<I", 0) + INFO):
+        with pytest.raises(AudioError, match="holds no audio"):
+            decode_audio(data)
+
+
+def test_more_than_4_gib_are_read(tmp_path):
+    # A hole on the disk, whose size wrapped: 2^32 + 96,000 bytes of samples.
+    path = tmp_path / "long.wav"
+    path.write_bytes(size_of(WAV, b"data", "<I", 96_000))
+    with path.open("r+b") as file:
+        file.truncate(44 + 2**32 + 96_000)
+    assert stream_audio(path).seconds == (2**32 + 96_000) / 32_000
+    assert decode_audio(path, start=2**31 - 10, num_samples=5).shape == (5,)

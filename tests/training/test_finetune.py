@@ -584,7 +584,7 @@ def test_a_class_with_one_clip_is_named(recipe, folder, monkeypatch):
         ({"streaming": True}, "Fine-tuning reads audio from disk"),
         ({"freeze": True, "lora": {}}, "`freeze` and `lora` exclude each other"),
         ({"eval_split": "test"}, "has no folder 'test'"),
-        ({"eval_strategy": "epoch"}, "There is nothing to evaluate on: set `num_folds`, `eval_share` or"),
+        ({"eval_strategy": "epoch"}, "There is nothing to evaluate on: set `num_folds`, `eval_share`"),
         ({"average_checkpoints": 5, "save_steps": 3}, "`average_checkpoints` is 5, but 4 checkpoint"),
         # Every clip lasts 0.6 s: three crops of 0.2 s make 72 of 24 clips, and nine steps.
         (

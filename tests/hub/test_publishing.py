@@ -343,6 +343,10 @@ def test_another_model_is_not_published_under_the_name_of_a_released_one(tmp_pat
         ({"paper": {"AS-3M": 1.0}}, "unknown tasks AS-3M"),
         ({"file": None}, "'file' expected str, got NoneType"),
         ({"paper": {"AS-2M": 48.0}}, "`paper` needs `sha256`"),
+        ({"name": "../a"}, "`name`: '../a' is no name of a file"),
+        ({"name": "a/b"}, "`name`: 'a/b' is no name of a file"),
+        ({"file": "C:\\a.pt"}, "`file`: .* is no name of a file"),
+        ({"sha256": "../../a"}, "`sha256`: ../../a must have 64 digits"),
     ],
 )
 def test_mistakes_in_a_manifest_are_named(change, message, tmp_path):

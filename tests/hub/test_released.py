@@ -3,14 +3,18 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import yaml
 from golden import FIXTURES
+from huggingface_hub import constants, hf_hub_download
+from typer.testing import CliRunner
 
-from transformers_beats import released
+from transformers_beats import WindowedInference, released
+from transformers_beats.cli.app import app
 from transformers_beats.conversion.locations import HubFile, HubRepository, Url, parse_location
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import sha256
@@ -21,7 +25,7 @@ TOKENIZER = FIXTURES / "tokenizer_tiny.pt"
 
 
 @pytest.fixture
-def manifest(api, tmp_path, monkeypatch):
+def manifest(api, release):
     """Three models on two mirrors, of which the first is not there; the tokenizer's hash is not known."""
     api.create_repo("user/checkpoints")
     for name, source in {"classifier.pt": CLASSIFIER, "tokenizer.pt": TOKENIZER}.items():
@@ -44,10 +48,8 @@ def manifest(api, tmp_path, monkeypatch):
         },
         {"file": "own.pt", "name": "tiny-own", "kind": "pretrained", "sha256": sha256(FIXTURES / "beats_tiny.pt")},
     ]
-    path = tmp_path / "manifest.yaml"
-    path.write_text(yaml.safe_dump({"checkpoints": entries}))
-    monkeypatch.setenv(released.MANIFEST_VARIABLE, str(path))
-    return path
+    release.manifest.write_text(yaml.safe_dump({"checkpoints": entries}))
+    return release.manifest
 
 
 @pytest.fixture
@@ -56,8 +58,7 @@ def run(hub, manifest, tmp_path):
 
     def run(*words, **variables):
         environment = hub.environment(tmp_path / "home", **{released.MANIFEST_VARIABLE: str(manifest)}, **variables)
-        program = [] if words[0] == "-c" else ["-m", "transformers_beats"]
-        command = [sys.executable, *program, *map(str, words)]
+        command = [sys.executable, "-m", "transformers_beats", *words]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
 
     return run
@@ -73,16 +74,16 @@ def test_a_clip_is_tagged_with_a_name_alone(run, hub, tmp_path):
     assert len(hub.requests) == requests
 
 
-def test_models_are_listed_and_those_that_are_here_are_marked(run):
-    before = run("models").stdout
-    directory = run("get", "tiny-classifier").stdout
-    after = run("models").stdout
+def test_models_are_listed_and_those_that_are_here_are_marked(manifest, monkeypatch):
+    before = CliRunner().invoke(app, ["models"]).stdout
+    directory = CliRunner().invoke(app, ["get", "tiny-classifier"]).stdout
+    after = CliRunner().invoke(app, ["models"]).stdout
     line = next(line for line in after.splitlines() if line.startswith("tiny-classifier"))
     assert line.endswith("yes")
     assert line.removesuffix("yes").rstrip() in before
-    code = "from transformers_beats import *; WindowedInference.from_pretrained('tiny-classifier'); "
-    result = run("-c", code + "print(released.get('tiny-classifier'))", HF_HUB_OFFLINE="1")
-    assert result.stdout == directory, result.stderr
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    WindowedInference.from_pretrained("tiny-classifier")
+    assert f"{released.get('tiny-classifier')}\n" == directory
 
 
 def test_a_model_without_a_mirror_names_the_file_and_the_page(manifest):
@@ -95,11 +96,18 @@ def test_a_file_of_known_hash_is_found(manifest):
     assert released.find_by_hash("0" * 64) is None
 
 
-def test_a_tokenizer_without_hash_is_taken_with_a_word_about_the_file_beside_it(run):
-    result = run("get", "tiny-tokenizer")
-    assert result.returncode == 0, result.stderr
-    assert "nobody has published the hash of tokenizer.pt" in result.stderr
-    assert "is taken because the classifier.pt beside it is Microsoft's" in result.stderr
+def test_a_tokenizer_without_hash_is_taken_with_a_word_about_the_file_beside_it(manifest, caplog):
+    released.get("tiny-tokenizer")
+    assert "nobody has published the hash of tokenizer.pt" in caplog.text
+    assert "is taken because the classifier.pt beside it is Microsoft's" in caplog.text
+
+
+def test_a_tokenizer_without_hash_in_the_cache_is_taken_with_a_warning(manifest, caplog):
+    hf_hub_download("user/checkpoints", "tokenizer.pt")
+    caplog.clear()
+    released.get("tiny-tokenizer", offline=True)
+    assert "nobody has published the hash of tokenizer.pt" in caplog.text
+    assert "in the cache is taken as it is" in caplog.text
 
 
 def test_a_directory_of_the_name_is_the_directory(manifest, tmp_path, monkeypatch):
@@ -134,8 +142,21 @@ def test_locations_are_understood(text, expected, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "text", ["hf://a", "hf://spaces/a/b", "http://example.org/a.pt", "ftp://a/b.pt", "https://a.org"]
+    "text",
+    [
+        "hf://a",
+        "hf://../a",
+        "hf://spaces/a/b",
+        "http://b.org/a.pt",
+        "ftp://a/b.pt",
+        "https://a.org",
+        "https://a.org/..",
+    ],
 )
 def test_other_addresses_are_refused(text):
     with pytest.raises(UsageError):
         parse_location(text)
+
+
+def test_a_relative_path_is_no_repository():
+    assert parse_location("../missing") == Path("../missing")

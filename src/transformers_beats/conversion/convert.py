@@ -104,7 +104,7 @@ def check_output_dir(output_dir: Path, overwrite: bool) -> None:
     if not overwrite:
         raise UsageError(f"{output_dir}: is not empty; pass --overwrite to replace it.")
     try:
-        model_type = json.loads((output_dir / "config.json").read_text())["model_type"]
+        model_type = json.loads((output_dir / "config.json").read_text(encoding="utf-8"))["model_type"]
     except (OSError, ValueError, KeyError, TypeError):
         model_type = ""
     if not str(model_type).startswith("beats"):

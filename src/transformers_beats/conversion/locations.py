@@ -18,7 +18,8 @@ from transformers_beats.utils.hub import hub_errors
 
 # Larger than any BEATs checkpoint that a project has published: 1.25 GB, with an optimizer's state 5 GB.
 MAX_BYTES = 8 * 10**9
-NAME = r"[\w.-]+"
+# Begins as names on the Hub do: `../file` is a path.
+NAME = r"\w[\w.-]*"
 REPOSITORY = re.compile(
     rf"hf://(?!spaces/|buckets/)(?P<type>datasets/|models/)?(?P<id>{NAME}/{NAME})(@(?P<revision>refs/(pr|convert)/{NAME}|[^/@]+))?"
     r"(/(?P<path>.+))?"
@@ -95,7 +96,7 @@ def parse_location(text: str) -> Path | Location:
         parts = urlsplit(text)
         if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
             raise UsageError(f"{text}: is not fetched; an address must begin with https:// or hf://.")
-        if not (url := Url(text)).name:
+        if (url := Url(text)).name in ("", ".."):
             raise UsageError(f"{text}: names no file.")
         return url
     if not Path(text).exists() and re.fullmatch(f"{NAME}/{NAME}", text) and Path(text).suffix not in (".pt", ".pth"):

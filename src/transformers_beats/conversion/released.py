@@ -8,6 +8,7 @@ another one, such as a lab's list of its own models and mirrors.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -65,6 +66,14 @@ class Entry(CardDetails):
         CardDetails.validate_paper(self)
         if self.paper and self.sha256 is None:
             raise ValueError("`paper` needs `sha256`: figures belong to certain weights.")
+
+    def validate_names(self) -> None:
+        """Checks what becomes part of a path: a name, the name of a file, a hash; called by `strict`."""
+        for key in ("file", "name"):
+            if not re.fullmatch(r"\w[^/\\:]*", getattr(self, key)):
+                raise ValueError(f"`{key}`: {getattr(self, key)!r} is no name of a file.")
+        if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"`sha256`: {self.sha256} must have 64 digits, 0 to 9 and a to f.")
 
     def validate_mirrors(self) -> None:
         """Checks that each mirror is a file; called by `strict`."""
@@ -198,7 +207,7 @@ def get(name: str, cache_dir: str | Path | None = None, offline: bool | None = N
                     shutil.rmtree(left, ignore_errors=True)
             # Another process may have been faster.
             if not is_complete(directory):
-                source = fetch(entry, work, is_offline_mode() if offline is None else offline)
+                source = fetch(entry, work, offline)
                 _convert(entry, source, work / "model")
                 replace_directory(work / "model", directory)
     return directory
@@ -217,14 +226,16 @@ def _errors_of_cache(directory: Path) -> Generator[None, None, None]:
         ) from error
 
 
-def fetch(entry: Entry, directory: Path, offline: bool = False) -> Path:
+def fetch(entry: Entry, directory: Path, offline: bool | None = None) -> Path:
     """
     Returns the path of a file of the manifest, with the right hash: from the cache of the Hub's client, or from the
-    first mirror that has it. A file of another address than the Hub's goes to `directory`.
+    first mirror that has it. A file of another address than the Hub's goes to `directory`. A file whose hash the
+    manifest does not state is taken with a warning. `offline` is that of [`get`].
 
     Raises:
         [`BeatsError`]: if there is none. The message has the reason of each mirror.
     """
+    offline = is_offline_mode() if offline is None else offline
     mirrors = [parse_location(mirror) for mirror in entry.mirrors]
     locations = [location for location in mirrors if isinstance(location, HubFile | Url)]
     # Files in the cache that are not the right one, and are to be replaced.
@@ -233,16 +244,17 @@ def fetch(entry: Entry, directory: Path, offline: bool = False) -> Path:
         if isinstance(location, HubFile) and (cached := find_in_cache(location)):
             try:
                 entry.check_file(cached)
-                return cached
             except BeatsError:
                 wrong.add(location)
+                continue
+            if entry.sha256 is None:
+                _warn(entry, f"that of {location} in the cache is taken as it is.")
+            return cached
     reasons = []
     for location in [] if offline else locations:
         try:
-            if isinstance(location, HubFile) and entry.sha256 is None:
-                logger.warning(
-                    f"{entry.name}: nobody has published the hash of {entry.file}; {_vouch(entry, location)}"
-                )
+            if entry.sha256 is None:
+                _warn(entry, _vouch(entry, location))
             path = download(location, directory, size=entry.bytes, sha256=entry.sha256, force=location in wrong)
             entry.check_file(path)
             return path
@@ -252,12 +264,16 @@ def fetch(entry: Entry, directory: Path, offline: bool = False) -> Path:
     raise BeatsError(_no_source(entry, reasons, offline))
 
 
-def _vouch(entry: Entry, location: HubFile) -> str:
+def _warn(entry: Entry, decision: str) -> None:
+    logger.warning(f"{entry.name}: nobody has published the hash of {entry.file}; {decision}")
+
+
+def _vouch(entry: Entry, location: HubFile | Url) -> str:
     """Returns a clause about the uploader of a file without a known hash: whether the file beside it is genuine."""
     beside = next(
         (known for known in read_manifest().values() if known.file == entry.vouched_by and known.sha256), None
     )
-    if beside is None:
+    if beside is None or isinstance(location, Url):
         return f"{location} is taken as it is."
     try:
         found = hash_on_hub(location.file(str(PurePosixPath(location.path).with_name(beside.file))))
@@ -287,9 +303,11 @@ def _convert(entry: Entry, source: Path, directory: Path) -> None:
     entry.check_checkpoint(convert(source, directory, details=entry))
 
 
+def is_released(name: str) -> bool:
+    """Returns whether a name is that of a released model, and not a path."""
+    return "/" not in name and not Path(name).exists() and name in read_manifest()
+
+
 def resolve(name: str | Path) -> str:
     """Returns the directory of a released model for its name; a directory and any other name as they are."""
-    text = str(name)
-    if "/" in text or Path(text).exists() or text not in read_manifest():
-        return text
-    return str(get(text))
+    return str(get(str(name)) if is_released(str(name)) else name)

@@ -62,7 +62,7 @@ def localize(
     """
     architecture = [find_settings(name, directory, max_bytes) for name in cfg]
     labels = None if labels is None else Path(labels)
-    if is_released(source):
+    if released.is_released(source):
         entry = released.find(source)
         return LocalSource(released.fetch(entry, directory), entry.file, entry.name, architecture, labels)
     location = parse_location(source)
@@ -98,7 +98,7 @@ def find_settings(name: str, directory: Path, max_bytes: int = MAX_BYTES) -> str
     """
     if name == "released":
         return name
-    if is_released(name):
+    if released.is_released(name):
         return released.fetch(released.find(name), directory)
     location = parse_location(name)
     if isinstance(location, Path) and not location.is_dir():
@@ -107,11 +107,6 @@ def find_settings(name: str, directory: Path, max_bytes: int = MAX_BYTES) -> str
         return download(location, directory, max_bytes)
     place, sizes, fetch = _list(location, directory, max_bytes)
     return fetch(choose_settings(place, sizes, fetch))
-
-
-def is_released(name: str) -> bool:
-    """Returns whether a name is that of a released model, and not a path."""
-    return "/" not in name and not Path(name).exists() and name in released.read_manifest()
 
 
 def commit_of(path: Path) -> str | None:

@@ -176,7 +176,11 @@ def probe_folds(directory: Path, folder: Path) -> Check:
     # Standard output is for the report.
     with tempfile.TemporaryDirectory() as work, contextlib.redirect_stdout(sys.stderr):
         if is_esc50:
-            with table.open(newline="", encoding="utf-8") as file, (Path(work) / "metadata.csv").open("w") as ours:
+            copy = Path(work) / "metadata.csv"
+            with (
+                table.open(newline="", encoding="utf-8") as file,
+                copy.open("w", newline="", encoding="utf-8") as ours,
+            ):
                 writer = csv.writer(ours)
                 writer.writerow(("file_name", "label", "fold"))
                 audio = (folder / "audio").absolute()

@@ -44,8 +44,6 @@ def verify(
     Raises:
         [`BeatsError`]: if the checkpoint cannot be had or read.
     """
-    from huggingface_hub import is_offline_mode
-
     from transformers_beats.conversion import released
     from transformers_beats.conversion.convert import convert
     from transformers_beats.inference.loading import choose_device, load
@@ -57,7 +55,7 @@ def verify(
     with tempfile.TemporaryDirectory() as work:
         own = None if source_dir is None else source_dir / entry.file
         is_own = own is not None and own.is_file()
-        source = own if is_own else released.fetch(entry, Path(work), is_offline_mode())
+        source = own if is_own else released.fetch(entry, Path(work))
         check = checks.check_hash(source, entry.sha256)
         yield check
         if not check.passed:

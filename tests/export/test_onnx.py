@@ -305,7 +305,7 @@ def test_a_model_without_layers_for_int8_is_refused(tmp_path):
     ("change", "message"),
     [
         (lambda model, extractor: (model.half(), extractor), "float32"),
-        (lambda model, extractor: (model, BeatsFeatureExtractor(patch_size=8)), "not the model's"),
+        (lambda model, extractor: (model, BeatsFeatureExtractor(patch_size=8)), "has `patch_size` 8, the model needs 16"),
         (lambda model, extractor: (model, BeatsFeatureExtractor(legacy_padding_mask=True)), "legacy_padding_mask"),
         (lambda model, extractor: (BeatsForPreTraining(BeatsConfig(**TINY)), extractor), "cannot be exported"),
     ],

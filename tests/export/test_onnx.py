@@ -26,6 +26,7 @@ from transformers_beats import (
     BeatsTokenizerModel,
     __version__,
 )
+from transformers_beats.utils.errors import BeatsError
 
 
 pytest.importorskip("onnx")
@@ -305,14 +306,17 @@ def test_a_model_without_layers_for_int8_is_refused(tmp_path):
     ("change", "message"),
     [
         (lambda model, extractor: (model.half(), extractor), "float32"),
-        (lambda model, extractor: (model, BeatsFeatureExtractor(patch_size=8)), "has `patch_size` 8, the model needs 16"),
+        (
+            lambda model, extractor: (model, BeatsFeatureExtractor(patch_size=8)),
+            "has `patch_size` 8, the model needs 16",
+        ),
         (lambda model, extractor: (model, BeatsFeatureExtractor(legacy_padding_mask=True)), "legacy_padding_mask"),
         (lambda model, extractor: (BeatsForPreTraining(BeatsConfig(**TINY)), extractor), "cannot be exported"),
     ],
 )
 def test_what_cannot_be_exported_is_refused(change, message, tmp_path):
     model, extractor = change(build("classifier"), EXTRACTOR)
-    with pytest.raises(ExportError, match=message):
+    with pytest.raises(BeatsError, match=message):
         export.export_onnx(model, extractor, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 

@@ -102,16 +102,8 @@ def test_a_share_that_cannot_be_drawn_is_refused(recipe):
 # Early stopping
 
 
-def test_a_training_that_gets_no_better_stops_and_keeps_the_best(recipe):
-    # The loss at a learning rate of 0 never changes.
-    run(recipe, early_stopping_patience=2, learning_rate=0.0, num_train_epochs=20)
-    log = log_of(recipe)
-    assert [entry["epoch"] for entry in log if "eval_loss" in entry] == [1, 2, 3]
-    assert max(entry["epoch"] for entry in log) == 3
-
-
-def test_patience_goes_on_after_an_interruption(recipe, monkeypatch):
-    values = {"early_stopping_patience": 2, "learning_rate": 0.0, "num_train_epochs": 20}
+def run_until_third_evaluation(monkeypatch, recipe: dict, **values) -> None:
+    """Trains, and is interrupted where the third epoch would be evaluated."""
     original = ClassificationTrainer.evaluate
 
     def cut_off(self, *args, **kwargs):
@@ -123,6 +115,19 @@ def test_patience_goes_on_after_an_interruption(recipe, monkeypatch):
         patch.setattr(ClassificationTrainer, "evaluate", cut_off)
         with pytest.raises(KeyboardInterrupt):
             run(recipe, **values)
+
+
+def test_a_training_that_gets_no_better_stops_and_keeps_the_best(recipe):
+    # The loss at a learning rate of 0 never changes.
+    run(recipe, early_stopping_patience=2, learning_rate=0.0, num_train_epochs=20)
+    log = log_of(recipe)
+    assert [entry["epoch"] for entry in log if "eval_loss" in entry] == [1, 2, 3]
+    assert max(entry["epoch"] for entry in log) == 3
+
+
+def test_patience_goes_on_after_an_interruption(recipe, monkeypatch):
+    values = {"early_stopping_patience": 2, "learning_rate": 0.0, "num_train_epochs": 20}
+    run_until_third_evaluation(monkeypatch, recipe, **values)
     run(recipe, **values)
     assert max(entry["epoch"] for entry in log_of(recipe)) == 3
 
@@ -261,17 +266,7 @@ def test_the_average_is_that_of_all_steps(recipe, monkeypatch):
 def test_the_average_goes_on_after_an_interruption(recipe, monkeypatch):
     values = recipe | {"ema_decay": 0.5, "early_stopping_patience": 9}
     run(values, output_dir=str(Path(recipe["output_dir"]).with_name("whole")))
-    original = ClassificationTrainer.evaluate
-
-    def cut_off(self, *args, **kwargs):
-        if self.state.epoch == 3:
-            raise KeyboardInterrupt
-        return original(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ClassificationTrainer, "evaluate", cut_off)
-        with pytest.raises(KeyboardInterrupt):
-            run(values)
+    run_until_third_evaluation(monkeypatch, values)
     run(values)
     expected = load_file(Path(recipe["output_dir"]).with_name("whole") / "model.safetensors")
     for name, value in load_file(Path(recipe["output_dir"]) / "model.safetensors").items():

@@ -304,7 +304,7 @@ def test_service_of_the_deployment_page_answers(workplace, environment):
         server.shutdown()
     assert [status for status, _ in answers] == [200, 400, 413]
     assert len(yaml.safe_load(answers[0][1])) == 5
-    assert "cannot be decoded" in answers[1][1]
+    assert "holds text and no audio" in answers[1][1]
 
 
 def post(port: int, body: bytes) -> tuple[int, str]:

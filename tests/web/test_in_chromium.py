@@ -260,7 +260,7 @@ def test_another_checkpoint_gives_another_result(page, files):
 def test_after_a_bad_file_the_page_goes_on_working(page, files, expected_errors):
     expected_errors.append(PLAYER_ERROR)
     upload(page, files["bad.wav"])
-    assert message(page, "bad.wav").startswith("bad.wav: cannot be decoded")
+    assert message(page, "bad.wav").startswith("bad.wav: holds text and no audio")
     assert page.locator(".message p").get_attribute("role") == "alert"
     page.get_by_text("siren", exact=True).click()
     assert message(page, "heard by").startswith("siren.wav: 3.0 s")

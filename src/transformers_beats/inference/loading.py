@@ -2,6 +2,7 @@
 """Loading of models and feature extractors, with all checks, for the whole package."""
 
 import json
+import logging
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.conversion import released
-from transformers_beats.utils.errors import BeatsError, UsageError, first_line
+from transformers_beats.utils.errors import BeatsError, UsageError, first_line, name_some
 from transformers_beats.utils.hub import check_model_repository
 
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 
+
+logger = logging.getLogger(__name__)
 
 # Options of `from_pretrained` that say where the files are.
 HUB_OPTIONS = ("cache_dir", "local_files_only", "revision", "token", "trust_remote_code")
@@ -113,7 +116,8 @@ def load_model(
     with _errors_of_loading(name):
         model_class = model_class or _saved_class(name, options)
         options = {**options, "output_loading_info": True, "ignore_mismatched_sizes": True}
-        model, found = model_class.from_pretrained(name, dtype=dtype, **options)
+        with _without_report():
+            model, found = model_class.from_pretrained(name, dtype=dtype, **options)
     problems = {"are missing": found["missing_keys"], "have another shape": found["mismatched_keys"]}
     for problem, keys in problems.items():
         # A mismatched key comes with both shapes.
@@ -125,6 +129,8 @@ def load_model(
                 f"{name}: {len(names)} weights of a {type(model).__name__} {problem} ({shown}): its results would be "
                 "random."
             )
+    if unused := sorted(found["unexpected_keys"]):
+        logger.warning(f"{name}: {len(unused)} weights are of no {type(model).__name__}: {name_some(unused)}.")
     return (model if target is None else model.to(target)).eval()
 
 
@@ -251,6 +257,31 @@ def _load_with_adapter(
         model = PeftModel.from_pretrained(base, name).merge_and_unload()
     wants_encoder = getattr(model_class, "__name__", "") == "BeatsModel"
     return model.base_model if wants_encoder and kind_of(model) != "encoder" else model
+
+
+@contextmanager
+def _without_report() -> Generator[None, None, None]:
+    """
+    Holds back the table of weights that transformers prints, also of a new classifier's, which are expected:
+    [`load_model`] judges them. It is printed if the loading fails.
+    """
+    source, held = logging.getLogger("transformers.modeling_utils"), []
+
+    def hold(record: logging.LogRecord) -> bool:
+        is_report = "LOAD REPORT" in record.getMessage()
+        held.extend([record] if is_report else [])
+        return not is_report
+
+    source.addFilter(hold)
+    try:
+        yield
+    except Exception:
+        source.removeFilter(hold)
+        for record in held:
+            source.handle(record)
+        raise
+    finally:
+        source.removeFilter(hold)
 
 
 @contextmanager

@@ -4,6 +4,7 @@
 import json
 import multiprocessing
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
@@ -57,11 +58,28 @@ def check_account(repo_id: str) -> None:
         raise BeatsError("the token may only read: make one that may write.")
 
 
+def account_name() -> str:
+    """Returns the name of the account that the token belongs to; raises a [`BeatsError`] if there is none."""
+    with hub_errors():
+        return str(HfApi().whoami()["name"])
+
+
+def files_of(directory: Path, leave_out: Sequence[str] = ()) -> dict[str, Path]:
+    """Returns the files of a directory, without those of folders in it, by their names."""
+    return {path.name: path for path in sorted(directory.iterdir()) if path.is_file() and path.name not in leave_out}
+
+
 def publish(
-    directory: Path, repo_id: str, private: bool = False, revision: str | None = None, checked: str | None = None
+    directory: Path,
+    repo_id: str,
+    private: bool = False,
+    revision: str | None = None,
+    checked: str | None = None,
+    leave_out: Sequence[str] = (),
 ) -> Publication:
     """
-    Uploads a directory to the Hub, downloads it again and compares both.
+    Uploads the files of a directory to the Hub, but those named in `leave_out` and those in its folders, downloads
+    them again and compares both.
 
     The repository changes in a single commit, which the Hub makes when all files have arrived: an upload that fails
     leaves nothing visible, and the next one sends only what is missing. Without a difference there is no commit, but
@@ -84,7 +102,7 @@ def publish(
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         before = str(api.model_info(repo_id, revision=revision).sha)
         check_is_ours(repo_id, before)
-        files = {path.name: path for path in sorted(directory.iterdir())}
+        files = files_of(directory, leave_out)
         stale = [
             name
             for name in api.list_repo_files(repo_id, revision=before)
@@ -100,7 +118,7 @@ def publish(
         ).oid
         # Also without a new commit: the run before may have been interrupted here.
         if commit != checked:
-            check_download(directory, repo_id, commit)
+            check_download(directory, repo_id, commit, leave_out)
     return Publication(commit, is_new=commit != before)
 
 
@@ -117,7 +135,7 @@ def check_is_ours(repo_id: str, commit: str) -> None:
         raise BeatsError(f"{repo_id}: holds another model (`model_type` {model_type!r}); nothing was changed.")
 
 
-def check_download(directory: Path, repo_id: str, commit: str) -> None:
+def check_download(directory: Path, repo_id: str, commit: str, leave_out: Sequence[str] = ()) -> None:
     """
     Downloads a commit into an empty cache and compares it with a directory: the files by their hashes, the models by
     their outputs for the same sound.
@@ -126,10 +144,10 @@ def check_download(directory: Path, repo_id: str, commit: str) -> None:
         [`BeatsError`]: if something differs; the message names the first difference.
     """
     with tempfile.TemporaryDirectory() as cache:
-        paths = sorted(directory.iterdir())
-        names = [path.name for path in paths]
+        files = files_of(directory, leave_out)
+        names = list(files)
         downloaded = Path(HfApi().snapshot_download(repo_id, revision=commit, cache_dir=cache, allow_patterns=names))
-        for path in paths:
+        for path in files.values():
             copy = downloaded / path.name
             if not copy.is_file():
                 raise BeatsError(f"{repo_id} at {commit}: {path.name} did not arrive; publish it again.")

@@ -3,7 +3,7 @@
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from transformers_beats.training.config.arguments import Arguments, BeatsTrainin
 from transformers_beats.training.data.augmentation import AugmentationArguments
 from transformers_beats.training.data.crops import Clips, prepare_clips
 from transformers_beats.training.data.labels import LabelArguments, Labels, read_labels
-from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
+from transformers_beats.training.data.sources import DataArguments, decode_row, load_audio_dataset
 from transformers_beats.training.trainers.losses import weigh_classes
 from transformers_beats.utils.errors import BeatsError, name_some
 
@@ -136,6 +136,12 @@ def load_evaluation_clips(arguments: Arguments, known: list[str]) -> tuple[Clips
     return load_clips(data, arguments.labels, known)
 
 
+def clip_reader(clips: Clips, sampling_rate: int) -> Callable[[str, int], np.ndarray]:
+    """Returns a function that decodes the first samples of the clip of a name, for a report."""
+    rows = {name: row for row, name in reversed(list(enumerate(clips.names)))}
+    return lambda name, num_samples: decode_row(clips.dataset[rows[name]], sampling_rate, 0, num_samples)
+
+
 def check_overlap(train: Clips, evaluation: Clips, allowed: bool) -> None:
     """
     Looks for clips that are in both sets: the same file or, in Parquet and tar shards, the same name and bytes.
@@ -192,7 +198,7 @@ def decisive_settings(arguments: Arguments, training: BeatsTrainingArguments) ->
     )
     settings["eval_share"] = arguments.evaluation.eval_share
     # They do not change a training that is under way, or another fold.
-    return {name: value for name, value in settings.items() if name not in ("average_checkpoints", "folds")}
+    return {name: value for name, value in settings.items() if name not in ("average_checkpoints", "final", "folds")}
 
 
 def name_dataset(dataset: str | list[str]) -> str:

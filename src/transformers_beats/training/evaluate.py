@@ -28,14 +28,14 @@ from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.labelled import LabelledClips, Windows, collate_waveforms
 from transformers_beats.training.data.labels import LabelArguments
 from transformers_beats.training.data.sources import DataArguments
-from transformers_beats.training.reports.report import check_drawing, write_report
+from transformers_beats.training.reports.report import PAGE, Evidence, check_drawing, write_report
 from transformers_beats.training.reports.tables import print_report
 from transformers_beats.training.trainers.classification import ClassificationTrainer
 from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError, run_command
 from transformers_beats.utils.files import check_new, make_directory, replace_directory, work_directory
 
-from .classifiers import count_learned, load_clips, name_dataset
+from .classifiers import clip_reader, count_learned, load_clips, name_dataset
 from .scoring import as_predictions, clip_and_event_metrics
 from .stages import process_state
 
@@ -109,9 +109,13 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArg
         predictions = as_predictions(output, windows, known_labels, problem_type)
         metrics = clip_and_event_metrics(output, predictions, windows, known_labels)
         if process_state().is_main_process:
-            print_report(Console(), predictions, metrics)
-            write_report(work / "new", predictions, metrics, describe(arguments, data, num_learned))
+            evidence = Evidence(read_audio=clip_reader(clips, extractor.sampling_rate), extractor=extractor)
+            if num_learned:
+                evidence.notes.append(f"{num_learned} of the clips were learned from: metrics are optimistic.")
+            description = describe(arguments, data, num_learned)
+            report = write_report(work / "new", predictions, metrics, description, evidence)
             replace_directory(work / "new", output_dir)
+            print_report(Console(), predictions, report)
     process_state().wait_for_everyone()
     return metrics
 
@@ -138,7 +142,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments, *others = parse_arguments(EVALUATE_ARGUMENTS, argv, __doc__)
     evaluate(arguments, *others)
     if process_state().is_main_process:
-        print(f"Report: {arguments.output_dir}")
+        print(f"Report: {Path(arguments.output_dir) / PAGE}")
 
 
 if __name__ == "__main__":

@@ -20,16 +20,18 @@ from datasets.fingerprint import Hasher
 from transformers import EarlyStoppingCallback, set_seed
 from transformers.utils import logging
 
+from transformers_beats import BeatsFeatureExtractor
+from transformers_beats.inference.loading import find_model
 from transformers_beats.training.config.arguments import FINETUNE_ARGUMENTS, Arguments, BeatsTrainingArguments
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import Clips
 from transformers_beats.training.data.folds import draw_share, read_folds
 from transformers_beats.training.data.labelled import LabelledClips, TrainingCrops, Windows, collate_waveforms
 from transformers_beats.training.data.labels import Labels
-from transformers_beats.training.reports.report import check_drawing, keep_model, write_report
-from transformers_beats.training.reports.tables import print_table, report_folds
+from transformers_beats.training.reports.folds import kept_epochs, report_folds
+from transformers_beats.training.reports.report import Evidence, check_drawing, keep_model, write_report
 from transformers_beats.training.trainers.averaging import WeightAverage, average_checkpoints
-from transformers_beats.training.trainers.classification import CheckpointCounter, ClassificationTrainer
+from transformers_beats.training.trainers.classification import CheckpointCounter, ClassificationTrainer, StopAtEpoch
 from transformers_beats.training.trainers.layerwise import UnfreezeByEpoch
 from transformers_beats.training.trainers.lora import add_lora, save_merged
 from transformers_beats.utils.errors import BeatsError, run_command
@@ -43,12 +45,14 @@ from .classifiers import (
     build_model,
     check_classes,
     check_overlap,
+    clip_reader,
     decisive_settings,
     describe,
     load_evaluation_clips,
     load_training_clips,
     write_digests,
 )
+from .closing import FINAL, CrossValidation, choose_epoch, choose_repository, close, join_epochs
 from .linear_probe import probe_once
 from .scoring import as_predictions, clip_and_event_metrics, metrics_function
 from .search import search_hyperparameters
@@ -57,6 +61,10 @@ from .stages import prepare_training, process_state
 
 logger = logging.get_logger(__name__)
 
+CHOSEN_BY_EVALUATION = (
+    "The epoch of the weights was chosen by the clips that they are evaluated on: the metrics are optimistic."
+)
+
 
 def finetune_once(
     arguments: Arguments,
@@ -64,9 +72,11 @@ def finetune_once(
     evaluation: tuple[Clips, Labels] | None,
     output_dir: Path,
     fold: str | None = None,
+    stop_epoch: float | None = None,
 ) -> dict[str, float | None]:
     """
-    Trains one classifier and writes it, with an evaluation if there are clips for one, to `output_dir`.
+    Trains one classifier, until `stop_epoch` if it is given, and writes it, with an evaluation if there are clips for
+    one, to `output_dir`.
 
     Returns:
         `dict[str, float | None]`: the metrics on the evaluation clips, on the main process.
@@ -80,14 +90,18 @@ def finetune_once(
     # Each checkpoint that is to be averaged has to be there at the end.
     training.save_total_limit = max(training.save_total_limit or 0, tuning.average_checkpoints) or None
     if evaluation is None:
-        training.eval_strategy = "no"
+        training.eval_strategy, training.load_best_model_at_end, training.early_stopping_patience = "no", False, None
     check_classes(train[1])
+    # Bars for the files of each checkpoint would break that of the training.
+    logging.disable_progress_bar()
 
     if tuning.search_space is not None:
         search_hyperparameters(
             training, tuning, partial(build_trainer, arguments, train, evaluation, fold=fold, searches=True)
         )
     trainer = build_trainer(arguments, train, evaluation, training, fold)
+    if stop_epoch is not None:
+        trainer.add_callback(StopAtEpoch(stop_epoch))
     metrics: dict[str, float | None] = {}
     finish = partial(
         finish_training,
@@ -98,7 +112,8 @@ def finetune_once(
         metrics=metrics,
         fold=fold,
     )
-    train_and_save(trainer, output_dir, decisive_settings(arguments, training), finish)
+    settings = decisive_settings(arguments, training) | {"stop_epoch": stop_epoch}
+    train_and_save(trainer, output_dir, settings, finish)
     return metrics
 
 
@@ -185,18 +200,41 @@ def finish_training(
         with keep_model():
             metrics |= clip_and_event_metrics(output, predictions, windows, evaluation[1])
             if trainer.is_world_process_zero():
-                write_report(final / EVALUATION, predictions, metrics, describe(arguments, fold))
+                evidence = Evidence(histories={"training": trainer.state.log_history})
+                if fold is None:
+                    # Those of folds are in one report for all.
+                    evidence.extractor = trainer.feature_extractor
+                    evidence.read_audio = clip_reader(evaluation[0], trainer.feature_extractor.sampling_rate)
+                if trainer.args.load_best_model_at_end:
+                    evidence.notes.append(CHOSEN_BY_EVALUATION)
+                description = describe(arguments, fold) | describe_training(trainer, len(train.names))
+                write_report(final / EVALUATION, predictions, metrics, description, evidence)
+
+
+def describe_training(trainer: ClassificationTrainer, num_clips: int) -> dict[str, Any]:
+    """Returns what a training has done: clips that it learned from, steps, and the epoch whose weights are kept."""
+    state, args = trainer.state, trainer.args
+    best = state.best_global_step if args.load_best_model_at_end else None
+    of_best = [entry["epoch"] for entry in state.log_history if best and entry["step"] == best]
+    return {
+        "training_clips": num_clips,
+        "steps": state.global_step,
+        "epoch": of_best[0] if of_best else state.epoch,
+        "learning_rate": args.learning_rate,
+        "seed": args.seed,
+    }
 
 
 def finetune(arguments: Arguments) -> dict[str, Any]:
     """
-    Fine-tunes, once or once for each fold.
+    Fine-tunes, once or once for each fold, prints where everything is, and publishes the model if that was asked for.
 
     Returns:
         `dict[str, Any]`: the metrics; of folds, those of each, and mean and standard deviation. None if undefined.
 
     Raises:
-        [`BeatsError`]: if arguments, clips or labels cannot be used, or clips to evaluate on are learned from.
+        [`BeatsError`]: if arguments, clips or labels cannot be used, clips to evaluate on are learned from, or the
+            model cannot be published.
     """
     output_dir = Path(str(arguments.training.output_dir))
     if not arguments.folds.is_given:
@@ -204,19 +242,31 @@ def finetune(arguments: Arguments) -> dict[str, Any]:
         make_directory(output_dir.absolute().parent)
     if arguments.folds.is_given or arguments.evaluation.is_given:
         check_drawing()
+    if arguments.tuning.model_name_or_path is not None and "{fold}" not in arguments.tuning.model_name_or_path:
+        # All clips are decoded before the model is loaded.
+        find_model(arguments.tuning.model_name_or_path, ["config.json", "model.safetensors"])
+    repo_id = choose_repository(arguments, output_dir)
     clips, labels = load_training_clips(arguments)
     run = probe_once if arguments.tuning.freeze else finetune_once
-    if not arguments.folds.is_given:
-        train, evaluation = (clips, labels), load_evaluation_clips(arguments, labels.names)
-        if arguments.evaluation.eval_share is not None:
-            drawn = draw_share(labels, arguments.evaluation.eval_share, arguments.training.seed)
-            train, evaluation = select(clips, labels, drawn.train), select(clips, labels, drawn.test)
-        if evaluation is not None:
-            check_overlap(train[0], evaluation[0], arguments.evaluation.allow_overlap)
-        metrics = run(arguments, train, evaluation, output_dir)
-        if metrics and process_state().is_main_process:
-            print_table(("metric", "value"), metrics.items())
-        return metrics
+    if arguments.folds.is_given:
+        return cross_validate(arguments, clips, labels, output_dir, repo_id)
+    train, evaluation = (clips, labels), load_evaluation_clips(arguments, labels.names)
+    if arguments.evaluation.eval_share is not None:
+        drawn = draw_share(labels, arguments.evaluation.eval_share, arguments.training.seed)
+        train, evaluation = select(clips, labels, drawn.train), select(clips, labels, drawn.test)
+    if evaluation is not None:
+        check_overlap(train[0], evaluation[0], arguments.evaluation.allow_overlap)
+    metrics = run(arguments, train, evaluation, output_dir)
+    if process_state().is_main_process:
+        close(arguments, output_dir, len(train[0].names), repo_id)
+    return metrics
+
+
+def cross_validate(
+    arguments: Arguments, clips: Clips, labels: Labels, output_dir: Path, repo_id: str | None
+) -> dict[str, Any]:
+    """Trains a model for each fold and, if `final` is set, one on all clips; see [`finetune`]."""
+    run = probe_once if arguments.tuning.freeze else finetune_once
     folds = read_folds(clips.dataset, labels, arguments.folds, arguments.training.seed)
     column = arguments.folds.fold_column
     if process_state().is_main_process:
@@ -225,10 +275,7 @@ def finetune(arguments: Arguments) -> dict[str, Any]:
         begin_or_resume(output_dir / SETTINGS, settings, output_dir, resume=any(output_dir.glob("fold-*")))
     for fold in folds:
         fold_dir = output_dir / f"fold-{fold.name}"
-        # One process looks for all, as in `iterate`.
-        process_state()
-        (is_there,) = broadcast_object_list([fold_dir.exists()])
-        if is_there:
+        if is_there(fold_dir):
             logger.warning(f"Fold {fold.name}: {fold_dir} is there already.")
             continue
         logger.warning(f"Fold {fold.name}: {len(fold.train)} clips to learn from, {len(fold.test)} to evaluate on.")
@@ -236,7 +283,27 @@ def finetune(arguments: Arguments) -> dict[str, Any]:
         check_overlap(train[0], test[0], arguments.evaluation.allow_overlap)
         run(arguments, train, test, fold_dir, fold.name)
     names = [fold.name for fold in folds]
-    return report_folds(output_dir, names, EVALUATION) if process_state().is_main_process else {}
+    epochs = kept_epochs(output_dir, names, EVALUATION)
+    result: dict[str, Any] = {}
+    if process_state().is_main_process:
+        description = describe(arguments, None) | {"split": f"{len(folds)} folds", "epoch": join_epochs(epochs)}
+        reader = clip_reader(clips, BeatsFeatureExtractor().sampling_rate)
+        result = report_folds(output_dir, names, EVALUATION, description, reader)
+    final_dir = output_dir / FINAL
+    if arguments.folds.final and not is_there(final_dir):
+        logger.warning(f"Final model: {len(clips.names)} clips to learn from, none to evaluate on.")
+        if epochs and not arguments.tuning.freeze:
+            run = partial(finetune_once, stop_epoch=choose_epoch(epochs))
+        run(arguments, (clips, labels), None, final_dir)
+    if process_state().is_main_process:
+        close(arguments, output_dir, len(clips.names), repo_id, CrossValidation(names, epochs, result["std"]))
+    return result
+
+
+def is_there(directory: Path) -> bool:
+    """Returns whether an output exists; one process looks for all, as in `iterate`."""
+    process_state()
+    return broadcast_object_list([directory.exists()])[0]
 
 
 def fingerprint(clips: Clips, labels: Labels, fold_column: str | None) -> str:
@@ -254,11 +321,7 @@ def select(clips: Clips, labels: Labels, indices: np.ndarray) -> tuple[Clips, La
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command with the words of `argv`; by default those of the command line."""
-    arguments = Arguments(*parse_arguments(FINETUNE_ARGUMENTS, argv, __doc__))
-    finetune(arguments)
-    if process_state().is_main_process:
-        output_dir = arguments.training.output_dir
-        print(f"Models: {output_dir}/fold-*" if arguments.folds.is_given else f"Model: {output_dir}")
+    finetune(Arguments(*parse_arguments(FINETUNE_ARGUMENTS, argv, __doc__)))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from transformers import Trainer, set_seed
+from transformers.utils import logging
 
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification
 from transformers_beats.training.config.arguments import Arguments, BeatsTrainingArguments
@@ -24,13 +25,13 @@ from transformers_beats.training.data.crops import Clips, cache_path
 from transformers_beats.training.data.labelled import Windows, collate_waveforms
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.data.sources import DataArguments
-from transformers_beats.training.reports.report import Predictions, compute_metrics, keep_model, write_report
+from transformers_beats.training.reports.report import Evidence, Predictions, compute_metrics, keep_model, write_report
 from transformers_beats.training.trainers.pretraining import WaveformTrainer
 from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.files import new_directory, replace_file
 from transformers_beats.utils.fingerprint import model_fingerprint
 
-from .classifiers import EVALUATION, build_extractor, build_model, check_classes, describe, write_digests
+from .classifiers import EVALUATION, build_extractor, build_model, check_classes, clip_reader, describe, write_digests
 from .reports import LOG_HISTORY
 from .scoring import clip_scores, mean_over_windows
 from .stages import prepare_training, process_state
@@ -205,6 +206,7 @@ def probe_once(
     output_dir = prepare_training(training, arguments.batch, arguments.data)
     training.save_strategy, training.eval_strategy = "no", "no"
     check_classes(train[1])
+    logging.disable_progress_bar()
     # `Trainer` seeds only what comes after the model.
     set_seed(training.seed)
     extractor = build_extractor(tuning, fold)
@@ -226,8 +228,16 @@ def probe_once(
             if unseen is not None:
                 with keep_model():
                     predictions, metrics = probe_metrics(model, embedded, unseen, training.seed)
-                    description = describe(arguments, fold) | {"trained": "classifier on frozen embeddings"}
-                    write_report(new / EVALUATION, predictions, metrics, description)
+                    description = describe(arguments, fold) | {
+                        "trained": "classifier on frozen embeddings",
+                        "training_clips": len(train[0].names),
+                    }
+                    evidence = Evidence(histories={"training": log_history})
+                    if fold is None and evaluation is not None:
+                        # As in `finetune`.
+                        evidence.extractor = extractor
+                        evidence.read_audio = clip_reader(evaluation[0], extractor.sampling_rate)
+                    write_report(new / EVALUATION, predictions, metrics, description, evidence)
         # Kept if it has logs for trackers.
         with suppress(OSError):
             Path(str(training.output_dir)).rmdir()

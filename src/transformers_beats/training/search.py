@@ -13,6 +13,7 @@ from transformers_beats.training.config.arguments import BeatsTrainingArguments,
 from transformers_beats.training.trainers.classification import ClassificationTrainer
 from transformers_beats.utils.errors import BeatsError, UsageError, did_you_mean
 from transformers_beats.utils.files import work_directory
+from transformers_beats.utils.numbers import format_number
 
 
 logger = logging.get_logger(__name__)
@@ -42,6 +43,9 @@ def search_hyperparameters(
         is_greater_better = not metric.endswith("loss")
     trial_arguments = copy.deepcopy(training)
     trial_arguments.save_strategy, trial_arguments.load_best_model_at_end = "no", False
+    if training.evaluates_by_default:
+        # Once, at the end of a trial.
+        trial_arguments.eval_strategy = "no"
     with work_directory(Path(str(training.output_dir)).absolute().parent, ".search-") as directory:
         trial_arguments.output_dir = str(directory)
         best: Any = build(trial_arguments).hyperparameter_search(
@@ -54,7 +58,7 @@ def search_hyperparameters(
     for name, value in best.hyperparameters.items():
         setattr(training, name, value)
     chosen = ", ".join(f"{name} {value}" for name, value in best.hyperparameters.items())
-    logger.warning(f"Best of {tuning.num_trials} trials: {chosen} ({metric} {best.objective:.4f}).")
+    logger.warning(f"Best of {tuning.num_trials} trials: {chosen} ({metric} {format_number(best.objective)}).")
 
 
 def check_space(space: dict[str, Any], training: BeatsTrainingArguments) -> dict[str, Any]:

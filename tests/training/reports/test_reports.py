@@ -12,9 +12,11 @@ from PIL import Image
 from rich.console import Console
 from sklearn.metrics import average_precision_score, classification_report, f1_score
 
+from transformers_beats.training.reports import folds as folds_module
 from transformers_beats.training.reports import pictures as report_pictures
 from transformers_beats.training.reports import report as report_module
-from transformers_beats.training.reports import tables as tables_module
+from transformers_beats.training.reports.folds import report_folds
+from transformers_beats.training.reports.intervals import describe_intervals, metric_intervals
 from transformers_beats.training.reports.pictures import draw_classes, draw_confusions
 from transformers_beats.training.reports.report import (
     REPORT_FILES,
@@ -22,10 +24,11 @@ from transformers_beats.training.reports.report import (
     check_report_directory,
     compute_metrics,
     per_class,
+    read_predictions,
     worst_confusions,
     write_report,
 )
-from transformers_beats.training.reports.tables import print_report, print_table, report_folds
+from transformers_beats.training.reports.tables import print_report, print_table
 
 
 DESCRIPTION = {
@@ -36,6 +39,7 @@ DESCRIPTION = {
     "dataset_revision": "abc123",
     "torch": "2.13.0",
 }
+WITHOUT_LOGS = REPORT_FILES - {"learning_curve.png"}
 # What a CSV file, a console with markup and a formula could stumble over.
 NAMES = ["cow, mooing", 'a "dog"', "[bold]hen[/]", "$x$"]
 FILES = ["a,b.wav", 'c"d.wav', "e.wav", "f.wav", "g\nh.wav"]
@@ -67,7 +71,9 @@ def many_classes(num_labels: int, is_multi_label: bool = False) -> Predictions:
 
 def printed(predictions: Predictions, metrics: dict) -> str:
     file = io.StringIO()
-    print_report(Console(file=file, width=100), predictions, metrics)
+    report = {"num_clips": len(predictions.names), "per_class": per_class(predictions), "metrics": metrics}
+    report |= {"intervals": metric_intervals([predictions]), "intervals_by": describe_intervals([predictions])}
+    print_report(Console(file=file, width=100), predictions, report)
     return file.getvalue()
 
 
@@ -158,10 +164,10 @@ class TestConsole:
     def test_shows_metrics_classes_and_confusions(self, single):
         text = printed(single, compute_metrics(single) | {"logistic_regression": 0.25})
         assert "5 clips, 4 classes" in text
-        assert "0.4000" in text
+        assert "0.400" in text
         assert "logistic_regression" in text
         assert "Worst confusions" in text
-        assert "66.7%" in text
+        assert "0.667" in text
         assert "Left out, for want of clips: 1 of 4 classes" in text
 
     def test_takes_names_of_classes_literally(self, multi):
@@ -181,20 +187,20 @@ class TestConsole:
         assert [line.split() for line in file.getvalue().splitlines()][-4:-1] == [
             ["[b]mAP", "-"],
             ["clips", "3"],
-            ["auc", "0.5000"],
+            ["auc", "0.500"],
         ]
 
 
 class TestFolds:
     def test_are_averaged_without_undefined_metrics(self, tmp_path, monkeypatch):
         messages = []
-        monkeypatch.setattr(tables_module.logger, "warning", messages.append)
+        monkeypatch.setattr(folds_module.logger, "warning", messages.append)
         metrics = {"1": {"mAP": 0.5, "auc": 0.25, "d_prime": None}, "2": {"mAP": None, "auc": 0.75, "d_prime": None}}
         for name, of_fold in metrics.items():
             (tmp_path / f"fold-{name}" / "evaluation").mkdir(parents=True)
             path = tmp_path / f"fold-{name}" / "evaluation" / "metrics.json"
             path.write_text(json.dumps({"metrics": of_fold}))
-        result = report_folds(tmp_path, ["1", "2"], "evaluation")
+        result = report_folds(tmp_path, ["1", "2"], "evaluation", {})
         assert result == {
             "folds": metrics,
             "mean": {"mAP": 0.5, "auc": 0.5, "d_prime": None},
@@ -205,7 +211,7 @@ class TestFolds:
     def test_without_a_report_are_left_out(self, tmp_path):
         (tmp_path / "fold-1" / "evaluation").mkdir(parents=True)
         (tmp_path / "fold-1" / "evaluation" / "metrics.json").write_text(json.dumps({"metrics": {"accuracy": 0.5}}))
-        result = report_folds(tmp_path, ["1", "2"], "evaluation")
+        result = report_folds(tmp_path, ["1", "2"], "evaluation", {})
         assert (result["folds"]["2"], result["mean"]) == ({}, {"accuracy": 0.5})
 
 
@@ -213,8 +219,8 @@ class TestReport:
     def test_holds_all_files(self, single, multi, tmp_path):
         write_report(tmp_path / "a" / "single", single, compute_metrics(single), DESCRIPTION)
         write_report(tmp_path / "a" / "multi", multi, compute_metrics(multi), DESCRIPTION)
-        assert {path.name for path in (tmp_path / "a" / "single").iterdir()} == REPORT_FILES
-        assert {path.name for path in (tmp_path / "a" / "multi").iterdir()} == REPORT_FILES - {"confusion_matrix.png"}
+        assert {path.name for path in (tmp_path / "a" / "single").iterdir()} == WITHOUT_LOGS
+        assert {path.name for path in (tmp_path / "a" / "multi").iterdir()} == WITHOUT_LOGS - {"confusion_matrix.png"}
         assert [path.name for path in sorted((tmp_path / "a").iterdir())] == ["multi", "single"]
 
     def test_has_metrics_as_json(self, multi, tmp_path):
@@ -225,6 +231,8 @@ class TestReport:
         assert report["description"] == DESCRIPTION | {"folder": str(tmp_path)}
         assert report["num_clips"] == 5
         assert report["per_class"] == per_class(multi)
+        assert report["intervals"] == {name: list(interval) for name, interval in metric_intervals([multi]).items()}
+        assert report["intervals_by"] == describe_intervals([multi])
 
     def test_has_predictions_as_csv(self, single, tmp_path):
         write_report(tmp_path / "report", single, {}, DESCRIPTION)
@@ -241,6 +249,15 @@ class TestReport:
         rows = read_csv(tmp_path / "report" / "predictions.csv")[1:]
         assert [json.loads(row[1]) for row in rows] == [NAMES[:1], NAMES[:2], NAMES[1:2], NAMES[3:], []]
         assert [json.loads(row[2]) for row in rows] == [NAMES[:1], NAMES[1:2], NAMES[1:2], NAMES[1:2], NAMES[3:]]
+
+    @pytest.mark.parametrize("kind", ["single", "multi"])
+    def test_has_predictions_that_are_read_again(self, kind, tmp_path, request):
+        predictions = request.getfixturevalue(kind)
+        write_report(tmp_path / "report", predictions, {}, DESCRIPTION)
+        again = read_predictions(tmp_path / "report")
+        assert (again.names, again.label_names) == (predictions.names, predictions.label_names)
+        np.testing.assert_array_equal(again.scores, predictions.scores)
+        np.testing.assert_array_equal(again.labels, predictions.labels)
 
     def test_has_metadata_that_the_hub_reads(self, single, tmp_path):
         write_report(tmp_path / "report", single, compute_metrics(single) | {"new": 0.5}, DESCRIPTION)
@@ -260,7 +277,7 @@ class TestReport:
         assert (accuracy.dataset_config, accuracy.dataset_revision) == (None, "abc123")
         assert (f1.metric_type, f1.metric_args) == ("f1", {"average": "macro"})
         assert (new.metric_type, new.metric_value) == ("new", 0.5)
-        assert "| Accuracy | 0.4000 |" in card.text
+        assert "| Accuracy | 0.400 |" in card.text
 
     def test_metadata_do_not_tell_where_local_files_lie(self, single, tmp_path):
         (tmp_path / "sounds").mkdir()
@@ -274,7 +291,7 @@ class TestReport:
     def test_is_the_same_again(self, single, tmp_path):
         for name in ("first", "second"):
             write_report(tmp_path / name, single, compute_metrics(single), DESCRIPTION)
-        for name in REPORT_FILES:
+        for name in WITHOUT_LOGS:
             assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
     def test_replaces_a_report(self, single, multi, tmp_path):
@@ -349,7 +366,7 @@ class TestPictures:
     def test_of_527_classes_have_no_confusion_matrix(self, tmp_path):
         predictions = many_classes(527)
         write_report(tmp_path / "report", predictions, compute_metrics(predictions), DESCRIPTION)
-        assert {path.name for path in (tmp_path / "report").iterdir()} == REPORT_FILES - {"confusion_matrix.png"}
+        assert {path.name for path in (tmp_path / "report").iterdir()} == WITHOUT_LOGS - {"confusion_matrix.png"}
 
     def test_show_numbers_and_names_of_the_confusion_matrix(self, single, tmp_path, figures):
         draw_confusions(single.confusions, NAMES, tmp_path)

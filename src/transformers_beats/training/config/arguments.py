@@ -2,13 +2,13 @@
 """Arguments of the training commands."""
 
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import SchedulerType, TrainingArguments
+from transformers import IntervalStrategy, SchedulerType, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 from transformers.utils import logging
 from transformers.utils.generic import strtobool
@@ -89,10 +89,17 @@ class BeatsTrainingArguments(TrainingArguments):
         None,
         min=1,
     )
+    eval_strategy: IntervalStrategy | str | None = argument(  # ty: ignore[incompatible-attribute-override]
+        "When fine-tuning evaluates: no, steps or epoch. Default: every epoch, if there are clips to evaluate on.",
+        None,
+    )
     early_stopping_threshold: float = argument("Least difference that counts as better.", 0.0, min=0)
+    # Whether nobody has chosen `eval_strategy`.
+    evaluates_by_default: bool = field(init=False, default=False)
 
     def __post_init__(self):
         check_numbers(self)
+        self.evaluates_by_default, self.eval_strategy = self.eval_strategy is None, self.eval_strategy or "no"
         if self.early_stopping_patience is not None:
             self._evaluate_and_keep_best()
         # Without this, bf16 on a CPU is refused.
@@ -307,6 +314,9 @@ class Arguments:
             raise UsageError("`search_space` needs full fine-tuning and clips to evaluate on, such as `eval_share`.")
         self._check_training()
         self._leave_out()
+        has_clips = (self.folds.is_given or self.evaluation.is_given) and not self.tuning.freeze
+        if self.training.evaluates_by_default and self.training.eval_strategy == "no" and has_clips:
+            self.training.eval_strategy = IntervalStrategy.EPOCH
 
     def _check_training(self) -> None:
         """Raises `UsageError` for what `Trainer` would do wrong, or not do."""
@@ -322,6 +332,10 @@ class Arguments:
             raise UsageError(
                 "There is nothing to evaluate on: set `num_folds`, `eval_share`, `eval_split` or `eval_dataset`."
             )
+        if self.folds.final and "{fold}" in str(self.tuning.model_name_or_path):
+            raise UsageError("`final` trains one model: it needs a `model_name_or_path` without {fold}.")
+        if training.push_to_hub and self.folds.is_given and not self.folds.final:
+            raise UsageError("`push_to_hub` publishes one model: set `final: true`, or `num_folds: null`.")
         if self.folds.is_given and training.load_best_model_at_end:
             logger.warning(
                 "The best checkpoint of each fold is chosen by the clips that it is evaluated on: metrics will be "

@@ -22,6 +22,9 @@ class FoldArguments:
         "Number of folds to draw, with equal shares of classes, without such a column.", None, min=2
     )
     folds: list | None = argument("Folds to evaluate on. Default: all.", None)
+    final: bool = argument(
+        "After the folds, train one model on all clips: for as many epochs as the median of the folds has kept.", False
+    )
 
     def __post_init__(self):
         if self.fold_column is not None and self.num_folds is not None:
@@ -29,6 +32,8 @@ class FoldArguments:
         check_numbers(self)
         if self.folds is not None and not self.is_given:
             raise BeatsError("`folds` chooses among the folds of `fold_column` or `num_folds`: set one of them.")
+        if self.final and not self.is_given:
+            raise BeatsError("`final` trains on all clips after the folds of `fold_column` or `num_folds`: set one.")
 
     @property
     def is_given(self) -> bool:

@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """
-Learning curves of pre-trained models, from the `log_history.json` that each training writes beside its weights:
+Learning curves of fine-tuning, for its report, and of pre-trained models, from the `log_history.json` that each
+training writes beside its weights:
 
     python -m transformers_beats.training.reports.curves RUN/iteration-*/model --output curves.png
 
@@ -15,7 +16,9 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -23,6 +26,8 @@ from transformers_beats.plotting.figures import make_figure, save_figure
 from transformers_beats.utils.errors import BeatsError, errors_in_one_line
 
 from . import LOG_HISTORY
+from .pictures import BAR_COLOR, MEAN_COLOR, SVG_HEIGHT, SVG_WIDTH
+from .report import METRIC_NAMES
 
 
 # Keys in the log of masked acoustic modelling, not in that of a tokenizer.
@@ -33,6 +38,8 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#00
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 NUM_MARKERS = 8
 WIDTH, HEIGHT = 11, 4.9
+# Metrics of an evaluation during a training: the first one that was logged is drawn.
+VALIDATION_METRICS = ("accuracy", "mAP")
 
 
 def read_log_history(model_dir: Path) -> list[dict[str, Any]]:
@@ -75,9 +82,9 @@ def name_models(model_dirs: Sequence[Path]) -> list[str]:
     return ["/".join(path) or "." for path in paths]
 
 
-def _label_axes(axes: Axes, title: str, unit: str) -> None:
+def _label_axes(axes: Axes, title: str, unit: str, time: str = "Step") -> None:
     axes.set_title(title, loc="left", fontweight="bold")
-    axes.set_xlabel("Step")
+    axes.set_xlabel(time)
     axes.set_ylabel(unit)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
@@ -115,6 +122,86 @@ def draw_curves(histories: Mapping[str, list[dict[str, Any]]], path: Path) -> No
     for text in legend.get_texts():
         text.set_parse_math(False)
     save_figure(figure, path)
+
+
+# Of fine-tuning
+
+Histories = Mapping[str, list[dict[str, Any]]]
+
+
+def read_curve(history: list[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:
+    """Returns the epochs at which a log has a value, and the values."""
+    points = [(entry["epoch"], entry[key]) for entry in history if key in entry and "epoch" in entry]
+    return [epoch for epoch, _ in points], [value for _, value in points]
+
+
+def has_curves(histories: Histories) -> bool:
+    """Returns whether any loss was logged twice, so that there is a line to draw."""
+    return any(len(read_curve(history, key)[0]) > 1 for history in histories.values() for key in ("loss", "eval_loss"))
+
+
+def validation_metric(histories: Histories) -> str | None:
+    """Returns the name of the metric that was logged during the trainings, if any."""
+    logged = {key for history in histories.values() for entry in history for key in entry}
+    return next((name for name in VALIDATION_METRICS if f"eval_{name}" in logged), None)
+
+
+def _draw_lines(axes: Axes, histories: Histories, key: str, color: str, label: str) -> None:
+    """Draws a line for each training, and the mean of several over the epochs that all have."""
+    curves = [curve for history in histories.values() if (curve := read_curve(history, key))[0]]
+    is_single = len(curves) == 1
+    for epochs, values in curves:
+        marker = "o" if len(epochs) < 40 else None
+        style: dict[str, Any] = {"marker": marker, "markersize": 3} if is_single else {"alpha": 0.35, "linewidth": 1}
+        axes.plot(epochs, values, color=color, label=label if is_single else None, **style)
+    if len(curves) > 1:
+        common = sorted(set.intersection(*(set(epochs) for epochs, _ in curves)))
+        means = np.mean([[dict(zip(*curve))[epoch] for epoch in common] for curve in curves], axis=0)
+        axes.plot(common, means, color=color, linewidth=2.2, label=label)
+
+
+def draw_loss_on(axes: Axes, histories: Histories) -> None:
+    """Draws the loss on the training clips and on those of the evaluation, over the epochs."""
+    _draw_lines(axes, histories, "loss", BAR_COLOR, "training")
+    _draw_lines(axes, histories, "eval_loss", MEAN_COLOR, "validation")
+    _label_axes(axes, "Loss", "Cross-entropy", "Epoch")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+
+
+def draw_metric_on(axes: Axes, histories: Histories) -> None:
+    """Draws the metric of the evaluations during the trainings, over the epochs."""
+    metric = validation_metric(histories)
+    _draw_lines(axes, histories, f"eval_{metric}", MEAN_COLOR, "validation")
+    name = METRIC_NAMES.get(str(metric), str(metric))
+    _label_axes(axes, f"{name} on validation clips", name, "Epoch")
+    axes.set_ylim(0, 1.02)
+
+
+def draw_loss(histories: Histories) -> Figure:
+    """Draws [`draw_loss_on`] as a figure for a page."""
+    figure = make_figure(SVG_WIDTH, SVG_HEIGHT)
+    draw_loss_on(figure.subplots(), histories)
+    return figure
+
+
+def draw_metric(histories: Histories) -> Figure:
+    """Draws [`draw_metric_on`] as a figure for a page."""
+    figure = make_figure(SVG_WIDTH, SVG_HEIGHT)
+    draw_metric_on(figure.subplots(), histories)
+    return figure
+
+
+def draw_learning_curves(histories: Histories, path: Path) -> None:
+    """Writes a PNG of [`draw_loss_on`] and, if it was logged, of [`draw_metric_on`]."""
+    draws = [draw_loss_on] + ([draw_metric_on] if validation_metric(histories) else [])
+    figure = make_figure(4.5 * len(draws), SVG_HEIGHT)
+    for draw, axes in zip(draws, figure.subplots(1, len(draws), squeeze=False)[0]):
+        draw(axes, histories)
+    save_figure(figure, path)
+
+
+# The command
 
 
 def main(argv: list[str] | None = None) -> None:

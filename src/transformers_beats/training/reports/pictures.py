@@ -1,19 +1,29 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Pictures of an evaluation: the confusion matrix, and a bar for each class."""
+"""Pictures of an evaluation: the confusion matrix, a bar for each class, and the reliability of scores."""
 
+import io
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from transformers_beats.plotting.figures import make_figure, save_figure, shorten
+from transformers_beats.utils.numbers import format_number
+
+from .calibration import NUM_BINS, Calibration
+from .report import METRIC_NAMES
 
 
 # Blue and vermilion of Okabe and Ito's palette: safe for colour-blind readers.
 BAR_COLOR, MEAN_COLOR = "#0072B2", "#D55E00"
 MAX_BARS = 60
-METRIC_NAMES = {"f1": "F1", "ap": "Average precision"}
+# Inches, of a figure within a page: its text is readable on a phone.
+SVG_WIDTH, SVG_HEIGHT = 4.8, 3.2
+# Colours of figures, and the variables of a page that they are replaced by.
+SVG_COLORS = {"#000000": "currentColor", BAR_COLOR.lower(): "var(--blue)", MEAN_COLOR.lower(): "var(--red)"}
 # Inches: of a cell of the matrix, in small and in large ones, and of a bar.
 LARGE_CELL, SMALL_CELL, BAR_HEIGHT = 0.5, 0.24, 0.21
 # A digit is about 0.6 times as wide as its font is high; 72 points are an inch.
@@ -87,7 +97,7 @@ def draw_classes(ranked: list[dict[str, Any]], key: str, path: Path) -> None:
     axes = figure.subplots()
     axes.barh(positions, values, color=BAR_COLOR, height=0.75)
     for position, value, entry in zip(positions, values, shown):
-        text = f"{value:.3f} ({entry['support']})"
+        text = f"{format_number(float(value))} ({entry['support']})"
         # The line of the mean would run through it.
         background = {"facecolor": "white", "edgecolor": "none", "pad": 1}
         axes.text(value + 0.01, position, text, va="center", fontsize=7, bbox=background)
@@ -99,6 +109,44 @@ def draw_classes(ranked: list[dict[str, Any]], key: str, path: Path) -> None:
     axes.set_xlim(0, 1.15)
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel(f"{name} (in brackets: clips that have the class; dashed: mean of all classes, {mean:.3f})")
+    axes.set_xlabel(
+        f"{name} (in brackets: clips that have the class; dashed: mean of all classes, {format_number(mean)})"
+    )
     axes.set_title(title, loc="left", fontweight="bold")
     save_figure(figure, path)
+
+
+def as_svg(figure: Figure, name: str) -> str:
+    """
+    Returns a figure as an SVG element for a page, which colours it by its own variables. Names within it begin with a
+    hash of `name`, so that several figures fit into one page.
+    """
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    text = buffer.getvalue()
+    for color, variable in SVG_COLORS.items():
+        text = text.replace(color, variable)
+    title = f'<svg role="img" aria-label="{name}" '
+    return title + text[text.index("<svg") + len("<svg ") :]
+
+
+def draw_reliability(calibration: Calibration) -> Figure:
+    """Draws the accuracy of the clips in each bin of scores, with the number of clips above."""
+    figure = make_figure(SVG_WIDTH, SVG_HEIGHT)
+    axes = figure.subplots()
+    has_clips = calibration.counts > 0
+    lefts = np.arange(NUM_BINS)[has_clips] / NUM_BINS
+    heights = calibration.accuracies[has_clips]
+    axes.bar(lefts, heights, 0.94 / NUM_BINS, align="edge", color=BAR_COLOR, alpha=0.8)
+    for left, height, count in zip(lefts, heights, calibration.counts[has_clips]):
+        axes.text(left + 0.5 / NUM_BINS, height + 0.01, str(count), ha="center", va="bottom", fontsize=8)
+    axes.plot([0, 1], [0, 1], color=MEAN_COLOR, linestyle="--", linewidth=1.2)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.1)
+    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("Score of the predicted class (numbers: clips)")
+    axes.set_ylabel("Accuracy")
+    return figure

@@ -4,9 +4,9 @@
 import csv
 import json
 import math
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,18 +17,25 @@ from huggingface_hub import EvalResult, ModelCardData
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from transformers.utils import logging
 
+from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.metrics.accuracy import compute_accuracy
 from transformers_beats.metrics.audioset_map import compute_audioset_map
 from transformers_beats.metrics.macro_f1 import compute_macro_f1
 from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.files import new_directory
+from transformers_beats.utils.numbers import format_number
+
+from .intervals import describe_intervals, metric_intervals
 
 
 logger = logging.get_logger(__name__)
 
 METRICS_FILE, PREDICTIONS_FILE, MODEL_INDEX_FILE = "metrics.json", "predictions.csv", "model_index.md"
-CONFUSION_PICTURE, CLASSES_PICTURE = "confusion_matrix.png", "per_class.png"
-REPORT_FILES = frozenset((METRICS_FILE, PREDICTIONS_FILE, MODEL_INDEX_FILE, CONFUSION_PICTURE, CLASSES_PICTURE))
+PAGE = "report.html"
+CONFUSION_PICTURE, CLASSES_PICTURE, CURVE_PICTURE = "confusion_matrix.png", "per_class.png", "learning_curve.png"
+REPORT_FILES = frozenset(
+    (METRICS_FILE, PREDICTIONS_FILE, MODEL_INDEX_FILE, PAGE, CONFUSION_PICTURE, CLASSES_PICTURE, CURVE_PICTURE)
+)
 # A clip has a label of a multi-label model from this probability on, which counts.
 THRESHOLD = 0.5
 # Means of probabilities in float32 may exceed 1 by so much.
@@ -44,6 +51,15 @@ HUB_METRICS = {
     "auc": ("roc_auc", "AUC", {"average": "macro"}),
     "d_prime": ("d_prime", "d-prime", None),
     "lwlrap": ("lwlrap", "lwlrap", None),
+}
+# Names of metrics for readers. Others keep theirs.
+METRIC_NAMES = {
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+    "auc": "AUC",
+    "d_prime": "d-prime",
+    "f1": "F1",
+    "ap": "Average precision",
 }
 # None if a metric is undefined for the clips.
 Metrics = Mapping[str, float | None]
@@ -95,6 +111,13 @@ class Predictions:
             )
         self.scores, self.labels = scores.clip(0, 1), labels.astype(np.int64)
 
+    @classmethod
+    def join(cls, parts: Sequence["Predictions"]) -> "Predictions":
+        """Returns the predictions of several parts, whose classes are the same, together."""
+        names = [name for part in parts for name in part.names]
+        scores, labels = (np.concatenate([getattr(part, key) for part in parts]) for key in ("scores", "labels"))
+        return cls(names, scores, labels, parts[0].label_names)
+
     @property
     def is_multi_label(self) -> bool:
         return self.labels.ndim == 2
@@ -113,6 +136,31 @@ class Predictions:
     def confusions(self) -> np.ndarray:
         """Numbers of clips by true and predicted class of single-label predictions, `(num_labels, num_labels)`."""
         return confusion_matrix(self.labels, self.predicted, labels=np.arange(len(self.label_names)))
+
+
+@dataclass
+class Evidence:
+    """
+    Material of a report beside predictions. All of it is optional.
+
+    Args:
+        histories (`Mapping[str, list]`):
+            Logs of the trainings, by their names.
+        folds (`Mapping[str, Predictions]`), fold_metrics (`Mapping[str, Metrics]`), spread (`Metrics`):
+            Of a cross-validation: predictions and metrics of each fold, and the standard deviations between folds.
+        read_audio (`Callable[[str, int], np.ndarray]`), extractor ([`BeatsFeatureExtractor`]):
+            Reads the first samples of the clip of a name; and the model's feature extractor, for spectrograms.
+        notes (`list[str]`):
+            Sentences above the metrics.
+    """
+
+    histories: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    folds: Mapping[str, Predictions] = field(default_factory=dict)
+    fold_metrics: Mapping[str, Metrics] = field(default_factory=dict)
+    spread: Metrics = field(default_factory=dict)
+    read_audio: Callable[[str, int], np.ndarray] | None = None
+    extractor: BeatsFeatureExtractor | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def compute_metrics(predictions: Predictions) -> dict[str, float | None]:
@@ -198,31 +246,46 @@ def check_drawing() -> None:
         raise BeatsError("Reports need matplotlib: pip install 'transformers-beats[training]'")
 
 
-def write_report(directory: Path, predictions: Predictions, metrics: Metrics, description: Mapping[str, Any]) -> None:
+def write_report(
+    directory: Path,
+    predictions: Predictions,
+    metrics: Metrics,
+    description: Mapping[str, Any],
+    evidence: Evidence | None = None,
+) -> dict[str, Any]:
     """
     Writes a directory, whole or not at all; the same bytes for the same arguments:
 
-    - `metrics.json`: `description`, `num_clips`, `metrics`, `per_class` (see [`per_class`]);
+    - `report.html`: all of it, and what `evidence` adds, in one page that needs no other file;
+    - `metrics.json`: `description`, `num_clips`, `metrics`, `intervals` of these (see [`metric_intervals`]),
+      `per_class` (see [`per_class`]) and `notes`;
     - `predictions.csv`: file, true class, predicted class and the scores of each clip; of a multi-label model the
       classes are a JSON list, and predicted from a score of 0.5 on;
     - `model_index.md`: the metrics as metadata of a model card, in the Hub's `model-index` format, and as a table;
-    - `per_class.png`, if a class has clips, and for up to 100 single-label classes `confusion_matrix.png`.
+    - `per_class.png`, if a class has clips, for up to 100 single-label classes `confusion_matrix.png`, and
+      `learning_curve.png`, if there are logs.
 
     A directory that holds a report and nothing else is replaced. The description has `model` and `dataset`; if it
     applies `config`, `split` and `dataset_revision` of the dataset; and whatever else helps to do it again.
+
+    Returns:
+        `dict[str, Any]`: the content of `metrics.json`.
 
     Raises:
         [`BeatsError`]: if the directory holds something else, or a metric is not finite.
     """
     check_drawing()
+    from .curves import draw_learning_curves, has_curves
+    from .page import render_page
     from .pictures import draw_classes, draw_confusions
 
     check_report_directory(directory)
+    evidence = evidence or Evidence()
     for name, value in metrics.items():
         if value is not None and not math.isfinite(value):
             raise BeatsError(f"The metric {name!r} is {value}: a report holds finite numbers only.")
     with new_directory(directory) as new:
-        write_json(new / METRICS_FILE, predictions, metrics, description)
+        report = write_json(new / METRICS_FILE, predictions, metrics, description, evidence)
         write_predictions(new / PREDICTIONS_FILE, predictions)
         index = model_index(metrics, description, len(predictions.names))
         (new / MODEL_INDEX_FILE).write_text(index, encoding="utf-8")
@@ -230,6 +293,10 @@ def write_report(directory: Path, predictions: Predictions, metrics: Metrics, de
             draw_classes(ranked, class_metric(predictions), new / CLASSES_PICTURE)
         if not predictions.is_multi_label and len(predictions.label_names) <= MAX_MATRIX_CLASSES:
             draw_confusions(predictions.confusions, predictions.label_names, new / CONFUSION_PICTURE)
+        if has_curves(evidence.histories):
+            draw_learning_curves(evidence.histories, new / CURVE_PICTURE)
+        (new / PAGE).write_text(render_page(report, predictions, evidence), encoding="utf-8")
+    return report
 
 
 @contextmanager
@@ -251,16 +318,24 @@ def check_report_directory(directory: Path) -> None:
         raise BeatsError(f"{directory}: is no directory.")
 
 
-def write_json(path: Path, predictions: Predictions, metrics: Metrics, description: Mapping[str, Any]) -> None:
-    """Writes `metrics.json`; see [`write_report`]."""
+def write_json(
+    path: Path, predictions: Predictions, metrics: Metrics, description: Mapping[str, Any], evidence: Evidence
+) -> dict[str, Any]:
+    """Writes `metrics.json`, and returns its content; see [`write_report`]."""
+    parts = list(evidence.folds.values()) or [predictions]
+    intervals = metric_intervals(parts)
     report = {
         "description": dict(description),
         "num_clips": len(predictions.names),
         "metrics": {name: None if value is None else float(value) for name, value in metrics.items()},
+        "intervals": {name: intervals.get(name) for name in metrics},
+        "intervals_by": describe_intervals(parts),
         "per_class": per_class(predictions),
+        "notes": evidence.notes,
     }
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False, default=str)
     path.write_text(text + "\n", encoding="utf-8")
+    return report
 
 
 def _label_cells(labels: np.ndarray, names: list[str]) -> Iterator[str]:
@@ -283,24 +358,35 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             writer.writerow([name, *cells, *scores.astype(str).tolist()])
 
 
-def _hub_name(name: str) -> str:
+def read_predictions(directory: Path) -> Predictions:
+    """Reads the predictions of a report that [`write_report`] has written."""
+    classes = json.loads((directory / METRICS_FILE).read_text(encoding="utf-8"))["per_class"]
+    names = [entry["label"] for entry in classes]
+    index = {name: number for number, name in enumerate(names)}
+    with (directory / PREDICTIONS_FILE).open(encoding="utf-8", newline="") as file:
+        _, *rows = csv.reader(file)
+    labels: Any = [index[row[1]] for row in rows] if "f1" in classes[0] else np.zeros((len(rows), len(names)))
+    for number, row in enumerate(rows if "ap" in classes[0] else ()):
+        labels[number, [index[name] for name in json.loads(row[1])]] = 1
+    return Predictions([row[0] for row in rows], np.array([row[3:] for row in rows]), np.array(labels), names)
+
+
+def hub_name(name: str) -> str:
     """Returns a Hub id as it is, the last part of a local path."""
     path = Path(name)
     is_local = path.exists() or path.is_absolute() or name.startswith(".") or len(path.parts) > 2
     return (path.name or path.resolve().name) if is_local else name
 
 
-def model_index(metrics: Metrics, description: Mapping[str, Any], num_clips: int) -> str:
+def eval_results(metrics: Metrics, description: Mapping[str, Any]) -> list[EvalResult]:
     """
-    Returns metadata for a model card in the Hub's `model-index` format between lines of dashes, then a table. Metrics
-    are rounded to four decimals, undefined ones left out of the metadata; local paths become their last part.
+    Returns metrics as metadata of a model card, rounded to four decimals, without undefined ones; of local paths their
+    last part.
     """
-    model = _hub_name(str(description.get("model", "BEATs"))).split("/")[-1]
-    dataset = _hub_name(str(description.get("dataset", "unknown")))
-    results, rows = [], []
+    dataset = hub_name(str(description.get("dataset", "unknown")))
+    results = []
     for key, value in metrics.items():
         kind, name, arguments = HUB_METRICS.get(key, (key, key, None))
-        rows.append(f"| {name} | {'undefined' if value is None else f'{value:.4f}'} |")
         if value is None:
             continue
         result = EvalResult(
@@ -317,6 +403,17 @@ def model_index(metrics: Metrics, description: Mapping[str, Any], num_clips: int
             metric_value=round(float(value), 4),
         )
         results.append(result)
-    metadata = ModelCardData(model_name=model, eval_results=results).to_yaml()
-    table = "\n".join([f"| {num_clips} clips of {dataset} | |", "| --- | --- |", *rows])
+    return results
+
+
+def model_index(metrics: Metrics, description: Mapping[str, Any], num_clips: int) -> str:
+    """Returns metadata for a model card in the Hub's `model-index` format between lines of dashes, then a table."""
+    model = hub_name(str(description.get("model", "BEATs"))).split("/")[-1]
+    dataset = hub_name(str(description.get("dataset", "unknown")))
+    rows = [
+        f"| {HUB_METRICS.get(key, (key, key))[1]} | {'undefined' if value is None else format_number(value)} |"
+        for key, value in metrics.items()
+    ]
+    metadata = ModelCardData(model_name=model, eval_results=eval_results(metrics, description)).to_yaml()
+    table = "\n".join([f"| {format_number(num_clips)} clips of {dataset} | |", "| --- | --- |", *rows])
     return f"---\n{metadata}\n---\n\n{table}\n"

@@ -1,29 +1,27 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Tables of metrics on the console: of one evaluation, and of all folds of a cross-validation."""
+"""Tables of metrics on the console, and the screen that a training ends with."""
 
-import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from transformers.utils import logging
 
-from transformers_beats.utils.files import replace_file
+from transformers_beats.utils.numbers import format_interval, format_number
 
-from .report import METRICS_FILE, Metrics, Predictions, rank_classes, worst_confusions
+from .intervals import LEVEL
+from .report import PAGE, Metrics, Predictions, rank_classes, worst_confusions
 
 
-logger = logging.get_logger(__name__)
-
-FOLDS = "folds.json"
 MAX_LISTED_CLASSES = 40
+# Of the worst and of the best classes, on the last screen.
+MAX_EXTREME_CLASSES = 5
 # Columns of text, to the left; numbers are to the right.
-NAMES = ("metric", "class", "true class", "predicted")
+NAMES = ("metric", "class", "true class", "predicted", "worst classes", "best classes")
 
 
 def print_table(
@@ -34,7 +32,7 @@ def print_table(
     console: Console | None = None,
 ) -> None:
     """
-    Prints a table with a title above it; floats have four decimals, None is a dash. After `gap` rows, a line stands
+    Prints a table with a title above it; numbers are those of [`format_number`]. After `gap` rows, a line stands
     for rows that are left out.
     """
     table = Table(box=SIMPLE_HEAD)
@@ -42,7 +40,7 @@ def print_table(
         table.add_column(header, justify="left" if header in NAMES else "right", overflow="fold")
     for number, row in enumerate(rows, start=1):
         # As `Text`, brackets in names are no markup.
-        table.add_row(*(Text(format_value(value)) for value in row), end_section=number == gap)
+        table.add_row(*(Text(format_number(value)) for value in row), end_section=number == gap)
     console = console or Console()
     if title:
         # A title within a table would be wrapped to its width.
@@ -50,21 +48,29 @@ def print_table(
     console.print(table)
 
 
-def format_value(value: object) -> str:
-    """Returns a cell of a table as text."""
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def print_report(console: Console, predictions: Predictions, metrics: Metrics) -> None:
+def print_metrics(console: Console, report: Mapping[str, Any], spread: Metrics | None = None) -> None:
     """
-    Prints the metrics, from [`compute_metrics`] and others, the classes with the worst first, and for single-label
-    classification the worst confusions.
+    Prints the metrics of a report with their intervals, and what these are; those of a cross-validation with
+    `spread`, the standard deviations between folds.
+    """
+    title = f"{format_number(report['num_clips'])} clips, {format_number(len(report['per_class']))} classes"
+    headers, rows = ["metric", "value", f"{LEVEL:.0%} interval"], []
+    if spread:
+        headers[1:2], headers[3:] = ["mean of folds"], ["standard deviation"]
+    for name, value in report["metrics"].items():
+        row = [name, value, format_interval(report["intervals"].get(name))]
+        rows.append([*row, spread.get(name)] if spread else row)
+    print_table(headers, rows, title, console=console)
+    console.print(report["intervals_by"], highlight=False)
+
+
+def print_report(console: Console, predictions: Predictions, report: Mapping[str, Any]) -> None:
+    """
+    Prints the metrics of a report, as [`write_report`] returns it, the classes with the worst first, and for
+    single-label classification the worst confusions.
     """
     num_classes = len(predictions.label_names)
-    title = f"{len(predictions.names)} clips, {num_classes} classes"
-    print_table(("metric", "value"), metrics.items(), title, console=console)
+    print_metrics(console, report)
     ranked, half = rank_classes(predictions), MAX_LISTED_CLASSES // 2
     keys = ("ap", "auc") if predictions.is_multi_label else ("precision", "recall", "f1")
     title, gap, listed = "Classes, the worst first", None, ranked
@@ -76,41 +82,41 @@ def print_report(console: Console, predictions: Predictions, metrics: Metrics) -
     if num_left_out := num_classes - len(ranked):
         console.print(f"Left out, for want of clips: {num_left_out} of {num_classes} classes")
     if not predictions.is_multi_label and (confusions := worst_confusions(predictions)):
-        rows = [[*others, f"{share:.1%}"] for *others, share in confusions]
+        rows = [[*others, share] for *others, share in confusions]
         print_table(("true class", "predicted", "clips", "share"), rows, "Worst confusions", console=console)
 
 
-def report_folds(output_dir: Path, names: Sequence[str], evaluation: str) -> dict[str, Any]:
+def print_extremes(console: Console, classes: Sequence[Mapping[str, Any]]) -> None:
+    """Prints the worst and the best classes of a report, by F1 or average precision."""
+    key = "f1" if "f1" in classes[0] else "ap"
+    ranked = sorted((entry for entry in classes if entry[key] is not None), key=lambda entry: entry[key])
+    if limit := min(MAX_EXTREME_CLASSES, len(ranked) // 2):
+        pairs = zip(ranked[:limit], reversed(ranked[-limit:]))
+        rows = [[worst["label"], worst[key], best["label"], best[key]] for worst, best in pairs]
+        name = {"f1": "F1", "ap": "AP"}[key]
+        print_table(("worst classes", name, "best classes", name), rows, console=console)
+
+
+def print_closing(
+    console: Console,
+    report: Mapping[str, Any] | None,
+    report_dir: Path,
+    models: Sequence[tuple[str, str]],
+    advice: str,
+    commands: Sequence[Sequence[str]],
+    spread: Metrics | None = None,
+) -> None:
     """
-    Prints the metrics of each fold with mean and standard deviation, and writes them to `output_dir/folds.json`. Means
-    leave out folds in which a metric is undefined. The report of a fold is in `output_dir/fold-NAME/EVALUATION`.
-
-    Returns:
-        `dict[str, Any]`: `folds`, `mean` and `std`; the standard deviation is that of a sample. None if undefined.
+    Prints the screen that a training ends with: metrics, worst and best classes, where the report and the models are
+    (each with a remark), which model to use, and commands to go on with.
     """
-    each = {name: _read_metrics(output_dir / f"fold-{name}" / evaluation) for name in names}
-    mean: dict[str, float | None] = {}
-    std: dict[str, float | None] = {}
-    for metric in dict.fromkeys(metric for metrics in each.values() for metric in metrics):
-        lacking = [name for name, metrics in each.items() if metrics.get(metric) is None]
-        if lacking:
-            logger.warning(f"{metric} is undefined in {len(lacking)} fold(s), which its mean leaves out: {lacking}.")
-        known = np.array([metrics[metric] for name, metrics in each.items() if name not in lacking], dtype=float)
-        mean[metric] = float(known.mean()) if len(known) else None
-        std[metric] = float(known.std(ddof=1)) if len(known) > 1 else None
-    result = {"folds": each, "mean": mean, "std": std}
-    headers = ("metric", *(f"fold {name}" for name in each), "mean", "standard deviation")
-    rows = [[metric, *(fold.get(metric) for fold in each.values()), mean[metric], std[metric]] for metric in mean]
-    print_table(headers, rows, f"{len(each)} folds")
-    with replace_file(output_dir / FOLDS) as temporary:
-        temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    return result
-
-
-def _read_metrics(report: Path) -> Mapping[str, float | None]:
-    """Reads the metrics of a report; none, with a warning, if it was not written."""
-    path = report / METRICS_FILE
-    if not path.exists():
-        logger.warning(f"{report}: is missing: `evaluate` of the fold's model on its clips writes it.")
-        return {}
-    return json.loads(path.read_text(encoding="utf-8"))["metrics"]
+    if report is not None:
+        print_metrics(console, report, spread)
+        print_extremes(console, report["per_class"])
+        console.print(f"Report: {report_dir / PAGE}", highlight=False, soft_wrap=True, markup=False)
+    for place, remark in models:
+        console.print(f"Model:  {place} ({remark})", highlight=False, soft_wrap=True, markup=False)
+    console.print(advice, highlight=False, markup=False)
+    for command in commands:
+        # Not wrapped: it is to be copied.
+        console.print(f"    {shlex.join(command)}", highlight=False, soft_wrap=True, markup=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 
@@ -22,6 +22,7 @@ from transformers_beats.utils.errors import BeatsError
 from .averaging import WeightAverage
 from .layerwise import layerwise_parameter_groups, multiply_gradients
 from .pretraining import WaveformTrainer
+from .progress import Lines, ProgressWithLines
 
 
 class CheckpointCounter(TrainerCallback):
@@ -41,6 +42,18 @@ class CheckpointCounter(TrainerCallback):
                 f"`average_checkpoints` is {self.num_checkpoints}, but {num_saves} checkpoint(s) would be written: "
                 "save more often (`save_strategy`, `save_steps`)."
             )
+
+
+class StopAtEpoch(TrainerCallback):
+    """Ends a training after an epoch; the learning rate follows the schedule of the whole training until then."""
+
+    def __init__(self, epoch: float):
+        self.epoch = epoch
+
+    def on_step_end(self, args, state, control, **kwargs):
+        # Epochs are sums of fractions.
+        if state.epoch is not None and state.epoch > self.epoch - 1e-6:
+            control.should_training_stop = True
 
 
 class ClassificationTrainer(WaveformTrainer):
@@ -71,6 +84,10 @@ class ClassificationTrainer(WaveformTrainer):
         # Read by `call_model_init`.
         self.gradient_decay = gradient_decay
         super().__init__(*args, **kwargs)
+        # In a notebook, `Trainer` has another one.
+        for default, ours in ((ProgressCallback, ProgressWithLines), (PrinterCallback, Lines)):
+            if self.pop_callback(default) is not None:
+                self.add_callback(ours)
         self.weight_average = weight_average
         if weight_average is not None:
             self.add_callback(weight_average)

@@ -1,0 +1,111 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""End of a fine-tuning: the model card, the last screen, and publication on the Hub."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median_high
+from typing import NamedTuple
+
+from rich.console import Console
+
+from transformers_beats.publishing.publish import account_name, check_account, publish
+from transformers_beats.training.config.arguments import Arguments
+from transformers_beats.training.reports.card import write_card
+from transformers_beats.training.reports.report import METRICS_FILE, Metrics
+from transformers_beats.training.reports.tables import print_closing
+from transformers_beats.utils.numbers import format_number
+
+from .classifiers import EVALUATION, TRAINING_CLIPS, describe
+from .stages import process_state
+
+
+# Directory of the model of all clips, beside those of the folds.
+FINAL = "final"
+
+
+class CrossValidation(NamedTuple):
+    """Names of the folds, the epoch whose weights each has kept, and the standard deviations of the metrics."""
+
+    folds: Sequence[str]
+    epochs: Mapping[str, float]
+    spread: Metrics
+
+
+def choose_epoch(epochs: Mapping[str, float]) -> float:
+    """Returns the epoch after which a model of all clips is kept: the median of the folds, one that a fold has."""
+    return median_high(epochs.values())
+
+
+def join_epochs(epochs: Mapping[str, float]) -> str | None:
+    """Returns the epochs of all folds as text, once if they are equal; None without any."""
+    distinct = dict.fromkeys(f"{epoch:.4g}" for epoch in epochs.values())
+    return ", ".join(distinct if len(distinct) < 2 else (f"{epoch:.4g}" for epoch in epochs.values())) or None
+
+
+def choose_repository(arguments: Arguments, output_dir: Path) -> str | None:
+    """
+    Returns the repository that the model is to be published to, if that was asked for, after the Hub was asked whether
+    this account may write to it. The `Trainer` itself publishes nothing.
+
+    Raises:
+        [`BeatsError`]: if the account may not write there.
+    """
+    training = arguments.training
+    if not training.push_to_hub:
+        return None
+    training.push_to_hub = False
+    if not process_state().is_main_process:
+        return None
+    repo_id = training.hub_model_id or f"{account_name()}/{output_dir.absolute().name}"
+    check_account(repo_id)
+    return repo_id
+
+
+def close(
+    arguments: Arguments,
+    output_dir: Path,
+    num_clips: int,
+    repo_id: str | None,
+    validation: CrossValidation | None = None,
+) -> None:
+    """
+    Writes the card of a model that has learned from `num_clips` clips, prints the last screen, and publishes the model
+    if there is a `repo_id`. Called on the main process.
+    """
+    path = output_dir / EVALUATION / METRICS_FILE
+    report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    description = (report["description"] if report else describe(arguments, None)) | {"training_clips": num_clips}
+    spread, remark = (None, "") if validation is None else (validation.spread, "")
+    if validation is None:
+        model: Path | None = output_dir
+        models = [(str(output_dir), f"learned from {format_number(num_clips)} clips")]
+        advice = "To go on:"
+    else:
+        model = output_dir / FINAL if arguments.folds.final else None
+        models = [(f"{output_dir}/fold-{name}", "learned from the other folds") for name in validation.folds]
+        advice = "For use, train one model of all clips: the same command with --final. To try out a fold:"
+    if validation is not None and model is not None:
+        after = ""
+        if validation.epochs:
+            epoch, each = f"{choose_epoch(validation.epochs):.4g}", join_epochs(validation.epochs)
+            description["epoch"] = f"{epoch} (the median of those of the folds: {each})"
+            after = f", to epoch {epoch}: the median of the folds ({each})"
+        models.append((str(model), f"learned from all {format_number(num_clips)} clips{after}"))
+        advice = f"Use {model}: the metrics are those of the folds, which learned from fewer clips. To go on:"
+        remark = (
+            f"This model has learned from all clips. The metrics are those of {len(validation.folds)} models that "
+            "were trained alike, each on the clips of the other folds, and evaluated on its own:"
+        )
+    used = str(model or output_dir / f"fold-{validation.folds[0]}" if validation else model)
+    command = ["transformers-beats", "tag", "RECORDING.wav", "--model", used]
+    if report is None:
+        command = ["transformers-beats", "evaluate", "--model", used, "--dataset", "FOLDER", "--output_dir", "REPORT"]
+    print_closing(Console(), report, output_dir / EVALUATION, models, advice, [command], spread)
+    if model is None:
+        return
+    write_card(model, description, report, output_dir / EVALUATION, spread, repo_id, remark)
+    if repo_id is not None:
+        private = bool(arguments.training.hub_private_repo)
+        publication = publish(model, repo_id, private, leave_out=(TRAINING_CLIPS,))
+        print(f"{repo_id}: {'published' if publication.is_new else 'unchanged'}, commit {publication.commit}")

@@ -1,0 +1,102 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Model card of a fine-tuned classifier, from its report."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+import transformers_beats
+from transformers_beats import BeatsConfig, BeatsFeatureExtractor
+from transformers_beats.configuration_beats import problem_type_of
+from transformers_beats.utils.files import replace_file
+from transformers_beats.utils.numbers import format_interval, format_number
+
+from .intervals import LEVEL
+from .report import CONFUSION_PICTURE, CURVE_PICTURE, METRIC_NAMES, Metrics, eval_results, hub_name
+
+
+TEMPLATE, CARD = "card_template.md", "README.md"
+PICTURES = {"Learning curves": CURVE_PICTURE, "Confusion matrix": CONFUSION_PICTURE}
+# Of the description of a training: not of interest to others, or said elsewhere.
+PRIVATE = ("model", "select", "base_model", "dataset")
+
+
+def write_card(
+    directory: Path,
+    description: Mapping[str, Any],
+    report: Mapping[str, Any] | None = None,
+    report_dir: Path | None = None,
+    spread: Metrics | None = None,
+    repo_id: str | None = None,
+    remark: str = "",
+) -> None:
+    """
+    Writes `README.md` to the directory of a classifier, with copies of the pictures of the report beside it.
+
+    Args:
+        directory (`Path`):
+            Directory of the model.
+        description (`Mapping[str, Any]`):
+            Description of the training; `base_model` and `dataset` are named without the place where they lie.
+        report (`Mapping[str, Any]`, *optional*), report_dir (`Path`, *optional*), spread (`Metrics`, *optional*):
+            `metrics.json` of the report and its directory; for a cross-validation, the deviations between folds.
+        repo_id (`str`, *optional*):
+            Repository on the Hub that the example loads; the directory by default.
+        remark (`str`):
+            Sentence before the metrics, such as which clips they are of.
+    """
+    config: Any = BeatsConfig.from_pretrained(directory)
+    extractor = BeatsFeatureExtractor.from_pretrained(directory)
+    is_frames = str((config.architectures or [""])[0]).endswith("AudioFrameClassification")
+    dataset, base = str(description["dataset"]), str(description["base_model"])
+    known = {name: value for name, value in description.items() if value is not None and name not in PRIVATE}
+    title = hub_name(repo_id or str(directory)).split("/")[-1]
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="audio-classification",
+        tags=["audio", "beats", "transformers-beats"],
+        base_model=base if is_on_hub(base) else None,
+        datasets=[dataset] if is_on_hub(dataset) else None,
+        model_name=title if report else None,
+        eval_results=eval_results(report["metrics"], description) if report else None,
+    )
+    pictures = []
+    for caption, name in PICTURES.items():
+        if report_dir is not None and (report_dir / name).exists():
+            shutil.copyfile(report_dir / name, directory / name)
+            pictures.append((caption, name))
+    kind = "of every 160 ms of audio" if is_frames else "of audio clips"
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined)
+    environment.filters |= {"number": format_number, "interval": format_interval}
+    text = environment.get_template(TEMPLATE).render(
+        card_data=data.to_yaml(),
+        title=title,
+        summary=f"Classifier {kind} into {format_number(config.num_labels)} classes, fine-tuned from {hub_name(base)} "
+        f"([BEATs](https://arxiv.org/abs/2212.09058)) on {hub_name(dataset)}.",
+        pipeline="beats-audio-tagging" if is_frames else "audio-classification",
+        path=repo_id or str(directory),
+        sampling_rate=extractor.sampling_rate,
+        classes=[config.id2label[index] for index in sorted(config.id2label)],
+        report=report,
+        results_note=" ".join(
+            filter(None, (remark, f"{format_number(report['num_clips'])} clips." if report else ""))
+        ),
+        spread=spread,
+        level=f"{LEVEL:.0%}",
+        metric_names=METRIC_NAMES,
+        pictures=pictures,
+        description=known,
+        single_label=problem_type_of(config) == "single_label_classification",
+        version=transformers_beats.__version__,
+    )
+    with replace_file(directory / CARD) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def is_on_hub(name: str) -> bool:
+    """Returns whether a name is an id of the Hub: an account and a name, and no path that exists."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()

@@ -9,10 +9,12 @@ import sys
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 from golden import FIXTURES, ROOT
 from huggingface_hub import ModelCard, constants
+from tiny import ENCODER
 
 from transformers_beats import BeatsModel
 from transformers_beats.conversion.checkpoint import read_checkpoint
@@ -21,6 +23,8 @@ from transformers_beats.conversion.released import MANIFEST, read_manifest
 from transformers_beats.publishing import publish as publishing
 from transformers_beats.publishing import publish_all
 from transformers_beats.publishing.publish import check_account, publish
+from transformers_beats.training.config.recipes import build_arguments
+from transformers_beats.training.finetune import FINETUNE_ARGUMENTS, Arguments, finetune
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import sha256
 
@@ -110,6 +114,25 @@ def test_the_card_of_a_branch_names_the_branch(tmp_path):
     card = (tmp_path / "beats" / "README.md").read_text()
     assert 'from_pretrained("user/beats", revision="v1")' in card
     assert 'from_pretrained("user/beats", trust_remote_code=True, revision="v1")' in card
+
+
+def test_a_fine_tuned_model_is_published_with_its_card_and_without_the_clips(hub, signed_in, tmp_path):
+    generator = np.random.default_rng(0)
+    for name in ("loud", "soft"):
+        (tmp_path / "sounds" / name).mkdir(parents=True)
+        for clip in range(4):
+            samples = generator.uniform(-1, 1, 8000) * (0.9 if name == "loud" else 0.01)
+            soundfile.write(tmp_path / "sounds" / name / f"{clip}.wav", samples, 16000)
+    recipe = {"dataset": str(tmp_path / "sounds"), "output_dir": str(tmp_path / "farm"), "model_config": ENCODER}
+    recipe |= {"max_steps": 1, "num_folds": 2, "final": True, "push_to_hub": True, "disable_tqdm": True}
+    finetune(Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe)))
+    assert len(commits(hub, "user/farm")) == 1
+    files = {entry.rfilename for entry in signed_in.model_info("user/farm").siblings}
+    assert {"README.md", "model.safetensors", "config.json", "confusion_matrix.png"} <= files
+    assert not [name for name in files if name.endswith((".html", ".npy", ".csv"))]
+    card = contents(hub, "user/farm", "README.md")
+    assert 'model="user/farm"' in card
+    assert str(tmp_path) not in card
 
 
 @pytest.mark.parametrize("options", [["--private"], ["--revision", "v1"]])

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from tiny import ENCODER
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -117,15 +118,76 @@ def test_a_classifier_learns_and_evaluate_finds_the_same(recipe, folder, tmp_pat
     assert (tmp_path / "report" / "confusion_matrix.png").stat().st_size > 1000
 
 
-def test_the_last_lines_name_what_was_written(recipe, folder, tmp_path, capsys):
+def test_the_last_lines_name_what_was_written(recipe, folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe | {"max_steps": 1}))
     model, report, folds = recipe["output_dir"], str(tmp_path / "report"), str(tmp_path / "folds")
     finetune_module.main(["--config", str(tmp_path / "recipe.yaml")])
-    assert capsys.readouterr().out.endswith(f"\nModel: {model}\n")
+    text = capsys.readouterr().out
+    assert f"\nModel:  {model} (learned from 24 clips)\n" in text
+    assert text.endswith(f"    transformers-beats evaluate --model {model} --dataset FOLDER --output_dir REPORT\n")
     evaluate_module.main(["--model", model, "--dataset", str(folder), "--output_dir", report])
-    assert capsys.readouterr().out.endswith(f"\nReport: {report}\n")
+    assert capsys.readouterr().out.endswith(f"\nReport: {report}/report.html\n")
     finetune_module.main(["--config", str(tmp_path / "recipe.yaml"), "--num_folds", "2", "--output_dir", folds])
-    assert capsys.readouterr().out.endswith(f"\nModels: {folds}/fold-*\n")
+    text = capsys.readouterr().out
+    assert f"\nModel:  {folds}/fold-* (fold-1, fold-2: each learned from the other folds)\n" in text
+    assert "the same command with --final" in text
+    assert text.endswith(f"    transformers-beats tag RECORDING.wav --model {folds}/fold-1\n")
+    assert "bootstrap over clips" in text
+    assert "worst classes" in text
+    # But for places, all lines fit.
+    assert all(len(line) <= 80 or folds in line for line in text.splitlines())
+
+
+def test_the_final_model_learns_from_all_clips_for_as_long_as_the_folds(recipe, capsys):
+    values = {"num_folds": 2, "max_steps": -1, "num_train_epochs": 4, "save_strategy": "epoch", "learning_rate": 1e-2}
+    values |= {"early_stopping_patience": 1, "early_stopping_threshold": 10.0}
+    first = run(recipe, **values)
+    output = Path(recipe["output_dir"])
+    before = (output / "fold-1" / "model.safetensors").stat().st_mtime_ns
+    assert run(recipe, **values, final=True) == first
+    assert (output / "fold-1" / "model.safetensors").stat().st_mtime_ns == before
+    # No epoch is better than the first by as much as 10: the folds stop after two of four epochs.
+    log = json.loads((output / "final" / "log_history.json").read_text())
+    assert [entry["epoch"] for entry in log if "train_loss" in entry] == [2.0]
+    assert len(np.load(output / "final" / "training_clips.npy")) == 24
+    card = ModelCard.load(output / "final" / "README.md")
+    assert "2 (the median of those of the folds: 2)" in card.text
+    assert "The epoch of the weights was chosen by the clips that they are evaluated on" in card.text
+    assert {result.metric_type for result in card.data.eval_results} == {"accuracy", "f1"}
+    assert (output / "final" / "confusion_matrix.png").exists()
+    assert "to epoch 2: the median of the folds (2))\nUse " in capsys.readouterr().out
+
+
+def test_folds_have_one_report_with_all_clips(recipe):
+    run(recipe, num_folds=2, max_steps=-1, num_train_epochs=2)
+    report = Path(recipe["output_dir"]) / "evaluation"
+    content = json.loads((report / "metrics.json").read_text())
+    assert (content["num_clips"], content["description"]["split"]) == (24, "2 folds")
+    low, high = content["intervals"]["accuracy"]
+    assert low <= content["metrics"]["accuracy"] <= high
+    page = (report / "report.html").read_text()
+    assert page.count("<audio") == 12
+    assert "Learning curves" in page
+    assert (report / "learning_curve.png").exists()
+
+
+def test_an_evaluation_follows_every_epoch(recipe, folder):
+    run(recipe, eval_dataset=str(folder), max_steps=-1, num_train_epochs=2)
+    log = json.loads((Path(recipe["output_dir"]) / "log_history.json").read_text())
+    assert [entry["epoch"] for entry in log if "eval_accuracy" in entry] == [1.0, 2.0]
+    assert (Path(recipe["output_dir"]) / "evaluation" / "learning_curve.png").exists()
+    values = {"eval_strategy": "no", "output_dir": f"{recipe['output_dir']}-without"}
+    run(recipe, eval_dataset=str(folder), max_steps=1, **values)
+    log = json.loads((Path(values["output_dir"]) / "log_history.json").read_text())
+    assert not any("eval_accuracy" in entry for entry in log)
+
+
+def test_a_new_classifier_is_no_news(recipe, tmp_path, caplog):
+    BeatsForPreTraining(BeatsConfig(**ENCODER)).save_pretrained(tmp_path / "pretrained")
+    BeatsFeatureExtractor().save_pretrained(tmp_path / "pretrained")
+    run(recipe, model_name_or_path=str(tmp_path / "pretrained"), model_config={}, max_steps=1)
+    assert not any("LOAD REPORT" in record.getMessage() for record in caplog.records)
 
 
 def test_a_classifier_starts_from_a_pretrained_encoder(recipe, tmp_path):
@@ -584,6 +646,9 @@ def test_a_class_with_one_clip_is_named(recipe, folder, monkeypatch):
         ({"streaming": True}, "Fine-tuning reads audio from disk"),
         ({"freeze": True, "lora": {}}, "`freeze` and `lora` exclude each other"),
         ({"eval_split": "test"}, "has no folder 'test'"),
+        ({"final": True}, "`final` trains on all clips after the folds"),
+        ({"num_folds": 2, "push_to_hub": True}, "`push_to_hub` publishes one model: set `final: true`"),
+        ({"num_folds": 2, "final": True, "model_name_or_path": "m-{fold}"}, "needs a `model_name_or_path` without"),
         ({"eval_strategy": "epoch"}, "There is nothing to evaluate on: set `num_folds`, `eval_share`"),
         ({"average_checkpoints": 5, "save_steps": 3}, "`average_checkpoints` is 5, but 4 checkpoint"),
         # Every clip lasts 0.6 s: three crops of 0.2 s make 72 of 24 clips, and nine steps.

@@ -83,7 +83,8 @@ def close(
         advice = "To go on:"
     else:
         model = output_dir / FINAL if arguments.folds.final else None
-        models = [(f"{output_dir}/fold-{name}", "learned from the other folds") for name in validation.folds]
+        folds = ", ".join(f"fold-{name}" for name in validation.folds)
+        models = [(f"{output_dir}/fold-*", f"{folds}: each learned from the other folds")]
         advice = "For use, train one model of all clips: the same command with --final. To try out a fold:"
     if validation is not None and model is not None:
         after = ""

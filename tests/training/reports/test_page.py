@@ -18,12 +18,8 @@ from transformers_beats.training.reports.report import Evidence, Predictions, co
 RATE = 16000
 NAMES = ["dog", "<script>alert(1)</script>", "rain & wind"]
 HISTORY = [
-    entry
-    for epoch in (1.0, 2.0)
-    for entry in (
-        {"epoch": epoch, "loss": 2 / epoch},
-        {"epoch": epoch, "eval_loss": 2.1 / epoch, "eval_accuracy": 0.5},
-    )
+    *({"epoch": epoch, "loss": 2 / epoch} for epoch in (1.0, 2.0)),
+    *({"epoch": epoch, "eval_loss": 2.1 / epoch, "eval_accuracy": 0.5} for epoch in (1.0, 2.0)),
 ]
 
 
@@ -53,7 +49,7 @@ def page(tmp_path_factory) -> str:
 def test_has_all_sections(page):
     headings = re.findall("<h2>(.*?)</h2>", page)
     assert headings[:4] == ["Metrics", "Learning curves", "Classes", "Confusions"]
-    assert headings[4:] == ["Most frequent confusions", "Calibration", "Hardest clips", "How it was made"]
+    assert headings[4:] == ["Calibration", "Hardest clips", "How it was made"]
     assert "A remark." in page
     assert "bootstrap over clips" in page
 

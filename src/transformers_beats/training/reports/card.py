@@ -82,9 +82,8 @@ def write_card(
         sampling_rate=extractor.sampling_rate,
         classes=[config.id2label[index] for index in sorted(config.id2label)],
         report=report,
-        results_note=" ".join(
-            filter(None, (remark, f"{format_number(report['num_clips'])} clips." if report else ""))
-        ),
+        results_note=remark or "On clips that the model has not learned from:",
+        num_clips=report["num_clips"] if report else 0,
         spread=spread,
         level=f"{LEVEL:.0%}",
         metric_names=METRIC_NAMES,

@@ -343,8 +343,8 @@ def test_runs_that_were_killed_learn_what_a_run_in_one_go_learns(recipe, tmp_pat
     iterate(IterateArguments(**in_one_go))
     worker = Path(__file__).parents[1] / "worker.py"
     for kill_at in ("iteration-1/model.training/checkpoint-4", "iteration-2/tokenizer.training/checkpoint-6"):
-        (tmp_path / "arguments.json").write_text(json.dumps(recipe | {"kill_at": kill_at}))
-        command = [sys.executable, str(worker), "run_until_killed", str(tmp_path / "arguments.json")]
+        (tmp_path / "tasks.json").write_text(json.dumps([("run_until_killed", recipe | {"kill_at": kill_at})]))
+        command = [sys.executable, str(worker), str(tmp_path / "tasks.json")]
         result = subprocess.run(command, capture_output=True, text=True, timeout=570, env=os.environ)
         assert result.returncode == -signal.SIGKILL, result.stderr[-3000:]
         checkpoint = Path(recipe["output_dir"]) / kill_at

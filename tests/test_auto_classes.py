@@ -191,8 +191,8 @@ def test_unknown_names_are_attribute_errors():
         "import transformers_beats; from transformers import pipeline, Trainer",
         "from transformers import AutoModel, pipeline; import transformers_beats",
         "import transformers_beats.modeling_beats",
-        "import transformers_beats.modeling_beats_tokenizer",
-        "from transformers_beats import BeatsFeatureExtractor",
+        pytest.param("import transformers_beats.modeling_beats_tokenizer", marks=pytest.mark.slow),
+        pytest.param("from transformers_beats import BeatsFeatureExtractor", marks=pytest.mark.slow),
     ],
 )
 def test_auto_classes_know_the_models_whatever_is_imported_first(run_forked, imports, converted):

@@ -1,9 +1,12 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Settings of small models and short trainings, and a few sounds for them."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
 
@@ -56,3 +59,14 @@ def make_recipe(sounds: Path, output_dir: Path) -> dict:
         },
         "tokenize": {"batch_size": 4, "shard_size": 5},
     }
+
+
+@contextmanager
+def empty_pictures() -> Generator[None, None, None]:
+    """Leaves the pictures of reports empty: to draw them takes longer than to train such a model."""
+    from transformers_beats.training.reports import pictures
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("draw_classes", "draw_confusions"):
+            patch.setattr(pictures, name, lambda *args: args[-1].touch())
+        yield

@@ -169,6 +169,7 @@ def test_peak_memory_counts_what_a_call_gives_back():
     assert 0.9 * size < peak < 1.5 * size
 
 
+@pytest.mark.slow
 @reads_proc
 def test_attention_without_materialised_scores_takes_less_memory():
     # In a process that has freed as much before, as one of many tests may, the peak would not show.

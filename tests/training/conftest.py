@@ -3,7 +3,7 @@ from pathlib import Path
 
 import datasets
 import pytest
-from tiny import make_recipe, make_sounds
+from tiny import empty_pictures, make_recipe, make_sounds
 
 
 @pytest.fixture(autouse=True)
@@ -30,3 +30,9 @@ def sounds(tmp_path) -> Path:
 @pytest.fixture
 def recipe(sounds, tmp_path) -> dict:
     return make_recipe(sounds, tmp_path / "run")
+
+
+@pytest.fixture
+def no_pictures():
+    with empty_pictures():
+        yield

@@ -40,7 +40,7 @@ def folder(tmp_path) -> Path:
 
 
 @pytest.fixture
-def recipe(folder, tmp_path) -> dict:
+def recipe(folder, tmp_path, no_pictures) -> dict:
     """Four epochs of two steps, evaluated on a quarter of the clips."""
     return {
         "dataset": str(folder),

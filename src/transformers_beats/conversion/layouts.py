@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import torch
 
-from .locations import MAX_BYTES
+from .locations import MAX_BYTES, path_in_cache
 from .names import ARCHITECTURE, QUANTIZER, Origin
 from .reading import CheckpointError, load
 from .settings import RELEASED, Settings, read_settings, section
@@ -208,13 +208,11 @@ def _find_cfg(
 
 def display_name(path: Path) -> str:
     """Returns the name of a file as users know it: in the cache of the Hub, with its repository."""
-    parts = list(path.parts)
-    repository = next((part for part in parts if part.startswith(("models--", "datasets--"))), None)
-    if repository is None or "snapshots" not in parts:
+    inside = path_in_cache(path)
+    if inside is None:
         return path.name
-    # models--owner--name/snapshots/commit/path
-    inside = parts[parts.index("snapshots") + 2 :]
-    return "/".join([repository.partition("--")[2].replace("--", "/"), *inside])
+    repository, _, _, *names = inside.parts
+    return "/".join([repository.partition("--")[2].replace("--", "/"), *names])
 
 
 def _drop_wrapper_parts(source: Source) -> None:

@@ -44,9 +44,23 @@ def test_another_cache_can_be_named(release, tmp_path):
     assert not release.cache.exists()
 
 
-def test_an_incomplete_directory_is_replaced(release):
+def remove(file: Path) -> None:
+    file.unlink()
+
+
+def halve(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def empty(file: Path) -> None:
+    os.truncate(file, 0)
+
+
+@pytest.mark.parametrize("damage", [remove, halve, empty])
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "model.safetensors"])
+def test_a_damaged_directory_is_replaced(name, damage, release):
     directory = released.get(NAME)
-    (directory / "model.safetensors").unlink()
+    damage(directory / name)
     assert released.get(NAME) == directory
     assert_complete(directory, release)
 

@@ -237,6 +237,13 @@ def test_a_misspelt_name_is_told_the_right_one(release):
     assert release.hub.requests == []
 
 
+@pytest.mark.parametrize("name", ["a b", "a/b", "..", "-a", "a\nb", "a\0b", "a" * 97])
+def test_a_name_must_be_one_of_a_folder_and_of_a_repository(name, release):
+    release.write_manifest(name=name)
+    with pytest.raises(UsageError, match=r"manifest.yaml, checkpoint 1: .*`name`: .* is no name of a file"):
+        released.read_manifest()
+
+
 @pytest.mark.parametrize("mirror", ["user/first", "hf://user/first@main", "/shared/beats.pt", "ftp://host/beats.pt"])
 def test_a_mirror_must_be_a_file_that_can_be_fetched(mirror, release):
     release.write_manifest(mirror)

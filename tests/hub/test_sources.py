@@ -409,7 +409,11 @@ def test_a_directory_with_several_checkpoints_names_them(here):
         ("hf://user", "is no location on the Hub"),
         ("https://", "names no file"),
         ("ftp://example.org/model.pt", "must begin with https:// or hf://"),
-        ("beats-iter99", "no such file"),
+        ("https://[::1/model.pt", "is no address: Invalid IPv6 URL"),
+        ("hf://user/mine/../model.pt", "is no file on the Hub"),
+        ("hf://user/mine//model.pt", "is no file on the Hub"),
+        ("beats-iter99", "no such file; did you mean beats-iter"),
+        ("Beats-Iter3", "no such file; did you mean beats-iter3"),
     ],
 )
 def test_sources_that_cannot_be_are_one_line(source, message, here):

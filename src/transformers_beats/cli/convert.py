@@ -101,7 +101,7 @@ def convert(
 
     if push_to_hub is not None:
         check_account(push_to_hub)
-    is_elsewhere, max_bytes = not Path(source).exists(), int(max_size * 1e9)
+    is_elsewhere, max_bytes = not Path(source).exists(), max_size * 1e9
     local = localize(source, cfg or (), labels, max_bytes)
     output = Path(local.stem) if output is None else output
     checkpoint = conversion.convert(

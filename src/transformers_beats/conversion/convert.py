@@ -33,7 +33,7 @@ def convert(
     labels: str | Path | None = None,
     source_name: str | None = None,
     notes: Sequence[str] = (),
-    max_bytes: int = MAX_BYTES,
+    max_bytes: float = MAX_BYTES,
 ) -> "BeatsCheckpoint":
     """
     Converts a checkpoint into configuration, weights (safetensors), feature extractor, remote code and model card.

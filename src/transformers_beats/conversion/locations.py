@@ -66,7 +66,9 @@ class Url:
     address: str
 
     def __str__(self) -> str:
-        return self.address
+        """Address without what may be secret, as it is written into cards: user, password and query."""
+        parts = urlsplit(self.address)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     @property
     def name(self) -> str:
@@ -88,12 +90,17 @@ def parse_location(text: str) -> Path | Location:
     if (match := REPOSITORY.fullmatch(text)) or (match := PAGE.fullmatch(text)):
         repo_type = "dataset" if match["type"] == "datasets/" else "model"
         revision = unquote(match["revision"]) if match["revision"] else None
-        repository = HubRepository(match["id"], revision, repo_type)
-        return repository.file(unquote(match["path"])) if match["path"] else repository
+        repository, path = HubRepository(match["id"], revision, repo_type), unquote(match["path"] or "")
+        if path and {"", ".", ".."} & {*path.split("/")}:
+            raise UsageError(f"{text}: is no file on the Hub; its path goes from folder to folder, down only.")
+        return repository.file(path) if path else repository
     if text.startswith("hf://"):
         raise UsageError(f"{text}: is no location on the Hub; write hf://[datasets/]owner/repo[@revision][/path].")
     if re.match(r"\w+://", text):
-        parts = urlsplit(text)
+        try:
+            parts = urlsplit(text)
+        except ValueError as error:
+            raise UsageError(f"{text}: is no address: {error}.") from None
         if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
             raise UsageError(f"{text}: is not fetched; an address must begin with https:// or hf://.")
         # Names that begin with a dot are of the cache.
@@ -113,7 +120,7 @@ def parse_file(text: str) -> HubFile | Url:
     return location
 
 
-def check_size(place: str, size: int | None, max_bytes: int, expected: int | None = None) -> None:
+def check_size(place: str, size: int | None, max_bytes: float, expected: int | None = None) -> None:
     """
     Raises a [`BeatsError`] for a file of another size than the expected one, and a [`UsageError`] for one that is
     larger than a checkpoint is.
@@ -173,7 +180,7 @@ def path_in_cache(path: Path) -> Path | None:
 
 def download(
     location: HubFile | Url,
-    max_bytes: int = MAX_BYTES,
+    max_bytes: float = MAX_BYTES,
     size: int | None = None,
     sha256: str | None = None,
     force: bool = False,
@@ -254,7 +261,7 @@ def _hash(metadata: Any) -> str | None:
     return metadata.etag if re.fullmatch("[0-9a-f]{64}", metadata.etag or "") else None
 
 
-def _download_url(url: Url, max_bytes: int, size: int | None) -> Path:
+def _download_url(url: Url, max_bytes: float, size: int | None) -> Path:
     """Downloads to a directory of the address in our cache, where an interrupted download goes on."""
     from huggingface_hub import constants
     from huggingface_hub.utils import WeakFileLock
@@ -266,7 +273,7 @@ def _download_url(url: Url, max_bytes: int, size: int | None) -> Path:
     target, tag, can_go_on = directory / url.name, directory / ".etag", True
     with hub_errors(str(url)):
         directory.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(directory / ".lock"), tqdm(unit="B", unit_scale=True, desc=url.name) as progress:
+        with WeakFileLock(directory / ".lock"), tqdm(unit="B", unit_scale=True, desc=url.name, delay=1) as progress:
             while True:
                 start = target.stat().st_size if can_go_on and tag.is_file() and target.is_file() else 0
                 etag = tag.read_text(encoding="utf-8") if start else None

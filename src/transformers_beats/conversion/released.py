@@ -7,6 +7,7 @@ The manifest `official_checkpoints.yaml` lists them. The environment variable `T
 another one, such as a lab's list of its own models and mirrors.
 """
 
+import json
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from huggingface_hub import constants, is_offline_mode
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils import logging
+from safetensors import SafetensorError, safe_open
 
 from transformers_beats.utils.errors import BeatsError, UsageError, did_you_mean, one_line
 from transformers_beats.utils.files import check_file, read_yaml, replace_directory, sha256, work_directory
@@ -37,8 +39,8 @@ logger = logging.get_logger(__name__)
 
 MANIFEST = Path(__file__).with_name("official_checkpoints.yaml")
 MANIFEST_VARIABLE = "TRANSFORMERS_BEATS_MANIFEST"
-# Files of a converted directory.
-CONVERTED = ("config.json", "preprocessor_config.json", "model.safetensors")
+# Files of a converted directory beside its weights.
+CONFIGURATIONS = ("config.json", "preprocessor_config.json")
 
 
 @strict
@@ -70,9 +72,10 @@ class Entry(CardDetails):
 
     def validate_names(self) -> None:
         """Checks what becomes part of a path: a name, the name of a file, a hash; called by `strict`."""
-        for key in ("file", "name"):
-            if not re.fullmatch(r"\w[^/\\:]*", getattr(self, key)):
-                raise ValueError(f"`{key}`: {getattr(self, key)!r} is no name of a file.")
+        # The name is also that of a repository; the file may have one that browsers make.
+        for key, pattern in {"file": r"\w[^/\\:\x00-\x1f]{,200}", "name": r"\w[\w.-]{,95}"}.items():
+            if not re.fullmatch(pattern, getattr(self, key)):
+                raise ValueError(f"`{key}`: {getattr(self, key)[:100]!r} is no name of a file.")
         if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise ValueError(f"`sha256`: {self.sha256} must have 64 digits, 0 to 9 and a to f.")
 
@@ -168,8 +171,15 @@ def cache_directory(entry: Entry, cache_dir: str | Path | None = None) -> Path:
 
 
 def is_complete(directory: Path) -> bool:
-    """Returns whether a directory of the cache holds a converted model."""
-    return all((directory / name).is_file() for name in CONVERTED)
+    """Returns whether a directory of the cache holds a converted model, of which no file was cut off."""
+    try:
+        for name in CONFIGURATIONS:
+            json.loads((directory / name).read_text(encoding="utf-8"))
+        # Compares the size of the file with its header.
+        with safe_open(directory / "model.safetensors", "np"):
+            return True
+    except (OSError, ValueError, SafetensorError):
+        return False
 
 
 def get(name: str, cache_dir: str | Path | None = None, offline: bool | None = None) -> Path:
@@ -312,6 +322,8 @@ def find_source(text: str) -> Entry | Path | Location:
     if is_released(text):
         return find(text)
     location = parse_location(text)
+    if isinstance(location, Path) and not location.exists():
+        raise UsageError(f"{text}: no such file{did_you_mean(text, read_manifest()) or '.'}")
     if isinstance(location, Path) and not location.is_dir():
         check_file(location)
     return location

@@ -35,7 +35,7 @@ class LocalSource:
 
 
 def localize(
-    source: str, cfg: Sequence[str] = (), labels: str | Path | None = None, max_bytes: int = MAX_BYTES
+    source: str, cfg: Sequence[str] = (), labels: str | Path | None = None, max_bytes: float = MAX_BYTES
 ) -> LocalSource:
     """
     Downloads what a conversion needs: the checkpoint and, from a repository, the files that belong to it.
@@ -81,7 +81,7 @@ def localize(
     return LocalSource(path, name, stem, architecture, labels, files.notes)
 
 
-def find_settings(name: str, max_bytes: int = MAX_BYTES) -> str | Path:
+def find_settings(name: str, max_bytes: float = MAX_BYTES) -> str | Path:
     """
     Returns the file that states the architecture of a model, after its download; `"released"` as it is.
 
@@ -107,7 +107,7 @@ def commit_of(path: Path) -> str | None:
     return None if inside is None else inside.parts[2]
 
 
-def _find_file(name: str, max_bytes: int) -> LocalSource | Path | HubRepository:
+def _find_file(name: str, max_bytes: float) -> LocalSource | Path | HubRepository:
     """Returns the file of a model that is a single one, after its download; otherwise where the files are."""
     found = released.find_source(name)
     if isinstance(found, released.Entry):
@@ -120,7 +120,7 @@ def _find_file(name: str, max_bytes: int) -> LocalSource | Path | HubRepository:
     return found
 
 
-def _list(location: Path | HubRepository, max_bytes: int) -> tuple[str, dict[str, int], Fetch]:
+def _list(location: Path | HubRepository, max_bytes: float) -> tuple[str, dict[str, int], Fetch]:
     """Returns a repository on the Hub or in a directory: its name, the sizes of its files, and how to get one."""
     if isinstance(location, Path):
         paths = [path for path in location.rglob("*") if path.is_file()]

@@ -138,7 +138,7 @@ def draw(rows: list[Row], machine: dict[str, Any]) -> Figure:
     panel.invert_yaxis()
     panel.margins(x=0.25, y=0.02)
     panel.spines[["top", "right"]].set_visible(False)
-    panel.set_xlabel("minutes for an hour of audio, base size, float32")
+    panel.set_xlabel("minutes for an hour of audio, float32")
     figure.suptitle(in_a_line(machine), fontsize=8)
     return figure
 

@@ -467,7 +467,7 @@ class TestBenchmark:
         return CliRunner().invoke(command, [str(word) for word in (*arguments, *options)])
 
     def test_it_compares_files_with_the_model(self, dataset, classifier, write, monkeypatch):
-        monkeypatch.setattr(onnx_against_torch, "load_model", lambda name, dtype: classifier)
+        monkeypatch.setattr("benchmarks.clips.load_model", lambda name, dtype: classifier)
         monkeypatch.setattr(onnx_against_torch, "export_onnx", lambda _, __, path, int8: write(path, int8=int8))
         result = self.run(dataset, "--fold", 1)
         assert result.exit_code == 0, result.output
@@ -500,14 +500,14 @@ class TestBenchmark:
         ],
     )
     def test_tables_that_do_not_fit_are_refused(self, table, message, dataset, classifier, monkeypatch):
-        monkeypatch.setattr(onnx_against_torch, "load_model", lambda name, dtype: classifier)
+        monkeypatch.setattr("benchmarks.clips.load_model", lambda name, dtype: classifier)
         (dataset / "metadata.csv").write_text(table)
         result = self.run(dataset, "--fold", 1)
         assert result.exit_code == 1
         assert message in result.stderr
 
     def test_models_without_classes_are_refused(self, dataset, monkeypatch):
-        monkeypatch.setattr(onnx_against_torch, "load_model", lambda name, dtype: build("encoder"))
+        monkeypatch.setattr("benchmarks.clips.load_model", lambda name, dtype: build("encoder"))
         result = self.run(dataset)
         assert result.exit_code == 1
         assert "holds a BeatsModel" in result.stderr

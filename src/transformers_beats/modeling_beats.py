@@ -30,7 +30,6 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs, maybe_install_capturing_hooks  # noqa: E402
 
 from .configuration_beats import BeatsBaseConfig, BeatsConfig  # noqa: E402
-from .fbank_beats import MEL_FLOOR  # noqa: E402
 
 
 # On a CPU with AVX2 only, PyTorch 2.13 computes sequences whose length is no multiple of 16 wrongly, some as NaN; with
@@ -140,7 +139,7 @@ def check_normalisation(input_values: torch.Tensor) -> None:
         return
     lowest = input_values.amin(dim=2)
     for described, (mean, divisor) in OTHER_NORMALISATIONS.items():
-        floor = torch.full_like(lowest, (math.log(MEL_FLOOR) - mean) / divisor)
+        floor = torch.full_like(lowest, (math.log(torch.finfo(torch.float32).eps) - mean) / divisor)
         if torch.allclose(lowest, floor, rtol=max(1e-4, torch.finfo(lowest.dtype).eps), atol=0):
             raise ValueError(
                 f"`input_values` are {described}: the least value of every frame is {lowest[0, 0].item():.4g}. Use "

@@ -39,8 +39,14 @@ def b_format(azimuth: float) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "channels",
-    [np.stack([SOUND, -SOUND], 1), np.stack([SOUND, -0.9 * SOUND], 1), b_format(180), b_format(225)],
-    ids=["inverted", "nearly inverted", "from behind", "from behind and the right"],
+    [
+        np.stack([SOUND, -SOUND], 1),
+        np.stack([SOUND, -0.9 * SOUND], 1),
+        b_format(180),
+        b_format(225),
+        0.2 + np.stack([SOUND, -SOUND], 1),
+    ],
+    ids=["inverted", "nearly inverted", "from behind", "from behind and the right", "with an offset"],
 )
 def test_channels_that_cancel_are_said(channels):
     (warning,) = warnings_of(channels)

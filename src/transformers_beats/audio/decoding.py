@@ -21,13 +21,11 @@ from transformers_beats.utils.errors import UsageError
 
 from .ffmpeg import open_other
 from .files import check_no_url
-from .recordings import BLOCK_SECONDS, AudioError, Recording, decode_all, name_of, open_recordings
+from .recordings import BLOCK_SECONDS, MAX_RATE, AudioError, Recording, decode_all, name_of, open_recordings
 
 
 logger = logging.get_logger(__name__)
 
-# In hertz, as for files. At 1e300, soxr never ends.
-MAX_RATE = 1 << 31
 # Samples decoded before a part, at the lower of both rates, so that the resampling has no edge there.
 MARGIN_SAMPLES = 1000
 # Lengths that differ by no more than this, in seconds, or by a tenth, agree: decoders leave out what encoders added.
@@ -326,8 +324,11 @@ class _Inspector:
             with np.errstate(over="ignore", invalid="ignore"):
                 mixed = channels.mean(axis=1)
                 if channels.shape[1] > 1:
-                    self.energy += float(np.square(channels).sum(dtype=np.float64))
-                    self.mixed_energy += channels.shape[1] ** 2 * float(np.square(mixed).sum(dtype=np.float64))
+                    # Without constant offsets, which are no sound, and do not cancel.
+                    self.energy += float(np.square(channels - channels.mean(axis=0)).sum(dtype=np.float64))
+                    self.mixed_energy += channels.shape[1] ** 2 * float(
+                        np.square(mixed - mixed.mean()).sum(dtype=np.float64)
+                    )
             self.lowest, self.highest = min(self.lowest, mixed.min()), max(self.highest, mixed.max())
             yield mixed
 

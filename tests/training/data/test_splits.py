@@ -69,9 +69,13 @@ def test_circles_are_harmless(tree, caplog):
     assert not caplog.text
 
 
-@pytest.mark.parametrize("name", [".ipynb_checkpoints", ".Trash-1000", ".git/annex", ".cache"])
+@pytest.mark.parametrize(
+    "name", [".ipynb_checkpoints", ".Trash-1000", ".git/annex", ".cache", "__MACOSX/dog", "@eaDir", "$RECYCLE.BIN"]
+)
 def test_hidden_folders_and_files_are_no_classes(tree, name):
     folder = tree("dog/0.wav", "cat/0.wav", f"{name}/0-checkpoint.wav", "dog/.hidden.wav", "dog/.deep/1.wav")
+    (folder / "dog" / "@eaDir").mkdir()
+    (folder / "dog" / "@eaDir" / "0.wav").touch()
     assert load(folder)["file_name"] == ["cat/0.wav", "dog/0.wav"]
 
 
@@ -147,6 +151,22 @@ def test_what_is_for_the_test_is_not_trained_on(tree, train, test):
     assert labels_of(load(folder, split="test"), known=["cat", "dog"]).values == [[0], [1]]
     assert load(folder, split=test)["file_name"] == ["cat/3.wav", "dog/2.wav"]
     assert len(load(folder, split="all")) == 4
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("esc_train", "esc_test"), ("train-clean-100", "test-other"), ("train_16k", "eval_16k"), ("trn", "tst")],
+)
+def test_a_word_of_every_folder_tells_its_split(tree, train, test):
+    folder = tree(f"{train}/dog/0.wav", f"{train}/cat/1.wav", f"{test}/dog/2.wav", f"{test}/cat/3.wav")
+    assert load(folder)["file_name"] == ["cat/1.wav", "dog/0.wav"]
+    for split in ("test", test):
+        assert load(folder, split=split)["file_name"] == ["cat/3.wav", "dog/2.wav"]
+
+
+@pytest.mark.parametrize("names", [("train_horn", "dog"), ("train_horn", "train_whistle"), ("test_tone", "dev_kit")])
+def test_a_word_of_some_folders_or_of_one_split_is_that_of_a_class(tree, names):
+    assert labels_of(load(tree(*(f"{name}/0.wav" for name in names)))).names == sorted(names)
 
 
 @pytest.mark.parametrize("name", ["valid", "VALIDATION", "dev", "Val"])

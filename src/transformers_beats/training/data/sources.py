@@ -17,7 +17,7 @@ from datasets.exceptions import DatasetGenerationError
 from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioError, decode_audio
-from transformers_beats.audio.files import AUDIO_SUFFIXES, search_folder
+from transformers_beats.audio.files import AUDIO_SUFFIXES, is_hidden, search_folder
 from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line, name_some
 from transformers_beats.utils.hub import check_repository
@@ -252,7 +252,7 @@ def _warn_of_empty_folders(path: Path, files: list[Path]) -> None:
     place = os.path.realpath(path)
     for entry in sorted(path.iterdir()):
         is_missing = entry.is_symlink() and not entry.exists()
-        if entry.name in read or entry.name.startswith(".") or not (entry.is_dir() or is_missing):
+        if entry.name in read or is_hidden(entry.name) or not (entry.is_dir() or is_missing):
             continue
         target = os.path.realpath(entry)
         if Path(place).is_relative_to(target):

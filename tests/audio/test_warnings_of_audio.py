@@ -63,6 +63,18 @@ def test_other_channels_are_averaged_without_a_word(channels):
     assert warnings_of(channels) == []
 
 
+def test_channels_that_cancel_in_a_part_are_said():
+    four = np.tile(SOUND, 4)
+    other = four.copy()
+    other[16000:32000] *= -1
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.stack([four, other], 1), 16000, "FLOAT", format="WAV")
+    stream = open_audio(buffer.getvalue(), 16000)
+    assert sum(map(len, stream.blocks)) == 64000
+    (warning,) = stream.report.warnings
+    assert "cancel each other in seconds with 25% of its energy" in warning
+
+
 def test_digital_silence_is_said():
     for samples in (np.zeros(16000, np.float32), np.full((16000, 2), 0.25, np.float32)):
         (warning,) = warnings_of(samples)

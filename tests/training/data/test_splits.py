@@ -208,6 +208,26 @@ def test_two_folders_of_one_split_are_refused(tree):
     assert load(folder, split="dev")["audio"][0]["path"] == str(folder / "dev" / "dog" / "0.wav")
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("ds/train/dog/0.wav", "ds/train/cat/0.wav", "ds/test/dog/1.wav", "ds/test/cat/1.wav"),
+        ("dog/Train/0.wav", "dog/Valid/1.wav", "cat/Train/0.wav", "cat/Valid/1.wav"),
+        ("a/b/train_set/dog/0.wav", "a/b/test_set/dog/1.wav"),
+        ("a/esc_train/dog/0.wav", "b/esc_train/cat/0.wav", "b/esc_test/cat/1.wav"),
+    ],
+)
+def test_splits_below_other_folders_are_refused(tree, names):
+    folder = tree(*names)
+    with pytest.raises(BeatsError, match=r"lies in a split below another folder: name the folder .*`split: all`"):
+        load(folder)
+    assert len(load(folder, split="all")) == len(names)
+
+
+def test_folders_below_classes_are_no_splits_if_none_is_to_train_on(tree):
+    assert len(load(tree("dog/test/0.wav", "cat/test/0.wav", "bell/valid/1.wav", "bird/take/1.wav"))) == 4
+
+
 def test_a_split_that_is_not_there_is_refused(tree):
     with pytest.raises(BeatsError, match="has no folder 'test', which the split of that name would be"):
         load(tree("train/dog/0.wav", "dev/dog/0.wav"), split="test")

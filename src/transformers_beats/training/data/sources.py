@@ -23,7 +23,7 @@ from transformers_beats.utils.errors import BeatsError, UsageError, first_line, 
 from transformers_beats.utils.hub import check_repository
 
 from .labels import label_name
-from .splits import find_split, select_shards
+from .splits import check_nested_splits, find_split, select_shards
 from .tables import FILE_COLUMN, TABLE_SUFFIXES, find_table, list_table_files, read_parquet_schema
 
 
@@ -129,6 +129,8 @@ def _load_source(arguments: DataArguments, beside: str | None) -> Any:
         raise BeatsError(f"{root}: has no folder {arguments.split!r}, which the split of that name would be.")
     else:
         dataset, audio_column = list_audio_files(path, audio_column, table), "audio"
+        if table is None:
+            check_nested_splits(path, dataset["file_name"], arguments.split)
         if arguments.streaming:
             dataset = dataset.to_iterable_dataset(num_shards=min(64, len(dataset)))
     return _select_rows(_name_audio_column(dataset, audio_column, source), arguments.select)

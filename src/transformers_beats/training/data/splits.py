@@ -2,8 +2,8 @@
 """Splits of a dataset in folders: subfolders, or the names of shards, in any spelling."""
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath
 
 from transformers_beats.audio.files import AUDIO_SUFFIXES, is_hidden
 from transformers_beats.utils.errors import BeatsError, name_some
@@ -80,6 +80,27 @@ def find_split(root: Path, split: str, beside: str | None = None) -> Path | None
     # Without others, a folder of that name may be the class of railway sounds, unless it is alone.
     is_alone = len(names) == 1 and not any(path.suffix.lower() in AUDIO_SUFFIXES for path in root.iterdir())
     return root / _only(root, split, matches) if matches and (others or is_alone) else root
+
+
+def check_nested_splits(root: Path, names: Iterable[str], split: str) -> None:
+    """
+    Checks that files of a folder, by their paths in it, do not lie in splits below other folders, `dog/test/1.wav`.
+
+    Raises:
+        [`BeatsError`]: if there are some to train on and others; what is asked for would be read with the rest.
+    """
+    examples: dict[int, dict[str, str]] = {}
+    for name in names if split != ALL else ():
+        for depth, folder in enumerate(PurePath(name).parts[1:-1]):
+            examples.setdefault(depth, {}).setdefault(folder, name)
+    for folders in examples.values():
+        splits = splits_of_folders([*folders])
+        others = [name for name, meant in splits.items() if meant != "train"]
+        if others and len(others) < len(splits):
+            raise BeatsError(
+                f"{root}: {folders[others[0]]} lies in a split below another folder: name the folder of the splits as "
+                f"`dataset`, or set `split: {ALL}` to take all of them."
+            )
 
 
 def _only(root: Path, split: str, matches: list[str]) -> str:

@@ -286,7 +286,12 @@ def cross_validate(
     epochs = kept_epochs(output_dir, names, EVALUATION)
     result: dict[str, Any] = {}
     if process_state().is_main_process:
-        description = describe(arguments, None) | {"split": f"{len(folds)} folds", "epoch": join_epochs(epochs)}
+        description = describe(arguments, None) | {
+            "split": f"{len(folds)} folds",
+            "epoch": join_epochs(epochs),
+            "learning_rate": arguments.training.learning_rate,
+            "seed": arguments.training.seed,
+        }
         reader = clip_reader(clips, BeatsFeatureExtractor().sampling_rate)
         result = report_folds(output_dir, names, EVALUATION, description, reader)
     final_dir = output_dir / FINAL

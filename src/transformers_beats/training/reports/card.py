@@ -77,7 +77,7 @@ def write_card(
         title=title,
         summary=f"Classifier {kind} into {format_number(config.num_labels)} classes, fine-tuned from {hub_name(base)} "
         f"([BEATs](https://arxiv.org/abs/2212.09058)) on {hub_name(dataset)}.",
-        pipeline="beats-audio-tagging" if is_frames else "audio-classification",
+        pipeline="audio-tagging" if is_frames else "audio-classification",
         path=repo_id or str(directory),
         sampling_rate=extractor.sampling_rate,
         classes=[config.id2label[index] for index in sorted(config.id2label)],

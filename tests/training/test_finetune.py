@@ -160,6 +160,7 @@ def test_the_final_model_learns_from_all_clips_for_as_long_as_the_folds(recipe, 
     assert "to epoch 2: the median of the folds (2))\nUse " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("no_pictures", [False])
 def test_folds_have_one_report_with_all_clips(recipe):
     run(recipe, num_folds=2, max_steps=-1, num_train_epochs=2)
     report = Path(recipe["output_dir"]) / "evaluation"

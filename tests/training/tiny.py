@@ -64,9 +64,11 @@ def make_recipe(sounds: Path, output_dir: Path) -> dict:
 @contextmanager
 def empty_pictures() -> Generator[None, None, None]:
     """Leaves the pictures of reports empty: to draw them takes longer than to train such a model."""
-    from transformers_beats.training.reports import pictures
+    from transformers_beats.training.reports import curves, page, pictures
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("draw_classes", "draw_confusions"):
             patch.setattr(pictures, name, lambda *args: args[-1].touch())
+        patch.setattr(curves, "draw_learning_curves", lambda *args: args[-1].touch())
+        patch.setattr(page, "render_page", lambda *args: "")
         yield

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from transformers_beats.utils.errors import UsageError, errors_in_one_line
+from transformers_beats.utils.numbers import format_number
 
 
 # Classes of each clip in the table and in the picture.
@@ -29,7 +30,7 @@ def print_table(console, clips) -> None:
         for rank, (label, score) in enumerate(clip.predictions[:TABLE_TOP_K]):
             is_right = label == clip.label
             mark = " ✗" if clip.label is not None and rank == 0 and not is_right else ""
-            cells.append(Text(f"{score:.3f} {label}{mark}", style="bold" if is_right else ""))
+            cells.append(Text(f"{format_number(score)} {label}{mark}", style="bold" if is_right else ""))
         table.add_row(*cells)
     console.print(table)
 
@@ -58,7 +59,7 @@ def run(paths: list[Path], model_dir: Path | None, output: Path, seed: int, cons
     classify(model, extractor, clips, PICTURE_TOP_K)
     print_table(console, clips)
     if accuracy is not None:
-        console.print(f"Accuracy on {HELD_OUT_PER_CLASS * len(CLASSES)} held-out clips: {accuracy:.1%}")
+        console.print(f"Accuracy on {HELD_OUT_PER_CLASS * len(CLASSES)} held-out clips: {format_number(accuracy)}")
     picture = output / "predictions.png"
     draw_predictions(clips, extractor, picture)
     shown = "" if len(clips) <= MAX_PICTURED else f" (the first {MAX_PICTURED} clips)"

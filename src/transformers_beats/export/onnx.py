@@ -309,8 +309,6 @@ def main(
 ) -> None:
     """
     Export a model (encoder, classifier or tokenizer) to one ONNX file, from waveforms to results.
-
-    Example: transformers-beats export beats-finetuned beats.onnx --int8
     """
     with errors_in_one_line():
         if output.exists() and not overwrite:

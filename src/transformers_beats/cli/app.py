@@ -9,6 +9,7 @@ from .arrays import embed, tokenize
 from .commands import add_command, completion, make_app
 from .compare import compare
 from .convert import convert
+from .export import export
 from .forwarded import MODELS, TRAINING, add_forwarded
 from .info import info, recipes
 from .models import get, models
@@ -27,6 +28,7 @@ add_command(app, "models", models, ["", "--json"], "Models")
 add_command(app, "get", get, ["beats-iter3"], "Models", quiet=True)
 add_command(app, "info", info, ["beats-finetuned", "beats-finetuned --labels"], "Models")
 add_command(app, "convert", convert, ["BEATs_iter3.pt beats-iter3"], "Models", quiet=True)
+add_command(app, "export", export, ["beats-finetuned beats.onnx --int8"], "Models", quiet=True)
 for name, command in MODELS.items():
     add_forwarded(app, name, command, "Models")
 for name, command in TRAINING.items():

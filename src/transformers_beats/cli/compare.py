@@ -10,11 +10,11 @@ import typer
 from transformers_beats.audio.files import STDIN, AudioFile
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.messages import warn
+from transformers_beats.utils.table import print_table
 
 from .notes import decoder_notes
 from .options import Device, Json, Model
 from .processing import find_inputs
-from .table import print_table
 from .writers import write_standard_output
 
 

@@ -35,7 +35,6 @@ MODELS = {
     "verify": Forwarded(
         "verification.verify", "Prove that released weights compute what the paper says.", example="beats-iter3"
     ),
-    "export": Forwarded("export.onnx", "Export a model to ONNX.", example="beats-finetuned beats.onnx --int8"),
     "serve": Forwarded(
         "web.page",
         "Serve a web page: record or drop a clip, see its labels and events.",

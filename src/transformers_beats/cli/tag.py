@@ -187,7 +187,8 @@ def tag_files(
     def write(file: AudioFile, result: Any, report: "AudioReport") -> None:
         labels = result["labels"] if isinstance(result, dict) else result
         events = [Event(**event) for event in result["events"]] if isinstance(result, dict) else []
-        if writer.with_events and (difference := tagger.compare(labels, events)):
+        # A picture shows events, too.
+        if difference := tagger.compare(labels, events):
             report.warnings.append(difference)
         # Only its picture may be missing.
         if not writer.is_done(file):

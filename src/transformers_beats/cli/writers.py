@@ -16,8 +16,7 @@ from transformers_beats.audio.files import AudioFile, place_of
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import make_directory, replace_file
 from transformers_beats.utils.resume import begin_or_resume, read_settings
-
-from .table import print_table
+from transformers_beats.utils.table import print_table
 
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 import pytest
 from rich.cells import cell_len
 
-from transformers_beats.cli.table import format_table, shorten
+from transformers_beats.utils.table import format_table, shorten
 
 
 HEADERS = ["File", "Score", "Label"]

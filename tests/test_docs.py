@@ -40,7 +40,7 @@ SLOW = [
     "publishing",
 ]
 # Pages about measurements and fuzzing, whose commands other tests run, or which take long.
-NOT_RUN = ["performance", "reliability", "results", "tutorials/index"]
+NOT_RUN = ["choosing", "performance", "reliability", "results", "tutorials/index"]
 MAX_UNRUN_BLOCKS = 10
 CHECKPOINTS = {
     "BEATs_iter3": "beats_tiny",

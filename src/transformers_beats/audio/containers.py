@@ -245,6 +245,7 @@ def _read_chunks(file: Reader, start: int, fields: Fields) -> Data:
             # The size of this chunk is wrong, or that of the one before.
             place, is_regular = file.find(fields.data, start + fields.first), False
             if place < 0:
+                place = file.size
                 break
             continue
         if chunk is None or (chunk[1] < 0 and chunk[0] != fields.data):

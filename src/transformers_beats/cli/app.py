@@ -8,6 +8,7 @@ Commands import transformers, torch and matplotlib when they run, so that `--hel
 from .arrays import embed, tokenize
 from .commands import add_command, make_app
 from .convert import convert
+from .export import export
 from .forwarded import MODELS, TRAINING, add_forwarded
 from .info import info, recipes
 from .models import get, models
@@ -22,6 +23,7 @@ add_command(app, "models", models, "", "Models")
 add_command(app, "get", get, "beats-iter3", "Models")
 add_command(app, "info", info, "beats-finetuned", "Models")
 add_command(app, "convert", convert, "BEATs_iter3.pt beats-iter3", "Models")
+add_command(app, "export", export, "beats-finetuned beats.onnx --int8", "Models")
 for name, command in MODELS.items():
     add_forwarded(app, name, command, "Models")
 for name, command in TRAINING.items():

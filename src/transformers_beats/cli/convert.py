@@ -2,7 +2,6 @@
 """`transformers-beats convert`: a checkpoint for transformers, or back."""
 
 import gc
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import typer
 from transformers_beats.conversion.locations import MAX_BYTES
 from transformers_beats.conversion.names import Origin
 from transformers_beats.utils.errors import BeatsError, UsageError, end_on_sigterm
-from transformers_beats.utils.files import work_directory
+from transformers_beats.utils.files import check_absent, check_file
 
 
 def convert(
@@ -75,6 +74,11 @@ def convert(
         others["--origin"] = None if origin is Origin.AUTO else origin
         if given := [name for name, value in others.items() if value is not None]:
             raise UsageError(f"{output}: for a conversion to a .pt file, leave out {', '.join(given)}.")
+        from transformers_beats.inference.loading import find_model
+
+        check_absent(output, overwrite)
+        find_model(source, ["config.json", "model.safetensors"])
+        # Imports torch.
         from transformers_beats.export.to_microsoft import export
 
         notes = export(source, output, overwrite)
@@ -82,33 +86,41 @@ def convert(
         return
     from transformers_beats.conversion import convert as conversion
     from transformers_beats.conversion import released
-    from transformers_beats.conversion.sources import localize
-    from transformers_beats.publishing.publish import check_account, publish
 
     if output is None and Path(source).is_dir():
         raise UsageError(f"{source}: is a directory; name an OUTPUT, or an OUTPUT.pt for the way back.")
+    for name in (source, *(name for name in cfg or () if name != "released")):
+        released.find_source(name)
+    if labels is not None:
+        check_file(labels)
+    if output is not None:
+        conversion.check_output_dir(output, overwrite)
+    # What cannot be used is refused before these import torch.
+    from transformers_beats.conversion.sources import localize
+    from transformers_beats.publishing.publish import check_account, publish
+
     if push_to_hub is not None:
         check_account(push_to_hub)
-    is_elsewhere, max_bytes = not Path(source).exists(), int(max_size * 1e9)
-    with work_directory(Path(tempfile.gettempdir()), "transformers-beats-") as downloads:
-        local = localize(source, downloads, cfg or (), labels, max_bytes)
-        output = Path(local.stem) if output is None else output
-        checkpoint = conversion.convert(
-            local.path,
-            output,
-            origin,
-            fbank_mean,
-            fbank_std,
-            overwrite,
-            push_to_hub,
-            revision,
-            cfg=local.cfg,
-            labels=local.labels,
-            source_name=local.name,
-            notes=local.notes,
-            max_bytes=max_bytes,
-        )
-        size = local.path.stat().st_size
+    is_elsewhere, max_bytes = not Path(source).exists(), max_size * 1e9
+    local = localize(source, cfg or (), labels, max_bytes)
+    output = Path(local.stem) if output is None else output
+    checkpoint = conversion.convert(
+        local.path,
+        output,
+        origin,
+        fbank_mean,
+        fbank_std,
+        overwrite,
+        push_to_hub,
+        revision,
+        details=local.entry,
+        cfg=local.cfg,
+        labels=local.labels,
+        source_name=local.name,
+        notes=local.notes,
+        max_bytes=max_bytes,
+    )
+    size = local.path.stat().st_size
     num_values = sum(tensor.numel() for tensor in checkpoint.state_dict.values())
     lines = [f"{output}: BEATs, {checkpoint.kind}, {num_values / 1e6:.1f} M parameters"]
     if is_elsewhere:

@@ -34,7 +34,6 @@ MODELS = {
     "verify": Forwarded(
         "verification.verify", "Prove that released weights compute what the paper says.", example="beats-iter3"
     ),
-    "export": Forwarded("export.onnx", "Export a model to ONNX."),
     "serve": Forwarded("web.page", "Serve a web page: record or drop a clip, see its labels and events."),
     "demo": Forwarded(
         "demo.__main__", "Train a small model on synthesised sounds, or classify clips with yours.", example="door.wav"

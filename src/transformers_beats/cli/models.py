@@ -7,18 +7,20 @@ from typing import Annotated
 import typer
 
 from transformers_beats.conversion.names import Kind
+from transformers_beats.utils.errors import end_on_sigterm, name_some
 
 
 TITLES: dict[Kind, str] = {
     "pretrained": "Encoders, pre-trained without labels",
-    "finetuned": "Classifiers of AudioSet's 527 classes",
+    "finetuned": "Classifiers of clips",
+    "event-classifier": "Classifiers of events",
     "tokenizer": "Acoustic tokenizers",
 }
 FIGURES = ("AS-2M", "AS-20K", "ESC-50")
 NOTES = """\
 AS-2M, AS-20K (mAP) and ESC-50 (accuracy): the paper's figures after fine-tuning, in per cent.
-hub: uploads by others that are known. A file is taken if its SHA-256 is Microsoft's; nobody has published the
-hashes of the tokenizers. Without an upload, take the file from {page}
+hub: uploads by others that are known. A file is taken if its SHA-256 is that of the release{exceptions}.
+Without an upload, take the file from its publisher{pages}
 and name it in: transformers-beats convert FILE"""
 
 
@@ -37,14 +39,20 @@ def models(
     entries = released.read_manifest().values()
     row = "{:42}  {:>3}  {:>5} {:>6} {:>6}  {:4} {}".format
     for kind, title in TITLES.items():
+        of_kind = [entry for entry in entries if entry.kind == kind]
+        if not of_kind:
+            continue
         typer.echo(f"{title}\n{row('', 'MB', *FIGURES, 'hub', 'here').rstrip()}")
-        for entry in (entry for entry in entries if entry.kind == kind):
+        for entry in of_kind:
             size = "" if entry.bytes is None else round(entry.bytes / 1e6)
             is_here = released.is_complete(released.cache_directory(entry, cache_dir))
             figures = (entry.paper.get(task, "") for task in FIGURES)
             typer.echo(row(entry.name, size, *figures, len(entry.mirrors) or "-", "yes" if is_here else "").rstrip())
         typer.echo()
-    typer.echo(NOTES.format(page=released.RELEASE_PAGE))
+    unknown = [entry.name for entry in entries if entry.sha256 is None]
+    exceptions = f"; none is known of\n{name_some(unknown)}" if unknown else ""
+    pages = "".join(f",\n{page}" for page in dict.fromkeys(entry.page for entry in entries if entry.page))
+    typer.echo(NOTES.format(exceptions=exceptions, pages=pages))
 
 
 def get(
@@ -56,7 +64,6 @@ def get(
 ) -> None:
     """Fetch, verify and convert released models that are not here yet, and print their directories."""
     from transformers_beats.conversion import released
-    from transformers_beats.utils.errors import end_on_sigterm
 
     end_on_sigterm()
     # All names are checked before the first download.

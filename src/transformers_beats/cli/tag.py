@@ -159,7 +159,8 @@ def tag_files(
         labels = result["labels"] if isinstance(result, dict) else result
         events = [Event(**event) for event in result["events"]] if isinstance(result, dict) else []
         report = streams.pop(file.path).report
-        if with_events and (note := tagger.compare(labels, events)):
+        # A picture shows events, too.
+        if note := tagger.compare(labels, events):
             report.warnings.append(note)
             print(f"{file.path}: {note}", file=sys.stderr)
         # Only its picture may be missing.

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.conversion import released
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line
 from transformers_beats.utils.hub import check_model_repository
@@ -279,6 +278,8 @@ def labels_of(model: "PreTrainedModel") -> dict[int, str]:
 
 def describe(model: "PreTrainedModel", extractor: "BeatsFeatureExtractor") -> dict[str, str]:
     """Describes a model: its kind, size, audio, fbank statistics, codebook and labels, as texts by their names."""
+    from transformers_beats.configuration_beats import problem_type_of
+
     from .windows import column_samples
 
     config = model.config

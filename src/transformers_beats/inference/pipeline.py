@@ -372,27 +372,33 @@ class BeatsAudioTaggingPipeline(Pipeline):
         """
         return self._tags(self._summarise([iter(columns)], return_events), **parameters)
 
-    def compare(self, labels: Sequence[Mapping[str, Any]], events: Sequence[Event]) -> str | None:
+    def compare(
+        self, labels: Sequence[Label | Mapping[str, Any]], events: Sequence[Event | Mapping[str, Any]]
+    ) -> str | None:
         """
-        Compares labels and events of a recording.
+        Compares labels and events of a recording, for whatever shows both.
 
         Args:
-            labels (`list[dict]`):
-                `label` and `score`, the highest score first.
-            events (`list[Event]`):
+            labels (`list[dict]` or `list[Label]`):
+                Its labels, the highest score first.
+            events (`list[dict]` or `list[Event]`):
                 Its events.
 
         Returns:
             `str`: how they disagree, that is if the best label has no event although there are others; otherwise
             `None`.
         """
-        heard = sorted({event.label for event in events})
-        if not heard or not labels or labels[0]["label"] in heard:
+        if not labels or not events:
+            return None
+        entries = (labels[0], *events)
+        best, *others = (entry["label"] if isinstance(entry, Mapping) else entry.label for entry in entries)
+        heard = sorted({*others})
+        if best in heard:
             return None
         reason = "labels are means over the whole recording, and events are of moments"
         if problem_type_of(self.model.config) == "single_label_classification":
             reason += "; this model knows one sound at a time, of which several share the score"
-        return f"the best label, {labels[0]['label']!r}, has no event, but {name_some(heard)} has: {reason}."
+        return f"the best label, {best!r}, has no event, but {name_some(heard)} has: {reason}."
 
     def _summarise(self, readers: Sequence[Iterator[Columns]], return_events: bool) -> dict[str, Any]:
         """Summarises the scores of the first reader to those of labels, and joins those of the last one for events."""

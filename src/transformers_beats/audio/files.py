@@ -1,10 +1,11 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Search for audio files in folders, the same for inference and training."""
 
+import io
 import os
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers_beats.utils.errors import UsageError
@@ -28,6 +29,16 @@ SYSTEM_FOLDERS = frozenset(
 )
 
 
+# Name of standard input on command lines.
+STDIN = "-"
+
+
+class StandardInput(io.BytesIO):
+    """Content of standard input."""
+
+    name = "standard input"
+
+
 @dataclass(frozen=True)
 class AudioFile:
     """
@@ -38,10 +49,27 @@ class AudioFile:
             The file, as it was named or found.
         relative (`Path`):
             Path within the folder that was named, or the file's name: its place in an output directory.
+        data (`bytes`, *optional*):
+            Content of standard input, which has no path.
     """
 
     path: Path
     relative: Path
+    data: bytes | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """Name for messages."""
+        return str(self.path) if self.data is None else StandardInput.name
+
+    @property
+    def address(self) -> str:
+        """Absolute path, or "-" for standard input."""
+        return os.path.abspath(self.path) if self.data is None else STDIN
+
+    def open(self) -> "Path | StandardInput":
+        """Returns what decoders read."""
+        return self.path if self.data is None else StandardInput(self.data)
 
     def result(self, directory: Path, suffix: str) -> Path:
         """Returns the file of its results in a directory. The name keeps its suffix: `a.wav` and `a.flac` are two."""

@@ -11,6 +11,9 @@ from transformers_beats.conversion.locations import MAX_BYTES
 from transformers_beats.conversion.names import Origin
 from transformers_beats.utils.errors import BeatsError, UsageError, end_on_sigterm
 from transformers_beats.utils.files import check_absent, check_file
+from transformers_beats.utils.messages import note
+
+from .models import next_command
 
 
 def convert(
@@ -59,7 +62,11 @@ def convert(
     private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch to publish on, made if there is none.")] = None,
 ) -> None:
-    """Convert a BEATs checkpoint (encoder, classifier or tokenizer) for transformers, or back."""
+    """
+    Convert a BEATs checkpoint for transformers, or back.
+
+    Encoders, classifiers and tokenizers of Microsoft, OpenBEATs, ESPnet and avex.
+    """
     end_on_sigterm()
     if push_to_hub is None and (private or revision is not None):
         raise UsageError("--private and --revision belong to --push-to-hub, which is not given.")
@@ -129,6 +136,7 @@ def convert(
         lines.append(f"the file is {entry.file} as it was released: {entry.name} in the list of `models`")
     typer.echo("\n  ".join([*lines, *checkpoint.notes]))
     if push_to_hub is None:
+        note(f"Next: transformers-beats {next_command(checkpoint.kind, str(output))}")
         return
     # The weights would otherwise be held twice while the download is checked; the model refers to itself.
     del checkpoint

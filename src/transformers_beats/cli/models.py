@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """`transformers-beats models` and `get`: released models, and their download."""
 
+import json as json_format
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,10 @@ import typer
 
 from transformers_beats.conversion.names import Kind
 from transformers_beats.utils.errors import end_on_sigterm, name_some
+from transformers_beats.utils.messages import note
+
+from .options import Json
+from .writers import write_standard_output
 
 
 TITLES: dict[Kind, str] = {
@@ -24,19 +29,37 @@ Without an upload, take the file from its publisher{pages}
 and name it in: transformers-beats convert FILE"""
 
 
+def next_command(kind: Kind, model: str) -> str:
+    """Returns the words of a command that uses a model of this kind."""
+    command, output = {"pretrained": ("embed", " -o embeddings"), "tokenizer": ("tokenize", " -o tokens")}.get(
+        kind, ("tag", "")
+    )
+    return f"{command} -m {model} FILE_OR_FOLDER{output}"
+
+
 def models(
     cache_dir: Annotated[
         Path | None, typer.Option(help="Cache of converted models.", show_default="HF_HOME/transformers-beats")
     ] = None,
+    json: Json = False,
 ) -> None:
     """
-    List the released models: kind, size of the file, the paper's figures, where it can be had, whether it is here.
+    List the released models, and which of them are here.
+
+    Kind, size of the file, the paper's figures, and where it can be had.
 
     `tag -m NAME` and all other commands take the names, and fetch a model that is not here.
     """
     from transformers_beats.conversion import released
 
     entries = released.read_manifest().values()
+    if json:
+        for entry in entries:
+            directory = released.cache_directory(entry, cache_dir)
+            record = {name: getattr(entry, name) for name in ("name", "kind", "file", "bytes", "paper", "mirrors")}
+            record["directory"] = str(directory) if released.is_complete(directory) else None
+            write_standard_output(json_format.dumps(record) + "\n")
+        return
     row = "{:42}  {:>3}  {:>5} {:>6} {:>6}  {:4} {}".format
     for kind, title in TITLES.items():
         of_kind = [entry for entry in entries if entry.kind == kind]
@@ -62,7 +85,11 @@ def get(
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Ask no network.")] = False,
 ) -> None:
-    """Fetch, verify and convert released models that are not here yet, and print their directories."""
+    """
+    Fetch, verify and convert released models.
+
+    Prints their directories. Those that are here already are not fetched again.
+    """
     from transformers_beats.conversion import released
 
     end_on_sigterm()
@@ -71,3 +98,4 @@ def get(
         released.find(name)
     for name in names:
         typer.echo(released.get(name, cache_dir, offline=offline or None))
+    note(f"Next: transformers-beats {next_command(released.find(names[0]).kind, names[0])}")

@@ -22,6 +22,7 @@ from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import UsageError, name_some
 
 from .events import Event, EventSettings, check_range, find_events
+from .kinds import REFUSED
 from .loading import load_model
 from .models import kind_of, unwrap
 from .windowed import Columns, WindowedInference
@@ -192,7 +193,7 @@ class BeatsAudioTaggingPipeline(Pipeline):
         kind = kind_of(self.model)
         if kind not in ("clips", "frames"):
             name = type(unwrap(self.model)).__name__
-            raise UsageError(f"A {name} knows no labels: {TASK} needs a model fine-tuned to classify sounds.")
+            raise UsageError(f"A {name} {REFUSED['labels'].reason}")
         self._is_frame_level = kind == "frames"
         if self.feature_extractor is None:
             raise UsageError(f"{TASK} needs a `feature_extractor`: pass the model's own along with the model.")

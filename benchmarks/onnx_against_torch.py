@@ -7,13 +7,12 @@ whether the results are the same. By default in base size with random weights, o
     python -m benchmarks.onnx_against_torch --model CHECKPOINT --dataset FOLDER --fold 1
 """
 
-import csv
 import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import onnxruntime
@@ -22,37 +21,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.clips import Clip, load_classifier, read_clips
 from benchmarks.measuring import time_alternately
-from benchmarks.options import build_classifier, make_clips
+from benchmarks.options import make_clips
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification
-from transformers_beats.audio.decoding import decode_audio
-from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.export.checks import cosine
 from transformers_beats.export.onnx import export_onnx
-from transformers_beats.inference.loading import load_extractor, load_model
-from transformers_beats.utils.errors import BeatsError, errors_in_one_line
+from transformers_beats.utils.errors import errors_in_one_line
 from transformers_beats.utils.machine import describe_machine, in_a_line
 
 
 # From clips to logits `(num_clips, num_labels)`.
 Classify: TypeAlias = Callable[[list[np.ndarray]], np.ndarray]
-
-
-class Clip(NamedTuple):
-    """A waveform and the number of its label, where it is known."""
-
-    waveform: np.ndarray
-    label: int | None = None
-
-
-def load_classifier(name: str | None, layers: int) -> tuple[BeatsForAudioClassification, BeatsFeatureExtractor]:
-    """A checkpoint, or a model of base size with random weights and `layers` layers."""
-    if name is None:
-        return build_classifier(layers, "cpu"), BeatsFeatureExtractor()
-    model = load_model(name, dtype="float32")
-    if not isinstance(model, BeatsForAudioClassification) or problem_type_of(model.config) == "regression":
-        raise BeatsError(f"{name}: holds a {type(model).__name__}, but the benchmark needs classes of clips.")
-    return model, load_extractor(name)
 
 
 def classify_with_torch(
@@ -80,34 +60,6 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
     # Threads that wait would take the cores from PyTorch's turn.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def read_clips(folder: Path, fold: int | None, label2id: dict[str, int], sampling_rate: int) -> list[Clip]:
-    """
-    The clips that `metadata.csv` in a folder names in its column `file_name`, with the labels of its column `label`;
-    of one `fold` or of all.
-
-    Raises:
-        [`BeatsError`]: if a column is missing, no clip is left, or the model has no such label.
-    """
-    path = folder / "metadata.csv"
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    needed = ["file_name"] + ["fold"] * (fold is not None)
-    if missing := [name for name in needed if not rows or name not in rows[0]]:
-        raise BeatsError(f"{path}: has no rows or no column {missing[0]!r}.")
-    if fold is not None:
-        rows = [row for row in rows if row["fold"] == str(fold)]
-    if not rows:
-        raise BeatsError(f"{path}: has no rows of fold {fold}.")
-    if unknown := {row["label"] for row in rows if "label" in row} - label2id.keys():
-        raise BeatsError(f"{path}: the model has no label {min(unknown)!r}, only {', '.join(label2id)}.")
-    return [
-        Clip(
-            decode_audio(folder / row["file_name"], sampling_rate), label2id[row["label"]] if "label" in row else None
-        )
-        for row in rows
-    ]
 
 
 def compare(reference: np.ndarray, logits: np.ndarray, labels: list[int | None]) -> dict[str, float | None]:

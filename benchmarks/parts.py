@@ -111,6 +111,7 @@ def encoder(options: Options) -> Iterator[Row]:
                 milliseconds(times, list(peers)),
                 roofline=operations / times[name] / rates[precision],
                 details=details,
+                audio_seconds=batch_size * seconds,
             )
 
 
@@ -169,6 +170,7 @@ def inference(options: Options) -> Iterator[Row]:
                 {AST: 1000 * times[f"AST {precision}"], REFERENCE: 1000 * times[REFERENCE]},
                 roofline=operations / times[name] / rates[precision],
                 details={"clips per second": batch_size / times[name]},
+                audio_seconds=batch_size * seconds,
             )
 
 
@@ -198,6 +200,7 @@ def tokenizer(options: Options) -> Iterator[Row]:
                 milliseconds(times, [REFERENCE]),
                 roofline=operations / times[name] / rates[precision],
                 details={"same codes": same, "codes per second": expected.numel() / times[name]},
+                audio_seconds=batch_size * seconds,
             )
 
 

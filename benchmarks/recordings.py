@@ -62,6 +62,7 @@ def any_length(options: Options) -> Iterator[Row]:
                 1000 * times["ours"],
                 {"in one piece": 1000 * times["in one piece"]},
                 details={"hours of audio an hour": hours} | {f"{name}, ms": 1000 * t for name, t in stages.items()},
+                audio_seconds=RECORDING_SECONDS,
             )
 
 

@@ -16,6 +16,8 @@ from transformers_beats.utils.machine import in_a_line
 
 # Okabe and Ito's colours: told apart with any colour vision.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+# Name of this package among its peers.
+OURS = "ours"
 # How the values of a unit are printed.
 FORMATS = {"ms": "{:,.1f} ms", "MiB": "{:,.0f} MiB", "%": "{:.1f} %"}
 
@@ -41,6 +43,8 @@ class Row:
             the model needs.
         details (`dict[str, float]`):
             What else is known of ours.
+        audio_seconds (`float`, *optional*):
+            How much audio `ours` and `peers`, in milliseconds, compute; only in the settings that the plot shows.
     """
 
     part: str
@@ -50,11 +54,19 @@ class Row:
     unit: str = "ms"
     roofline: float | None = None
     details: dict[str, float] = field(default_factory=dict)
+    audio_seconds: float | None = None
 
     @property
     def ratios(self) -> dict[str, float]:
         """How many times as much each peer costs."""
         return {name: value / self.ours for name, value in self.peers.items()}
+
+    @property
+    def minutes_an_hour(self) -> dict[str, float]:
+        """Minutes that an hour of audio takes with this package (`OURS`) and with each peer."""
+        if self.audio_seconds is None:
+            raise ValueError(f"{self.part}, {self.setting}: `audio_seconds` is not known.")
+        return {name: 0.06 * value / self.audio_seconds for name, value in ({OURS: self.ours} | self.peers).items()}
 
 
 def describe_size(batch_size: int, seconds: float) -> str:
@@ -99,29 +111,34 @@ def _describe_detail(value: float | None) -> str:
     return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.6g}"
 
 
+def choose_drawn(rows: list[Row]) -> list[Row]:
+    """The quickest of ours of each part in float32, the precision of the peers, where the amount of audio is known."""
+    timed = [row for row in rows if row.audio_seconds is not None and "bf16" not in row.setting]
+    parts = groupby(timed, key=lambda row: row.part)
+    return [min(group, key=lambda row: row.minutes_an_hour[OURS]) for _, group in parts]
+
+
 def draw(rows: list[Row], machine: dict[str, Any]) -> Figure:
-    """The ratios as bars, a panel for each part, a colour for each peer."""
-    parts = {part: list(group) for part, group in groupby(rows, key=lambda row: row.part)}
-    heights = [sum(len(row.peers) for row in group) for group in parts.values()]
-    figure = Figure(figsize=(10, 1.2 + 0.28 * sum(heights) + 0.9 * len(parts)), layout="constrained")
-    panels = figure.subplots(len(parts), height_ratios=[height + 1 for height in heights], squeeze=False)[:, 0]
-    for panel, (part, group) in zip(panels, parts.items()):
-        names = list(dict.fromkeys(peer for row in group for peer in row.peers))
-        bars = [(row, peer) for row in group for peer in row.peers]
-        for index, peer in enumerate(names):
-            own = [(position, row.ratios[peer]) for position, (row, name) in enumerate(bars) if name == peer]
-            drawn = panel.barh(*zip(*own), color=COLORS[index % len(COLORS)], label=peer)
-            panel.bar_label(drawn, fmt="%.2f", padding=3, fontsize=8)
-        # Named once for all its peers.
-        firsts = [position for position, (row, peer) in enumerate(bars) if peer == next(iter(row.peers))]
-        panel.set_yticks(firsts, labels=[bars[position][0].setting for position in firsts], fontsize=8)
-        panel.invert_yaxis()
-        panel.margins(x=0.1, y=0.02)
-        panel.axvline(1, color="black", linewidth=0.8)
-        panel.set_title(part, loc="left", fontsize=10)
-        panel.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-        panel.spines[["top", "right"]].set_visible(False)
-    panels[-1].set_xlabel("peer / ours: how many times as much the peer costs")
+    """Minutes that an hour of audio takes, as bars: a group for each part, ours above its peers."""
+    bars = [(row, name, minutes) for row in choose_drawn(rows) for name, minutes in row.minutes_an_hour.items()]
+    figure = Figure(figsize=(8, 1.4 + 0.3 * len(bars)), layout="constrained")
+    panel = figure.subplots()
+    # A gap before each group.
+    groups = [name == OURS for _, name, _ in bars]
+    positions = [index + 0.7 * sum(groups[: index + 1]) for index in range(len(bars))]
+    colors = [COLORS[0] if is_ours else "#999999" for is_ours in groups]
+    drawn = panel.barh(positions, [minutes for *_, minutes in bars], color=colors)
+    texts = [
+        f"{minutes:.2g} min" + ("" if is_ours else f", {row.ratios[name]:.2f} times as long")
+        for (row, name, minutes), is_ours in zip(bars, groups)
+    ]
+    panel.bar_label(drawn, texts, padding=3, fontsize=8)
+    labels = [f"{row.part.replace('_', ' ')}: this package" if name == OURS else name for row, name, _ in bars]
+    panel.set_yticks(positions, labels=labels, fontsize=8)
+    panel.invert_yaxis()
+    panel.margins(x=0.25, y=0.02)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.set_xlabel("minutes for an hour of audio, float32")
     figure.suptitle(in_a_line(machine), fontsize=8)
     return figure
 

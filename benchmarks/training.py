@@ -123,6 +123,7 @@ def finetuning(options: Options) -> Iterator[Row]:
                 {AST: 1000 * times[f"AST {name}"]},
                 roofline=operations / times[name] / training_rate(rates, is_autocast),
                 details={"clips per second": batch_size / times[name]},
+                audio_seconds=batch_size * seconds,
             )
 
 
@@ -153,6 +154,7 @@ def pretraining(options: Options) -> Iterator[Row]:
                     "loss": ours.step(batch, is_autocast),
                     f"loss, {ALL_PATCHES}": peer.step(batch, is_autocast),
                 },
+                audio_seconds=batch_size * seconds,
             )
 
 

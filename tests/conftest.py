@@ -13,6 +13,7 @@ import os
 
 import pytest
 import torch
+from fresh import forked_python
 from golden import FIXTURES, NUM_CLIPS
 from hypothesis import settings
 from safetensors.torch import load_file
@@ -85,6 +86,13 @@ def golden_outputs():
         return load_file(FIXTURES / f"{name}.expected.safetensors")
 
     return load
+
+
+@pytest.fixture(scope="session")
+def fresh_python():
+    """Runs programs in fresh processes; see `fresh.py`."""
+    with forked_python() as run:
+        yield run
 
 
 @pytest.fixture

@@ -169,6 +169,7 @@ def test_peak_memory_counts_what_a_call_gives_back():
     assert 0.9 * size < peak < 1.5 * size
 
 
+@pytest.mark.slow
 @reads_proc
 def test_attention_without_materialised_scores_takes_less_memory():
     # In a process that has freed as much before, as one of many tests may, the peak would not show.
@@ -187,16 +188,20 @@ def test_a_gpu_measures_all_sizes():
     assert len(sizes) == 12
 
 
-def test_every_part_has_a_panel_and_every_peer_a_bar():
+def test_the_plot_has_minutes_for_an_hour_of_audio():
     rows = [
         Row("fbank", "16 x 10 s", 2.0, {"one by one": 3.0, "AST": 12.0}),
-        Row("fbank", "1 x 1 s", 1.0, {"one by one": 1.0, "AST": 4.0}),
+        Row("encoder", "4 x 10 s, fp32, eager", 3000.0, {"AST": 9000.0}, audio_seconds=40),
+        Row("encoder", "4 x 10 s, fp32, sdpa", 2000.0, {"AST": 9000.0}, audio_seconds=40),
+        Row("encoder", "4 x 10 s, bf16, sdpa", 1000.0, {"AST": 9000.0}, audio_seconds=40),
         Row("attention_memory", "1 x 30 s", 100.0, {"reference-style": 450.0}, unit="MiB"),
+        Row("tokenizer", "2 x 5 s, fp32", 1000.0, {"one by one": 1500.0, "AST": 500.0}, audio_seconds=10),
     ]
-    panels = draw(rows, MACHINE).axes
-    assert [panel.get_title(loc="left") for panel in panels] == ["fbank", "attention_memory"]
-    assert [bar.get_width() for bar in panels[0].patches] == [1.5, 1.0, 6.0, 4.0]
-    assert [bar.get_width() for bar in panels[1].patches] == [4.5]
+    (panel,) = draw(rows, MACHINE).axes
+    assert [bar.get_width() for bar in panel.patches] == pytest.approx([3.0, 13.5, 6.0, 9.0, 3.0])
+    labels = [label.get_text() for label in panel.get_yticklabels()]
+    assert labels == ["encoder: this package", "AST", "tokenizer: this package", "one by one", "AST"]
+    assert "4.50 times as long" in [text.get_text() for text in panel.texts][1]
 
 
 def test_what_was_measured_before_memory_ran_out_is_kept(tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ SLOW = [
     "publishing",
 ]
 # Pages about measurements and fuzzing, whose commands other tests run, or which take long.
-NOT_RUN = ["performance", "reliability", "results", "tutorials/index"]
+NOT_RUN = ["choosing", "performance", "reliability", "results", "tutorials/index"]
 MAX_UNRUN_BLOCKS = 10
 CHECKPOINTS = {
     "BEATs_iter3": "beats_tiny",
@@ -362,6 +362,7 @@ class Sources(HTMLParser):
             self.found.append(values.get("href") or "")
 
 
+@pytest.mark.slow
 def test_site_loads_nothing_from_elsewhere(site):
     pages = list(site.rglob("*.html"))
     sources = {source for path in pages for source in Sources(path.read_text(encoding="utf-8")).found}
@@ -369,6 +370,7 @@ def test_site_loads_nothing_from_elsewhere(site):
     assert not [source for source in sources if source.startswith(("http", "//"))]
 
 
+@pytest.mark.slow
 def test_site_shows_the_outputs_of_the_notebooks(site):
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         text = (site / "tutorials" / notebook.stem / "index.html").read_text(encoding="utf-8")
@@ -377,6 +379,7 @@ def test_site_shows_the_outputs_of_the_notebooks(site):
         assert all((site / "tutorials" / notebook.stem / source).resolve().is_file() for source in pictures)
 
 
+@pytest.mark.slow
 def test_reference_describes_arguments_that_transformers_adds_to_docstrings(site):
     text = (site / "reference" / "models" / "index.html").read_text(encoding="utf-8")
     assert "1 for frames of audio, 0 for padding" in text
@@ -384,6 +387,7 @@ def test_reference_describes_arguments_that_transformers_adds_to_docstrings(site
     assert "[<code>" not in text
 
 
+@pytest.mark.slow
 def test_reference_has_every_public_name(site):
     import transformers_beats
 

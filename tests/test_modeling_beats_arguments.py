@@ -2,6 +2,7 @@
 """What `forward` is given: keywords, labels, dtypes, filter banks of others; and how models are transformed."""
 
 import copy
+import inspect
 import pickle
 
 import numpy as np
@@ -127,6 +128,37 @@ def test_the_padding_of_another_extractor_is_refused(clip, tiny_config):
     )
     with pytest.raises(ValueError, match=r"0\.467 in all filters.*Use the model's own feature extractor"):
         tagger(clip.astype(np.float32))
+
+
+@pytest.mark.parametrize("values", [{}, {"mean": -6.845978, "std": 5.5654526}, {"do_normalize": False}])
+@pytest.mark.parametrize("level", [0.3, 1e-5])
+def test_the_normalisation_of_another_extractor_is_refused(values, level, tiny_config):
+    tagger = pipeline(
+        "audio-classification",
+        model=BeatsForAudioClassification(tiny_config).eval(),
+        feature_extractor=ASTFeatureExtractor(**values),
+    )
+    # The clip fills all 1,024 frames.
+    clip = level * np.random.default_rng(0).standard_normal(165_000).astype(np.float32)
+    with pytest.raises(ValueError, match=r"`input_values` are (not )?normalised.*the least value of every frame is -"):
+        tagger(clip)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_another_normalisation_is_known_in_any_precision(dtype, tiny_config):
+    clip = np.random.default_rng(0).standard_normal(165_000).astype(np.float32)
+    model, inputs = BeatsModel(tiny_config).eval(), {"sampling_rate": 16000, "return_tensors": "pt"}
+    with pytest.raises(ValueError, match=r"normalised as those of AST: the least value of every frame is -1\.2"):
+        model(ASTFeatureExtractor()(clip, **inputs)["input_values"].to(dtype))
+    model(BeatsFeatureExtractor()(clip, **inputs)["input_values"].to(dtype))
+
+
+def test_values_of_another_normalisation_are_accepted_with_a_mask_and_in_training(tiny_config):
+    extractor = BeatsFeatureExtractor(fbank_mean=0.0, fbank_std=0.5)
+    inputs = extractor(np.zeros(16000, dtype=np.float32), sampling_rate=16000, return_tensors="pt")
+    model = BeatsModel(tiny_config).eval()
+    model(**inputs)
+    model.train()(inputs["input_values"])
 
 
 def test_zeros_without_a_mask_are_no_silence(tiny_config, fbank, attention_mask):
@@ -280,10 +312,19 @@ def test_pickling_says_how_models_are_saved(save, tiny_config, monkeypatch, tmp_
 
 
 @traces_transformers
-@pytest.mark.parametrize("frames", [torch.export.Dim.DYNAMIC, 16 * torch.export.Dim("columns", min=2, max=250)])
+@pytest.mark.parametrize(
+    ("frames", "options"),
+    [
+        (torch.export.Dim.DYNAMIC, {}),
+        (16 * torch.export.Dim("columns", min=2, max=250), {}),
+        (torch.export.Dim("frames", min=32, max=4000), {"prefer_deferred_runtime_asserts_over_guards": True}),
+    ],
+)
 @pytest.mark.parametrize("with_mask", [False, True])
 @torch.no_grad()
-def test_torch_export_for_any_length(with_mask, frames, tiny_config):
+def test_torch_export_for_any_length(with_mask, frames, options, tiny_config):
+    if not options.keys() <= inspect.signature(torch.export.export).parameters.keys():
+        pytest.skip("needs a newer PyTorch")
     model = BeatsForAudioClassification(tiny_config).eval()
 
     def inputs(num_frames):
@@ -292,7 +333,8 @@ def test_torch_export_for_any_length(with_mask, frames, tiny_config):
         return {**values, "attention_mask": mask.int()} if with_mask else values
 
     example = inputs(304)
-    program = torch.export.export(model, (), example, dynamic_shapes={name: {1: frames} for name in example})
+    shapes = {name: {1: frames} for name in example}
+    program = torch.export.export(model, (), example, dynamic_shapes=shapes, **options)
     for num_frames in (32, 160, 1008):
         values = inputs(num_frames)
         torch.testing.assert_close(program.module()(**values).logits, model(**values).logits, rtol=0, atol=1e-5)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from golden import ROOT
 
-from transformers_beats import __version__
+from transformers_beats import __version__, released
 
 
 GITHUB = ROOT / ".github"
@@ -138,7 +138,14 @@ def test_changelog_begins_with_this_version_or_with_unreleased_changes():
 
 
 def test_readme_has_a_screen_or_two():
-    assert len(read("README.md").splitlines()) <= 120
+    assert 60 <= len(read("README.md").splitlines()) <= 100
+
+
+def test_readme_lists_the_models_that_can_be_fetched_by_name():
+    table = re.findall(r"^\| `(beats-[\w-]+)` \|", read("README.md"), re.MULTILINE)
+    assert sorted(table) == sorted(
+        name for name, entry in released.read_manifest(released.MANIFEST).items() if entry.mirrors
+    )
 
 
 @pytest.mark.parametrize("page", PAGES)

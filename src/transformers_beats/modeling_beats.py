@@ -56,6 +56,12 @@ OTHER_KEYWORDS = {
     ),
     **dict.fromkeys(("targets", "target", "label"), "`labels`"),
 }
+# Normalisations of other filter banks, which do not scale waveforms to 16 bits: mean, and divisor.
+OTHER_NORMALISATIONS = {
+    "not normalised": (0.0, 1.0),
+    "normalised as those of AST": (-4.2677393, 2 * 4.5689974),
+    "normalised as those of AST for Speech Commands": (-6.845978, 2 * 5.5654526),
+}
 
 
 @auto_docstring(custom_intro="Output of [`BeatsModel`].")
@@ -99,15 +105,19 @@ def is_eager() -> bool:
     return not is_recording and torch._C._functorch.peek_interpreter_stack() is None
 
 
+def has_values(input_values: torch.Tensor) -> bool:
+    """Returns whether operations run at once on a tensor that has values, which may then be looked at."""
+    is_capturing = input_values.is_cuda and torch.cuda.is_current_stream_capturing()
+    return type(input_values) is torch.Tensor and not input_values.is_meta and not is_capturing and is_eager()
+
+
 def check_padding(input_values: torch.Tensor) -> None:
     """
     Raises a `ValueError` for filter banks, given without a mask, that end in frames of one value that is not negative,
     while they begin with others: padding with zeros, or that of another feature extractor. In frames of silence, all
     filters have the same value too, but the least there is.
     """
-    is_capturing = input_values.is_cuda and torch.cuda.is_current_stream_capturing()
-    has_values = type(input_values) is torch.Tensor and not input_values.is_meta
-    if not has_values or is_capturing or not is_eager() or input_values.shape[2] == 1:
+    if not has_values(input_values) or input_values.shape[2] == 1:
         return
     last = input_values[:, -1]
     is_padded = (last >= 0).all(dim=1) & (last == last[:, :1]).all(dim=1) & (last != input_values[:, 0]).any(dim=1)
@@ -117,6 +127,24 @@ def check_padding(input_values: torch.Tensor) -> None:
             "`BeatsFeatureExtractor` does not make, and there is no `attention_mask`. Use the model's own feature "
             "extractor, or pass the mask: 0 for padding, 1 if these frames count."
         )
+
+
+def check_normalisation(input_values: torch.Tensor) -> None:
+    """
+    Raises a `ValueError` for filter banks, given without a mask, that another feature extractor has normalised. Of 128
+    filters at 16 kHz, one holds no frequency of the spectrum: its energy is always the floor, so that the least value
+    of every frame tells the normalisation.
+    """
+    if not has_values(input_values):
+        return
+    lowest = input_values.amin(dim=2)
+    for described, (mean, divisor) in OTHER_NORMALISATIONS.items():
+        floor = torch.full_like(lowest, (math.log(torch.finfo(torch.float32).eps) - mean) / divisor)
+        if torch.allclose(lowest, floor, rtol=max(1e-4, torch.finfo(lowest.dtype).eps), atol=0):
+            raise ValueError(
+                f"`input_values` are {described}: the least value of every frame is {lowest[0, 0].item():.4g}. Use "
+                "the model's own `BeatsFeatureExtractor` or, if that has these values, pass its `attention_mask`."
+            )
 
 
 def check_keywords(model: PreTrainedModel, keywords: dict) -> None:
@@ -798,6 +826,7 @@ class BeatsModel(BeatsPreTrainedModel):
             # In training, augmentation may have hidden the last frames.
             if not self.training:
                 check_padding(input_values)
+                check_normalisation(input_values)
         else:
             patch_attention_mask = patch_mask_from_frame_mask(attention_mask, self.config).to(hidden_states.device)
 

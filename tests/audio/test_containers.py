@@ -182,6 +182,16 @@ def test_joined_streams_are_decoded_one_after_another(kind, tmp_path):
     np.testing.assert_allclose(part, np.concatenate(expected)[60_000:65_000], atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS")])
+def test_another_format_at_the_end_is_said_to_be_left_out(kind):
+    data = encode(*kind)
+    _, _, (warning,) = read(data + encode("WAV", channels=4))
+    assert warning == "its end is of another format, and is not read; 3.000 s were decoded."
+    tag = b"APETAGEX" + struct.pack("<4I8x", 2000, 32, 0, 1 << 31)
+    for rest in (b"", bytes(1000), *([] if kind[0] == "OGG" else [tag])):
+        assert read(data + rest)[2] == []
+
+
 def test_tags_between_joined_mp3s_are_passed():
     mp3 = encode("MP3", "MPEG_LAYER_III")
     id3 = b"ID3\x04\0\0\0\0\x07\x76" + b"\xff\xfb" * 507
@@ -221,6 +231,13 @@ RATES_OF_ZERO = {
 def test_a_rate_of_zero_is_refused(data):
     with pytest.raises(AudioError, match="its header states a sampling rate of 0 Hz"):
         decode_audio(data)
+
+
+@pytest.mark.parametrize("rate", [0x80000000, 0xFFFFFFFF])
+def test_a_rate_that_no_number_of_libsndfile_holds_is_refused(rate):
+    for data in (patch(WAV, 24, "<I", rate), patch(AU, 16, ">I", rate)):
+        with pytest.raises(AudioError, match=r"its header states a sampling rate of [24].*e\+09 Hz"):
+            decode_audio(data)
 
 
 def test_an_empty_file_stays_empty():

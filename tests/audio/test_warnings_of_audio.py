@@ -39,8 +39,14 @@ def b_format(azimuth: float) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "channels",
-    [np.stack([SOUND, -SOUND], 1), np.stack([SOUND, -0.9 * SOUND], 1), b_format(180), b_format(225)],
-    ids=["inverted", "nearly inverted", "from behind", "from behind and the right"],
+    [
+        np.stack([SOUND, -SOUND], 1),
+        np.stack([SOUND, -0.9 * SOUND], 1),
+        b_format(180),
+        b_format(225),
+        0.2 + np.stack([SOUND, -SOUND], 1),
+    ],
+    ids=["inverted", "nearly inverted", "from behind", "from behind and the right", "with an offset"],
 )
 def test_channels_that_cancel_are_said(channels):
     (warning,) = warnings_of(channels)
@@ -55,6 +61,18 @@ def test_channels_that_cancel_are_said(channels):
 )
 def test_other_channels_are_averaged_without_a_word(channels):
     assert warnings_of(channels) == []
+
+
+def test_channels_that_cancel_in_a_part_are_said():
+    four = np.tile(SOUND, 4)
+    other = four.copy()
+    other[16000:32000] *= -1
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.stack([four, other], 1), 16000, "FLOAT", format="WAV")
+    stream = open_audio(buffer.getvalue(), 16000)
+    assert sum(map(len, stream.blocks)) == 64000
+    (warning,) = stream.report.warnings
+    assert "cancel each other in seconds with 25% of its energy" in warning
 
 
 def test_digital_silence_is_said():

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from golden import FIXTURES
 from typer.testing import CliRunner
 
 from transformers_beats import (
@@ -28,7 +27,6 @@ from transformers_beats.audio.files import AudioFile
 from transformers_beats.cli import writers
 from transformers_beats.cli.app import app
 from transformers_beats.cli.writers import Format, open_writer
-from transformers_beats.conversion.convert import convert
 from transformers_beats.inference import loading
 from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
 from transformers_beats.inference.windowed import WindowedInference
@@ -41,34 +39,8 @@ RATE = 16000
 EVENTS = ["--events", "--event-threshold", "0", "--window", "1"]
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """Directories of a converted pre-trained model, fine-tuned model and tokenizer."""
-    root = tmp_path_factory.mktemp("models")
-    for name in ("beats_tiny", "beats_tiny_finetuned", "tokenizer_tiny"):
-        convert(FIXTURES / f"{name}.pt", root / name)
-    return root
-
-
-@pytest.fixture(scope="module")
-def sounds(tmp_path_factory):
-    """A folder of four recordings and what else is found in folders."""
-    folder = tmp_path_factory.mktemp("sounds")
-    (folder / "deep" / "er").mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    for name, rate, shape in (
-        ("a.wav", 16000, (16000,)),
-        ("a.flac", 22050, (33000,)),
-        ("deep/b.ogg", 44100, (88200, 2)),
-        ("deep/er/c é.WAV", 8000, (12000,)),
-    ):
-        format = "WAV" if name.endswith("WAV") else None
-        soundfile.write(folder / name, 0.1 * generator.standard_normal(shape), rate, format=format)
-    (folder / "notes.txt").write_text("no audio")
-    (folder / "._a.wav").write_text("no audio either")
-    return folder
-
-
+# The last columns of every CSV.
+ENDS = ["duration", "stated_duration", "status", "reason"]
 NAMES = ["a.flac", "a.wav", "deep/b.ogg", "deep/er/c é.WAV"]
 
 
@@ -138,15 +110,15 @@ def test_tag_writes_csv(models, sounds, tmp_path):
     assert [row["file"] for row in rows] == [str(sounds / name) for name in NAMES]
     assert all(0 < float(row["score"]) < 1 for row in rows)
     with open(tmp_path / "events.csv", newline="") as file:
-        assert next(csv.reader(file)) == ["file", "label", "score", "start", "end", "duration", "stated_duration"]
+        assert next(csv.reader(file)) == ["file", "label", "score", "start", "end", *ENDS]
         assert len(list(csv.reader(file))) == 4 * 6
 
 
 def test_a_file_in_which_nothing_is_heard_has_a_row(models, sounds, tmp_path):
     tag(models, sounds / "a.wav", "--output", tmp_path / "tags.csv", "--threshold", 1)
     assert (tmp_path / "tags.csv").read_text().splitlines() == [
-        "file,label,score,duration,stated_duration",
-        f"{sounds / 'a.wav'},,,1.0,1.0",
+        "file,label,score,duration,stated_duration,status,reason",
+        f"{sounds / 'a.wav'},,,1.0,1.0,ok,",
     ]
     assert "nothing" in tag(models, sounds / "a.wav", "--events", "--event-threshold", 1).stdout
 
@@ -194,12 +166,16 @@ def test_pictures_are_drawn(models, sounds, tmp_path, monkeypatch):
 
 def test_a_corrupt_file_does_not_stop_the_others(models, corrupt, tmp_path):
     result = tag(models, corrupt, "--output", tmp_path / "tags.jsonl", exit_code=1)
-    assert [record["file"] for record in records_of(tmp_path / "tags.jsonl")] == [
-        str(corrupt / name) for name in NAMES
-    ]
+    records = records_of(tmp_path / "tags.jsonl")
+    assert [record["file"] for record in records if record["status"] == "ok"] == [str(corrupt / n) for n in NAMES]
+    (skipped,) = (record for record in records if record["status"] == "skipped")
+    assert skipped["file"] == str(corrupt / "broken.wav")
+    assert skipped["reason"].startswith("holds text and no audio")
+    assert skipped["labels"] == []
     message = result.stderr.splitlines()
-    assert "broken.wav: holds text and no audio" in message[-2]
-    assert message[-1] == "1 of 5 files could not be used."
+    assert message[:2] == [f"{skipped['file']}: {skipped['reason']}", "1 of 5 files could not be used."]
+    assert message[2] == f"4 of 5 files: {tmp_path / 'tags.jsonl'}"
+    assert message[3].startswith("Next: ")
 
 
 @pytest.fixture
@@ -217,8 +193,8 @@ def test_odd_names_do_not_stop_the_others(models, odd_names, tmp_path):
     for _ in range(2):
         # That of 255 bytes cannot have a suffix, again and again.
         result = tag(models, odd_names, "-o", output, "--pictures", pictures, "--resume", exit_code=1)
-        assert "File name too long" in result.stderr.splitlines()[-2]
-        assert result.stderr.splitlines()[-1].endswith(" files could not be used.")
+        assert "File name too long" in result.stderr
+        assert "1 of 6 files could not be used." in result.stderr
         for directory in (output, pictures):
             names = [path.name for path in directory.iterdir() if not path.name.startswith(".")]
             assert len(names) == 5
@@ -237,7 +213,7 @@ def test_a_picture_that_cannot_be_drawn_does_not_stop_the_others(models, sounds,
     with monkeypatch.context() as patch:
         patch.setattr(timeline, "draw_timeline", fail_once)
         result = tag(models, *arguments, exit_code=1)
-    assert result.stderr.splitlines()[-2] == f"{sounds / 'a.wav'}: a font is missing"
+    assert result.stderr.splitlines()[0] == f"{sounds / 'a.wav'}: a font is missing"
     assert len(list((tmp_path / "pictures").rglob("*.png"))) == 3
     before = (tmp_path / "tags.jsonl").read_text()
     assert len(before.splitlines()) == 4
@@ -286,8 +262,9 @@ def test_too_little_memory_for_one_file_does_not_stop_the_others(models, sounds,
 
     monkeypatch.setattr(BeatsModel, "forward", allocate)
     result = tag(models, sounds, "-o", tmp_path / "tags.jsonl", exit_code=1)
-    assert len(records_of(tmp_path / "tags.jsonl")) == 3
-    assert result.stderr.splitlines()[-2] == (
+    records = records_of(tmp_path / "tags.jsonl")
+    assert [record["status"] for record in records].count("ok") == 3
+    assert result.stderr.splitlines()[0] == (
         f"{sounds / 'deep' / 'b.ogg'}: a window of 1.92 s needs more memory than there is, even alone in its batch: "
         "choose shorter windows."
     )
@@ -426,7 +403,7 @@ def test_a_link_that_leads_nowhere_is_named(models, sounds, tmp_path):
     (tmp_path / "a.wav").symlink_to(sounds / "a.wav")
     result = tag(models, tmp_path, "-o", tmp_path / "tags.jsonl", exit_code=1)
     assert "dangling.wav: is a link to a file that is not there." in result.stderr
-    assert len(records_of(tmp_path / "tags.jsonl")) == 1
+    assert [record["status"] for record in records_of(tmp_path / "tags.jsonl")] == ["ok", "skipped"]
 
 
 @pytest.mark.parametrize(("suffix", "format"), [(".snd", "AU"), (".sph", "NIST"), (".voc", "VOC")])
@@ -445,7 +422,7 @@ def test_less_usual_formats_are_found_and_read(models, tmp_path, suffix, format)
 )
 def test_an_option_of_events_asks_for_them(models, sounds, option):
     result = tag(models, sounds / "a.wav", "--format", "jsonl", option)
-    assert json.loads(result.stdout).keys() == {"file", "duration", "stated_duration", "warnings", "labels", "events"}
+    assert json.loads(result.stdout).keys() == {"file", *ENDS, "warnings", "labels", "events"}
 
 
 @pytest.mark.parametrize("option", ["--top-k=5", "--threshold=0.1"])
@@ -558,7 +535,7 @@ def test_csv_whose_json_lines_are_missing_is_refused(models, sounds, tmp_path):
 
 def test_csv_is_printed_file_by_file(models, sounds):
     rows = list(csv.reader(io.StringIO(tag(models, sounds, "--format", "csv", "--top-k", 1).stdout)))
-    assert rows[0] == ["file", "label", "score", "duration", "stated_duration"]
+    assert rows[0] == ["file", "label", "score", *ENDS]
     assert [row[0] for row in rows[1:]] == [str(sounds / name) for name in NAMES]
 
 
@@ -724,7 +701,7 @@ def test_mistakes_are_one_line(models, sounds, tmp_path, arguments, message):
     arguments = [argument.format(**names) for argument in arguments]
     if message is None:
         # A file that is reached in two ways is one file.
-        assert len(run(*arguments).stderr.splitlines()) == 0
+        assert run(*arguments).stderr.startswith("2 files: ")
         return
     result = run(*arguments, exit_code=2)
     (line,) = result.stderr.splitlines()

@@ -575,3 +575,14 @@ def test_sections_of_espnets_settings_must_be_mappings(name, espnet_classifier, 
     settings = write(espnet_settings(**{name: 3}), "config.yaml")
     with pytest.raises(CheckpointError, match=f"expected `{name}` to be a mapping, found int"):
         read_checkpoint(espnet_classifier, cfg=[settings])
+
+
+@pytest.mark.parametrize("key", ["encoder_layers", "dropout", "activation_fn"])
+def test_a_setting_that_is_no_single_value_is_named_and_not_shown(key, tmp_path):
+    """Few bytes of YAML can stand for lists that fill the memory."""
+    text = "a: &a [x, x, x, x, x, x, x, x, x]\n"
+    for new, old in zip("bcdefghi", "abcdefgh"):
+        text += f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
+    (tmp_path / "bomb.yaml").write_text(f"{text}cfg: {{{key}: *i}}\n")
+    with pytest.raises(CheckpointError, match=f"expected a single value for `{key}`, found list"):
+        read_checkpoint(FIXTURES / "beats_tiny.pt", cfg=[tmp_path / "bomb.yaml"])

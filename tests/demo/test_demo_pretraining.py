@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from PIL import Image
 from rich.console import Console
+from tiny import empty_pictures
 
 from transformers_beats import BeatsModel, BeatsTokenizerModel
 from transformers_beats.audio.synthesis import CLASSES, MAX_DURATION, MIN_DURATION
@@ -19,6 +20,7 @@ from transformers_beats.demo.pretraining import PretrainingSettings, build_recip
 from transformers_beats.demo.training import ENCODER
 from transformers_beats.training.config.arguments import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments, parse_arguments
+from transformers_beats.training.iterate import iterate
 from transformers_beats.training.reports.curves import read_log_history
 from transformers_beats.training.trainers.pretraining import CodebookCollapseError
 from transformers_beats.utils.errors import BeatsError, UsageError
@@ -47,9 +49,10 @@ def run_demo(words: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A tiny model, and a cache that no other run has filled."""
-    with pytest.MonkeyPatch.context() as patch:
+    """A tiny model, no pictures of the evaluations, and a cache that no other run has filled."""
+    with empty_pictures(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretraining, "ENCODER", TINY_ENCODER)
+        patch.setattr(pretraining, "PretrainingSettings", lambda seed: replace(TINY, seed=seed))
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
         yield
 
@@ -62,10 +65,31 @@ def run(output, settings=TINY) -> str:
 
 
 @pytest.fixture(scope="module")
-def finished(tiny, tmp_path_factory):
-    """Directory and print of a whole run."""
+def interrupted(tiny, tmp_path_factory):
+    """Directory of a run that was interrupted after the first iteration."""
     output = tmp_path_factory.mktemp("output")
-    return output, run(output)
+
+    def iterate_once(arguments):
+        arguments.num_iterations = 1
+        iterate(arguments)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretraining, "iterate", iterate_once)
+        with pytest.raises(KeyboardInterrupt):
+            run(output)
+    return output
+
+
+@pytest.fixture(scope="module")
+def finished(interrupted):
+    """Directory and print of a whole run, which went on after an interruption."""
+    assert [path.name for path in interrupted.iterdir()] == ["pretraining"]
+    (model,) = interrupted.glob("pretraining/*/model/model.safetensors")
+    before = model.stat().st_mtime_ns
+    printed = run(interrupted)
+    assert model.stat().st_mtime_ns == before
+    return interrupted, printed
 
 
 def rows_of(printed: str) -> dict[str, list[str]]:
@@ -132,12 +156,13 @@ class TestRun:
         assert arguments.output_dir == str(output / "pretraining")
         assert arguments.model["max_steps"] == 2
 
-    def test_second_run_takes_the_models_as_they_are(self, finished, tiny):
+    def test_second_run_takes_the_models_as_they_are(self, finished, tiny, capsys):
         output, printed = finished
         weights = sorted((output / "pretraining").glob("*/model/model.safetensors"))
         before = [path.stat().st_mtime_ns for path in weights]
         assert len(before) == 2
-        assert rows_of(run(output)) == rows_of(printed)
+        run_demo(["--pretrain", "--output", str(output)])
+        assert rows_of(capsys.readouterr().out) == rows_of(printed)
         assert [path.stat().st_mtime_ns for path in weights] == before
 
     def test_other_settings_need_another_output(self, finished, tiny):
@@ -146,29 +171,16 @@ class TestRun:
             run(output, replace(TINY, seed=1))
 
 
-class TestRestart:
-    def test_goes_on_after_an_interruption(self, tiny, tmp_path, monkeypatch, capsys):
-        iterate = pretraining.iterate
-
-        def interrupted(arguments):
-            arguments.num_iterations = 1
-            iterate(arguments)
+class TestFailure:
+    def test_interruption_is_one_line(self, tiny, tmp_path, monkeypatch, capsys):
+        def interrupt(arguments):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(pretraining, "iterate", interrupted)
-        monkeypatch.setattr(pretraining, "PretrainingSettings", lambda seed: replace(TINY, draws=1, seed=seed))
-        argv = ["--pretrain", "--output", str(tmp_path)]
+        monkeypatch.setattr(pretraining, "iterate", interrupt)
         with pytest.raises(SystemExit) as exit_info:
-            run_demo(argv)
+            run_demo(["--pretrain", "--output", str(tmp_path)])
         assert exit_info.value.code == 130
         assert capsys.readouterr().err.splitlines()[-1] == "interrupted"
-        assert [path.name for path in tmp_path.iterdir()] == ["pretraining"]
-        first = (tmp_path / "pretraining" / "iteration-1" / "model" / "model.safetensors").stat().st_mtime_ns
-
-        monkeypatch.setattr(pretraining, "iterate", iterate)
-        run_demo(argv)
-        assert "iteration 2" in capsys.readouterr().out
-        assert (tmp_path / "pretraining" / "iteration-1" / "model" / "model.safetensors").stat().st_mtime_ns == first
 
     def test_collapse_is_one_line(self, tiny, tmp_path, monkeypatch):
         def collapse(arguments):

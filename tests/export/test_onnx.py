@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import typer
 from golden import ROOT
 from typer.testing import CliRunner
 
@@ -26,6 +27,8 @@ from transformers_beats import (
     BeatsTokenizerModel,
     __version__,
 )
+from transformers_beats.cli.app import app
+from transformers_beats.inference import loading
 from transformers_beats.utils.errors import BeatsError
 
 
@@ -328,10 +331,8 @@ def test_a_regression_has_no_probabilities():
     assert export.metadata(module)["problem_type"] == "regression"
 
 
-def invoke(*arguments, command=export.main):
-    app = export.typer.Typer()
-    app.command()(command)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+def invoke(*arguments):
+    return CliRunner().invoke(app, ["export", *map(str, arguments)])
 
 
 def test_the_command_replaces_a_file_only_if_told_to(tmp_path):
@@ -343,10 +344,11 @@ def test_the_command_replaces_a_file_only_if_told_to(tmp_path):
 
 
 def test_the_command_says_how_near_the_file_is(write, classifier, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "load", lambda *args, **kwargs: (classifier, EXTRACTOR))
+    classifier.save_pretrained(tmp_path / "model")
+    EXTRACTOR.save_pretrained(tmp_path / "model")
     written = write(tmp_path / "model.onnx", int8=True)
     monkeypatch.setattr(export, "export_onnx", lambda *args: written)
-    result = invoke(tmp_path, tmp_path / "model.onnx", "--int8", "--overwrite")
+    result = invoke(tmp_path / "model", tmp_path / "model.onnx", "--int8", "--overwrite")
     assert result.exit_code == 0, result.output
     assert "waveforms, lengths -> logits, probabilities" in result.output
     assert "cosine on test sounds: 0.99" in result.output
@@ -399,8 +401,8 @@ def test_arguments_that_cannot_be_used_exit_with_status_2(arguments):
 
 def test_a_missing_package_is_an_error_before_the_model_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    monkeypatch.setattr(export, "load", lambda *args, **kwargs: pytest.fail("loaded"))
-    result = invoke("nowhere", tmp_path / "model.onnx")
+    monkeypatch.setattr(loading, "load", lambda *args, **kwargs: pytest.fail("loaded"))
+    result = invoke("user/nowhere", tmp_path / "model.onnx")
     assert result.exit_code == 1
     assert "onnxscript" in result.output
     assert "pip install 'transformers-beats[onnx]'" in result.output
@@ -460,10 +462,12 @@ class TestBenchmark:
     @staticmethod
     def run(dataset, *options):
         arguments = ["--model", dataset, "--dataset", dataset, "--batch-size", 1, "--seconds", 0.5, "--repeats", 1]
-        return invoke(*arguments, *options, command=onnx_against_torch.main)
+        command = typer.Typer()
+        command.command()(onnx_against_torch.main)
+        return CliRunner().invoke(command, [str(word) for word in (*arguments, *options)])
 
     def test_it_compares_files_with_the_model(self, dataset, classifier, write, monkeypatch):
-        monkeypatch.setattr(onnx_against_torch, "load_model", lambda name, dtype: classifier)
+        monkeypatch.setattr("benchmarks.clips.load_model", lambda name, dtype: classifier)
         monkeypatch.setattr(onnx_against_torch, "export_onnx", lambda _, __, path, int8: write(path, int8=int8))
         result = self.run(dataset, "--fold", 1)
         assert result.exit_code == 0, result.output
@@ -496,14 +500,14 @@ class TestBenchmark:
         ],
     )
     def test_tables_that_do_not_fit_are_refused(self, table, message, dataset, classifier, monkeypatch):
-        monkeypatch.setattr(onnx_against_torch, "load_model", lambda name, dtype: classifier)
+        monkeypatch.setattr("benchmarks.clips.load_model", lambda name, dtype: classifier)
         (dataset / "metadata.csv").write_text(table)
         result = self.run(dataset, "--fold", 1)
         assert result.exit_code == 1
         assert message in result.stderr
 
     def test_models_without_classes_are_refused(self, dataset, monkeypatch):
-        monkeypatch.setattr(onnx_against_torch, "load_model", lambda name, dtype: build("encoder"))
+        monkeypatch.setattr("benchmarks.clips.load_model", lambda name, dtype: build("encoder"))
         result = self.run(dataset)
         assert result.exit_code == 1
         assert "holds a BeatsModel" in result.stderr

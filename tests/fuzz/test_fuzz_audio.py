@@ -3,6 +3,7 @@
 """Decoding of whatever is called audio: the right samples, or one line that says what is wrong."""
 
 import io
+import struct
 import subprocess
 import sys
 
@@ -13,7 +14,8 @@ import soxr
 from fuzzing import COUNTS, DAMAGES, at_most, count, damage, fuzz
 from hypothesis import strategies as st
 
-from transformers_beats.audio.decoding import AudioError, decode_audio
+from transformers_beats.audio.containers import BLOCK_BYTES, Reader, find_parts
+from transformers_beats.audio.decoding import AudioError, stream_audio
 
 
 # What soundfile writes and recognises again. Of RAW it wants to be told the rate; PAF with 24 bits is refused.
@@ -57,10 +59,16 @@ def encode(samples: np.ndarray, rate: int, kind: tuple[str, str]) -> bytes | Non
 def decode(source) -> np.ndarray | None:
     """The waveform; None if it is refused as it should be."""
     try:
-        waveform = decode_audio(source)
+        stream = stream_audio(source)
+        waveform = np.concatenate(list(stream.blocks))
     except AudioError as error:
         assert len(str(error).splitlines()) == 1
         return None
+    assert stream.report.seconds == len(waveform) / 16000
+    # A length that does not agree with what was decoded is told.
+    stated = stream.report.stated_seconds
+    is_far = stated is not None and abs(stated - stream.report.seconds) > max(0.1, stated / 10) + 1e-3
+    assert not is_far or any("its header states" in warning for warning in stream.report.warnings)
     assert (waveform.dtype, waveform.ndim) == (np.float32, 1)
     assert len(waveform) > 0
     assert np.isfinite(waveform).all()
@@ -120,6 +128,76 @@ def test_damaged_files_give_audio_or_one_line(kind, channels, how, seed):
         data = damage(data, name, generator)
     with at_most(300):
         decode(data)
+
+
+# Formats whose parts are found before they are decoded, by their structure.
+CONTAINERS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3")
+IN_CONTAINERS = [kind for kind in KINDS if kind[0] in CONTAINERS]
+# Sizes, rates and counts that headers of recorders, pipes and damaged files state.
+# None is so small that, as a rate, it would make hours of a few samples.
+NUMBERS = (0, 100, 4000, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFF6, 0xFFFFFFFF)
+BETWEEN = (b"", bytes(700), b"TAG" + bytes(125), b"ID3\x04\0\0\0\0\0\x0a" + bytes(10), b"LIST\x05\0\0\0abcde", b"RIFF")
+
+
+@fuzz(
+    30,
+    20000,
+    kinds=st.lists(st.sampled_from(IN_CONTAINERS), min_size=1, max_size=3),
+    numbers=st.lists(st.tuples(st.integers(0, 120), st.sampled_from(NUMBERS), st.sampled_from("<>")), max_size=3),
+    how=st.lists(st.sampled_from(DAMAGES), max_size=1),
+    between=st.sampled_from(BETWEEN),
+    seed=st.integers(0, 2**32),
+)
+def test_joined_files_with_any_number_in_a_header_give_audio_or_one_line(kinds, numbers, how, between, seed):
+    generator = np.random.default_rng(seed)
+    samples = synthesize("noise", 2000, int(generator.integers(1, 3)), generator)
+    files = [encode(samples, int(generator.choice(RATES[2:])), kind) for kind in kinds]
+    data = between.join(file for file in files if file is not None)
+    for place, number, order in numbers:
+        # From the beginning of the first file, or of the last.
+        start = place + (len(data) - len(files[-1] or b"")) * int(generator.integers(2))
+        data = data[:start] + struct.pack(f"{order}I", number) + data[start + 4 :]
+    for name in how:
+        data = damage(data, name, generator)
+    parts = find_parts(Reader(io.BytesIO(data)))
+    # Of the file, in its order, and each byte once.
+    ranges = [piece for part in parts for piece in part.pieces if isinstance(piece, range)]
+    ends = [0, *(piece.stop for piece in ranges)]
+    assert all(end <= piece.start <= piece.stop <= len(data) for end, piece in zip(ends, ranges))
+    with at_most(300):
+        decode(data)
+
+
+@fuzz(
+    30,
+    10000,
+    kind=st.sampled_from([kind for kind in IN_CONTAINERS if kind[1] in ("PCM_16", "PCM_24", "FLOAT", "ULAW")]),
+    count=st.integers(1, 3),
+    length=st.integers(200, 4000),
+    channels=st.integers(1, 2),
+    seed=st.integers(0, 2**32),
+)
+def test_joined_files_are_decoded_whole(kind, count, length, channels, seed):
+    samples = synthesize("noise", length, channels, np.random.default_rng(seed))
+    data = encode(samples, 16000, kind)
+    waveform = decode(data * count)
+    assert waveform is not None
+    np.testing.assert_allclose(waveform, np.tile(decode(data), count), atol=1e-6)
+    # libsndfile takes the byte that pads an odd number of samples for one.
+    assert count * length <= len(waveform) <= count * (length + 1)
+
+
+@fuzz(30, 5000, pattern=st.binary(min_size=1, max_size=6), start=st.integers(0, 300), seed=st.integers(0, 2**32))
+def test_a_reader_finds_what_is_there(pattern, start, seed):
+    generator = np.random.default_rng(seed)
+    data = generator.integers(3, size=BLOCK_BYTES + int(generator.integers(600)), dtype=np.uint8).tobytes()
+    place = int(generator.integers(len(data)))
+    # Often across the border of two blocks.
+    place = place if generator.random() < 0.5 else start + BLOCK_BYTES - int(generator.integers(1, 8))
+    data = data[:place] + pattern + data[place + len(pattern) :]
+    reader = Reader(io.BytesIO(data))
+    assert reader.find(pattern, start) == data.find(pattern, start)
+    assert reader.read(place, len(pattern)) == data[place : place + len(pattern)]
 
 
 STARTS = (

@@ -1,4 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+from pathlib import Path
+
 import pytest
 from huggingface_hub import HfApi, constants
 
@@ -24,24 +26,31 @@ def api(hub, monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def release(hub, api, monkeypatch, tmp_path) -> Release:
+def home(hub, monkeypatch, tmp_path) -> Path:
     """This process knows the local Hub only, is signed out, and keeps all in a home of its own."""
     home = tmp_path / "home"
     values = {
         "ENDPOINT": hub.endpoint,
         "HUGGINGFACE_CO_URL_TEMPLATE": hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_DISABLE_XET": True,
         "HF_HOME": str(home),
         "HF_HUB_CACHE": str(home / "hub"),
         "HF_TOKEN_PATH": str(home / "token"),
-        "DOWNLOAD_CHUNK_SIZE": 50_000,
-        # Seconds; the client waits for 10, six times.
-        "HF_HUB_ETAG_TIMEOUT": 0.2,
-        "HF_HUB_DOWNLOAD_TIMEOUT": 0.2,
     }
     for name, value in values.items():
         monkeypatch.setattr(constants, name, value)
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+    return home
+
+
+@pytest.fixture
+def release(hub, api, home, monkeypatch, tmp_path) -> Release:
+    """A manifest with one model, and a client that is in a hurry."""
+    # Seconds; the client waits for 10, six times.
+    hurry = {"DOWNLOAD_CHUNK_SIZE": 50_000, "HF_HUB_ETAG_TIMEOUT": 0.2, "HF_HUB_DOWNLOAD_TIMEOUT": 0.2}
+    for name, value in hurry.items():
+        monkeypatch.setattr(constants, name, value)
     release = Release(hub, api, tmp_path / "manifest.yaml", home)
     monkeypatch.setenv(MANIFEST_VARIABLE, str(release.manifest))
     hub.requests.clear()

@@ -29,7 +29,8 @@ class Fault:
     """
     Fails `times` requests of `method` whose path contains `contains`, after `skip` others: with the error `status` (if
     `applied`, after doing what was asked), with `page` and status 200, or, without either, by closing the connection
-    after `after` bytes of the body; with `is_silent` it stays open instead, and nothing more arrives.
+    after `after` bytes of the body; with `is_silent` it stays open instead, and nothing more arrives. With `part`, the
+    answer to a request for a part of a file is the part that this function makes of its first and last byte.
     """
 
     method: str
@@ -41,10 +42,11 @@ class Fault:
     times: int = 1
     applied: bool = False
     is_silent: bool = False
+    part: Callable[[int, int], tuple[int, int]] | None = None
 
     @property
     def cuts(self) -> bool:
-        return self.status is None and self.page is None
+        return self.status is None and self.page is None and self.part is None
 
     def hits(self, request: Request) -> bool:
         if request.method != self.method or self.contains not in request.path or self.times == 0:
@@ -191,6 +193,8 @@ class Handler(BaseHTTPRequestHandler):
             stop = size if first is None or last is None else min(size, last + 1)
             if start >= stop:
                 raise HubError(416, "Range not satisfiable", headers={"Content-Range": f"bytes */{size}"})
+            if self.fault is not None and self.fault.part is not None:
+                start, stop = self.fault.part(start, stop)
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
         self.send_head(206 if asked else 200, headers, stop - start)
         if self.command == "HEAD":

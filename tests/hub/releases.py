@@ -84,9 +84,14 @@ class Release:
         return self.home / "transformers-beats"
 
     @property
+    def models(self) -> list[Path]:
+        """Directories of the model in the cache, whole or not."""
+        return [path for path in (self.cache / NAME).glob("*") if path.is_dir()]
+
+    @property
     def leftovers(self) -> list[str]:
-        """What runs have left in the cache of converted models besides models and locks."""
-        hidden = (path for path in self.cache.rglob(".*") if path.name != ".lock")
+        """What runs have left in the cache of converted models besides models, locks and downloads."""
+        hidden = (path for path in self.cache.rglob(".*") if path.name != ".lock" and ".downloads" not in path.parts)
         return sorted(str(path.relative_to(self.cache)) for path in hidden)
 
     def environment(self, **variables: str) -> dict[str, str]:

@@ -21,7 +21,8 @@ Beside it is a website that knows nothing of repositories: `share` a file there,
 What it lacks: Xet, pull requests, `.gitignore`, search, the web pages. Other requests are answered with 501.
 
 Tests can look at `hub.requests` and `hub.repository(id)`, and make it fail: `fail`, `disconnect`, `silence`,
-`intercept`, `corrupt`. The first of several faults that hits a request takes it; the others do not count it.
+`intercept`, `send_part`, `corrupt`. The first of several faults that hits a request takes it; the others do not count
+it.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
@@ -116,6 +117,12 @@ class LocalHub:
         """Answers with status 200 and a web page, as the login page of a network does."""
         page = "<!DOCTYPE html>\n<html><title>Sign in</title>Sign in to use this network.</html>\n"
         self.faults.append(Fault(method, contains, page=page, skip=skip, times=times))
+
+    def send_part(
+        self, part: Callable[[int, int], tuple[int, int]], contains: str = "", skip: int = 0, times: int = 1
+    ) -> None:
+        """Answers requests for a part of a file with another one: `part` takes and returns first byte and end."""
+        self.faults.append(Fault("GET", contains, part=part, skip=skip, times=times))
 
     def share(self, path: str, file: Path) -> str:
         """The URL of a file on the website, where it is `path`."""

@@ -8,7 +8,7 @@ import pytest
 from hub.releases import NAME, SECOND, SOURCE, assert_complete, failure
 from transformers_beats.conversion import released
 from transformers_beats.conversion.locations import download, parse_location
-from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.errors import BeatsError, UsageError
 
 
 FOREVER = -1
@@ -111,13 +111,66 @@ def test_the_reason_of_an_address_is_told(day, reason, release):
 
 
 def test_a_file_that_is_much_too_large_is_refused_before_it_is_read(release, tmp_path):
-    (tmp_path / "downloads").mkdir()
     large = tmp_path / "large.pt"
     with large.open("wb") as file:
         file.truncate(30 * 10**9)
     location = parse_location(release.hub.share("files/large.pt", large))
     with pytest.raises(UsageError, match=r"large.pt: has 30.0 GB, more than the limit of 8.0 GB for a checkpoint"):
-        download(location, tmp_path / "downloads")
+        download(location)
     release.write_manifest(str(location))
     assert "is another file: 30000000000 bytes, expected 487925" in failure()
-    assert list((tmp_path / "downloads").iterdir()) == []
+    assert not list(release.cache.rglob("*.pt"))
+
+
+def test_an_interrupted_download_from_an_address_goes_on_in_the_next_run(release):
+    release.write_manifest(release.share())
+    release.hub.disconnect("GET", "files/", after=200_000)
+    release.hub.fail("GET", "files/")
+    assert "503" in failure()
+    release.hub.requests.clear()
+    assert_complete(released.get(NAME), release)
+    assert [request.range for request in release.hub.sent("GET")] == ["bytes=200000-"]
+
+
+def test_a_complete_download_from_an_address_is_not_repeated(release):
+    location = parse_location(release.share())
+    path = download(location)
+    assert download(location) == path
+    assert path.read_bytes() == release.content
+    assert [request.status for request in release.hub.sent("GET")] == [200, 416]
+    release.share(b"another")
+    assert download(location).read_bytes() == b"another"
+
+
+def test_a_wrong_file_from_an_address_is_not_kept(release):
+    release.write_manifest(release.share(release.content[:-1] + b"x"))
+    assert "has SHA-256" in failure()
+    release.share()
+    assert_complete(released.get(NAME), release)
+
+
+@pytest.mark.parametrize(
+    ("part", "times", "ranges"),
+    [
+        pytest.param(lambda start, stop: (start - 1000, stop), 1, [200_000, None], id="earlier"),
+        pytest.param(lambda start, stop: (start + 1000, stop), FOREVER, [200_000, None], id="later"),
+        pytest.param(lambda start, stop: (0, stop), 1, [200_000], id="all"),
+        pytest.param(lambda start, stop: (start, start + 100_000), 2, [200_000, 300_000, 400_000], id="shorter"),
+    ],
+)
+def test_another_part_than_was_asked_for_does_not_spoil_the_file(part, times, ranges, release):
+    release.hub.disconnect("GET", "files/", after=200_000)
+    release.hub.send_part(part, "files/", times=times)
+    path = download(parse_location(release.share()))
+    assert path.read_bytes() == release.content
+    asked = [request.range for request in release.hub.sent("GET")]
+    assert asked == [None, *(start and f"bytes={start}-" for start in ranges)]
+
+
+def test_a_server_that_never_sends_the_right_part_is_given_up(release):
+    address = release.share()
+    release.hub.disconnect("GET", "files/", after=200_000)
+    release.hub.send_part(lambda start, stop: (start + 1, stop), "files/")
+    release.hub.disconnect("GET", "files/", after=200_000)
+    with pytest.raises(BeatsError, match=f"{address}: "):
+        download(parse_location(address))

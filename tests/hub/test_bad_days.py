@@ -44,9 +44,23 @@ def test_another_cache_can_be_named(release, tmp_path):
     assert not release.cache.exists()
 
 
-def test_an_incomplete_directory_is_replaced(release):
+def remove(file: Path) -> None:
+    file.unlink()
+
+
+def halve(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def empty(file: Path) -> None:
+    os.truncate(file, 0)
+
+
+@pytest.mark.parametrize("damage", [remove, halve, empty])
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "model.safetensors"])
+def test_a_damaged_directory_is_replaced(name, damage, release):
     directory = released.get(NAME)
-    (directory / "model.safetensors").unlink()
+    damage(directory / name)
     assert released.get(NAME) == directory
     assert_complete(directory, release)
 
@@ -144,7 +158,7 @@ def test_a_full_disk_ends_the_conversion(num_bytes, release):
     with largest_file(num_bytes):
         message = failure()
     assert "File too large" in message
-    assert list(release.cache.glob("*/*/*")) == []
+    assert release.models == []
     assert release.leftovers == []
     assert_complete(released.get(NAME), release)
 
@@ -228,7 +242,7 @@ def test_ctrl_c_during_the_download_leaves_nothing(is_address, release):
     release.hub.silence("GET", "files/" if is_address else FIRST, after=200_000)
     with interrupt_when_silent(release.hub), pytest.raises(KeyboardInterrupt):
         released.get(NAME)
-    assert list(release.cache.glob("*/*/*")) == []
+    assert release.models == []
     assert release.leftovers == []
     assert_complete(released.get(NAME), release)
 
@@ -239,7 +253,7 @@ def test_ctrl_c_during_the_conversion_leaves_nothing(release, monkeypatch):
         patch.setattr(BeatsFeatureExtractor, "save_pretrained", lambda *_: interrupt())
         with pytest.raises(KeyboardInterrupt):
             released.get(NAME)
-    assert list(release.cache.glob("*/*/*")) == []
+    assert release.models == []
     assert release.leftovers == []
     release.hub.requests.clear()
     assert_complete(released.get(NAME), release)

@@ -115,9 +115,8 @@ def test_the_message_has_a_reason_for_each_mirror(day, reason, release):
     assert reason in reasons[0]
     assert reasons[1].startswith(f"hf://{SECOND}/{SOURCE.name}: the repository has no such file. A file of one's own")
     assert f"transformers-beats convert {SOURCE.name} {NAME}" in message
-    assert released.RELEASE_PAGE in message
     assert "signature" not in message
-    assert list(release.cache.glob("*/*/*")) == []
+    assert release.models == []
 
 
 def test_a_mirror_can_be_a_dataset(release):
@@ -144,8 +143,15 @@ def test_one_without_mirrors_names_the_page(release):
     release.write_manifest()
     assert failure() == (
         f"{NAME}: no public mirror is known. A file of one's own is converted by: transformers-beats convert "
-        f"{SOURCE.name} {NAME} ({released.RELEASE_PAGE} has Microsoft's links)."
+        f"{SOURCE.name} {NAME}."
     )
+
+
+def test_the_message_names_the_publisher_and_the_page_of_the_entry(release):
+    release.write_manifest(publisher="Our lab", page="https://example.org/models")
+    assert failure().endswith(f"{NAME} (https://example.org/models has Our lab's links).")
+    release.write_manifest(page="https://example.org/models")
+    assert failure().endswith("(https://example.org/models has the publisher's links).")
 
 
 def test_a_pickle_with_code_is_not_executed(release, tmp_path):
@@ -229,6 +235,13 @@ def test_a_misspelt_name_is_told_the_right_one(release):
     with pytest.raises(UsageError, match="`transformers-beats models` lists those"):
         released.get("whisper")
     assert release.hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["a b", "a/b", "..", "-a", "a\nb", "a\0b", "a" * 97])
+def test_a_name_must_be_one_of_a_folder_and_of_a_repository(name, release):
+    release.write_manifest(name=name)
+    with pytest.raises(UsageError, match=r"manifest.yaml, checkpoint 1: .*`name`: .* is no name of a file"):
+        released.read_manifest()
 
 
 @pytest.mark.parametrize("mirror", ["user/first", "hf://user/first@main", "/shared/beats.pt", "ftp://host/beats.pt"])

@@ -13,8 +13,10 @@ import torch
 import yaml
 from golden import FIXTURES, ROOT
 from huggingface_hub import ModelCard, constants
+from typer.testing import CliRunner, Result
 
 from transformers_beats import BeatsModel
+from transformers_beats.cli.app import app
 from transformers_beats.conversion.checkpoint import read_checkpoint
 from transformers_beats.conversion.convert import convert
 from transformers_beats.conversion.released import MANIFEST, read_manifest
@@ -28,7 +30,9 @@ from transformers_beats.utils.files import sha256
 @pytest.fixture
 def signed_in(hub, api, monkeypatch):
     """This process knows the local Hub only, and the user's token; models are compared here, which is faster."""
-    monkeypatch.setattr(publishing, "probe_in_fresh_process", publishing.probe)
+    monkeypatch.setattr(
+        publishing, "probe_in_fresh_process", lambda *directories: [*map(publishing.probe, directories)]
+    )
     monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
@@ -43,9 +47,14 @@ def converted(tmp_path):
     return tmp_path / "beats"
 
 
-def run_script(name, *arguments, **kwargs) -> subprocess.CompletedProcess:
+def run(*words) -> Result:
+    """Runs the command line in this process."""
+    return CliRunner().invoke(app, [*map(str, words)])
+
+
+def run_script(name, *arguments, env) -> subprocess.CompletedProcess:
     command = [sys.executable, str(ROOT / "conversion" / name), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **kwargs)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
 
 
 def commits(hub, repo_id="user/beats", branch="main"):
@@ -58,7 +67,8 @@ def contents(hub, repo_id, path):
     return repository.source(repository.blob(path)).decode()
 
 
-def test_converting_publishes_in_one_commit(hub, tmp_path):
+def test_converting_publishes_in_one_commit(hub, signed_in, tmp_path):
+    """The script, with a comparison in a process of its own; then the command, which finds no difference."""
     arguments = (FIXTURES / "beats_tiny.pt", tmp_path / "out", "--push-to-hub", "user/beats")
     result = run_script("convert_beats_checkpoint.py", *arguments, env=hub.environment(tmp_path / "home"))
     assert result.returncode == 0, result.stderr
@@ -67,18 +77,15 @@ def test_converting_publishes_in_one_commit(hub, tmp_path):
     assert not hub.repository("user/beats").private
     assert '"user/beats"' in (tmp_path / "out" / "README.md").read_text()
 
-    again = run_script(
-        "convert_beats_checkpoint.py", *arguments, "--overwrite", env=hub.environment(tmp_path / "home")
-    )
-    assert "user/beats: unchanged" in again.stdout
+    assert "user/beats: unchanged" in run("convert", *arguments, "--overwrite").stdout
     assert len(commits(hub)) == 1
 
 
-def test_without_a_token_nothing_is_converted(hub, tmp_path):
-    arguments = (FIXTURES / "beats_tiny.pt", tmp_path / "out", "--push-to-hub", "user/beats")
-    environment = hub.environment(tmp_path / "home", signed_in=False)
-    result = run_script("convert_beats_checkpoint.py", *arguments, env=environment)
-    assert result.returncode == 1
+def test_without_a_token_nothing_is_converted(signed_in, tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    result = run("convert", FIXTURES / "beats_tiny.pt", tmp_path / "out", "--push-to-hub", "user/beats")
+    assert result.exit_code == 1
     assert result.stderr.startswith("error: no token: run `hf auth login`")
     assert not (tmp_path / "out").exists()
 
@@ -114,8 +121,8 @@ def test_the_card_of_a_branch_names_the_branch(tmp_path):
 
 @pytest.mark.parametrize("options", [["--private"], ["--revision", "v1"]])
 def test_options_of_publishing_need_a_repository(options, tmp_path):
-    result = run_script("convert_beats_checkpoint.py", FIXTURES / "beats_tiny.pt", tmp_path / "out", *options)
-    assert result.returncode == 2
+    result = run("convert", FIXTURES / "beats_tiny.pt", tmp_path / "out", *options)
+    assert result.exit_code == 2
     assert "belong to --push-to-hub" in result.stderr
     assert not (tmp_path / "out").exists()
 
@@ -262,26 +269,24 @@ def sources(tmp_path):
     return directory
 
 
-def publish_sources(sources, *arguments, **kwargs):
-    options = ("--source-dir", sources, "--namespace", "user", "--report", sources / "report.json")
-    return run_script("publish_all.py", "--manifest", sources / "manifest.yaml", *options, *arguments, **kwargs)
+def options_for(sources):
+    paths = ("--source-dir", sources, "--manifest", sources / "manifest.yaml", "--report", sources / "report.json")
+    return (*paths, "--namespace", "user")
 
 
-def test_a_manifest_is_published_around_a_bad_file_and_completed_later(hub, sources, tmp_path):
-    environment = hub.environment(tmp_path / "home")
+def test_a_manifest_is_published_around_a_bad_file_and_completed_later(hub, signed_in, sources):
     (sources / "b.pt").write_bytes(b"damaged")
-    first = publish_sources(sources, env=environment)
-    assert first.returncode == 1
+    assert run("publish", *options_for(sources)).exit_code == 1
     statuses = {entry["repository"]: entry["status"] for entry in json.loads((sources / "report.json").read_text())}
     assert statuses == {"user/a": "published", "user/b": "refused", "user/c": "published"}
     assert "user/b" not in hub.repositories
 
     shutil.copy(FIXTURES / "beats_tiny_finetuned.pt", sources / "b.pt")
     downloads = len(hub.sent("GET", "/user/a/"))
-    second = publish_sources(sources, env=environment)
+    second = run("publish", *options_for(sources))
     # What the report says was compared is not downloaded again, only asked about.
     assert not [request for request in hub.sent("GET", "/user/a/")[downloads:] if "safetensors" in request.path]
-    assert second.returncode == 0, second.stdout + second.stderr
+    assert second.exit_code == 0, second.output
     report = {entry["repository"]: entry for entry in json.loads((sources / "report.json").read_text())}
     assert {name: entry["status"] for name, entry in report.items()} == {
         "user/a": "unchanged",
@@ -298,7 +303,7 @@ def test_a_manifest_is_published_around_a_bad_file_and_completed_later(hub, sour
 def test_a_dry_run_checks_the_files_without_network(sources, tmp_path):
     (sources / "c.pt").unlink()
     environment = {"PATH": "", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
-    result = publish_sources(sources, "--dry-run", env=environment)
+    result = run_script("publish_all.py", *options_for(sources), "--dry-run", env=environment)
     assert result.returncode == 1
     lines = [line.split() for line in result.stdout.splitlines()[-3:]]
     assert [line[:2] for line in lines] == [["user/a", "checked"], ["user/b", "checked"], ["user/c", "missing"]]
@@ -329,8 +334,8 @@ def test_a_file_that_is_not_what_the_manifest_says_is_refused(key, value, messag
 def test_another_model_is_not_published_under_the_name_of_a_released_one(tmp_path):
     shutil.copy(FIXTURES / "beats_tiny.pt", tmp_path / "BEATs_iter3.pt")
     options = ("--source-dir", tmp_path, "--namespace", "user", "--only", "beats-iter3", "--dry-run")
-    result = run_script("publish_all.py", *options)
-    assert result.returncode == 1
+    result = run("publish", *options)
+    assert result.exit_code == 1
     assert "refused" in result.stdout.splitlines()[-1]
     assert "bytes, BEATs_iter3.pt has 361499833" in result.stdout
 

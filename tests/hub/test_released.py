@@ -48,7 +48,8 @@ def manifest(api, release):
         },
         {"file": "own.pt", "name": "tiny-own", "kind": "pretrained", "sha256": sha256(FIXTURES / "beats_tiny.pt")},
     ]
-    release.manifest.write_text(yaml.safe_dump({"checkpoints": entries}))
+    defaults = {"publisher": "Our lab", "page": "https://example.org/models"}
+    release.manifest.write_text(yaml.safe_dump({"defaults": defaults, "checkpoints": entries}))
     return release.manifest
 
 
@@ -87,7 +88,7 @@ def test_models_are_listed_and_those_that_are_here_are_marked(manifest, monkeypa
 
 
 def test_a_model_without_a_mirror_names_the_file_and_the_page(manifest):
-    with pytest.raises(BeatsError, match=r"^tiny-own: no public mirror is known. .* convert own.pt .*microsoft/unilm"):
+    with pytest.raises(BeatsError, match=r"^tiny-own: no public mirror is known. .* convert own.pt .*example.org"):
         released.get("tiny-own")
 
 
@@ -98,16 +99,29 @@ def test_a_file_of_known_hash_is_found(manifest):
 
 def test_a_tokenizer_without_hash_is_taken_with_a_word_about_the_file_beside_it(manifest, caplog):
     released.get("tiny-tokenizer")
-    assert "nobody has published the hash of tokenizer.pt" in caplog.text
-    assert "is taken because the classifier.pt beside it is Microsoft's" in caplog.text
+    assert "the manifest states no hash of tokenizer.pt" in caplog.text
+    assert "is taken because the classifier.pt beside it is Our lab's" in caplog.text
 
 
 def test_a_tokenizer_without_hash_in_the_cache_is_taken_with_a_warning(manifest, caplog):
     hf_hub_download("user/checkpoints", "tokenizer.pt")
     caplog.clear()
     released.get("tiny-tokenizer", offline=True)
-    assert "nobody has published the hash of tokenizer.pt" in caplog.text
+    assert "the manifest states no hash of tokenizer.pt" in caplog.text
     assert "in the cache is taken as it is" in caplog.text
+
+
+def test_a_tokenizer_beside_another_file_than_the_publishers_is_not_taken(manifest, api):
+    api.upload_file(path_or_fileobj=b"another", path_in_repo="classifier.pt", repo_id="user/checkpoints")
+    with pytest.raises(BeatsError, match=r"is not taken, because the classifier.pt beside it is not Our lab's"):
+        released.get("tiny-tokenizer")
+
+
+def test_the_list_names_publisher_page_and_files_without_a_hash(manifest):
+    output = CliRunner().invoke(app, ["models"]).stdout
+    assert "none is known of\n'tiny-tokenizer'." in output
+    assert "https://example.org/models" in output
+    assert "Microsoft" not in output
 
 
 def test_a_directory_of_the_name_is_the_directory(manifest, tmp_path, monkeypatch):

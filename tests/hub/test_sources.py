@@ -3,11 +3,8 @@
 
 import json
 import shutil
-from functools import partial
 from hashlib import sha256
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 import torch
@@ -18,9 +15,12 @@ from independent_check import compare_labels, compare_settings, compare_tensors
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from hub.releases import NAME, SOURCE
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification, BeatsModel
 from transformers_beats.cli.app import app
+from transformers_beats.conversion.layouts import display_name
 from transformers_beats.conversion.settings import RELEASED
+from transformers_beats.conversion.sources import commit_of
 from transformers_beats.export.to_microsoft import export_state_dict
 from transformers_beats.verification.plain import PlainBeats, plain_features
 
@@ -67,14 +67,8 @@ LABELS = ["Dog", "Rain", "Siren", "Speech"]
 
 
 @pytest.fixture
-def here(hub, monkeypatch, tmp_path):
-    """This process knows the local Hub only, is nobody there, and works in a directory of its own."""
-    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-    template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
+def here(home, monkeypatch, tmp_path):
+    """A directory to work in."""
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
@@ -306,83 +300,87 @@ def test_a_file_of_a_dataset_converts_by_its_location(here, publish):
     assert (here / "tiny" / "model.safetensors").exists()
 
 
-@pytest.fixture
-def website(tmp_path):
-    """The address of a site on this machine, and the directory that it shows."""
-    directory = tmp_path / "website"
-    directory.mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(directory)))
-    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", directory
-    server.shutdown()
-    server.server_close()
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *arguments):
-        pass
-
-
-def test_a_file_at_an_address_converts_with_its_size_and_hash(website, here):
+def test_a_file_at_an_address_converts_with_its_size_and_hash(hub, here):
     """Such as PretrainedSED's release on GitHub."""
-    address, directory = website
-    content = (FIXTURES / "beats_tiny.pt").read_bytes()
-    (directory / "BEATs_strong_1.pt").write_bytes(content)
-    status, output, _ = run(f"{address}/BEATs_strong_1.pt")
+    address, content = hub.share("BEATs_strong_1.pt", SOURCE), SOURCE.read_bytes()
+    status, output, _ = run(address)
     assert status == 0
     digest = sha256(content).hexdigest()
-    assert f"from {address}/BEATs_strong_1.pt, {len(content):,} bytes, SHA-256 {digest}" in output
+    assert f"from {address}, {len(content):,} bytes, SHA-256 {digest}" in output
     card = (here / "BEATs_strong_1" / "README.md").read_text()
-    assert f"`{address}/BEATs_strong_1.pt`, SHA-256\n`{digest}`" in card
-    # The download itself is not kept.
+    assert f"`{address}`, SHA-256\n`{digest}`" in card
     assert [path.name for path in here.iterdir()] == ["BEATs_strong_1"]
 
 
-@pytest.fixture
-def small_release(publish, monkeypatch, tmp_path):
-    """A manifest with one model, which somebody has uploaded."""
-    source = FIXTURES / "beats_tiny.pt"
-    entry = {
-        "file": "BEATs_small.pt",
-        "name": "beats-small",
-        "kind": "pretrained",
-        "sha256": sha256(source.read_bytes()).hexdigest(),
-        "mirrors": ["hf://user/mirror/BEATs_small.pt"],
-        "license": "mit",
-        "paper": {"ESC-50": 95.6},
-    }
-    (tmp_path / "manifest.yaml").write_text(yaml.safe_dump({"checkpoints": [entry]}))
-    monkeypatch.setenv("TRANSFORMERS_BEATS_MANIFEST", str(tmp_path / "manifest.yaml"))
-    publish("user/mirror", {"BEATs_small.pt": source})
-
-
-@pytest.mark.usefixtures("small_release")
-def test_a_released_file_is_recognised_whatever_its_name(here):
+def test_a_released_file_is_recognised_whatever_its_name(here, release):
+    release.write_manifest(license="mit", paper={"ESC-50": 95.6})
     shutil.copy(FIXTURES / "beats_tiny.pt", "downloaded (1).pt")
     status, output, _ = run("downloaded (1).pt", "converted")
     assert status == 0
-    assert "the file is BEATs_small.pt as it was released: beats-small" in output
+    assert f"the file is {SOURCE.name} as it was released: {NAME}" in output
     card = ModelCard.load("converted/README.md")
     assert card.data.license == "mit"
     assert "95.6" in card.text
     assert "Every tensor of the source is here, bit by bit" in card.text
     # Another file under the name has none of it.
-    shutil.copy(FIXTURES / "beats_tiny_glu.pt", "BEATs_small.pt")
-    status, output, _ = run("BEATs_small.pt", "other")
+    shutil.copy(FIXTURES / "beats_tiny_glu.pt", SOURCE.name)
+    status, output, _ = run(SOURCE.name, "other")
     assert (status, "as it was released" in output) == (0, False)
     assert "95.6" not in (here / "other" / "README.md").read_text()
 
 
-@pytest.mark.usefixtures("small_release")
+@pytest.mark.usefixtures("release")
 def test_a_released_model_converts_by_its_name(here):
     # It may state the architecture of another model, too.
     contents = torch.load(FIXTURES / "beats_tiny.pt", weights_only=True)
     torch.save(contents["model"], "bare.pt")
-    assert run("bare.pt", "bare", "--cfg", "beats-small")[0] == 0
-    status, output, _ = run("beats-small")
+    assert run("bare.pt", "bare", "--cfg", NAME)[0] == 0
+    status, output, _ = run(NAME)
     assert status == 0
-    assert "from BEATs_small.pt, " in output
-    assert (here / "beats-small" / "model.safetensors").exists()
+    assert f"from {SOURCE.name}, " in output
+    assert (here / NAME / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"kind": "finetuned"}, "its kind is pretrained, that of beats_tiny.pt is finetuned"),
+        ({"cfg": {"encoder_layers": 12}}, "its encoder_layers is 3, that of beats_tiny.pt is 12"),
+        ({"num_parameters": 7}, "its number of parameters is"),
+    ],
+)
+def test_a_released_model_must_be_what_the_manifest_says(by_name, facts, message, here, release):
+    release.write_manifest(f"hf://user/first/{SOURCE.name}", **facts)
+    status, _, error = run(NAME if by_name else SOURCE, "converted")
+    assert status == 1
+    assert message in error
+    assert list(here.iterdir()) == []
+    # Without a hash, only the name tells which model it is.
+    release.write_manifest(f"hf://user/first/{SOURCE.name}", **facts, sha256=None)
+    assert run(NAME if by_name else SOURCE, "converted")[0] == int(by_name)
+
+
+def test_the_commit_is_that_of_the_cache_wherever_the_cache_is(hub, here, publish, monkeypatch, tmp_path):
+    cache = tmp_path / "snapshots" / "models--mine" / "cache"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    publish("user/mine", {"snapshots/tiny.pt": FIXTURES / "beats_tiny.pt", "base.pt": FIXTURES / "beats_tiny.pt"})
+    contents = torch.load(FIXTURES / "beats_tiny.pt", weights_only=True)
+    torch.save(contents["model"], "bare.pt")
+    assert run("hf://user/mine/snapshots/tiny.pt")[0] == 0
+    location = f"hf://user/mine@{hub.repository('user/mine').at('main').oid}/snapshots/tiny.pt"
+    assert f"`{location}`, SHA-256" in Path("tiny", "README.md").read_text()
+    status, output, _ = run("bare.pt", "bare", "--cfg", "hf://user/mine/base.pt")
+    assert status == 0
+    assert "no `cfg` in the file: taken from user/mine/base.pt" in output
+
+
+def test_a_folder_of_ones_own_is_no_cache_of_the_hub(here):
+    folder = here / "models--mine" / "snapshots" / "1"
+    folder.mkdir(parents=True)
+    shutil.copy(FIXTURES / "beats_tiny.pt", folder / "base.pt")
+    assert commit_of(folder / "base.pt") is None
+    assert display_name(folder / "base.pt") == "base.pt"
 
 
 def test_a_directory_with_the_files_of_a_repository_converts(here):
@@ -411,7 +409,11 @@ def test_a_directory_with_several_checkpoints_names_them(here):
         ("hf://user", "is no location on the Hub"),
         ("https://", "names no file"),
         ("ftp://example.org/model.pt", "must begin with https:// or hf://"),
-        ("beats-iter99", "no such file"),
+        ("https://[::1/model.pt", "is no address: Invalid IPv6 URL"),
+        ("hf://user/mine/../model.pt", "is no file on the Hub"),
+        ("hf://user/mine//model.pt", "is no file on the Hub"),
+        ("beats-iter99", "no such file; did you mean beats-iter"),
+        ("Beats-Iter3", "no such file; did you mean beats-iter3"),
     ],
 )
 def test_sources_that_cannot_be_are_one_line(source, message, here):

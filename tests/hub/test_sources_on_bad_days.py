@@ -87,6 +87,21 @@ def test_a_larger_file_is_read_if_asked(is_address, release, work):
     assert_converts(source, work)
 
 
+@pytest.mark.parametrize("limit", ["inf", "1e300"])
+def test_a_limit_can_be_infinite(limit, release, work):
+    assert convert(FILE, "out", "--max-size", limit)[0] == 0
+
+
+def test_the_card_does_not_have_what_may_be_secret_of_an_address(release, work):
+    address = release.share()
+    with_secrets = address.replace("//", "//me:password@") + "?token=signature"
+    assert convert(with_secrets, "out")[0] == 0
+    card = (work / "out" / "README.md").read_text()
+    assert f"`{address}`, SHA-256" in card
+    assert "password" not in card
+    assert "signature" not in card
+
+
 @pytest.mark.parametrize("place", ["file", "hub", "address"])
 def test_a_pickle_with_code_is_not_executed(place, release, work, tmp_path):
     file, marker = tmp_path / SOURCE.name, tmp_path / "executed"

@@ -2,8 +2,6 @@
 """Models on the Hub as users meet them: every session of `sessions.py` is a fresh process with a home of its own."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -59,16 +57,19 @@ def home(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
-def run(hub, home: Path, *arguments: str, **environment) -> dict:
-    """What a session prints."""
-    home.mkdir(exist_ok=True)
-    command = [sys.executable, "-W", "error::UserWarning", sessions.__file__, *arguments]
-    environment = hub.environment(home, OMP_NUM_THREADS="1", **environment)
-    result = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment, cwd=home, stdin=subprocess.DEVNULL
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
+@pytest.fixture(scope="module")
+def run(hub, fresh_python):
+    """Runs a session and returns what it prints."""
+
+    def run(home: Path, *arguments: str, **environment) -> dict:
+        home.mkdir(exist_ok=True)
+        environment = hub.environment(home, OMP_NUM_THREADS="1", **environment)
+        code = f"import runpy; runpy.run_path({sessions.__file__!r}, run_name='__main__')"
+        result = fresh_python(code, *arguments, env=environment, cwd=home)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout.splitlines()[-1])
+
+    return run
 
 
 def assert_same(result: dict, expected: dict) -> None:
@@ -79,13 +80,13 @@ def assert_same(result: dict, expected: dict) -> None:
 
 
 @pytest.fixture(scope="module")
-def with_package(hub, home) -> dict:
-    return run(hub, home / "with", "use", hub.old_commit, signed_in=False)
+def with_package(run, hub, home) -> dict:
+    return run(home / "with", "use", hub.old_commit, signed_in=False)
 
 
 @pytest.fixture(scope="module")
-def without_package(hub, home) -> dict:
-    return run(hub, home / "without", "use", hub.old_commit, "--without-package", signed_in=False)
+def without_package(run, hub, home) -> dict:
+    return run(home / "without", "use", hub.old_commit, "--without-package", signed_in=False)
 
 
 def test_models_arrive_bit_exact(with_package, folders):
@@ -128,19 +129,19 @@ def test_code_can_be_of_another_revision_than_the_weights(without_package):
 
 
 @pytest.mark.parametrize("name", ["with", "without"])
-def test_what_was_loaded_once_loads_offline(hub, home, name, request):
+def test_what_was_loaded_once_loads_offline(run, hub, home, name, request):
     online = request.getfixturevalue(f"{name}_package")
     number = len(hub.requests)
     flags = ["--without-package"] if name == "without" else []
-    offline = run(hub, home / name, "use", hub.old_commit, *flags, signed_in=False, HF_HUB_OFFLINE="1")
+    offline = run(home / name, "use", hub.old_commit, *flags, signed_in=False, HF_HUB_OFFLINE="1")
     assert len(hub.requests) == number
     assert offline.keys() == online.keys()
     for key in offline.keys() - {"pipeline"}:
         assert_same(offline[key], online[key])
 
 
-def test_refusals_say_what_to_do(hub, home):
-    errors = run(hub, home / "refused", "refused", "--without-package", signed_in=False)
+def test_refusals_say_what_to_do(run, home):
+    errors = run(home / "refused", "refused", "--without-package", signed_in=False)
     for name in ("no answer about trust", "no trust", "no trust, pipeline"):
         assert "trust_remote_code=True" in errors[name]
     for name in ("private", "private extractor"):
@@ -152,10 +153,10 @@ def test_refusals_say_what_to_do(hub, home):
 
 
 @pytest.fixture(scope="module")
-def pushed(hub, home) -> dict:
+def pushed(run, hub, home) -> dict:
     hub.requests.clear()
     hub.fail("PUT", "/user/pushed", status=403)
-    return run(hub, home / "with", "push")
+    return run(home / "with", "push")
 
 
 def test_a_push_that_fails_shows_nothing_and_is_completed_by_the_next(hub, pushed):
@@ -166,8 +167,8 @@ def test_a_push_that_fails_shows_nothing_and_is_completed_by_the_next(hub, pushe
     assert [request.status for request in hub.sent("PUT", "/user/pushed")] == [403, 200]
 
 
-def test_pushed_models_load_without_the_package(hub, home, pushed, with_package):
-    result = run(hub, home / "pushed", "load_pushed", "--without-package", signed_in=False)
+def test_pushed_models_load_without_the_package(run, home, pushed, with_package):
+    result = run(home / "pushed", "load_pushed", "--without-package", signed_in=False)
     assert_same(result["pushed"], with_package["classifier"])
     assert result["pushed"]["code"] == "transformers_modules"
     assert result["trained"] == ["dog", "rain"]

@@ -26,7 +26,7 @@ from transformers_beats.audio import decoding
 from transformers_beats.audio.decoding import AudioError, AudioStream, open_audio, stream_audio
 from transformers_beats.conversion.convert import convert
 from transformers_beats.inference.events import Event
-from transformers_beats.inference.pipeline import BeatsModelForTask
+from transformers_beats.inference.pipeline import BeatsModelForTask, Label
 from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.plotting.spectrogram import SpectrogramReader, read_spectrogram
 
@@ -606,3 +606,10 @@ def test_a_best_label_without_an_event_is_said(tagger):
     assert tagger.compare(labels, [dog]).startswith("the best label, 'clock', has no event, but 'dog' has: ")
     for events in ([], [clock], [dog, clock]):
         assert tagger.compare(labels, events) is None
+    assert tagger.compare([], [dog]) is None
+
+
+def test_labels_and_events_are_compared_as_the_pipeline_and_as_find_tags_give_them(tagger):
+    labels, events = [Label("clock", 0.5), Label("dog", 0.4)], [Event("dog", 0.9, 0.0, 1.0)]
+    as_dicts = [[entry._asdict() for entry in entries] for entries in (labels, events)]
+    assert tagger.compare(labels, events) == tagger.compare(*as_dicts) is not None

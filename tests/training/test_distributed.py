@@ -1,7 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Two processes (gloo) against one."""
 
-import copy
 import json
 import os
 import subprocess
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import ENCODER
+from tiny import ENCODER, make_recipe, make_sounds
 from worker import run_iterate, train_steps
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudioClassification, BeatsForPreTraining
@@ -22,13 +21,12 @@ from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.evaluate import EVALUATE_ARGUMENTS, evaluate
 
 
-def launch(task: str, values: dict, tmp_path: Path) -> None:
-    """Runs a task of the worker in two processes."""
-    arguments = tmp_path / f"{task}.json"
-    arguments.write_text(json.dumps(values))
+def launch(tasks: list[tuple[str, dict]], directory: Path) -> None:
+    """Runs tasks of the worker, one after the other, in two processes."""
+    (directory / "tasks.json").write_text(json.dumps(tasks))
     # `accelerate launch --cpu` starts one process only, whatever it is told.
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(Path(__file__).with_name("worker.py")), task, str(arguments)]
+    command += [str(Path(__file__).with_name("worker.py")), str(directory / "tasks.json")]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=570)
     assert result.returncode == 0, result.stdout[-500:] + result.stderr[-3000:]
@@ -48,26 +46,62 @@ def check_weights(actual: dict[str, torch.Tensor], expected: dict[str, torch.Ten
             torch.testing.assert_close(actual[name], value, rtol=0, atol=1e-5, msg=name)
 
 
-@pytest.fixture
-def runs(recipe, tmp_path) -> tuple[Path, Path]:
-    """The same two iterations in one process and in two, with the same batches."""
-    alone, together = copy.deepcopy(recipe), copy.deepcopy(recipe)
-    alone["output_dir"], together["output_dir"] = str(tmp_path / "alone"), str(tmp_path / "together")
+@pytest.fixture(scope="module")
+def together(tmp_path_factory, cache_of_the_module) -> Path:
+    """A directory of inputs, and of what two processes made of them in `run`, `masks`, `metrics` and `sharded`."""
+    directory = tmp_path_factory.mktemp("together")
+    sounds = make_sounds(directory / "sounds")
+    recipe = make_recipe(sounds, directory / "run")
     for stage in ("model", "tokenizer"):
-        together[stage]["per_device_train_batch_size"] //= 2
-    run_iterate(alone)
-    launch("iterate", together, tmp_path)
-    return tmp_path / "alone", tmp_path / "together"
+        # The batches of one process, in two.
+        recipe[stage]["per_device_train_batch_size"] //= 2
+    masks = make_recipe(sounds, directory / "masks") | {"num_iterations": 1}
+    classifier = make_classifier(directory) | {"output_dir": str(directory / "metrics")}
+    names = {"model": "start", "batches": "batches.pt", "output_dir": "sharded"}
+    sharded = {key: str(directory / name) for key, name in names.items()}
+    model, batches = make_pretraining_model()
+    model.save_pretrained(sharded["model"])
+    torch.save(batches, sharded["batches"])
+    tasks = [("iterate", recipe), ("record_masks", masks), ("evaluate", classifier), ("fully_shard", sharded)]
+    launch(tasks, directory)
+    return directory
 
 
-def test_two_processes_learn_what_one_learns(runs, recipe):
-    alone, together = runs
+def make_classifier(directory: Path) -> dict:
+    """Makes a classifier and labelled sounds; returns arguments of `evaluate`."""
+    sounds = make_sounds(directory / "labelled")
+    rows = [f"{path.name},{'odd' if index % 2 else 'even'}" for index, path in enumerate(sorted(sounds.iterdir()))]
+    (sounds / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    torch.manual_seed(0)
+    labels = {"id2label": {0: "odd", 1: "even"}, "problem_type": "single_label_classification"}
+    BeatsForAudioClassification(BeatsConfig(**ENCODER, **labels)).save_pretrained(directory / "classifier")
+    BeatsFeatureExtractor().save_pretrained(directory / "classifier")
+    # Windows of half a second: one or two for each clip, and more for one process than for the other.
+    return {"model": str(directory / "classifier"), "dataset": str(sounds), "crop_seconds": 0.5, "batch_size": 4}
+
+
+def make_pretraining_model() -> tuple[BeatsForPreTraining, list[dict]]:
+    """Returns a model and batches for it, the same every time."""
+    torch.manual_seed(0)
+    model = BeatsForPreTraining(BeatsConfig(**ENCODER, codebook_size=16, label_predictor_num_hidden_layers=1)).train()
+    batches = [
+        {"input_values": torch.randn(4, 96, 128), "labels": torch.randint(16, (4, 6, 8)), "noise": torch.rand(4, 48)}
+        for _ in range(3)
+    ]
+    return model, batches
+
+
+def test_two_processes_learn_what_one_learns(together, tmp_path):
+    recipe = make_recipe(together / "sounds", tmp_path / "run")
+    run_iterate(recipe)
+    runs = tmp_path / "run", together / "run"
     for stage in ("iteration-1/model", "iteration-2/tokenizer", "iteration-2/model"):
-        expected, actual = losses_of(alone / stage), losses_of(together / stage)
+        expected, actual = (losses_of(run / stage) for run in runs)
         assert len(expected["loss"]) == 6
         for name, values in expected.items():
             assert actual[name] == pytest.approx(values, abs=1e-5), (stage, name)
-        check_weights(*(load_file(run / stage / "model.safetensors") for run in (together, alone)))
+        expected, actual = (load_file(run / stage / "model.safetensors") for run in runs)
+        check_weights(actual, expected)
     for number in (1, 2):
         codes = [
             load_codes(str(run / f"iteration-{number}" / "codes"), DataArguments(**recipe["data"]))[0] for run in runs
@@ -75,64 +109,27 @@ def test_two_processes_learn_what_one_learns(runs, recipe):
         assert codes[0]["codes"] == codes[1]["codes"]
 
 
-def test_processes_mask_differently(recipe, tmp_path):
-    recipe |= {"num_iterations": 1}
-    launch("record_masks", recipe, tmp_path)
-    first, second = torch.load(tmp_path / "run" / "masks.pt", weights_only=True)
+def test_processes_mask_differently(together):
+    first, second = torch.load(together / "masks" / "masks.pt", weights_only=True)
     assert first.shape == second.shape == (6, 4, first.shape[2])
     assert not (first == second).all(dim=-1).any()
 
 
-def test_two_processes_classify_as_one_does(sounds, tmp_path):
-    rows = [f"{path.name},{'odd' if index % 2 else 'even'}" for index, path in enumerate(sorted(sounds.iterdir()))]
-    (sounds / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
-    torch.manual_seed(0)
-    labels = {"id2label": {0: "odd", 1: "even"}, "problem_type": "single_label_classification"}
-    BeatsForAudioClassification(BeatsConfig(**ENCODER, **labels)).save_pretrained(tmp_path / "model")
-    BeatsFeatureExtractor().save_pretrained(tmp_path / "model")
-    # Windows of half a second: one or two for each clip, and more for one process than for the other.
-    values = {"model": str(tmp_path / "model"), "dataset": str(sounds), "crop_seconds": 0.5, "batch_size": 4}
-    metrics = evaluate(*build_arguments(EVALUATE_ARGUMENTS, values | {"output_dir": str(tmp_path / "one")}))
-    launch("evaluate", values | {"output_dir": str(tmp_path / "two")}, tmp_path)
-    one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
+def test_two_processes_classify_as_one_does(together, tmp_path):
+    values = make_classifier(tmp_path) | {"output_dir": str(tmp_path / "metrics")}
+    metrics = evaluate(*build_arguments(EVALUATE_ARGUMENTS, values))
+    runs = tmp_path / "metrics", together / "metrics"
+    one, two = (json.loads((run / "metrics.json").read_text()) for run in runs)
     assert one["metrics"] == metrics
     assert one["num_clips"] == two["num_clips"] == 12
-    scores = [
-        np.genfromtxt(tmp_path / name / "predictions.csv", delimiter=",", skip_header=1)[:, 3:]
-        for name in ("one", "two")
-    ]
+    scores = [np.genfromtxt(run / "predictions.csv", delimiter=",", skip_header=1)[:, 3:] for run in runs]
     np.testing.assert_allclose(scores[1], scores[0], atol=1e-6)
 
 
-def test_fully_sharded_training_is_the_same_and_reloads(tmp_path):
-    config = BeatsConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=48,
-        embed_dim=16,
-        num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=2,
-        codebook_size=16,
-        label_predictor_num_hidden_layers=1,
-        hidden_dropout=0.0,
-        attention_dropout=0.0,
-        feat_proj_dropout=0.0,
-        layerdrop=0.0,
-    )
-    torch.manual_seed(0)
-    model = BeatsForPreTraining(config).train()
-    model.save_pretrained(tmp_path / "start")
-    batches = [
-        {"input_values": torch.randn(4, 96, 128), "labels": torch.randint(16, (4, 6, 8)), "noise": torch.rand(4, 48)}
-        for _ in range(3)
-    ]
-    torch.save(batches, tmp_path / "batches.pt")
-    values = {"model": tmp_path / "start", "batches": tmp_path / "batches.pt", "output_dir": tmp_path / "trained"}
-    launch("fully_shard", {name: str(path) for name, path in values.items()}, tmp_path)
-
+def test_fully_sharded_training_is_the_same_and_reloads(together):
+    model, batches = make_pretraining_model()
     expected = train_steps(model, batches)
-    per_process = json.loads((tmp_path / "trained" / "losses.json").read_text())
+    per_process = json.loads((together / "sharded" / "losses.json").read_text())
     assert torch.tensor(per_process).mean(dim=0).tolist() == pytest.approx(expected, abs=1e-5)
-    trained = BeatsForPreTraining.from_pretrained(tmp_path / "trained")
+    trained = BeatsForPreTraining.from_pretrained(together / "sharded")
     check_weights(trained.state_dict(), model.state_dict())

@@ -70,7 +70,7 @@ def folder(tmp_path) -> Path:
 
 
 @pytest.fixture
-def recipe(folder, tmp_path) -> dict:
+def recipe(folder, tmp_path, no_pictures) -> dict:
     return {
         "dataset": str(folder),
         "crop_seconds": 1.0,
@@ -99,6 +99,7 @@ def evaluate_directory(model: Path, dataset: Path, output_dir: Path, **labels) -
 # What is learned and written
 
 
+@pytest.mark.parametrize("no_pictures", [False])
 def test_a_classifier_learns_and_evaluate_finds_the_same(recipe, folder, tmp_path):
     metrics = run(recipe, eval_dataset=str(folder), max_steps=40)
     assert metrics["accuracy"] > 0.9

@@ -9,15 +9,23 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
 from tiny import ENCODER
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from transformers import TrainingArguments
 
-from transformers_beats import BeatsConfig, BeatsForAudioClassification, BeatsForAudioFrameClassification
+from transformers_beats import (
+    BeatsConfig,
+    BeatsFeatureExtractor,
+    BeatsForAudioClassification,
+    BeatsForAudioFrameClassification,
+)
 from transformers_beats.training import finetune as finetune_module
 from transformers_beats.training.config.arguments import EvaluationDataArguments
 from transformers_beats.training.config.recipes import build_arguments, find_settings, read_line
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.finetune import FINETUNE_ARGUMENTS, Arguments, finetune
+from transformers_beats.training.linear_probe import Embeddings, predict_regression
 from transformers_beats.training.trainers.averaging import WeightAverage
 from transformers_beats.training.trainers.classification import ClassificationTrainer
 from transformers_beats.training.trainers.layerwise import UnfreezeByEpoch
@@ -40,7 +48,7 @@ def folder(tmp_path) -> Path:
 
 
 @pytest.fixture
-def recipe(folder, tmp_path) -> dict:
+def recipe(folder, tmp_path, no_pictures) -> dict:
     """Four epochs of two steps, evaluated on a quarter of the clips."""
     return {
         "dataset": str(folder),
@@ -235,6 +243,27 @@ def test_a_heavy_class_is_predicted(recipe):
     assert scores["probe", 1000.0] > scores["probe", 1.0]
 
 
+def test_the_logistic_regression_has_the_weights():
+    generator = np.random.default_rng(0)
+    values = generator.standard_normal((40, 2)).astype(np.float32)
+    clips = Embeddings(values, np.arange(40), [str(clip) for clip in range(40)])
+    names, rows = ["a", "b"], [[int(clip >= 30)] for clip in range(40)]
+    single, several = Labels("single_label", names, rows), Labels("multi_label", names, rows)
+    scores = {}
+    for labels in (single, several):
+        for weights in (None, np.array([1.0, 3.0]), np.array([1.0, 1000.0])):
+            predictions = predict_regression((clips, labels), (clips, labels), 0, weights)
+            scores[labels.task, None if weights is None else weights[1]] = predictions.scores[:, 1]
+    for task in ("single_label", "multi_label"):
+        assert scores[task, None].mean() < 0.3 < scores[task, 3.0].mean() < 0.7 < scores[task, 1000.0].mean()
+    # As if each clip of the class were three.
+    thrice = np.concatenate([np.arange(40), np.repeat(np.arange(30, 40), 2)])
+    mean, std = values.mean(axis=0), values.std(axis=0)
+    classifier = LogisticRegression(max_iter=2000).fit((values[thrice] - mean) / std, (thrice >= 30).astype(int))
+    expected = classifier.predict_proba((values - mean) / std)[:, 1]
+    np.testing.assert_allclose(scores["single_label", 3.0], expected, atol=1e-3)
+
+
 # Average of the weights
 
 
@@ -286,6 +315,25 @@ def test_a_model_is_evaluated_with_the_average_and_trained_without(recipe):
 
 
 # Unfreezing
+
+
+@pytest.mark.parametrize("plugin", ["fsdp", "deepspeed"])
+def test_an_average_of_divided_weights_is_refused(plugin, recipe, monkeypatch):
+    original = ClassificationTrainer.create_accelerator_and_postprocess
+
+    def pretend(self):
+        original(self)
+        setattr(self, f"is_{plugin}_enabled", True)
+
+    monkeypatch.setattr(ClassificationTrainer, "create_accelerator_and_postprocess", pretend)
+    arguments = TrainingArguments(recipe["output_dir"], use_cpu=True, report_to="none")
+    with pytest.raises(BeatsError, match="`ema_decay` is not for FSDP and DeepSpeed"):
+        ClassificationTrainer(
+            torch.nn.Linear(2, 2),
+            arguments,
+            feature_extractor=BeatsFeatureExtractor(),
+            weight_average=WeightAverage(0.9),
+        )
 
 
 def test_the_layers_begin_to_learn_by_epochs(recipe, monkeypatch):

@@ -1,5 +1,14 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Settings of small models and short trainings."""
+"""Settings of small models and short trainings, and a few sounds for them."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
 
 # A model of two layers that learns within seconds, in float32.
 ENCODER = {
@@ -23,3 +32,41 @@ TRAINING = {
     "save_steps": 2,
     "disable_tqdm": True,
 }
+
+
+def make_sounds(folder: Path) -> Path:
+    """Makes a folder of twelve clips, each of another length from 0.45 to 1 s."""
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for index, length in enumerate(np.linspace(7200, 16000, 12).astype(int)):
+        tone = np.sin(np.arange(length) * 2 * np.pi * 100 * (index + 1) / 16000)
+        noise = generator.standard_normal(length)
+        soundfile.write(folder / f"{index:02d}.wav", 0.1 * (tone + 0.3 * noise), 16000, subtype="FLOAT")
+    return folder
+
+
+def make_recipe(sounds: Path, output_dir: Path) -> dict:
+    """What `iterate` needs for two iterations of six steps; with labels for everything in its dataclass."""
+    return {
+        "output_dir": str(output_dir),
+        "data": {"dataset": str(sounds), "crop_seconds": 1.0},
+        "random_projection": {"codebook_size": 32},
+        "model": {"model_config": ENCODER | {"label_predictor_num_hidden_layers": 1}, **TRAINING},
+        "tokenizer": {
+            "model_config": ENCODER | {"codebook_size": 16, "codebook_dim": 8, "estimator_num_hidden_layers": 1},
+            "min_perplexity": 1.0,
+            **TRAINING,
+        },
+        "tokenize": {"batch_size": 4, "shard_size": 5},
+    }
+
+
+@contextmanager
+def empty_pictures() -> Generator[None, None, None]:
+    """Leaves the pictures of reports empty: to draw them takes longer than to train such a model."""
+    from transformers_beats.training.reports import pictures
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("draw_classes", "draw_confusions"):
+            patch.setattr(pictures, name, lambda *args: args[-1].touch())
+        yield

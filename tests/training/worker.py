@@ -1,5 +1,8 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""What the tests run in processes of their own: `worker.py TASK ARGUMENTS.json`, also under torchrun."""
+"""
+What the tests run in processes of their own: `worker.py TASKS.json`, also under torchrun. TASKS is a list of names and
+arguments: a process that imports all takes longer than any task.
+"""
 
 import json
 import os
@@ -98,8 +101,9 @@ def train_steps(model: BeatsForPreTraining, batches: list[dict]) -> list[float]:
 
 
 def train_fully_sharded(values: dict) -> None:
-    """Every process takes its clips of each batch; process 0 writes what it learned."""
-    distributed.init_process_group("gloo")
+    """Every process takes its clips of each batch; process 0 writes what it learned. Ends the process."""
+    if not distributed.is_initialized():
+        distributed.init_process_group("gloo")
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
     model = BeatsForPreTraining.from_pretrained(values["model"]).train()
     mesh = init_device_mesh("cpu", (world_size,))
@@ -129,4 +133,4 @@ if __name__ == "__main__":
         "fully_shard": train_fully_sharded,
         "evaluate": lambda values: evaluate(*build_arguments(EVALUATE_ARGUMENTS, values)),
     }
-    run_command(lambda: tasks[sys.argv[1]](json.loads(Path(sys.argv[2]).read_text())))
+    run_command(lambda: [tasks[name](values) for name, values in json.loads(Path(sys.argv[1]).read_text())])

@@ -101,6 +101,7 @@ def verify(session, first, classifier_file, monkeypatch, capsys):
         with pytest.raises(SystemExit) as stop:
             app(["verify", NAME, "--device", "cpu", *map(str, words)])
         output = capsys.readouterr()
+        run.stderr = output.err
         return stop.value.code, output.out, output.err.splitlines()[-1]
 
     return run
@@ -138,7 +139,7 @@ def test_weights_that_changed_after_the_conversion_are_found(verify, verified, t
     save_file(tensors, verified / "model.safetensors", {"format": "pt"})
     status, output, line = verify("--output", tmp_path / "new" / "report.md")
     assert status == 1
-    assert line.startswith(f"error: {NAME}: Hidden states: at most ")
+    assert line.startswith(f"error: 2 failed, for the reasons above: '{NAME}: Hidden states', '{NAME}: ")
     assert output.startswith(f"### {NAME}, failed\n")
     assert "| Hidden states | **failed**: at most" in output
     assert (tmp_path / "new" / "report.md").read_text() == f"{output}\n"
@@ -150,25 +151,29 @@ def test_labels_in_a_wrong_order_are_found_and_heard(verify, verified):
     config["id2label"] = dict(zip(config["id2label"], names[100:] + names[:100]))
     config["label2id"] = {name: int(index) for index, name in config["id2label"].items()}
     (verified / "config.json").write_text(json.dumps(config))
-    status, _, line = verify()
+    status, output, line = verify()
     assert status == 1
-    assert f"{NAME}: Labels: 527, 527 are wrong, such as 0: " in line
-    assert line.count(f"{NAME}: Heard in ") == len(read_clips())
-    assert "Probabilities" not in line
+    assert "| Labels | **failed**: 527, 527 are wrong, such as 0: " in output
+    assert output.count("| **failed**: ") == 1 + len(read_clips())
+    assert line.startswith(f"error: {1 + len(read_clips())} failed, for the reasons above: '{NAME}: Labels', ")
+    assert line.count(f"{NAME}: Heard in ") == 4
+    assert line.endswith(f" and {len(read_clips()) - 4} more.")
 
 
 def test_another_file_than_the_manifests_is_not_looked_into(verify, classifier_file, tmp_path):
     (tmp_path / classifier_file.name).write_bytes(b"something else")
     status, output, line = verify("--source-dir", tmp_path)
     assert status == 1
-    assert line.startswith(f"error: {NAME}: SHA-256 of {classifier_file.name}: ")
+    assert line == f"error: 1 failed, for the reasons above: '{NAME}: SHA-256 of {classifier_file.name}'."
     assert output.count("\n| ") == 3
 
 
-def test_nothing_is_written_for_a_checkpoint_that_cannot_be_had(verify, tmp_path):
+def test_nothing_is_written_for_a_checkpoint_that_cannot_be_had(verify, classifier_file, tmp_path):
     status, output, line = verify("--output", tmp_path / "report.md", mirrors=[])
     assert (status, output) == (1, "")
-    assert line.startswith(f"error: {NAME}: no public mirror is known")
+    assert line == f"error: 1 failed, for the reasons above: '{NAME}: not verified'."
+    advice = f"A folder that has {classifier_file.name} is named with --source-dir."
+    assert f"FAILED {NAME}: no public mirror is known. {advice}" in verify.stderr
     assert not (tmp_path / "report.md").exists()
 
 

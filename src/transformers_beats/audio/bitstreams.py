@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from .containers import Part, Reader
+from .containers import MAX_PADDING, Part, Reader
 
 
 # A stream of FLAC: its name, and its first block of metadata, of 34 bytes, which may be the last.
@@ -26,6 +26,8 @@ BITRATES = {
     (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
+# Note of a part that another kind of data follows.
+NOT_READ = "its end is of another format, and is not read"
 MPEG_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 
 
@@ -68,7 +70,9 @@ def find_flac(file: Reader, start: int) -> tuple[list[Part], int]:
         stop -= 128
     actual = _last_flac_sample(file, start, stop, header, stated)
     if actual is None or actual == stated:
-        return [Part((range(start, stop),) if stop < end else (range(start, end),), rate, seconds)], end
+        is_other = actual is None and file.read(stop - 1, 1) != b"\0" and file.read(stop - 32, 8) != b"APETAGEX"
+        note = NOT_READ if is_other else ""
+        return [Part((range(start, stop),) if stop < end else (range(start, end),), rate, seconds, note=note)], end
     fields += actual - stated
     fixed = header[:18] + fields.to_bytes(8, "big") + header[26:42]
     return [Part((fixed, range(start + 42, stop)), rate, seconds)], end
@@ -159,7 +163,11 @@ def find_ogg(file: Reader, start: int) -> tuple[list[Part], int]:
         is_ended = bool(flags & OGG_LAST)
         place += 27 + header[26] + sum(header[27 : 27 + header[26]])
         is_cut = place > file.size
-    return [*parts, _ogg_part(first, file.size, is_ended, is_cut)], file.size
+    last = _ogg_part(first, file.size, is_ended, is_cut)
+    rest = skip_tags(file, place)
+    if not last.note and file.read(rest, min(file.size - rest, MAX_PADDING)).strip(b"\0"):
+        last = replace(last, note=NOT_READ)
+    return [*parts, last], file.size
 
 
 def _ogg_part(start: int, end: int, is_ended: bool, is_cut: bool) -> Part:

@@ -101,7 +101,8 @@ class Fields(NamedTuple):
 RIFF = Fields(4, "<I", False, 2, 12, b"data", 0)
 RIFX = RIFF._replace(size=">I")
 AIFF = Fields(4, ">I", False, 2, 12, b"SSND", 8)
-CAF = Fields(4, ">q", False, 1, 8, b"data", 4)
+# By its standard without padding; libsndfile pads the samples.
+CAF = Fields(4, ">q", False, 2, 8, b"data", 4)
 W64 = Fields(16, "<Q", True, 8, 40, b"data", 0)
 FORMATS = {b"RIFF": RIFF, b"RF64": RIFF, b"BW64": RIFF, b"RIFX": RIFX, b"FORM": AIFF, b"caff": CAF, b"riff": W64}
 # Name of the kind of a file, after its first eight bytes.
@@ -245,6 +246,7 @@ def _read_chunks(file: Reader, start: int, fields: Fields) -> Data:
             # The size of this chunk is wrong, or that of the one before.
             place, is_regular = file.find(fields.data, start + fields.first), False
             if place < 0:
+                place = file.size
                 break
             continue
         if chunk is None or (chunk[1] < 0 and chunk[0] != fields.data):

@@ -21,13 +21,11 @@ from transformers_beats.utils.errors import UsageError
 
 from .ffmpeg import open_other
 from .files import check_no_url
-from .recordings import BLOCK_SECONDS, AudioError, Recording, decode_all, name_of, open_recordings
+from .recordings import BLOCK_SECONDS, MAX_RATE, AudioError, Recording, decode_all, name_of, open_recordings
 
 
 logger = logging.get_logger(__name__)
 
-# In hertz, as for files. At 1e300, soxr never ends.
-MAX_RATE = 1 << 31
 # Samples decoded before a part, at the lower of both rates, so that the resampling has no edge there.
 MARGIN_SAMPLES = 1000
 # Lengths that differ by no more than this, in seconds, or by a tenth, agree: decoders leave out what encoders added.
@@ -35,6 +33,8 @@ LENGTH_TOLERANCE = 0.1
 # Channels cancel if their mean has less energy than this share of what it has if they have nothing in common, which is
 # one n-th of theirs for n channels.
 CANCELLED = 0.5
+# Share of the energy that seconds must have in which channels cancel.
+CANCELLED_PART = 0.1
 
 
 @dataclass
@@ -300,6 +300,8 @@ class _Inspector:
         self.lowest, self.highest = math.inf, -math.inf
         # Sums of squares: of all channels, and of the mean times the number of channels.
         self.energy = self.mixed_energy = 0.0
+        # Of blocks in which they cancel.
+        self.cancelled = 0.0
 
     def decode(self, recordings: Iterable[Recording], first: int) -> Iterator[np.ndarray]:
         """Decodes recordings, one after another, from a sample of the first one on; resamples and checks them."""
@@ -326,8 +328,12 @@ class _Inspector:
             with np.errstate(over="ignore", invalid="ignore"):
                 mixed = channels.mean(axis=1)
                 if channels.shape[1] > 1:
-                    self.energy += float(np.square(channels).sum(dtype=np.float64))
-                    self.mixed_energy += channels.shape[1] ** 2 * float(np.square(mixed).sum(dtype=np.float64))
+                    # Without constant offsets, which are no sound, and do not cancel.
+                    energy = float(np.square(channels - channels.mean(axis=0)).sum(dtype=np.float64))
+                    of_mean = float(np.square(mixed - mixed.mean()).sum(dtype=np.float64))
+                    self.energy += energy
+                    self.mixed_energy += channels.shape[1] ** 2 * of_mean
+                    self.cancelled += energy if channels.shape[1] ** 2 * of_mean < CANCELLED * energy else 0.0
             self.lowest, self.highest = min(self.lowest, mixed.min()), max(self.highest, mixed.max())
             yield mixed
 
@@ -367,6 +373,11 @@ class _Inspector:
             yield (
                 f"its channels cancel each other: their mean has {kept:.1%} of the energy that it would have if they "
                 "had nothing in common. Choose one channel, for example `soundfile.read(path)[0][:, 0]`."
+            )
+        elif CANCELLED_PART * self.energy < self.cancelled < math.inf:
+            yield (
+                f"its channels cancel each other in seconds with {self.cancelled / self.energy:.0%} of its energy. "
+                "Choose one channel, for example `soundfile.read(path)[0][:, 0]`."
             )
         elif self.lowest == self.highest:
             yield "is digital silence, all samples are equal: scores and embeddings mean nothing."

@@ -1,10 +1,11 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Search for audio files in folders, the same for inference and training."""
 
+import io
 import os
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers_beats.utils.errors import UsageError
@@ -18,6 +19,24 @@ AUDIO_SUFFIXES = frozenset(
         *(".aac", ".m4a", ".mka", ".mkv", ".mp4", ".webm", ".wma", ".wv"),
     )
 )
+# Folders that systems make beside those of their users, in lower case: of archives of macOS, network storage, Windows,
+# Linux and Python.
+SYSTEM_FOLDERS = frozenset(
+    (
+        *("__macosx", "@eadir", "#recycle", "#snapshot", "$recycle.bin", "recycler", "system volume information"),
+        *("lost+found", "__pycache__"),
+    )
+)
+
+
+# Name of standard input on command lines.
+STDIN = "-"
+
+
+class StandardInput(io.BytesIO):
+    """Content of standard input."""
+
+    name = "standard input"
 
 
 @dataclass(frozen=True)
@@ -30,10 +49,27 @@ class AudioFile:
             The file, as it was named or found.
         relative (`Path`):
             Path within the folder that was named, or the file's name: its place in an output directory.
+        data (`bytes`, *optional*):
+            Content of standard input, which has no path.
     """
 
     path: Path
     relative: Path
+    data: bytes | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """Name for messages."""
+        return str(self.path) if self.data is None else StandardInput.name
+
+    @property
+    def address(self) -> str:
+        """Absolute path, or "-" for standard input."""
+        return os.path.abspath(self.path) if self.data is None else STDIN
+
+    def open(self) -> "Path | StandardInput":
+        """Returns what decoders read."""
+        return self.path if self.data is None else StandardInput(self.data)
 
     def result(self, directory: Path, suffix: str) -> Path:
         """Returns the file of its results in a directory. The name keeps its suffix: `a.wav` and `a.flac` are two."""
@@ -60,10 +96,11 @@ def search_folder(folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES
     Lists the files in a folder, and in those below it, that have one of some suffixes.
 
     Links to folders are followed, except to those that they lie in. A folder is listed once, also if links lead to it
-    from several places; under its own path if that is below `folder`. Hidden files and folders are left out: they hold
-    other programs' data, such as notes about files of the same name. So are folders that may not be read. A link to a
-    file that is not there is listed, so that whoever reads it can name it. Suffixes are given in lower case, with
-    their dots; those of files may be in any case. The paths begin with `folder` and are sorted.
+    from several places; under its own path if that is below `folder`. Hidden files and folders are left out, and those
+    of systems, such as `__MACOSX`: they hold other programs' data, such as notes about files of the same name. So are
+    folders that may not be read. A link to a file that is not there is listed, so that whoever reads it can name it.
+    Suffixes are given in lower case, with their dots; those of files may be in any case. The paths begin with
+    `folder` and are sorted.
     """
     searched: set[str] = set()
     found: list[Path] = []
@@ -88,10 +125,15 @@ def search_folder(folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES
     return sorted(found)
 
 
+def is_hidden(name: str) -> bool:
+    """Returns whether a file or folder of this name is hidden, or one of a system."""
+    return name.startswith(".") or name.casefold() in SYSTEM_FOLDERS
+
+
 def _list_names(directory: str) -> list[str]:
     """Returns the sorted names in a directory that are not hidden; none if it may not be read."""
     try:
-        return sorted(name for name in os.listdir(directory) if not name.startswith("."))
+        return sorted(name for name in os.listdir(directory) if not is_hidden(name))
     except OSError:
         return []
 

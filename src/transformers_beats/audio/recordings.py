@@ -4,6 +4,7 @@
 import contextlib
 import io
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -27,6 +28,8 @@ BLOCK_SAMPLES = 1 << 20
 # Formats and encodings in which libsndfile finds every sample at once and exactly.
 SEEKABLE_FORMATS = frozenset({"AIFF", "AU", "CAF", "FLAC", "RF64", "W64", "WAV", "WAVEX"})
 SEEKABLE_SUBTYPES = frozenset({"ALAW", "DOUBLE", "FLOAT", "PCM_16", "PCM_24", "PCM_32", "PCM_S8", "PCM_U8", "ULAW"})
+# In hertz, of files and arrays. At 1e300, soxr never ends.
+MAX_RATE = 1 << 31
 # Length that libsndfile gives for a file of unknown length, such as a FLAC that was written to a pipe.
 UNKNOWN_FRAMES = (1 << 63) - 1
 
@@ -139,7 +142,7 @@ def reason_of(error: Exception) -> str:
     """Returns the message of an error in one line."""
     if isinstance(error, soundfile.LibsndfileError):
         # Its words for a header that cannot be right.
-        return error.error_string.replace("Unspecified internal error.", "Its header is damaged.")
+        return re.sub("(Unspecified i|I)nternal error.*", "Its header is damaged.", error.error_string)
     return first_line(error)
 
 
@@ -199,7 +202,7 @@ def _cached_parts(path: str, inode: int, size: int, modified: int) -> list[Part]
 
 def _open(name: str, source: Source, part: Part | None, opened: BinaryIO | None) -> Recording:
     """Opens a part of a file, given by its path or as an object in Python."""
-    if part is not None and part.sampling_rate is not None and not part.sampling_rate >= 1:
+    if part is not None and part.sampling_rate is not None and not 1 <= part.sampling_rate < MAX_RATE:
         raise AudioError(f"{name}: its header states a sampling rate of {part.sampling_rate:g} Hz.")
     wrapped = None if opened is None else FileObject(opened, None if part is None else part.pieces)
     # As bytes, since a name may not be valid text.

@@ -6,8 +6,10 @@ Commands import transformers, torch and matplotlib when they run, so that `--hel
 """
 
 from .arrays import embed, tokenize
-from .commands import add_command, make_app
+from .commands import add_command, completion, make_app
+from .compare import compare
 from .convert import convert
+from .export import export
 from .forwarded import MODELS, TRAINING, add_forwarded
 from .info import info, recipes
 from .models import get, models
@@ -15,18 +17,24 @@ from .tag import tag
 
 
 app = make_app()
-add_command(app, "tag", tag, "-m beats-finetuned recordings -o events.jsonl --events", "Audio")
-add_command(app, "embed", embed, "-m beats-iter3 recordings -o embeddings", "Audio")
-add_command(app, "tokenize", tokenize, "-m beats-tokenizer recordings -o tokens", "Audio")
-add_command(app, "models", models, "", "Models")
-add_command(app, "get", get, "beats-iter3", "Models")
-add_command(app, "info", info, "beats-finetuned", "Models")
-add_command(app, "convert", convert, "BEATs_iter3.pt beats-iter3", "Models")
+tags = ["-m beats-finetuned recordings", "-m beats-finetuned - --json < clip.wav"]
+tags += ["-m beats-finetuned recordings -o events.csv --events"]
+embeddings = ["-m beats-iter3 recordings -o embeddings", "-m beats-iter3 clip.wav --json"]
+add_command(app, "tag", tag, tags, "Audio", quiet=True)
+add_command(app, "embed", embed, embeddings, "Audio", quiet=True)
+add_command(app, "tokenize", tokenize, ["-m beats-tokenizer recordings -o tokens"], "Audio", quiet=True)
+add_command(app, "compare", compare, ["-m beats-finetuned first.wav second.wav"], "Audio", quiet=True)
+add_command(app, "models", models, ["", "--json"], "Models")
+add_command(app, "get", get, ["beats-iter3"], "Models", quiet=True)
+add_command(app, "info", info, ["beats-finetuned", "beats-finetuned --labels"], "Models")
+add_command(app, "convert", convert, ["BEATs_iter3.pt beats-iter3"], "Models", quiet=True)
+add_command(app, "export", export, ["beats-finetuned beats.onnx --int8"], "Models", quiet=True)
 for name, command in MODELS.items():
     add_forwarded(app, name, command, "Models")
 for name, command in TRAINING.items():
     add_forwarded(app, name, command, "Training")
-add_command(app, "recipes", recipes, "", "Training")
+add_command(app, "recipes", recipes, [""], "Training")
+add_command(app, "completion", completion, ["bash"], "Shell")
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 """`transformers-beats convert`: a checkpoint for transformers, or back."""
 
 import gc
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,10 @@ import typer
 from transformers_beats.conversion.locations import MAX_BYTES
 from transformers_beats.conversion.names import Origin
 from transformers_beats.utils.errors import BeatsError, UsageError, end_on_sigterm
-from transformers_beats.utils.files import work_directory
+from transformers_beats.utils.files import check_absent, check_file
+from transformers_beats.utils.messages import note
+
+from .models import next_command
 
 
 def convert(
@@ -60,7 +62,11 @@ def convert(
     private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch to publish on, made if there is none.")] = None,
 ) -> None:
-    """Convert a BEATs checkpoint (encoder, classifier or tokenizer) for transformers, or back."""
+    """
+    Convert a BEATs checkpoint for transformers, or back.
+
+    Encoders, classifiers and tokenizers of Microsoft, OpenBEATs, ESPnet and avex.
+    """
     end_on_sigterm()
     if push_to_hub is None and (private or revision is not None):
         raise UsageError("--private and --revision belong to --push-to-hub, which is not given.")
@@ -75,6 +81,11 @@ def convert(
         others["--origin"] = None if origin is Origin.AUTO else origin
         if given := [name for name, value in others.items() if value is not None]:
             raise UsageError(f"{output}: for a conversion to a .pt file, leave out {', '.join(given)}.")
+        from transformers_beats.inference.loading import find_model
+
+        check_absent(output, overwrite)
+        find_model(source, ["config.json", "model.safetensors"])
+        # Imports torch.
         from transformers_beats.export.to_microsoft import export
 
         notes = export(source, output, overwrite)
@@ -82,33 +93,41 @@ def convert(
         return
     from transformers_beats.conversion import convert as conversion
     from transformers_beats.conversion import released
-    from transformers_beats.conversion.sources import localize
-    from transformers_beats.publishing.publish import check_account, publish
 
     if output is None and Path(source).is_dir():
         raise UsageError(f"{source}: is a directory; name an OUTPUT, or an OUTPUT.pt for the way back.")
+    for name in (source, *(name for name in cfg or () if name != "released")):
+        released.find_source(name)
+    if labels is not None:
+        check_file(labels)
+    if output is not None:
+        conversion.check_output_dir(output, overwrite)
+    # What cannot be used is refused before these import torch.
+    from transformers_beats.conversion.sources import localize
+    from transformers_beats.publishing.publish import check_account, publish
+
     if push_to_hub is not None:
         check_account(push_to_hub)
-    is_elsewhere, max_bytes = not Path(source).exists(), int(max_size * 1e9)
-    with work_directory(Path(tempfile.gettempdir()), "transformers-beats-") as downloads:
-        local = localize(source, downloads, cfg or (), labels, max_bytes)
-        output = Path(local.stem) if output is None else output
-        checkpoint = conversion.convert(
-            local.path,
-            output,
-            origin,
-            fbank_mean,
-            fbank_std,
-            overwrite,
-            push_to_hub,
-            revision,
-            cfg=local.cfg,
-            labels=local.labels,
-            source_name=local.name,
-            notes=local.notes,
-            max_bytes=max_bytes,
-        )
-        size = local.path.stat().st_size
+    is_elsewhere, max_bytes = not Path(source).exists(), max_size * 1e9
+    local = localize(source, cfg or (), labels, max_bytes)
+    output = Path(local.stem) if output is None else output
+    checkpoint = conversion.convert(
+        local.path,
+        output,
+        origin,
+        fbank_mean,
+        fbank_std,
+        overwrite,
+        push_to_hub,
+        revision,
+        details=local.entry,
+        cfg=local.cfg,
+        labels=local.labels,
+        source_name=local.name,
+        notes=local.notes,
+        max_bytes=max_bytes,
+    )
+    size = local.path.stat().st_size
     num_values = sum(tensor.numel() for tensor in checkpoint.state_dict.values())
     lines = [f"{output}: BEATs, {checkpoint.kind}, {num_values / 1e6:.1f} M parameters"]
     if is_elsewhere:
@@ -117,6 +136,7 @@ def convert(
         lines.append(f"the file is {entry.file} as it was released: {entry.name} in the list of `models`")
     typer.echo("\n  ".join([*lines, *checkpoint.notes]))
     if push_to_hub is None:
+        note(f"Next: transformers-beats {next_command(checkpoint.kind, str(output))}")
         return
     # The weights would otherwise be held twice while the download is checked; the model refers to itself.
     del checkpoint

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import typer
 
 from transformers_beats.utils.errors import errors_in_one_line, run_command
+from transformers_beats.utils.messages import quietly
 
-from .commands import add_command, make_app
+from .commands import NAME, STATUSES, add_command, make_app
 
 
 class Forwarded(NamedTuple):
@@ -34,8 +35,11 @@ MODELS = {
     "verify": Forwarded(
         "verification.verify", "Prove that released weights compute what the paper says.", example="beats-iter3"
     ),
-    "export": Forwarded("export.onnx", "Export a model to ONNX."),
-    "serve": Forwarded("web.page", "Serve a web page: record or drop a clip, see its labels and events."),
+    "serve": Forwarded(
+        "web.page",
+        "Serve a web page: record or drop a clip, see its labels and events.",
+        example="--model beats-finetuned",
+    ),
     "demo": Forwarded(
         "demo.__main__", "Train a small model on synthesised sounds, or classify clips with yours.", example="door.wav"
     ),
@@ -43,7 +47,12 @@ MODELS = {
 TRAINING = {
     "finetune": Forwarded("training.finetune", "Fine-tune a model on labelled audio."),
     "evaluate": Forwarded("training.evaluate", "Measure a fine-tuned model on labelled audio."),
-    "probe": Forwarded("training.finetune", "Train a linear probe on a frozen encoder.", added=("--freeze", "true")),
+    "probe": Forwarded(
+        "training.finetune",
+        "Train a linear probe on a frozen encoder.",
+        example="--config folder_finetune --dataset FOLDER --model_name_or_path MODEL --output_dir DIR",
+        added=("--freeze", "true"),
+    ),
     "pretrain": Forwarded("training.pretrain", "Pre-train an encoder on codes of a tokenizer."),
     "train-tokenizer": Forwarded("training.train_tokenizer", "Train an acoustic tokenizer on an encoder."),
     "compute-codes": Forwarded("training.compute_codes", "Compute the codes that an encoder is pre-trained on."),
@@ -55,6 +64,8 @@ TRAINING = {
 }
 
 
+QUIET_OPTIONS = ("-q", "--quiet")
+QUIET_HELP = "-q, --quiet: no progress bars and notes; only warnings and errors."
 # All words of these commands, `--help` as well, are parsed by their modules.
 FORWARD_ALL = {"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False}
 
@@ -64,14 +75,23 @@ def add_forwarded(app: typer.Typer, name: str, command: Forwarded, panel: str) -
 
     @app.command(name, help=command.help, rich_help_panel=panel, context_settings=FORWARD_ALL, add_help_option=False)
     def run(context: typer.Context) -> None:
-        words = context.args
+        words = list(context.args)
         with errors_in_one_line():
             main = import_module(f"transformers_beats.{command.module}").main
         if "argv" in inspect.signature(main).parameters:
-            if command.added and {"-h", "--help", "--help-all"} & {*words}:
+            wants_help = {"-h", "--help", "--help-all"} & {*words}
+            if command.added and wants_help:
                 print(f"{command.help} Keys are those of `finetune`, with `{' '.join(command.added)}`.\n")
-            run_command(lambda: main([*words, *command.added]))
+            is_quiet = any(word in QUIET_OPTIONS for word in words)
+            words = [word for word in words if word not in QUIET_OPTIONS]
+            try:
+                with quietly(is_quiet):
+                    run_command(lambda: main([*words, *command.added]))
+            finally:
+                if wants_help:
+                    example = f"Example: {NAME} {name} {command.example}\n\n" if command.example else ""
+                    print(f"\n{example}{QUIET_HELP}\n\n{STATUSES}")
         else:
             single = make_app()
-            add_command(single, name, main, command.example, panel)
+            add_command(single, name, main, [command.example], panel, quiet=True)
             single([name, *words])

@@ -1,50 +1,81 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """`transformers-beats models` and `get`: released models, and their download."""
 
+import json as json_format
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from transformers_beats.conversion.names import Kind
+from transformers_beats.utils.errors import end_on_sigterm, name_some
+from transformers_beats.utils.messages import note
+
+from .options import Json
+from .writers import write_standard_output
 
 
 TITLES: dict[Kind, str] = {
     "pretrained": "Encoders, pre-trained without labels",
-    "finetuned": "Classifiers of AudioSet's 527 classes",
+    "finetuned": "Classifiers of clips",
+    "event-classifier": "Classifiers of events",
     "tokenizer": "Acoustic tokenizers",
 }
 FIGURES = ("AS-2M", "AS-20K", "ESC-50")
 NOTES = """\
 AS-2M, AS-20K (mAP) and ESC-50 (accuracy): the paper's figures after fine-tuning, in per cent.
-hub: uploads by others that are known. A file is taken if its SHA-256 is Microsoft's; nobody has published the
-hashes of the tokenizers. Without an upload, take the file from {page}
+hub: uploads by others that are known. A file is taken if its SHA-256 is that of the release{exceptions}.
+Without an upload, take the file from its publisher{pages}
 and name it in: transformers-beats convert FILE"""
+
+
+def next_command(kind: Kind, model: str) -> str:
+    """Returns the words of a command that uses a model of this kind."""
+    command, output = {"pretrained": ("embed", " -o embeddings"), "tokenizer": ("tokenize", " -o tokens")}.get(
+        kind, ("tag", "")
+    )
+    return f"{command} -m {model} FILE_OR_FOLDER{output}"
 
 
 def models(
     cache_dir: Annotated[
         Path | None, typer.Option(help="Cache of converted models.", show_default="HF_HOME/transformers-beats")
     ] = None,
+    json: Json = False,
 ) -> None:
     """
-    List the released models: kind, size of the file, the paper's figures, where it can be had, whether it is here.
+    List the released models, and which of them are here.
+
+    Kind, size of the file, the paper's figures, and where it can be had.
 
     `tag -m NAME` and all other commands take the names, and fetch a model that is not here.
     """
     from transformers_beats.conversion import released
 
     entries = released.read_manifest().values()
+    if json:
+        for entry in entries:
+            directory = released.cache_directory(entry, cache_dir)
+            record = {name: getattr(entry, name) for name in ("name", "kind", "file", "bytes", "paper", "mirrors")}
+            record["directory"] = str(directory) if released.is_complete(directory) else None
+            write_standard_output(json_format.dumps(record) + "\n")
+        return
     row = "{:42}  {:>3}  {:>5} {:>6} {:>6}  {:4} {}".format
     for kind, title in TITLES.items():
+        of_kind = [entry for entry in entries if entry.kind == kind]
+        if not of_kind:
+            continue
         typer.echo(f"{title}\n{row('', 'MB', *FIGURES, 'hub', 'here').rstrip()}")
-        for entry in (entry for entry in entries if entry.kind == kind):
+        for entry in of_kind:
             size = "" if entry.bytes is None else round(entry.bytes / 1e6)
             is_here = released.is_complete(released.cache_directory(entry, cache_dir))
             figures = (entry.paper.get(task, "") for task in FIGURES)
             typer.echo(row(entry.name, size, *figures, len(entry.mirrors) or "-", "yes" if is_here else "").rstrip())
         typer.echo()
-    typer.echo(NOTES.format(page=released.RELEASE_PAGE))
+    unknown = [entry.name for entry in entries if entry.sha256 is None]
+    exceptions = f"; none is known of\n{name_some(unknown)}" if unknown else ""
+    pages = "".join(f",\n{page}" for page in dict.fromkeys(entry.page for entry in entries if entry.page))
+    typer.echo(NOTES.format(exceptions=exceptions, pages=pages))
 
 
 def get(
@@ -54,9 +85,12 @@ def get(
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Ask no network.")] = False,
 ) -> None:
-    """Fetch, verify and convert released models that are not here yet, and print their directories."""
+    """
+    Fetch, verify and convert released models.
+
+    Prints their directories. Those that are here already are not fetched again.
+    """
     from transformers_beats.conversion import released
-    from transformers_beats.utils.errors import end_on_sigterm
 
     end_on_sigterm()
     # All names are checked before the first download.
@@ -64,3 +98,4 @@ def get(
         released.find(name)
     for name in names:
         typer.echo(released.get(name, cache_dir, offline=offline or None))
+    note(f"Next: transformers-beats {next_command(released.find(names[0]).kind, names[0])}")

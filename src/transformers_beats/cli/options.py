@@ -5,10 +5,11 @@ import functools
 import inspect
 from collections.abc import Callable
 from enum import Enum
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
+
+from .notes import decoder_notes
 
 
 class Dtype(str, Enum):
@@ -26,34 +27,60 @@ def rare(metavar: str, help: str, **options: Any) -> Any:
     return typer.Option(metavar=metavar, help=help, rich_help_panel=panel, show_default=False, **options)
 
 
+def released_names(incomplete: str) -> list[str]:
+    """Returns the names of released models that begin so, for shells."""
+    from transformers_beats.conversion.released import read_manifest
+
+    return [name for name in read_manifest() if name.startswith(incomplete)]
+
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help="Name (see `models`), directory, or Hub id.",
+        autocompletion=released_names,
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON lines, an object a line; everything else goes to stderr."),
+]
+Device = Annotated[str, rare("DEVICE", "cpu, cuda, cuda:1, mps ...; a GPU if there is one by default.")]
+
+
 class Shared(NamedTuple):
     """Options of the commands that read audio."""
 
-    inputs: Annotated[list[Path], typer.Argument(metavar="FILE_OR_FOLDER", help="Audio files, and folders of them.")]
-    model: Annotated[
-        str,
-        typer.Option("--model", "-m", metavar="MODEL", help="Name (see `models`), directory, or Hub id."),
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE_OR_FOLDER", help="Audio files and folders of them; - for standard input."),
     ]
+    model: Model
     resume: Annotated[bool, typer.Option("--resume", help="Continue an output; leave out files that are done.")] = (
         False
     )
     window: Annotated[float, rare("SECONDS", "Windows of long recordings (default: 10).")] = 10.0
     hop: Annotated[float | None, rare("SECONDS", "From one window to the next (default: --window).")] = None
     batch_size: Annotated[int, rare("N", "Windows in a batch (default: 8).", min=1)] = 8
-    device: Annotated[str, rare("DEVICE", "cpu, cuda, cuda:1, mps ...; a GPU if there is one by default.")] = "auto"
+    device: Device = "auto"
     dtype: Annotated[Dtype, rare("DTYPE", "float32, bfloat16, float16 or auto, as saved (default).")] = Dtype.auto
 
 
 def with_shared_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Makes a function for typer of one that takes [`Shared`] first, and then its own options."""
+    """Makes a function for typer of one that takes [`Shared`], [`DecoderNotes`], and then its own options."""
 
     @functools.wraps(function)
     def command(**values: Any) -> None:
-        function(Shared(**{name: values.pop(name) for name in shared}), **values)
+        # Before anything is imported that writes to stderr.
+        with decoder_notes() as notes:
+            function(Shared(**{name: values.pop(name) for name in shared}), notes, **values)
 
     shared = inspect.signature(Shared).parameters
     inputs, model, *others = shared.values()
-    _, *own = inspect.signature(function).parameters.values()
+    _, _, *own = inspect.signature(function).parameters.values()
     parameters = [entry.replace(kind=entry.KEYWORD_ONLY) for entry in (inputs, model, *own, *others)]
     command.__signature__ = inspect.Signature(parameters)  # ty: ignore[missing-attribute]
     return command

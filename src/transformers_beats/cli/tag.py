@@ -2,23 +2,24 @@
 """`transformers-beats tag`: the sounds that are heard in files, and when."""
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from transformers_beats.audio.files import AudioFile, check_names, find_audio
+from transformers_beats.audio.files import AudioFile, check_names
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.files import make_directory
 
-from .options import Shared, with_shared_options
-from .processing import has_seconds_bar, process, settings_of
-from .writers import Format, Writer, choose_format, open_writer
+from .notes import DecoderNotes
+from .options import Json, Shared, with_shared_options
+from .processing import Open, count, find_inputs, finish, has_seconds_bar, process, settings_of
+from .writers import Format, Writer, check_output, choose_format, open_writer
 
 
 if TYPE_CHECKING:
+    from transformers_beats.audio.decoding import AudioReport, AudioStream
     from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
 
 
@@ -31,6 +32,7 @@ def event_option(metavar: str, help: str, **limits: Any) -> Any:
 @with_shared_options
 def tag(
     shared: Shared,
+    notes: DecoderNotes,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="PATH", help="NAME.jsonl, NAME.csv, or a directory for label tracks."),
@@ -39,6 +41,7 @@ def tag(
         Format | None,
         typer.Option(metavar="FORMAT", help="table, jsonl, csv or audacity (default: by the name of --output)."),
     ] = None,
+    json: Json = False,
     top_k: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many labels (default: 5).")] = None,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, metavar="SCORE", help="Only labels with this score or more.")
@@ -72,10 +75,11 @@ def tag(
     The events of a frame-level model are exact to 160 ms, those of a clip-level model to --event-window. Labels do not
     depend on the options of events.
     """
-    from transformers_beats.inference.loading import load
-    from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
+    from transformers_beats.inference.loading import check_model, load
 
-    kind = format or choose_format(output)
+    if json and (output is not None or format not in (None, Format.jsonl)):
+        raise UsageError("--json prints JSON lines: leave out --output and --format, or leave out --json.")
+    kind = Format.jsonl if json else format or choose_format(output)
     event_options = {
         "event_threshold": event_threshold,
         "low_threshold": low_threshold,
@@ -92,13 +96,18 @@ def tag(
             "choose --format jsonl."
         )
     label_options = {"top_k": 5 if top_k is None else top_k, "threshold": threshold}
-    files = find_audio(shared.inputs)
+    check_model(shared.model, "labels")
+    check_output(kind, output, shared.resume)
+    files = find_inputs(shared.inputs, shared.resume)
     if kind is Format.audacity or pictures:
         check_names(files)
     if pictures:
         from transformers_beats.plotting.figures import check_matplotlib
 
         check_matplotlib()
+    # From here on, torch is imported.
+    from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
+
     model, extractor = load(shared.model, shared.device, shared.dtype.value)
     tagger = BeatsAudioTaggingPipeline(
         model=model,
@@ -117,57 +126,76 @@ def tag(
         settings = settings_of("tag", model, extractor, shared, events=with_events, **label_options, **event_options)
     writer = open_writer(kind, output, with_events, shared.resume, settings, files)
     try:
-        tag_files(files, tagger, writer, with_events, pictures, shared.batch_size)
+        failures = tag_files(files, notes, tagger, writer, pictures, shared.batch_size)
     finally:
         writer.close()
+    finish(files, failures, *closing(kind, output, with_events, pictures, count(files, failures)))
+
+
+def closing(kind: Format, output: Path | None, with_events: bool, pictures: Path | None, files: str) -> list[str]:
+    """Returns lines that say where the results of `files` are, and what to type next."""
+    places = [str(place) for place in (output, pictures) if place is not None]
+    lines = [f"{files}: {', '.join(places)}"] if places else []
+    if kind is Format.audacity:
+        lines.append("Next: in Audacity, File > Import > Labels, beside the recording.")
+    elif kind is not Format.table and output is None:
+        # Results were printed for another program.
+        return lines
+    elif output is None:
+        lines.append(f"Next: add -o {'events' if with_events else 'labels'}.csv to keep the results.")
+    elif with_events and pictures is None:
+        lines.append("Next: --pictures DIRECTORY draws the events, and -o DIRECTORY writes label tracks for Audacity.")
+    elif not with_events:
+        lines.append(f"Next: add --events -o events{output.suffix} to know when each sound is heard.")
+    return lines
 
 
 def tag_files(
     files: list[AudioFile],
+    notes: DecoderNotes,
     tagger: "BeatsAudioTaggingPipeline",
     writer: Writer,
-    with_events: bool,
     pictures: Path | None,
     batch_size: int,
-) -> None:
-    """Writes the labels and events of each file and then, if there is a directory for them, draws its picture."""
-    from transformers_beats.audio.decoding import AudioStream, open_audio
+) -> list[str]:
+    """
+    Writes the labels and events of each file and then, if there is a directory for them, draws its picture. Returns a
+    line for each file that was skipped.
+    """
     from transformers_beats.inference.events import Event
     from transformers_beats.plotting.spectrogram import SpectrogramReader
     from transformers_beats.plotting.timeline import draw_timeline
 
     if pictures:
         make_directory(pictures)
-    streams: dict[Path, AudioStream] = {}
-    readers: dict[Path, SpectrogramReader] = {}
+    readers: dict[AudioFile, SpectrogramReader] = {}
 
-    def open_file(path: Path) -> AudioStream:
-        """Opens a file that is decoded once, for its scores, what there is to say about it, and its picture."""
-        stream = streams[path] = open_audio(path, tagger.feature_extractor.sampling_rate)
+    def follow(file: AudioFile, stream: "AudioStream") -> "AudioStream":
+        """Follows a recording, which is decoded once for its scores and its picture."""
         if not pictures:
             return stream
-        readers[path] = SpectrogramReader(tagger.feature_extractor)
-        return readers[path].follow(stream)
+        readers[file] = SpectrogramReader(tagger.feature_extractor)
+        return readers[file].follow(stream)
 
     def is_done(file: AudioFile) -> bool:
         return writer.is_done(file) and (pictures is None or os.path.exists(file.result(pictures, ".png")))
 
-    def compute(paths: list[Path]) -> Iterator[Any]:
-        return tagger(map(open_file, paths), batch_size=batch_size)
+    def compute(todo: list[AudioFile], open_file: Open) -> Iterator[Any]:
+        # Not a generator, which would end at the first file that cannot be opened.
+        return tagger(map(follow, todo, map(open_file, todo)), batch_size=batch_size)
 
-    def finish(file: AudioFile, result: Any) -> None:
+    def write(file: AudioFile, result: Any, report: "AudioReport") -> None:
         labels = result["labels"] if isinstance(result, dict) else result
         events = [Event(**event) for event in result["events"]] if isinstance(result, dict) else []
-        report = streams.pop(file.path).report
-        if with_events and (note := tagger.compare(labels, events)):
-            report.warnings.append(note)
-            print(f"{file.path}: {note}", file=sys.stderr)
+        # A picture shows events, too.
+        if difference := tagger.compare(labels, events):
+            report.warnings.append(difference)
         # Only its picture may be missing.
         if not writer.is_done(file):
-            writer.write(file, labels, events if with_events else None, report)
+            writer.write(file, labels, events if writer.with_events else None, report)
         if pictures:
             path = file.result(pictures, ".png")
             path.parent.mkdir(parents=True, exist_ok=True)
-            draw_timeline(readers.pop(file.path).spectrogram(), events, path, str(file.relative))
+            draw_timeline(readers.pop(file).spectrogram(), events, path, str(file.relative))
 
-    process(files, is_done, compute, finish)
+    return process(files, is_done, notes, tagger.feature_extractor.sampling_rate, compute, write, writer.skip)

@@ -16,6 +16,7 @@ from transformers_beats.audio.files import AudioFile, place_of
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import make_directory, replace_file
 from transformers_beats.utils.resume import begin_or_resume, read_settings
+from transformers_beats.utils.table import print_table
 
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ SETTINGS = ".settings.json"
 SOURCES = ".files.json"
 # Lengths of a file in seconds: what was decoded, and what its header states.
 DURATIONS = ("duration", "stated_duration")
+# Whether a file could be used and, if not, why.
+STATUS = ("status", "reason")
+OK, SKIPPED = "ok", "skipped"
 # A label and its score, as the tagging pipeline returns them; and the results of a file for JSON.
 Label = Mapping[str, Any]
 Record = dict[str, Any]
@@ -48,7 +52,10 @@ class OutputError(BeatsError):
 
 
 class Writer(ABC):
-    """Takes the results of one file after another."""
+    """Takes the results of one file after another, which have events or not."""
+
+    def __init__(self, with_events: bool):
+        self.with_events = with_events
 
     def is_done(self, file: AudioFile) -> bool:
         """Returns whether an earlier run has written the results of a file."""
@@ -62,7 +69,14 @@ class Writer(ABC):
         report: "AudioReport | None" = None,
     ) -> None:
         """Writes the labels of a file, what is known of its length and, if they are asked for, its events."""
-        self.write_record(file, make_record(os.path.abspath(file.path), labels, events, report))
+        self.write_record(file, make_record(file.address, labels, events, report))
+
+    def skip(self, file: AudioFile, reason: str) -> None:
+        """Writes that a file could not be used, and why."""
+        record: Record = {"file": file.address, **dict.fromkeys(DURATIONS), "warnings": [], "labels": []}
+        if self.with_events:
+            record["events"] = []
+        self.write_record(file, {**record, "status": SKIPPED, "reason": reason})
 
     @abstractmethod
     def write_record(self, file: AudioFile, record: Record) -> None:
@@ -76,58 +90,54 @@ class TableWriter(Writer):
     """Prints a table when all files are done."""
 
     def __init__(self, with_events: bool):
-        self.with_events = with_events
+        super().__init__(with_events)
         self.results: list[tuple[AudioFile, Record]] = []
 
     def write_record(self, file: AudioFile, record: Record) -> None:
         self.results.append((file, record))
 
     def close(self) -> None:
-        from rich.box import SIMPLE_HEAD
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=SIMPLE_HEAD)
-        table.add_column("File", overflow="fold")
-        for header in (*(("Start (s)", "End (s)") if self.with_events else ()), "Score"):
-            table.add_column(header, justify="right")
-        table.add_column("Label", overflow="fold")
+        rows = []
         for file, record in self.results:
-            name = Text(str(file.relative))
-            for _, label, score, *times in csv_rows(record):
-                times = times[: 2 * self.with_events]
-                if score == "":
-                    table.add_row(name, score, *times, "nothing")
-                else:
-                    table.add_row(name, *(f"{time:.2f}" for time in times), f"{score:.3f}", Text(label))
-                name = Text("")
-        if self.results:
-            Console().print(table)
+            name = str(file.relative)
+            for item in record.get("events", record["labels"]) or [{}]:
+                times = [f"{item[key]:.2f}" if item else "" for key in ("start", "end")[: 2 * self.with_events]]
+                nothing = f"skipped: {record['reason']}" if record["status"] == SKIPPED else "nothing"
+                score, label = (f"{item['score']:.3f}", item["label"]) if item else ("", nothing)
+                rows.append([name, *times, score, label])
+                name = ""
+        times = ["Start (s)", "End (s)"] if self.with_events else []
+        if rows:
+            print_table(["File", *times, "Score", "Label"], rows)
 
 
 class JsonLinesWriter(Writer):
     """Writes one line for each file, appended to `path` or printed."""
 
     def __init__(self, path: Path | None, with_events: bool, resume: bool):
+        super().__init__(with_events)
         self.done: set[Path] = set()
         text = _read_earlier(path) if path is not None and resume else ""
         # A line that was cut off counts for nothing. One that lacks only its end, as an editor leaves it, is whole.
         lines = text.split("\n")
         if not _is_json(lines[-1]):
             lines.pop()
+        kept = []
         for line in lines:
             try:
                 record = json.loads(line)
                 fits = ("events" in record) == with_events
                 # Fails for records of other programs.
                 list(csv_rows(record))
-                self.done.add(place_of(record["file"]))
+                # Files that were skipped are tried again.
+                if record.get("status", OK) == OK:
+                    self.done.add(place_of(record["file"]))
+                    kept.append(line)
             except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 raise UsageError(f"{path}: holds something else than results of this command.") from error
             if not fits:
                 raise UsageError(f"{path}: was begun {'without' if with_events else 'with'} --events.")
-        self.stream = _open_stream(path, "".join(f"{line}\n" for line in lines))
+        self.stream = _open_stream(path, "".join(f"{line}\n" for line in kept))
 
     def is_done(self, file: AudioFile) -> bool:
         return place_of(file.path) in self.done
@@ -147,7 +157,7 @@ class CsvFileWriter(JsonLinesWriter):
     """
 
     def __init__(self, path: Path, with_events: bool, resume: bool):
-        self.path, self.with_events = path, with_events
+        self.path = path
         super().__init__(partial_file(path), with_events, resume)
 
     def close(self) -> None:
@@ -165,6 +175,7 @@ class CsvStreamWriter(Writer):
     """Prints CSV, the rows of each file at once."""
 
     def __init__(self, with_events: bool):
+        super().__init__(with_events)
         self.stream = _open_stream(None, to_csv([csv_header(with_events)]))
 
     def write_record(self, file: AudioFile, record: Record) -> None:
@@ -175,6 +186,7 @@ class LabelTrackWriter(Writer):
     """Writes for each file a text file that Audacity imports as a label track: start, end and label of each event."""
 
     def __init__(self, directory: Path, resume: bool):
+        super().__init__(with_events=True)
         self.directory, self.resume = directory, resume
 
     def is_done(self, file: AudioFile) -> bool:
@@ -182,6 +194,8 @@ class LabelTrackWriter(Writer):
         return self.resume and os.path.exists(file.result(self.directory, ".txt"))
 
     def write_record(self, file: AudioFile, record: Record) -> None:
+        if record["status"] == SKIPPED:
+            return
         path = file.result(self.directory, ".txt")
         path.parent.mkdir(parents=True, exist_ok=True)
         with replace_file(path) as temporary:
@@ -222,25 +236,37 @@ def open_writer(
         [`UsageError`]: if the output is missing, not wanted, exists and is not to be resumed, was begun with other
             settings, holds something else, or cannot be written.
     """
+    check_output(kind, output, resume)
     if kind is Format.table:
-        if output is not None:
-            raise UsageError("A table is for the terminal: name an --output that ends in .jsonl or .csv, or --format.")
-        _check_standard_output()
         return TableWriter(with_events)
     if kind is Format.audacity:
-        if output is None:
-            raise UsageError("Label tracks are files: name a directory as --output.")
+        assert output is not None
         begin_directory(output, settings, resume, files, ".txt")
         return LabelTrackWriter(output, resume)
     if output is not None:
-        begin_file(output, partial_file(output) if kind is Format.csv else output, settings, resume)
+        lines = partial_file(output) if kind is Format.csv else output
+        begin_or_resume(output.with_name(f".{output.name}{SETTINGS}"), settings, output, lines.exists())
     if kind is Format.csv:
         return CsvStreamWriter(with_events) if output is None else CsvFileWriter(output, with_events, resume)
     return JsonLinesWriter(output, with_events, resume)
 
 
-def begin_file(path: Path, lines: Path, settings: Mapping[str, Any], resume: bool) -> None:
-    """Begins or resumes a file, whose results are JSON lines in `lines`; see [`open_writer`]."""
+def check_output(kind: Format, output: Path | None, resume: bool) -> None:
+    """Checks what can be known of an output before a model is loaded; raises as [`open_writer`]."""
+    if kind is Format.table and output is not None:
+        raise UsageError("A table is for the terminal: name an --output that ends in .jsonl or .csv, or --format.")
+    if kind is Format.audacity and output is None:
+        raise UsageError("Label tracks are files: name a directory as --output.")
+    if output is None:
+        _check_standard_output()
+    elif kind is Format.audacity:
+        check_directory(output, resume)
+    else:
+        check_file(output, partial_file(output) if kind is Format.csv else output, resume)
+
+
+def check_file(path: Path, lines: Path, resume: bool) -> None:
+    """Checks a file of results, which are JSON lines in `lines`; see [`open_writer`]."""
     if not resume and (path.exists() or lines.exists()):
         found = "exists already" if path.exists() else f"was begun already: {lines} is of an interrupted run"
         raise UsageError(f"{path}: {found}. To go on with the same settings, add --resume; otherwise remove it.")
@@ -249,16 +275,22 @@ def begin_file(path: Path, lines: Path, settings: Mapping[str, Any], resume: boo
         raise UsageError(f"{path}: is no file of results.")
     if path.exists() and not lines.exists():
         raise UsageError(f"{path}: cannot be resumed without {lines}, which says what is done: choose another output.")
-    begin_or_resume(path.with_name(f".{path.name}{SETTINGS}"), settings, path, lines.exists())
+
+
+def check_directory(directory: Path, resume: bool) -> None:
+    """Raises a [`UsageError`] for a directory of results that cannot be begun or resumed."""
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory}: cannot be an output directory: it is a file.")
+    if directory.exists() and not resume and any(path.name not in (SETTINGS, SOURCES) for path in directory.iterdir()):
+        raise UsageError(f"{directory}: is not empty. To go on with the same settings, add --resume.")
 
 
 def begin_directory(
     directory: Path, settings: Mapping[str, Any], resume: bool, files: Sequence[AudioFile], suffix: str
 ) -> None:
     """Begins or resumes a directory with a result of each file, which ends in `suffix`; see [`open_writer`]."""
+    check_directory(directory, resume)
     make_directory(directory)
-    if not resume and any(path.name not in (SETTINGS, SOURCES) for path in directory.iterdir()):
-        raise UsageError(f"{directory}: is not empty. To go on with the same settings, add --resume.")
     begin_or_resume(directory / SETTINGS, settings, directory, resume)
     # Two folders can hold files of the same name: the result of one must not be taken for that of the other.
     sources = (read_settings(directory / SOURCES) if resume else None) or {}
@@ -291,7 +323,7 @@ def make_record(
     record["labels"] = [{**label, "score": round(label["score"], 6)} for label in labels]
     if events is not None:
         record["events"] = [{**event._asdict(), "score": round(event.score, 6)} for event in events]
-    return record
+    return {**record, "status": OK, "reason": ""}
 
 
 def to_label_track(record: Mapping[str, Any]) -> str:
@@ -303,15 +335,16 @@ def to_label_track(record: Mapping[str, Any]) -> str:
 
 def csv_header(with_events: bool) -> list[str]:
     """Returns the names of the columns of a CSV."""
-    return ["file", "label", "score", *(("start", "end") if with_events else ()), *DURATIONS]
+    return ["file", "label", "score", *(("start", "end") if with_events else ()), *DURATIONS, *STATUS]
 
 
 def csv_rows(record: Mapping[str, Any]) -> Iterator[list[Any]]:
     """Yields a row for each event of a record or, without events, each label; an empty one if there is none."""
-    columns = csv_header("events" in record)[1 : -len(DURATIONS)]
+    columns = ["label", "score", *(("start", "end") if "events" in record else ())]
+    status = [record.get("status", OK), record.get("reason", "")]
     durations = ["" if record.get(name) is None else record[name] for name in DURATIONS]
     for item in record.get("events", record["labels"]) or [dict.fromkeys(columns, "")]:
-        yield [record["file"], *(item[name] for name in columns), *durations]
+        yield [record["file"], *(item[name] for name in columns), *durations, *status]
 
 
 def to_csv(rows: Iterator[list[Any]] | list[list[Any]]) -> str:
@@ -363,6 +396,12 @@ def _open_stream(path: Path | None, text: str) -> TextIO:
         return _open_text(path, "a")
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}.") from error
+
+
+def write_standard_output(text: str) -> None:
+    """Prints results for other programs."""
+    _check_standard_output()
+    _write(sys.stdout, text)
 
 
 def _write(stream: TextIO, text: str) -> None:

@@ -89,7 +89,7 @@ def read_checkpoint(
     labels: str | Path | None = None,
     fbank_mean: float | None = None,
     fbank_std: float | None = None,
-    max_bytes: int = MAX_BYTES,
+    max_bytes: float = MAX_BYTES,
 ) -> BeatsCheckpoint:
     """
     Reads and checks a checkpoint: `{"cfg": ..., "model": ..., "label_dict": ...}`, or another layout that

@@ -33,7 +33,7 @@ def convert(
     labels: str | Path | None = None,
     source_name: str | None = None,
     notes: Sequence[str] = (),
-    max_bytes: int = MAX_BYTES,
+    max_bytes: float = MAX_BYTES,
 ) -> "BeatsCheckpoint":
     """
     Converts a checkpoint into configuration, weights (safetensors), feature extractor, remote code and model card.
@@ -43,7 +43,8 @@ def convert(
     statistics of the fbank are those of [`read_checkpoint`], `output_dir` and `overwrite` those of
     [`check_output_dir`]. The card names the directory itself, unless `repo_id` and `revision` are given, and has the
     text of `details`; it calls the source `source_name`, by default the name of the file. `notes` go before those of
-    the conversion.
+    the conversion. An entry of a manifest, which `details` may be, must have the kind, the settings and the number of
+    parameters that the checkpoint has; a released file is recognised without.
 
     Raises:
         [`UsageError`]: if there is no such source, or statistics or `output_dir` cannot be used.
@@ -56,17 +57,17 @@ def convert(
 
     from .checkpoint import CheckpointError, read_checkpoint
     from .model_card import render_model_card
-    from .released import find_by_hash
+    from .released import Entry, find_by_hash
 
     # For the one file that is written.
     logging.disable_progress_bar()
-    # Unlike `Path.resolve`, without an exception of its own for links that go in circles.
-    output_dir = Path(os.path.realpath(output_dir))
-    check_output_dir(output_dir, overwrite)
+    output_dir = check_output_dir(output_dir, overwrite)
     checkpoint = read_checkpoint(source, origin, cfg, labels, fbank_mean, fbank_std, max_bytes)
     checkpoint.notes[:0] = notes
     # Figures and licence of a released model belong to the file, however it came here.
     details = details or find_by_hash(checkpoint.sha256)
+    if isinstance(details, Entry):
+        details.check_checkpoint(checkpoint)
     options: dict[str, Any] = {**checkpoint.statistics}
     config = checkpoint.config
     try:
@@ -88,19 +89,21 @@ def convert(
     return checkpoint
 
 
-def check_output_dir(output_dir: Path, overwrite: bool) -> None:
+def check_output_dir(output_dir: Path, overwrite: bool) -> Path:
     """
-    Checks that a directory, an absolute path, can be written without losing anything.
+    Checks that a directory can be written without losing anything; returns its absolute path.
 
     Raises:
         [`UsageError`]: unless it is absent or empty or, with `overwrite`, holds a BEATs model.
     """
+    # Unlike `Path.resolve`, without an exception of its own for links that go in circles.
+    output_dir = Path(os.path.realpath(output_dir))
     if Path.cwd().is_relative_to(output_dir):
         raise UsageError(f"{output_dir}: is the current directory or contains it; name a directory of its own.")
     if output_dir.exists() and not output_dir.is_dir():
         raise UsageError(f"{output_dir}: is a file.")
     if not output_dir.exists() or not any(output_dir.iterdir()):
-        return
+        return output_dir
     if not overwrite:
         raise UsageError(f"{output_dir}: is not empty; pass --overwrite to replace it.")
     try:
@@ -111,3 +114,4 @@ def check_output_dir(output_dir: Path, overwrite: bool) -> None:
         raise UsageError(f"{output_dir}: holds no BEATs model; --overwrite replaces nothing else.")
     if any(output_dir.glob("*.pt")):
         raise UsageError(f"{output_dir}: holds .pt files; move them away, --overwrite would delete them.")
+    return output_dir

@@ -22,10 +22,10 @@ from typing import Any, Literal
 
 import torch
 
-from .locations import MAX_BYTES
+from .locations import MAX_BYTES, path_in_cache
 from .names import ARCHITECTURE, QUANTIZER, Origin
 from .reading import CheckpointError, load
-from .settings import RELEASED, Settings, read_settings, section
+from .settings import RELEASED, Settings, check_values, read_settings, section
 
 
 NUM_MEL_BINS = 128
@@ -74,7 +74,7 @@ class Source:
 
 
 def read_source(
-    path: Path, origin: Origin, cfg: Sequence[str | Path], label_dict: Any = None, max_bytes: int = MAX_BYTES
+    path: Path, origin: Origin, cfg: Sequence[str | Path], label_dict: Any = None, max_bytes: float = MAX_BYTES
 ) -> Source:
     """
     Reads a file and finds the BEATs model in it. The arguments are those of [`read_checkpoint`].
@@ -161,7 +161,7 @@ def _detect_origin(prefix: str, state_dict: Mapping[str, torch.Tensor], has_cfg:
 
 
 def _find_cfg(
-    source: Source, contents: Mapping[str, Any], cfg: Sequence[str | Path], path: Path, max_bytes: int
+    source: Source, contents: Mapping[str, Any], cfg: Sequence[str | Path], path: Path, max_bytes: float
 ) -> Settings:
     """Sets the settings of the model, the file's own and those that were given; returns the latter."""
     own = contents.get("cfg", {})
@@ -170,6 +170,7 @@ def _find_cfg(
         raise CheckpointError(f"{path}: not a BEATs checkpoint: expected `cfg` to be a dictionary, found {found}.")
     if tensors := [key for key, value in own.items() if isinstance(value, torch.Tensor)]:
         raise CheckpointError(f"{path}: not a BEATs checkpoint: `cfg` has a tensor for {tensors[0]!r}.")
+    check_values(own, path)
     is_released = "released" in map(str, cfg)
     settings = read_settings(cfg, has_cfg="cfg" in contents, max_bytes=max_bytes)
     files = ", ".join(display_name(Path(name)) for name in cfg if str(name) != "released")
@@ -208,13 +209,11 @@ def _find_cfg(
 
 def display_name(path: Path) -> str:
     """Returns the name of a file as users know it: in the cache of the Hub, with its repository."""
-    parts = list(path.parts)
-    repository = next((part for part in parts if part.startswith(("models--", "datasets--"))), None)
-    if repository is None or "snapshots" not in parts:
+    inside = path_in_cache(path)
+    if inside is None:
         return path.name
-    # models--owner--name/snapshots/commit/path
-    inside = parts[parts.index("snapshots") + 2 :]
-    return "/".join([repository.partition("--")[2].replace("--", "/"), *inside])
+    repository, _, _, *names = inside.parts
+    return "/".join([repository.partition("--")[2].replace("--", "/"), *names])
 
 
 def _drop_wrapper_parts(source: Source) -> None:

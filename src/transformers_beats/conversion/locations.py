@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Locations of checkpoints, on this machine, on the Hub or at a URL, and their download."""
 
+import hashlib
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -12,7 +13,6 @@ from urllib.parse import unquote, urlsplit
 from huggingface_hub.errors import HTTPError  # of the HTTP library that this version of huggingface_hub uses
 
 from transformers_beats.utils.errors import BeatsError, UsageError
-from transformers_beats.utils.files import replace_file
 from transformers_beats.utils.hub import hub_errors
 
 
@@ -66,7 +66,9 @@ class Url:
     address: str
 
     def __str__(self) -> str:
-        return self.address
+        """Address without what may be secret, as it is written into cards: user, password and query."""
+        parts = urlsplit(self.address)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     @property
     def name(self) -> str:
@@ -88,15 +90,21 @@ def parse_location(text: str) -> Path | Location:
     if (match := REPOSITORY.fullmatch(text)) or (match := PAGE.fullmatch(text)):
         repo_type = "dataset" if match["type"] == "datasets/" else "model"
         revision = unquote(match["revision"]) if match["revision"] else None
-        repository = HubRepository(match["id"], revision, repo_type)
-        return repository.file(unquote(match["path"])) if match["path"] else repository
+        repository, path = HubRepository(match["id"], revision, repo_type), unquote(match["path"] or "")
+        if path and {"", ".", ".."} & {*path.split("/")}:
+            raise UsageError(f"{text}: is no file on the Hub; its path goes from folder to folder, down only.")
+        return repository.file(path) if path else repository
     if text.startswith("hf://"):
         raise UsageError(f"{text}: is no location on the Hub; write hf://[datasets/]owner/repo[@revision][/path].")
     if re.match(r"\w+://", text):
-        parts = urlsplit(text)
+        try:
+            parts = urlsplit(text)
+        except ValueError as error:
+            raise UsageError(f"{text}: is no address: {error}.") from None
         if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
             raise UsageError(f"{text}: is not fetched; an address must begin with https:// or hf://.")
-        if (url := Url(text)).name in ("", ".."):
+        # Names that begin with a dot are of the cache.
+        if not (url := Url(text)).name or url.name.startswith("."):
             raise UsageError(f"{text}: names no file.")
         return url
     if not Path(text).exists() and re.fullmatch(f"{NAME}/{NAME}", text) and Path(text).suffix not in (".pt", ".pth"):
@@ -104,7 +112,15 @@ def parse_location(text: str) -> Path | Location:
     return Path(text)
 
 
-def check_size(place: str, size: int | None, max_bytes: int, expected: int | None = None) -> None:
+def parse_file(text: str) -> HubFile | Url:
+    """Returns the location of a file on the Hub or at an address; raises a [`UsageError`] for anything else."""
+    location = parse_location(text)
+    if not isinstance(location, HubFile | Url):
+        raise UsageError(f"{text}: is no file on the Hub or at an address.")
+    return location
+
+
+def check_size(place: str, size: int | None, max_bytes: float, expected: int | None = None) -> None:
     """
     Raises a [`BeatsError`] for a file of another size than the expected one, and a [`UsageError`] for one that is
     larger than a checkpoint is.
@@ -146,23 +162,37 @@ def find_in_cache(file: HubFile) -> Path | None:
     return Path(path) if isinstance(path, str) else None
 
 
+def path_in_cache(path: Path) -> Path | None:
+    """
+    Returns the path of a file within the cache of the Hub's client, `models--owner--name/snapshots/commit/...`, None
+    for a file elsewhere.
+    """
+    from huggingface_hub import constants
+
+    # Not resolved: a file of a snapshot is a link.
+    cache = Path(constants.HF_HUB_CACHE).expanduser().absolute()
+    inside = path.absolute()
+    if not inside.is_relative_to(cache):
+        return None
+    inside = inside.relative_to(cache)
+    return inside if len(inside.parts) > 3 and inside.parts[1] == "snapshots" else None
+
+
 def download(
     location: HubFile | Url,
-    directory: Path,
-    max_bytes: int = MAX_BYTES,
+    max_bytes: float = MAX_BYTES,
     size: int | None = None,
     sha256: str | None = None,
     force: bool = False,
 ) -> Path:
     """
     Returns the path of a file after its download: a file of the Hub in the cache of its client, and the file of
-    another address in `directory`. Where the connection breaks, the download goes on.
+    another address in `HF_HOME/transformers-beats/.downloads`. Where the connection breaks, or the program was
+    interrupted, the download goes on.
 
     Args:
         location ([`HubFile`] or [`Url`]):
             Location of the file.
-        directory (`Path`):
-            Directory for a file that no cache keeps.
         max_bytes (`int`, defaults to 8 GB):
             Size above which a file is refused before its download.
         size (`int`, *optional*), sha256 (`str`, *optional*):
@@ -179,7 +209,7 @@ def download(
     from huggingface_hub import constants, hf_hub_download, is_offline_mode
 
     if isinstance(location, Url):
-        return _download_url(location, directory / location.name, max_bytes, size)
+        return _download_url(location, max_bytes, size)
     cached = find_in_cache(location)
     is_final = is_offline_mode() or re.fullmatch("[0-9a-f]{40}", location.revision or "")
     if cached is not None and is_final and not force:
@@ -231,37 +261,56 @@ def _hash(metadata: Any) -> str | None:
     return metadata.etag if re.fullmatch("[0-9a-f]{64}", metadata.etag or "") else None
 
 
-def _download_url(url: Url, target: Path, max_bytes: int, size: int | None) -> Path:
+def _download_url(url: Url, max_bytes: float, size: int | None) -> Path:
+    """Downloads to a directory of the address in our cache, where an interrupted download goes on."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import WeakFileLock
     from tqdm.auto import tqdm
 
-    with (
-        hub_errors(str(url)),
-        replace_file(target) as temporary,
-        temporary.open("wb") as file,
-        tqdm(unit="B", unit_scale=True, desc=url.name) as progress,
-    ):
-        etag = None
-        while True:
-            start = file.tell()
-            try:
-                with _request(url, start, etag) as response:
-                    etag = response.headers.get("ETag")
-                    if response.status_code == 200:
-                        # From the start, as from servers that know no ranges, and after a change of the file.
-                        file.seek(0)
-                        file.truncate()
-                    length = response.headers.get("Content-Length")
-                    progress.total = None if length is None else file.tell() + int(length)
-                    check_size(str(url), progress.total, max_bytes, size)
-                    for chunk in response.iter_bytes():
-                        check_size(str(url), file.tell() + len(chunk), max_bytes)
-                        file.write(chunk)
-                        progress.update(file.tell() - progress.n)
-                return target
-            except HTTPError:
-                # Goes on as long as each connection brings something.
-                if file.tell() <= start or etag is None:
-                    raise
+    digest = hashlib.blake2b(url.address.encode(), digest_size=8).hexdigest()
+    directory = Path(constants.HF_HOME).expanduser().absolute() / "transformers-beats" / ".downloads" / digest
+    # The file, or its beginning, and the version of it that the server has named.
+    target, tag, can_go_on = directory / url.name, directory / ".etag", True
+    with hub_errors(str(url)):
+        directory.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(directory / ".lock"), tqdm(unit="B", unit_scale=True, desc=url.name, delay=1) as progress:
+            while True:
+                start = target.stat().st_size if can_go_on and tag.is_file() and target.is_file() else 0
+                etag = tag.read_text(encoding="utf-8") if start else None
+                try:
+                    with _request(url, start, etag) as response:
+                        first, total = _content_range(response)
+                        if first not in (0, start) or (first and response.headers.get("ETag", etag) != etag):
+                            if not start:
+                                raise BeatsError(f"{url}: the server sends another part than the beginning.")
+                            can_go_on = False
+                            continue
+                        check_size(str(url), total, max_bytes, size)
+                        if first and first == total:
+                            return target
+                        progress.total = total
+                        with target.open("ab" if first else "wb") as file:
+                            if not first:
+                                # One that begins with W/ may stand for other bytes, too. Without any, no later request
+                                # can tell whether the file is still the same.
+                                etag = response.headers.get("ETag", "W/")
+                                tag.unlink(missing_ok=True)
+                                if not etag.startswith("W/"):
+                                    tag.write_text(etag, encoding="utf-8")
+                            for chunk in response.iter_bytes():
+                                check_size(str(url), file.tell() + len(chunk), max_bytes)
+                                file.write(chunk)
+                                progress.update(file.tell() - progress.n)
+                    arrived = target.stat().st_size
+                    if total is None or arrived >= total:
+                        return target
+                    # A server may send less than it was asked for.
+                    if arrived <= start:
+                        raise BeatsError(f"{url}: {arrived} of {total} bytes arrived; try again.")
+                except HTTPError:
+                    # Goes on as long as each connection brings something.
+                    if not (can_go_on and tag.is_file() and target.is_file() and target.stat().st_size > start):
+                        raise
 
 
 @contextmanager
@@ -276,11 +325,25 @@ def _request(url: Url, start: int, etag: str | None) -> Generator[Any, None, Non
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     stream = get_session().stream("GET", url.address, headers=headers, follow_redirects=True, timeout=timeout)
     with stream as response:
-        if response.status_code not in (200, 206):
+        if response.status_code not in (200, 206, *([416] if start > 0 else [])):
             raise BeatsError(f"{url}: the server answers {response.status_code} {response.reason_phrase}.")
         # Redirects may lead anywhere: the same addresses are refused.
         for hop in (*response.history, response):
             parse_location(str(hop.url))
-        if response.headers.get("Content-Type", "").startswith("text/html"):
+        if response.status_code != 416 and response.headers.get("Content-Type", "").startswith("text/html"):
             raise BeatsError(f"{url}: is a web page, not a file.")
         yield response
+
+
+def _content_range(response: Any) -> tuple[int, int | None]:
+    """
+    Returns the first byte of a file that a response sends, -1 if it does not say so, and the number of bytes of the
+    whole file. A response to a request for the bytes after the last one sends none.
+    """
+    if response.status_code == 200:
+        length = response.headers.get("Content-Length")
+        return 0, None if length is None else int(length)
+    found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", response.headers.get("Content-Range", ""))
+    if found is None:
+        return -1, None
+    return int(found[1] or found[2]), int(found[2])

@@ -25,7 +25,7 @@ class CheckpointError(BeatsError):
         super().__init__(one_line(message))
 
 
-def load(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+def load(path: Path, max_bytes: float = MAX_BYTES) -> dict[str, Any]:
     """
     Returns the dictionary in a file. Its tensors are mapped instead of read, which halves the memory.
 

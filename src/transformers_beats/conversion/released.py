@@ -7,6 +7,7 @@ The manifest `official_checkpoints.yaml` lists them. The environment variable `T
 another one, such as a lab's list of its own models and mirrors.
 """
 
+import json
 import os
 import re
 import shutil
@@ -20,11 +21,12 @@ from huggingface_hub import constants, is_offline_mode
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils import logging
+from safetensors import SafetensorError, safe_open
 
 from transformers_beats.utils.errors import BeatsError, UsageError, did_you_mean, one_line
-from transformers_beats.utils.files import read_yaml, replace_directory, sha256, work_directory
+from transformers_beats.utils.files import check_file, read_yaml, replace_directory, sha256, work_directory
 
-from .locations import HubFile, Url, download, find_in_cache, hash_on_hub, parse_location
+from .locations import HubFile, Location, Url, download, find_in_cache, hash_on_hub, parse_file, parse_location
 from .model_card import CardDetails
 from .names import ARCHITECTURE, QUANTIZER, REGULARIZATION, Kind
 
@@ -37,9 +39,8 @@ logger = logging.get_logger(__name__)
 
 MANIFEST = Path(__file__).with_name("official_checkpoints.yaml")
 MANIFEST_VARIABLE = "TRANSFORMERS_BEATS_MANIFEST"
-RELEASE_PAGE = "https://github.com/microsoft/unilm/tree/master/beats"
-# Files of a converted directory.
-CONVERTED = ("config.json", "preprocessor_config.json", "model.safetensors")
+# Files of a converted directory beside its weights.
+CONFIGURATIONS = ("config.json", "preprocessor_config.json")
 
 
 @strict
@@ -60,6 +61,8 @@ class Entry(CardDetails):
     num_parameters: int | None = None
     mirrors: list[str] = field(default_factory=list)
     vouched_by: str | None = None
+    publisher: str = "the publisher"
+    page: str | None = None
 
     def validate_paper(self) -> None:
         """Checks the names of tasks, and that figures of a paper have a hash beside them; called by `strict`."""
@@ -69,17 +72,17 @@ class Entry(CardDetails):
 
     def validate_names(self) -> None:
         """Checks what becomes part of a path: a name, the name of a file, a hash; called by `strict`."""
-        for key in ("file", "name"):
-            if not re.fullmatch(r"\w[^/\\:]*", getattr(self, key)):
-                raise ValueError(f"`{key}`: {getattr(self, key)!r} is no name of a file.")
+        # The name is also that of a repository; the file may have one that browsers make.
+        for key, pattern in {"file": r"\w[^/\\:\x00-\x1f]{,200}", "name": r"\w[\w.-]{,95}"}.items():
+            if not re.fullmatch(pattern, getattr(self, key)):
+                raise ValueError(f"`{key}`: {getattr(self, key)[:100]!r} is no name of a file.")
         if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise ValueError(f"`sha256`: {self.sha256} must have 64 digits, 0 to 9 and a to f.")
 
     def validate_mirrors(self) -> None:
         """Checks that each mirror is a file; called by `strict`."""
         for mirror in self.mirrors:
-            if not isinstance(parse_location(mirror), HubFile | Url):
-                raise ValueError(f"`mirrors`: {mirror} is no file on the Hub or at an address.")
+            parse_file(mirror)
 
     def check_file(self, path: Path) -> None:
         """
@@ -168,8 +171,15 @@ def cache_directory(entry: Entry, cache_dir: str | Path | None = None) -> Path:
 
 
 def is_complete(directory: Path) -> bool:
-    """Returns whether a directory of the cache holds a converted model."""
-    return all((directory / name).is_file() for name in CONVERTED)
+    """Returns whether a directory of the cache holds a converted model, of which no file was cut off."""
+    try:
+        for name in CONFIGURATIONS:
+            json.loads((directory / name).read_text(encoding="utf-8"))
+        # Compares the size of the file with its header.
+        with safe_open(directory / "model.safetensors", "np"):
+            return True
+    except (OSError, ValueError, SafetensorError):
+        return False
 
 
 def get(name: str, cache_dir: str | Path | None = None, offline: bool | None = None) -> Path:
@@ -194,6 +204,8 @@ def get(name: str, cache_dir: str | Path | None = None, offline: bool | None = N
     """
     from huggingface_hub.utils import WeakFileLock
 
+    from .convert import convert
+
     entry = find(name)
     directory = cache_directory(entry, cache_dir)
     if is_complete(directory):
@@ -207,8 +219,7 @@ def get(name: str, cache_dir: str | Path | None = None, offline: bool | None = N
                     shutil.rmtree(left, ignore_errors=True)
             # Another process may have been faster.
             if not is_complete(directory):
-                source = fetch(entry, work, offline)
-                _convert(entry, source, work / "model")
+                convert(fetch(entry, offline), work / "model", details=entry)
                 replace_directory(work / "model", directory)
     return directory
 
@@ -226,18 +237,18 @@ def _errors_of_cache(directory: Path) -> Generator[None, None, None]:
         ) from error
 
 
-def fetch(entry: Entry, directory: Path, offline: bool | None = None) -> Path:
+def fetch(entry: Entry, offline: bool | None = None, advice: str | None = None) -> Path:
     """
     Returns the path of a file of the manifest, with the right hash: from the cache of the Hub's client, or from the
-    first mirror that has it. A file of another address than the Hub's goes to `directory`. A file whose hash the
-    manifest does not state is taken with a warning. `offline` is that of [`get`].
+    first mirror that has it. A file whose hash the manifest does not state is taken with a warning. `offline` is that
+    of [`get`].
 
     Raises:
-        [`BeatsError`]: if there is none. The message has the reason of each mirror.
+        [`BeatsError`]: if there is none. The message has the reason of each mirror, and `advice` on how to use a file
+            of one's own, by default the command that converts it.
     """
     offline = is_offline_mode() if offline is None else offline
-    mirrors = [parse_location(mirror) for mirror in entry.mirrors]
-    locations = [location for location in mirrors if isinstance(location, HubFile | Url)]
+    locations = [parse_file(mirror) for mirror in entry.mirrors]
     # Files in the cache that are not the right one, and are to be replaced.
     wrong = set()
     for location in locations:
@@ -255,17 +266,31 @@ def fetch(entry: Entry, directory: Path, offline: bool | None = None) -> Path:
         try:
             if entry.sha256 is None:
                 _warn(entry, _vouch(entry, location))
-            path = download(location, directory, size=entry.bytes, sha256=entry.sha256, force=location in wrong)
-            entry.check_file(path)
+            path = download(location, size=entry.bytes, sha256=entry.sha256, force=location in wrong)
+            try:
+                entry.check_file(path)
+            except BeatsError:
+                if isinstance(location, Url):
+                    # What is kept would be taken for an unchanged file.
+                    path.unlink()
+                raise
             return path
         except BeatsError as error:
             message = str(error)
             reasons.append(message if message.startswith(str(location)) else f"{location}: {message}")
-    raise BeatsError(_no_source(entry, reasons, offline))
+    if offline:
+        found = "is not in the cache, and the network is not to be asked"
+    elif reasons:
+        found = f"no mirror has it: {' | '.join(reason.rstrip('.') for reason in reasons)}"
+    else:
+        found = "no public mirror is known"
+    advice = advice or f"A file of one's own is converted by: transformers-beats convert {entry.file} {entry.name}"
+    links = f" ({entry.page} has {entry.publisher}'s links)" if entry.page else ""
+    raise BeatsError(f"{entry.name}: {found}. {advice}{links}.")
 
 
 def _warn(entry: Entry, decision: str) -> None:
-    logger.warning(f"{entry.name}: nobody has published the hash of {entry.file}; {decision}")
+    logger.warning(f"{entry.name}: the manifest states no hash of {entry.file}; {decision}")
 
 
 def _vouch(entry: Entry, location: HubFile | Url) -> str:
@@ -280,32 +305,28 @@ def _vouch(entry: Entry, location: HubFile | Url) -> str:
     except BeatsError:
         return f"{location} is taken as it is, and no {beside.file} beside it tells what it is worth."
     if found == beside.sha256:
-        return f"{location} is taken because the {beside.file} beside it is Microsoft's."
-    raise BeatsError(f"{location}: is not taken, because the {beside.file} beside it is not Microsoft's.")
-
-
-def _no_source(entry: Entry, reasons: list[str], offline: bool) -> str:
-    if offline:
-        found = "is not in the cache, and the network is not to be asked"
-    elif reasons:
-        found = f"no mirror has it: {' | '.join(reason.rstrip('.') for reason in reasons)}"
-    else:
-        found = "no public mirror is known"
-    return (
-        f"{entry.name}: {found}. A file of one's own is converted by: transformers-beats convert {entry.file} "
-        f"{entry.name} ({RELEASE_PAGE} has Microsoft's links)."
-    )
-
-
-def _convert(entry: Entry, source: Path, directory: Path) -> None:
-    from .convert import convert
-
-    entry.check_checkpoint(convert(source, directory, details=entry))
+        return f"{location} is taken because the {beside.file} beside it is {beside.publisher}'s."
+    raise BeatsError(f"{location}: is not taken, because the {beside.file} beside it is not {beside.publisher}'s.")
 
 
 def is_released(name: str) -> bool:
     """Returns whether a name is that of a released model, and not a path."""
     return "/" not in name and not Path(name).exists() and name in read_manifest()
+
+
+def find_source(text: str) -> Entry | Path | Location:
+    """
+    Returns what a text names: a released model, a file, a directory or a location ([`parse_location`]). Raises a
+    [`UsageError`] for a path where nothing is.
+    """
+    if is_released(text):
+        return find(text)
+    location = parse_location(text)
+    if isinstance(location, Path) and not location.exists():
+        raise UsageError(f"{text}: no such file{did_you_mean(text, read_manifest()) or '.'}")
+    if isinstance(location, Path) and not location.is_dir():
+        check_file(location)
+    return location
 
 
 def resolve(name: str | Path) -> str:

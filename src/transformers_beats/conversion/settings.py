@@ -4,13 +4,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from transformers_beats.configuration_beats import BeatsTokenizerConfig
 from transformers_beats.utils.files import read_yaml
 
 from .locations import MAX_BYTES
-from .names import ARCHITECTURE, FBANK, QUANTIZER
+from .names import ARCHITECTURE, FBANK, QUANTIZER, REGULARIZATION
 from .reading import CheckpointError, load
 
 
@@ -34,7 +35,7 @@ class Settings:
     statistics: dict[str, float] = field(default_factory=dict)
 
 
-def read_settings(names: Sequence[str | Path], has_cfg: bool = False, max_bytes: int = MAX_BYTES) -> Settings:
+def read_settings(names: Sequence[str | Path], has_cfg: bool = False, max_bytes: float = MAX_BYTES) -> Settings:
     """
     Reads what other files state about a model: checkpoints with a `cfg`, or YAML or JSON files (ESPnet's
     `config.yaml`, avex's description of a model, or the settings themselves). `"released"` stands for the architecture
@@ -65,6 +66,7 @@ def read_settings(names: Sequence[str | Path], has_cfg: bool = False, max_bytes:
         found = find_cfg(contents)
         if found is None and not isinstance(encoder, Mapping):
             raise CheckpointError(f"{path}: has no settings of a BEATs model, found {sorted(map(str, contents))[:5]}.")
+        check_values(found or {}, path)
         settings.cfg |= found or {}
     # The kind of model follows from its tensors, not from the file that the settings come from.
     settings.cfg.pop("finetuned_model", None)
@@ -79,6 +81,13 @@ def find_cfg(contents: Mapping[str, Any]) -> Mapping[str, Any] | None:
     places += [encoder.get("beats_config"), encoder.get("tokenizer_config")] if isinstance(encoder, Mapping) else []
     places += [contents] if "encoder_layers" in contents or "deep_norm" in contents else []
     return next((place for place in places if isinstance(place, Mapping)), None)
+
+
+def check_values(cfg: Mapping[str, Any], path: Path) -> None:
+    """Checks that settings which have a meaning here are single values; raises a [`CheckpointError`] naming one."""
+    for key in (*ARCHITECTURE, *QUANTIZER, *REGULARIZATION, *FBANK):
+        if not isinstance(cfg.get(key), (bool, int, float, str, NoneType)):
+            raise CheckpointError(f"{path}: expected a single value for `{key}`, found {type(cfg[key]).__name__}.")
 
 
 def _read_statistics(encoder: Mapping[str, Any], path: Path) -> dict[str, float]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import released
-from .locations import MAX_BYTES, HubFile, HubRepository, Url, download, list_files, parse_location
+from .locations import MAX_BYTES, HubFile, HubRepository, Url, download, list_files, path_in_cache
 from .repositories import Fetch, choose_files, choose_settings, describe_checkpoint
 
 
@@ -22,6 +22,7 @@ class LocalSource:
         cfg: Files that state the architecture, or `"released"`.
         labels: Names of the classes, as avex's `label_map.json` has them.
         notes: How the architecture was found, in sentences.
+        entry: The entry of a released model that was named.
     """
 
     path: Path
@@ -30,14 +31,11 @@ class LocalSource:
     cfg: list[str | Path] = field(default_factory=list)
     labels: Path | None = None
     notes: list[str] = field(default_factory=list)
+    entry: released.Entry | None = None
 
 
 def localize(
-    source: str,
-    directory: Path,
-    cfg: Sequence[str] = (),
-    labels: str | Path | None = None,
-    max_bytes: int = MAX_BYTES,
+    source: str, cfg: Sequence[str] = (), labels: str | Path | None = None, max_bytes: float = MAX_BYTES
 ) -> LocalSource:
     """
     Downloads what a conversion needs: the checkpoint and, from a repository, the files that belong to it.
@@ -46,8 +44,6 @@ def localize(
         source (`str`):
             Name of a released model, path of a file or of a directory with the files of a repository, or location
             ([`parse_location`]).
-        directory (`Path`):
-            Directory for downloads that no cache keeps.
         cfg (`Sequence[str]`, *optional*):
             Models whose architecture the checkpoint has, each named like a source, or `"released"`.
         labels (`str` or `Path`, *optional*):
@@ -60,25 +56,20 @@ def localize(
             if nothing tells its architecture.
         [`BeatsError`]: if something cannot be downloaded.
     """
-    architecture = [find_settings(name, directory, max_bytes) for name in cfg]
+    architecture = [find_settings(name, max_bytes) for name in cfg]
     labels = None if labels is None else Path(labels)
-    if released.is_released(source):
-        entry = released.find(source)
-        return LocalSource(released.fetch(entry, directory), entry.file, entry.name, architecture, labels)
-    location = parse_location(source)
-    if isinstance(location, Url):
-        path = download(location, directory, max_bytes)
-        return LocalSource(path, str(location), path.stem, architecture, labels)
-    if isinstance(location, Path) and not location.is_dir():
-        return LocalSource(location, location.name, location.stem, architecture, labels)
-    place, sizes, fetch = _list(location, directory, max_bytes)
+    location = _find_file(source, max_bytes)
+    if isinstance(location, LocalSource):
+        location.cfg, location.labels = architecture, labels
+        return location
+    place, sizes, fetch = _list(location, max_bytes)
     if isinstance(location, HubFile):
         files = describe_checkpoint(place, location.path, sizes, fetch, has_base=bool(cfg))
     else:
         files = choose_files(place, sizes, fetch, has_base=bool(cfg))
     # The small files come first, and with them all questions.
     if files.base is not None:
-        architecture.append(find_settings(files.base, directory, max_bytes))
+        architecture.append(find_settings(files.base, max_bytes))
     architecture += map(fetch, files.settings)
     if labels is None and files.labels is not None:
         labels = fetch(files.labels)
@@ -90,7 +81,7 @@ def localize(
     return LocalSource(path, name, stem, architecture, labels, files.notes)
 
 
-def find_settings(name: str, directory: Path, max_bytes: int = MAX_BYTES) -> str | Path:
+def find_settings(name: str, max_bytes: float = MAX_BYTES) -> str | Path:
     """
     Returns the file that states the architecture of a model, after its download; `"released"` as it is.
 
@@ -98,27 +89,42 @@ def find_settings(name: str, directory: Path, max_bytes: int = MAX_BYTES) -> str
     """
     if name == "released":
         return name
-    if released.is_released(name):
-        return released.fetch(released.find(name), directory)
-    location = parse_location(name)
-    if isinstance(location, Path) and not location.is_dir():
-        return location
-    if isinstance(location, HubFile | Url):
-        return download(location, directory, max_bytes)
-    place, sizes, fetch = _list(location, directory, max_bytes)
+    location = _find_file(name, max_bytes)
+    if isinstance(location, LocalSource):
+        return location.path
+    if isinstance(location, HubFile):
+        return download(location, max_bytes)
+    place, sizes, fetch = _list(location, max_bytes)
     return fetch(choose_settings(place, sizes, fetch))
 
 
 def commit_of(path: Path) -> str | None:
-    """Returns the commit of a file in the cache of the Hub's client: `.../snapshots/commit/path`."""
-    return path.parts[path.parts.index("snapshots") + 1] if "snapshots" in path.parts else None
+    """
+    Returns the commit of a file in the cache of the Hub's client, `models--owner--name/snapshots/commit/path`; None
+    for any other file.
+    """
+    inside = path_in_cache(path)
+    return None if inside is None else inside.parts[2]
 
 
-def _list(location: Path | HubRepository, directory: Path, max_bytes: int) -> tuple[str, dict[str, int], Fetch]:
+def _find_file(name: str, max_bytes: float) -> LocalSource | Path | HubRepository:
+    """Returns the file of a model that is a single one, after its download; otherwise where the files are."""
+    found = released.find_source(name)
+    if isinstance(found, released.Entry):
+        return LocalSource(released.fetch(found), found.file, found.name, entry=found)
+    if isinstance(found, Url):
+        path = download(found, max_bytes)
+        return LocalSource(path, str(found), path.stem)
+    if isinstance(found, Path) and not found.is_dir():
+        return LocalSource(found, found.name, found.stem)
+    return found
+
+
+def _list(location: Path | HubRepository, max_bytes: float) -> tuple[str, dict[str, int], Fetch]:
     """Returns a repository on the Hub or in a directory: its name, the sizes of its files, and how to get one."""
     if isinstance(location, Path):
         paths = [path for path in location.rglob("*") if path.is_file()]
         sizes = {path.relative_to(location).as_posix(): path.stat().st_size for path in paths}
         return str(location), sizes, location.joinpath
     repository = HubRepository(location.repo_id, location.revision, location.repo_type)
-    return str(repository), list_files(repository), lambda path: download(repository.file(path), directory, max_bytes)
+    return str(repository), list_files(repository), lambda path: download(repository.file(path), max_bytes)

@@ -28,6 +28,15 @@ ENCODER = {
     "feat_proj_dropout": 0.0,
     "layerdrop": 0.0,
 }
+# Half the computation, for the notebooks.
+SMALL_ENCODER: dict[str, Any] = {
+    **ENCODER,
+    "embed_dim": 96,
+    "hidden_size": 96,
+    "num_hidden_layers": 2,
+    "intermediate_size": 384,
+    "num_conv_pos_embeddings": 16,
+}
 FINE_TUNING = {
     "crop_seconds": MAX_DURATION,
     "per_device_eval_batch_size": 32,

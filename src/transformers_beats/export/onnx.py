@@ -31,10 +31,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import typer
 from torch.fx.experimental import _config as fx_config
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrize
@@ -42,9 +41,7 @@ from transformers import PreTrainedModel
 
 from transformers_beats import BeatsFeatureExtractor, BeatsRandomProjectionTokenizer, __version__
 from transformers_beats.configuration_beats import problem_type_of
-from transformers_beats.inference.loading import load
 from transformers_beats.inference.windows import column_samples
-from transformers_beats.utils.errors import UsageError, errors_in_one_line
 from transformers_beats.utils.files import replace_file, work_directory
 from transformers_beats.utils.fingerprint import model_fingerprint
 
@@ -298,34 +295,3 @@ def require_exporters() -> None:
             importlib.import_module(name)
         except ImportError as error:
             raise ImportError(f"{error}. The export needs: pip install 'transformers-beats[onnx]'") from error
-
-
-def main(
-    model: Annotated[str, typer.Argument(help="Name (see `models`), directory, or Hub id.")],
-    output: Annotated[Path, typer.Argument(help="File to write (.onnx).")],
-    int8: Annotated[bool, typer.Option("--int8", help="Int8 weights, and int8 products at run time.")] = False,
-    revision: Annotated[str, typer.Option(help="Branch, tag or commit on the Hub.")] = "main",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT.")] = False,
-) -> None:
-    """
-    Export a model (encoder, classifier or tokenizer) to one ONNX file, from waveforms to results.
-
-    Example: transformers-beats export beats-finetuned beats.onnx --int8
-    """
-    with errors_in_one_line():
-        if output.exists() and not overwrite:
-            raise UsageError(f"{output}: exists; pass --overwrite to replace it.")
-        require_exporters()
-        written = export_onnx(*load(model, dtype="float32", revision=revision), output, int8)
-        megabytes = output.stat().st_size / 2**20
-        print(f"{output}: {megabytes:.1f} MiB, {', '.join(INPUTS)} -> {', '.join(written.outputs)}")
-        print(f"  largest difference from PyTorch: {written.difference:.1e}")
-        if written.similarity is not None:
-            measure = "equal codes" if "audio_codes" in written.outputs else "cosine"
-            print(f"  after quantisation, {measure} on test sounds: {written.similarity:.4f}")
-        if written.same_class is not None:
-            print(f"  the same likeliest label: {written.same_class:.0%}")
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -24,7 +24,7 @@ from transformers_beats.conversion.reading import CheckpointError
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.inference.loading import load_extractor, load_model
 from transformers_beats.utils.errors import BeatsError, UsageError
-from transformers_beats.utils.files import replace_file
+from transformers_beats.utils.files import check_absent, replace_file
 
 
 # Of our activations the first name that Microsoft's code has for each.
@@ -105,8 +105,7 @@ def export(source: str, output: Path, overwrite: bool = False) -> list[str]:
         [`UsageError`]: if the output exists, or there is no such model.
         [`BeatsError`]: if the model cannot be loaded, or Microsoft's layout has no place for it.
     """
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output}: exists; pass --overwrite to replace it.")
+    check_absent(output, overwrite)
     model: Any = load_model(source)
     kind = next((kind for kind, model_class in MODEL_CLASSES.items() if type(model) is model_class), None)
     if kind is None or kind == "event-classifier":

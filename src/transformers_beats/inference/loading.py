@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.conversion import released
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line
 from transformers_beats.utils.hub import check_model_repository
+
+from .kinds import Use, check_use
 
 
 if TYPE_CHECKING:
@@ -40,6 +41,40 @@ def find_model(name: str | Path, files: Sequence[str] = tuple(MODEL_FILES)) -> s
         [`BeatsError`]: if a released model cannot be had.
     """
     model = released.resolve(name)
+    _check_place(model, files)
+    return model
+
+
+def check_model(name: str | Path, use: Use | None = None) -> None:
+    """
+    Checks what can be known of a model without fetching or loading it, and without importing torch: its directory, and
+    there the kind that its `config.json` names. A name of the Hub and an adapter are checked when they are loaded.
+
+    Raises:
+        [`UsageError`]: as [`find_model`] and [`load_model`], and for a model that has not what `use` needs.
+    """
+    if released.is_released(str(name)):
+        return
+    _check_place(str(name), tuple(MODEL_FILES))
+    try:
+        config = json.loads(Path(name, "config.json").read_text(encoding="utf-8"))
+        model_type, architecture = config["model_type"], (config.get("architectures") or [None])[0]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        # Of an adapter, on the Hub, or damaged: named when it is loaded.
+        return
+    check_model_type(str(model_type), name)
+    if use is not None and read_adapter(name) is None:
+        check_use(architecture, use)
+
+
+def check_model_type(model_type: str, name: str | Path) -> None:
+    """Raises a [`UsageError`] for a model of another project."""
+    if not model_type.startswith("beats"):
+        raise UsageError(f"{name}: holds a model of type {model_type!r}, not a BEATs model.")
+
+
+def _check_place(model: str, files: Sequence[str]) -> None:
+    """Raises a [`UsageError`] for a path that is not a model, see [`find_model`]."""
     path = Path(model)
     if not path.exists() and "/" not in model:
         hint = released.hint_of(model, released.read_manifest())
@@ -56,7 +91,6 @@ def find_model(name: str | Path, files: Sequence[str] = tuple(MODEL_FILES)) -> s
     for name in () if read_adapter(model) else files:
         if path.is_dir() and not any(file for pattern in MODEL_FILES[name] for file in path.glob(pattern)):
             raise UsageError(f"{model}: is no directory of a model, it has no {name}.")
-    return model
 
 
 def choose_device(device: str) -> "torch.device":
@@ -179,8 +213,7 @@ def _class_of(config: "PreTrainedConfig", name: str | Path) -> Any:
     """
     import transformers
 
-    if not str(config.model_type).startswith("beats"):
-        raise UsageError(f"{name}: holds a model of type {config.model_type!r}, not a BEATs model.")
+    check_model_type(str(config.model_type), name)
     kind = (config.architectures or [""])[0]
     for task in ("AudioClassification", "AudioFrameClassification"):
         if kind.endswith(f"For{task}"):
@@ -279,6 +312,8 @@ def labels_of(model: "PreTrainedModel") -> dict[int, str]:
 
 def describe(model: "PreTrainedModel", extractor: "BeatsFeatureExtractor") -> dict[str, str]:
     """Describes a model: its kind, size, audio, fbank statistics, codebook and labels, as texts by their names."""
+    from transformers_beats.configuration_beats import problem_type_of
+
     from .windows import column_samples
 
     config = model.config

@@ -5,23 +5,16 @@ Kinds of models, and models inside wrappers. Classes are known by their names, s
 """
 
 import copy
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from transformers_beats.utils.errors import UsageError
 
+from .kinds import KINDS, Kind
 
-# A classifier of clips or of time columns, an encoder alone, a tokenizer.
-Kind: TypeAlias = Literal["clips", "frames", "encoder", "tokens"]
-KINDS: dict[str, Kind] = {
-    "BeatsForAudioClassification": "clips",
-    "BeatsForAudioFrameClassification": "frames",
-    "BeatsModel": "encoder",
-    "BeatsTokenizerModel": "tokens",
-    "BeatsRandomProjectionTokenizer": "tokens",
-}
+
 # Attributes in which wrappers keep the model: `torch.compile`, and PyTorch's `DataParallel` and others.
 INNER = ("_orig_mod", "module")
 

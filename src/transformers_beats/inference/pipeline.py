@@ -22,6 +22,7 @@ from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import UsageError, name_some
 
 from .events import Event, EventSettings, check_range, find_events
+from .kinds import REFUSED
 from .loading import load_model
 from .models import kind_of, unwrap
 from .windowed import Columns, WindowedInference
@@ -192,7 +193,7 @@ class BeatsAudioTaggingPipeline(Pipeline):
         kind = kind_of(self.model)
         if kind not in ("clips", "frames"):
             name = type(unwrap(self.model)).__name__
-            raise UsageError(f"A {name} knows no labels: {TASK} needs a model fine-tuned to classify sounds.")
+            raise UsageError(f"A {name} {REFUSED['labels'].reason}")
         self._is_frame_level = kind == "frames"
         if self.feature_extractor is None:
             raise UsageError(f"{TASK} needs a `feature_extractor`: pass the model's own along with the model.")
@@ -372,27 +373,33 @@ class BeatsAudioTaggingPipeline(Pipeline):
         """
         return self._tags(self._summarise([iter(columns)], return_events), **parameters)
 
-    def compare(self, labels: Sequence[Mapping[str, Any]], events: Sequence[Event]) -> str | None:
+    def compare(
+        self, labels: Sequence[Label | Mapping[str, Any]], events: Sequence[Event | Mapping[str, Any]]
+    ) -> str | None:
         """
-        Compares labels and events of a recording.
+        Compares labels and events of a recording, for whatever shows both.
 
         Args:
-            labels (`list[dict]`):
-                `label` and `score`, the highest score first.
-            events (`list[Event]`):
+            labels (`list[dict]` or `list[Label]`):
+                Its labels, the highest score first.
+            events (`list[dict]` or `list[Event]`):
                 Its events.
 
         Returns:
             `str`: how they disagree, that is if the best label has no event although there are others; otherwise
             `None`.
         """
-        heard = sorted({event.label for event in events})
-        if not heard or not labels or labels[0]["label"] in heard:
+        if not labels or not events:
+            return None
+        entries = (labels[0], *events)
+        best, *others = (entry["label"] if isinstance(entry, Mapping) else entry.label for entry in entries)
+        heard = sorted({*others})
+        if best in heard:
             return None
         reason = "labels are means over the whole recording, and events are of moments"
         if problem_type_of(self.model.config) == "single_label_classification":
             reason += "; this model knows one sound at a time, of which several share the score"
-        return f"the best label, {labels[0]['label']!r}, has no event, but {name_some(heard)} has: {reason}."
+        return f"the best label, {best!r}, has no event, but {name_some(heard)} has: {reason}."
 
     def _summarise(self, readers: Sequence[Iterator[Columns]], return_events: bool) -> dict[str, Any]:
         """Summarises the scores of the first reader to those of labels, and joins those of the last one for events."""

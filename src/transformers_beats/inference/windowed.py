@@ -29,6 +29,7 @@ from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 from .batching import Cut, fill_pool, make_batches
+from .kinds import REFUSED
 from .loading import load
 from .models import check_extractor, kind_of, unwrap
 from .windows import (
@@ -483,7 +484,7 @@ class WindowedInference:
     def _hidden_states(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         encoder: Any = self.plain_model.base_model
         if kind_of(encoder) != "encoder":
-            raise UsageError(f"A {type(self.plain_model).__name__} has no encoder: load a model that has one.")
+            raise UsageError(f"A {type(self.plain_model).__name__} {REFUSED['embeddings'].reason}")
         return encoder.to_grid(
             encoder(input_values, attention_mask=attention_mask, return_dict=True).last_hidden_state
         )

@@ -46,16 +46,15 @@ def process(
     Checks, converts and publishes one entry. Its errors end up in the outcome. `checked` is the commit that an earlier
     run compared.
     """
+    source = source_dir / entry.file
+    if not source.is_file():
+        return Outcome(entry.file, repo_id, "missing", f"no such file: {source}")
     from transformers_beats.conversion.reading import CheckpointError
 
     from .publish import publish
 
     outcome, start = Outcome(entry.file, repo_id, "failed"), time.monotonic()
-    source = source_dir / entry.file
     try:
-        if not source.is_file():
-            outcome.status, outcome.detail = "missing", f"no such file: {source}"
-            return outcome
         entry.check_file(source)
         with tempfile.TemporaryDirectory() as work:
             output_dir = Path(work) / "model"
@@ -63,7 +62,6 @@ def process(
             details = replace(entry, base_model=entry.base_model and f"{account}/{entry.base_model}")
             checkpoint = convert(source, output_dir, repo_id=repo_id, details=details)
             outcome.sha256 = checkpoint.sha256
-            entry.check_checkpoint(checkpoint)
             if dry_run:
                 outcome.status, outcome.detail = "checked", checkpoint.kind
                 return outcome
@@ -117,6 +115,8 @@ def main(
     """
     end_on_sigterm()
     with errors_in_one_line():
+        if not source_dir.is_dir():
+            raise UsageError(f"{source_dir}: no such folder.")
         entries = read_manifest(manifest)
         if unknown := set(only or []) - set(entries):
             raise UsageError(f"no model of the list has the name {', '.join(sorted(unknown))}.")

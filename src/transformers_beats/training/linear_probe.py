@@ -25,6 +25,7 @@ from transformers_beats.training.data.labelled import Windows, collate_waveforms
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.reports.report import Predictions, compute_metrics, keep_model, write_report
+from transformers_beats.training.trainers.losses import class_weights
 from transformers_beats.training.trainers.pretraining import WaveformTrainer
 from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.files import new_directory, replace_file
@@ -148,9 +149,15 @@ def predict_head(model: BeatsForAudioClassification, embeddings: Embeddings, lab
 
 
 def predict_regression(
-    train: tuple[Embeddings, Labels], evaluation: tuple[Embeddings, Labels], seed: int
+    train: tuple[Embeddings, Labels],
+    evaluation: tuple[Embeddings, Labels],
+    seed: int,
+    weights: np.ndarray | None = None,
 ) -> Predictions:
-    """Returns the predictions of scikit-learn's logistic regression, trained on the same embeddings."""
+    """
+    Returns the predictions of scikit-learn's logistic regression, trained on the same embeddings, with the same
+    [`class_weights`].
+    """
     (embeddings, labels), (unseen, unseen_labels) = train, evaluation
     mean, std = standardise(embeddings)
     targets = labels.as_array()[embeddings.clip_of]
@@ -159,12 +166,14 @@ def predict_regression(
     inputs, unseen_inputs = (embeddings.values - mean) / std, (unseen.values - mean) / std
     if targets.ndim == 1:
         # A class without a clip to learn from has no chance.
-        scores[:, np.unique(targets)] = classifier.fit(inputs, targets).predict_proba(unseen_inputs)
+        per_window = None if weights is None else weights[targets]
+        scores[:, np.unique(targets)] = classifier.fit(inputs, targets, per_window).predict_proba(unseen_inputs)
     for label, column in enumerate(targets.T if targets.ndim == 2 else ()):
         if column.all() or not column.any():
             scores[:, label] = column[0]
         else:
-            scores[:, label] = clone(classifier).fit(inputs, column).predict_proba(unseen_inputs)[:, 1]
+            per_window = None if weights is None else np.where(column > 0, weights[label], 1.0)
+            scores[:, label] = clone(classifier).fit(inputs, column, per_window).predict_proba(unseen_inputs)[:, 1]
     of_clips = mean_over_windows(scores, unseen.clip_of)
     return Predictions(unseen.names, of_clips, unseen_labels.as_array(), labels.names)
 
@@ -174,10 +183,16 @@ def probe_metrics(
     train: tuple[Embeddings, Labels],
     evaluation: tuple[Embeddings, Labels],
     seed: int,
+    wanted_weights: str | dict | None = None,
 ) -> tuple[Predictions, dict[str, float | None]]:
-    """Returns the classifier's predictions, and its metrics beside those of a logistic regression."""
+    """
+    Returns the classifier's predictions, and its metrics beside those of a logistic regression. `wanted_weights` are
+    those of [`class_weights`].
+    """
     predictions = predict_head(model, *evaluation)
-    regression = compute_metrics(predict_regression(train, evaluation, seed))
+    problem_type = "single_label_classification" if train[1].task == "single_label" else "multi_label_classification"
+    weights = None if wanted_weights is None else class_weights(train[1], wanted_weights, problem_type)
+    regression = compute_metrics(predict_regression(train, evaluation, seed, weights))
     named = {f"{REGRESSION}_{name}": value for name, value in regression.items()}
     return predictions, compute_metrics(predictions) | named
 
@@ -225,7 +240,7 @@ def probe_once(
             (new / LOG_HISTORY).write_text(json.dumps(log_history, indent=1), encoding="utf-8")
             if unseen is not None:
                 with keep_model():
-                    predictions, metrics = probe_metrics(model, embedded, unseen, training.seed)
+                    predictions, metrics = probe_metrics(model, embedded, unseen, training.seed, tuning.class_weights)
                     description = describe(arguments, fold) | {"trained": "classifier on frozen embeddings"}
                     write_report(new / EVALUATION, predictions, metrics, description)
         # Kept if it has logs for trackers.

@@ -34,7 +34,7 @@ def search_hyperparameters(
     """
     space = check_space(tuning.search_space or {}, training)
     if importlib.util.find_spec("optuna") is None:
-        raise BeatsError("`search_space` needs Optuna: pip install optuna")
+        raise BeatsError("`search_space` needs Optuna: pip install 'transformers-beats[search]'")
     metric = f"eval_{(training.metric_for_best_model or 'loss').removeprefix('eval_')}"
     # The rule of `TrainingArguments`.
     is_greater_better = training.greater_is_better

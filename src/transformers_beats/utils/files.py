@@ -72,6 +72,12 @@ def check_new(path: Path) -> None:
         raise UsageError(f"{path} exists already: move it away, or choose another `output_dir`.")
 
 
+def check_absent(path: Path, overwrite: bool) -> None:
+    """Raises a [`UsageError`] if an output of a command exists and is not to be overwritten."""
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path}: exists; pass --overwrite to replace it.")
+
+
 def make_directory(directory: Path) -> None:
     """Makes a directory for outputs, if it is not there; raises a [`UsageError`] if it cannot."""
     try:

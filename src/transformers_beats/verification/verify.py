@@ -15,7 +15,7 @@ from transformers_beats.utils.errors import (
     UsageError,
     end_on_sigterm,
     first_line,
-    one_line,
+    name_some,
 )
 from transformers_beats.utils.machine import describe_machine, in_a_line
 
@@ -55,7 +55,8 @@ def verify(
     with tempfile.TemporaryDirectory() as work:
         own = None if source_dir is None else source_dir / entry.file
         is_own = own is not None and own.is_file()
-        source = own if is_own else released.fetch(entry, Path(work))
+        advice = f"A folder that has {entry.file} is named with --source-dir"
+        source = own if is_own else released.fetch(entry, advice=advice)
         check = checks.check_hash(source, entry.sha256)
         yield check
         if not check.passed:
@@ -63,7 +64,7 @@ def verify(
             return
         directory = Path(work) / "model"
         if is_own:
-            convert(source, directory)
+            convert(source, directory, details=entry)
         else:
             directory = released.get(name)
         contents, (model, extractor) = read_file(source), load(directory, "cpu", "float32")
@@ -120,21 +121,23 @@ def main(
     status is 1 if a check fails.
     """
     from transformers_beats.conversion import released
-    from transformers_beats.inference.loading import choose_device
-
-    from .checks import find_table
 
     end_on_sigterm()
     if not names and not every:
         raise UsageError("Name a checkpoint, or pass --all.")
     if source_dir is not None and not source_dir.is_dir():
         raise UsageError(f"{source_dir}: no such folder.")
-    if esc50 is not None:
-        find_table(esc50)
     if names:
         entries = {name: released.find(name) for name in names}
     else:
         entries = {name: entry for name, entry in released.read_manifest().items() if entry.kind != "tokenizer"}
+    # What cannot be used is refused before these import torch.
+    from transformers_beats.inference.loading import choose_device
+
+    from .checks import find_table
+
+    if esc50 is not None:
+        find_table(esc50)
     failures, machine = [], in_a_line(describe_machine(str(choose_device(device))))
     for name in entries:
         typer.echo(f"{name} ...", err=True)
@@ -145,8 +148,9 @@ def main(
                 results.append(result)
         except FOREIGN_ERRORS as error:
             # The other checkpoints are still verified.
-            problems.append(first_line(error).removeprefix(f"{name}: "))
-        problems += [f"{result.name}: {result.result}" for result in results if not result.passed]
+            typer.echo(f"  FAILED {first_line(error)}", err=True)
+            problems.append("not verified")
+        problems += [result.name for result in results if not result.passed]
         failures += [f"{name}: {problem}" for problem in problems]
         if results:
             text = report(f"{name}, failed" if problems else name, results, machine)
@@ -156,4 +160,4 @@ def main(
                 with output.open("a", encoding="utf-8") as file:
                     file.write(f"{text}\n\n")
     if failures:
-        raise BeatsError(one_line("; ".join(failures)))
+        raise BeatsError(f"{len(failures)} failed, for the reasons above: {name_some(failures)}.")

@@ -447,8 +447,6 @@ def main(
 ) -> None:
     """
     Serve a web page: record or drop a clip, see its labels and events.
-
-    Example: transformers-beats serve --model beats-finetuned
     """
     with errors_in_one_line():
         if not model:

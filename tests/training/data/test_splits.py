@@ -69,9 +69,13 @@ def test_circles_are_harmless(tree, caplog):
     assert not caplog.text
 
 
-@pytest.mark.parametrize("name", [".ipynb_checkpoints", ".Trash-1000", ".git/annex", ".cache"])
+@pytest.mark.parametrize(
+    "name", [".ipynb_checkpoints", ".Trash-1000", ".git/annex", ".cache", "__MACOSX/dog", "@eaDir", "$RECYCLE.BIN"]
+)
 def test_hidden_folders_and_files_are_no_classes(tree, name):
     folder = tree("dog/0.wav", "cat/0.wav", f"{name}/0-checkpoint.wav", "dog/.hidden.wav", "dog/.deep/1.wav")
+    (folder / "dog" / "@eaDir").mkdir()
+    (folder / "dog" / "@eaDir" / "0.wav").touch()
     assert load(folder)["file_name"] == ["cat/0.wav", "dog/0.wav"]
 
 
@@ -149,6 +153,22 @@ def test_what_is_for_the_test_is_not_trained_on(tree, train, test):
     assert len(load(folder, split="all")) == 4
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("esc_train", "esc_test"), ("train-clean-100", "test-other"), ("train_16k", "eval_16k"), ("trn", "tst")],
+)
+def test_a_word_of_every_folder_tells_its_split(tree, train, test):
+    folder = tree(f"{train}/dog/0.wav", f"{train}/cat/1.wav", f"{test}/dog/2.wav", f"{test}/cat/3.wav")
+    assert load(folder)["file_name"] == ["cat/1.wav", "dog/0.wav"]
+    for split in ("test", test):
+        assert load(folder, split=split)["file_name"] == ["cat/3.wav", "dog/2.wav"]
+
+
+@pytest.mark.parametrize("names", [("train_horn", "dog"), ("train_horn", "train_whistle"), ("test_tone", "dev_kit")])
+def test_a_word_of_some_folders_or_of_one_split_is_that_of_a_class(tree, names):
+    assert labels_of(load(tree(*(f"{name}/0.wav" for name in names)))).names == sorted(names)
+
+
 @pytest.mark.parametrize("name", ["valid", "VALIDATION", "dev", "Val"])
 def test_a_validation_split_has_many_names(tree, name):
     folder = tree("train/dog/0.wav", f"{name}/dog/1.wav", "test/dog/2.wav")
@@ -186,6 +206,26 @@ def test_two_folders_of_one_split_are_refused(tree):
     with pytest.raises(BeatsError, match="the split 'validation' may be any of 'dev', 'val'"):
         load(folder, split="validation")
     assert load(folder, split="dev")["audio"][0]["path"] == str(folder / "dev" / "dog" / "0.wav")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("ds/train/dog/0.wav", "ds/train/cat/0.wav", "ds/test/dog/1.wav", "ds/test/cat/1.wav"),
+        ("dog/Train/0.wav", "dog/Valid/1.wav", "cat/Train/0.wav", "cat/Valid/1.wav"),
+        ("a/b/train_set/dog/0.wav", "a/b/test_set/dog/1.wav"),
+        ("a/esc_train/dog/0.wav", "b/esc_train/cat/0.wav", "b/esc_test/cat/1.wav"),
+    ],
+)
+def test_splits_below_other_folders_are_refused(tree, names):
+    folder = tree(*names)
+    with pytest.raises(BeatsError, match=r"lies in a split below another folder: name the folder .*`split: all`"):
+        load(folder)
+    assert len(load(folder, split="all")) == len(names)
+
+
+def test_folders_below_classes_are_no_splits_if_none_is_to_train_on(tree):
+    assert len(load(tree("dog/test/0.wav", "cat/test/0.wav", "bell/valid/1.wav", "bird/take/1.wav"))) == 4
 
 
 def test_a_split_that_is_not_there_is_refused(tree):

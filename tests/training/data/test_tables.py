@@ -253,6 +253,13 @@ def test_numbers_texts_and_lists_may_share_a_column_of_json(audio):
     assert labels.values == [[0], [0], [0], [2], [], [1, 2]]
 
 
+def test_nan_in_json_is_no_label(audio):
+    rows = [{"file_name": name, "label": label} for name, label in zip(NAMES, ("a", float("nan"), ["a", "b"]))]
+    (audio / "clips.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    labels = labels_of(audio / "clips.jsonl")
+    assert (labels.names, labels.values) == (["a", "b"], [[0], [], [0, 1]])
+
+
 def test_a_parquet_file_of_audio_is_no_table_of_paths(audio):
     rows = [{"file_name": name, "label": name[6:9], "audio": {"bytes": b"x", "path": name}} for name in NAMES]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), audio / "clips.parquet")

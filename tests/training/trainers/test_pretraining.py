@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import make_recipe, make_sounds
 from worker import NoiseOfTheClip, run_iterate
 
 from transformers_beats import (
@@ -55,11 +56,24 @@ def history_of(directory: Path, *names: str) -> list[dict]:
     return [{name: entry[name] for name in names} for entry in history if "loss" in entry]
 
 
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory) -> Path:
+    """Sounds for all tests of this module, as codes are those of a directory."""
+    return make_sounds(tmp_path_factory.mktemp("once") / "sounds")
+
+
+@pytest.fixture(scope="module")
+def made_once(sounds, cache_of_the_module) -> Path:
+    """The directory of a run with a first iteration."""
+    run = sounds.with_name("run")
+    iterate(IterateArguments(**make_recipe(sounds, run), num_iterations=1))
+    return run
+
+
 @pytest.fixture
-def one_iteration(recipe) -> Path:
-    """The directory of a first iteration."""
-    iterate(IterateArguments(**recipe, num_iterations=1))
-    return Path(recipe["output_dir"]) / "iteration-1"
+def one_iteration(recipe, made_once) -> Path:
+    """The directory of a first iteration, for the test alone."""
+    return Path(shutil.copytree(made_once, recipe["output_dir"])) / "iteration-1"
 
 
 def stage_values(recipe: dict, stage: str, **values) -> dict:
@@ -272,10 +286,13 @@ def test_unfinished_codes_of_another_tokenizer_are_not_mixed(recipe, one_iterati
 
 
 def test_codes_of_other_files_are_refused(recipe, one_iteration, sounds, tmp_path):
-    (sounds / "00.wav").rename(sounds / "99.wav")
     values = stage_values(recipe, "model", codes=str(one_iteration / "codes"), output_dir=str(tmp_path / "new"))
-    with pytest.raises(ValueError, match="computed from other files than"):
-        pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+    (sounds / "00.wav").rename(sounds / "99.wav")
+    try:
+        with pytest.raises(ValueError, match="computed from other files than"):
+            pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+    finally:
+        (sounds / "99.wav").rename(sounds / "00.wav")
 
 
 def test_codes_of_other_crops_are_refused(recipe, one_iteration):
@@ -343,8 +360,8 @@ def test_runs_that_were_killed_learn_what_a_run_in_one_go_learns(recipe, tmp_pat
     iterate(IterateArguments(**in_one_go))
     worker = Path(__file__).parents[1] / "worker.py"
     for kill_at in ("iteration-1/model.training/checkpoint-4", "iteration-2/tokenizer.training/checkpoint-6"):
-        (tmp_path / "arguments.json").write_text(json.dumps(recipe | {"kill_at": kill_at}))
-        command = [sys.executable, str(worker), "run_until_killed", str(tmp_path / "arguments.json")]
+        (tmp_path / "tasks.json").write_text(json.dumps([("run_until_killed", recipe | {"kill_at": kill_at})]))
+        command = [sys.executable, str(worker), str(tmp_path / "tasks.json")]
         result = subprocess.run(command, capture_output=True, text=True, timeout=570, env=os.environ)
         assert result.returncode == -signal.SIGKILL, result.stderr[-3000:]
         checkpoint = Path(recipe["output_dir"]) / kill_at

@@ -17,13 +17,13 @@ from datasets.exceptions import DatasetGenerationError
 from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioError, decode_audio
-from transformers_beats.audio.files import AUDIO_SUFFIXES, search_folder
+from transformers_beats.audio.files import AUDIO_SUFFIXES, is_hidden, search_folder
 from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line, name_some
 from transformers_beats.utils.hub import check_repository
 
 from .labels import label_name
-from .splits import find_split, select_shards
+from .splits import check_nested_splits, find_split, select_shards
 from .tables import FILE_COLUMN, TABLE_SUFFIXES, find_table, list_table_files, read_parquet_schema
 
 
@@ -129,6 +129,8 @@ def _load_source(arguments: DataArguments, beside: str | None) -> Any:
         raise BeatsError(f"{root}: has no folder {arguments.split!r}, which the split of that name would be.")
     else:
         dataset, audio_column = list_audio_files(path, audio_column, table), "audio"
+        if table is None:
+            check_nested_splits(path, dataset["file_name"], arguments.split)
         if arguments.streaming:
             dataset = dataset.to_iterable_dataset(num_shards=min(64, len(dataset)))
     return _select_rows(_name_audio_column(dataset, audio_column, source), arguments.select)
@@ -252,7 +254,7 @@ def _warn_of_empty_folders(path: Path, files: list[Path]) -> None:
     place = os.path.realpath(path)
     for entry in sorted(path.iterdir()):
         is_missing = entry.is_symlink() and not entry.exists()
-        if entry.name in read or entry.name.startswith(".") or not (entry.is_dir() or is_missing):
+        if entry.name in read or is_hidden(entry.name) or not (entry.is_dir() or is_missing):
             continue
         target = os.path.realpath(entry)
         if Path(place).is_relative_to(target):

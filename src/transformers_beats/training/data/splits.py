@@ -2,9 +2,10 @@
 """Splits of a dataset in folders: subfolders, or the names of shards, in any spelling."""
 
 import re
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath
 
-from transformers_beats.audio.files import AUDIO_SUFFIXES
+from transformers_beats.audio.files import AUDIO_SUFFIXES, is_hidden
 from transformers_beats.utils.errors import BeatsError, name_some
 
 
@@ -16,7 +17,8 @@ SPELLINGS = {
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
     **dict.fromkeys(("development",), "validation"),
-    **dict.fromkeys(("holdout", "heldout"), "test"),
+    **dict.fromkeys(("holdout", "heldout", "tst"), "test"),
+    **dict.fromkeys(("trn",), "train"),
 }
 # Around the name of a split: `train_set`, `Test data`, `1-audio-train`.
 FILLER = re.compile(r"[\W\d_]+|(?<![^\W\d_])(?:audio|wavs?|clips|files)(?![^\W\d_])|(?:set|split|data)(?![^\W\d_])")
@@ -29,11 +31,24 @@ def split_of(name: str) -> str | None:
 
 def split_of_shard(path: Path) -> str | None:
     """Returns the split that a shard is of, by a word of its name or the folders above: `train-00000-of-2.tar`."""
-    for part in (path.name, *reversed(path.parent.parts)):
-        for word in re.split(r"[\W\d_]+", part.casefold()):
-            if word in SPELLINGS:
-                return SPELLINGS[word]
-    return None
+    return next((split for part in (path.name, *reversed(path.parent.parts)) if (split := _split_in(part))), None)
+
+
+def _split_in(name: str) -> str | None:
+    """Returns the split that a word of a name means."""
+    return next((SPELLINGS[word] for word in re.split(r"[\W\d_]+", name.casefold()) if word in SPELLINGS), None)
+
+
+def splits_of_folders(names: Sequence[str]) -> dict[str, str]:
+    """
+    Returns the folders beside each other that are splits, and which. A word of a name, as in `esc_test` or
+    `test-clean`, makes it one if all are and some are to train on: `test_tone` beside `dog` is a class.
+    """
+    by_word = {name: split_of(name) or _split_in(name) for name in names}
+    splits = {*by_word.values()}
+    is_known = None not in splits and "train" in splits and len(splits) > 1
+    found = by_word if is_known else {name: split_of(name) for name in names}
+    return {name: split for name, split in found.items() if split is not None}
 
 
 def find_split(root: Path, split: str, beside: str | None = None) -> Path | None:
@@ -49,13 +64,14 @@ def find_split(root: Path, split: str, beside: str | None = None) -> Path | None
     """
     if split == ALL or root.is_file():
         return root if split in (ALL, "train") else None
-    names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    matches = [name for name in names if split_of(name) == (split_of(split) or ALL)]
+    names = sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
+    splits = splits_of_folders(names)
+    matches = [name for name in names if splits.get(name) == (split_of(split) or ALL) or name == split]
     if split != "train":
         if split in names:
             return root / split
         return root / _only(root, split, matches) if matches else None
-    others = [name for name in names if name == beside or split_of(name) in ("validation", "test")]
+    others = [name for name in names if name == beside or splits.get(name) in ("validation", "test")]
     if others and not matches:
         raise BeatsError(
             f"{root}: has the folder {others[0]!r}, a split, but none to train on: move the others into one called "
@@ -64,6 +80,27 @@ def find_split(root: Path, split: str, beside: str | None = None) -> Path | None
     # Without others, a folder of that name may be the class of railway sounds, unless it is alone.
     is_alone = len(names) == 1 and not any(path.suffix.lower() in AUDIO_SUFFIXES for path in root.iterdir())
     return root / _only(root, split, matches) if matches and (others or is_alone) else root
+
+
+def check_nested_splits(root: Path, names: Iterable[str], split: str) -> None:
+    """
+    Checks that files of a folder, by their paths in it, do not lie in splits below other folders, `dog/test/1.wav`.
+
+    Raises:
+        [`BeatsError`]: if there are some to train on and others; what is asked for would be read with the rest.
+    """
+    examples: dict[int, dict[str, str]] = {}
+    for name in names if split != ALL else ():
+        for depth, folder in enumerate(PurePath(name).parts[1:-1]):
+            examples.setdefault(depth, {}).setdefault(folder, name)
+    for folders in examples.values():
+        splits = splits_of_folders([*folders])
+        others = [name for name, meant in splits.items() if meant != "train"]
+        if others and len(others) < len(splits):
+            raise BeatsError(
+                f"{root}: {folders[others[0]]} lies in a split below another folder: name the folder of the splits as "
+                f"`dataset`, or set `split: {ALL}` to take all of them."
+            )
 
 
 def _only(root: Path, split: str, matches: list[str]) -> str:

@@ -22,7 +22,7 @@ import pyarrow.parquet
 
 from transformers_beats.utils.errors import BeatsError, did_you_mean, first_line, name_some
 
-from .labels import label_name
+from .labels import is_nan, label_name
 
 
 # Delimiter of each kind of delimited text, unless its header has none.
@@ -270,7 +270,8 @@ def _as_text(value: Any) -> Any:
         return {key: _as_text(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_as_text(inner) for inner in value]
-    return value if value is None else label_name(value)
+    # JSON of Python has NaN where there is no value.
+    return None if value is None or is_nan(value) else label_name(value)
 
 
 def _read_parquet(path: Path) -> Table:

@@ -57,6 +57,9 @@ class ClassificationTrainer(WaveformTrainer):
             `layer_wise_gradient_decay_ratio`.
         weight_average ([`WeightAverage`], *optional*):
             Moving average of the weights, with which the model is evaluated.
+
+    Raises:
+        [`BeatsError`]: for a moving average with FSDP or DeepSpeed.
     """
 
     def __init__(
@@ -73,6 +76,11 @@ class ClassificationTrainer(WaveformTrainer):
         super().__init__(*args, **kwargs)
         self.weight_average = weight_average
         if weight_average is not None:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise BeatsError(
+                    "`ema_decay` is not for FSDP and DeepSpeed, which divide the weights among devices: leave it out, "
+                    "or train without them."
+                )
             self.add_callback(weight_average)
         self.augmentation = augmentation or AugmentationArguments()
         self.learning_rate_decay = learning_rate_decay

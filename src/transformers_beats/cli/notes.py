@@ -1,0 +1,124 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Messages about a recording while it is decoded: from Python's logger, and from C libraries on stderr."""
+
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import IO, TYPE_CHECKING
+
+from transformers_beats.audio.files import AudioFile
+from transformers_beats.utils.errors import one_line
+
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from transformers_beats.audio.decoding import AudioStream
+
+
+STDERR = 2
+# Different notes that are shown of a file. Damaged MP3 frames have one each.
+MAX_NOTES = 3
+# Place in the library's source, as mpg123 prints it.
+SOURCE_PLACE = re.compile(r"^\[[^\]]*\]\s*")
+
+
+class DecoderNotes:
+    """
+    Catches what is written to file descriptor 2 while files are decoded, and adds it to the warnings about the file.
+
+    Args:
+        caught (file, *optional*):
+            File that takes the place of stderr meanwhile; without one, nothing is caught.
+    """
+
+    def __init__(self, caught: IO[bytes] | None = None):
+        self.caught = caught
+
+    def open(self, file: AudioFile, sampling_rate: int) -> "AudioStream":
+        """Opens a file as a stream; what its decoder notes is in the stream's report once the stream is read."""
+        from transformers_beats.audio.decoding import open_audio
+
+        notes: dict[str, None] = {}
+        with self._catch(notes):
+            stream = open_audio(file.open(), sampling_rate)
+        return replace(stream, blocks=self._read(stream, notes))
+
+    def _read(self, stream: "AudioStream", notes: dict[str, None]) -> Iterator["np.ndarray"]:
+        blocks = iter(stream.blocks)
+        try:
+            while True:
+                with self._catch(notes):
+                    block = next(blocks, None)
+                if block is None:
+                    return
+                yield block
+        finally:
+            shown = list(notes)[:MAX_NOTES]
+            more = f" (and {len(notes) - MAX_NOTES} other notes)" if len(notes) > MAX_NOTES else ""
+            if shown:
+                stream.report.warnings.append(f"its decoder says: {'; '.join(shown)}{more}")
+
+    @contextmanager
+    def _catch(self, notes: dict[str, None]) -> Generator[None, None, None]:
+        if self.caught is None:
+            yield
+            return
+        self.caught.seek(0)
+        self.caught.truncate()
+        terminal = os.dup(STDERR)
+        os.dup2(self.caught.fileno(), STDERR)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, STDERR)
+            os.close(terminal)
+            self.caught.seek(0)
+            lines = self.caught.read().decode(errors="replace").splitlines()
+            notes.update((SOURCE_PLACE.sub("", one_line(line)), None) for line in lines if line.strip())
+
+
+@contextmanager
+def decoder_notes() -> Generator[DecoderNotes, None, None]:
+    """
+    Leaves it to the command to print the warnings of a stream's report, above its progress bar: they are not logged as
+    well. Gives `sys.stderr` a descriptor of its own, so that Python's messages are printed while those of C libraries
+    are caught. To be entered before libraries are imported whose loggers keep the `sys.stderr` that they find. Nothing
+    is caught if `sys.stderr` is no file of the system, as in tests.
+    """
+    logger = logging.getLogger("transformers_beats.audio.decoding")
+    logger.disabled = True
+    try:
+        with _stderr_apart() as caught:
+            yield DecoderNotes(caught)
+    finally:
+        logger.disabled = False
+
+
+@contextmanager
+def _stderr_apart() -> Generator[IO[bytes] | None, None, None]:
+    """Gives `sys.stderr` a descriptor of its own; yields a file that may take the place of descriptor 2."""
+    original = sys.stderr
+    try:
+        is_standard = original.fileno() == STDERR
+    except (AttributeError, OSError, ValueError):
+        is_standard = False
+    if not is_standard:
+        yield None
+        return
+    original.flush()
+    # Not closed: loggers keep it.
+    sys.stderr = open(  # noqa: SIM115
+        os.dup(STDERR), "w", encoding=original.encoding, errors=original.errors, buffering=1
+    )
+    try:
+        with tempfile.TemporaryFile() as caught:
+            yield caught
+    finally:
+        sys.stderr.flush()
+        sys.stderr = original

@@ -1,0 +1,61 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Notes of commands for people, on stderr, and progress bars: `--quiet` is without both."""
+
+import functools
+import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+
+
+# Read by libraries when they are imported, here and in processes that are started.
+QUIET = {
+    "TQDM_DISABLE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+_state = {"quiet": False}
+
+
+def is_quiet() -> bool:
+    """Returns whether the command was asked for neither notes nor progress bars."""
+    return _state["quiet"]
+
+
+@contextmanager
+def quietly(quiet: bool = True) -> Generator[None, None, None]:
+    """Leaves out notes and the progress bars of all libraries; does nothing if `quiet` is false."""
+    if not quiet:
+        yield
+        return
+    from tqdm import tqdm
+
+    # huggingface_hub has imported it, so that it does not read the environment any more.
+    earlier, initialize = {name: os.environ.get(name) for name in QUIET}, tqdm.__init__
+    os.environ.update(QUIET)
+    tqdm.__init__ = functools.partialmethod(initialize, disable=True)
+    _state["quiet"] = True
+    try:
+        yield
+    finally:
+        _state["quiet"] = False
+        tqdm.__init__ = initialize
+        for name, value in earlier.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def note(*lines: str) -> None:
+    """Prints lines on stderr, such as where results are; none under `--quiet`."""
+    if lines and not is_quiet():
+        print(*lines, sep="\n", file=sys.stderr)
+
+
+def warn(message: str) -> None:
+    """Prints a line on stderr, above a progress bar if there is one, also under `--quiet`."""
+    from tqdm import tqdm
+
+    tqdm.write(message, file=sys.stderr)

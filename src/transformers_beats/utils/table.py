@@ -1,0 +1,66 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Tables that are not wider than the terminal."""
+
+import shutil
+from collections.abc import Sequence
+
+from rich.cells import cell_len, set_cell_size
+
+
+# Between two columns.
+GAP = 2
+# To which names and labels are shortened in the narrowest terminal.
+MIN_WIDTH = 8
+# Width of what is no terminal, such as a file: nothing is shortened.
+UNLIMITED = 10_000
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """
+    Prints a table in the width of the terminal, or of `COLUMNS`. Texts that do not fit are shortened in their middle;
+    numbers never are.
+    """
+    print(format_table(headers, rows, shutil.get_terminal_size((UNLIMITED, 24)).columns), flush=True)
+
+
+def format_table(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
+    """Returns a table whose lines have at most `width` columns of a terminal, if its numbers allow."""
+    cells = [[printable(cell) for cell in row] for row in [headers, *rows]]
+    widths = [max(map(cell_len, column)) for column in zip(*cells)]
+    are_numbers = [all(is_number(cell) for cell in column[1:]) for column in zip(*cells)]
+    texts = [index for index, is_right in enumerate(are_numbers) if not is_right]
+    rest = width - GAP * (len(widths) - 1) - sum(size for size, is_right in zip(widths, are_numbers) if is_right)
+    # The narrowest first: what it leaves is for the others.
+    for number, index in enumerate(sorted(texts, key=lambda index: widths[index])):
+        widths[index] = min(widths[index], max(MIN_WIDTH, rest // (len(texts) - number)))
+        rest -= widths[index]
+    lines = []
+    for row in cells:
+        aligned = [
+            " " * (size - cell_len(cell)) + cell if is_right else set_cell_size(shorten(cell, size), size)
+            for cell, size, is_right in zip(row, widths, are_numbers)
+        ]
+        lines.append((" " * GAP).join(aligned).rstrip())
+    rule = "-" * min(width, sum(widths) + GAP * (len(widths) - 1))
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def is_number(cell: str) -> bool:
+    """Returns whether a cell is a number, or empty."""
+    return not cell or cell.replace(".", "", 1).replace("-", "", 1).isdigit()
+
+
+def shorten(text: str, width: int) -> str:
+    """Returns a text with "..." in place of its middle if it is wider: names differ at their ends."""
+    if cell_len(text) <= width:
+        return text
+    head = (width - 3) // 2
+    tail = text
+    while cell_len(tail) > width - 3 - head:
+        tail = tail[1:]
+    return f"{set_cell_size(text, head)}...{tail}"
+
+
+def printable(text: str) -> str:
+    """Returns a text without what a terminal would obey or cannot show."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

@@ -1,0 +1,37 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Models and recordings that the tests of several commands use."""
+
+import numpy as np
+import pytest
+import soundfile
+from golden import FIXTURES
+
+from transformers_beats.conversion.convert import convert
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """Directories of a converted pre-trained model, fine-tuned model and tokenizer."""
+    root = tmp_path_factory.mktemp("models")
+    for name in ("beats_tiny", "beats_tiny_finetuned", "tokenizer_tiny"):
+        convert(FIXTURES / f"{name}.pt", root / name)
+    return root
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory):
+    """A folder of four recordings and what else is found in folders."""
+    folder = tmp_path_factory.mktemp("sounds")
+    (folder / "deep" / "er").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for name, rate, shape in (
+        ("a.wav", 16000, (16000,)),
+        ("a.flac", 22050, (33000,)),
+        ("deep/b.ogg", 44100, (88200, 2)),
+        ("deep/er/c é.WAV", 8000, (12000,)),
+    ):
+        format = "WAV" if name.endswith("WAV") else None
+        soundfile.write(folder / name, 0.1 * generator.standard_normal(shape), rate, format=format)
+    (folder / "notes.txt").write_text("no audio")
+    (folder / "._a.wav").write_text("no audio either")
+    return folder

@@ -9,4 +9,5 @@ from transformers_beats.web.page import Limits, serve
 
 if __name__ == "__main__":
     models = os.environ.get("BEATS_MODEL", "").split() or [Path(__file__).with_name("models")]
-    serve(models, Limits(), explain=True)
+    # Smaller than on a machine of one's own: visitors wait for one another.
+    serve(models, Limits(max_seconds=600, max_megabytes=50), explain=True)

@@ -1,7 +1,9 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import base64
 import io
 import json
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +22,7 @@ import numpy as np
 import pytest
 import soundfile
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from transformers_beats import (
@@ -29,11 +33,15 @@ from transformers_beats import (
     BeatsModel,
     BeatsRandomProjectionTokenizer,
 )
-from transformers_beats.audio.decoding import AudioStream, open_audio
+from transformers_beats.audio.decoding import AudioReport, AudioStream, open_audio
 from transformers_beats.audio.synthesis import CLASSES
+from transformers_beats.cli.writers import csv_header
 from transformers_beats.configuration_beats import BeatsRandomProjectionTokenizerConfig
-from transformers_beats.inference.pipeline import read_in_step
-from transformers_beats.inference.windowed import Columns
+from transformers_beats.inference.events import Event
+from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline, Label, read_in_step
+from transformers_beats.inference.windowed import Columns, WindowedInference
+from transformers_beats.plotting.spectrogram import Spectrogram
+from transformers_beats.plotting.timeline import code_colors
 from transformers_beats.web import analysis as analysis_module
 from transformers_beats.web import page as web_module
 from transformers_beats.web.analysis import (
@@ -41,19 +49,32 @@ from transformers_beats.web.analysis import (
     Analysis,
     Checkpoint,
     Settings,
+    Tokens,
     analyse,
+    best_scores,
+    describe_scores,
     find_checkpoints,
+    find_tokens,
     open_limited,
 )
 from transformers_beats.web.page import (
     Limits,
-    as_html,
     build_page,
     build_setup_page,
     main,
+    respond,
+    respond_with_tokens,
     serve,
-    show,
     write_samples,
+)
+from transformers_beats.web.views import (
+    as_html,
+    show_downloads,
+    show_labels,
+    show_message,
+    show_table,
+    show_timeline,
+    show_tokens,
 )
 
 
@@ -182,36 +203,92 @@ class TestCheckpoints:
 
 class TestAnalysis:
     @pytest.mark.parametrize("kind", ["clips", "frames"])
-    def test_it_has_labels_events_and_a_picture(self, checkpoints, noise, kind):
-        analysis = analyse(noise, checkpoints[kind], None, SETTINGS, max_seconds=10)
-        assert set(analysis.labels) == {"cat", "dog", "rain"}
-        assert sum(analysis.labels.values()) == pytest.approx(1)
+    def test_it_has_labels_events_and_a_spectrogram(self, checkpoints, noise, kind):
+        *_, analysis = analyse(noise, checkpoints[kind], SETTINGS, max_seconds=10)
+        assert {label for label, _ in analysis.labels} == {"cat", "dog", "rain"}
         assert {event.label for event in analysis.events} == {"cat", "dog", "rain"}
         assert all(0 <= event.start < event.end <= 2 for event in analysis.events)
-        assert min(analysis.timeline.size) > 200
-        assert analysis.tokens is None
-        assert analysis.message == f"some noise.flac: 2.0 s, 3 events, heard by {kind}"
+        assert analysis.spectrogram.seconds == pytest.approx(2, abs=0.03)
+        assert analysis.share == 1
 
-    def test_a_tokenizer_adds_a_picture_of_tokens(self, checkpoints, noise):
-        analysis = analyse(noise, checkpoints["clips"], checkpoints["tokens"], SETTINGS, max_seconds=10)
-        colors = analysis.tokens.convert("RGB").getcolors(analysis.tokens.width * analysis.tokens.height)
-        # 12 columns of 8 tokens; noise hardly has the same one twice.
-        assert sum(count > 200 for count, _ in colors) > 40
+    def test_tokens_are_computed_apart(self, checkpoints, noise):
+        *_, tokens = find_tokens(noise, checkpoints["tokens"], max_seconds=10)
+        assert tokens.codes.values.shape == (12, 8)
+        # Noise hardly has the same one twice.
+        assert len(np.unique(tokens.codes.values)) > 40
 
-    def test_it_leaves_no_file(self, checkpoints, noise, tmp_path, monkeypatch):
-        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-        before = sorted(tmp_path.rglob("*"))
-        analyse(noise, checkpoints["clips"], checkpoints["tokens"], SETTINGS, max_seconds=10)
-        assert sorted(tmp_path.rglob("*")) == before
-
-    def test_it_reports_what_it_does(self, checkpoints, noise):
-        reports = []
-        analyse(noise, checkpoints["clips"], checkpoints["tokens"], SETTINGS, max_seconds=10, report=reports.append)
-        assert reports == sorted(reports)
-        assert reports[-1] == 1.0
+    def test_labels_come_first_and_then_events_and_spectrogram(self, checkpoints, noise):
+        stages = [
+            (analysis.stage, bool(analysis.labels), analysis.events is not None, analysis.spectrogram is not None)
+            for analysis in analyse(noise, checkpoints["clips"], SETTINGS, max_seconds=10)
+        ]
+        assert list(dict.fromkeys(stages)) == [
+            ("labels", True, False, False),
+            ("events", True, False, False),
+            ("picture", True, True, True),
+        ]
 
     @pytest.mark.parametrize("kind", ["clips", "frames"])
-    def test_the_clip_is_decoded_once(self, checkpoints, noise, kind, monkeypatch):
+    def test_the_first_labels_of_ten_minutes_need_a_quarter_of_the_windows(
+        self, checkpoints, tmp_path, kind, monkeypatch
+    ):
+        path = tmp_path / "long.wav"
+        soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(600 * RATE), RATE)
+        columns, compute = [0], WindowedInference._compute
+
+        def count(self, cuts, function):
+            columns[0] += sum(cut.num_columns for cut in cuts)
+            return compute(self, cuts, function)
+
+        monkeypatch.setattr(WindowedInference, "_compute", count)
+        settings = Settings(0.0, *DEFAULT_WINDOWS[kind])
+        first, whole = None, None
+        for analysis in analyse(path, checkpoints[kind], settings, max_seconds=1000):
+            if analysis.labels and first is None:
+                first = columns[0]
+            if analysis.stage == "events" and whole is None:
+                whole = columns[0]
+        assert first <= columns[0] / 4
+        # Those of the whole recording, with a clip-level model: its events come from other windows.
+        if kind == "clips":
+            assert whole <= columns[0] / 4
+
+    def test_the_bar_moves_once_from_the_left_to_the_right(self, checkpoints, tmp_path):
+        path = tmp_path / "minute.wav"
+        soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(60 * RATE), RATE)
+        results = list(analyse(path, checkpoints["clips"], Settings(0.0, 2.0, 0.5), max_seconds=100))
+        shares = [analysis.share for analysis in results]
+        assert shares == sorted(shares)
+        assert shares[-1] == 1
+        # The labels are a fifth of the work.
+        first_of_events = next(analysis for analysis in results if analysis.stage == "events")
+        assert first_of_events.share == pytest.approx(0.2, abs=0.02)
+
+    def test_without_a_known_length_the_bar_moves_once_too(self, checkpoints, noise, monkeypatch):
+        monkeypatch.setattr(
+            analysis_module, "open_audio", lambda *arguments: replace(open_audio(*arguments), seconds=None)
+        )
+        results = analyse(noise, checkpoints["clips"], Settings(0.0, 2.0, 0.5), max_seconds=100)
+        first, *shares = [analysis.share for analysis in results]
+        assert first is None
+        assert shares == sorted(shares)
+
+    def test_it_ends_where_it_is_cancelled(self, checkpoints, noise, monkeypatch):
+        computed = []
+        stream_frames = WindowedInference.stream_frames
+
+        def note(self, stream):
+            computed.append(self)
+            return stream_frames(self, stream)
+
+        monkeypatch.setattr(WindowedInference, "stream_frames", note)
+        results = analyse(noise, checkpoints["clips"], SETTINGS, max_seconds=10)
+        next(results)
+        results.close()
+        assert len(computed) == 1
+
+    @pytest.mark.parametrize(("kind", "times"), [("clips", 2), ("frames", 1)])
+    def test_the_clip_is_decoded_once_for_each_kind_of_windows(self, checkpoints, noise, kind, times, monkeypatch):
         opened = []
 
         def count(path, sampling_rate):
@@ -219,8 +296,9 @@ class TestAnalysis:
             return open_audio(path, sampling_rate)
 
         monkeypatch.setattr(analysis_module, "open_audio", count)
-        analyse(noise, checkpoints[kind], checkpoints["tokens"], SETTINGS, max_seconds=10)
-        assert opened == [noise]
+        settings = Settings(0.0, *DEFAULT_WINDOWS[kind])
+        list(analyse(noise, checkpoints[kind], settings, max_seconds=10))
+        assert opened == [noise] * times
 
     def test_readers_of_one_recording_hold_few_of_its_blocks(self):
         produced, behind = [], [0, 0]
@@ -246,11 +324,46 @@ class TestAnalysis:
         assert lengths == [500, 500]
 
     @pytest.mark.parametrize("kind", ["clips", "frames"])
-    def test_windows_of_events_do_not_change_the_labels(self, checkpoints, noise, kind):
-        coarse = analyse(noise, checkpoints[kind], None, Settings(0.3, 10.0, 10.0), max_seconds=10)
-        fine = analyse(noise, checkpoints[kind], None, Settings(0.3, 0.5, 0.25), max_seconds=10)
+    def test_windows_of_events_do_not_change_the_means(self, checkpoints, noise, kind):
+        # At this threshold, no event takes the place of a mean.
+        *_, coarse = analyse(noise, checkpoints[kind], Settings(1.0, 10.0, 10.0), max_seconds=10)
+        *_, fine = analyse(noise, checkpoints[kind], Settings(1.0, 0.5, 0.25), max_seconds=10)
         assert fine.labels == coarse.labels
-        assert [event.score for event in fine.events] != [event.score for event in coarse.events]
+
+
+class TestScores:
+    EVENTS = [Event("dog", 0.6, 0.0, 1.0), Event("dog", 0.9, 3.0, 4.0)]
+
+    @pytest.fixture
+    def tagger(self, checkpoints):
+        model, extractor = analysis_module.load(checkpoints["clips"].path, "cpu")
+        return BeatsAudioTaggingPipeline(model=model, feature_extractor=extractor)
+
+    def test_a_class_with_events_has_the_best_of_their_scores(self):
+        means = [Label("rain", 0.4), Label("dog", 0.2)]
+        assert best_scores(means, self.EVENTS) == [Label("dog", 0.9), Label("rain", 0.4)]
+
+    def test_a_class_with_events_is_never_behind_those_with_lower_means(self):
+        means = [Label(f"class {index}", 0.3) for index in range(5)]
+        assert best_scores(means, self.EVENTS)[0] == Label("dog", 0.9)
+        assert len(best_scores(means, self.EVENTS)) == 5
+
+    def test_without_events_the_means_are_said_to_be_means(self, tagger):
+        caption = describe_scores([Label("rain", 0.4)], [], 0.5, tagger)
+        assert caption == "Means over the whole recording. At no moment does a class reach the threshold of 0.5."
+
+    def test_a_model_of_one_class_at_a_time_is_said_to_be_one(self, tagger):
+        caption = describe_scores([Label("dog", 0.9), Label("rain", 0.4)], self.EVENTS, 0.5, tagger)
+        assert "without events, the mean: 'rain'." in caption
+        assert "one class at a time" in caption
+
+    def test_a_best_class_without_events_is_explained(self, tagger):
+        caption = describe_scores([Label("rain", 0.95), Label("dog", 0.9)], self.EVENTS, 0.5, tagger)
+        assert "the best label, 'rain', has no event, but 'dog' has" in caption
+
+    def test_classes_that_only_the_timeline_shows_are_counted(self, tagger):
+        events = [Event(f"class {index}", 0.9, 0.0, 1.0) for index in range(7)]
+        assert "The timeline has 2 more." in describe_scores(best_scores([], events), events, 0.5, tagger)
 
 
 class TestSettings:
@@ -278,76 +391,196 @@ class TestSettings:
 
 class TestLimits:
     def test_a_clip_as_long_as_the_limit_is_read(self, noise):
-        blocks = open_limited(noise, RATE, 2.0, lambda share: None).blocks
+        blocks = open_limited(noise, RATE, 2.0).blocks
         assert sum(map(len, blocks)) == 2 * RATE
 
     def test_a_file_that_says_it_is_longer_is_refused_at_once(self, noise):
         with pytest.raises(ValueError, match=r"some noise\.flac is too long: this page takes at most 0:01"):
-            open_limited(noise, RATE, 1.0, lambda share: None)
+            open_limited(noise, RATE, 1.0)
 
     def test_a_file_whose_header_has_no_length_is_read(self, tmp_path):
         path = tmp_path / "pipe.flac"
         path.write_bytes(flac_of_unknown_length(2.0))
-        reports = []
-        blocks = open_limited(path, RATE, 3.0, reports.append).blocks
-        assert sum(map(len, blocks)) == 2 * RATE
-        assert reports[-1] == 1.0
+        assert sum(map(len, open_limited(path, RATE, 3.0).blocks)) == 2 * RATE
 
     def test_a_file_whose_header_has_no_length_is_refused_above_the_limit(self, tmp_path):
         path = tmp_path / "pipe.flac"
         path.write_bytes(flac_of_unknown_length(5.0))
         with pytest.raises(ValueError, match="too long"):
-            open_limited(path, RATE, 2.0, lambda share: None)
+            open_limited(path, RATE, 2.0)
 
     def test_they_are_said_as_people_say_them(self):
         assert str(Limits()) == "30:00 (min:s) and 200 MB"
         assert str(Limits(max_seconds=7200)) == "2:00:00 (h:min:s) and 200 MB"
 
 
-class TestShow:
-    def test_without_a_clip_it_says_what_to_do(self):
-        message, *rest = show(None, pytest.fail)
+class TestRespond:
+    @pytest.fixture(autouse=True)
+    def _gradio(self):
+        pytest.importorskip("gradio", reason="the page needs gradio")
+
+    @pytest.fixture
+    def answer(self, checkpoints):
+        """All answers to a clip: message, labels, timeline, table, downloads, record and what is reset."""
+
+        def answer(clip, checkpoint=checkpoints["clips"]):
+            settings = (SETTINGS.threshold, SETTINGS.window_seconds, SETTINGS.hop_seconds)
+            return list(respond(clip, "model", *settings, {"model": checkpoint}, 10, "cpu"))
+
+        return answer
+
+    def test_without_a_clip_it_says_what_to_do(self, answer):
+        ((message, *rest),) = answer(None)
         assert "Record or drop a sound" in message
-        assert rest == [{}, None, [], None]
+        assert rest[:5] == ["", "", "", "", None]
 
-    def test_a_result_fills_the_page(self, checkpoints, noise):
-        message, labels, timeline, events, tokens = show(
-            str(noise), lambda path: analyse(path, checkpoints["clips"], None, SETTINGS, 10)
-        )
-        assert 'role="status"' in message
-        assert len(labels) == len(events) == 3
-        assert timeline.format is None
-        assert tokens is None
+    def test_a_result_fills_the_page(self, answer, noise):
+        message, labels, timeline, table, downloads, record = answer(str(noise))[-1][:6]
+        assert message == '<p role="status">some noise.flac: 2.0 s, 3 events, heard by model</p>'
+        assert labels.count("<li>") == 3
+        assert timeline.count("data-start") == table.count("data-start") == 3
+        assert downloads.count("download=") == 4
+        assert [event["label"] for event in record["events"]] == ["cat", "dog", "rain"]
 
-    def test_a_bad_file_is_a_message_without_the_directory(self, checkpoints, tmp_path):
+    def test_results_appear_one_after_the_other(self, answer, noise):
+        filled = [[bool(value) for value in values[1:5]] for values in answer(str(noise))]
+        assert filled == sorted(filled)
+        # Nothing, labels, events with their timeline, and downloads with the picture.
+        assert [sum(values) for values in filled if values] == sorted(map(sum, filled))
+        assert {sum(values) for values in filled} == {0, 1, 3, 4}
+
+    def test_only_the_last_answer_has_no_bar(self, answer, noise):
+        *others, last = ["<progress" in values[0] for values in answer(str(noise))]
+        assert all(others)
+        assert not last
+
+    def test_tokens_of_the_clip_before_are_gone_and_their_tab_is_closed(self, answer, noise):
+        tokens, shown, tabs, pending = answer(str(noise))[0][6:]
+        assert (tokens, shown, pending) == ("", None, "")
+        assert tabs.selected == "timeline"
+
+    def test_it_leaves_no_file(self, answer, noise, tmp_path, monkeypatch):
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        before = sorted(tmp_path.rglob("*"))
+        answer(str(noise))
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_a_bad_file_is_a_message_without_the_directory(self, answer, tmp_path):
         path = tmp_path / "bad.wav"
         path.write_text("no audio")
-        message, *rest = show(str(path), lambda path: analyse(path, checkpoints["clips"], None, SETTINGS, 10))
+        message, *rest = answer(str(path))[-1]
         assert message.startswith('<p role="alert">bad.wav: holds text and no audio')
         assert str(tmp_path) not in message
-        assert rest == [{}, None, [], None]
+        assert rest[:5] == ["", "", "", "", None]
 
-    def test_a_damaged_checkpoint_is_a_message(self, models, noise, tmp_path):
+    def test_a_damaged_checkpoint_is_a_message(self, answer, models, noise, tmp_path):
         for name in ("config.json", "preprocessor_config.json"):
             (tmp_path / name).write_bytes((models / "clips" / name).read_bytes())
         (tmp_path / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0damaged!")
-        checkpoint = Checkpoint("damaged", tmp_path, "clips")
-        message, *_ = show(str(noise), lambda path: analyse(path, checkpoint, None, SETTINGS, 10))
+        message = answer(str(noise), Checkpoint("damaged", tmp_path, "clips"))[-1][0]
         assert message.startswith(f'<p role="alert">{tmp_path.name}: cannot be loaded')
         # Visitors are not told the paths of models.
         assert str(tmp_path.parent) not in message
 
     @pytest.mark.parametrize("error", [MemoryError("too long"), RuntimeError("too long")])
-    def test_too_little_memory_is_a_message(self, noise, error):
-        def fail(path):
+    def test_too_little_memory_is_a_message(self, answer, noise, error, monkeypatch):
+        def fail(*arguments):
+            yield Analysis(labels=[Label("dog", 0.5)])
             raise error
 
-        message, *rest = show(str(noise), fail)
+        monkeypatch.setattr(web_module, "analyse", fail)
+        message, *rest = answer(str(noise))[-1]
         assert message == '<p role="alert">too long</p>'
-        assert rest == [{}, None, [], None]
+        assert rest[:5] == ["", "", "", "", None]
+
+    def test_tokens_are_computed_once(self, checkpoints, noise):
+        arguments = ({"tokens": checkpoints["tokens"]}, 10, "cpu")
+        *_, (tokens, shown) = respond_with_tokens(str(noise), "tokens", None, *arguments)
+        assert "96 tokens" in tokens
+        assert shown == (str(noise), "tokens")
+        ((again, _),) = respond_with_tokens(str(noise), "tokens", shown, *arguments)
+        assert not isinstance(again, str)
+
+    def test_tokens_of_a_bad_file_are_a_message(self, checkpoints, tmp_path):
+        path = tmp_path / "bad.wav"
+        path.write_text("no audio")
+        *_, (tokens, shown) = respond_with_tokens(
+            str(path), "tokens", None, {"tokens": checkpoints["tokens"]}, 10, "cpu"
+        )
+        assert tokens.startswith('<p role="alert">bad.wav: holds text')
+        assert shown is None
+
+
+class TestViews:
+    NAME = '<b>&".wav'
+    EVENTS = [Event(NAME, 0.9, 1.0, 2.0), Event("dog", 0.8, 1.5, 2.5)]
+
+    @pytest.fixture
+    def analysis(self) -> Analysis:
+        spectrogram = Spectrogram(np.linspace(-80, 0, 400 * 128, dtype=np.float32).reshape(400, 128), 0.01, RATE)
+        return Analysis("picture", [Label(self.NAME, 0.9)], "", 1.0, events=self.EVENTS, spectrogram=spectrogram)
+
+    @staticmethod
+    def picture(html: str) -> Image.Image:
+        (data,) = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
+        return Image.open(io.BytesIO(base64.b64decode(data)))
 
     def test_names_of_files_are_no_html(self):
         assert as_html("<b>&.wav") == '<p role="status">&lt;b&gt;&amp;.wav</p>'
+
+    @pytest.mark.parametrize("function", [show_timeline, show_downloads])
+    def test_names_are_no_html_in_results(self, analysis, function):
+        assert "<b>" not in function(self.NAME, analysis)
+
+    def test_labels_are_no_html(self, analysis):
+        assert "<b>" not in show_labels(analysis)
+        assert "<b>" not in show_table(self.EVENTS)
+
+    def test_warnings_of_the_decoder_are_shown(self, analysis):
+        report = AudioReport(4.0, 5.0, ["a.wav: is shorter than its header says."])
+        assert "a.wav: is shorter than" in show_message("a.wav", replace(analysis, report=report), "model")
+
+    def test_events_are_under_their_time(self, analysis):
+        bars = re.findall(r'<i style="left:([\d.]+)%;width:([\d.]+)%', show_timeline("a.wav", analysis))
+        assert [tuple(map(float, bar)) for bar in bars] == [(25.0, 25.0), (37.5, 25.0)]
+
+    def test_the_picture_has_the_high_frequencies_above(self, analysis):
+        picture = self.picture(show_timeline("a.wav", analysis)).convert("L")
+        assert picture.size == (400, 128)
+        # The levels rise with the time, and within a frame with the frequency.
+        assert picture.getpixel((200, 0)) >= picture.getpixel((200, 127))
+        assert picture.getpixel((399, 64)) > picture.getpixel((0, 64))
+
+    def test_the_picture_is_said_in_words(self, analysis):
+        assert 'alt="Spectrogram of a.wav, 4.0 s. Events: ' in show_timeline("a.wav", analysis)
+
+    def test_each_event_is_a_button_that_says_what_it_plays(self, analysis):
+        for html in (show_timeline("a.wav", analysis), show_table(self.EVENTS)):
+            assert 'aria-label="Play dog, 1.50 to 2.50 s, score 0.80"' in html
+
+    def test_a_timeline_without_events_says_so(self, analysis):
+        assert "No events." in show_timeline("a.wav", replace(analysis, events=[]))
+        assert "No events" in show_table([])
+
+    def test_downloads_are_those_of_the_command_line(self, analysis):
+        links = re.findall(r'download="([^"]+)" href="data:([^;]+);base64,([^"]+)"', show_downloads("a.wav", analysis))
+        contents = {name: base64.b64decode(data) for name, _, data in links}
+        assert list(contents) == ["a.csv", "a.json", "a.txt", "a.png"]
+        assert contents["a.csv"].decode().splitlines()[0] == ",".join(csv_header(with_events=True))
+        assert json.loads(contents["a.json"])["events"][1]["label"] == "dog"
+        assert contents["a.txt"].decode().splitlines()[1] == "1.500000\t2.500000\tdog"
+        assert contents["a.png"].startswith(b"\x89PNG")
+
+    def test_tokens_have_the_colours_of_their_codes(self):
+        codes = Columns(np.arange(32).reshape(4, 8) % 5, first=0, column_seconds=0.16)
+        tokens = Tokens(1.0, codes, np.random.default_rng(0).standard_normal((5, 3)), BeatsFeatureExtractor())
+        html = show_tokens("a.wav", tokens)
+        assert "32 tokens, 5 different ones of 5" in html
+        picture = self.picture(html)
+        assert picture.size == (4, 8)
+        # From low to high frequencies, upwards.
+        expected = (255 * code_colors(tokens.codebook)[codes.values[2, 0]]).round().tolist()
+        assert list(picture.getpixel((2, 7))) == expected
 
 
 def test_sample_sounds_are_one_of_each_class_and_a_scene(tmp_path):
@@ -368,17 +601,15 @@ class TestPage:
 
     def test_classifiers_and_tokenizers_can_be_chosen(self, checkpoints, tmp_path):
         page = build_page(list(checkpoints.values()), Limits(), write_samples(tmp_path), "cpu")
-        model, tokenizer = self.components(page, "dropdown")
+        tokenizer, model = self.components(page, "dropdown")
         assert [name for name, _ in model["choices"]] == ["clips", "frames"]
         assert [name for name, _ in tokenizer["choices"]] == ["tokens"]
         assert not tokenizer["visible"]
-        assert [image["visible"] for image in self.components(page, "image")] == [True, True]
 
     def test_without_a_tokenizer_a_hint_takes_the_place_of_the_tokens(self, checkpoints, tmp_path):
         page = build_page([checkpoints["clips"]], Limits(), write_samples(tmp_path), "cpu")
         hints = [item for item in self.components(page, "markdown") if "No tokenizer" in item["value"]]
         assert [hint["visible"] for hint in hints] == [True]
-        assert [image["visible"] for image in self.components(page, "image")] == [True, False]
 
     def test_it_says_its_limits(self, checkpoints, tmp_path):
         page = build_page([checkpoints["clips"]], Limits(90, 5), write_samples(tmp_path), "cpu")
@@ -394,7 +625,7 @@ class Served(NamedTuple):
     """A page that is served, and the clips that it has computed."""
 
     url: str
-    num_functions: int
+    functions: list[int]
     analysed: list[Path]
 
     def post(self, route: str, body: bytes, **headers: str) -> Any:
@@ -433,7 +664,8 @@ def served(checkpoints, tmp_path_factory):
         time.sleep(0.2)
         turn.release()
         analysed.append(path)
-        return Analysis(f"{path.name} was heard", {}, [], None)
+        spectrogram = Spectrogram(np.zeros((100, 128), dtype=np.float32), 0.01, RATE)
+        yield Analysis("picture", [], "", 1.0, events=[], spectrogram=spectrogram)
 
     directory = tmp_path_factory.mktemp("served")
     with pytest.MonkeyPatch.context() as patch:
@@ -442,7 +674,9 @@ def served(checkpoints, tmp_path_factory):
         patch.setattr(web_module, "analyse", note)
         page = build_page(list(checkpoints.values()), Limits(), write_samples(directory), "cpu")
         _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, share=False, ssr_mode=False)
-        yield Served(url, len(page.fns), analysed)
+        # Others are functions of the browser alone.
+        functions = [number for number, function in page.fns.items() if function.fn is not None]
+        yield Served(url, functions, analysed)
         page.close(verbose=False)
 
 
@@ -467,9 +701,9 @@ class TestServer:
 
     def test_calls_that_do_not_wait_for_their_turn_are_refused(self, served):
         before = list(served.analysed)
-        inputs = [None, "clips", "tokens", 0.5, 2, 1]
+        inputs = [None, "clips", 0.5, 2, 1]
         calls = [("run/analyse", None), ("api/analyse", None)]
-        calls += [("run/predict", function) for function in range(served.num_functions)]
+        calls += [("run/predict", function) for function in served.functions]
         for route, function in calls:
             with pytest.raises(HTTPError) as error:
                 served.post(route, json.dumps({"data": inputs, "fn_index": function}).encode())
@@ -478,26 +712,26 @@ class TestServer:
         assert served.analysed == before
 
     def test_clips_are_computed_one_at_a_time(self, served, noise):
-        inputs = [file_data(served.upload(noise)), "clips", "tokens", 0.5, 2, 1]
+        inputs = [file_data(served.upload(noise)), "clips", 0.5, 2, 1]
         answers = [served.answer(event) for event in [served.call(*inputs) for _ in range(3)]]
-        assert all("some noise.flac was heard" in answer for answer in answers)
+        assert all("some noise.flac: 1.0 s, 0 events, heard by clips" in answer for answer in answers)
 
     def test_whatever_starts_a_computation_waits_in_the_same_queue(self, checkpoints, tmp_path):
         pytest.importorskip("gradio", reason="the page needs gradio")
         page = build_page([checkpoints["clips"]], Limits(), write_samples(tmp_path), "cpu")
-        queues = [job.concurrency_id for job in page.fns.values() if job.name == "respond"]
-        assert queues == ["analyse", "analyse"]
+        queues = [job.concurrency_id for job in page.fns.values() if job.name in ("analyse_clip", "tokenize_clip")]
+        assert queues == ["analyse"] * 3
 
     def test_an_upload_is_computed(self, served, noise):
-        answer = served.answer(served.call(file_data(served.upload(noise)), "clips", "tokens", 0.5, 2, 1))
-        assert "some noise.flac was heard" in answer
+        answer = served.answer(served.call(file_data(served.upload(noise)), "clips", 0.5, 2, 1))
+        assert "some noise.flac: 1.0 s, 0 events, heard by clips" in answer
         assert served.analysed[-1].name == noise.name
 
-    @pytest.mark.parametrize("position", range(6))
+    @pytest.mark.parametrize("position", range(5))
     def test_an_address_is_not_loaded(self, served, requests, position):
         address, arrived = requests
         before = list(served.analysed)
-        inputs = [None, "clips", "tokens", 0.5, 2, 1]
+        inputs = [None, "clips", 0.5, 2, 1]
         # Gradio looks for files in all inputs.
         inputs[position] = file_data(address) if position == 0 else [file_data(address)]
         answer = served.answer(served.call(*inputs))
@@ -518,6 +752,7 @@ class TestServe:
             launched.append({"page": page, "directory": Path(os.environ["GRADIO_TEMP_DIR"]).parent, **options})
 
         monkeypatch.setattr(gradio.Blocks, "launch", launch)
+        monkeypatch.setattr(gradio.Blocks, "block_thread", lambda page: None)
         # Set by `serve`, and put back after the test.
         monkeypatch.setenv("GRADIO_TEMP_DIR", "")
         monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "")

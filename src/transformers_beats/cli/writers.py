@@ -69,15 +69,7 @@ class Writer(ABC):
         report: "AudioReport | None" = None,
     ) -> None:
         """Writes the labels of a file, what is known of its length and, if they are asked for, its events."""
-        lengths = (None, None) if report is None else (report.seconds, report.stated_seconds)
-        record: Record = {"file": file.address}
-        record |= {name: None if value is None else round(value, 6) for name, value in zip(DURATIONS, lengths)}
-        record["warnings"] = [] if report is None else report.warnings
-        # Scores as precise as float32.
-        record["labels"] = [{**label, "score": round(label["score"], 6)} for label in labels]
-        if events is not None:
-            record["events"] = [{**event._asdict(), "score": round(event.score, 6)} for event in events]
-        self.write_record(file, {**record, "status": OK, "reason": ""})
+        self.write_record(file, make_record(file.address, labels, events, report))
 
     def skip(self, file: AudioFile, reason: str) -> None:
         """Writes that a file could not be used, and why."""
@@ -206,12 +198,8 @@ class LabelTrackWriter(Writer):
             return
         path = file.result(self.directory, ".txt")
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = (
-            f"{event['start']:.6f}\t{event['end']:.6f}\t{' '.join(event['label'].split())}\n"
-            for event in record["events"]
-        )
         with replace_file(path) as temporary:
-            temporary.write_text("".join(lines), encoding="utf-8")
+            temporary.write_text(to_label_track(record), encoding="utf-8")
 
 
 def choose_format(output: Path | None) -> Format:
@@ -321,6 +309,28 @@ def begin_directory(
 def partial_file(path: Path) -> Path:
     """Returns the hidden file of JSON lines that a CSV file is made of."""
     return path.with_name(f".{path.name}.jsonl")
+
+
+def make_record(
+    name: str, labels: Sequence[Label], events: "Sequence[Event] | None", report: "AudioReport | None" = None
+) -> Record:
+    """Returns the results of a file for JSON, with events if they are not `None`."""
+    lengths = (None, None) if report is None else (report.seconds, report.stated_seconds)
+    record: Record = {"file": name}
+    record |= {name: None if value is None else round(value, 6) for name, value in zip(DURATIONS, lengths)}
+    record["warnings"] = [] if report is None else report.warnings
+    # Scores as precise as float32.
+    record["labels"] = [{**label, "score": round(label["score"], 6)} for label in labels]
+    if events is not None:
+        record["events"] = [{**event._asdict(), "score": round(event.score, 6)} for event in events]
+    return {**record, "status": OK, "reason": ""}
+
+
+def to_label_track(record: Mapping[str, Any]) -> str:
+    """Returns the events of a record as a label track of Audacity."""
+    return "".join(
+        f"{event['start']:.6f}\t{event['end']:.6f}\t{' '.join(event['label'].split())}\n" for event in record["events"]
+    )
 
 
 def csv_header(with_events: bool) -> list[str]:

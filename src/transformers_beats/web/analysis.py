@@ -1,17 +1,16 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Work behind the web page ([`page`]): finding checkpoints, and analysing a clip within limits."""
+"""Work behind the web page ([`page`]): finding checkpoints, and analysing a clip within limits, step by step."""
 
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from transformers_beats.audio.decoding import AudioError, AudioStream, open_audio
+from transformers_beats.audio.decoding import AudioError, AudioReport, AudioStream, open_audio
 from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.conversion import released
 from transformers_beats.inference import loading
@@ -20,26 +19,22 @@ from transformers_beats.inference.pipeline import (
     EVENT_OVERLAP,
     EVENT_WINDOW_SECONDS,
     BeatsAudioTaggingPipeline,
-    read_in_step,
+    Label,
 )
 from transformers_beats.inference.windowed import Columns, WindowedInference
-from transformers_beats.plotting.spectrogram import SpectrogramReader
-from transformers_beats.plotting.timeline import draw_timeline, draw_tokens
-from transformers_beats.utils.errors import BeatsError, UsageError
-from transformers_beats.utils.files import work_directory
+from transformers_beats.plotting.spectrogram import Spectrogram, SpectrogramReader
+from transformers_beats.utils.errors import BeatsError, UsageError, name_some
 from transformers_beats.utils.hub import check_model_repository
 
 
 if TYPE_CHECKING:
-    from PIL import Image
     from transformers import PreTrainedModel
 
     from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 
 
 Kind = Literal["clips", "frames", "tokens"]
-# Function of the share that is done, in [0, 1].
-Report = Callable[[float], Any]
+Stage = Literal["labels", "events", "picture"]
 
 TOP_K = 5
 # Window and hop of events in seconds, which are those of the pipeline.
@@ -50,6 +45,9 @@ DEFAULT_WINDOWS: dict[Kind, tuple[float, float]] = {
 WINDOW_SECONDS = (0.5, 30.0)
 # Largest number of windows that overlap, which bounds the work.
 MAX_OVERLAP = 8
+# A result is shown again when the bar has moved by this share.
+SHOWN_STEP = 0.01
+MEANS = "Means over the whole recording."
 
 
 class Checkpoint(NamedTuple):
@@ -93,18 +91,49 @@ class Settings:
         )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Analysis:
     """
-    Results for a clip: summary of one line, scores of the best labels, events in order of their starts, picture of
-    spectrogram and events, and picture of the acoustic tokens, if there is a tokenizer.
+    Results for a clip, as far as they are known.
+
+    Args:
+        stage (`Stage`):
+            Part of the work that is being done, the last when labels, events and spectrogram are known.
+        labels (`list[Label]`):
+            Best labels, the highest score first: means over what was heard so far. A label with an event has the
+            highest score of its events instead.
+        caption (`str`):
+            Meaning of these scores, in sentences.
+        share (`float`, *optional*):
+            Share of the work that is done, in [0, 1], which never falls; `None` while the length is not known.
+        report ([`AudioReport`]):
+            Length and warnings of the decoder.
+        events (`list[Event]`, *optional*):
+            Events in order of their starts, once they are known.
+        spectrogram ([`Spectrogram`], *optional*):
+            The spectrogram, together with the events.
     """
 
-    message: str
-    labels: dict[str, float]
-    events: list[Event]
-    timeline: "Image.Image"
-    tokens: "Image.Image | None" = None
+    stage: Stage = "labels"
+    labels: list[Label] = field(default_factory=list)
+    caption: str = ""
+    share: float | None = 0.0
+    report: AudioReport = field(default_factory=AudioReport)
+    events: list[Event] | None = None
+    spectrogram: Spectrogram | None = None
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """
+    Acoustic tokens of a clip, as far as they are known: share of the work that is done, see [`Analysis`]; and at the
+    end codes `(num_columns, num_freq_patches)`, vectors of the codebook and the tokenizer's feature extractor.
+    """
+
+    share: float | None = 0.0
+    codes: Columns | None = None
+    codebook: np.ndarray | None = None
+    extractor: "BeatsFeatureExtractor | None" = None
 
 
 def format_duration(seconds: float) -> str:
@@ -206,20 +235,18 @@ def load(path: Path, device: str) -> tuple["PreTrainedModel", "BeatsFeatureExtra
         raise type(error)(str(error).replace(str(path), path.name)) from error
 
 
-def open_limited(path: Path, sampling_rate: int, max_seconds: float, report: Report) -> AudioStream:
+def open_limited(path: Path, sampling_rate: int, max_seconds: float) -> AudioStream:
     """
-    Opens a file, of which no more than `max_seconds` are read. `report` is called with the share that is read, in
-    [0, 1], if the header of the file has its length.
+    Opens a file, of which no more than `max_seconds` are read.
 
     Raises:
         [`AudioError`]: if the file cannot be used or is too long: at once if its header says so, or at the limit.
     """
     stream = open_audio(path, sampling_rate)
-    seconds = stream.seconds or None
     too_long = AudioError(
         f"{path.name} is too long: this page takes at most {format_duration(max_seconds)}. Cut it into parts."
     )
-    if seconds is not None and seconds > max_seconds:
+    if (stream.seconds or 0) > max_seconds:
         raise too_long
 
     def read() -> Iterator[np.ndarray]:
@@ -228,26 +255,20 @@ def open_limited(path: Path, sampling_rate: int, max_seconds: float, report: Rep
             num_samples += len(block)
             if num_samples > max_seconds * sampling_rate:
                 raise too_long
-            if seconds is not None:
-                report(min(1.0, num_samples / sampling_rate / seconds))
             yield block
 
     return replace(stream, blocks=read())
 
 
 def analyse(
-    path: Path,
-    classifier: Checkpoint,
-    tokenizer: Checkpoint | None,
-    settings: Settings,
-    max_seconds: float,
-    device: str = "cpu",
-    report: Report = lambda share: None,
-) -> Analysis:
+    path: Path, classifier: Checkpoint, settings: Settings, max_seconds: float, device: str = "cpu"
+) -> Iterator[Analysis]:
     """
-    Computes labels, events and pictures of a clip, which is decoded once. Memory does not grow with its length but for
-    the scores and tokens, one row for each 160 ms. Labels come from windows of 10 s, whatever those of the
-    events are. `max_seconds` and `report` are those of [`open_limited`].
+    Computes labels, then events and spectrogram of a clip. Yields the results again and again while they grow; the
+    last are complete. Memory does not grow with the length but for the scores, one row for each 160 ms.
+
+    The labels come from windows of 10 s, whatever those of the events are. If these differ, the file is decoded a
+    second time for the events: they take several times as long, and the labels need not wait for them.
 
     Raises:
         [`AudioError`]: for a file that cannot be used, or is too long.
@@ -256,45 +277,100 @@ def analyse(
     """
     model, extractor = load(classifier.path, device)
     tagger = BeatsAudioTaggingPipeline(model=model, feature_extractor=extractor, device=model.device)
-    picture = SpectrogramReader(extractor)
-    stream = picture.follow(open_limited(path, extractor.sampling_rate, max_seconds, report))
     inferences = tagger.inferences(
         return_events=True, event_window_seconds=settings.window_seconds, event_hop_seconds=settings.hop_seconds
     )
-    computations = [inference.stream_frames for inference in inferences]
-    of_events = len(computations) - 1
-    readers = []
-    if tokenizer is not None:
-        token_model, token_extractor = load(tokenizer.path, device)
-        find_tokens = WindowedInference(token_model, token_extractor).stream_codes
-        if token_extractor.sampling_rate == extractor.sampling_rate:
-            computations.append(find_tokens)
-        else:
-            other = open_limited(path, token_extractor.sampling_rate, max_seconds, lambda share: None)
-            readers.append(find_tokens(other))
-    shared = stream.share(len(computations))
-    readers = [compute(part) for compute, part in zip(computations, shared)] + readers
-    results: list[list[Columns]] = [[] for _ in readers]
-    for index, block in read_in_step(readers):
-        results[index].append(block)
-    labels = tagger.find_tags(results[0], top_k=TOP_K).labels
-    events = tagger.find_tags(results[of_events], return_events=True, event_threshold=settings.threshold).events or []
-    spectrogram = picture.spectrogram()
-    timeline = draw(lambda file: draw_timeline(spectrogram, events, file, path.name))
-    tokens = None
-    if tokenizer is not None:
-        codes, codebook = Columns.join(results[-1]), token_model.get_buffer("quantizer.codebook").cpu().numpy()
-        tokens = draw(lambda file: draw_tokens(codes, codebook, token_extractor, file))
-    noun = "event" if len(events) == 1 else "events"
-    message = f"{path.name}: {spectrogram.seconds:.1f} s, {len(events)} {noun}, heard by {classifier.name}"
-    return Analysis(message, {label.label: label.score for label in labels}, events, timeline, tokens)
+    # Windows that are computed for each moment.
+    costs = [inference.window_columns / inference.hop_columns for inference in inferences]
+    picture = SpectrogramReader(extractor)
+    result = Analysis()
+    blocks: list[Columns] = []
+    length = None
+    for number, inference in enumerate(inferences):
+        stream = open_limited(path, extractor.sampling_rate, max_seconds)
+        length = length or stream.seconds
+        result = replace(result, report=stream.report)
+        # For the labels, this would be work before the first result.
+        if number == len(inferences) - 1:
+            stream = picture.follow(stream)
+        blocks = []
+        for block in inference.stream_frames(stream):
+            blocks.append(block)
+            seconds, share = float(block.ends[-1]), None
+            if length:
+                share = (sum(costs[:number]) + costs[number] * min(1.0, seconds / length)) / sum(costs)
+            is_first = number == 0 and len(blocks) == 1
+            if is_first or has_moved(result.share, share):
+                result = replace(result, share=share)
+                if number == 0:
+                    labels = tagger.find_tags(blocks, top_k=TOP_K).labels
+                    caption = f"So far: means over the first {format_duration(seconds)}."
+                    result = replace(result, labels=labels, caption=caption)
+                yield result
+        if number == 0:
+            length = result.report.seconds
+            labels = tagger.find_tags(blocks, top_k=TOP_K).labels
+            result = replace(result, stage="events", labels=labels, caption=MEANS, share=costs[0] / sum(costs))
+            yield result
+    events = tagger.find_tags(blocks, return_events=True, event_threshold=settings.threshold).events or []
+    labels = best_scores(result.labels, events)
+    caption = describe_scores(labels, events, settings.threshold, tagger)
+    result = replace(result, stage="picture", labels=labels, caption=caption, share=1.0)
+    yield replace(result, events=events, spectrogram=picture.spectrogram())
 
 
-def draw(write: Callable[[Path], None]) -> "Image.Image":
-    """Returns the picture that a function writes to a file, and removes the file."""
-    from PIL import Image
+def has_moved(before: float | None, share: float | None) -> bool:
+    """Returns whether a share differs enough from the one before to be shown. One that is not known never does."""
+    return share is not None and (before is None or share - before >= SHOWN_STEP)
 
-    with work_directory(Path(tempfile.gettempdir()), "beats-picture-") as directory:
-        write(directory / "picture.png")
-        with Image.open(directory / "picture.png") as picture:
-            return picture.copy()
+
+def best_scores(labels: Sequence[Label], events: Sequence[Event]) -> list[Label]:
+    """
+    Returns the labels with the highest scores, of which those with events have the highest score of these, so that no
+    label that the timeline shows is missing among lower ones.
+    """
+    scores: dict[str, float] = {}
+    for event in events:
+        scores[event.label] = max(event.score, scores.get(event.label, 0.0))
+    scores = dict(labels) | scores
+    return [Label(label, scores[label]) for label in sorted(scores, key=lambda label: -scores[label])[:TOP_K]]
+
+
+def describe_scores(
+    labels: Sequence[Label], events: Sequence[Event], threshold: float, tagger: BeatsAudioTaggingPipeline
+) -> str:
+    """Returns the meaning of the scores of [`best_scores`], in sentences."""
+    if not events:
+        return f"{MEANS} At no moment does a class reach the threshold of {threshold:g}."
+    heard = {event.label for event in events}
+    others = [label for label, _ in labels if label not in heard]
+    sentences = ["The highest score of each class in its events."]
+    if others:
+        sentences = [f"The highest score of each class in its events; without events, the mean: {name_some(others)}."]
+    if num_more := len(heard) - (len(labels) - len(others)):
+        sentences.append(f"The timeline has {num_more} more.")
+    if problem_type_of(tagger.model.config) == "single_label_classification":
+        sentences.append("This model knows one class at a time: at each moment, the scores of all add up to 1.")
+    if contradiction := tagger.compare([label._asdict() for label in labels], events):
+        sentences.append(f"Note: {contradiction}")
+    return " ".join(sentences)
+
+
+def find_tokens(path: Path, tokenizer: Checkpoint, max_seconds: float, device: str = "cpu") -> Iterator[Tokens]:
+    """
+    Computes the acoustic tokens of a clip, as [`analyse`] computes its labels; the last result has them.
+
+    Raises:
+        [`AudioError`]: for a file that cannot be used, or is too long.
+        [`BeatsError`]: for a checkpoint that cannot be used.
+    """
+    model, extractor = load(tokenizer.path, device)
+    stream = open_limited(path, extractor.sampling_rate, max_seconds)
+    blocks, shown = [], 0.0
+    for block in WindowedInference(model, extractor).stream_codes(stream):
+        blocks.append(block)
+        share = min(1.0, float(block.ends[-1]) / stream.seconds) if stream.seconds else None
+        if has_moved(shown, share):
+            shown = share
+            yield Tokens(share)
+    yield Tokens(1.0, Columns.join(blocks), model.get_buffer("quantizer.codebook").cpu().numpy(), extractor)

@@ -6,18 +6,17 @@ Web page, with Gradio: record or drop a clip and see its labels and events.
 transformers-beats serve --model beats-finetuned --model beats-tokenizer
 ```
 
-The page loads nothing from other sites and sends nothing to them. Uploads and pictures are in a temporary directory,
-which is removed when the page is stopped.
+The page loads nothing from other sites and sends nothing to them. Uploads are in a temporary directory, which is
+removed when the page is stopped.
 """
 
-import html
 import os
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
@@ -28,14 +27,25 @@ from transformers_beats.utils.files import work_directory
 
 from .analysis import (
     DEFAULT_WINDOWS,
-    TOP_K,
     WINDOW_SECONDS,
-    Analysis,
     Checkpoint,
     Limits,
     Settings,
     analyse,
     find_checkpoints,
+    find_tokens,
+)
+from .views import (
+    STAGES,
+    as_html,
+    record_of,
+    show_downloads,
+    show_labels,
+    show_message,
+    show_progress,
+    show_table,
+    show_timeline,
+    show_tokens,
 )
 
 
@@ -54,13 +64,13 @@ HOW_TO_GET_A_MODEL = (
     "`transformers-beats demo --output demo-output` trains a small model in two minutes, then pass `--model "
     "demo-output`; `transformers-beats convert SOURCE.pt DIR` converts one of Microsoft's."
 )
-CSS = """
-.picture img { padding-top: 2.2em; }
-.message { padding: 0 !important; }
-.message p { margin: 0; padding: 0.6em 0.9em; border-radius: 0.4em; background: var(--block-background-fill);
-             border: 1px solid var(--border-color-primary); overflow-wrap: anywhere; }
-.message p[role="alert"] { border-color: #b91c1c; background: #fef2f2; color: #7f1d1d; }
-"""
+CANCELLED = "Cancelled. The results so far are shown."
+NO_MICROPHONE = "No microphone was found: drop or choose a file."
+HERE = Path(__file__).parent
+# Functions of the browser, which need no answer of the server.
+JS_PENDING = '() => \'<p class="pending" role="status">These settings are not applied yet.</p>\''
+JS_CANCEL = f"""(message, tokens) => [message.includes('<progress') ? '{as_html(CANCELLED)}' : message,
+    tokens.includes('<progress') ? '' : tokens]"""
 
 
 def write_samples(directory: Path) -> dict[str, Path]:
@@ -77,28 +87,106 @@ def write_samples(directory: Path) -> dict[str, Path]:
     return paths
 
 
-def as_html(message: str, role: Literal["status", "alert"] = "status") -> str:
-    """Returns a line that screen readers announce. It is escaped, since names of files may hold HTML."""
-    return f'<p role="{role}">{html.escape(message)}</p>'
+def as_alert(error: BaseException, path: Path) -> str:
+    """Returns the first line of an error. Visitors are not told the paths of uploads."""
+    return as_html(first_line(error).replace(str(path), path.name), "alert")
 
 
-def show(clip: str | None, analyse_clip: Callable[[Path], Analysis]) -> tuple[Any, ...]:
+def respond(
+    clip: str | None,
+    model: str,
+    threshold: float,
+    window: float,
+    hop: float,
+    classifiers: dict[str, Checkpoint],
+    max_seconds: float,
+    device: str,
+) -> Iterator[tuple[Any, ...]]:
     """
-    Analyses the file that was uploaded, if it was not removed, and returns message, labels, timeline, rows of the
-    table of events, and tokens; the last four are empty after one of `FOREIGN_ERRORS`, whose first line is the
-    message.
+    Analyses the file that was uploaded, if it was not removed. Yields the values of the components of [`Outputs`]
+    while the results grow: labels, then events, then picture; after one of `FOREIGN_ERRORS` its first line alone.
     """
-    nothing = ({}, None, [], None)
+    import gradio as gr
+
+    nothing = ("", "", "", "", None)
+    # Tokens, their names, tabs, pending settings: tokens are computed when their tab is opened, so it is closed.
+    reset = ("", None, gr.Tabs(selected="timeline"), "")
+    kept = (gr.skip(),) * len(reset)
     if clip is None:
-        return as_html(PROMPT), *nothing
+        yield as_html(PROMPT), *nothing, *reset
+        return
+    yield show_progress(f"Loading {model}", None), *nothing, *reset
+    path = Path(clip)
+    name = path.name
+    timeline = table = ""
+    try:
+        for analysis in analyse(path, classifiers[model], Settings(threshold, window, hop), max_seconds, device):
+            labels = show_labels(analysis)
+            if analysis.events is not None:
+                timeline, table = show_timeline(name, analysis), show_table(analysis.events)
+            progress = show_progress(STAGES[analysis.stage], analysis.share)
+            yield progress, labels, timeline, table, "", None, *kept
+        message = show_message(name, analysis, model)
+        yield message, labels, timeline, table, show_downloads(name, analysis), record_of(name, analysis), *kept
+    except FOREIGN_ERRORS as error:
+        yield as_alert(error, path), *nothing, *kept
+
+
+def respond_with_tokens(
+    clip: str | None,
+    tokenizer: str,
+    shown: tuple[str, str] | None,
+    tokenizers: dict[str, Checkpoint],
+    max_seconds: float,
+    device: str,
+) -> Iterator[tuple[Any, Any]]:
+    """
+    Computes the acoustic tokens of a clip, unless they are `shown`, file and tokenizer. Yields their HTML, and what is
+    shown.
+    """
+    import gradio as gr
+
+    if clip is None or (clip, tokenizer) == shown:
+        yield gr.skip(), gr.skip()
+        return
+    yield show_progress(f"Loading {tokenizer}", None), None
     path = Path(clip)
     try:
-        analysis = analyse_clip(path)
+        for tokens in find_tokens(path, tokenizers[tokenizer], max_seconds, device):
+            yield show_progress("Finding acoustic tokens", tokens.share), None
+        yield show_tokens(path.name, tokens), (clip, tokenizer)
     except FOREIGN_ERRORS as error:
-        # Visitors are not told the paths of uploads.
-        return as_html(first_line(error).replace(str(path), path.name), "alert"), *nothing
-    rows = [(event.label, event.start, event.end, round(event.score, 3)) for event in analysis.events]
-    return as_html(analysis.message), analysis.labels, analysis.timeline, rows, analysis.tokens
+        yield as_alert(error, path), None
+
+
+class Inputs(NamedTuple):
+    """Components of the settings of [`respond`], in the order of its arguments, and of the page's other inputs."""
+
+    clip: Any
+    model: Any
+    threshold: Any
+    window: Any
+    hop: Any
+    apply: Any
+    pending: Any
+    sample: Any
+
+
+class Outputs(NamedTuple):
+    """Components of the results of [`respond`], in their order, but for the last, and of the tab of the tokens."""
+
+    message: Any
+    labels: Any
+    timeline: Any
+    table: Any
+    downloads: Any
+    record: Any
+    tokens: Any
+    shown: Any
+    tabs: Any
+    cancel: Any
+    tokenizer: Any
+    token_tab: Any
 
 
 def build_page(
@@ -110,43 +198,76 @@ def build_page(
     classifiers = {item.name: item for item in checkpoints if item.kind != "tokens"}
     tokenizers = {item.name: item for item in checkpoints if item.kind == "tokens"}
 
-    def respond(clip, model, tokenizer, threshold, window, hop, progress=gr.Progress()):  # noqa: B008
-        return show(
-            clip,
-            lambda path: analyse(
-                path,
-                classifiers[model],
-                tokenizers.get(tokenizer),
-                Settings(threshold, window, hop),
-                limits.max_seconds,
-                device,
-                lambda share: progress(share, desc="Listening"),
-            ),
-        )
+    # Gradio takes the names of the API from those of the functions.
+    def analyse_clip(clip, model, threshold, window, hop):
+        yield from respond(clip, model, threshold, window, hop, classifiers, limits.max_seconds, device)
+
+    def tokenize_clip(clip, tokenizer, shown):
+        yield from respond_with_tokens(clip, tokenizer, shown, tokenizers, limits.max_seconds, device)
 
     with make_blocks(title="BEATs", analytics_enabled=False, delete_cache=DELETE_CACHE) as page:
         formats = "WAV, FLAC, MP3, Ogg and others"
         gr.Markdown(f"# BEATs: what is heard, and when\nRecord, drop or choose a sound ({formats}), up to {limits}.")
-        with gr.Row():
-            with gr.Column(scale=2, min_width=320):
-                clip, sample, model, tokenizer, threshold, *windows, apply = add_inputs(
-                    classifiers, tokenizers, samples
+        with gr.Row(elem_id="layout"):
+            # In the order of a phone, where the result is under the player.
+            with gr.Column(elem_id="player"):
+                clip = gr.Audio(
+                    sources=["upload", "microphone"],
+                    type="filepath",
+                    label="Sound",
+                    buttons=["download"],
+                    editable=False,
+                    # The player of the browser, which keyboards reach and the timeline controls.
+                    waveform_options=gr.WaveformOptions(show_recording_waveform=False),
                 )
-            with gr.Column(scale=5, min_width=480):
-                outputs = add_outputs(has_tokens=bool(tokenizers))
-        # One job of this group at a time.
-        job: dict[str, Any] = {"fn": respond, "outputs": outputs, "concurrency_id": "analyse"}
-        job["inputs"] = [clip, model, tokenizer, threshold, *windows]
-        # A file of this process, which Gradio copies into its cache.
-        sample.select(lambda chosen: str(samples[chosen[0]]), sample, clip, api_visibility="private")
-        changed = model.input(
-            lambda name: DEFAULT_WINDOWS[classifiers[name].kind], model, windows, api_visibility="private"
-        )
-        changed.then(**job, api_visibility="private")
-        triggers = [clip.change, tokenizer.input, apply.click]
-        gr.on(triggers, **job, trigger_mode="always_last", api_name="analyse")
+                gr.HTML(as_html(NO_MICROPHONE), elem_id="no-microphone", padding=False)
+            with gr.Column(elem_id="result"):
+                outputs = add_outputs(tokenizers)
+            with gr.Column(elem_id="options"):
+                inputs = add_inputs(clip, classifiers, samples)
+        connect(inputs, outputs, classifiers, samples, analyse_clip, tokenize_clip)
     # Direct calls of the API, which would not wait in the queue, are refused.
     return page.queue(max_size=MAX_QUEUE, default_concurrency_limit=1, api_open=False)
+
+
+def connect(
+    inputs: Inputs,
+    outputs: Outputs,
+    classifiers: dict[str, Checkpoint],
+    samples: dict[str, Path],
+    analyse_clip: Callable[..., Any],
+    tokenize_clip: Callable[..., Any],
+) -> None:
+    """Connects what visitors do with the functions, of which one runs at a time."""
+    import gradio as gr
+
+    # The page has a bar of its own; Gradio tells the place in the queue.
+    job: dict[str, Any] = {"concurrency_id": "analyse", "show_progress": "minimal"}
+    analysis = {"fn": analyse_clip, "inputs": list(inputs[:5]), "show_progress_on": outputs.message, **job}
+    analysis["outputs"] = [*outputs[:9], inputs.pending]
+    # A file of this process, which Gradio copies into its cache.
+    inputs.sample.select(lambda chosen: str(samples[chosen[0]]), inputs.sample, inputs.clip, api_visibility="private")
+    windows = [inputs.window, inputs.hop]
+    changed = inputs.model.input(
+        lambda name: DEFAULT_WINDOWS[classifiers[name].kind], inputs.model, windows, api_visibility="private"
+    )
+    jobs = [
+        changed.then(**analysis, api_visibility="private"),
+        gr.on([inputs.clip.change, inputs.apply.click], **analysis, trigger_mode="multiple", api_name="analyse"),
+        gr.on(
+            [outputs.token_tab.select, outputs.tokenizer.input],
+            tokenize_clip,
+            [inputs.clip, outputs.tokenizer, outputs.shown],
+            [outputs.tokens, outputs.shown],
+            show_progress_on=outputs.tokens,
+            api_visibility="private",
+            **job,
+        ),
+    ]
+    both = [outputs.message, outputs.tokens]
+    outputs.cancel.click(None, both, both, js=JS_CANCEL, cancels=jobs)
+    for setting in (inputs.threshold, *windows):
+        setting.input(None, None, inputs.pending, js=JS_PENDING)
 
 
 def make_blocks(**options: Any) -> "gr.Blocks":
@@ -170,13 +291,10 @@ def make_blocks(**options: Any) -> "gr.Blocks":
     return Page(**options)
 
 
-def add_inputs(
-    classifiers: dict[str, Checkpoint], tokenizers: dict[str, Checkpoint], samples: dict[str, Path]
-) -> list[Any]:
-    """Adds clip, sample, model, tokenizer, threshold, window, hop and a button, and returns them in this order."""
+def add_inputs(clip: Any, classifiers: dict[str, Checkpoint], samples: dict[str, Path]) -> Inputs:
+    """Adds samples, model and settings of events."""
     import gradio as gr
 
-    clip = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Sound", buttons=["download"])
     sample = gr.Dataset(
         label="Sample sounds, synthesised",
         components=[gr.Textbox(visible=False)],
@@ -184,13 +302,6 @@ def add_inputs(
         samples_per_page=len(samples),
     )
     model = gr.Dropdown(list(classifiers), value=next(iter(classifiers)), label="Model", filterable=False)
-    tokenizer = gr.Dropdown(
-        list(tokenizers),
-        value=next(iter(tokenizers), None),
-        label="Tokenizer",
-        visible=len(tokenizers) > 1,
-        filterable=False,
-    )
     shortest, longest = WINDOW_SECONDS
     seconds, hop_seconds = DEFAULT_WINDOWS[next(iter(classifiers.values())).kind]
     with gr.Accordion("Settings", open=False):
@@ -199,32 +310,39 @@ def add_inputs(
         hop = gr.Slider(
             0.1, longest, hop_seconds, step=0.1, label="Hop of events (seconds), an eighth of the window or more"
         )
+        pending = gr.HTML("", elem_id="pending", padding=False)
         apply = gr.Button("Apply", variant="primary")
-    return [clip, sample, model, tokenizer, threshold, window, hop, apply]
+    return Inputs(clip, model, threshold, window, hop, apply, pending, sample)
 
 
-def add_outputs(has_tokens: bool) -> list[Any]:
-    """Adds the outputs of [`show`], in its order; without a tokenizer, a hint takes the place of the tokens."""
+def add_outputs(tokenizers: dict[str, Checkpoint]) -> Outputs:
+    """Adds the results; without a tokenizer, a hint takes the place of the tokens."""
     import gradio as gr
 
     message = gr.HTML(as_html(PROMPT), elem_classes="message", padding=False)
-    picture: dict[str, Any] = {"show_label": False, "elem_classes": "picture", "format": "png", "interactive": False}
-    picture |= {"buttons": ["download", "fullscreen"]}
-    labels = gr.Label(num_top_classes=TOP_K, label="Top classes", show_heading=False)
-    with gr.Tabs():
-        with gr.Tab("Timeline"):
-            timeline = gr.Image(label="Spectrogram and events", **picture)
-        with gr.Tab("Events"):
-            events = gr.Dataframe(
-                headers=["Label", "Start (s)", "End (s)", "Score"],
-                datatype=["str", "number", "number", "number"],
-                show_label=False,
-                interactive=False,
+    cancel = gr.Button("Cancel", elem_id="cancel", size="sm")
+    labels = gr.HTML("", elem_classes="labels", padding=False)
+    with gr.Tabs() as tabs:
+        with gr.Tab("Timeline", id="timeline"):
+            timeline = gr.HTML("", padding=False)
+        with gr.Tab("Events", id="events"):
+            table = gr.HTML("", padding=False)
+        with gr.Tab("Acoustic tokens", id="tokens") as token_tab:
+            tokenizer = gr.Dropdown(
+                list(tokenizers),
+                value=next(iter(tokenizers), None),
+                label="Tokenizer",
+                visible=len(tokenizers) > 1,
+                filterable=False,
             )
-        with gr.Tab("Acoustic tokens"):
-            tokens = gr.Image(label="Acoustic tokens", visible=has_tokens, **picture)
-            gr.Markdown(NO_TOKENIZER, visible=not has_tokens)
-    return [message, labels, timeline, events, tokens]
+            tokens = gr.HTML("", visible=bool(tokenizers), padding=False)
+            gr.Markdown(NO_TOKENIZER, visible=not tokenizers)
+    downloads = gr.HTML("", padding=False)
+    # For programs that call the page.
+    record, shown = gr.JSON(visible=False), gr.State()
+    return Outputs(
+        message, labels, timeline, table, downloads, record, tokens, shown, tabs, cancel, tokenizer, token_tab
+    )
 
 
 def build_setup_page(problem: str) -> "gr.Blocks":
@@ -294,8 +412,14 @@ def serve(
             enable_monitoring=False,
             ssr_mode=False,
             theme=gr.themes.Default(primary_hue="blue", font=font),
-            css=CSS,
+            css_paths=HERE / "page.css",
+            js=(HERE / "page.js").read_text(encoding="utf-8"),
+            # Gradio would advise to share the page through a server of others.
+            quiet=True,
+            prevent_thread_lock=True,
         )
+        print(f"The page is at {page.local_url}. Ctrl-C ends it.", flush=True)
+        page.block_thread()
 
 
 def main(

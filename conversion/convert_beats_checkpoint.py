@@ -3,8 +3,9 @@
 
 import sys
 
-from transformers_beats.cli.app import app
+from transformers_beats.cli.app import main
 
 
 if __name__ == "__main__":
-    app(["convert", *sys.argv[1:]])
+    sys.argv[1:1] = ["convert"]
+    main()

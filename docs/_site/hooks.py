@@ -41,6 +41,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def _page(text: str, name: str) -> str:
     """A notebook's text as a page: the notebook lies beside `docs/`, the page in a folder of it."""
     text = text.replace("](../docs/", "](../")
+    text = re.sub(r"\]\((\d+_\w+)\.ipynb", r"](\1.md", text)
     title, rest = text.lstrip().split("\n", 1)
     return f"{title}\n\n`notebooks/{name}`, with the outputs of its last run.\n{rest}"
 

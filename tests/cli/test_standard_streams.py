@@ -168,7 +168,7 @@ def test_quiet_prints_warnings_and_errors_only(models, sounds, tmp_path):
         (["tag", "-m", "./missing", "{sounds}"], "./missing: no such directory."),
         (["tag", "-m", "beats-iter4", "{sounds}"], "no released model has this name"),
         (["tag", "-m", "{sounds}", "{sounds}"], "is no directory of a model"),
-        (["tag", "-m", "{models}/beats_tiny", "{sounds}"], "A BeatsModel knows no labels"),
+        (["tag", "-m", "{models}/beats_tiny", "{sounds}"], "a BeatsModel knows no labels"),
         (["tag", "-m", "{new}", "{sounds}"], "holds a model of type 'wav2vec2', not a BEATs model."),
         (["tag", "-m", "{models}/beats_tiny_finetuned", "{sounds}", "-o", "{new}/old.csv"], "exists already"),
         (["embed", "-m", "{models}/tokenizer_tiny", "{sounds}", "-o", "{new}/out"], "has no encoder"),

@@ -28,6 +28,9 @@ COMMANDS = {
     "verify beats-iter3 --source-dir absent": "absent: no such folder.",
     "publish --source-dir absent --namespace me --dry-run": "absent: no such folder.",
     "export ./absent out.onnx": "absent: no such directory.",
+    "export absent/ out.onnx": "absent/: no such directory.",
+    "info absent/": "absent/: no such directory.",
+    "info a/b,c": "a/b,c: no such directory, and no id of the Hub: Repo id must use",
     f"export {SOURCE} out.onnx": "beats_tiny.pt: is a file, and a model is a directory.",
     "export absent full/file.pt": "full/file.pt: exists; pass --overwrite to replace it.",
 }

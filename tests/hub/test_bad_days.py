@@ -114,7 +114,7 @@ def ask_for_it(monkeypatch) -> dict:
 def test_offline_nothing_is_asked(way, release, monkeypatch):
     arguments = way(monkeypatch)
     message = failure(**arguments)
-    assert f"{NAME}: is not in the cache, and the network is not to be asked" in message
+    assert f"{NAME}: is not in the cache, and the network is switched off" in message
     assert release.hub.requests == []
 
 

@@ -35,10 +35,18 @@ def run(release, *arguments: str, **variables: str) -> tuple[int, str, str]:
     return process.returncode, out, err.strip().splitlines()[-1] if err.strip() else ""
 
 
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_ended_download_is_made_by_the_next_run(release, sent, status):
+@pytest.mark.parametrize(
+    ("command", "sent", "status"),
+    [
+        (["get", NAME], signal.SIGINT, 130),
+        (["get", NAME], signal.SIGTERM, 143),
+        (["info", NAME], signal.SIGTERM, 143),
+        (["info", NAME], signal.SIGHUP, 129),
+    ],
+)
+def test_an_ended_download_is_made_by_the_next_run(release, command, sent, status):
     release.hub.silence("GET", FIRST, after=200_000)
-    process = start(release, "get", NAME, HF_HUB_DOWNLOAD_TIMEOUT="60")
+    process = start(release, *command, HF_HUB_DOWNLOAD_TIMEOUT="60")
     assert release.hub.is_silent.wait(120)
     process.send_signal(sent)
     _, err = process.communicate()
@@ -85,7 +93,10 @@ def test_without_a_network_commands_say_what_to_do(release):
     for arguments in (("get", NAME), ("info", NAME)):
         status, out, error = run(release, *arguments, HF_HUB_OFFLINE="1")
         assert (status, out) == (1, "")
-        assert error.startswith(f"error: {NAME}: is not in the cache, and the network is not to be asked. A file of")
+        assert error.startswith(
+            f"error: {NAME}: is not in the cache, and the network is switched off (HF_HUB_OFFLINE, "
+            "TRANSFORMERS_OFFLINE or --offline). A file of"
+        )
     assert release.hub.requests == []
 
 

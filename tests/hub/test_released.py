@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Released models by name, from a Hub on this machine: fetched, verified, converted and kept."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,57 @@ def test_models_are_listed_and_those_that_are_here_are_marked(manifest, monkeypa
     assert f"{released.get('tiny-classifier')}\n" == directory
 
 
+def test_the_next_command_can_be_pasted(manifest, tmp_path):
+    assert "-m tiny-classifier FILE_OR_FOLDER" in CliRunner().invoke(app, ["get", "tiny-classifier"]).stderr
+    result = CliRunner().invoke(app, ["get", "tiny-classifier", "--cache-dir", str(tmp_path / "my models")])
+    assert f"tag -m '{result.stdout.strip()}' FILE_OR_FOLDER" in result.stderr
+
+
+def test_a_model_can_be_read_by_others(manifest):
+    mask = os.umask(0o022)
+    try:
+        directory = released.get("tiny-classifier")
+    finally:
+        os.umask(mask)
+    assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o644}
+
+
+def test_a_model_that_may_not_be_read_is_said(manifest, monkeypatch):
+    directory = released.get("tiny-classifier")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "model.safetensors" and access(path, mode))
+    with pytest.raises(BeatsError, match=r"model.safetensors: cannot be used: Permission denied; name another cache"):
+        released.get("tiny-classifier")
+    assert directory.exists()
+
+
+def test_what_killed_runs_have_left_goes(manifest):
+    directory = released.cache_directory(released.find("tiny-classifier"))
+    for name in (".converting-0", ".old-0"):
+        (directory.parent / name).mkdir(parents=True)
+    released.get("tiny-classifier")
+    assert {path.name for path in directory.parent.iterdir()} == {directory.name, ".lock"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["tag", "-m", "tiny-own", "clip.wav"], "tiny-own: a BeatsModel knows no labels"),
+        (["tag", "-m", "tiny-tokenizer", "clip.wav"], "tiny-tokenizer: a BeatsTokenizerModel knows no labels"),
+        (["embed", "-m", "tiny-tokenizer", "clip.wav", "-o", "out"], "tiny-tokenizer: a BeatsTokenizerModel has no"),
+        (["tokenize", "-m", "tiny-classifier", "clip.wav", "-o", "out"], "tiny-classifier: a BeatsForAudioClass"),
+    ],
+)
+def test_a_model_of_another_kind_is_refused_before_it_is_fetched(words, message, manifest, hub, tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "clip.wav", np.zeros(16000), 16000)
+    monkeypatch.chdir(tmp_path)
+    hub.requests.clear()
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert hub.requests == []
+
+
 def test_a_model_without_a_mirror_names_the_file_and_the_page(manifest):
     with pytest.raises(BeatsError, match=r"^tiny-own: no public mirror is known. .* convert own.pt .*example.org"):
         released.get("tiny-own")
@@ -119,7 +171,8 @@ def test_a_tokenizer_beside_another_file_than_the_publishers_is_not_taken(manife
 
 def test_the_list_names_publisher_page_and_files_without_a_hash(manifest):
     output = CliRunner().invoke(app, ["models"]).stdout
-    assert "none is known of\n'tiny-tokenizer'." in output
+    assert "none is known of the\n'tiny-tokenizer'." in output
+    assert max(map(len, output.splitlines())) <= 80
     assert "https://example.org/models" in output
     assert "Microsoft" not in output
 

@@ -76,14 +76,14 @@ def test_a_file_that_is_much_too_large_is_refused_before_it_is_read_from_anywher
         file.truncate(30 * 10**9)
     for source in (str(large), release.hub.share("large.pt", large)):
         error = refusal(source, work)
-        assert f"{source}: has 30.0 GB, more than the limit of 8.0 GB for a checkpoint; --max-size raises it." in error
+        assert f"{source}: has 30 GB, more than the limit of 8 GB for a checkpoint; --max-size raises it." in error
     assert_converts(str(SOURCE), work)
 
 
 @pytest.mark.parametrize("is_address", [False, True])
 def test_a_larger_file_is_read_if_asked(is_address, release, work):
     source = release.share() if is_address else FILE
-    assert "has 0.0 GB, more than the limit" in refusal(source, work, "--max-size", "0.0001")
+    assert "GB, more than the limit of 0.0001 GB" in refusal(source, work, "--max-size", "0.0001")
     assert_converts(source, work)
 
 
@@ -135,7 +135,7 @@ def test_offline_nothing_is_asked(source, release, work, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     error = refusal(source, work)
     assert "is not in the cache" in error
-    assert "HF_HUB_OFFLINE" in error or "the network is not to be asked" in error
+    assert "HF_HUB_OFFLINE" in error
     assert release.hub.requests == []
 
 

@@ -5,6 +5,8 @@ Command line `transformers-beats`.
 Commands import transformers, torch and matplotlib when they run, so that `--help` is fast.
 """
 
+from transformers_beats.utils.errors import end_on_signals
+
 from .arrays import embed, tokenize
 from .commands import add_command, completion, make_app
 from .compare import compare
@@ -39,6 +41,7 @@ add_command(app, "completion", completion, ["bash"], "Shell")
 
 def main() -> None:
     """Command line entry."""
+    end_on_signals()
     app()
 
 

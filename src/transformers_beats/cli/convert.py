@@ -9,7 +9,7 @@ import typer
 
 from transformers_beats.conversion.locations import MAX_BYTES
 from transformers_beats.conversion.names import Origin
-from transformers_beats.utils.errors import BeatsError, UsageError, end_on_sigterm
+from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import check_absent, check_file
 from transformers_beats.utils.messages import note
 
@@ -67,7 +67,6 @@ def convert(
 
     Encoders, classifiers and tokenizers of Microsoft, OpenBEATs, ESPnet and avex.
     """
-    end_on_sigterm()
     if push_to_hub is None and (private or revision is not None):
         raise UsageError("--private and --revision belong to --push-to-hub, which is not given.")
     if output is not None and output.suffix == ".pt":

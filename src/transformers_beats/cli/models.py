@@ -2,13 +2,14 @@
 """`transformers-beats models` and `get`: released models, and their download."""
 
 import json as json_format
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from transformers_beats.conversion.names import Kind
-from transformers_beats.utils.errors import end_on_sigterm, name_some
+from transformers_beats.utils.errors import name_some
 from transformers_beats.utils.messages import note
 
 from .options import Json
@@ -23,8 +24,9 @@ TITLES: dict[Kind, str] = {
 }
 FIGURES = ("AS-2M", "AS-20K", "ESC-50")
 NOTES = """\
-AS-2M, AS-20K (mAP) and ESC-50 (accuracy): the paper's figures after fine-tuning, in per cent.
-hub: uploads by others that are known. A file is taken if its SHA-256 is that of the release{exceptions}.
+AS-2M, AS-20K (mAP), ESC-50 (accuracy): the paper's, fine-tuned, in per cent.
+hub: uploads by others that are known. A file is taken if its SHA-256 is that of
+the release{exceptions}.
 Without an upload, take the file from its publisher{pages}
 and name it in: transformers-beats convert FILE"""
 
@@ -34,7 +36,7 @@ def next_command(kind: Kind, model: str) -> str:
     command, output = {"pretrained": ("embed", " -o embeddings"), "tokenizer": ("tokenize", " -o tokens")}.get(
         kind, ("tag", "")
     )
-    return f"{command} -m {model} FILE_OR_FOLDER{output}"
+    return f"{command} -m {shlex.quote(model)} FILE_OR_FOLDER{output}"
 
 
 def models(
@@ -73,7 +75,7 @@ def models(
             typer.echo(row(entry.name, size, *figures, len(entry.mirrors) or "-", "yes" if is_here else "").rstrip())
         typer.echo()
     unknown = [entry.name for entry in entries if entry.sha256 is None]
-    exceptions = f"; none is known of\n{name_some(unknown)}" if unknown else ""
+    exceptions = f"; none is known of the\n{name_some(unknown, 2)}" if unknown else ""
     pages = "".join(f",\n{page}" for page in dict.fromkeys(entry.page for entry in entries if entry.page))
     typer.echo(NOTES.format(exceptions=exceptions, pages=pages))
 
@@ -92,10 +94,12 @@ def get(
     """
     from transformers_beats.conversion import released
 
-    end_on_sigterm()
     # All names are checked before the first download.
     for name in names:
         released.find(name)
     for name in names:
         typer.echo(released.get(name, cache_dir, offline=offline or None))
-    note(f"Next: transformers-beats {next_command(released.find(names[0]).kind, names[0])}")
+    entry = released.find(names[-1])
+    # A name means the default cache.
+    model = entry.name if cache_dir is None else str(released.cache_directory(entry, cache_dir))
+    note(f"Next: transformers-beats {next_command(entry.kind, model)}")

@@ -67,7 +67,10 @@ def convert(
     # Figures and licence of a released model belong to the file, however it came here.
     details = details or find_by_hash(checkpoint.sha256)
     if isinstance(details, Entry):
-        details.check_checkpoint(checkpoint)
+        try:
+            details.check_checkpoint(checkpoint)
+        except CheckpointError as error:
+            raise CheckpointError(f"{source_name or source.name}: {error}") from error
     options: dict[str, Any] = {**checkpoint.statistics}
     config = checkpoint.config
     try:

@@ -129,7 +129,7 @@ def check_size(place: str, size: int | None, max_bytes: float, expected: int | N
         raise BeatsError(f"{place}: is another file: {size} bytes, expected {expected}.")
     if size is not None and size > max_bytes:
         raise UsageError(
-            f"{place}: has {size / 1e9:.1f} GB, more than the limit of {max_bytes / 1e9:.1f} GB for a checkpoint; "
+            f"{place}: has {size / 1e9:.3g} GB, more than the limit of {max_bytes / 1e9:.3g} GB for a checkpoint; "
             "--max-size raises it."
         )
 

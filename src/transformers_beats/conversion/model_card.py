@@ -73,9 +73,13 @@ class CardDetails:
     results_note: str = ""
 
     def validate_paper(self) -> None:
-        """Checks the names of tasks; called by `strict`."""
+        """Checks the names of tasks and that figures are per cents; called by `strict`."""
         if unknown := self.paper.keys() - TASKS.keys():
             raise ValueError(f"`paper` has unknown tasks {', '.join(sorted(unknown))}.")
+        for task, value in self.paper.items():
+            # NaN is not.
+            if not 0 <= value <= 100:
+                raise ValueError(f"`paper`: {task} is {value}, which are no per cent.")
 
 
 def render_model_card(

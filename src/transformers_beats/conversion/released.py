@@ -7,11 +7,12 @@ The manifest `official_checkpoints.yaml` lists them. The environment variable `T
 another one, such as a lab's list of its own models and mirrors.
 """
 
+import errno
 import json
 import os
 import re
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 
 from transformers_beats.utils.errors import BeatsError, UsageError, did_you_mean, one_line
 from transformers_beats.utils.files import check_file, read_yaml, replace_directory, sha256, work_directory
+from transformers_beats.utils.hub import OFFLINE
 
 from .locations import HubFile, Location, Url, download, find_in_cache, hash_on_hub, parse_file, parse_location
 from .model_card import CardDetails
@@ -41,6 +43,7 @@ MANIFEST = Path(__file__).with_name("official_checkpoints.yaml")
 MANIFEST_VARIABLE = "TRANSFORMERS_BEATS_MANIFEST"
 # Files of a converted directory beside its weights.
 CONFIGURATIONS = ("config.json", "preprocessor_config.json")
+WEIGHTS = "model.safetensors"
 
 
 @strict
@@ -69,6 +72,12 @@ class Entry(CardDetails):
         CardDetails.validate_paper(self)
         if self.paper and self.sha256 is None:
             raise ValueError("`paper` needs `sha256`: figures belong to certain weights.")
+
+    def validate_sizes(self) -> None:
+        """Checks that sizes are positive; called by `strict`."""
+        for key in ("bytes", "num_parameters"):
+            if (value := getattr(self, key)) is not None and value < 1:
+                raise ValueError(f"`{key}`: {value} is no size.")
 
     def validate_names(self) -> None:
         """Checks what becomes part of a path: a name, the name of a file, a hash; called by `strict`."""
@@ -136,6 +145,8 @@ def read_manifest(path: str | Path | None = None) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     for number, values in enumerate(checkpoints, start=1):
         try:
+            if not isinstance(values, Mapping) or not isinstance(defaults, Mapping):
+                raise TypeError("a checkpoint, and `defaults`, must have keys and values.")
             entry = Entry(**{**defaults, **values})
         except (TypeError, StrictDataclassError) as error:
             raise UsageError(f"{path}, checkpoint {number}: {one_line(error)}") from error
@@ -176,10 +187,19 @@ def is_complete(directory: Path) -> bool:
         for name in CONFIGURATIONS:
             json.loads((directory / name).read_text(encoding="utf-8"))
         # Compares the size of the file with its header.
-        with safe_open(directory / "model.safetensors", "np"):
+        with safe_open(directory / WEIGHTS, "np"):
             return True
     except (OSError, ValueError, SafetensorError):
         return False
+
+
+def _files_of(directory: Path) -> list[Path]:
+    return [directory, *(directory / name for name in (*CONFIGURATIONS, WEIGHTS))]
+
+
+def _is_readable(path: Path) -> bool:
+    """Returns whether a file or directory may be read, if there is one."""
+    return not path.exists() or os.access(path, os.R_OK)
 
 
 def get(name: str, cache_dir: str | Path | None = None, offline: bool | None = None) -> Path:
@@ -208,13 +228,15 @@ def get(name: str, cache_dir: str | Path | None = None, offline: bool | None = N
 
     entry = find(name)
     directory = cache_directory(entry, cache_dir)
-    if is_complete(directory):
-        return directory
     with _errors_of_cache(directory):
+        if unreadable := next((path for path in _files_of(directory) if not _is_readable(path)), None):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(unreadable))
+        if is_complete(directory):
+            return directory
         directory.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(directory.parent / ".lock"), work_directory(directory.parent, ".converting-") as work:
             # Of runs that were killed: no other process writes here now.
-            for left in directory.parent.glob(".converting-*"):
+            for left in (*directory.parent.glob(".converting-*"), *directory.parent.glob(".old-*")):
                 if left != work:
                     shutil.rmtree(left, ignore_errors=True)
             # Another process may have been faster.
@@ -279,7 +301,7 @@ def fetch(entry: Entry, offline: bool | None = None, advice: str | None = None) 
             message = str(error)
             reasons.append(message if message.startswith(str(location)) else f"{location}: {message}")
     if offline:
-        found = "is not in the cache, and the network is not to be asked"
+        found = OFFLINE
     elif reasons:
         found = f"no mirror has it: {' | '.join(reason.rstrip('.') for reason in reasons)}"
     else:

@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Kinds of models by the names of their classes, and what each can be used for; without torch."""
 
+from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from transformers_beats.utils.errors import UsageError
@@ -14,6 +15,13 @@ KINDS: dict[str, Kind] = {
     "BeatsModel": "encoder",
     "BeatsTokenizerModel": "tokens",
     "BeatsRandomProjectionTokenizer": "tokens",
+}
+# Classes of the kinds in a manifest.
+CLASS_OF: dict[str, str] = {
+    "pretrained": "BeatsModel",
+    "finetuned": "BeatsForAudioClassification",
+    "event-classifier": "BeatsForAudioFrameClassification",
+    "tokenizer": "BeatsTokenizerModel",
 }
 Use: TypeAlias = Literal["labels", "embeddings", "tokens"]
 
@@ -34,7 +42,7 @@ REFUSED: dict[Use, Refusal] = {
 }
 
 
-def check_use(class_name: str | None, use: Use) -> None:
-    """Raises a [`UsageError`] for a class of models that has not what `use` needs; none for a class not listed."""
+def check_use(name: str | Path, class_name: str | None, use: Use) -> None:
+    """Raises a [`UsageError`] for a model of a class that has not what `use` needs; none for a class not listed."""
     if class_name is not None and KINDS.get(class_name) in REFUSED[use].kinds:
-        raise UsageError(f"A {class_name} {REFUSED[use].reason}")
+        raise UsageError(f"{name}: a {class_name} {REFUSED[use].reason}")

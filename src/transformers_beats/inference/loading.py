@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from transformers_beats.conversion import released
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line, name_some
-from transformers_beats.utils.hub import check_model_repository
+from transformers_beats.utils.hub import check_id, check_model_repository
 
-from .kinds import Use, check_use
+from .kinds import CLASS_OF, Use, check_use
 
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def check_model(name: str | Path, use: Use | None = None) -> None:
         [`UsageError`]: as [`find_model`] and [`load_model`], and for a model that has not what `use` needs.
     """
     if released.is_released(str(name)):
+        if use is not None:
+            check_use(name, CLASS_OF[released.find(str(name)).kind], use)
         return
     _check_place(str(name), tuple(MODEL_FILES))
     try:
@@ -67,7 +69,7 @@ def check_model(name: str | Path, use: Use | None = None) -> None:
         return
     check_model_type(str(model_type), name)
     if use is not None and read_adapter(name) is None:
-        check_use(architecture, use)
+        check_use(name, architecture, use)
 
 
 def check_model_type(model_type: str, name: str | Path) -> None:
@@ -83,8 +85,10 @@ def _check_place(model: str, files: Sequence[str]) -> None:
         hint = released.hint_of(model, released.read_manifest())
         raise UsageError(f"{model}: no such directory, and no released model has this name{hint}")
     # An id on the Hub has one slash.
-    if not path.exists() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
+    if not path.exists() and (model.startswith((".", "/", "~")) or model.endswith("/") or model.count("/") > 1):
         raise UsageError(f"{model}: no such directory.")
+    if not path.exists():
+        check_id(model)
     if path.is_file():
         raise UsageError(
             f"{model}: is a file, and a model is a directory. One of Microsoft's .pt files is converted by: "

@@ -16,7 +16,7 @@ from transformers_beats.utils.errors import (
     FAILURE,
     BeatsError,
     UsageError,
-    end_on_sigterm,
+    end_on_signals,
     errors_in_one_line,
     one_line,
 )
@@ -113,7 +113,7 @@ def main(
     A repository that holds the same already gets no new commit, so that an interrupted run is simply started again. A
     checkpoint that fails does not stop the others.
     """
-    end_on_sigterm()
+    end_on_signals()
     with errors_in_one_line():
         if not source_dir.is_dir():
             raise UsageError(f"{source_dir}: no such folder.")

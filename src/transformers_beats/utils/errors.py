@@ -112,6 +112,13 @@ def run_command(main: Callable[[], Any]) -> None:
         raise SystemExit(status)
 
 
-def end_on_sigterm() -> None:
-    """Makes SIGTERM raise `SystemExit`, so that an ended command cleans up as an interrupted one does."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+def end_on_signals() -> None:
+    """
+    Makes SIGTERM, and SIGHUP of a closed terminal, raise `SystemExit` with 128 and the number of the signal, so that
+    an ended command cleans up as an interrupted one does. A signal that is ignored, as by `nohup`, stays so.
+    """
+    for name in ("SIGTERM", "SIGHUP"):
+        # Windows has no SIGHUP.
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, lambda received, _: sys.exit(128 + received))

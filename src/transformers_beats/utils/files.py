@@ -54,6 +54,11 @@ def replace_directory(new: Path, target: Path) -> None:
     Moves the directory `new` to `target` on the same disk. An older `target` goes only once `new` is in its place; if
     the move fails or is interrupted, it comes back.
     """
+    # A library may write files for their owner only, as safetensors does; the directory was made with the umask.
+    allowed = new.stat().st_mode & 0o666
+    for path in new.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(path.stat().st_mode | allowed)
     with work_directory(target.parent, ".old-") as trash:
         old = trash / target.name
         try:

@@ -20,18 +20,20 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id
 
-from .errors import BeatsError, one_line
+from .errors import BeatsError, UsageError, one_line
 
 
+OFFLINE = "is not in the cache, and the network is switched off (HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE or --offline)"
 # The first class that an error belongs to decides.
 REASONS: list[tuple[type[Exception], str]] = [
     (LocalTokenNotFoundError, "no token: run `hf auth login`, or set HF_TOKEN."),
-    (OfflineModeIsEnabled, "is not in the cache, and the network is switched off (HF_HUB_OFFLINE)."),
+    (OfflineModeIsEnabled, f"{OFFLINE}."),
     (GatedRepoError, "its owner must give you access: ask on its page on the Hub, and run `hf auth login`."),
     (RepositoryNotFoundError, "no such repository, or a private one: check the name, or run `hf auth login`."),
     (RevisionNotFoundError, "the repository has no such revision."),
-    (LocalEntryNotFoundError, "is not in the cache, and the network is not to be asked."),
+    (LocalEntryNotFoundError, f"{OFFLINE}."),
     (EntryNotFoundError, "the repository has no such file."),
 ]
 
@@ -62,8 +64,17 @@ def check_model_repository(name: str, file: str, options: Mapping[str, Any]) -> 
     Calls [`check_repository`] for a model whose `file` is not in the cache; `options` are those of `from_pretrained`.
     """
     place = {key: options[key] for key in ("cache_dir", "revision") if options.get(key) is not None}
+    check_id(name)
     if not options.get("local_files_only") and not isinstance(try_to_load_from_cache(name, file, **place), str):
         check_repository(name, "model", options.get("revision"), options.get("token"))
+
+
+def check_id(name: str) -> None:
+    """Raises a [`UsageError`] for what is no id of a repository on the Hub."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise UsageError(f"{name}: no such directory, and no id of the Hub: {one_line(error)}") from error
 
 
 def check_repository(name: str, repo_type: str, revision: str | None = None, token: Any = None) -> None:
@@ -72,12 +83,12 @@ def check_repository(name: str, repo_type: str, revision: str | None = None, tok
     Hub does not answer. Other answers than that there is none are left to them.
 
     Raises:
+        [`UsageError`]: for what is no id.
         [`BeatsError`]: if there is no such repository or revision, or the Hub was not reached.
     """
+    check_id(name)
     try:
         HfApi(token=token).repo_info(name, repo_type=repo_type, revision=revision, timeout=HF_HUB_ETAG_TIMEOUT)
-    except HFValidationError as error:
-        raise BeatsError(f"{name}: no such directory, and no id of the Hub: {one_line(error)}") from error
     except (GatedRepoError, OfflineModeIsEnabled):
         return
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:

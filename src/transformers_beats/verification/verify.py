@@ -13,7 +13,6 @@ from transformers_beats.utils.errors import (
     FOREIGN_ERRORS,
     BeatsError,
     UsageError,
-    end_on_sigterm,
     first_line,
     name_some,
 )
@@ -122,7 +121,6 @@ def main(
     """
     from transformers_beats.conversion import released
 
-    end_on_sigterm()
     if not names and not every:
         raise UsageError("Name a checkpoint, or pass --all.")
     if source_dir is not None and not source_dir.is_dir():

@@ -280,7 +280,11 @@ def set_tensor(key, change):
         ("beats_tiny", set_tensor("layer_norm.bias", lambda tensor: tensor.to("meta")), "floating-point"),
         ("beats_tiny", lambda c: c["model"].update({3: torch.zeros(1)}), "not a dictionary of tensors"),
         ("beats_tiny", lambda c: c["model"].update({"encoder.layers.0.mlp.fc1.bias": torch.zeros(96)}), "no BEATs"),
-        ("beats_tiny", lambda c: c["cfg"].update(activation_fn=["gelu"]), "expected a single value for `activation_fn`, found list"),
+        (
+            "beats_tiny",
+            lambda c: c["cfg"].update(activation_fn=["gelu"]),
+            "expected a single value for `activation_fn`, found list",
+        ),
         ("beats_tiny_finetuned", set_tensor("predictor.weight", lambda tensor: tensor[0, 0]), "not a matrix"),
         ("tokenizer_tiny", set_tensor("quantize.embedding.initted", lambda tensor: tensor * 0), "never learned"),
         ("tokenizer_tiny", set_tensor("quantize.embedding.initted", lambda tensor: tensor.repeat(2)), "never learned"),

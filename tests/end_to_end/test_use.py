@@ -142,19 +142,17 @@ def test_trainer_fine_tunes_a_converted_checkpoint(checkpoint, tones, tmp_path):
 
 
 def test_the_readme_runs(checkpoint, clip, tmp_path):
-    """Each Python block of the README, in one process, with this checkpoint and this clip in place of its files."""
+    """Each Python block of the README, in one process, with this checkpoint; then the same pipeline with a file."""
     blocks = [part.split("```")[0] for part in (ROOT / "README.md").read_text().split("```python\n")[1:]]
     assert blocks
-    code = "\n".join([*blocks, "print(sorted(result), outputs.pooler_output.shape)"])
-    files = {"demo-output/demo-model": checkpoint, "beats-finetuned": checkpoint, "clip.ogg": clip, "short.wav": clip}
-    for name, path in files.items():
-        code = code.replace(f'"{name}"', repr(str(path)))
+    code = "\n".join([*blocks, f"print(sorted(tagger({str(clip)!r}, return_events=True)))"])
+    code = code.replace('"demo-output/demo-model"', repr(str(checkpoint)))
     environment = {**os.environ, "MPLBACKEND": "Agg"}
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-1] == "['events', 'labels'] torch.Size([2, 64])"
+    assert result.stdout.splitlines()[-1] == "['events', 'labels']"
 
 
 @pytest.mark.parametrize("with_package", [True, False])

@@ -157,7 +157,8 @@ def names_in(output: Path, kind: str, folder: Path) -> set[str]:
     text = output.read_bytes().decode("utf-8", "surrogateescape")
     if kind == "csv":
         return {row[0] for row in csv.reader(io.StringIO(text, newline="")) if row} - {"file"}
-    return {json.loads(line)["file"] for line in text.split("\n")[:-1]}
+    records = map(json.loads, text.split("\n")[:-1])
+    return {record["file"] for record in records if record["status"] == "ok"}
 
 
 def snapshot(path: Path) -> dict[str, bytes]:

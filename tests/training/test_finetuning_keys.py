@@ -421,7 +421,7 @@ def test_search_spaces_that_cannot_be_used_are_refused(recipe, space, message):
 
 def test_without_optuna_the_message_says_what_to_install(recipe, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(BeatsError, match="`search_space` needs Optuna: pip install optuna"):
+    with pytest.raises(BeatsError, match=r"`search_space` needs Optuna: pip install 'transformers-beats\[search\]'"):
         run(recipe, search_space={"learning_rate": [1e-4]})
 
 

@@ -187,9 +187,10 @@ def test_corrupt_files_do_not_stop_the_others(models, num_files, tmp_path):
     everything = {str(path) for path in (tmp_path / "in").iterdir()}
     assert everything - corrupt - damaged <= done <= everything - corrupt
     assert result.exit_code == 1
-    *refused, summary, following = result.stderr.splitlines()
+    *refused, summary, written, following = result.stderr.splitlines()
     assert all(sum(str(path) in line for line in refused) == 1 for path in everything - done)
     assert summary == f"{len(everything - done)} of {num_files} files could not be used."
+    assert written.startswith(f"{len(done)} of {num_files} files: ")
     assert following.startswith("Next: ")
 
 

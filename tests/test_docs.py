@@ -37,7 +37,7 @@ DOCS = ROOT / "docs"
 FAST = ["design", "faq", "index", "released", "web"]
 SLOW = [
     *("convert", "deploy", "finetuning", "long-recordings", "migrate-espnet", "migrate-microsoft", "pretraining"),
-    "publishing",
+    *("publish-classifier", "publishing"),
 ]
 # Pages about measurements and fuzzing, whose commands other tests run, or which take long.
 NOT_RUN = ["choosing", "performance", "reliability", "results", "tutorials/index"]
@@ -57,6 +57,7 @@ CONVERTED = {
 # Programs that the pages call.
 COMMANDS = {
     "accelerate": '"{python}" -m accelerate.commands.accelerate_cli "$@"',
+    "hf": '"{python}" -m huggingface_hub.cli.hf "$@"',
     "python": '"{python}" "$@"',
     "transformers-beats": '"{python}" -m transformers_beats.cli.app "$@"',
 }

@@ -313,6 +313,7 @@ def test_a_table_without_labels_does_not_take_folders_for_classes(audio):
         ("twice.csv", b"file_name,label,label\na.wav,dog,cat\n", "twice.csv: has several columns 'label'"),
         ("empty.csv", b"", "empty.csv: is empty"),
         ("empty.jsonl", b"\n", "empty.jsonl: is empty"),
+        ("delimiters.csv", b";;\n;;\n", "delimiters.csv: is empty"),
         ("headonly.csv", b"file_name,label\n", "headonly.csv: has no rows"),
         ("norows.json", b"[]", "norows.json: has no rows"),
         ("nopath.csv", b"file_name,label\naudio/dog0.wav,dog\n\n,cat\n", "nopath.csv, line 4: has no `file_name`"),
@@ -359,3 +360,11 @@ def test_a_parquet_file_that_is_damaged_inside_is_named(audio):
     path.write_bytes(data)
     with pytest.raises(BeatsError, match=r"clips\.parquet: cannot be read as Parquet"):
         load(path)
+
+
+@pytest.mark.parametrize("metadata", [b"\xff", b"{", b"[]", b'{"info": 7}', b'{"info": {"features": {"a": 7}}}'])
+def test_damaged_metadata_of_a_parquet_file_are_told(audio, metadata):
+    table = pyarrow.Table.from_pylist([{"file_name": "a.wav"}]).replace_schema_metadata({"huggingface": metadata})
+    pyarrow.parquet.write_table(table, audio / "clips.parquet")
+    with pytest.raises(BeatsError, match=r"clips.parquet: its metadata of `datasets` are damaged: .+"):
+        load(audio / "clips.parquet")

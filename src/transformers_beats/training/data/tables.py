@@ -181,6 +181,8 @@ def _read_delimited(path: Path, delimiter: str) -> Table:
                 lines.append(reader.line_num)
     except csv.Error as error:
         raise BeatsError(f"{path}, line {reader.line_num}: cannot be read: {error}.") from error
+    if not rows:
+        raise BeatsError(f"{path}: is empty, it has only delimiters.")
     header, *rows = rows
     if twice := [name for name, count in Counter(header).items() if name and count > 1]:
         raise BeatsError(f"{path}: has several columns {name_some(twice)}.")
@@ -284,5 +286,9 @@ def _read_parquet(path: Path) -> Table:
                 content = content.set_column(index, entry.name, content.column(index).cast(pyarrow.string()))
     except (OSError, pyarrow.ArrowException) as error:
         raise BeatsError(f"{path}: cannot be read as Parquet: {first_line(error)}") from error
-    dataset = datasets.Dataset(content)
+    try:
+        dataset = datasets.Dataset(content)
+    # Of its metadata, `datasets` believes all.
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BeatsError(f"{path}: its metadata of `datasets` are damaged: {first_line(error)}") from error
     return Table(path, dataset, range(1, len(dataset) + 1))

@@ -87,6 +87,7 @@ def test_a_recipe_is_found_by_its_path_as_well():
     [
         ("folder_finetun", "folder_finetune"),
         ("recipes/esc10_iterate.yaml", "esc10_iterate"),
+        ("z" * 300, ", ".join(sorted([*FLAT, *FINE_TUNING, *ITERATE]))),
         ("zzz", ", ".join(sorted([*FLAT, *FINE_TUNING, *ITERATE]))),
     ],
 )

@@ -9,6 +9,7 @@ jsonargparse converts the values to the types of the fields, because it leaves t
 import dataclasses
 import difflib
 import json
+import os
 import re
 import shutil
 import sys
@@ -246,7 +247,8 @@ def read_recipe(name: str) -> dict[str, Any]:
     """Returns the mapping of a recipe, given by its path or, if it comes with the package, by its name."""
     names = list_recipes()
     path = RECIPES / f"{name}.yaml" if name in names else Path(name)
-    if not path.exists():
+    # `Path.exists` raises for a name that is too long.
+    if not os.path.exists(path):
         matches = difflib.get_close_matches(path.stem, names) or names
         raise UsageError(f"{name}: no such file, and no recipe of that name: did you mean {', '.join(matches)}?")
     try:

@@ -176,7 +176,7 @@ KEY_CHANGES = {
     "renamed": lambda key: key + "x",
     "other layer": lambda key: key.replace("layers.0", "layers.7"),
     "huge layer": lambda key: key.replace("layers.0", f"layers.{10**30}"),
-    "bytes": lambda key: key.encode(),
+    "bytes": lambda key: key.encode(errors="surrogatepass"),
     "number": lambda key: 3,
     "tuple": lambda key: (key,),
     "empty": lambda key: "",

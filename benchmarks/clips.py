@@ -32,7 +32,7 @@ def load_classifier(name: str | None, layers: int) -> tuple[BeatsForAudioClassif
     return model, load_extractor(name)
 
 
-def read_clips(folder: Path, fold: int | None, label2id: dict[str, int], sampling_rate: int) -> list[Clip]:
+def read_clips(folder: Path, fold: int | None, id2label: dict[int, str], sampling_rate: int) -> list[Clip]:
     """
     The clips that `metadata.csv` in a folder names in its column `file_name`, with the labels of its column `label`;
     of one `fold` or of all.
@@ -40,7 +40,7 @@ def read_clips(folder: Path, fold: int | None, label2id: dict[str, int], samplin
     Raises:
         [`BeatsError`]: if a column is missing, no clip is left, or the model has no such label.
     """
-    path = folder / "metadata.csv"
+    path, label2id = folder / "metadata.csv", {label: index for index, label in id2label.items()}
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     needed = ["file_name"] + ["fold"] * (fold is not None)

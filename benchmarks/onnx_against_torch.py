@@ -115,8 +115,7 @@ def main(
     with errors_in_one_line():
         classifier, extractor = load_classifier(model, layers)
         if dataset is not None:
-            label2id = {label: index for index, label in classifier.config.id2label.items()}
-            clips = read_clips(dataset, fold, label2id, extractor.sampling_rate)
+            clips = read_clips(dataset, fold, classifier.config.id2label, extractor.sampling_rate)
         with TemporaryDirectory() as directory:
             files = {"float32": Path(directory, "float32.onnx"), "int8": Path(directory, "int8.onnx")}
             for name, path in files.items():

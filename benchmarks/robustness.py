@@ -124,8 +124,7 @@ def main(
     """
     with errors_in_one_line():
         classifier, extractor = load_classifier(model, layers=0)
-        label2id = {label: index for index, label in classifier.config.id2label.items()}
-        clips = read_clips(dataset, fold, label2id, extractor.sampling_rate)
+        clips = read_clips(dataset, fold, classifier.config.id2label, extractor.sampling_rate)
     labels = np.array([clip.label for clip in clips])
 
     def compute(version: Version) -> tuple[list[torch.Tensor], np.ndarray]:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor
 from transformers_beats.conversion.checkpoint import read_checkpoint
+from transformers_beats.conversion.convert import convert
 
 
 # How long an example takes depends on the machine and on what else it does.
@@ -42,6 +43,15 @@ class FakeOperation:
 
 if os.environ.get("NO_BF16"):
     torch.ops.mkldnn._is_mkldnn_bf16_supported = FakeOperation(torch.ops.mkldnn._is_mkldnn_bf16_supported, False)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """Directories of a converted pre-trained model, fine-tuned model and tokenizer."""
+    root = tmp_path_factory.mktemp("models")
+    for name in ("beats_tiny", "beats_tiny_finetuned", "tokenizer_tiny"):
+        convert(FIXTURES / f"{name}.pt", root / name)
+    return root
 
 
 @pytest.fixture(scope="session")

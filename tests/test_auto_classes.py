@@ -10,9 +10,6 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from golden import FIXTURES
-
-from transformers_beats.conversion.convert import convert
 
 
 TY = Path(sys.executable).with_name("ty")
@@ -36,15 +33,6 @@ def run_forked(fresh_python):
 def check(result: subprocess.CompletedProcess) -> str:
     assert result.returncode == 0, result.stderr
     return result.stdout
-
-
-@pytest.fixture(scope="module")
-def converted(tmp_path_factory):
-    """Directories of a converted pre-trained model, fine-tuned model and tokenizer."""
-    root = tmp_path_factory.mktemp("converted")
-    for name in ("beats_tiny", "beats_tiny_finetuned", "tokenizer_tiny"):
-        convert(FIXTURES / f"{name}.pt", root / name)
-    return root
 
 
 def test_import_is_light_and_silent():
@@ -104,7 +92,7 @@ def test_register_registers_at_once(run_forked):
     assert check(run_forked(code)).split() == ["BeatsConfig", "True", "True"]
 
 
-def test_a_processor_is_the_feature_extractor_without_a_question(run_forked, converted):
+def test_a_processor_is_the_feature_extractor_without_a_question(run_forked, models):
     code = """
         import sys
         import transformers_beats
@@ -113,7 +101,7 @@ def test_a_processor_is_the_feature_extractor_without_a_question(run_forked, con
             print(type(AutoProcessor.from_pretrained(f"{sys.argv[1]}/{name}")).__module__)
         """
     # Without a terminal, a question would be an error.
-    assert set(check(run_forked(code, converted)).split()) == {"transformers_beats.feature_extraction_beats"}
+    assert set(check(run_forked(code, models)).split()) == {"transformers_beats.feature_extraction_beats"}
 
 
 @pytest.mark.skipif(not TY.exists(), reason="the type checker is not installed")
@@ -195,7 +183,7 @@ def test_unknown_names_are_attribute_errors():
         pytest.param("from transformers_beats import BeatsFeatureExtractor", marks=pytest.mark.slow),
     ],
 )
-def test_auto_classes_know_the_models_whatever_is_imported_first(run_forked, imports, converted):
+def test_auto_classes_know_the_models_whatever_is_imported_first(run_forked, imports, models):
     code = f"""
         import sys
         {imports}
@@ -208,7 +196,7 @@ def test_auto_classes_know_the_models_whatever_is_imported_first(run_forked, imp
         print(type(AutoModelForAudioClassification.from_pretrained(root + "/beats_tiny_finetuned")).__name__)
         print(type(AutoModelForAudioFrameClassification.from_pretrained(root + "/beats_tiny")).__name__)
         """
-    assert check(run_forked(code, converted)).split() == [
+    assert check(run_forked(code, models)).split() == [
         "transformers_beats.feature_extraction_beats",
         "BeatsModel",
         "BeatsTokenizerModel",
@@ -257,23 +245,23 @@ CASES = {
 }
 
 
-def test_directories_work_without_the_package(run_forked, converted, tmp_path):
+def test_directories_work_without_the_package(run_forked, models, tmp_path):
     modules = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
-    output = check(run_forked(REMOTE_CODE, converted, "", *CASES, **modules))
+    output = check(run_forked(REMOTE_CODE, models, "", *CASES, **modules))
     classes = [line.split()[:2] for line in output.splitlines()]
     assert classes == [["transformers_modules", name] for name in CASES.values()]
 
 
-def test_directories_saved_without_the_package_work_without_it(run_forked, converted, tmp_path):
+def test_directories_saved_without_the_package_work_without_it(run_forked, models, tmp_path):
     modules = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
     cases = ["AutoModelForAudioClassification:beats_tiny_finetuned", "AutoModel:tokenizer_tiny"]
-    output = check(run_forked(REMOTE_CODE, converted, tmp_path, *cases, **modules))
+    output = check(run_forked(REMOTE_CODE, models, tmp_path, *cases, **modules))
     assert check(run_forked(REMOTE_CODE, tmp_path, "", *cases, **modules)) == output
 
 
-def test_remote_code_needs_consent(run_forked, converted, tmp_path):
+def test_remote_code_needs_consent(run_forked, models, tmp_path):
     code = REMOTE_CODE.replace("trust_remote_code=True", "trust_remote_code=False")
-    result = run_forked(code, converted, "", "AutoModel:beats_tiny", HF_HOME=str(tmp_path))
+    result = run_forked(code, models, "", "AutoModel:beats_tiny", HF_HOME=str(tmp_path))
     assert result.returncode != 0
     assert "trust_remote_code" in result.stderr
 

@@ -1,21 +1,9 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Models and recordings that the tests of several commands use."""
+"""Recordings that the tests of several commands use."""
 
 import numpy as np
 import pytest
 import soundfile
-from golden import FIXTURES
-
-from transformers_beats.conversion.convert import convert
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory):
-    """Directories of a converted pre-trained model, fine-tuned model and tokenizer."""
-    root = tmp_path_factory.mktemp("models")
-    for name in ("beats_tiny", "beats_tiny_finetuned", "tokenizer_tiny"):
-        convert(FIXTURES / f"{name}.pt", root / name)
-    return root
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,6 @@ import pytest
 import soundfile
 import torch
 from fuzzing import DAMAGES, IS_THOROUGH, count, damage, fuzz
-from golden import FIXTURES
 from hypothesis import strategies as st
 from tqdm import tqdm
 from typer.testing import CliRunner
@@ -29,17 +28,7 @@ from typer.testing import CliRunner
 from transformers_beats.audio.files import AudioFile
 from transformers_beats.cli.app import app
 from transformers_beats.cli.writers import Format, open_writer, partial_file
-from transformers_beats.conversion.convert import convert
 from transformers_beats.utils.errors import UsageError
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """Directories of a converted encoder, classifier and tokenizer."""
-    root = tmp_path_factory.mktemp("models")
-    for name in ("beats_tiny", "beats_tiny_finetuned", "tokenizer_tiny"):
-        convert(FIXTURES / f"{name}.pt", root / name)
-    return root
 
 
 def sound(seed: int, length: int = 4000, format: str = "WAV") -> bytes:
@@ -307,6 +296,11 @@ def assert_same_results(found: list, expected: list) -> None:
             assert own.dtype == other.dtype
             np.testing.assert_allclose(own, other, atol=1e-5)
         else:
+            # A run that is resumed tries skipped files again, and appends what it finds.
+            own, other = (
+                "".join(sorted(text.splitlines(keepends=True), key=lambda line: line.partition(".wav")[0]))
+                for text in (own, other)
+            )
             assert NUMBER.sub("x", own) == NUMBER.sub("x", other)
             numbers = [[float(number) for number in NUMBER.findall(text)] for text in (own, other)]
             np.testing.assert_allclose(*numbers, atol=1e-5)

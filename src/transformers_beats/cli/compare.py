@@ -3,7 +3,7 @@
 
 import json as json_format
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -16,10 +16,6 @@ from .notes import decoder_notes
 from .options import Device, Json, Model
 from .processing import find_inputs
 from .writers import write_standard_output
-
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 def compare(
@@ -46,6 +42,7 @@ def compare(
     with decoder_notes() as notes:
         # From here on, torch is imported.
         from transformers_beats.configuration_beats import problem_type_of
+        from transformers_beats.export.checks import cosine
         from transformers_beats.inference.models import kind_of
         from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
         from transformers_beats.inference.windowed import WindowedInference
@@ -55,6 +52,8 @@ def compare(
         rate = extractor.sampling_rate
         streams = [notes.open(file, rate) for file in files]
         embeddings = [inference.embed(stream) for stream in streams]
+        if not all(embedding.any() for embedding in embeddings):
+            raise BeatsError("An embedding is zero, so that there is no similarity: the model is not trained.")
         record: dict[str, Any] = {
             "files": [file.address for file in files],
             "similarity": round(cosine(*embeddings), 6),
@@ -80,16 +79,6 @@ def find_one(word: str) -> AudioFile:
         raise UsageError(f"{word}: is a folder, and two files are compared.")
     (file,) = find_inputs([word])
     return file
-
-
-def cosine(first: "np.ndarray", second: "np.ndarray") -> float:
-    """Returns the cosine of the angle between two embeddings; raises a [`BeatsError`] if one of them is zero."""
-    import numpy as np
-
-    length = float(np.linalg.norm(first) * np.linalg.norm(second))
-    if length == 0:
-        raise BeatsError("An embedding is zero, so that there is no similarity: the model is not trained.")
-    return float(first @ second) / length
 
 
 def merge(first: list[dict[str, Any]], second: list[dict[str, Any]], top_k: int) -> list[dict[str, Any]]:

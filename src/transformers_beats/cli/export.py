@@ -17,12 +17,10 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT.")] = False,
 ) -> None:
     """Export a model (encoder, classifier or tokenizer) to one ONNX file, from waveforms to results."""
-    from transformers_beats.conversion.released import is_released
-    from transformers_beats.inference.loading import find_model, load
+    from transformers_beats.inference.loading import check_model, load
 
     check_absent(output, overwrite)
-    if not is_released(model):
-        find_model(model)
+    check_model(model)
     # What cannot be used is refused before this imports torch, and before a download.
     from transformers_beats.export.onnx import INPUTS, export_onnx, require_exporters
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers_beats.conversion import released
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line, name_some
-from transformers_beats.utils.hub import check_id, check_model_repository
+from transformers_beats.utils.hub import check_id, check_model_repository, is_id
 
 from .kinds import CLASS_OF, Use, check_use
 
@@ -84,8 +84,7 @@ def _check_place(model: str, files: Sequence[str]) -> None:
     if not path.exists() and "/" not in model:
         hint = released.hint_of(model, released.read_manifest())
         raise UsageError(f"{model}: no such directory, and no released model has this name{hint}")
-    # An id on the Hub has one slash.
-    if not path.exists() and (model.startswith((".", "/", "~")) or model.endswith("/") or model.count("/") > 1):
+    if not path.exists() and not is_id(model):
         raise UsageError(f"{model}: no such directory.")
     if not path.exists():
         check_id(model)

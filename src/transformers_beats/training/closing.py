@@ -1,7 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """End of a fine-tuning: the model card, the last screen, and publication on the Hub."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median_high
@@ -12,7 +11,8 @@ from rich.console import Console
 from transformers_beats.publishing.publish import account_name, check_account, publish
 from transformers_beats.training.config.arguments import Arguments
 from transformers_beats.training.reports.card import write_card
-from transformers_beats.training.reports.report import METRICS_FILE, Metrics
+from transformers_beats.training.reports.folds import read_report
+from transformers_beats.training.reports.report import Metrics
 from transformers_beats.training.reports.tables import print_closing
 from transformers_beats.utils.numbers import format_number
 
@@ -73,8 +73,7 @@ def close(
     Writes the card of a model that has learned from `num_clips` clips, prints the last screen, and publishes the model
     if there is a `repo_id`. Called on the main process.
     """
-    path = output_dir / EVALUATION / METRICS_FILE
-    report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    report = read_report(output_dir / EVALUATION, is_needed=False) or None
     description = (report["description"] if report else describe(arguments, None)) | {"training_clips": num_clips}
     spread, remark = (None, "") if validation is None else (validation.spread, "")
     if validation is None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate.utils import broadcast_object_list
 from datasets.fingerprint import Hasher
 from transformers import EarlyStoppingCallback, set_seed
 from transformers.utils import logging
@@ -56,7 +55,7 @@ from .closing import FINAL, CrossValidation, choose_epoch, choose_repository, cl
 from .linear_probe import probe_once
 from .scoring import as_predictions, clip_and_event_metrics, metrics_function
 from .search import search_hyperparameters
-from .stages import prepare_training, process_state
+from .stages import is_there, prepare_training, process_state
 
 
 logger = logging.get_logger(__name__)
@@ -303,12 +302,6 @@ def cross_validate(
     if process_state().is_main_process:
         close(arguments, output_dir, len(clips.names), repo_id, CrossValidation(names, epochs, result["std"]))
     return result
-
-
-def is_there(directory: Path) -> bool:
-    """Returns whether an output exists; one process looks for all, as in `iterate`."""
-    process_state()
-    return broadcast_object_list([directory.exists()])[0]
 
 
 def fingerprint(clips: Clips, labels: Labels, fold_column: str | None) -> str:

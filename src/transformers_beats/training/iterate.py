@@ -18,7 +18,6 @@ import gc
 from pathlib import Path
 
 import torch
-from accelerate.utils import broadcast_object_list
 from transformers.utils import logging
 
 from transformers_beats import BeatsRandomProjectionTokenizer, BeatsRandomProjectionTokenizerConfig
@@ -34,7 +33,7 @@ from transformers_beats.utils.files import new_directory
 
 from .compute_codes import DESCRIPTION, tokenize
 from .pretrain import pretrain
-from .stages import process_state
+from .stages import is_there, process_state
 from .train_tokenizer import train_tokenizer
 
 
@@ -53,15 +52,13 @@ def save_random_projection(values: dict | None, directory: Path) -> None:
 
 def is_missing(result: Path, number: int) -> bool:
     """Returns whether a stage has to run, and frees the memory of the stage before on the device."""
-    # One process looks for all: the others could be so late that the result is there already.
-    process_state()
-    (is_there,) = broadcast_object_list([result.exists()])
-    logger.warning(f"Iteration {number}: {f'{result} is there already' if is_there else f'making {result}'}.")
+    is_done = is_there(result)
+    logger.warning(f"Iteration {number}: {f'{result} is there already' if is_done else f'making {result}'}.")
     # A trainer and its model refer to each other.
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return not is_there
+    return not is_done
 
 
 def iterate(arguments: IterateArguments) -> Path:

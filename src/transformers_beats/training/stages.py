@@ -8,6 +8,7 @@ from typing import Any
 
 import datasets
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
@@ -49,6 +50,12 @@ DECISIVE_ARGUMENTS = (
 def process_state() -> PartialState:
     """Returns the state of this process. Without `cpu`, accelerate on a CPU takes every process for the only one."""
     return PartialState(cpu=is_on_cpu(), timeout=timedelta(seconds=TIMEOUT_SECONDS))
+
+
+def is_there(path: Path) -> bool:
+    """Returns whether an output exists. One process looks for all: others may be so late that it is there by then."""
+    process_state()
+    return broadcast_object_list([path.exists()])[0]
 
 
 def extractor_of(name: str | None) -> BeatsFeatureExtractor:

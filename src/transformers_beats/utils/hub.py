@@ -4,6 +4,7 @@
 import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, try_to_load_from_cache
@@ -67,6 +68,13 @@ def check_model_repository(name: str, file: str, options: Mapping[str, Any]) -> 
     check_id(name)
     if not options.get("local_files_only") and not isinstance(try_to_load_from_cache(name, file, **place), str):
         check_repository(name, "model", options.get("revision"), options.get("token"))
+
+
+def is_id(name: str) -> bool:
+    """Returns whether a name is an id of the Hub, an account and a name, and no path."""
+    return (
+        name.count("/") == 1 and not name.startswith((".", "/", "~")) and name[-1] != "/" and not Path(name).exists()
+    )
 
 
 def check_id(name: str) -> None:

@@ -24,7 +24,7 @@ from transformers_beats.inference.pipeline import (
 from transformers_beats.inference.windowed import Columns, WindowedInference
 from transformers_beats.plotting.spectrogram import Spectrogram, SpectrogramReader
 from transformers_beats.utils.errors import BeatsError, UsageError, name_some
-from transformers_beats.utils.hub import check_model_repository
+from transformers_beats.utils.hub import check_model_repository, is_id
 
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def local_directory(source: str | Path) -> tuple[Path, str | None]:
         return path.resolve(), None
     if (found := released.resolve(source)) != str(source):
         return Path(found), str(source)
-    if isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/", "~")):
+    if isinstance(source, str) and is_id(source):
         from huggingface_hub import snapshot_download
 
         try:

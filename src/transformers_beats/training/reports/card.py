@@ -13,6 +13,7 @@ import transformers_beats
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor
 from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.utils.files import replace_file
+from transformers_beats.utils.hub import is_id
 from transformers_beats.utils.numbers import format_interval, format_number
 
 from .intervals import LEVEL
@@ -59,8 +60,8 @@ def write_card(
         library_name="transformers",
         pipeline_tag="audio-classification",
         tags=["audio", "beats", "transformers-beats"],
-        base_model=base if is_on_hub(base) else None,
-        datasets=[dataset] if is_on_hub(dataset) else None,
+        base_model=base if is_id(base) else None,
+        datasets=[dataset] if is_id(dataset) else None,
         model_name=title if report else None,
         eval_results=eval_results(report["metrics"], description) if report else None,
     )
@@ -94,8 +95,3 @@ def write_card(
     )
     with replace_file(directory / CARD) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def is_on_hub(name: str) -> bool:
-    """Returns whether a name is an id of the Hub: an account and a name, and no path that exists."""
-    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()

@@ -36,7 +36,7 @@ def report_folds(
     Returns:
         `dict[str, Any]`: `folds`, `mean` and `std`; the standard deviation is that of a sample. None if undefined.
     """
-    reports = {name: _read_report(output_dir / f"fold-{name}" / evaluation) for name in names}
+    reports = {name: read_report(output_dir / f"fold-{name}" / evaluation) for name in names}
     each = {name: report.get("metrics", {}) for name, report in reports.items()}
     mean: dict[str, float | None] = {}
     std: dict[str, float | None] = {}
@@ -68,12 +68,12 @@ def report_folds(
 
 def kept_epochs(output_dir: Path, names: Sequence[str], evaluation: str) -> dict[str, float]:
     """Returns the epoch whose weights each fold has kept, of folds whose reports tell it."""
-    reports = {name: _read_report(output_dir / f"fold-{name}" / evaluation, is_needed=False) for name in names}
+    reports = {name: read_report(output_dir / f"fold-{name}" / evaluation, is_needed=False) for name in names}
     epochs = {name: report.get("description", {}).get("epoch") for name, report in reports.items()}
     return {name: float(epoch) for name, epoch in epochs.items() if epoch is not None}
 
 
-def _read_report(directory: Path, is_needed: bool = True) -> dict[str, Any]:
+def read_report(directory: Path, is_needed: bool = True) -> dict[str, Any]:
     """Reads `metrics.json` of a report; nothing, with a warning if it `is_needed`, if it was not written."""
     path = directory / METRICS_FILE
     if not path.exists():

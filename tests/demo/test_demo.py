@@ -148,6 +148,10 @@ class TestTraining:
         assert {output["label"] for output in outputs} == set(CLASSES)
         assert sum(output["score"] for output in outputs) == pytest.approx(1.0, abs=1e-5)
         assert type(AutoFeatureExtractor.from_pretrained(model_dir)) is BeatsFeatureExtractor
+        card = (model_dir / "README.md").read_text()
+        assert f'model="{model_dir}"' in card
+        assert "fine-tuned from random weights" in card
+        assert "on synthesised-sounds." in card
 
     def test_leaves_nothing_but_the_model(self, demo_model):
         model_dir, _ = demo_model

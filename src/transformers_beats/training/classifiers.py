@@ -214,6 +214,7 @@ def describe(arguments: Arguments, fold: str | None) -> dict[str, Any]:
     return {
         "model": str(output_dir / f"fold-{fold}" if fold else output_dir),
         "base_model": model_path(tuning, fold) if tuning.model_name_or_path else "random weights",
+        "training_dataset": name_dataset(arguments.data.dataset),
         "dataset": name_dataset(evaluation.eval_dataset or arguments.data.dataset),
         "split": f"fold {fold}" if fold else drawn or evaluation.eval_split or arguments.data.split,
         "select": evaluation.eval_select if evaluation.has_clips else arguments.data.select,

@@ -23,7 +23,7 @@ from .report import CONFUSION_PICTURE, CURVE_PICTURE, METRIC_NAMES, Metrics, eva
 TEMPLATE, CARD = "card_template.md", "README.md"
 PICTURES = {"Learning curves": CURVE_PICTURE, "Confusion matrix": CONFUSION_PICTURE}
 # Of the description of a training: not of interest to others, or said elsewhere.
-PRIVATE = ("model", "select", "base_model", "dataset")
+PRIVATE = ("model", "select", "base_model", "training_dataset", "dataset")
 
 
 def write_card(
@@ -42,7 +42,7 @@ def write_card(
         directory (`Path`):
             Directory of the model.
         description (`Mapping[str, Any]`):
-            Description of the training; `base_model` and `dataset` are named without the place where they lie.
+            Description of the training; `base_model` and `training_dataset` are named without their place.
         report (`Mapping[str, Any]`, *optional*), report_dir (`Path`, *optional*), spread (`Metrics`, *optional*):
             `metrics.json` of the report and its directory; for a cross-validation, the deviations between folds.
         repo_id (`str`, *optional*):
@@ -53,7 +53,7 @@ def write_card(
     config: Any = BeatsConfig.from_pretrained(directory)
     extractor = BeatsFeatureExtractor.from_pretrained(directory)
     is_frames = str((config.architectures or [""])[0]).endswith("AudioFrameClassification")
-    dataset, base = str(description["dataset"]), str(description["base_model"])
+    dataset, base = str(description["training_dataset"]), str(description["base_model"])
     known = {name: value for name, value in description.items() if value is not None and name not in PRIVATE}
     title = hub_name(repo_id or str(directory)).split("/")[-1]
     data = ModelCardData(

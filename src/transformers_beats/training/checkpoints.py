@@ -4,6 +4,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from transformers_beats.training.reports import LOG_HISTORY
 from transformers_beats.utils.files import replace_directory
+from transformers_beats.utils.lock import hold
 from transformers_beats.utils.resume import begin_or_resume
 
 
@@ -65,10 +67,25 @@ def train_and_save(
     `Trainer.save_model` and writes the model, and what belongs to it, to the directory that becomes `output_dir`.
 
     Raises:
-        [`UsageError`]: if an interrupted training had other settings.
+        [`UsageError`]: if an interrupted training had other settings, or another run writes to the same place.
         [`CodebookCollapseError`]: see [`BeatsTokenizerTrainer`].
     """
     directory = training_directory(output_dir)
+    with hold(directory) if trainer.is_world_process_zero() else nullcontext():
+        _train_and_save(trainer, directory, output_dir, settings, finish)
+    if trainer.is_world_process_zero() and not any(directory.iterdir()):
+        directory.rmdir()
+    trainer.accelerator.wait_for_everyone()
+
+
+def _train_and_save(
+    trainer: "WaveformTrainer",
+    directory: Path,
+    output_dir: Path,
+    settings: dict[str, Any],
+    finish: Callable[[Path], None] | None,
+) -> None:
+    """Does what [`train_and_save`] says, in a locked directory."""
     if trainer.is_world_process_zero():
         begin_or_resume(directory / SETTINGS, settings, directory)
     checkpoint = last_complete_checkpoint(directory)
@@ -101,6 +118,3 @@ def train_and_save(
         for path in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
             shutil.rmtree(path, ignore_errors=True)
         (directory / SETTINGS).unlink(missing_ok=True)
-        if not any(directory.iterdir()):
-            directory.rmdir()
-    trainer.accelerator.wait_for_everyone()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers.utils import FEATURE_EXTRACTOR_NAME, logging
+from transformers.utils import logging
 
 from transformers_beats import (
     BeatsConfig,
@@ -16,16 +16,16 @@ from transformers_beats import (
     BeatsForAudioClassification,
     BeatsForAudioFrameClassification,
 )
-from transformers_beats.inference.loading import find_model, load_extractor, load_model
+from transformers_beats.inference.loading import find_model, load_model
 from transformers_beats.training.config.arguments import Arguments, BeatsTrainingArguments, FineTuningArguments
 from transformers_beats.training.data.augmentation import AugmentationArguments
-from transformers_beats.training.data.crops import Clips, prepare_clips
+from transformers_beats.training.data.crops import Clips, CropDataset, prepare_clips
 from transformers_beats.training.data.labels import LabelArguments, Labels, read_labels
 from transformers_beats.training.data.sources import DataArguments, decode_row, load_audio_dataset
 from transformers_beats.training.trainers.losses import weigh_classes
 from transformers_beats.utils.errors import BeatsError, name_some
 
-from .stages import process_state, training_settings
+from .stages import choose_extractor, process_state, training_settings
 
 
 logger = logging.get_logger(__name__)
@@ -86,13 +86,8 @@ def model_path(arguments: FineTuningArguments, fold: str | None) -> str:
 
 def build_extractor(arguments: FineTuningArguments, fold: str | None) -> BeatsFeatureExtractor:
     """Builds the feature extractor that was asked for, or that of the model; without either, the default."""
-    name = arguments.feature_extractor
-    if name is None and arguments.model_name_or_path is not None:
-        name = model_path(arguments, fold)
-        if Path(name).is_dir() and not (Path(name) / FEATURE_EXTRACTOR_NAME).exists():
-            logger.warning(f"{name}: has no feature extractor; AudioSet's statistics are used.")
-            name = None
-    extractor = BeatsFeatureExtractor() if name is None else load_extractor(name)
+    start = None if arguments.model_name_or_path is None else model_path(arguments, fold)
+    extractor = choose_extractor(arguments.feature_extractor, start)
     if extractor.sampling_rate != BeatsFeatureExtractor().sampling_rate:
         raise BeatsError(f"The feature extractor reads {extractor.sampling_rate} Hz; fine-tuning has audio at 16 kHz.")
     asked = {"fbank_mean": arguments.fbank_mean, "fbank_std": arguments.fbank_std}
@@ -191,11 +186,12 @@ def check_classes(train: Labels) -> None:
         logger.warning(f"{len(single)} classes have a single clip to learn from: {name_some(single)}.")
 
 
-def decisive_settings(arguments: Arguments, training: BeatsTrainingArguments) -> dict[str, Any]:
+def decisive_settings(
+    arguments: Arguments, training: BeatsTrainingArguments, crops: CropDataset | None = None
+) -> dict[str, Any]:
     """Returns the settings that must not change between an interrupted training, or the other folds, and this one."""
-    settings = training_settings(
-        training, arguments.tuning, arguments.data, arguments.labels, arguments.augmentation, arguments.folds
-    )
+    parts = arguments.tuning, arguments.data, arguments.labels, arguments.augmentation, arguments.folds
+    settings = training_settings(training, *parts, crops=crops)
     settings["eval_share"] = arguments.evaluation.eval_share
     # They do not change a training that is under way, or another fold.
     return {name: value for name, value in settings.items() if name not in ("average_checkpoints", "final", "folds")}

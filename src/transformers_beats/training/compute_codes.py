@@ -9,6 +9,7 @@ Example:
 On several devices: `accelerate launch -m transformers_beats.training.compute_codes` with the same arguments.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import datasets
@@ -27,9 +28,10 @@ from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.utils.errors import BeatsError, run_command
 from transformers_beats.utils.files import new_directory
 from transformers_beats.utils.fingerprint import model_fingerprint
+from transformers_beats.utils.lock import hold
 from transformers_beats.utils.resume import begin_or_resume, check_settings, read_settings
 
-from .stages import extractor_of, load_crops, load_tokenizer, process_state
+from .stages import choose_extractor, fbank_settings, load_crops, load_tokenizer, own_extractor, process_state
 
 
 logger = logging.get_logger(__name__)
@@ -100,7 +102,7 @@ def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
     if (output_dir / DESCRIPTION).exists():
         raise BeatsError(f"{output_dir} holds codes already: move it away, or choose another `output_dir`.")
     state = process_state()
-    extractor = extractor_of(arguments.feature_extractor)
+    extractor = choose_extractor(arguments.feature_extractor, tokenizer=own_extractor(arguments.tokenizer))
     device = torch.device(state.device or "cpu")
     tokenizer = load_tokenizer(arguments.tokenizer).to(device)
     if tokenizer.config.codebook_size > np.iinfo(np.int16).max + 1:
@@ -115,25 +117,27 @@ def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
         "num_shards": len(starts),
         "shard_size": arguments.shard_size,
         "clips": crops.fingerprint,
+        "fbank": fbank_settings(extractor),
         "data": crop_settings(data),
     }
-    if state.is_main_process:
-        begin_or_resume(output_dir / UNFINISHED, description, output_dir)
-    state.wait_for_everyone()
-    own = list(enumerate(starts))[state.process_index :: state.num_processes]
-    for number, start in tqdm(own, desc="Tokenizing", unit="shard", disable=not state.is_local_main_process):
-        shard = output_dir / f"shard-{number:05d}"
-        if shard.exists():
-            continue
-        indices = range(start, min(start + arguments.shard_size, len(crops)))
-        codes = compute_codes(crops, indices, tokenizer, extractor, collator, arguments, device)
-        with new_directory(shard) as new:
-            codes.save_to_disk(str(new))
-    state.wait_for_everyone()
-    if state.is_main_process:
-        # Last, and at once: codes without it are incomplete.
-        (output_dir / UNFINISHED).rename(output_dir / DESCRIPTION)
-    state.wait_for_everyone()
+    with hold(output_dir) if state.is_main_process else nullcontext():
+        if state.is_main_process:
+            begin_or_resume(output_dir / UNFINISHED, description, output_dir)
+        state.wait_for_everyone()
+        own = list(enumerate(starts))[state.process_index :: state.num_processes]
+        for number, start in tqdm(own, desc="Tokenizing", unit="shard", disable=not state.is_local_main_process):
+            shard = output_dir / f"shard-{number:05d}"
+            if shard.exists():
+                continue
+            indices = range(start, min(start + arguments.shard_size, len(crops)))
+            codes = compute_codes(crops, indices, tokenizer, extractor, collator, arguments, device)
+            with new_directory(shard) as new:
+                codes.save_to_disk(str(new))
+        state.wait_for_everyone()
+        if state.is_main_process:
+            # Last, and at once: codes without it are incomplete.
+            (output_dir / UNFINISHED).rename(output_dir / DESCRIPTION)
+        state.wait_for_everyone()
 
 
 def load_codes(directory: str, data: DataArguments) -> tuple[datasets.Dataset, dict]:

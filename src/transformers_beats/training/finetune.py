@@ -111,7 +111,8 @@ def finetune_once(
         metrics=metrics,
         fold=fold,
     )
-    settings = decisive_settings(arguments, training) | {"stop_epoch": stop_epoch}
+    crops: Any = trainer.train_dataset
+    settings = decisive_settings(arguments, training, crops) | {"stop_epoch": stop_epoch}
     train_and_save(trainer, output_dir, settings, finish)
     return metrics
 

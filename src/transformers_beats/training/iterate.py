@@ -33,20 +33,22 @@ from transformers_beats.utils.files import new_directory
 
 from .compute_codes import DESCRIPTION, tokenize
 from .pretrain import pretrain
-from .stages import is_there, process_state
+from .stages import choose_extractor, is_there, process_state
 from .train_tokenizer import train_tokenizer
 
 
 logger = logging.get_logger(__name__)
 
 
-def save_random_projection(values: dict | None, directory: Path) -> None:
-    """Writes the tokenizer of the first iteration, on one process."""
+def save_random_projection(arguments: IterateArguments, directory: Path) -> None:
+    """Writes the tokenizer of the first iteration and its feature extractor, on one process."""
     state = process_state()
     if state.is_main_process:
-        config = BeatsRandomProjectionTokenizerConfig(**(values or {}))
+        config = BeatsRandomProjectionTokenizerConfig(**(arguments.random_projection or {}))
+        extractor = choose_extractor(arguments.feature_extractor, arguments.model.get("model_name_or_path"))
         with new_directory(directory) as new:
             BeatsRandomProjectionTokenizer(config).save_pretrained(new)
+            extractor.save_pretrained(new)
     state.wait_for_everyone()
 
 
@@ -75,7 +77,7 @@ def iterate(arguments: IterateArguments) -> Path:
         model = directory / "model"
         if is_missing(tokenizer, number):
             if teacher is None:
-                save_random_projection(arguments.random_projection, tokenizer)
+                save_random_projection(arguments, tokenizer)
             else:
                 values = arguments.stage_values("tokenizer", teacher=str(teacher), output_dir=str(tokenizer))
                 train_tokenizer(*build_arguments(TRAIN_TOKENIZER_ARGUMENTS, values))

@@ -14,6 +14,7 @@ from typing import Any
 from transformers import set_seed
 
 from transformers_beats import BeatsConfig, BeatsForPreTraining
+from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.inference.loading import load_model
 from transformers_beats.training.config.arguments import (
     PRETRAIN_ARGUMENTS,
@@ -30,7 +31,7 @@ from transformers_beats.utils.errors import BeatsError, run_command
 
 from .checkpoints import train_and_save
 from .compute_codes import load_codes
-from .stages import extractor_of, load_crops, load_tokenizer, prepare_training, training_settings
+from .stages import choose_extractor, load_crops, load_tokenizer, own_extractor, prepare_training, training_settings
 
 
 def build_model(arguments: PreTrainingModelArguments, codebook_size: int) -> BeatsForPreTraining:
@@ -64,14 +65,20 @@ def pretrain(
     """Trains a [`BeatsForPreTraining`] and writes it to `training.output_dir`; goes on where it was interrupted."""
     check_no_evaluation(training)
     output_dir = prepare_training(training, batch, data)
-    extractor = extractor_of(model_arguments.feature_extractor)
-    tokenizer = codes = None
+    tokenizer = codes = read_by_codes = None
     if model_arguments.codes is not None:
         codes, description = load_codes(model_arguments.codes, data)
         codebook_size = description["codebook_size"]
+        if "fbank" in description:
+            read_by_codes = BeatsFeatureExtractor(**description["fbank"])
     else:
         tokenizer = load_tokenizer(str(model_arguments.tokenizer))
         codebook_size = tokenizer.config.codebook_size
+    extractor = choose_extractor(
+        model_arguments.feature_extractor,
+        model_arguments.model_name_or_path,
+        tokenizer=read_by_codes if tokenizer is None else own_extractor(model_arguments.tokenizer),
+    )
     crops = load_crops(data, extractor, codes)
     if codes is not None and crops.fingerprint != description["clips"]:
         raise BeatsError(
@@ -88,7 +95,7 @@ def pretrain(
         feature_extractor=extractor,
         tokenizer=tokenizer,
     )
-    train_and_save(trainer, output_dir, training_settings(training, model_arguments, data))
+    train_and_save(trainer, output_dir, training_settings(training, model_arguments, data, crops=crops))
 
 
 def main(argv: list[str] | None = None) -> None:

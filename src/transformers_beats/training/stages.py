@@ -10,7 +10,7 @@ import datasets
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel
-from transformers.utils import logging
+from transformers.utils import FEATURE_EXTRACTOR_NAME, logging
 
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.inference.loading import load_extractor, load_model
@@ -27,6 +27,8 @@ from .checkpoints import training_directory
 
 logger = logging.get_logger(__name__)
 
+# Settings of a feature extractor that decide the values of the fbank.
+FBANK_SETTINGS = ("feature_size", "sampling_rate", "fbank_mean", "fbank_std")
 # Fields of `TrainingArguments` that decide the result.
 DECISIVE_ARGUMENTS = (
     "adam_beta1",
@@ -58,9 +60,46 @@ def is_there(path: Path) -> bool:
     return broadcast_object_list([path.exists()])[0]
 
 
-def extractor_of(name: str | None) -> BeatsFeatureExtractor:
-    """Loads the feature extractor of a directory or Hub id; without a name, that of Microsoft's checkpoints."""
-    return BeatsFeatureExtractor() if name is None else load_extractor(name)
+def own_extractor(model: str | None) -> BeatsFeatureExtractor | None:
+    """Loads the feature extractor of a model; none if its directory lacks one."""
+    if model is None or (Path(model).is_dir() and not (Path(model) / FEATURE_EXTRACTOR_NAME).exists()):
+        return None
+    return load_extractor(model)
+
+
+def fbank_settings(extractor: BeatsFeatureExtractor) -> dict[str, Any]:
+    """Returns the settings of a feature extractor that decide the values of the fbank."""
+    return {name: getattr(extractor, name) for name in FBANK_SETTINGS}
+
+
+def choose_extractor(
+    name: str | None, start: str | None = None, **frozen: BeatsFeatureExtractor | None
+) -> BeatsFeatureExtractor:
+    """
+    Chooses the feature extractor of a stage: that of the directory or Hub id `name`; without a name that of the
+    `frozen` models, which read the same fbank, or of the model that training starts from; or that of Microsoft's
+    checkpoints.
+
+    Raises:
+        [`BeatsError`]: if a frozen model has learned from another fbank.
+    """
+    owned = {role: extractor for role, extractor in frozen.items() if extractor is not None}
+    if name is not None:
+        chosen = load_extractor(name)
+    elif (found := next(iter(owned.values()), None) or own_extractor(start)) is not None:
+        chosen = found
+    else:
+        chosen = BeatsFeatureExtractor()
+        if without := [f"The {role}" for role in frozen] if start is None else [start]:
+            logger.warning(f"{', '.join(without)}: has no feature extractor; AudioSet's statistics are used.")
+    for role, extractor in owned.items():
+        for setting, value in fbank_settings(extractor).items():
+            if (other := getattr(chosen, setting)) != value:
+                raise BeatsError(
+                    f"The {role} has learned from an fbank of `{setting}` {value:g}, and this training would read one "
+                    f"of {other:g}: leave `feature_extractor` out, or choose models of the same fbank."
+                )
+    return chosen
 
 
 def load_crops(data: DataArguments, extractor: BeatsFeatureExtractor, codes: datasets.Dataset | None = None):
@@ -109,14 +148,21 @@ def prepare_training(training: BeatsTrainingArguments, batch: BatchArguments, da
     return output_dir
 
 
-def training_settings(training: BeatsTrainingArguments, *others: Any) -> dict[str, Any]:
-    """Returns the settings that an interrupted training must go on with: those that decide the result."""
+def training_settings(
+    training: BeatsTrainingArguments, *others: Any, crops: CropDataset | FbankDataset | StreamingCrops | None = None
+) -> dict[str, Any]:
+    """
+    Returns the settings that an interrupted training must go on with: those that decide the result, and a digest of
+    the clips. What has been learned from and what is left could not be told apart if the clips changed.
+    """
     settings = {name: getattr(training, name) for name in DECISIVE_ARGUMENTS}
     settings["batch_size"] = (
         training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
     )
     for arguments in others:
         settings |= asdict(arguments)
+    if crops is not None:
+        settings["names and lengths of the clips"] = crops.fingerprint
     # These change how the data are read, not which.
     ways_of_reading = ("num_proc", "precompute_fbank", "cache_audio")
     return {name: value for name, value in settings.items() if name not in ways_of_reading}

@@ -35,7 +35,7 @@ from transformers_beats.training.trainers.pretraining import BeatsTokenizerTrain
 from transformers_beats.utils.errors import BeatsError, run_command
 
 from .checkpoints import train_and_save
-from .stages import extractor_of, load_crops, prepare_training, training_settings
+from .stages import choose_extractor, load_crops, own_extractor, prepare_training, training_settings
 
 
 def load_teacher(name: str) -> PreTrainedModel:
@@ -91,7 +91,9 @@ def train_tokenizer(
     """
     check_no_evaluation(training)
     output_dir = prepare_training(training, batch, data)
-    extractor = extractor_of(tokenizer_arguments.feature_extractor)
+    extractor = choose_extractor(
+        tokenizer_arguments.feature_extractor, teacher=own_extractor(tokenizer_arguments.teacher)
+    )
     teacher = load_teacher(tokenizer_arguments.teacher)
     crops = load_crops(data, extractor)
     # `Trainer` seeds only what comes after the model.
@@ -105,7 +107,7 @@ def train_tokenizer(
         teacher=teacher,
         min_perplexity=tokenizer_arguments.min_perplexity,
     )
-    train_and_save(trainer, output_dir, training_settings(training, tokenizer_arguments, data))
+    train_and_save(trainer, output_dir, training_settings(training, tokenizer_arguments, data, crops=crops))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -80,6 +80,52 @@ def stage_values(recipe: dict, stage: str, **values) -> dict:
     return IterateArguments(**recipe).stage_values(stage, **values)
 
 
+# The feature extractor
+
+
+@pytest.fixture
+def statistics(tmp_path) -> str:
+    """The directory of a feature extractor with statistics of its own."""
+    BeatsFeatureExtractor(fbank_mean=9.0, fbank_std=3.0).save_pretrained(tmp_path / "statistics")
+    return str(tmp_path / "statistics")
+
+
+def mean_of(directory: Path) -> float:
+    return BeatsFeatureExtractor.from_pretrained(directory).fbank_mean
+
+
+def test_every_stage_reads_the_fbank_of_the_model_before(recipe, statistics):
+    run = iterate(IterateArguments(**recipe, feature_extractor=statistics, num_iterations=1)).parent
+    assert mean_of(run / "tokenizer") == mean_of(run / "model") == 9.0
+    # The stages on their own, without a word on the feature extractor.
+    given = {"data": recipe["data"], "output_dir": recipe["output_dir"]}
+    values = stage_values({**recipe, **given}, "tokenizer", teacher=str(run / "model"), output_dir=str(run / "next"))
+    train_tokenizer(*build_arguments(TRAIN_TOKENIZER_ARGUMENTS, values))
+    assert mean_of(run / "next") == 9.0
+    values = stage_values(recipe, "tokenize", tokenizer=str(run / "next"), output_dir=str(run / "next-codes"))
+    tokenize(*build_arguments(TOKENIZE_ARGUMENTS, values))
+    for name, kind in (("codes", "next-codes"), ("tokenizer", "next")):
+        place = run / f"model-of-{name}"
+        values = stage_values(recipe, "model", **{name: str(run / kind)}, output_dir=str(place))
+        pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+        assert mean_of(place) == 9.0
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "tokenize", "codes", "model"])
+def test_the_fbank_of_another_model_is_refused(recipe, one_iteration, statistics, tmp_path, stage):
+    command, owners, name, source = {
+        "tokenizer": (train_tokenizer, TRAIN_TOKENIZER_ARGUMENTS, "teacher", "model"),
+        "tokenize": (tokenize, TOKENIZE_ARGUMENTS, "tokenizer", "tokenizer"),
+        "codes": (pretrain, PRETRAIN_ARGUMENTS, "codes", "codes"),
+        "model": (pretrain, PRETRAIN_ARGUMENTS, "tokenizer", "tokenizer"),
+    }[stage]
+    values = stage_values(recipe, "model" if stage == "codes" else stage, output_dir=str(tmp_path / "new"))
+    values |= {name: str(one_iteration / source), "feature_extractor": statistics}
+    with pytest.raises(ValueError, match=r"has learned from an fbank of `fbank_mean` 15\.4166, and .* of 9:"):
+        command(*build_arguments(owners, values))
+    assert not (tmp_path / "new").exists()
+
+
 # What is logged
 
 
@@ -344,6 +390,47 @@ def test_an_interrupted_training_does_not_go_on_with_other_settings(recipe, one_
     (tmp_path / "new").rename(tmp_path / "first")
     pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values | {"seed": 1}))
     assert history_of(tmp_path / "new", "loss") != history_of(tmp_path / "first", "loss")
+
+
+def test_an_interrupted_training_does_not_go_on_with_other_clips(recipe, one_iteration, sounds, tmp_path, monkeypatch):
+    copied = shutil.copytree(sounds, tmp_path / "copied")
+    recipe = {**recipe, "data": {**recipe["data"], "dataset": str(copied)}}
+    values = stage_values(
+        recipe, "model", tokenizer=str(one_iteration / "tokenizer"), output_dir=str(tmp_path / "model")
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints_module, "replace_directory", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+    (copied / "00.wav").rename(copied / "99.wav")
+    with pytest.raises(ValueError, match="begun with another `names and lengths of the clips`"):
+        pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+
+
+@pytest.mark.parametrize("command", ["pretrain", "compute-codes"])
+def test_two_runs_do_not_write_to_one_directory(recipe, one_iteration, tmp_path, command):
+    place = tmp_path / "new"
+    directory = place if command == "compute-codes" else checkpoints_module.training_directory(place)
+    stage, run, owners = ("tokenize", tokenize, TOKENIZE_ARGUMENTS)
+    if command == "pretrain":
+        stage, run, owners = ("model", pretrain, PRETRAIN_ARGUMENTS)
+    values = stage_values(recipe, stage, tokenizer=str(one_iteration / "tokenizer"), output_dir=str(place))
+    code = f"""
+import sys, time
+from pathlib import Path
+from transformers_beats.utils.lock import hold
+with hold(Path({str(directory)!r})):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match=f"another run writes here \\(process {other.pid} on .*, since 20"):
+            run(*build_arguments(owners, values))
+        other.kill()
+    # Of a run that was killed nothing is left.
+    run(*build_arguments(owners, values))
+    assert not list(tmp_path.rglob(".lock*"))
 
 
 def test_how_the_data_are_read_may_change_after_an_interruption(tmp_path):

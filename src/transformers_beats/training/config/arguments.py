@@ -31,7 +31,10 @@ logger = logging.get_logger(__name__)
 TIMEOUT_SECONDS = 12 * 3600
 # Codes are stored as int16.
 MAX_CODEBOOK_SIZE = 2**15
-EXTRACTOR_HELP = "Name, directory or Hub id of a feature extractor. Default: AudioSet's statistics."
+EXTRACTOR_HELP = (
+    "Name, directory or Hub id of a feature extractor. Default: that of the tokenizer, teacher or model; without any, "
+    "AudioSet's statistics."
+)
 
 
 def is_bf16_slow() -> bool:

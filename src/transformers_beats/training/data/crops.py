@@ -288,6 +288,8 @@ class StreamingCrops(IterableDataset):
         self.num_samples = round(arguments.crop_seconds * sampling_rate)
         self.num_skipped = 0
         self.epoch = 0
+        # What is in a stream is known at its end only.
+        self.fingerprint = None
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch; `Trainer` calls it before each, and workers are copies made after it."""

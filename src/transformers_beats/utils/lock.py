@@ -1,0 +1,55 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Lock of an output directory, so that two runs do not write to it at once."""
+
+import json
+import os
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from .errors import UsageError
+
+
+LOCK, HOLDER = ".lock", ".lock.json"
+
+
+@contextmanager
+def hold(directory: Path) -> Generator[None, None, None]:
+    """
+    Locks a directory, which is made, for this process. A process that is killed leaves no lock behind.
+
+    Raises:
+        [`UsageError`]: if another run has it; the message names its host, process and start.
+    """
+    from filelock import FileLock, Timeout
+
+    lock, holder = FileLock(directory / LOCK), directory / HOLDER
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(
+            f"{directory}: another run writes here ({_describe(holder)}): wait for its end, or choose another output."
+        ) from None
+    except OSError as error:
+        raise UsageError(f"{directory}: cannot be locked: {error.strerror}.") from error
+    try:
+        started = datetime.now().isoformat(" ", timespec="seconds")
+        holder.write_text(json.dumps({"host": socket.gethostname(), "process": os.getpid(), "started": started}))
+        yield
+    finally:
+        # Before others can take it.
+        for file in (holder, directory / LOCK):
+            file.unlink(missing_ok=True)
+        lock.release()
+
+
+def _describe(holder: Path) -> str:
+    """Returns text that says who holds a lock."""
+    try:
+        values = json.loads(holder.read_text())
+        return f"process {values['process']} on {values['host']}, since {values['started']}"
+    except (OSError, ValueError, LookupError, TypeError):
+        return "it does not say which"

@@ -10,6 +10,7 @@ On several devices: `accelerate launch -m transformers_beats.training.compute_co
 """
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -107,7 +108,8 @@ def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
     tokenizer = load_tokenizer(arguments.tokenizer).to(device)
     if tokenizer.config.codebook_size > np.iinfo(np.int16).max + 1:
         raise BeatsError(f"Codes are stored as int16, but the codebook has {tokenizer.config.codebook_size}.")
-    crops = load_crops(data, extractor)
+    # Codes of another item in the place of one that cannot be read would be wrong ones.
+    crops = load_crops(replace(data, max_lost_share=0.0), extractor)
     collator = DataCollator(extractor, data.crop_seconds)
     starts = range(0, len(crops), arguments.shard_size)
     description = {

@@ -164,5 +164,12 @@ def training_settings(
     if crops is not None:
         settings["names and lengths of the clips"] = crops.fingerprint
     # These change how the data are read, not which.
-    ways_of_reading = ("num_proc", "precompute_fbank", "cache_audio")
+    ways_of_reading = (
+        "num_proc",
+        "precompute_fbank",
+        "cache_audio",
+        "read_attempts",
+        "read_seconds",
+        "max_lost_share",
+    )
     return {name: value for name, value in settings.items() if name not in ways_of_reading}

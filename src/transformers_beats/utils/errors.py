@@ -35,15 +35,23 @@ class UsageError(BeatsError):
     exit_status = USAGE
 
 
+def message_of(error: BaseException | str) -> str:
+    """Returns the message of an error; of one in a worker of a `DataLoader`, the part behind its traceback."""
+    text = str(error)
+    if text.startswith("Caught ") and "\nOriginal Traceback" in text:
+        return text.rpartition(f"{type(error).__name__}: ")[2]
+    return text
+
+
 def first_line(error: BaseException | str) -> str:
     """Returns the first line of a message that is not empty; the class of an error without a message."""
-    lines = (line.strip() for line in str(error).splitlines())
+    lines = (line.strip() for line in message_of(error).splitlines())
     return next((line for line in lines if line), type(error).__name__)
 
 
 def one_line(text: Any) -> str:
-    """Returns a text of several lines as one line."""
-    return " ".join(str(text).split())
+    """Returns a text of several lines, or the message of an error, as one line."""
+    return " ".join(message_of(text).split())
 
 
 def name_some(names: Sequence[object], limit: int = 5) -> str:

@@ -27,6 +27,7 @@ from transformers_beats.fbank_beats import kaldi_fbank, num_fbank_frames
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import BeatsError
 
+from .reading import ItemReader, within
 from .sources import DataArguments, decode_row
 from .tables import FILE_COLUMN
 
@@ -34,6 +35,8 @@ from .tables import FILE_COLUMN
 logger = logging.get_logger(__name__)
 
 NUM_NAMED_PROBLEMS = 5
+# No field of `DataArguments`, as the results that are kept would be those of one value.
+CHECK_SECONDS = 600.0
 
 
 # Clips and crops
@@ -87,12 +90,13 @@ def _map_cached(dataset: datasets.Dataset, function, features: datasets.Features
 
 def check_clip(row: dict[str, Any], sampling_rate: int, min_seconds: float) -> dict[str, Any]:
     """
-    Returns path, length and digest of a clip, and its problem, if any; a clip that cannot be decoded has no length.
+    Returns path, length and digest of a clip, and its problem, if any; without a length if it cannot be decoded
+    within ten minutes.
     """
     audio = row["audio"] or {}
     path, data = audio.get("path") or "", audio.get("bytes")
     try:
-        num_samples = len(decode_row(row, sampling_rate))
+        num_samples = len(within(CHECK_SECONDS, decode_row, row, sampling_rate))
     except AudioError as error:
         return {"path": path, "num_samples": 0, "digest": 0, "problem": str(error)}
     problem = ""
@@ -206,6 +210,7 @@ class CropDataset(Dataset):
         # The first crop of each clip, and the number of crops.
         self.offsets = np.concatenate([[0], np.cumsum(counts)])
         self.codes = check_codes(codes, len(self))
+        self.reader = ItemReader(arguments, len(self))
 
     @property
     def fingerprint(self) -> str:
@@ -216,6 +221,11 @@ class CropDataset(Dataset):
         return int(self.offsets[-1])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        """Returns an item; another one in its place if it cannot be read, see [`ItemReader`]."""
+        return self.reader.read(self.read_item, int(index))
+
+    def read_item(self, index: int) -> dict[str, Any]:
+        """Returns `waveform` `(num_samples,)`, float32, and what belongs to it."""
         clip = int(np.searchsorted(self.offsets, index, side="right")) - 1
         generator = np.random.default_rng([self.arguments.crop_seed, clip, int(index - self.offsets[clip])])
         _, waveform = self.decode_crop(clip, generator)

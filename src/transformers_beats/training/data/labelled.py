@@ -66,7 +66,8 @@ class TrainingCrops(CropDataset):
         """Samples of each crop, `(num_crops,)`."""
         return np.minimum(self.clips.num_samples, self.num_samples)[self.clip_of]
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def read_item(self, index: int) -> dict[str, Any]:
+        """Returns `waveform` `(num_samples,)`, float32, and `labels`, see [`LabelledClips`]."""
         clip = int(np.searchsorted(self.offsets, index, side="right")) - 1
         start, waveform = self.decode_crop(clip, np.random.default_rng(int(torch.randint(2**62, ()))))
         return {"waveform": waveform, "labels": self.targets.target(clip, start, len(waveform))}

@@ -64,6 +64,14 @@ class DataArguments:
         "Decode and resample every clip once, to disk, instead of whenever it is read.", False
     )
     num_proc: int | None = argument("Processes that check or prepare the clips.", None, min=1)
+    read_attempts: int = argument("Attempts to read a clip, with pauses, before it counts as lost.", 3, min=1)
+    read_seconds: float = argument("Time limit of each attempt, in seconds.", 120.0, positive=True)
+    max_lost_share: float = argument(
+        "Share of the items, rounded up, that may be lost during a training: others take their place.",
+        0.05,
+        min=0,
+        max=1,
+    )
 
     def __post_init__(self):
         check_numbers(self)
@@ -331,6 +339,8 @@ def decode_row(row: dict[str, Any], sampling_rate: int, start: int = 0, num_samp
     if not audio.get("bytes"):
         if not audio.get("path"):
             raise AudioError("a row holds no audio.")
+        if os.path.exists(audio["path"]) and not os.path.isfile(audio["path"]):
+            raise AudioError(f"{audio['path']}: is no file that can be read again, but a folder, a pipe or a device.")
         return decode_audio(audio["path"], sampling_rate, start, num_samples)
     try:
         return decode_audio(audio["bytes"], sampling_rate, start, num_samples)

@@ -8,11 +8,13 @@ from transformers import Trainer, TrainingArguments
 
 from transformers_beats import (
     BeatsConfig,
+    BeatsFeatureExtractor,
     BeatsForAudioClassification,
     BeatsForAudioFrameClassification,
     BeatsForPreTraining,
 )
 from transformers_beats.training.trainers.layerwise import layer_of, layerwise_parameter_groups, multiply_gradients
+from transformers_beats.training.trainers.pretraining import WaveformTrainer
 
 
 NUM_LAYERS = 4
@@ -118,9 +120,14 @@ def test_every_trainable_parameter_is_in_one_group():
     assert 2 not in {group["depth"] for group in groups}
 
 
-def test_weight_decay_is_for_what_trainer_decays(tmp_path):
+def test_weight_decay_is_for_matrices_and_kernels_alone(tmp_path):
     model = build_model()
-    decayed = set(Trainer(model, TrainingArguments(str(tmp_path))).get_decay_parameter_names(model))
+    trainer = WaveformTrainer(model, TrainingArguments(str(tmp_path)), feature_extractor=BeatsFeatureExtractor())
+    decayed = set(trainer.get_decay_parameter_names(model))
+    kinds = {name for name, _ in model.named_parameters() if name not in decayed}
+    ends = ("bias", "layer_norm.weight", "relative_attention_bias.weight", "gru_rel_pos_const", "weight.original0")
+    assert {next((end for end in ends if name.endswith(end)), name) for name in kinds} == set(ends)
+    assert not any(name.endswith(ends) for name in decayed)
     groups = layerwise_parameter_groups(model, 1e-3, 0.1, 0.5)
     decays = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
     assert {name for name, parameter in model.named_parameters() if decays[id(parameter)] == 0.1} == decayed

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 
 from transformers_beats.modeling_beats import BeatsModel
 from transformers_beats.utils.errors import BeatsError
+
+from .pretraining import WaveformTrainer
 
 
 # Also behind the prefixes of PEFT, DDP and `torch.compile`, but not the encoders of other parts of a model.
@@ -44,10 +46,9 @@ def layerwise_parameter_groups(
 ) -> list[dict[str, Any]]:
     """
     Returns parameter groups for layer-wise learning-rate decay (as in ELECTRA, BEiT and Audio-MAE): parameters of
-    depth d (see [`layer_of`]) learn with `learning_rate * decay ** (num_hidden_layers + 1 - d)`. Biases and norms have
-    no weight decay, by the rule of `Trainer`; to that rule the table of relative positions is a bias. Groups have
-    `params`, `lr`, `weight_decay` and `depth`; those of the head come first, since `Trainer` logs the learning rate of
-    the first. Frozen parameters are left out.
+    depth d (see [`layer_of`]) learn with `learning_rate * decay ** (num_hidden_layers + 1 - d)`. Weight decay is for
+    those that [`WaveformTrainer`] decays. Groups have `params`, `lr`, `weight_decay` and `depth`; those of the head
+    come first, since `Trainer` logs the learning rate of the first. Frozen parameters are left out.
 
     Raises:
         [`BeatsError`]: if the model has no BEATs encoder, or all its parameters are frozen.
@@ -55,7 +56,7 @@ def layerwise_parameter_groups(
     config = find_base_model(model).config
     head_depth = config.num_hidden_layers + 1
     # The rule is a method, but needs no trainer that is ready.
-    decayed_names = set(Trainer.__new__(Trainer).get_decay_parameter_names(model))
+    decayed_names = set(WaveformTrainer.__new__(WaveformTrainer).get_decay_parameter_names(model))
     members: dict[tuple[int, bool], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

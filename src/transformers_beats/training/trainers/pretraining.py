@@ -14,6 +14,10 @@ from transformers_beats.training.data.crops import featurize
 from transformers_beats.utils.errors import BeatsError
 
 
+# Parameters that multiply others: that of the gate of relative positions, and the norms of weight normalisation.
+FACTORS = ("gru_rel_pos_const", "parametrizations.weight.original0", "weight_g")
+
+
 class CodebookCollapseError(BeatsError):
     """Collapse of a codebook: a tokenizer in training uses next to none of its codes."""
 
@@ -42,6 +46,13 @@ class WaveformTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.feature_extractor = feature_extractor
         self.add_callback(SeedEachProcess())
+
+    def get_decay_parameter_names(self, model) -> list[str]:
+        """
+        Returns the names of the parameters with weight decay: no biases, norms, tables of relative positions, or
+        factors, whose neutral value is not zero.
+        """
+        return [name for name in super().get_decay_parameter_names(model) if not name.endswith(FACTORS)]
 
     def _prepare_input(self, data):
         # `Trainer` would give audio and fbank DeepSpeed's precision, which is for the model.

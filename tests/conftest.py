@@ -9,8 +9,10 @@ and its libraries, which choose their kernels by them. The suite must pass with 
 set says so in a `skipif`, and a test of what depends on one sets it with `monkeypatch`.
 """
 
+import gc
 import os
 
+import datasets
 import pytest
 import torch
 from fresh import forked_python
@@ -43,6 +45,21 @@ class FakeOperation:
 
 if os.environ.get("NO_BF16"):
     torch.ops.mkldnn._is_mkldnn_bf16_supported = FakeOperation(torch.ops.mkldnn._is_mkldnn_bf16_supported, False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen():
+    """What was imported so far is no garbage: every training collects some, which takes half a second with it."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_pause():
+    """`datasets` waits for five seconds after it has read Parquet files in threads, which may end a process badly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.1, raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from fresh import COMMON, fork_server, write_program
 from golden import FIXTURES, ROOT
 from hub.server import local_hub
 from huggingface_hub import constants
@@ -61,6 +62,12 @@ COMMANDS = {
     "python": '"{python}" "$@"',
     "transformers-beats": '"{python}" -m transformers_beats.cli.app "$@"',
 }
+THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "ACCELERATE_USE_CPU": "true"}
+# What `transformers-beats` runs where it is forked from a process that has imported most of what commands need.
+COMMAND = "from transformers_beats.cli.app import main; main()"
+IMPORTED = [*COMMON, "datasets", "librosa", "transformers.pipelines", "transformers.trainer"]
+IMPORTED += ["transformers_beats.cli.app", "transformers_beats.inference.pipeline"]
+IMPORTED += [f"transformers_beats.training.{name}" for name in ("evaluate", "finetune", "iterate")]
 BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -200,21 +207,35 @@ def workplace(tmp_path, converted, monkeypatch):
     return make
 
 
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory) -> dict[str, str]:
+    """Variables that are read when a program starts, of all pages that publish nothing."""
+    return {**THREADS, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path_factory.mktemp("home"))}
+
+
+@pytest.fixture(scope="module")
+def commands(offline):
+    """Address of the process that the commands of those pages are forked from."""
+    with fork_server(IMPORTED, env=os.environ | offline) as address:
+        yield address
+
+
 @pytest.fixture
-def environment(tmp_path):
+def environment(tmp_path, offline, request):
     """Variables of the shell blocks; with a Hub on this machine where a page publishes, and otherwise offline."""
     with ExitStack() as stack:
 
-        def make(directory: Path, publishes: bool) -> dict[str, str]:
+        def make(directory: Path, shell: str) -> dict[str, str]:
             own = {
+                **THREADS,
                 "PATH": f"{directory / 'bin'}{os.pathsep}{os.environ['PATH']}",
-                "OMP_NUM_THREADS": "1",
-                "OMP_WAIT_POLICY": "passive",
-                "ACCELERATE_USE_CPU": "true",
                 MANIFEST_VARIABLE: str(directory / "manifest.yaml"),
             }
-            if not publishes:
-                return {**os.environ, **own, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+            if "--push-to-hub" not in shell:
+                if "transformers-beats" in shell:
+                    address = request.getfixturevalue("commands")
+                    write_program(directory / "bin" / "transformers-beats", address, COMMAND)
+                return {**os.environ, **own, **offline}
             hub = stack.enter_context(local_hub())
             hub.users[hub.token] = "your-name"
             return hub.environment(tmp_path / "home", **own)
@@ -234,7 +255,7 @@ def run_page(path: Path, workplace, environment, languages: tuple[str, ...] = ("
     """Runs the blocks of a page, those of Python in this process. Returns their names."""
     blocks = [block for block in read_blocks(path) if block.reason is None and block.language in languages]
     shell = "".join(block.code for block in blocks if block.language == "sh")
-    variables = environment(workplace(shell), publishes="--push-to-hub" in shell)
+    variables = environment(workplace(shell), shell)
     namespace: dict = {"__name__": "__main__"}
     for block in blocks:
         if block.language == "python":

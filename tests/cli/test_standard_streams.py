@@ -124,9 +124,9 @@ def test_models_and_their_properties_are_json_lines(models):
     assert description["kind"] == "BeatsForAudioClassification"
 
 
-@pytest.mark.parametrize("options", [["--json"], []])
+@pytest.mark.parametrize("options", [["--json"], ["--quiet"]])
 def test_a_reader_that_has_enough_is_no_error_message(models, sounds, options):
-    command = f"{sys.executable} -m transformers_beats tag -q -m '{models / 'beats_tiny_finetuned'}' --device cpu"
+    command = f"{sys.executable} -m transformers_beats tag -m '{models / 'beats_tiny_finetuned'}' --device cpu"
     line = f"{command} {' '.join(options)} '{sounds}' | true; exit ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (1, "")

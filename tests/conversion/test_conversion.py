@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +47,10 @@ def altered(tmp_path):
     return alter
 
 
-def run_script(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture
+def run_script(fresh_python):
+    """Runs the script in a process of its own."""
+    return partial(fresh_python, f"import runpy; runpy.run_path({str(SCRIPT)!r}, run_name='__main__')")
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
@@ -320,7 +322,7 @@ class Payload:
         return (open, (str(self.path), "w"))
 
 
-def test_code_in_a_checkpoint_is_not_run(tmp_path):
+def test_code_in_a_checkpoint_is_not_run(run_script, tmp_path):
     torch.save({"cfg": {}, "model": {"a": torch.zeros(1)}, "x": Payload(tmp_path / "ran")}, tmp_path / "evil.pt")
     result = run_script(tmp_path / "evil.pt", tmp_path / "out")
     assert result.returncode == 1
@@ -331,7 +333,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["truncated", "text", "empty", "absent", "directory", "array", "bits"])
-def test_damaged_and_foreign_files_give_one_line(kind, tmp_path):
+def test_damaged_and_foreign_files_give_one_line(kind, run_script, tmp_path):
     path = tmp_path / "file.pt"
     whole = (FIXTURES / "beats_tiny.pt").read_bytes()
     if kind == "directory":
@@ -435,7 +437,7 @@ def test_a_killed_conversion_leaves_no_directory_that_looks_finished(tmp_path):
         BeatsModel.from_pretrained(tmp_path / "out")
 
 
-def test_command_line_reports_what_it_did(tmp_path):
+def test_command_line_reports_what_it_did(run_script, tmp_path):
     result = run_script(FIXTURES / "beats_tiny_finetuned.pt", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     assert "BEATs, finetuned, 0.1 M parameters" in result.stdout

@@ -3,8 +3,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from itertools import chain
 from pathlib import Path
 
@@ -120,7 +118,7 @@ def logits_of(model, clips, extractor) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def finetuned(pretrained, tmp_path_factory):
+def finetuned(pretrained, fresh_python, tmp_path_factory):
     """What the script wrote, in a process of its own."""
     directory = tmp_path_factory.mktemp("script")
     generator = np.random.default_rng(0)
@@ -134,9 +132,8 @@ def finetuned(pretrained, tmp_path_factory):
     words += " --do_eval --max_steps 40 --learning_rate 3e-3 --per_device_train_batch_size 8 --max_seconds 0.4"
     words += " --remove_unused_columns False --save_strategy no --report_to none --disable_tqdm True --use_cpu True"
     environment = os.environ | {"HF_DATASETS_CACHE": str(directory / "cache"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *words.split()], capture_output=True, text=True, check=False, env=environment
-    )
+    program = f"import runpy; runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+    done = fresh_python(program, *words.split(), env=environment)
     assert done.returncode == 0, done.stderr
     return directory / "model"
 

@@ -3,8 +3,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -38,17 +36,23 @@ def checkpoint(tmp_path_factory):
     return output_dir
 
 
-@pytest.fixture(scope="module", params=["synthesised", "esc10"])
-def clip(request, tmp_path_factory):
-    """A 44.1 kHz Ogg Vorbis file; a real recording where ESC-10 is at hand."""
-    if request.param == "esc10":
-        if not ESC10.is_dir():
-            pytest.skip("ESC-10 is not part of the package")
-        return sorted(ESC10.glob("dog_*.ogg"))[0]
+@pytest.fixture(scope="module")
+def beeps(tmp_path_factory):
+    """A 44.1 kHz Ogg Vorbis file."""
     path = tmp_path_factory.mktemp("audio") / "clip.ogg"
     time = np.arange(2 * 44100) / 44100
     soundfile.write(path, 0.3 * np.sin(2 * np.pi * 440 * time) * (time % 0.5 < 0.2), 44100)
     return path
+
+
+@pytest.fixture(scope="module", params=["synthesised", "esc10"])
+def clip(request, beeps):
+    """That file, or a real recording where ESC-10 is at hand."""
+    if request.param == "synthesised":
+        return beeps
+    if not ESC10.is_dir():
+        pytest.skip("ESC-10 is not part of the package")
+    return sorted(ESC10.glob("dog_*.ogg"))[0]
 
 
 def test_pipeline_on_an_array(checkpoint, clip):
@@ -141,22 +145,20 @@ def test_trainer_fine_tunes_a_converted_checkpoint(checkpoint, tones, tmp_path):
     assert (tmp_path / "tuned" / "feature_extraction_beats.py").is_file()
 
 
-def test_the_readme_runs(checkpoint, clip, tmp_path):
+def test_the_readme_runs(checkpoint, beeps, fresh_python, tmp_path):
     """Each Python block of the README, in one process, with this checkpoint; then the same pipeline with a file."""
     blocks = [part.split("```")[0] for part in (ROOT / "README.md").read_text().split("```python\n")[1:]]
     assert blocks
-    code = "\n".join([*blocks, f"print(sorted(tagger({str(clip)!r}, return_events=True)))"])
+    code = "\n".join([*blocks, f"print(sorted(tagger({str(beeps)!r}, return_events=True)))"])
     code = code.replace('"demo-output/demo-model"', repr(str(checkpoint)))
     environment = {**os.environ, "MPLBACKEND": "Agg"}
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
-    )
+    result = fresh_python(code, cwd=tmp_path, env=environment)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "['events', 'labels']"
 
 
 @pytest.mark.parametrize("with_package", [True, False])
-def test_the_model_cards_run(with_package, tmp_path):
+def test_the_model_cards_run(with_package, fresh_python, tmp_path):
     """What the cards of an encoder, a classifier and a tokenizer show, in one process for each way of use."""
     soundfile.write(tmp_path / "clip.wav", 0.1 * np.random.default_rng(0).standard_normal((44100, 2)), 44100)
     code = [f"import os; os.chdir({str(tmp_path)!r})"]
@@ -167,7 +169,7 @@ def test_the_model_cards_run(with_package, tmp_path):
         assert ["trust_remote_code=True" in block for block in blocks] == [False, True]
         assert ["import transformers_beats" in block for block in blocks] == [True, False]
         code.append(blocks[0 if with_package else 1].replace('"."', f'"./{name}"'))
-    result = subprocess.run([sys.executable, "-c", "\n".join(code)], capture_output=True, text=True, check=False)
+    result = fresh_python("\n".join(code))
     assert result.returncode == 0, result.stderr
     embedding, _, labels, codes = result.stdout.splitlines()
     assert embedding == "torch.Size([1, 64])"

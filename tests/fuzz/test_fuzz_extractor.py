@@ -2,7 +2,6 @@
 # ruff: noqa: PT017  # either a result or an error: `pytest.raises` demands one
 """The feature extractor on any input: finite features of the documented shape, or an error that names the value."""
 
-import librosa
 import numpy as np
 import pytest
 import torch
@@ -256,9 +255,9 @@ def test_any_setting_makes_an_extractor_that_works_or_an_error(name, value):
 
 
 @fuzz(6, 300, length=st.integers(400, 8000), scale=st.sampled_from([1e-3, 0.1, 1.0]), seed=SEEDS)
-def test_fbank_equals_the_formula_with_the_spectrum_of_librosa(length, scale, seed):
+def test_fbank_equals_the_formula_with_the_spectrum_of_numpy(length, scale, seed):
     clip = clip_of(length, scale, seed).astype(np.float64)
-    frames = librosa.util.frame(clip * INT16_SCALE, frame_length=400, hop_length=160, axis=0)
+    frames = np.lib.stride_tricks.sliding_window_view(clip * INT16_SCALE, 400)[::160]
     frames = frames - frames.mean(axis=1, keepdims=True)
     frames = frames - PREEMPHASIS * np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
     power = np.abs(np.fft.rfft(frames * np.hanning(400) ** 0.85, 512)) ** 2

@@ -2,8 +2,6 @@
 """Released models by name, from a Hub on this machine: fetched, verified, converted and kept."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -55,13 +53,13 @@ def manifest(api, release):
 
 
 @pytest.fixture
-def run(hub, manifest, tmp_path):
+def run(hub, manifest, fresh_python, tmp_path):
     """Runs a command as a user of a fresh machine does."""
 
     def run(*words, **variables):
         environment = hub.environment(tmp_path / "home", **{released.MANIFEST_VARIABLE: str(manifest)}, **variables)
-        command = [sys.executable, "-m", "transformers_beats", *words]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
+        code = "from transformers_beats.cli.app import main; main()"
+        return fresh_python(code, *words, env=environment, cwd=tmp_path)
 
     return run
 

@@ -1,8 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 import io
-import os
-import subprocess
-import sys
 import types
 
 import numpy as np
@@ -563,7 +560,7 @@ def test_a_corrupt_file_names_itself(tagger, tmp_path):
         "from transformers import pipeline; import transformers_beats",
     ],
 )
-def test_the_task_is_known_whatever_is_imported_first(imports, checkpoint):
+def test_the_task_is_known_whatever_is_imported_first(imports, checkpoint, fresh_python):
     code = f"""
 import sys
 {imports}
@@ -571,8 +568,7 @@ import numpy as np
 tagger = pipeline("audio-tagging", model=sys.argv[1], device="cpu")
 print(type(tagger).__name__, len(tagger(np.zeros(16000, dtype=np.float32), top_k=3)))
 """
-    command = [sys.executable, "-W", "error::UserWarning", "-c", code, str(checkpoint)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
+    result = fresh_python(code, checkpoint)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["BeatsAudioTaggingPipeline", "3"]
     assert "already registered" not in result.stderr

@@ -4,6 +4,7 @@ What the tests run in processes of their own: `worker.py TASKS.json`, also under
 arguments: a process that imports all takes longer than any task.
 """
 
+import gc
 import json
 import os
 import signal
@@ -126,6 +127,8 @@ def train_fully_sharded(values: dict) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    # Every training collects garbage, and what is imported is none.
+    gc.freeze()
     tasks = {
         "iterate": run_iterate,
         "run_until_killed": run_until_killed,

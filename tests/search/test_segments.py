@@ -7,7 +7,7 @@ import pytest
 from transformers_beats.audio.decoding import AudioError, open_audio
 from transformers_beats.inference import loading
 from transformers_beats.inference.windowed import Columns, WindowedInference
-from transformers_beats.search.comparison import compare_recordings
+from transformers_beats.search.comparison import compare_recordings, result_of
 from transformers_beats.search.segments import cut_segments, stream_segments_many, to_entry, window_of
 from transformers_beats.utils.errors import BeatsError
 
@@ -109,7 +109,7 @@ def test_a_comparison_reads_each_recording_once(models, monkeypatch):
 
     for number, stream in enumerate(streams):
         stream.blocks = count(number, stream.blocks)
-    found = compare_recordings(streams, model, extractor, top_k=2)
+    found = result_of(compare_recordings(streams, model, extractor, top_k=2))
     assert reads == [1, 1]
     inference = WindowedInference(model, extractor)
     first, second = (inference.embed(clip, 16000) for clip in audio)

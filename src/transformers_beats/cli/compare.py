@@ -49,11 +49,11 @@ def compare(
     files = [find_one(word) for word in (first, second)]
     with decoder_notes() as notes:
         # From here on, torch is imported.
-        from transformers_beats.search.comparison import compare_recordings
+        from transformers_beats.search.comparison import compare_recordings, result_of
 
         loaded, extractor = load(model, device)
         streams = [notes.open(file, extractor.sampling_rate) for file in files]
-        comparison = compare_recordings(streams, loaded, extractor, top_k)
+        comparison = result_of(compare_recordings(streams, loaded, extractor, top_k))
         for file, stream in zip(files, streams):
             for warning in stream.report.warnings:
                 warn(f"{file.name}: {warning}")

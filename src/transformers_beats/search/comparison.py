@@ -1,8 +1,8 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Comparison of two recordings: similarity, and the labels of both."""
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from transformers_beats.export.checks import cosine
 from transformers_beats.inference.models import kind_of
 from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline, Label, read_in_step
 from transformers_beats.inference.windowed import WindowedInference
-from transformers_beats.inference.windows import mean_of_rows
+from transformers_beats.inference.windows import RowMean
 from transformers_beats.utils.errors import BeatsError
 
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
+
+
+Result = TypeVar("Result")
 
 
 class SharedLabel(NamedTuple):
@@ -46,7 +49,7 @@ class Comparison(NamedTuple):
 
 def compare_recordings(
     streams: Sequence[AudioStream], model: "PreTrainedModel", extractor: "BeatsFeatureExtractor", top_k: int = 5
-) -> Comparison:
+) -> Generator[float, None, Comparison]:
     """
     Compares two recordings, each of which is decoded once.
 
@@ -58,6 +61,12 @@ def compare_recordings(
         top_k (`int`, defaults to 5):
             Labels of each recording.
 
+    Yields:
+        `float`: seconds of both that were compared so far.
+
+    Returns:
+        [`Comparison`], as the value of the generator.
+
     Raises:
         [`AudioError`]: for a recording that cannot be used.
         [`BeatsError`]: if an embedding is zero.
@@ -65,31 +74,46 @@ def compare_recordings(
     inference, tagger = WindowedInference(model, extractor), None
     if kind_of(model) in ("clips", "frames") and problem_type_of(model.config) != "regression":
         tagger = BeatsAudioTaggingPipeline(model=model, feature_extractor=extractor, device=model.device)
-    embeddings, labels = zip(*(read_recording(stream, inference, tagger) for stream in streams))
-    if not all(embedding.any() for embedding in embeddings):
-        raise BeatsError("An embedding is zero, so that there is no similarity: the model is not trained.")
+    embeddings, labels, before = [], [], 0.0
+    for stream in streams:
+        embedding, found = yield from _read_recording(stream, inference, tagger, before)
+        if not embedding.any():
+            raise BeatsError("An embedding is zero, so that there is no similarity: the model is not trained.")
+        embeddings.append(embedding)
+        labels.append(found)
+        before += stream.report.seconds
     return Comparison(cosine(*embeddings), None if tagger is None else merge_labels(*labels, top_k))
 
 
-def read_recording(
-    stream: AudioStream, inference: WindowedInference, tagger: BeatsAudioTaggingPipeline | None
-) -> tuple[np.ndarray, list[Label]]:
-    """Returns the embedding `(hidden_size,)` of a recording and, with a tagger, all labels, the best first."""
-    if tagger is None:
-        return inference.embed(stream), []
-    (scoring,) = tagger.inferences(return_events=False)
-    first, second = stream.share(2)
-    scores = []
+def _read_recording(
+    stream: AudioStream, inference: WindowedInference, tagger: BeatsAudioTaggingPipeline | None, before: float
+) -> Generator[float, None, tuple[np.ndarray, list[Label]]]:
+    """
+    Yields the seconds that were read, besides those `before`; returns the embedding `(hidden_size,)` of a recording
+    and, with a tagger, all labels, the best first.
+    """
+    scoring = [] if tagger is None else tagger.inferences(return_events=False)
+    first, *others = stream.share(1 + len(scoring))
+    readers = [inference.stream_embeddings(first)]
+    readers += [scorer.stream_frames(part) for scorer, part in zip(scoring, others)]
+    mean, scores = RowMean(), []
+    for reader, block in read_in_step(readers):
+        if reader == 0:
+            mean.add(block.values.mean(axis=1))
+            yield before + float(block.ends[-1])
+        else:
+            scores.append(block)
+    labels = tagger.find_tags(scores, top_k=tagger.model.config.num_labels).labels if tagger else []
+    return mean.value(), labels
 
-    def rows() -> Iterator[np.ndarray]:
-        for reader, block in read_in_step([inference.stream_embeddings(first), scoring.stream_frames(second)]):
-            if reader == 0:
-                yield block.values.mean(axis=1)
-            else:
-                scores.append(block)
 
-    embedding = mean_of_rows(rows())
-    return embedding, tagger.find_tags(scores, top_k=tagger.model.config.num_labels).labels
+def result_of(generator: Generator[Any, None, Result]) -> Result:
+    """Runs a generator to its end and returns its value."""
+    while True:
+        try:
+            next(generator)
+        except StopIteration as end:
+            return end.value
 
 
 def merge_labels(first: Sequence[Label], second: Sequence[Label], top_k: int) -> list[SharedLabel]:
@@ -103,4 +127,4 @@ def merge_labels(first: Sequence[Label], second: Sequence[Label], top_k: int) ->
     return sorted(merged, key=lambda item: -min(item.scores))
 
 
-__all__ = ["Comparison", "SharedLabel", "compare_recordings", "merge_labels"]
+__all__ = ["Comparison", "SharedLabel", "compare_recordings", "merge_labels", "result_of"]

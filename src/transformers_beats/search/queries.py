@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Queries of an index with recordings."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.fingerprint import model_fingerprint
 
-from .index import Index, Moment
+from .index import Entry, Index, Moment
 from .nearest import find_nearest
 from .segments import stream_segments_many, to_entry, window_of
 
@@ -91,8 +92,15 @@ class Searcher:
         Raises:
             [`AudioError`]: for a recording that cannot be used, or is digital silence.
         """
-        segments = next(stream_segments_many(self.inference, [audio], self.index.settings["segments"]))
-        entries = [entry for entry in map(to_entry, segments) if entry.vector.any()]
+        return self.nearest(self.embed(audio), top)
+
+    def embed(self, audio: Any) -> Iterator[Entry]:
+        """Yields the vectors of a query, one after another, as they are known; see [`~Searcher.find`]."""
+        return map(to_entry, next(stream_segments_many(self.inference, [audio], self.index.settings["segments"])))
+
+    def nearest(self, query: Iterable[Entry], top: int = 10) -> list[Hit]:
+        """Finds the moments that are most like the vectors of a query; see [`~Searcher.find`]."""
+        entries = [entry for entry in query if entry.vector.any()]
         if not entries:
             raise AudioError("The query is digital silence, and nothing is like it.")
         matches = find_nearest(self.index, np.stack([entry.vector for entry in entries]), top)

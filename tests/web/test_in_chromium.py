@@ -403,18 +403,16 @@ def test_similar_recordings_are_found_and_played(page, files, tmp_path):
 
 
 @pytest.mark.parametrize("screen", [PHONE])
-def test_comparisons_and_similar_recordings_fit_a_phone(page, files, tmp_path):
+def test_comparisons_and_similar_recordings_fit_a_phone(page, files):
     show_scene(page)
     compare_with(page, files["a siren.flac"])
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     tabs = page.locator("#result [role=tab]:visible")
     assert tabs.all_inner_texts() == ["Timeline", "Events", "Acoustic tokens", "Compare", "Similar"]
     assert tabs.evaluate_all("tabs => tabs.filter(tab => tab.scrollWidth > tab.clientWidth).length") == 0
-    screenshot(page, "page-compare-phone", tmp_path, full_page=True)
     show_similar(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert all(box.bounding_box()["width"] > 250 for box in page.locator(".found audio").all())
-    screenshot(page, "page-similar-phone", tmp_path, full_page=True)
 
 
 def test_a_moment_of_the_picture_is_played(page):

@@ -9,9 +9,8 @@ from scipy.linalg import eigh, svdvals
 from transformers_beats.utils.errors import UsageError
 
 
-# Extrapolation: parts of both collections, from half of them to all, and draws of each part.
-SHARES = np.linspace(0.5, 1.0, 6)
-DRAWS, SEED = 4, 0
+# The extrapolation divides both collections into so many parts at most.
+MAX_PARTS, SEED = 3, 0
 
 
 class Gaussian(NamedTuple):
@@ -71,11 +70,12 @@ def measure_distance(first: np.ndarray, second: np.ndarray) -> Distance:
     """
     Measures the Fréchet distance of two collections of embeddings.
 
-    The distance of finite samples is too large, by about a / n1 + b / n2 for samples of n1 and n2 embeddings. So that
-    of random parts of both, of the same share s from a half to 1, is nearly linear in 1 / s: the extrapolation is
-    where the fitted line meets 1 / s = 0 (Chong and Forsyth, 2020, arXiv 1911.07023). There is none if a part has no
-    more embeddings than these have values, since its covariance is singular. It may be a little below 0, and for one
-    collection compared with itself it means nothing.
+    The distance of finite samples is too large, by about a / n1 + b / n2 for samples of n1 and n2 embeddings. If both
+    are divided at random into k parts, the mean distance of the parts is therefore nearly linear in k, and the
+    extrapolation is where the line through k = 1, 2 and 3 meets k = 0 (after Chong and Forsyth, 2020, arXiv
+    1911.07023, who draw samples). There is none if half of a collection has no more embeddings than these have values,
+    since its covariance is singular. It may be a little below 0, and for one collection compared with itself it means
+    nothing.
 
     Args:
         first, second (`np.ndarray` of shape `(num_embeddings, dim)`):
@@ -89,23 +89,17 @@ def measure_distance(first: np.ndarray, second: np.ndarray) -> Distance:
     """
     value = frechet_distance(fit_gaussian(first), fit_gaussian(second))
     dim, fewest = first.shape[1], min(len(first), len(second))
-    if round(SHARES[0] * fewest) <= dim:
+    counts = [count for count in range(1, MAX_PARTS + 1) if fewest // count > dim]
+    if len(counts) < 2:
         return Distance(value, None, fewest <= dim)
     generator = np.random.default_rng(SEED)
-    distances = []
-    for share in SHARES:
-        parts = (
-            [fit_gaussian(_draw(values, share, generator)) for values in (first, second)]
-            for _ in range(DRAWS if share < 1 else 1)
-        )
-        distances.append(np.mean([frechet_distance(*pair) for pair in parts]))
-    _, intercept = np.polyfit(1 / SHARES, distances, 1)
+    shuffled = [generator.permutation(values) for values in (first, second)]
+    means = [
+        np.mean([frechet_distance(fit_gaussian(one), fit_gaussian(other)) for one, other in zip(*parts)])
+        for parts in ([np.array_split(values, count) for values in shuffled] for count in counts)
+    ]
+    _, intercept = np.polyfit(counts, means, 1)
     return Distance(value, float(intercept), False)
-
-
-def _draw(embeddings: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
-    """Draws a share of the embeddings, each once at most."""
-    return embeddings[generator.permutation(len(embeddings))[: round(share * len(embeddings))]]
 
 
 __all__ = ["Distance", "Gaussian", "fit_gaussian", "frechet_distance", "measure_distance"]

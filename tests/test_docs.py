@@ -38,7 +38,7 @@ DOCS = ROOT / "docs"
 FAST = ["design", "faq", "index", "released", "web"]
 SLOW = [
     *("convert", "deploy", "finetuning", "long-recordings", "migrate-espnet", "migrate-microsoft", "pretraining"),
-    *("publish-classifier", "publishing"),
+    *("publish-classifier", "publishing", "search"),
 ]
 # Pages about measurements and fuzzing, whose commands other tests run, or which take long.
 NOT_RUN = ["choosing", "performance", "reliability", "results", "tutorials/index"]

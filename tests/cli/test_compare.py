@@ -9,6 +9,7 @@ from transformers_beats.cli.app import app
 from transformers_beats.inference import loading
 from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
 from transformers_beats.inference.windowed import WindowedInference
+from transformers_beats.inference.windows import RowMean
 
 
 def run(*arguments, exit_code: int = 0, **options):
@@ -59,6 +60,6 @@ def test_a_recording_that_cannot_be_used_is_an_error(models, sounds):
 
 
 def test_an_embedding_without_a_direction_has_no_similarity(models, sounds, monkeypatch):
-    monkeypatch.setattr(WindowedInference, "embed", lambda self, audio: np.zeros(3))
+    monkeypatch.setattr(RowMean, "value", lambda self: np.zeros(3))
     (line,) = run("-m", models / "beats_tiny", sounds / "a.wav", sounds / "a.wav", exit_code=1).stderr.splitlines()
     assert "An embedding is zero" in line

@@ -176,6 +176,11 @@ def test_quiet_prints_warnings_and_errors_only(models, sounds, tmp_path):
         (["tokenize", "-m", "{models}/beats_tiny", "{sounds}", "-o", "{new}/out"], "gives no audio_codes"),
         (["compare", "-m", "{models}/tokenizer_tiny", "{sounds}/a.wav", "{sounds}/a.flac"], "has no encoder"),
         (["compare", "-m", "{models}/beats_tiny", "{sounds}/a.wav", "{sounds}"], "is a folder"),
+        (["index", "-m", "{models}/tokenizer_tiny", "{sounds}", "-o", "{new}/out"], "has no encoder"),
+        (["index", "-m", "{models}/beats_tiny", "{sounds}", "-o", "{new}"], "holds no index"),
+        (["search", "{new}/out", "{sounds}/a.wav"], "no such index"),
+        (["search", "{new}", "{sounds}/a.wav"], "is no index"),
+        (["distance", "-m", "{models}/beats_tiny", "{sounds}", "{new}/missing"], "no such file or folder"),
         (["info", "{new}/missing"], "no such directory"),
     ],
 )

@@ -26,6 +26,7 @@ import soundfile
 import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
+from typer.testing import CliRunner
 
 from transformers_beats import (
     BeatsConfig,
@@ -34,6 +35,7 @@ from transformers_beats import (
     BeatsRandomProjectionTokenizer,
 )
 from transformers_beats.audio.synthesis import CLASSES, SAMPLING_RATE, synthesize
+from transformers_beats.cli.app import app
 from transformers_beats.configuration_beats import BeatsRandomProjectionTokenizerConfig
 from transformers_beats.demo.training import ENCODER
 
@@ -134,6 +136,20 @@ def files(tmp_path_factory) -> dict[str, Path]:
     return {path.name: path for path in folder.iterdir()}
 
 
+@pytest.fixture(scope="module")
+def library(models, tmp_path_factory) -> Path:
+    """An index of two clips of each class, of which the last one is gone since."""
+    root = tmp_path_factory.mktemp("library")
+    for label in CLASSES:
+        (root / "sounds" / label).mkdir(parents=True)
+        for number in range(2):
+            soundfile.write(root / "sounds" / label / f"{number}.wav", training_clip(label, number), SAMPLING_RATE)
+    words = ["index", root / "sounds", "-m", models / "ten-sounds", "-o", root / "index", "-q"]
+    assert CliRunner().invoke(app, [*map(str, words)]).exit_code == 0
+    (root / "sounds" / CLASSES[-1] / "1.wav").unlink()
+    return root / "index"
+
+
 def start(command: list[str], work: Path, **variables: str) -> Iterator[str]:
     """Serves a page, and ends as a service manager ends it: nothing is left behind, and nothing has gone wrong."""
     with socket.socket() as free:
@@ -163,8 +179,13 @@ def start(command: list[str], work: Path, **variables: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def url(models, tmp_path_factory) -> Iterator[str]:
-    options = [f"--model={models}", f"--max-seconds={MAX_SECONDS}", f"--max-megabytes={MAX_MEGABYTES}"]
+def url(models, library, tmp_path_factory) -> Iterator[str]:
+    options = [
+        f"--model={models}",
+        f"--index={library}",
+        f"--max-seconds={MAX_SECONDS}",
+        f"--max-megabytes={MAX_MEGABYTES}",
+    ]
     yield from start(["-m", "transformers_beats.web.page", *options], tmp_path_factory.mktemp("server"))
 
 
@@ -324,6 +345,76 @@ def test_an_event_is_played_and_the_cursor_moves_with_the_sound(page):
     assert share == pytest.approx(player(page, "audio.currentTime / audio.duration"), abs=0.01)
 
 
+def compare_with(page, path: Path) -> None:
+    """Compares the clip of the page with another one."""
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_text("Choose another sound to compare").wait_for()
+    page.set_input_files("#other input[type=file]", str(path))
+    page.get_by_text("Similarity of").wait_for()
+
+
+def show_similar(page) -> None:
+    page.get_by_role("tab", name="Similar").click()
+    page.locator(".found li").first.wait_for()
+
+
+def test_a_clip_is_compared_with_another_one(page, files, tmp_path):
+    show_scene(page)
+    compare_with(page, files["a siren.flac"])
+    line = page.get_by_text("Similarity of").inner_text()
+    similarity = re.fullmatch(r"Similarity of scene\.wav and a siren\.flac: (0\.\d{3}) \(cosine of .*\)", line)[1]
+    assert 0 < float(similarity) < 1
+    # Names of the clips are in the heads of the columns; the siren is heard in both.
+    assert page.locator(".table:visible th[scope=col]").all_inner_texts() == ["Label", "scene.wav", "a siren.flac"]
+    assert "siren" in page.locator(".table:visible th[scope=row]").all_inner_texts()
+    screenshot(page, "page-compare", tmp_path)
+    # Another clip closes the tab; then it is compared anew.
+    page.locator("#options").get_by_text("rain", exact=True).click()
+    message(page, "rain.wav.*heard by")
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_text("Similarity of rain.wav and a siren.flac").wait_for()
+
+
+def test_a_bad_file_cannot_be_compared_and_the_page_goes_on_working(page, files):
+    show_scene(page)
+    page.get_by_role("tab", name="Compare").click()
+    page.set_input_files("#other input[type=file]", str(files["bad.wav"]))
+    page.get_by_text("bad.wav: holds text and no audio").wait_for()
+    page.locator("#options").get_by_text("siren", exact=True).click()
+    assert message(page, "siren.wav.*heard by")
+
+
+def test_similar_recordings_are_found_and_played(page, files, tmp_path):
+    upload(page, files["a siren.flac"])
+    message(page, "heard by")
+    show_similar(page)
+    names = page.locator(".found .class").all_inner_texts()
+    assert len(names) == 10
+    assert names[0].startswith("siren/")
+    players = page.locator(".found audio")
+    page.wait_for_function("document.querySelector('.found audio').readyState > 0")
+    assert players.first.evaluate("audio => audio.duration") == pytest.approx(1.92, abs=0.05)
+    players.first.evaluate("audio => audio.play()")
+    page.wait_for_function("document.querySelector('.found audio').currentTime > 0")
+    # Another one ends it.
+    players.nth(1).evaluate("audio => audio.play()")
+    page.wait_for_function("document.querySelector('.found audio').paused")
+    screenshot(page, "page-similar", tmp_path)
+
+
+@pytest.mark.parametrize("screen", [PHONE])
+def test_comparisons_and_similar_recordings_fit_a_phone(page, files):
+    show_scene(page)
+    compare_with(page, files["a siren.flac"])
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    tabs = page.locator("#result [role=tab]:visible")
+    assert tabs.all_inner_texts() == ["Timeline", "Events", "Acoustic tokens", "Compare", "Similar"]
+    assert tabs.evaluate_all("tabs => tabs.filter(tab => tab.scrollWidth > tab.clientWidth).length") == 0
+    show_similar(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert all(box.bounding_box()["width"] > 250 for box in page.locator(".found audio").all())
+
+
 def test_a_moment_of_the_picture_is_played(page):
     show_scene(page)
     picture = page.locator(".timeline img:visible")
@@ -388,36 +479,48 @@ def test_without_a_microphone_it_is_said_once_and_no_button_offers_it(tab, url):
     assert tab.get_by_label("Record audio").is_hidden()
 
 
+def press_tab_until(page, condition: str) -> None:
+    """Presses the Tab key until a condition of JavaScript on the focused `element` is true."""
+    for _ in range(150):
+        page.keyboard.press("Tab")
+        if page.evaluate(f"(element => {condition})(document.activeElement)"):
+            return
+    raise AssertionError(f"the Tab key does not reach {condition}")
+
+
+def test_by_keyboard_alone_similar_recordings_are_found_and_played(page):
+    press_tab_until(page, "element.matches('#options button')")
+    page.keyboard.press("Enter")
+    message(page, "heard by")
+    press_tab_until(page, "element.textContent.trim() == 'Similar'")
+    page.keyboard.press("Enter")
+    page.locator(".found audio").first.wait_for()
+    press_tab_until(page, "element.matches('.found audio')")
+    page.keyboard.press("Space")
+    page.wait_for_function("!document.querySelector('.found audio').paused")
+
+
 def test_by_keyboard_alone_a_sound_is_chosen_and_its_events_are_played(page):
-    focused = "document.activeElement"
-
-    def press_tab_until(selector: str) -> None:
-        for _ in range(150):
-            page.keyboard.press("Tab")
-            if page.evaluate(f"{focused}.matches({selector!r})"):
-                return
-        raise AssertionError(f"the Tab key does not reach {selector}")
-
-    press_tab_until("#options button")
+    press_tab_until(page, "element.matches('#options button')")
     page.keyboard.press("Enter")
     message(page, "heard by")
     page.locator("body").evaluate("() => document.activeElement.blur()")
-    press_tab_until("[data-zoom='2']")
+    press_tab_until(page, "element.matches('[data-zoom=\"2\"]')")
     page.keyboard.press("Enter")
-    press_tab_until(".bars button")
-    first = page.evaluate(f"{focused}.dataset.start")
+    press_tab_until(page, "element.matches('.bars button')")
+    first = page.evaluate("document.activeElement.dataset.start")
     page.keyboard.press("Enter")
     page.wait_for_function("document.querySelector('.bars .playing')")
     page.keyboard.press("End")
-    assert float(page.evaluate(f"{focused}.dataset.start")) >= float(first)
-    press_tab_until("a[download$='.csv']")
-    press_tab_until("input, [role=listbox], [aria-haspopup]")
+    assert float(page.evaluate("document.activeElement.dataset.start")) >= float(first)
+    press_tab_until(page, "element.matches('a[download$=\".csv\"]')")
+    press_tab_until(page, "element.matches('input, [role=listbox], [aria-haspopup]')")
 
 
 @pytest.mark.skipif(not AXE.is_file(), reason="there is no axe-core: npm install --prefix .cache/axe axe-core@4")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("screen", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_the_accessibility_checker_finds_nothing_serious(page, scheme):
+def test_the_accessibility_checker_finds_nothing_serious(page, files, scheme):
     run = f"axe.run({{runOnly: {RULES}, rules: {{'target-size': {{enabled: true}}}}}})"
     page.emulate_media(color_scheme=scheme)
     page.reload()
@@ -439,6 +542,10 @@ def test_the_accessibility_checker_finds_nothing_serious(page, scheme):
         if name == "Acoustic tokens":
             page.locator("img[alt*=tokens]:visible").wait_for()
         check(name)
+    compare_with(page, files["a siren.flac"])
+    check("Compare")
+    show_similar(page)
+    check("Similar")
     assert found == []
 
 

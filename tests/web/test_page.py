@@ -33,8 +33,9 @@ from transformers_beats import (
     BeatsModel,
     BeatsRandomProjectionTokenizer,
 )
-from transformers_beats.audio.decoding import AudioReport, AudioStream, open_audio
+from transformers_beats.audio.decoding import AudioReport, AudioStream, decode_audio, open_audio
 from transformers_beats.audio.synthesis import CLASSES
+from transformers_beats.cli.app import app
 from transformers_beats.cli.writers import csv_header
 from transformers_beats.configuration_beats import BeatsRandomProjectionTokenizerConfig
 from transformers_beats.inference.events import Event
@@ -44,6 +45,7 @@ from transformers_beats.plotting.spectrogram import Spectrogram
 from transformers_beats.plotting.timeline import code_colors
 from transformers_beats.web import analysis as analysis_module
 from transformers_beats.web import page as web_module
+from transformers_beats.web.alike import Library, respond_with_comparison, respond_with_similar
 from transformers_beats.web.analysis import (
     DEFAULT_WINDOWS,
     Analysis,
@@ -680,6 +682,111 @@ def served(checkpoints, tmp_path_factory):
         page.close(verbose=False)
 
 
+class TestAlike:
+    """Comparison with another clip, and with the recordings of an index."""
+
+    @pytest.fixture(autouse=True)
+    def _gradio(self):
+        pytest.importorskip("gradio", reason="the page needs gradio")
+
+    @pytest.fixture
+    def other(self, tmp_path):
+        path = tmp_path / "another <noise>.wav"
+        soundfile.write(path, 0.1 * np.random.default_rng(1).standard_normal(3 * RATE), RATE)
+        return path
+
+    @pytest.fixture
+    def library(self, models, noise, other, tmp_path):
+        """An index of seconds of two recordings, in two folders, of which the second was then removed."""
+        folder = tmp_path / "secret"
+        for name, path in (("first", noise), ("second", other)):
+            (folder / name).mkdir(parents=True)
+            shutil.copy(path, folder / name)
+        words = ["index", folder, "-m", models / "clips", "-o", tmp_path / "index", "--segments", "0.96", "-q"]
+        result = CliRunner().invoke(app, [*map(str, words)])
+        assert result.exit_code == 0, result.output
+        (folder / "second" / other.name).unlink()
+        return Library(tmp_path / "index", "cpu")
+
+    def compare(self, clip, other, checkpoints, shown=None):
+        classifiers = {"model": checkpoints["clips"]}
+        return list(respond_with_comparison(clip, other, "model", shown, classifiers, 10, "cpu"))
+
+    def test_two_clips_are_compared(self, checkpoints, noise, other):
+        *bars, (text, shown) = self.compare(str(noise), str(other), checkpoints)
+        assert all("<progress" in bar and key is None for bar, key in bars)
+        assert len(bars) > 1
+        model, extractor = analysis_module.load(checkpoints["clips"].path, "cpu")
+        first, second = (WindowedInference(model, extractor).embed(path) for path in (noise, other))
+        similarity = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
+        assert f"some noise.flac and another &lt;noise&gt;.wav: {similarity:.3f} " in text
+        assert text.count("<tr>") == 4
+        assert str(noise.parent) not in text
+        assert shown == (str(noise), str(other), "model")
+
+    def test_what_is_shown_is_not_compared_again(self, checkpoints, noise, other):
+        shown = (str(noise), str(other), "model")
+        assert len(self.compare(*shown[:2], checkpoints, shown)) == 1
+        assert "Choose another sound" in self.compare(str(noise), None, checkpoints)[0][0]
+
+    def test_a_bad_clip_is_a_message_without_the_directory(self, checkpoints, noise, tmp_path):
+        path = tmp_path / "bad.wav"
+        path.write_text("no audio")
+        text, shown = self.compare(str(noise), str(path), checkpoints)[-1]
+        assert text.startswith('<p role="alert">bad.wav: holds text and no audio')
+        assert str(tmp_path) not in text
+        assert shown is None
+
+    def test_similar_moments_have_the_sound_of_the_index(self, library, noise):
+        *_, found = library.find(noise, 10)
+        best = found[0]
+        assert best.name == f"first/{noise.name}"
+        assert best.similarity == pytest.approx(1, abs=1e-3)
+        samples, rate = soundfile.read(io.BytesIO(best.sound))
+        assert rate == RATE
+        expected = decode_audio(noise, RATE, round(best.start * RATE), round((best.end - best.start) * RATE))
+        np.testing.assert_allclose(samples, expected, atol=1e-4)
+        # Their file is gone.
+        assert {item.name: item.sound for item in found if item.sound is None} == {"second/another <noise>.wav": None}
+
+    def test_the_list_names_no_folder_of_the_machine(self, library, noise, tmp_path):
+        *_, (text, shown) = respond_with_similar(str(noise), None, library, 10)
+        assert str(tmp_path) not in text
+        assert "secret" not in text
+        assert "another &lt;noise&gt;.wav" in text
+        assert text.count("<audio") == text.count("data:audio/flac;base64,") > 0
+        assert "is gone or cannot be read" in text
+        assert shown == str(noise)
+        assert len(list(respond_with_similar(str(noise), shown, library, 10))) == 1
+
+    def test_long_moments_are_cut_and_silence_is_a_message(self, models, tmp_path):
+        folder = tmp_path / "sounds"
+        folder.mkdir()
+        long = 0.1 * np.random.default_rng(0).standard_normal(12 * RATE)
+        soundfile.write(folder / "long.wav", long, RATE)
+        words = ["index", folder, "-m", models / "clips", "-o", tmp_path / "index", "-q"]
+        assert CliRunner().invoke(app, [*map(str, words)]).exit_code == 0
+        library = Library(tmp_path / "index", "cpu")
+        *_, (found,) = library.find(folder / "long.wav", 20)
+        assert soundfile.info(io.BytesIO(found.sound)).duration == pytest.approx(10)
+        soundfile.write(tmp_path / "silence.wav", np.zeros(RATE), RATE)
+        (*_, (text, _)) = respond_with_similar(str(tmp_path / "silence.wav"), None, library, 10)
+        assert "digital silence" in text
+        (*_, (text, _)) = respond_with_similar(str(folder / "long.wav"), None, library, 10)
+        assert "long.wav is too long" in text
+
+    def test_a_page_has_the_tab_of_similar_recordings_with_an_index_only(self, checkpoints, library, tmp_path):
+        for given in (library, None):
+            page = build_page([checkpoints["clips"]], Limits(), write_samples(tmp_path), "cpu", given)
+            jobs = [job.name for job in page.fns.values()]
+            assert ("find_similar" in jobs) == (given is not None)
+            assert "compare_clips" in jobs
+
+    def test_a_missing_index_is_an_error_at_the_start(self, models, tmp_path):
+        with pytest.raises(ValueError, match="no such index"):
+            serve([models], Limits(), index=tmp_path / "nowhere")
+
+
 class TestServer:
     @pytest.fixture
     def requests(self, monkeypatch):
@@ -830,10 +937,12 @@ class TestCommandLine:
 
     def test_options_reach_the_page(self, monkeypatch, models):
         calls = []
-        monkeypatch.setattr(web_module, "serve", lambda *arguments: calls.append(arguments))
-        result = self.run("-m", models, "-m", "b", "--max-seconds", 60, "--max-megabytes", 5, "--port", 7000)
+        monkeypatch.setattr(web_module, "serve", lambda *arguments, index: calls.append((*arguments, index)))
+        result = self.run(
+            "-m", models, "-m", "b", "--index", "i", "--max-seconds", 60, "--max-megabytes", 5, "--port", 7000
+        )
         assert result.exit_code == 0
-        assert calls == [([str(models), "b"], Limits(60, 5), "auto", None, 7000)]
+        assert calls == [([str(models), "b"], Limits(60, 5), "auto", None, 7000, Path("i"))]
 
     def test_without_gradio_it_says_what_to_install(self, monkeypatch, models):
         monkeypatch.setitem(sys.modules, "gradio", None)

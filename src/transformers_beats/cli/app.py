@@ -9,12 +9,13 @@ from transformers_beats.utils.errors import end_on_signals
 
 from .arrays import embed, tokenize
 from .commands import add_command, completion, make_app
-from .compare import compare
+from .compare import compare, distance
 from .convert import convert
 from .export import export
 from .forwarded import MODELS, TRAINING, add_forwarded
 from .info import info, recipes
 from .models import get, models
+from .search import index, search
 from .tag import tag
 
 
@@ -26,6 +27,17 @@ add_command(app, "tag", tag, tags, "Audio", quiet=True)
 add_command(app, "embed", embed, embeddings, "Audio", quiet=True)
 add_command(app, "tokenize", tokenize, ["-m beats-tokenizer recordings -o tokens"], "Audio", quiet=True)
 add_command(app, "compare", compare, ["-m beats-finetuned first.wav second.wav"], "Audio", quiet=True)
+add_command(
+    app,
+    "index",
+    index,
+    [f"-m beats-iter3 recordings -o INDEX{end}" for end in ("", " --segments 2")],
+    "Audio",
+    quiet=True,
+)
+searches = ["INDEX clip.wav", "INDEX --duplicates", "INDEX --map map.png"]
+add_command(app, "search", search, searches, "Audio", quiet=True)
+add_command(app, "distance", distance, ["-m beats-iter3 real generated --segments 1"], "Audio", quiet=True)
 add_command(app, "models", models, ["", "--json"], "Models")
 add_command(app, "get", get, ["beats-iter3"], "Models", quiet=True)
 add_command(app, "info", info, ["beats-finetuned", "beats-finetuned --labels"], "Models")

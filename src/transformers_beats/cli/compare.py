@@ -1,21 +1,29 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""`transformers-beats compare`: what is heard in two recordings, and how similar they are."""
+"""`transformers-beats compare` and `distance`: how similar two recordings, or two folders of them, are."""
 
 import json as json_format
 import os
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from transformers_beats.audio.files import STDIN, AudioFile
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.messages import warn
+from transformers_beats.utils.numbers import format_number
 from transformers_beats.utils.table import print_table
 
-from .notes import decoder_notes
-from .options import Device, Json, Model
-from .processing import find_inputs
+from .notes import DecoderNotes, decoder_notes
+from .options import Device, Json, Model, Segments
+from .processing import Open, find_inputs, finish, process
 from .writers import write_standard_output
+
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from transformers_beats.inference.windowed import WindowedInference
 
 
 def compare(
@@ -41,32 +49,23 @@ def compare(
     files = [find_one(word) for word in (first, second)]
     with decoder_notes() as notes:
         # From here on, torch is imported.
-        from transformers_beats.configuration_beats import problem_type_of
-        from transformers_beats.export.checks import cosine
-        from transformers_beats.inference.models import kind_of
-        from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
-        from transformers_beats.inference.windowed import WindowedInference
+        from transformers_beats.search.comparison import compare_recordings, result_of
 
         loaded, extractor = load(model, device)
-        inference = WindowedInference(loaded, extractor)
-        rate = extractor.sampling_rate
-        streams = [notes.open(file, rate) for file in files]
-        embeddings = [inference.embed(stream) for stream in streams]
-        if not all(embedding.any() for embedding in embeddings):
-            raise BeatsError("An embedding is zero, so that there is no similarity: the model is not trained.")
-        record: dict[str, Any] = {
-            "files": [file.address for file in files],
-            "similarity": round(cosine(*embeddings), 6),
-            "warnings": [stream.report.warnings for stream in streams],
-        }
+        streams = [notes.open(file, extractor.sampling_rate) for file in files]
+        comparison = result_of(compare_recordings(streams, loaded, extractor, top_k))
         for file, stream in zip(files, streams):
             for warning in stream.report.warnings:
                 warn(f"{file.name}: {warning}")
-        if kind_of(loaded) in ("clips", "frames") and problem_type_of(loaded.config) != "regression":
-            tagger = BeatsAudioTaggingPipeline(
-                model=loaded, feature_extractor=extractor, device=loaded.device, top_k=loaded.config.num_labels
-            )
-            record["labels"] = merge(*(tagger(notes.open(file, rate)) for file in files), top_k)
+    record: dict[str, Any] = {
+        "files": [file.address for file in files],
+        "similarity": round(comparison.similarity, 6),
+        "warnings": [stream.report.warnings for stream in streams],
+    }
+    if comparison.labels is not None:
+        record["labels"] = [
+            {"label": label, "scores": [round(score, 6) for score in scores]} for label, scores in comparison.labels
+        ]
     if json:
         write_standard_output(json_format.dumps(record) + "\n")
         return
@@ -76,20 +75,9 @@ def compare(
 def find_one(word: str) -> AudioFile:
     """Returns the audio file of that name; raises a [`UsageError`] for a folder, and as [`find_inputs`]."""
     if os.path.isdir(word):
-        raise UsageError(f"{word}: is a folder, and two files are compared.")
+        raise UsageError(f"{word}: is a folder, and a single file is wanted here.")
     (file,) = find_inputs([word])
     return file
-
-
-def merge(first: list[dict[str, Any]], second: list[dict[str, Any]], top_k: int) -> list[dict[str, Any]]:
-    """
-    Returns the `top_k` best labels of either recording with both scores, sorted by the lower of the two. Each list has
-    all labels of the model, the best first.
-    """
-    scores = [{item["label"]: item["score"] for item in labels} for labels in (first, second)]
-    best = dict.fromkeys(item["label"] for labels in (first, second) for item in labels[:top_k])
-    merged = [{"label": label, "scores": [round(known[label], 6) for known in scores]} for label in best]
-    return sorted(merged, key=lambda item: -min(item["scores"]))
 
 
 def print_comparison(record: dict[str, Any], names: list[str]) -> None:
@@ -101,3 +89,88 @@ def print_comparison(record: dict[str, Any], names: list[str]) -> None:
         print_table(["Label", "A", "B"], rows)
         print()
     print(f"Similarity of embeddings (cosine): {record['similarity']:.3f}", flush=True)
+
+
+def distance(
+    first: Annotated[str, typer.Argument(metavar="A", help="Folder of recordings.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    model: Model,
+    segments: Segments = None,
+    json: Json = False,
+    device: Device = "auto",
+) -> None:
+    """
+    Measure the Fréchet distance of two folders of recordings (FAD).
+
+    The distance of two normal distributions that have the means and covariances of the embeddings: 0 if they are
+    equal. It is too large for few embeddings; with more than twice as many as they have values, the distance that is
+    expected of infinitely many is printed, too. Compare distances of one model and one length of segments only.
+    """
+    from transformers_beats.inference.loading import check_model, load
+
+    check_model(model, "embeddings")
+    for word in (first, second):
+        if os.path.isfile(word) or word == STDIN:
+            raise UsageError(f"{word}: is a single recording, and folders of them are compared; see `compare`.")
+    folders = [find_inputs([word]) for word in (first, second)]
+    with decoder_notes() as notes:
+        # From here on, torch is imported.
+        import numpy as np
+
+        from transformers_beats.inference.windowed import WindowedInference
+        from transformers_beats.search.distance import measure_distance
+        from transformers_beats.search.segments import window_of
+
+        loaded, extractor = load(model, device)
+        inference = WindowedInference(loaded, extractor, window_of(segments, extractor))
+        results = [embed_folder(files, notes, inference, segments) for files in folders]
+    counts = [len(vectors) for vectors, _ in results]
+    for word, number in zip((first, second), counts):
+        if number < 2:
+            raise BeatsError(f"{word}: has {number} of the two or more embeddings that a covariance needs.")
+    measured = measure_distance(*(np.stack(vectors) for vectors, _ in results))
+    dim = loaded.config.hidden_size
+    if measured.is_biased:
+        warn(
+            f"{min(counts)} embeddings of {dim} values have a singular covariance, and the distance is too large: "
+            f"take more than {2 * dim} of each folder, for example of shorter --segments."
+        )
+    if json:
+        record = {
+            "files": [os.path.abspath(word) for word in (first, second)],
+            "embeddings": counts,
+            **measured._asdict(),
+        }
+        write_standard_output(json_format.dumps(record) + "\n")
+    else:
+        rows = [[name, word, str(number)] for name, word, number in zip("AB", (first, second), counts)]
+        print_table(["", "Folder", "Embeddings"], rows)
+        print(f"\nFréchet distance: {format_number(measured.value)}")
+        known = measured.extrapolated is not None
+        limit = format_number(measured.extrapolated) if known else f"unknown, needs more than {2 * dim} of each"
+        print(f"Extrapolated to infinitely many embeddings: {limit}", flush=True)
+    files = [file for found in folders for file in found]
+    finish(files, [failure for _, failures in results for failure in failures])
+
+
+def embed_folder(
+    files: list[AudioFile], notes: DecoderNotes, inference: "WindowedInference", seconds: float | None
+) -> tuple[list["np.ndarray"], list[str]]:
+    """
+    Returns the embeddings `(hidden_size,)` of the segments of files, or of the whole files, without those of digital
+    silence; and a line for each file that cannot be used.
+    """
+    from transformers_beats.search.segments import stream_segments_many
+
+    vectors: list[np.ndarray] = []
+
+    def compute(todo: list[AudioFile], open_file: Open) -> Iterator[Any]:
+        return stream_segments_many(inference, map(open_file, todo), seconds)
+
+    def add(file: AudioFile, segments: Any, report: Any) -> None:
+        # All of a file, or nothing of it.
+        vectors.extend([segment.embedding for segment in segments if not segment.is_silent])
+
+    rate = inference.feature_extractor.sampling_rate
+    failures = process(files, lambda file: False, notes, rate, compute, add)
+    return vectors, failures

@@ -3,11 +3,14 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import Enum
 from typing import Annotated, Any, NamedTuple
 
 import typer
+
+from transformers_beats.utils.arguments import find_problem
+from transformers_beats.utils.errors import UsageError
 
 from .notes import decoder_notes
 
@@ -48,6 +51,25 @@ Json = Annotated[
     bool,
     typer.Option("--json", help="Print JSON lines, an object a line; everything else goes to stderr."),
 ]
+
+
+def check_seconds(seconds: float | None) -> float | None:
+    """Returns a length in seconds, if there is one; raises a [`UsageError`] if it is not positive and finite."""
+    if seconds is not None and (problem := find_problem(seconds, True, {"positive": True})):
+        raise UsageError(f"--segments must {problem}, got {seconds:g}.")
+    return seconds
+
+
+Segments = Annotated[
+    float | None,
+    typer.Option(
+        "--segments",
+        metavar="SECONDS",
+        callback=check_seconds,
+        help="Embed each part of so many seconds, heard alone, instead of the whole recording.",
+        show_default=False,
+    ),
+]
 Device = Annotated[str, rare("DEVICE", "cpu, cuda, cuda:1, mps ...; a GPU if there is one by default.")]
 
 
@@ -69,8 +91,11 @@ class Shared(NamedTuple):
     dtype: Annotated[Dtype, rare("DTYPE", "float32, bfloat16, float16 or auto, as saved (default).")] = Dtype.auto
 
 
-def with_shared_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Makes a function for typer of one that takes [`Shared`], [`DecoderNotes`], and then its own options."""
+def with_shared_options(function: Callable[..., None], left_out: Collection[str] = ()) -> Callable[..., None]:
+    """
+    Makes a function for typer of one that takes [`Shared`], [`DecoderNotes`], and then its own options. Shared options
+    that are `left_out` keep their defaults.
+    """
 
     @functools.wraps(function)
     def command(**values: Any) -> None:
@@ -78,7 +103,7 @@ def with_shared_options(function: Callable[..., None]) -> Callable[..., None]:
         with decoder_notes() as notes:
             function(Shared(**{name: values.pop(name) for name in shared}), notes, **values)
 
-    shared = inspect.signature(Shared).parameters
+    shared = {name: entry for name, entry in inspect.signature(Shared).parameters.items() if name not in left_out}
     inputs, model, *others = shared.values()
     _, _, *own = inspect.signature(function).parameters.values()
     parameters = [entry.replace(kind=entry.KEYWORD_ONLY) for entry in (inputs, model, *own, *others)]

@@ -139,9 +139,27 @@ def merge_windows(windows: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[i
         yield first, held
 
 
+class RowMean:
+    """Mean of the rows of blocks `(num_columns, dim)` that are added one at a time."""
+
+    def __init__(self):
+        self.total, self.num_columns = np.zeros(1), 0
+
+    def add(self, values: np.ndarray) -> None:
+        """Adds a block."""
+        self.total, self.num_columns = (
+            self.total + values.sum(axis=0, dtype=np.float64),
+            self.num_columns + len(values),
+        )
+
+    def value(self) -> np.ndarray:
+        """Returns the mean `(dim,)`, float32, of all rows so far, at least one."""
+        return (self.total / self.num_columns).astype(np.float32)
+
+
 def mean_of_rows(blocks: Iterable[np.ndarray]) -> np.ndarray:
     """Mean `(dim,)` of the rows of blocks `(num_columns, dim)`, one at a time."""
-    total, num_columns = np.zeros(1), 0
+    mean = RowMean()
     for values in blocks:
-        total, num_columns = total + values.sum(axis=0, dtype=np.float64), num_columns + len(values)
-    return (total / num_columns).astype(np.float32)
+        mean.add(values)
+    return mean.value()

@@ -109,7 +109,13 @@
     after.focus();
   });
 
+  // One sound at a time.
+  function pauseOthers(event) {
+    for (const audio of document.querySelectorAll("audio")) if (audio !== event.target) audio.pause();
+  }
+
   // Events of media do not bubble.
+  document.addEventListener("play", pauseOthers, true);
   for (const name of ["play", "pause", "seeked", "timeupdate"]) document.addEventListener(name, moveCursors, true);
   document.addEventListener("pause", () => (stopAt = Infinity), true);
   window.addEventListener("resize", () => figures().forEach(drawAxis));

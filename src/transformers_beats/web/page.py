@@ -22,9 +22,10 @@ import numpy as np
 import typer
 
 from transformers_beats.inference.loading import choose_device
-from transformers_beats.utils.errors import FOREIGN_ERRORS, UsageError, errors_in_one_line, first_line
+from transformers_beats.utils.errors import FOREIGN_ERRORS, UsageError, errors_in_one_line
 from transformers_beats.utils.files import work_directory
 
+from .alike import Alike, Library, add_alike, connect_alike, respond_with_comparison, respond_with_similar
 from .analysis import (
     DEFAULT_WINDOWS,
     WINDOW_SECONDS,
@@ -37,6 +38,7 @@ from .analysis import (
 )
 from .views import (
     STAGES,
+    as_alert,
     as_html,
     record_of,
     show_downloads,
@@ -69,8 +71,8 @@ NO_MICROPHONE = "No microphone was found: drop or choose a file."
 HERE = Path(__file__).parent
 # Functions of the browser, which need no answer of the server.
 JS_PENDING = '() => \'<p class="pending" role="status">These settings are not applied yet.</p>\''
-JS_CANCEL = f"""(message, tokens) => [message.includes('<progress') ? '{as_html(CANCELLED)}' : message,
-    tokens.includes('<progress') ? '' : tokens]"""
+JS_CANCEL = f"""(message, ...others) => [message.includes('<progress') ? '{as_html(CANCELLED)}' : message,
+    ...others.map((other) => other.includes('<progress') ? '' : other)]"""
 
 
 def write_samples(directory: Path) -> dict[str, Path]:
@@ -85,11 +87,6 @@ def write_samples(directory: Path) -> dict[str, Path]:
     for name, waveform in clips.items():
         soundfile.write(paths[name], waveform, SAMPLING_RATE)
     return paths
-
-
-def as_alert(error: BaseException, path: Path) -> str:
-    """Returns the first line of an error. Visitors are not told the paths of uploads."""
-    return as_html(first_line(error).replace(str(path), path.name), "alert")
 
 
 def respond(
@@ -187,12 +184,20 @@ class Outputs(NamedTuple):
     cancel: Any
     tokenizer: Any
     token_tab: Any
+    alike: Alike
 
 
 def build_page(
-    checkpoints: Sequence[Checkpoint], limits: Limits, samples: dict[str, Path], device: str
+    checkpoints: Sequence[Checkpoint],
+    limits: Limits,
+    samples: dict[str, Path],
+    device: str,
+    library: Library | None = None,
 ) -> "gr.Blocks":
-    """Builds the page for checkpoints of [`find_checkpoints`] and sounds of [`write_samples`]."""
+    """
+    Builds the page for checkpoints of [`find_checkpoints`] and sounds of [`write_samples`]; with a library, it also
+    finds recordings that are like the clip.
+    """
     import gradio as gr
 
     classifiers = {item.name: item for item in checkpoints if item.kind != "tokens"}
@@ -204,6 +209,13 @@ def build_page(
 
     def tokenize_clip(clip, tokenizer, shown):
         yield from respond_with_tokens(clip, tokenizer, shown, tokenizers, limits.max_seconds, device)
+
+    def compare_clips(clip, other, model, shown):
+        yield from respond_with_comparison(clip, other, model, shown, classifiers, limits.max_seconds, device)
+
+    def find_similar(clip, shown):
+        assert library is not None
+        yield from respond_with_similar(clip, shown, library, limits.max_seconds)
 
     with make_blocks(title="BEATs", analytics_enabled=False, delete_cache=DELETE_CACHE) as page:
         formats = "WAV, FLAC, MP3, Ogg and others"
@@ -222,10 +234,11 @@ def build_page(
                 )
                 gr.HTML(as_html(NO_MICROPHONE), elem_id="no-microphone", padding=False)
             with gr.Column(elem_id="result"):
-                outputs = add_outputs(tokenizers)
+                outputs = add_outputs(tokenizers, library is not None)
             with gr.Column(elem_id="options"):
                 inputs = add_inputs(clip, classifiers, samples)
-        connect(inputs, outputs, classifiers, samples, analyse_clip, tokenize_clip)
+        search = None if library is None else find_similar
+        connect(inputs, outputs, classifiers, samples, analyse_clip, tokenize_clip, compare_clips, search)
     # Direct calls of the API, which would not wait in the queue, are refused.
     return page.queue(max_size=MAX_QUEUE, default_concurrency_limit=1, api_open=False)
 
@@ -237,6 +250,8 @@ def connect(
     samples: dict[str, Path],
     analyse_clip: Callable[..., Any],
     tokenize_clip: Callable[..., Any],
+    compare_clips: Callable[..., Any],
+    find_similar: Callable[..., Any] | None,
 ) -> None:
     """Connects what visitors do with the functions, of which one runs at a time."""
     import gradio as gr
@@ -264,8 +279,9 @@ def connect(
             **job,
         ),
     ]
-    both = [outputs.message, outputs.tokens]
-    outputs.cancel.click(None, both, both, js=JS_CANCEL, cancels=jobs)
+    jobs += connect_alike(outputs.alike, inputs.clip, inputs.model, compare_clips, find_similar, job)
+    texts = [outputs.message, outputs.tokens, outputs.alike.comparison, outputs.alike.similar]
+    outputs.cancel.click(None, texts, texts, js=JS_CANCEL, cancels=jobs)
     for setting in (inputs.threshold, *windows):
         setting.input(None, None, inputs.pending, js=JS_PENDING)
 
@@ -315,7 +331,7 @@ def add_inputs(clip: Any, classifiers: dict[str, Checkpoint], samples: dict[str,
     return Inputs(clip, model, threshold, window, hop, apply, pending, sample)
 
 
-def add_outputs(tokenizers: dict[str, Checkpoint]) -> Outputs:
+def add_outputs(tokenizers: dict[str, Checkpoint], has_library: bool) -> Outputs:
     """Adds the results; without a tokenizer, a hint takes the place of the tokens."""
     import gradio as gr
 
@@ -337,11 +353,12 @@ def add_outputs(tokenizers: dict[str, Checkpoint]) -> Outputs:
             )
             tokens = gr.HTML("", visible=bool(tokenizers), padding=False)
             gr.Markdown(NO_TOKENIZER, visible=not tokenizers)
+        alike = add_alike(has_library)
     downloads = gr.HTML("", padding=False)
     # For programs that call the page.
     record, shown = gr.JSON(visible=False), gr.State()
     return Outputs(
-        message, labels, timeline, table, downloads, record, tokens, shown, tabs, cancel, tokenizer, token_tab
+        message, labels, timeline, table, downloads, record, tokens, shown, tabs, cancel, tokenizer, token_tab, alike
     )
 
 
@@ -367,14 +384,16 @@ def serve(
     host: str | None = None,
     port: int | None = None,
     explain: bool = False,
+    index: Path | None = None,
 ) -> None:
     """
-    Serves the page until it is interrupted, for `models` as [`find_checkpoints`] takes them. The address defaults to
+    Serves the page until it is interrupted, for `models` as [`find_checkpoints`] takes them, and with an `index` of
+    recordings that are like the clip. The address defaults to
     `GRADIO_SERVER_NAME` or 127.0.0.1, this machine only, the port to `GRADIO_SERVER_PORT` or the first free one from
     7860 on. If there is no model, `explain` serves a page that says what to do instead of raising an error.
 
     Raises:
-        [`UsageError`]: if there is no model, or the device or the address cannot be used.
+        [`UsageError`]: if there is no model or index, or the device or the address cannot be used.
         `ImportError`: if Gradio is not installed.
     """
     choose_device(device)
@@ -394,8 +413,9 @@ def serve(
             from gradio.themes.utils.fonts import LocalFont
         except ImportError as error:
             raise ImportError("The page needs Gradio: pip install 'transformers-beats[web]'") from error
+        library = None if index is None else Library(index, device)
         try:
-            page = build_page(find_checkpoints(models), limits, write_samples(directory), device)
+            page = build_page(find_checkpoints(models), limits, write_samples(directory), device, library)
         except UsageError as error:
             if not explain:
                 raise
@@ -433,6 +453,12 @@ def main(
             "Tokenizers add pictures of acoustic tokens.",
         ),
     ] = None,
+    index: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="INDEX", help="Index of recordings, see `index`: the page finds those that are like a clip."
+        ),
+    ] = None,
     max_seconds: Annotated[float, typer.Option(min=1, help="The longest recording, in seconds.")] = Limits.max_seconds,
     max_megabytes: Annotated[int, typer.Option(min=1, help="The largest upload, in MB.")] = Limits.max_megabytes,
     host: Annotated[
@@ -451,7 +477,7 @@ def main(
     with errors_in_one_line():
         if not model:
             raise UsageError(f"no --model. {HOW_TO_GET_A_MODEL}".replace("`", ""))
-        serve(model, Limits(max_seconds, max_megabytes), device, host, port)
+        serve(model, Limits(max_seconds, max_megabytes), device, host, port, index=index)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from transformers_beats.inference.events import Event
 from transformers_beats.plotting.figures import TIME_STEPS
 from transformers_beats.plotting.spectrogram import DYNAMIC_RANGE_DB, FREQUENCY_TICKS_KHZ, mel_edges
 from transformers_beats.plotting.timeline import choose_labels, code_colors, draw_timeline, draw_tokens
+from transformers_beats.search.comparison import Comparison
+from transformers_beats.utils.errors import first_line
 from transformers_beats.utils.files import work_directory
 
 from .analysis import Analysis, Stage, Tokens
@@ -37,6 +39,14 @@ STAGES: dict[Stage, str] = {
 def as_html(message: str, role: Literal["status", "alert"] = "status") -> str:
     """Returns a line that screen readers announce."""
     return f'<p role="{role}">{html.escape(message)}</p>'
+
+
+def as_alert(error: BaseException, *uploads: Path) -> str:
+    """Returns the first line of an error. Visitors are not told the paths of uploads."""
+    message = first_line(error)
+    for path in uploads:
+        message = message.replace(str(path), path.name)
+    return as_html(message, "alert")
 
 
 def show_progress(stage: str, share: float | None) -> str:
@@ -114,6 +124,54 @@ def show_table(events: Sequence[Event]) -> str:
     body = rows or '<tr><td colspan="5">No events</td></tr>'
     table = f"<table><caption>Events</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
     return f'<div class="table" tabindex="0" role="region" aria-label="Table of events">{table}</div>'
+
+
+class Found(NamedTuple):
+    """A moment that is like the clip: name, start and end in seconds, similarity, and its sound as FLAC, if known."""
+
+    name: str
+    start: float
+    end: float
+    similarity: float
+    sound: bytes | None
+
+
+def show_comparison(names: Sequence[str], comparison: Comparison, warnings: Sequence[str] = ()) -> str:
+    """Returns the similarity of two clips, and a table of the labels of both with both scores."""
+    summary = f"Similarity of {names[0]} and {names[1]}: {comparison.similarity:.3f} (cosine of their embeddings)"
+    lines = "".join(map(as_html, [summary, *warnings]))
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(label)}</th>{"".join(f"<td>{score:.3f}</td>" for score in scores)}</tr>'
+        for label, scores in comparison.labels or ()
+    )
+    if not rows:
+        return lines
+    heads = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in ("Label", *names))
+    caption = "<caption>Best classes, first those of both</caption>"
+    table = f"<table>{caption}<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+    return f'{lines}<div class="table" tabindex="0" role="region" aria-label="Comparison">{table}</div>'
+
+
+def show_found(name: str, found: Sequence[Found]) -> str:
+    """Returns a list of moments that are like a clip, each with a player."""
+    items = "".join(_found(item) for item in found)
+    note = "Similarity is the cosine of the embeddings. Players have the first 10 s of a moment at most."
+    return (
+        f'<h2 class="found-title">Most like {html.escape(name)}</h2><ol class="found">{items}</ol>'
+        f'<p class="caption">{note}</p>'
+    )
+
+
+def _found(item: Found) -> str:
+    label = html.escape(f"{item.name}, {item.start:.2f} to {item.end:.2f} s, similarity {item.similarity:.3f}")
+    player = '<span class="gone">This recording is gone or cannot be read.</span>'
+    if item.sound is not None:
+        source = _address("audio/flac", item.sound)
+        player = f'<audio controls preload="metadata" aria-label="{label}" src="{source}"></audio>'
+    return (
+        f'<li><span class="class">{html.escape(item.name)}</span> <span class="score">{item.similarity:.3f}</span>'
+        f'<span class="times">{item.start:.2f} to {item.end:.2f} s</span>{player}</li>'
+    )
 
 
 def record_of(name: str, analysis: Analysis) -> Record:

@@ -1,0 +1,114 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Queries of an index with recordings."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from transformers_beats.audio.decoding import AudioError
+from transformers_beats.inference.loading import load
+from transformers_beats.inference.windowed import WindowedInference
+from transformers_beats.utils.errors import BeatsError, UsageError
+from transformers_beats.utils.fingerprint import model_fingerprint
+
+from .index import Entry, Index, Moment
+from .nearest import find_nearest
+from .segments import stream_segments_many, to_entry, window_of
+
+
+class Hit(NamedTuple):
+    """
+    A moment that is like a query: what it is, its cosine similarity, and start and end of the part of the query that
+    it is most like, in seconds.
+    """
+
+    moment: Moment
+    similarity: float
+    query_start: float
+    query_end: float
+
+
+class Searcher:
+    """
+    An index with its model, for queries.
+
+    Args:
+        index ([`Index`]):
+            The index.
+        device (`str`, defaults to `"auto"`):
+            Name of a device, or `"auto"` for a GPU if there is one.
+        model (`str`, *optional*):
+            Name or directory of the model. Defaults to the place where it was when the index was made.
+
+    Raises:
+        [`UsageError`]: if the model is not that of the index.
+        [`BeatsError`]: if it cannot be loaded.
+
+    Example:
+
+    ```python
+    >>> searcher = Searcher(Index(Path("index")))  # doctest: +SKIP
+    >>> searcher.find("clip.wav", top=1)  # doctest: +SKIP
+    [Hit(moment=Moment(file='/recordings/rain.flac', start=12.0, end=14.08), similarity=0.97, query_start=0.0, ...)]
+    ```
+    """
+
+    def __init__(self, index: Index, device: str = "auto", model: str | None = None):
+        self.index = index
+        settings = index.settings
+        try:
+            loaded, extractor = load(model or index.model, device, settings["dtype"])
+        except BeatsError as error:
+            if model is None and not Path(index.model).is_dir():
+                hint = f"{index.directory} was made with this model: if it was moved, name its place as --model."
+                raise type(error)(f"{error} {hint}") from error
+            raise
+        if model_fingerprint(loaded, extractor) != settings["model"]:
+            raise UsageError(
+                f"{index.directory}: is of another model than {model or index.model} is: pass that one as --model, or "
+                "make the index again."
+            )
+        self.inference = WindowedInference(loaded, extractor, window_of(settings["segments"], extractor))
+        self.sampling_rate = extractor.sampling_rate
+
+    def find(self, audio: Any, top: int = 10) -> list[Hit]:
+        """
+        Finds the moments that are most like a recording, the most similar first.
+
+        A query is embedded as the recordings of the index are: as a whole or, if the index is of segments, each
+        segment of the query; a moment then counts with the one that it is most like.
+
+        Args:
+            audio (`Any`):
+                The recording, see [`open_audio`].
+            top (`int`, defaults to 10):
+                Largest number of moments.
+
+        Returns:
+            `list[Hit]`
+
+        Raises:
+            [`AudioError`]: for a recording that cannot be used, or is digital silence.
+        """
+        return self.nearest(self.embed(audio), top)
+
+    def embed(self, audio: Any) -> Iterator[Entry]:
+        """Yields the vectors of a query, one after another, as they are known; see [`~Searcher.find`]."""
+        return map(to_entry, next(stream_segments_many(self.inference, [audio], self.index.settings["segments"])))
+
+    def nearest(self, query: Iterable[Entry], top: int = 10) -> list[Hit]:
+        """Finds the moments that are most like the vectors of a query; see [`~Searcher.find`]."""
+        entries = [entry for entry in query if entry.vector.any()]
+        if not entries:
+            raise AudioError("The query is digital silence, and nothing is like it.")
+        matches = find_nearest(self.index, np.stack([entry.vector for entry in entries]), top)
+        moments = self.index.moments([match.row for match in matches])
+        return [
+            Hit(moment, match.similarity, entries[match.query].start, entries[match.query].end)
+            for moment, match in zip(moments, matches)
+        ]
+
+
+__all__ = ["Hit", "Searcher"]

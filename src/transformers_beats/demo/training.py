@@ -8,8 +8,10 @@ import soundfile
 from datasets import Dataset
 
 from transformers_beats.audio.synthesis import MAX_DURATION, SAMPLING_RATE, make_dataset
+from transformers_beats.training.classifiers import EVALUATION
 from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.finetune import FINETUNE_ARGUMENTS, Arguments, finetune
+from transformers_beats.training.reports.report import PAGE
 from transformers_beats.utils.files import replace_directory, work_directory
 
 
@@ -47,6 +49,8 @@ FINE_TUNING = {
     "save_strategy": "no",
 }
 HELD_OUT_PER_CLASS = 30
+# Page of the evaluation, in the directory of the model.
+REPORT = Path(EVALUATION, PAGE)
 
 
 def write_sounds(directory: Path, dataset: Dataset, has_classes: bool = True) -> None:
@@ -65,7 +69,8 @@ def write_sounds(directory: Path, dataset: Dataset, has_classes: bool = True) ->
 def fine_tune(sounds: Path, held_out: Path, output_dir: Path, **values: Any) -> dict[str, float]:
     """Fine-tunes a classifier and returns its metrics; `values` are further arguments of [`finetune`]."""
     values = {"dataset": str(sounds), "eval_dataset": str(held_out), "output_dir": str(output_dir)} | values
-    return finetune(Arguments(*build_arguments(FINETUNE_ARGUMENTS, FINE_TUNING | values)))
+    # It would name a directory that is moved, or removed.
+    return finetune(Arguments(*build_arguments(FINETUNE_ARGUMENTS, FINE_TUNING | values)), prints=False)
 
 
 def train_classifier(
@@ -88,6 +93,8 @@ def train_classifier(
     with work_directory(model_dir.parent, ".training-") as work:
         write_sounds(work / "train", make_dataset(clips_per_class, seed))
         write_sounds(work / "held-out", make_dataset(held_out_per_class, seed + 1))
-        metrics = fine_tune(work / "train", work / "held-out", work / "model", **training | values)
-        replace_directory(work / "model", model_dir)
+        # The name is in the report and in the card.
+        new = work / model_dir.name
+        metrics = fine_tune(work / "train", work / "held-out", new, **training | values)
+        replace_directory(new, model_dir)
     return metrics["accuracy"]

@@ -9,6 +9,10 @@ Example:
 On several devices: `accelerate launch -m transformers_beats.training.compute_codes` with the same arguments.
 """
 
+import dataclasses
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
@@ -29,7 +33,7 @@ from transformers_beats.utils.files import new_directory
 from transformers_beats.utils.fingerprint import model_fingerprint
 from transformers_beats.utils.resume import begin_or_resume, check_settings, read_settings
 
-from .stages import extractor_of, load_crops, load_tokenizer, process_state
+from .stages import close_stage, extractor_of, load_crops, load_tokenizer, process_state
 
 
 logger = logging.get_logger(__name__)
@@ -53,6 +57,19 @@ CROP_SETTINGS = (
 def crop_settings(data: DataArguments) -> dict:
     """Returns the settings that must agree between codes and the audio that they are read with."""
     return {name: getattr(data, name) for name in CROP_SETTINGS}
+
+
+def crop_words(data: DataArguments, section: str = "") -> list[str]:
+    """
+    Returns the words that give a command the same settings, in a `section` such as "data."; those that have their
+    default are left out.
+    """
+    words = []
+    for entry in dataclasses.fields(data):
+        value = getattr(data, entry.name)
+        if entry.name in CROP_SETTINGS and value != entry.default:
+            words += [f"--{section}{entry.name}", value if isinstance(value, str) else json.dumps(value)]
+    return words
 
 
 @torch.no_grad()
@@ -84,6 +101,19 @@ def compute_codes(
     shape = (None, tokenizer.config.num_freq_patches)
     features = datasets.Features({"codes": datasets.Array2D(shape=shape, dtype="int16")})
     return datasets.Dataset.from_dict({"codes": rows}, features=features)
+
+
+@contextmanager
+def _without_bars() -> Generator[None, None, None]:
+    """Leaves out the bars of datasets, which would break that of the shards."""
+    if datasets.are_progress_bars_disabled():
+        yield
+        return
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()
 
 
 def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
@@ -127,7 +157,7 @@ def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
             continue
         indices = range(start, min(start + arguments.shard_size, len(crops)))
         codes = compute_codes(crops, indices, tokenizer, extractor, collator, arguments, device)
-        with new_directory(shard) as new:
+        with new_directory(shard) as new, _without_bars():
             codes.save_to_disk(str(new))
     state.wait_for_everyone()
     if state.is_main_process:
@@ -156,7 +186,10 @@ def load_codes(directory: str, data: DataArguments) -> tuple[datasets.Dataset, d
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command with the words of `argv`; by default those of the command line."""
-    tokenize(*parse_arguments(TOKENIZE_ARGUMENTS, argv, __doc__))
+    arguments, data = parse_arguments(TOKENIZE_ARGUMENTS, argv, __doc__)
+    tokenize(arguments, data)
+    words = ["pretrain", "--codes", arguments.output_dir, *crop_words(data), "--output_dir", "MODEL"]
+    close_stage("Codes", arguments.output_dir, *words)
 
 
 if __name__ == "__main__":

@@ -41,11 +41,11 @@ RECIPE, CURVES = "recipe.yaml", "pretraining-curves.png"
 PROBED, FINE_TUNED = "Linear probe, accuracy", "Fine-tuned, accuracy"
 # Rows of the table: title, and key in the log.
 LOGGED = (
-    ("Masked codes predicted, share", "accuracy"),
+    ("Masked codes predicted", "accuracy"),
     ("Cross-entropy (nats)", "loss"),
     ("Unigram entropy (nats)", "code_entropy"),
     ("Code perplexity", "code_perplexity"),
-    ("Codes alive, share", "codes_alive"),
+    ("Codes alive", "codes_alive"),
 )
 
 

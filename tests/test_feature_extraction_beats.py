@@ -473,7 +473,7 @@ def test_unknown_settings_of_a_saved_file_are_left_out_with_a_warning(extractor,
     logger.propagate = True
     with caplog.at_level(logging.WARNING, "transformers"):
         loaded = BeatsFeatureExtractor.from_pretrained(tmp_path)
-    assert "does not have, left out: `do_normalize`, `num_mel_bins`" in caplog.text
+    assert "lacks, left out: `do_normalize`, `num_mel_bins`" in caplog.text
     assert not {"num_mel_bins", "do_normalize"} & set(loaded.to_dict())
     assert loaded.feature_size == 128
 

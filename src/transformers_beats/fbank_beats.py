@@ -18,6 +18,9 @@ LOW_FREQUENCY = 20.0
 # Kaldi works on the 16-bit integer scale and floors the mel energies at the epsilon of float32.
 INT16_SCALE = 2.0**15
 MEL_FLOOR = 1.1920928955078125e-07
+# Full scale is 1.0. A sample above the first of these is one of 16 bits that was not scaled, most likely; none that is
+# a sound is above the second, near which float32 overflows.
+LOUDEST_PLAUSIBLE, LOUDEST = 32.0, 1e10
 # Clips are transformed in blocks of about this many frames, which stay in a CPU's caches.
 FRAMES_PER_BLOCK = 1024
 # And their mel filters in bands, each on the frequencies that it covers: most values of all filters are zero.

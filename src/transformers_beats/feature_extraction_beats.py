@@ -15,6 +15,8 @@ from transformers.utils import PaddingStrategy, TensorType, logging
 
 from .fbank_beats import (
     FRAME_SHIFT_MS,
+    LOUDEST,
+    LOUDEST_PLAUSIBLE,
     MEL_FLOOR,
     clips_per_block,
     fbank_constants,
@@ -248,9 +250,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         unknown = [name for name in feature_extractor_dict if name not in accepted and not name.startswith("_")]
         if unknown:
             names = ", ".join(f"`{name}`" for name in sorted(unknown))
-            logger.warning(
-                f"The saved configuration has settings that {cls.__name__} does not have, left out: {names}."
-            )
+            logger.warning(f"The saved configuration has settings that {cls.__name__} lacks, left out: {names}.")
         saved = {name: value for name, value in feature_extractor_dict.items() if name not in unknown}
         for name in OTHER_NAMES:
             if name in kwargs and name not in settings:
@@ -410,12 +410,12 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         for index, peak in enumerate(peaks, start=first):
             if not math.isfinite(peak):
                 raise ValueError(f"Clip {index} of the batch contains NaN or infinite samples.")
-            if peak > 1e10:
+            if peak > LOUDEST:
                 raise ValueError(f"Clip {index} of the batch reaches {peak:.0e}, but full scale is 1.0.")
-        if max(peaks) > 32:
+        if max(peaks) > LOUDEST_PLAUSIBLE:
             logger.warning_once(
-                "A waveform reaches more than 32, but full scale is 1.0. Divide 16-bit samples by 32768, or pass them "
-                "as int16."
+                f"A waveform reaches more than {LOUDEST_PLAUSIBLE:g}, but full scale is 1.0. Divide 16-bit samples by "
+                "32768, or pass them as int16."
             )
 
     def _to_samples(self, max_length: int | float | None) -> int | None:

@@ -154,3 +154,20 @@ def test_ffmpeg_is_ended_when_its_samples_are_not_read(tmp_path, monkeypatch):
     next(blocks)
     del blocks
     assert processes[0].poll() is not None
+
+
+def test_samples_above_full_scale_are_said(tmp_path, caplog):
+    path = tmp_path / "loud.wav"
+    soundfile.write(path, 32768 * SOUND, 16000, subtype="FLOAT")
+    decode_audio(path)
+    (message,) = caplog.messages
+    assert message.startswith(f"{path}: reaches 16,3")
+    assert "Divide 16-bit samples by 32768" in message
+    assert warnings_of(3 * SOUND) == []
+
+
+def test_samples_that_no_sound_has_are_refused(tmp_path):
+    path = tmp_path / "huge.wav"
+    soundfile.write(path, 1e12 * SOUND, 16000, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"huge.wav: reaches 5e\+11, but full scale is 1.0"):
+        decode_audio(path)

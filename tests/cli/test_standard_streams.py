@@ -198,3 +198,16 @@ def test_wrong_paths_and_models_are_refused_before_torch_is_imported(models, sou
     assert (result.returncode, result.stdout) == (2, "[]\n"), result.stderr
     (line,) = result.stderr.splitlines()
     assert message in line
+
+
+@pytest.mark.parametrize(("command", "model"), [LABELS, EMBEDDINGS])
+def test_a_warning_about_a_recording_has_its_name_and_comes_once(models, tmp_path, caplog, command, model):
+    for name, factor in (("fine.wav", 0.1), ("loud.wav", 3276.8)):
+        samples = factor * np.random.default_rng(0).standard_normal(16000)
+        soundfile.write(tmp_path / name, samples, 16000, subtype="FLOAT")
+    result = run(command, "-m", models / model, "--device", "cpu", "--json", tmp_path)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"{tmp_path / 'loud.wav'}: reaches 1")
+    assert caplog.messages == []
+    fine, loud = (json.loads(text) for text in result.stdout.splitlines())
+    assert (fine["warnings"], loud["warnings"]) == ([], [line.partition(": ")[2]])

@@ -94,7 +94,7 @@ def finished(interrupted):
 
 def rows_of(printed: str) -> dict[str, list[str]]:
     """Cells of the table, by the title of their row."""
-    titles = (pretraining.PROBED, pretraining.FINE_TUNED, *(title for title, _, _ in pretraining.LOGGED))
+    titles = (pretraining.PROBED, pretraining.FINE_TUNED, *(title for title, _ in pretraining.LOGGED))
     lines = [(title, line.strip()) for line in printed.splitlines() for title in titles]
     return {title: re.split(" {2,}", line[len(title) :].strip()) for title, line in lines if line.startswith(title)}
 
@@ -131,17 +131,13 @@ class TestRun:
         models = [output / "pretraining" / f"iteration-{number}" / "model" for number in (1, 2)]
         first, second = (read_log_history(model)[-1] for model in models)
         assert {title: cells for title, cells in rows.items() if "accuracy" not in title} == {
-            "Masked codes predicted": ["-", f"{first['accuracy']:.1%}", f"{second['accuracy']:.1%}"],
-            "Cross-entropy (nats)": ["-", f"{first['loss']:.2f}", f"{second['loss']:.2f}"],
-            "Unigram entropy (nats)": ["-", f"{first['code_entropy']:.2f}", f"{second['code_entropy']:.2f}"],
-            "Code perplexity": ["-", f"{first['code_perplexity']:.0f}", f"{second['code_perplexity']:.0f}"],
-            "Codes alive": ["-", f"{first['codes_alive']:.0%}", f"{second['codes_alive']:.0%}"],
+            title: ["-", f"{first[key]:.3f}", f"{second[key]:.3f}"] for title, key in pretraining.LOGGED
         }
         for title in (pretraining.PROBED, pretraining.FINE_TUNED):
             assert len(rows[title]) == 3
             for cell in rows[title]:
                 # Of two draws, with ten held-out clips each.
-                assert float(cell.partition("% ± ")[0]) % 5 == 0
+                assert round(1000 * float(cell.partition(" ± ")[0])) % 50 == 0
 
     def test_prints_nothing_but_the_result_in_lines_of_80_characters(self, finished):
         _, printed = finished
@@ -205,8 +201,8 @@ class TestSettings:
             "other": {pretraining.PROBED: [0.1], pretraining.FINE_TUNED: [0.25]},
         }
         cells = [list(column.cells) for column in build_table(found, {}).columns]
-        assert cells[1] == ["40.0% ± 14.1%", "60.0% ± 14.1%", "-", "-", "-", "-", "-"]
-        assert cells[2] == ["10.0%", "25.0%", "-", "-", "-", "-", "-"]
+        assert cells[1] == ["0.400 ± 0.141", "0.600 ± 0.141", "-", "-", "-", "-", "-"]
+        assert cells[2] == ["0.100", "0.250", "-", "-", "-", "-", "-"]
 
 
 class TestCommandLine:

@@ -634,7 +634,7 @@ def test_a_class_with_one_clip_is_named(recipe, folder, monkeypatch):
     messages = []
     monkeypatch.setattr(classifiers_module.logger, "warning", messages.append)
     run(recipe, max_steps=1)
-    assert any("1 classes have a single clip to learn from: 'rare'" in message for message in messages)
+    assert any("1 class has a single clip to learn from: 'rare'" in message for message in messages)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +65,20 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 DESKTOP = {"viewport": {"width": 1280, "height": 900}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
 MAX_SECONDS, MAX_MEGABYTES = 20, 2
+# Says whether the focus is there, at an element for the first time, at the same as before (a player has several
+# controls), or again at an earlier one: then the Tab key has been all around the page.
+VISIT = """([condition, turn]) => {
+    const focused = document.activeElement, previous = window.previouslyFocused;
+    window.previouslyFocused = focused;
+    if (new Function("element", `return ${condition}`)(focused)) return "there";
+    if (focused.dataset.turn === turn) return focused === previous ? "again" : "round";
+    focused.dataset.turn = turn;
+    return "new";
+}"""
+ANY = """condition => {
+    const matches = new Function("element", `return ${condition}`);
+    return [...document.querySelectorAll("*")].some(matches);
+}"""
 # Other work on the machine can make everything slow.
 PATIENCE_SECONDS = 120
 
@@ -481,9 +496,15 @@ def test_without_a_microphone_it_is_said_once_and_no_button_offers_it(tab, url):
 
 def press_tab_until(page, condition: str) -> None:
     """Presses the Tab key until a condition of JavaScript on the focused `element` is true."""
-    for _ in range(150):
+    page.wait_for_function(ANY, arg=condition)
+    # Results that still come would replace what has the focus.
+    page.locator("progress").first.wait_for(state="hidden")
+    turn = uuid.uuid4().hex
+    visited = "new"
+    while visited != "round":
         page.keyboard.press("Tab")
-        if page.evaluate(f"(element => {condition})(document.activeElement)"):
+        visited = page.evaluate(VISIT, [condition, turn])
+        if visited == "there":
             return
     raise AssertionError(f"the Tab key does not reach {condition}")
 

@@ -3,7 +3,8 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from numbers import Real
@@ -16,8 +17,9 @@ import soxr
 import torch
 from transformers.utils import logging
 
-from transformers_beats.fbank_beats import split_pair, to_float_waveform
+from transformers_beats.fbank_beats import LOUDEST, LOUDEST_PLAUSIBLE, split_pair, to_float_waveform
 from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.messages import hold_back
 
 from .ffmpeg import open_other
 from .files import check_no_url
@@ -48,12 +50,15 @@ class AudioReport:
         stated_seconds (`float`, *optional*):
             Length in the header, if there is one.
         warnings (`list[str]`):
-            Messages about what may be wrong, each of which was logged as well.
+            Messages about what may be wrong.
+        is_logged (`bool`, defaults to `True`):
+            Whether each of them is logged as well. Set it before the blocks are read.
     """
 
     seconds: float = 0.0
     stated_seconds: float | None = None
     warnings: list[str] = field(default_factory=list)
+    is_logged: bool = True
 
 
 @dataclass
@@ -125,8 +130,13 @@ def decode_audio(
         [`AudioError`]: if it cannot be decoded, is empty, ends before `start`, or holds NaN or infinite samples.
         [`UsageError`]: if `start` is negative.
     """
+    return read_samples(stream_audio(source, sampling_rate, start), num_samples)
+
+
+def read_samples(stream: AudioStream, num_samples: int | None = None) -> np.ndarray:
+    """Reads a stream, to its end or up to a number of samples, `(num_samples,)`; raises [`AudioError`]."""
     blocks, num_decoded = [], 0
-    for block in stream_audio(source, sampling_rate, start).blocks:
+    for block in stream.blocks:
         blocks.append(block)
         num_decoded += len(block)
         if num_samples is not None and num_decoded >= num_samples:
@@ -262,6 +272,13 @@ def open_audio(audio: Any, sampling_rate: int, rate_of_arrays: float | None = No
     return stream_waveform(audio, rate_of_arrays, sampling_rate)
 
 
+@contextmanager
+def loudness_was_reported() -> Generator[None, None, None]:
+    """Holds back the feature extractor's warning of samples that are too loud: that of a stream names the file."""
+    with hold_back("transformers_beats.feature_extraction_beats", "A waveform reaches more than"):
+        yield
+
+
 def _to_array(waveform: Any) -> np.ndarray | torch.Tensor:
     """Returns a waveform as an array of numbers, or as a tensor on the CPU."""
     if isinstance(waveform, torch.Tensor):
@@ -298,6 +315,8 @@ class _Inspector:
         self.notes: list[str] = []
         self.num_opened = 0
         self.lowest, self.highest = math.inf, -math.inf
+        # Of what the model hears.
+        self.peak = 0.0
         # Sums of squares: of all channels, and of the mean times the number of channels.
         self.energy = self.mixed_energy = 0.0
         # Of blocks in which they cancel.
@@ -348,6 +367,9 @@ class _Inspector:
             if not np.isfinite(block).all():
                 raise AudioError(f"{self.name}: contains NaN or infinite samples.")
             if block.size > 0:
+                self.peak = max(self.peak, float(block.max()), -float(block.min()))
+                if self.peak > LOUDEST:
+                    raise AudioError(f"{self.name}: reaches {self.peak:.0e}, but full scale is 1.0.")
                 num_samples += len(block)
                 self.report.seconds = num_samples / self.sampling_rate
                 yield block
@@ -356,7 +378,8 @@ class _Inspector:
         if is_whole:
             for warning in self._find_faults():
                 self.report.warnings.append(warning)
-                logger.warning(f"{self.name}: {warning}")
+                if self.report.is_logged:
+                    logger.warning(f"{self.name}: {warning}")
 
     def _find_faults(self) -> Iterator[str]:
         seconds, stated = self.report.seconds, self.report.stated_seconds
@@ -367,6 +390,8 @@ class _Inspector:
                 yield f"holds {seconds:.3f} s, all decoded, but its header states {stated:.3f} s."
         elif self.notes:
             yield f"{', '.join(dict.fromkeys(self.notes))}; {seconds:.3f} s were decoded."
+        if self.peak > LOUDEST_PLAUSIBLE:
+            yield f"reaches {self.peak:,.0f}, but full scale is 1.0. Divide 16-bit samples by 32768."
         # The squares of finite samples may be infinite.
         if self.mixed_energy < CANCELLED * self.energy < math.inf:
             kept = self.mixed_energy / self.energy

@@ -33,10 +33,12 @@ SYSTEM_FOLDERS = frozenset(
 STDIN = "-"
 
 
-class StandardInput(io.BytesIO):
-    """Content of standard input."""
+class NamedBytes(io.BytesIO):
+    """Content of a file, with its name for messages."""
 
-    name = "standard input"
+    def __init__(self, data: bytes, name: str):
+        super().__init__(data)
+        self.name = name
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,16 @@ class AudioFile:
     @property
     def name(self) -> str:
         """Name for messages."""
-        return str(self.path) if self.data is None else StandardInput.name
+        return str(self.path) if self.data is None else "standard input"
 
     @property
     def address(self) -> str:
         """Absolute path, or "-" for standard input."""
         return os.path.abspath(self.path) if self.data is None else STDIN
 
-    def open(self) -> "Path | StandardInput":
+    def open(self) -> "Path | NamedBytes":
         """Returns what decoders read."""
-        return self.path if self.data is None else StandardInput(self.data)
+        return self.path if self.data is None else NamedBytes(self.data, self.name)
 
     def result(self, directory: Path, suffix: str) -> Path:
         """Returns the file of its results in a directory. The name keeps its suffix: `a.wav` and `a.flac` are two."""

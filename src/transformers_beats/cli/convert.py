@@ -8,12 +8,10 @@ from typing import Annotated
 import typer
 
 from transformers_beats.conversion.locations import MAX_BYTES
-from transformers_beats.conversion.names import Origin
+from transformers_beats.conversion.names import Origin, use_of
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import check_absent, check_file
-from transformers_beats.utils.messages import note
-
-from .models import next_command
+from transformers_beats.utils.messages import next_command, note
 
 
 def convert(
@@ -89,6 +87,7 @@ def convert(
 
         notes = export(source, output, overwrite)
         typer.echo("\n  ".join([f"{output}: {output.stat().st_size / 2**20:.1f} MiB", *notes]))
+        note(f"Next: torch.load({str(output)!r}) in Python, as Microsoft's code does.")
         return
     from transformers_beats.conversion import convert as conversion
     from transformers_beats.conversion import released
@@ -135,8 +134,9 @@ def convert(
         lines.append(f"the file is {entry.file} as it was released: {entry.name} in the list of `models`")
     typer.echo("\n  ".join([*lines, *checkpoint.notes]))
     if push_to_hub is None:
-        note(f"Next: transformers-beats {next_command(checkpoint.kind, str(output))}")
+        note(next_command(*use_of(checkpoint.kind, str(output))))
         return
+    kind = checkpoint.kind
     # The weights would otherwise be held twice while the download is checked; the model refers to itself.
     del checkpoint
     gc.collect()
@@ -145,3 +145,6 @@ def convert(
     except BeatsError as error:
         raise BeatsError(f"{error} {output} is complete; the same command with --overwrite goes on.") from error
     typer.echo(f"{push_to_hub}: {'published' if publication.is_new else 'unchanged'}, commit {publication.commit}")
+    # Models of another branch are loaded in Python.
+    if revision is None:
+        note(next_command(*use_of(kind, push_to_hub)))

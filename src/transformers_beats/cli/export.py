@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from transformers_beats.utils.files import check_absent
+from transformers_beats.utils.messages import note
+from transformers_beats.utils.numbers import format_number
 
 
 def export(
@@ -31,6 +33,7 @@ def export(
     typer.echo(f"  largest difference from PyTorch: {written.difference:.1e}")
     if written.similarity is not None:
         measure = "equal codes" if "audio_codes" in written.outputs else "cosine"
-        typer.echo(f"  after quantisation, {measure} on test sounds: {written.similarity:.4f}")
+        typer.echo(f"  after quantisation, {measure} on test sounds: {format_number(written.similarity)}")
     if written.same_class is not None:
         typer.echo(f"  the same likeliest label: {written.same_class:.0%}")
+    note(f"Next: onnxruntime.InferenceSession({str(output)!r}) in Python.")

@@ -2,15 +2,14 @@
 """`transformers-beats models` and `get`: released models, and their download."""
 
 import json as json_format
-import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from transformers_beats.conversion.names import Kind
+from transformers_beats.conversion.names import Kind, use_of
 from transformers_beats.utils.errors import name_some
-from transformers_beats.utils.messages import note
+from transformers_beats.utils.messages import next_command, note
 
 from .options import Json
 from .writers import write_standard_output
@@ -29,14 +28,6 @@ hub: uploads by others that are known. A file is taken if its SHA-256 is that of
 the release{exceptions}.
 Without an upload, take the file from its publisher{pages}
 and name it in: transformers-beats convert FILE"""
-
-
-def next_command(kind: Kind, model: str) -> str:
-    """Returns the words of a command that uses a model of this kind."""
-    command, output = {"pretrained": ("embed", " -o embeddings"), "tokenizer": ("tokenize", " -o tokens")}.get(
-        kind, ("tag", "")
-    )
-    return f"{command} -m {shlex.quote(model)} FILE_OR_FOLDER{output}"
 
 
 def models(
@@ -102,4 +93,4 @@ def get(
     entry = released.find(names[-1])
     # A name means the default cache.
     model = entry.name if cache_dir is None else str(released.cache_directory(entry, cache_dir))
-    note(f"Next: transformers-beats {next_command(entry.kind, model)}")
+    note(next_command(*use_of(entry.kind, model)))

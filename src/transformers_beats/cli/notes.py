@@ -1,7 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Messages about a recording while it is decoded: from Python's logger, and from C libraries on stderr."""
 
-import logging
 import os
 import re
 import sys
@@ -47,6 +46,8 @@ class DecoderNotes:
         notes: dict[str, None] = {}
         with self._catch(notes):
             stream = open_audio(file.open(), sampling_rate)
+        # The command prints them, above its progress bar.
+        stream.report.is_logged = False
         return replace(stream, blocks=self._read(stream, notes))
 
     def _read(self, stream: "AudioStream", notes: dict[str, None]) -> Iterator["np.ndarray"]:
@@ -86,30 +87,17 @@ class DecoderNotes:
 @contextmanager
 def decoder_notes() -> Generator[DecoderNotes, None, None]:
     """
-    Leaves it to the command to print the warnings of a stream's report, above its progress bar: they are not logged as
-    well. Gives `sys.stderr` a descriptor of its own, so that Python's messages are printed while those of C libraries
-    are caught. To be entered before libraries are imported whose loggers keep the `sys.stderr` that they find. Nothing
-    is caught if `sys.stderr` is no file of the system, as in tests.
+    Gives `sys.stderr` a descriptor of its own, so that Python's messages are printed while those of C libraries are
+    caught. To be entered before libraries are imported whose loggers keep the `sys.stderr` that they find. Nothing is
+    caught if `sys.stderr` is no file of the system, as in tests.
     """
-    logger = logging.getLogger("transformers_beats.audio.decoding")
-    logger.disabled = True
-    try:
-        with _stderr_apart() as caught:
-            yield DecoderNotes(caught)
-    finally:
-        logger.disabled = False
-
-
-@contextmanager
-def _stderr_apart() -> Generator[IO[bytes] | None, None, None]:
-    """Gives `sys.stderr` a descriptor of its own; yields a file that may take the place of descriptor 2."""
     original = sys.stderr
     try:
         is_standard = original.fileno() == STDERR
     except (AttributeError, OSError, ValueError):
         is_standard = False
     if not is_standard:
-        yield None
+        yield DecoderNotes()
         return
     original.flush()
     # Not closed: loggers keep it.
@@ -118,7 +106,7 @@ def _stderr_apart() -> Generator[IO[bytes] | None, None, None]:
     )
     try:
         with tempfile.TemporaryFile() as caught:
-            yield caught
+            yield DecoderNotes(caught)
     finally:
         sys.stderr.flush()
         sys.stderr = original

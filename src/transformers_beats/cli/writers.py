@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 from transformers_beats.audio.files import AudioFile, place_of
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import make_directory, replace_file
+from transformers_beats.utils.numbers import format_number
 from transformers_beats.utils.resume import begin_or_resume, read_settings
 from transformers_beats.utils.table import print_table
 
@@ -103,7 +104,7 @@ class TableWriter(Writer):
             for item in record.get("events", record["labels"]) or [{}]:
                 times = [f"{item[key]:.2f}" if item else "" for key in ("start", "end")[: 2 * self.with_events]]
                 nothing = f"skipped: {record['reason']}" if record["status"] == SKIPPED else "nothing"
-                score, label = (f"{item['score']:.3f}", item["label"]) if item else ("", nothing)
+                score, label = (format_number(item["score"]), item["label"]) if item else ("", nothing)
                 rows.append([name, *times, score, label])
                 name = ""
         times = ["Start (s)", "End (s)"] if self.with_events else []

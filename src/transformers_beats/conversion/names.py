@@ -84,6 +84,13 @@ RELATIVE_BIAS = "beats.encoder.relative_position.relative_attention_bias."
 RELATIVE_BIAS_COPY = "self_attn.relative_attention_bias."
 
 
+def use_of(kind: Kind, model: str) -> list[str]:
+    """Returns the words of a command that uses a model of this kind."""
+    others = {"pretrained": ("embed", ["-o", "embeddings"]), "tokenizer": ("tokenize", ["-o", "tokens"])}
+    command, output = others.get(kind, ("tag", []))
+    return [command, "-m", model, "FILE_OR_FOLDER", *output]
+
+
 def rename_key(key: str) -> str | None:
     """Returns our name of one of Microsoft's tensors, with the prefix of the encoder; None if there is none."""
     layer = re.fullmatch(r"(encoder\.layers\.\d+\.)(.*)", key)

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from transformers_beats.conversion.names import use_of
 from transformers_beats.utils.errors import UsageError, errors_in_one_line
+from transformers_beats.utils.messages import next_command, note
 from transformers_beats.utils.numbers import format_number
 
 
@@ -43,7 +45,7 @@ def run(paths: list[Path], model_dir: Path | None, output: Path, seed: int, cons
 
     from .inference import Clip, classify, load_classifier, synthesised_clips
     from .picture import MAX_PICTURED, draw_predictions
-    from .training import HELD_OUT_PER_CLASS, train_classifier
+    from .training import HELD_OUT_PER_CLASS, REPORT, train_classifier
 
     # Before the training, so that a mistake shows at once.
     clips = [Clip(path.name, decode_audio(path, SAMPLING_RATE)) for path in paths]
@@ -60,10 +62,12 @@ def run(paths: list[Path], model_dir: Path | None, output: Path, seed: int, cons
     print_table(console, clips)
     if accuracy is not None:
         console.print(f"Accuracy on {HELD_OUT_PER_CLASS * len(CLASSES)} held-out clips: {format_number(accuracy)}")
+        console.print(f"Report: {model_dir / REPORT}", markup=False, soft_wrap=True)
     picture = output / "predictions.png"
     draw_predictions(clips, extractor, picture)
     shown = "" if len(clips) <= MAX_PICTURED else f" (the first {MAX_PICTURED} clips)"
     console.print(f"Model: {model_dir}\nPicture: {picture}{shown}", markup=False, soft_wrap=True)
+    note(next_command(*use_of("finetuned", str(model_dir))))
 
 
 def main(

@@ -20,12 +20,15 @@ from rich.progress import track
 from rich.table import Table
 
 from transformers_beats.audio.synthesis import CLASSES, make_dataset
+from transformers_beats.conversion.names import use_of
 from transformers_beats.training.config.arguments import IterateArguments
 from transformers_beats.training.iterate import iterate
 from transformers_beats.training.reports.curves import draw_curves, read_log_history
 from transformers_beats.training.trainers.pretraining import CodebookCollapseError
 from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.files import work_directory
+from transformers_beats.utils.messages import next_command, note
+from transformers_beats.utils.numbers import format_number
 from transformers_beats.utils.resume import begin_or_resume
 
 from .training import ENCODER, fine_tune, write_sounds
@@ -36,13 +39,13 @@ NUM_ITERATIONS = 2
 CROP_SECONDS = 2
 RECIPE, CURVES = "recipe.yaml", "pretraining-curves.png"
 PROBED, FINE_TUNED = "Linear probe, accuracy", "Fine-tuned, accuracy"
-# Rows of the table: title, key in the log, format.
+# Rows of the table: title, and key in the log.
 LOGGED = (
-    ("Masked codes predicted", "accuracy", ".1%"),
-    ("Cross-entropy (nats)", "loss", ".2f"),
-    ("Unigram entropy (nats)", "code_entropy", ".2f"),
-    ("Code perplexity", "code_perplexity", ".0f"),
-    ("Codes alive", "codes_alive", ".0%"),
+    ("Masked codes predicted", "accuracy"),
+    ("Cross-entropy (nats)", "loss"),
+    ("Unigram entropy (nats)", "code_entropy"),
+    ("Code perplexity", "code_perplexity"),
+    ("Codes alive", "codes_alive"),
 )
 
 
@@ -155,8 +158,8 @@ def compare_starts(
 
 def format_accuracies(values: list[float]) -> str:
     """Returns mean and, of several values, standard deviation."""
-    spread = f" ± {np.std(values, ddof=1):.1%}" if len(values) > 1 else ""
-    return f"{np.mean(values):.1%}{spread}"
+    spread = f" ± {format_number(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
+    return f"{format_number(float(np.mean(values)))}{spread}"
 
 
 def build_table(found: dict[str, dict[str, list[float]]], logs: dict[str, dict[str, Any]]) -> Table:
@@ -166,8 +169,8 @@ def build_table(found: dict[str, dict[str, list[float]]], logs: dict[str, dict[s
         table.add_column(name, justify="right")
     for title in (PROBED, FINE_TUNED):
         table.add_row(title, *(format_accuracies(accuracies[title]) for accuracies in found.values()))
-    for title, key, form in LOGGED:
-        table.add_row(title, *(format(logs[name][key], form) if name in logs else "-" for name in found))
+    for title, key in LOGGED:
+        table.add_row(title, *(format_number(logs[name][key] if name in logs else None) for name in found))
     return table
 
 
@@ -196,3 +199,4 @@ def run_pretraining(output: Path, settings: PretrainingSettings, console: Consol
         markup=False,
     )
     console.print(f"Models and recipe: {run}\nLearning curves: {picture}", markup=False, soft_wrap=True)
+    note(next_command(*use_of("pretrained", str(models[f"iteration {NUM_ITERATIONS}"]))))

@@ -10,8 +10,10 @@ from datasets import Dataset
 
 from transformers_beats.audio.synthesis import MAX_DURATION, SAMPLING_RATE, make_dataset
 from transformers_beats.training.checkpoints import training_directory
+from transformers_beats.training.classifiers import EVALUATION
 from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.finetune import FINETUNE_ARGUMENTS, Arguments, finetune
+from transformers_beats.training.reports.report import PAGE
 from transformers_beats.utils.files import work_directory
 
 
@@ -49,6 +51,8 @@ FINE_TUNING = {
     "save_strategy": "no",
 }
 HELD_OUT_PER_CLASS = 30
+# Page of the evaluation, in the directory of the model.
+REPORT = Path(EVALUATION, PAGE)
 
 
 def write_sounds(directory: Path, dataset: Dataset, has_classes: bool = True) -> None:
@@ -67,7 +71,8 @@ def write_sounds(directory: Path, dataset: Dataset, has_classes: bool = True) ->
 def fine_tune(sounds: Path, held_out: Path, output_dir: Path, **values: Any) -> dict[str, float]:
     """Fine-tunes a classifier and returns its metrics; `values` are further arguments of [`finetune`]."""
     values = {"dataset": str(sounds), "eval_dataset": str(held_out), "output_dir": str(output_dir)} | values
-    return finetune(Arguments(*build_arguments(FINETUNE_ARGUMENTS, FINE_TUNING | values)))
+    # The demo has last lines of its own.
+    return finetune(Arguments(*build_arguments(FINETUNE_ARGUMENTS, FINE_TUNING | values)), prints=False)
 
 
 def train_classifier(
@@ -91,18 +96,17 @@ def train_classifier(
     with work_directory(model_dir.parent, ".training-") as work:
         write_sounds(work / "synthesised-sounds", make_dataset(clips_per_class, seed))
         write_sounds(work / "held-out", make_dataset(held_out_per_class, seed + 1))
-        # The training says where the model is, and writes it to its card: so it is trained for its own place.
+        # The training writes the place of the model to its card: so it is trained for its own place.
         leftovers, has_older = training_directory(model_dir), model_dir.exists()
         # Of a run that was killed, without a checkpoint to go on from.
         shutil.rmtree(leftovers, ignore_errors=True)
         if has_older:
             model_dir.rename(work / "older")
         try:
-            return fine_tune(work / "synthesised-sounds", work / "held-out", model_dir, **training | values)[
-                "accuracy"
-            ]
+            metrics = fine_tune(work / "synthesised-sounds", work / "held-out", model_dir, **training | values)
         except BaseException:
             shutil.rmtree(leftovers, ignore_errors=True)
             if has_older:
                 (work / "older").rename(model_dir)
             raise
+    return metrics["accuracy"]

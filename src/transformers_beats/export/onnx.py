@@ -44,6 +44,7 @@ from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.inference.windows import column_samples
 from transformers_beats.utils.files import replace_file, work_directory
 from transformers_beats.utils.fingerprint import model_fingerprint
+from transformers_beats.utils.numbers import format_number
 
 from .checks import check
 from .waveform_model import INPUTS, ExportError, WaveformModel
@@ -280,8 +281,8 @@ def export_onnx(
             if similarity < (minimum := MIN_EQUAL_CODES if is_tokenizer else MIN_SIMILARITY):
                 measure = "share of equal codes" if is_tokenizer else "cosine"
                 raise ExportError(
-                    f"The int8 file differs too much from the model, {measure} {similarity:.3f} on test sounds, less "
-                    f"than {minimum}: export it without int8."
+                    f"The int8 file differs too much from the model, {measure} {format_number(similarity)} on test "
+                    f"sounds, less than {minimum}: export it without int8."
                 )
         with replace_file(output) as temporary:
             (work / ("int8.onnx" if int8 else "model.onnx")).replace(temporary)

@@ -3,6 +3,7 @@
 
 import json
 import logging
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from transformers_beats.conversion import released
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line, name_some
 from transformers_beats.utils.hub import check_id, check_model_repository, is_id
+from transformers_beats.utils.messages import hold_back
 
 from .kinds import CLASS_OF, Use, check_use
 
@@ -122,7 +124,8 @@ def load_model(
     **options: Any,
 ) -> "PreTrainedModel":
     """
-    Loads a model, in evaluation mode. All commands and interfaces of the package load models through this function.
+    Loads a model, in evaluation mode, without a progress bar. All commands and interfaces of the package load models
+    through this function.
 
     Args:
         name (`str` or `Path`):
@@ -143,6 +146,9 @@ def load_model(
         [`UsageError`]: if the device cannot be used, or there is no BEATs model of that name.
         [`BeatsError`]: if its files cannot be read, or weights are missing or of another shape, which would be random.
     """
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
     name = find_model(name, ["config.json", "model.safetensors"])
     target = None if device is None else choose_device(device)
     if adapter := read_adapter(name):
@@ -153,7 +159,8 @@ def load_model(
     with _errors_of_loading(name):
         model_class = model_class or _saved_class(name, options)
         options = {**options, "output_loading_info": True, "ignore_mismatched_sizes": True}
-        with _without_report():
+        # A table of weights, also of those of a new classifier, which are expected: judged below.
+        with hold_back("transformers.modeling_utils", "LOAD REPORT"):
             model, found = model_class.from_pretrained(name, dtype=dtype, **options)
     problems = {"are missing": found["missing_keys"], "have another shape": found["mismatched_keys"]}
     for problem, keys in problems.items():
@@ -199,10 +206,7 @@ def load_extractor(name: str | Path, **options: Any) -> "BeatsFeatureExtractor":
 def load(
     name: str | Path, device: str | None = None, dtype: str = "auto", **options: Any
 ) -> tuple["PreTrainedModel", "BeatsFeatureExtractor"]:
-    """Loads a model and its feature extractor, without a progress bar: see [`load_model`] and [`load_extractor`]."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
+    """Loads a model and its feature extractor: see [`load_model`] and [`load_extractor`]."""
     name = find_model(name)
     hub_options = {key: value for key, value in options.items() if key in HUB_OPTIONS}
     extractor = load_extractor(name, **hub_options)
@@ -251,16 +255,19 @@ def read_adapter(name: str | Path) -> dict[str, Any] | None:
 
 def saved_config(name: str | Path, **options: Any) -> "PreTrainedConfig":
     """
-    Reads the configuration of a model. That of an adapter, if it is not beside it, is its base model's, with the class
-    and the number of labels that the adapter was trained with. `options` are `HUB_OPTIONS`.
+    Reads the configuration of a model. That of an adapter, if it is not beside it, is its base model's; class and
+    number of labels are those that the adapter was trained with. `options` are `HUB_OPTIONS`.
     """
     from safetensors import safe_open
     from transformers import AutoConfig
 
     adapter = read_adapter(name)
-    if adapter is None or Path(name, "config.json").is_file():
+    if adapter is None:
         return AutoConfig.from_pretrained(name, **options)
-    config = saved_config(find_model(adapter["base_model_name_or_path"], ["config.json"]), **options)
+    if Path(name, "config.json").is_file():
+        config = AutoConfig.from_pretrained(name, **options)
+    else:
+        config = saved_config(find_model(adapter["base_model_name_or_path"], ["config.json"]), **options)
     if class_name := (adapter.get("auto_mapping") or {}).get("base_model_class"):
         config.architectures = [class_name]
     with safe_open(Path(name, "adapter_model.safetensors"), "pt") as weights:
@@ -290,34 +297,18 @@ def _load_with_adapter(
             config=config,
             **options,
         )
-        model = PeftModel.from_pretrained(base, name).merge_and_unload()
+        with without_peft_warning():
+            model = PeftModel.from_pretrained(base, name).merge_and_unload()
     wants_encoder = getattr(model_class, "__name__", "") == "BeatsModel"
     return model.base_model if wants_encoder and kind_of(model) != "encoder" else model
 
 
 @contextmanager
-def _without_report() -> Generator[None, None, None]:
-    """
-    Holds back the table of weights that transformers prints, also of a new classifier's, which are expected:
-    [`load_model`] judges them. It is printed if the loading fails.
-    """
-    source, held = logging.getLogger("transformers.modeling_utils"), []
-
-    def hold(record: logging.LogRecord) -> bool:
-        is_report = "LOAD REPORT" in record.getMessage()
-        held.extend([record] if is_report else [])
-        return not is_report
-
-    source.addFilter(hold)
-    try:
+def without_peft_warning() -> Generator[None, None, None]:
+    """Leaves out a warning of transformers about the older name of a property, by which PEFT asks for it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         yield
-    except Exception:
-        source.removeFilter(hold)
-        for record in held:
-            source.handle(record)
-        raise
-    finally:
-        source.removeFilter(hold)
 
 
 @contextmanager

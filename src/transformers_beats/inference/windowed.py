@@ -22,7 +22,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from transformers_beats.audio.decoding import AudioStream, open_audio
+from transformers_beats.audio.decoding import AudioStream, loudness_was_reported, open_audio
 from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.fbank_beats import num_fbank_samples
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
@@ -444,6 +444,7 @@ class WindowedInference:
 
     # Not around a `yield`, which would leave the mode on for the reader of the stream.
     @torch.inference_mode()
+    @loudness_was_reported()
     def _compute(self, cuts: list[Cut], compute: Compute) -> tuple[np.ndarray, np.ndarray]:
         """Runs `compute` on windows, the shortest first; and finds their columns of silence."""
         extractor = self.feature_extractor

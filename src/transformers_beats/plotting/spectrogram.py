@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from transformers_beats.audio.decoding import AudioStream, open_audio
+from transformers_beats.audio.decoding import AudioStream, loudness_was_reported, open_audio
 from transformers_beats.fbank_beats import LOW_FREQUENCY, num_fbank_frames
 from transformers_beats.feature_extraction_beats import FRAME_SHIFT_MS, BeatsFeatureExtractor
 
@@ -116,6 +116,7 @@ class SpectrogramReader:
         seconds = factor * FRAME_SHIFT_MS / 1000
         return Spectrogram((decibels - reference).astype(np.float32), seconds, extractor.sampling_rate)
 
+    @loudness_was_reported()
     def _fbank(self) -> np.ndarray:
         rate = self.extractor.sampling_rate
         return self.extractor(self._samples, sampling_rate=rate, return_tensors="np")["input_values"][0]

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from transformers_beats.conversion.convert import convert
+from transformers_beats.conversion.names import use_of
 from transformers_beats.conversion.released import Entry, read_manifest
 from transformers_beats.utils.errors import (
     FAILURE,
@@ -21,6 +22,7 @@ from transformers_beats.utils.errors import (
     one_line,
 )
 from transformers_beats.utils.files import replace_file
+from transformers_beats.utils.messages import next_command, note
 
 
 FAILED = ("missing", "refused", "failed")
@@ -143,4 +145,10 @@ def main(
             line = f"{outcome.repository:{width}}  {outcome.status:9}  {outcome.commit or outcome.detail}"
             typer.secho(line, fg="red" if outcome.status in FAILED else None)
         if any(outcome.status in FAILED for outcome in outcomes):
+            note("Next: the same command again, once the reasons above are mended.")
             raise SystemExit(FAILURE)
+        if dry_run:
+            note("Next: the same command without --dry-run.")
+        elif chosen:
+            repo_id, entry = next(iter(chosen.items()))
+            note(next_command(*use_of(entry.kind, repo_id)))

@@ -180,10 +180,11 @@ def check_classes(train: Labels) -> None:
     counts = train.counts()
     absent = [name for name, count in zip(train.names, counts) if count == 0]
     if absent:
-        logger.warning(f"{len(absent)} of {len(counts)} classes have no clip to learn from: {name_some(absent)}.")
+        logger.warning(f"{len(absent)} of {len(counts)} classes without a clip to learn from: {name_some(absent)}.")
     single = [name for name, count in zip(train.names, counts) if count == 1]
     if single:
-        logger.warning(f"{len(single)} classes have a single clip to learn from: {name_some(single)}.")
+        have = "class has" if len(single) == 1 else "classes have"
+        logger.warning(f"{len(single)} {have} a single clip to learn from: {name_some(single)}.")
 
 
 def decisive_settings(

@@ -68,10 +68,11 @@ def close(
     num_clips: int,
     repo_id: str | None,
     validation: CrossValidation | None = None,
+    prints: bool = True,
 ) -> None:
     """
-    Writes the card of a model that has learned from `num_clips` clips, prints the last screen, and publishes the model
-    if there is a `repo_id`. Called on the main process.
+    Writes the card of a model that has learned from `num_clips` clips, prints the last screen if it `prints`, and
+    publishes the model if there is a `repo_id`. Called on the main process.
     """
     report = read_report(output_dir / EVALUATION, is_needed=False) or None
     description = (report["description"] if report else describe(arguments, None)) | {"training_clips": num_clips}
@@ -84,7 +85,7 @@ def close(
         model = output_dir / FINAL if arguments.folds.final else None
         folds = ", ".join(f"fold-{name}" for name in validation.folds)
         models = [(f"{output_dir}/fold-*", f"{folds}: each learned from the other folds")]
-        advice = "For use, train one model of all clips: the same command with --final. To try out a fold:"
+        advice = "For use, train one model of all clips: the same command with --final.\nTo try out a fold:"
     if validation is not None and model is not None:
         after = ""
         if validation.epochs:
@@ -92,7 +93,7 @@ def close(
             description["epoch"] = f"{epoch} (the median of those of the folds: {each})"
             after = f", to epoch {epoch}: the median of the folds ({each})"
         models.append((str(model), f"learned from all {format_number(num_clips)} clips{after}"))
-        advice = f"Use {model}: the metrics are those of the folds, which learned from fewer clips. To go on:"
+        advice = f"Use {model}: the metrics are those of the folds, which learned from fewer clips.\nTo go on:"
         remark = (
             f"This model has learned from all clips. The metrics are those of {len(validation.folds)} models that "
             "were trained alike, each on the clips of the other folds, and evaluated on its own:"
@@ -101,7 +102,8 @@ def close(
     command = ["transformers-beats", "tag", "RECORDING.wav", "--model", used]
     if report is None:
         command = ["transformers-beats", "evaluate", "--model", used, "--dataset", "FOLDER", "--output_dir", "REPORT"]
-    print_closing(Console(), report, output_dir / EVALUATION, models, advice, [command], spread)
+    if prints:
+        print_closing(Console(), report, output_dir / EVALUATION, models, advice, [command], spread)
     if model is None:
         return
     write_card(model, description, report, output_dir / EVALUATION, spread, repo_id, remark)

@@ -9,8 +9,10 @@ Example:
 On several devices: `accelerate launch -m transformers_beats.training.compute_codes` with the same arguments.
 """
 
-from contextlib import nullcontext
-from dataclasses import replace
+import dataclasses
+import json
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import datasets
@@ -32,7 +34,15 @@ from transformers_beats.utils.fingerprint import model_fingerprint
 from transformers_beats.utils.lock import hold
 from transformers_beats.utils.resume import begin_or_resume, check_settings, read_settings
 
-from .stages import choose_extractor, fbank_settings, load_crops, load_tokenizer, own_extractor, process_state
+from .stages import (
+    choose_extractor,
+    close_stage,
+    fbank_settings,
+    load_crops,
+    load_tokenizer,
+    own_extractor,
+    process_state,
+)
 
 
 logger = logging.get_logger(__name__)
@@ -56,6 +66,19 @@ CROP_SETTINGS = (
 def crop_settings(data: DataArguments) -> dict:
     """Returns the settings that must agree between codes and the audio that they are read with."""
     return {name: getattr(data, name) for name in CROP_SETTINGS}
+
+
+def crop_words(data: DataArguments, section: str = "") -> list[str]:
+    """
+    Returns the words that give a command the same settings, in a `section` such as "data."; those that have their
+    default are left out.
+    """
+    words = []
+    for entry in dataclasses.fields(data):
+        value = getattr(data, entry.name)
+        if entry.name in CROP_SETTINGS and value != entry.default:
+            words += [f"--{section}{entry.name}", value if isinstance(value, str) else json.dumps(value)]
+    return words
 
 
 @torch.no_grad()
@@ -89,6 +112,19 @@ def compute_codes(
     return datasets.Dataset.from_dict({"codes": rows}, features=features)
 
 
+@contextmanager
+def _without_bars() -> Generator[None, None, None]:
+    """Leaves out the bars of datasets, which would break that of the shards."""
+    if datasets.are_progress_bars_disabled():
+        yield
+        return
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()
+
+
 def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
     """
     Writes the codes of every item of the data to `arguments.output_dir`, in Arrow files of `shard_size` items.
@@ -109,7 +145,7 @@ def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
     if tokenizer.config.codebook_size > np.iinfo(np.int16).max + 1:
         raise BeatsError(f"Codes are stored as int16, but the codebook has {tokenizer.config.codebook_size}.")
     # Codes of another item in the place of one that cannot be read would be wrong ones.
-    crops = load_crops(replace(data, max_lost_share=0.0), extractor)
+    crops = load_crops(dataclasses.replace(data, max_lost_share=0.0), extractor)
     collator = DataCollator(extractor, data.crop_seconds)
     starts = range(0, len(crops), arguments.shard_size)
     description = {
@@ -133,7 +169,7 @@ def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
                 continue
             indices = range(start, min(start + arguments.shard_size, len(crops)))
             codes = compute_codes(crops, indices, tokenizer, extractor, collator, arguments, device)
-            with new_directory(shard) as new:
+            with new_directory(shard) as new, _without_bars():
                 codes.save_to_disk(str(new))
         state.wait_for_everyone()
         if state.is_main_process:
@@ -162,7 +198,10 @@ def load_codes(directory: str, data: DataArguments) -> tuple[datasets.Dataset, d
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command with the words of `argv`; by default those of the command line."""
-    tokenize(*parse_arguments(TOKENIZE_ARGUMENTS, argv, __doc__))
+    arguments, data = parse_arguments(TOKENIZE_ARGUMENTS, argv, __doc__)
+    tokenize(arguments, data)
+    words = ["pretrain", "--codes", arguments.output_dir, *crop_words(data), "--output_dir", "MODEL"]
+    close_stage("Codes", arguments.output_dir, *words)
 
 
 if __name__ == "__main__":

@@ -28,12 +28,19 @@ from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.labelled import LabelledClips, Windows, collate_waveforms
 from transformers_beats.training.data.labels import LabelArguments
 from transformers_beats.training.data.sources import DataArguments
-from transformers_beats.training.reports.report import PAGE, Evidence, check_drawing, write_report
+from transformers_beats.training.reports.report import (
+    PAGE,
+    PREDICTIONS_FILE,
+    Evidence,
+    check_drawing,
+    write_report,
+)
 from transformers_beats.training.reports.tables import print_report
 from transformers_beats.training.trainers.classification import ClassificationTrainer
 from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError, run_command
 from transformers_beats.utils.files import check_new, make_directory, replace_directory, work_directory
+from transformers_beats.utils.messages import note
 
 from .classifiers import clip_reader, count_learned, load_clips, name_dataset
 from .scoring import as_predictions, clip_and_event_metrics
@@ -142,7 +149,9 @@ def main(argv: list[str] | None = None) -> None:
     arguments, *others = parse_arguments(EVALUATE_ARGUMENTS, argv, __doc__)
     evaluate(arguments, *others)
     if process_state().is_main_process:
-        print(f"Report: {Path(arguments.output_dir) / PAGE}")
+        page = Path(arguments.output_dir) / PAGE
+        print(f"Report: {page}")
+        note(f"Next: open it in a browser; the scores are in {page.with_name(PREDICTIONS_FILE)}.")
 
 
 if __name__ == "__main__":

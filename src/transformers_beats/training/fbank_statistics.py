@@ -17,6 +17,10 @@ from transformers_beats.training.data.sources import DataArguments, load_audio_d
 from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError, run_command
 from transformers_beats.utils.files import check_new, new_directory
+from transformers_beats.utils.messages import next_command, note
+from transformers_beats.utils.numbers import format_number
+
+from .compute_codes import crop_words
 
 
 @dataclass
@@ -48,14 +52,18 @@ def compute_statistics(arguments: StatisticsArguments, data: DataArguments) -> B
     with new_directory(output_dir) as new:
         extractor.save_pretrained(new)
     print(
-        f"{output_dir}: fbank mean {mean:.5f}, standard deviation {std:.5f}, from at most {arguments.num_clips} crops"
+        f"{output_dir}: fbank mean {mean:.5f}, standard deviation {std:.5f}, from at most "
+        f"{format_number(arguments.num_clips)} crops"
     )
     return extractor
 
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command with the words of `argv`; by default those of the command line."""
-    compute_statistics(*parse_arguments((StatisticsArguments, DataArguments), argv, __doc__))
+    arguments, data = parse_arguments((StatisticsArguments, DataArguments), argv, __doc__)
+    compute_statistics(arguments, data)
+    words = ["iterate", "--config", "folder_iterate", "--feature_extractor", arguments.output_dir]
+    note(next_command(*words, *crop_words(data, "data."), "--output_dir", "RUN"))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from datasets.fingerprint import Hasher
 from transformers import EarlyStoppingCallback, set_seed
-from transformers.utils import logging
 
 from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.inference.loading import find_model
@@ -55,10 +54,8 @@ from .closing import FINAL, CrossValidation, choose_epoch, choose_repository, cl
 from .linear_probe import probe_once
 from .scoring import as_predictions, clip_and_event_metrics, metrics_function
 from .search import search_hyperparameters
-from .stages import is_there, prepare_training, process_state
+from .stages import announce, is_there, prepare_training, process_state
 
-
-logger = logging.get_logger(__name__)
 
 CHOSEN_BY_EVALUATION = (
     "The epoch of the weights was chosen by the clips that they are evaluated on: the metrics are optimistic."
@@ -91,8 +88,6 @@ def finetune_once(
     if evaluation is None:
         training.eval_strategy, training.load_best_model_at_end, training.early_stopping_patience = "no", False, None
     check_classes(train[1])
-    # Bars for the files of each checkpoint would break that of the training.
-    logging.disable_progress_bar()
 
     if tuning.search_space is not None:
         search_hyperparameters(
@@ -225,9 +220,10 @@ def describe_training(trainer: ClassificationTrainer, num_clips: int) -> dict[st
     }
 
 
-def finetune(arguments: Arguments) -> dict[str, Any]:
+def finetune(arguments: Arguments, prints: bool = True) -> dict[str, Any]:
     """
-    Fine-tunes, once or once for each fold, prints where everything is, and publishes the model if that was asked for.
+    Fine-tunes, once or once for each fold, prints metrics and where everything is unless `prints` is false, and
+    publishes the model if that was asked for.
 
     Returns:
         `dict[str, Any]`: the metrics; of folds, those of each, and mean and standard deviation. None if undefined.
@@ -249,7 +245,7 @@ def finetune(arguments: Arguments) -> dict[str, Any]:
     clips, labels = load_training_clips(arguments)
     run = probe_once if arguments.tuning.freeze else finetune_once
     if arguments.folds.is_given:
-        return cross_validate(arguments, clips, labels, output_dir, repo_id)
+        return cross_validate(arguments, clips, labels, output_dir, repo_id, prints)
     train, evaluation = (clips, labels), load_evaluation_clips(arguments, labels.names)
     if arguments.evaluation.eval_share is not None:
         drawn = draw_share(labels, arguments.evaluation.eval_share, arguments.training.seed)
@@ -258,12 +254,12 @@ def finetune(arguments: Arguments) -> dict[str, Any]:
         check_overlap(train[0], evaluation[0], arguments.evaluation.allow_overlap)
     metrics = run(arguments, train, evaluation, output_dir)
     if process_state().is_main_process:
-        close(arguments, output_dir, len(train[0].names), repo_id)
+        close(arguments, output_dir, len(train[0].names), repo_id, prints=prints)
     return metrics
 
 
 def cross_validate(
-    arguments: Arguments, clips: Clips, labels: Labels, output_dir: Path, repo_id: str | None
+    arguments: Arguments, clips: Clips, labels: Labels, output_dir: Path, repo_id: str | None, prints: bool
 ) -> dict[str, Any]:
     """Trains a model for each fold and, if `final` is set, one on all clips; see [`finetune`]."""
     run = probe_once if arguments.tuning.freeze else finetune_once
@@ -276,9 +272,9 @@ def cross_validate(
     for fold in folds:
         fold_dir = output_dir / f"fold-{fold.name}"
         if is_there(fold_dir):
-            logger.warning(f"Fold {fold.name}: {fold_dir} is there already.")
+            announce(f"Fold {fold.name}: {fold_dir} is there already.")
             continue
-        logger.warning(f"Fold {fold.name}: {len(fold.train)} clips to learn from, {len(fold.test)} to evaluate on.")
+        announce(f"Fold {fold.name}: {len(fold.train)} clips to learn from, {len(fold.test)} to evaluate on.")
         train, test = select(clips, labels, fold.train), select(clips, labels, fold.test)
         check_overlap(train[0], test[0], arguments.evaluation.allow_overlap)
         run(arguments, train, test, fold_dir, fold.name)
@@ -296,12 +292,13 @@ def cross_validate(
         result = report_folds(output_dir, names, EVALUATION, description, reader)
     final_dir = output_dir / FINAL
     if arguments.folds.final and not is_there(final_dir):
-        logger.warning(f"Final model: {len(clips.names)} clips to learn from, none to evaluate on.")
+        announce(f"Final model: {len(clips.names)} clips to learn from, none to evaluate on.")
         if epochs and not arguments.tuning.freeze:
             run = partial(finetune_once, stop_epoch=choose_epoch(epochs))
         run(arguments, (clips, labels), None, final_dir)
     if process_state().is_main_process:
-        close(arguments, output_dir, len(clips.names), repo_id, CrossValidation(names, epochs, result["std"]))
+        validation = CrossValidation(names, epochs, result["std"])
+        close(arguments, output_dir, len(clips.names), repo_id, validation, prints)
     return result
 
 

@@ -33,11 +33,8 @@ from transformers_beats.utils.files import new_directory
 
 from .compute_codes import DESCRIPTION, tokenize
 from .pretrain import pretrain
-from .stages import choose_extractor, is_there, process_state
+from .stages import announce, choose_extractor, close_stage, finetune_words, is_there, process_state
 from .train_tokenizer import train_tokenizer
-
-
-logger = logging.get_logger(__name__)
 
 
 def save_random_projection(arguments: IterateArguments, directory: Path) -> None:
@@ -55,7 +52,7 @@ def save_random_projection(arguments: IterateArguments, directory: Path) -> None
 def is_missing(result: Path, number: int) -> bool:
     """Returns whether a stage has to run, and frees the memory of the stage before on the device."""
     is_done = is_there(result)
-    logger.warning(f"Iteration {number}: {f'{result} is there already' if is_done else f'making {result}'}.")
+    announce(f"Iteration {number}: {f'{result} is there already' if is_done else f'making {result}'}.")
     # A trainer and its model refer to each other.
     gc.collect()
     if torch.cuda.is_available():
@@ -71,6 +68,8 @@ def iterate(arguments: IterateArguments) -> Path:
         `Path`: the directory of the last model.
     """
     model: Path | None = None
+    # Bars for the files of each model would break that of its training.
+    logging.disable_progress_bar()
     for number in range(1, arguments.num_iterations + 1):
         directory = Path(arguments.output_dir) / f"iteration-{number}"
         tokenizer, codes, teacher = directory / "tokenizer", directory / "codes", model
@@ -92,7 +91,8 @@ def iterate(arguments: IterateArguments) -> Path:
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command with the words of `argv`; by default those of the command line."""
-    iterate(*parse_arguments((IterateArguments,), argv, __doc__))
+    model = str(iterate(*parse_arguments((IterateArguments,), argv, __doc__)))
+    close_stage("Model", model, *finetune_words(model))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from transformers import Trainer, set_seed
-from transformers.utils import logging
 
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification
 from transformers_beats.training.config.arguments import Arguments, BeatsTrainingArguments
@@ -25,9 +24,17 @@ from transformers_beats.training.data.crops import Clips, cache_path
 from transformers_beats.training.data.labelled import Windows, collate_waveforms
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.data.sources import DataArguments
-from transformers_beats.training.reports.report import Evidence, Predictions, compute_metrics, keep_model, write_report
+from transformers_beats.training.reports.report import (
+    REGRESSION,
+    Evidence,
+    Predictions,
+    compute_metrics,
+    keep_model,
+    write_report,
+)
 from transformers_beats.training.trainers.losses import class_weights
 from transformers_beats.training.trainers.pretraining import WaveformTrainer
+from transformers_beats.training.trainers.progress import print_lines
 from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.files import new_directory, replace_file
 from transformers_beats.utils.fingerprint import model_fingerprint
@@ -40,7 +47,6 @@ from .stages import prepare_training, process_state
 
 # Outputs of a model beside its mean over patches.
 NOT_POOLED = ["last_hidden_state", "patch_attention_mask", "hidden_states", "attentions"]
-REGRESSION = "logistic_regression"
 
 
 @dataclass
@@ -125,6 +131,7 @@ def train_head(
     values = (embeddings.values - mean) / std
     items = Dataset.from_dict({"embeddings": values, "labels": targets[embeddings.clip_of]}).with_format("torch")
     trainer = Trainer(head, training, train_dataset=items)
+    print_lines(trainer)
     trainer.train()
     # Standardising is an affine map, so that the classifier can take it over.
     linear = head.linear.cpu()
@@ -221,7 +228,6 @@ def probe_once(
     output_dir = prepare_training(training, arguments.batch, arguments.data)
     training.save_strategy, training.eval_strategy = "no", "no"
     check_classes(train[1])
-    logging.disable_progress_bar()
     # `Trainer` seeds only what comes after the model.
     set_seed(training.seed)
     extractor = build_extractor(tuning, fold)

@@ -26,6 +26,7 @@ from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.utils.arguments import argument
 from transformers_beats.utils.errors import BeatsError, name_some, run_command
 from transformers_beats.utils.files import check_new, new_directory
+from transformers_beats.utils.messages import next_command, note
 
 
 COLUMNS = ("YTID", "start_seconds", "end_seconds", "positive_labels")
@@ -231,7 +232,11 @@ def format_rejected(found: FoundClips) -> list[str]:
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command with the words of `argv`; by default those of the command line."""
-    prepare_audioset(*parse_arguments((PrepareAudiosetArguments,), argv, __doc__))
+    (arguments,) = parse_arguments((PrepareAudiosetArguments,), argv, __doc__)
+    prepare_audioset(arguments)
+    words = ["finetune", "--config", "audioset20k_finetune", "--dataset", arguments.output_dir]
+    words += ["--eval_dataset", "PREPARED_EVAL", "--model_name_or_path", "MODEL", "--output_dir", "CLASSIFIER"]
+    note(next_command(*words))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Masked acoustic modelling (section 3.3 of the paper).
 
 Example:
 
-    transformers-beats pretrain --config audioset_pretrain --codes CODES --dataset FOLDER --output_dir MODEL
+    transformers-beats pretrain --codes CODES --dataset FOLDER --output_dir MODEL --max_steps 10000
 
 On several devices: `accelerate launch -m transformers_beats.training.pretrain` with the same arguments.
 """
@@ -31,7 +31,16 @@ from transformers_beats.utils.errors import BeatsError, run_command
 
 from .checkpoints import train_and_save
 from .compute_codes import load_codes
-from .stages import choose_extractor, load_crops, load_tokenizer, own_extractor, prepare_training, training_settings
+from .stages import (
+    choose_extractor,
+    close_stage,
+    finetune_words,
+    load_crops,
+    load_tokenizer,
+    own_extractor,
+    prepare_training,
+    training_settings,
+)
 
 
 def build_model(arguments: PreTrainingModelArguments, codebook_size: int) -> BeatsForPreTraining:
@@ -100,7 +109,11 @@ def pretrain(
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command with the words of `argv`; by default those of the command line."""
-    pretrain(*parse_arguments(PRETRAIN_ARGUMENTS, argv, __doc__))
+    arguments = parse_arguments(PRETRAIN_ARGUMENTS, argv, __doc__)
+    # A training has a directory of its own meanwhile.
+    output_dir = arguments[-1].output_dir
+    pretrain(*arguments)
+    close_stage("Model", output_dir, *finetune_words(output_dir))
 
 
 if __name__ == "__main__":

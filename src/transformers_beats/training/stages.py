@@ -21,6 +21,7 @@ from transformers_beats.training.data.crops import CropDataset, FbankDataset, St
 from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
 from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.files import check_new, make_directory
+from transformers_beats.utils.messages import next_command, note
 
 from .checkpoints import training_directory
 
@@ -134,18 +135,39 @@ def prepare_training(training: BeatsTrainingArguments, batch: BatchArguments, da
         `Path`: the directory that the model is to be written to.
     """
     check_launch(training)
+    # Bars for the files of each checkpoint would break that of the training.
+    logging.disable_progress_bar()
     if training.resume_from_checkpoint:
         raise BeatsError("A training goes on from its last checkpoint by itself: leave `resume_from_checkpoint` out.")
     plan = apply_batch_plan(training, batch, data.crop_seconds)
-    logger.warning_once(
-        f"A step takes {plan.seconds:g} s of audio: {training.world_size} process(es) x "
-        f"{plan.gradient_accumulation_steps} accumulation step(s) x {plan.per_device_train_batch_size} clip(s)."
-    )
+    if process_state().is_main_process:
+        logger.warning_once(
+            f"A step takes {plan.seconds:g} s of audio: {training.world_size} process(es) x "
+            f"{plan.gradient_accumulation_steps} accumulation step(s) x {plan.per_device_train_batch_size} clip(s)."
+        )
     output_dir = Path(training.output_dir)
     check_new(output_dir)
     make_directory(output_dir.absolute().parent)
     training.output_dir = str(training_directory(output_dir))
     return output_dir
+
+
+def announce(message: str) -> None:
+    """Says, on the main process, what is done now."""
+    if process_state().is_main_process:
+        logger.warning(message)
+
+
+def close_stage(kind: str, output_dir: str, *words: str) -> None:
+    """Says, on the main process, where the result of a stage is, and the words of the command that comes next."""
+    if process_state().is_main_process:
+        note(f"{kind}: {output_dir}", next_command(*words))
+
+
+def finetune_words(model: str) -> list[str]:
+    """Returns the words of the command that goes on with a pre-trained encoder."""
+    words = ["finetune", "--config", "folder_finetune", "--dataset", "FOLDER", "--model_name_or_path", model]
+    return [*words, "--output_dir", "CLASSIFIER"]
 
 
 def training_settings(

@@ -35,7 +35,15 @@ from transformers_beats.training.trainers.pretraining import BeatsTokenizerTrain
 from transformers_beats.utils.errors import BeatsError, run_command
 
 from .checkpoints import train_and_save
-from .stages import choose_extractor, load_crops, own_extractor, prepare_training, training_settings
+from .compute_codes import crop_words
+from .stages import (
+    choose_extractor,
+    close_stage,
+    load_crops,
+    own_extractor,
+    prepare_training,
+    training_settings,
+)
 
 
 def load_teacher(name: str) -> PreTrainedModel:
@@ -112,7 +120,12 @@ def train_tokenizer(
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command with the words of `argv`; by default those of the command line."""
-    train_tokenizer(*parse_arguments(TRAIN_TOKENIZER_ARGUMENTS, argv, __doc__))
+    tokenizer, data, batch, training = parse_arguments(TRAIN_TOKENIZER_ARGUMENTS, argv, __doc__)
+    # A training has a directory of its own meanwhile.
+    output_dir = training.output_dir
+    train_tokenizer(tokenizer, data, batch, training)
+    words = ["compute-codes", "--tokenizer", output_dir, *crop_words(data), "--output_dir", "CODES"]
+    close_stage("Tokenizer", output_dir, *words)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,14 @@ import signal
 import stat
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from safetensors import SafetensorError
+
+from .messages import warn
 
 
 # Exit statuses of every command: 0 for success, FAILURE if a file or the whole work failed, USAGE for arguments that
@@ -85,19 +88,27 @@ def errors_in_one_line(with_traceback: bool = False) -> Generator[None, None, No
     except BrokenPipeError as error:
         if sys.stdout.isatty() or stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode):
             # Standard output is no pipe: another one is broken, such as that of a process that was killed.
-            print(f"error: {first_line(error)}", file=sys.stderr)
+            _say(f"error: {first_line(error)}")
         else:
             # The reader of standard output has enough. Python would report its own failure to flush.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(FAILURE) from None
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _say("interrupted")
         raise SystemExit(INTERRUPTED) from None
     except FOREIGN_ERRORS as error:
         if with_traceback and not isinstance(error, (BeatsError, OSError)):
             traceback.print_exc()
-        print(f"error: {one_line(error) if isinstance(error, BeatsError) else first_line(error)}", file=sys.stderr)
+        _say(f"error: {one_line(error) if isinstance(error, BeatsError) else first_line(error)}")
         raise SystemExit(getattr(error, "exit_status", FAILURE)) from None
+
+
+def _say(message: str) -> None:
+    """Prints a line on stderr, also if a progress bar has begun one."""
+    if "tqdm" in sys.modules:
+        warn(message)
+    else:
+        print(message, file=sys.stderr)
 
 
 def run_command(main: Callable[[], Any]) -> None:
@@ -108,6 +119,8 @@ def run_command(main: Callable[[], Any]) -> None:
     Raises:
         `SystemExit`: after an error, see [`errors_in_one_line`], and for an exit status other than 0.
     """
+    # Recipes ask for as many as larger machines have; more than there are cores do no harm.
+    warnings.filterwarnings("ignore", message="This DataLoader will create .* worker processes")
     with errors_in_one_line(with_traceback=True):
         status = main()
         distributed = sys.modules.get("torch.distributed")

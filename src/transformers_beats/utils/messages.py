@@ -2,7 +2,9 @@
 """Notes of commands for people, on stderr, and progress bars: `--quiet` is without both."""
 
 import functools
+import logging
 import os
+import shlex
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -48,10 +50,40 @@ def quietly(quiet: bool = True) -> Generator[None, None, None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def hold_back(name: str, text: str) -> Generator[None, None, None]:
+    """
+    Holds back the messages of the logger `name` that contain `text`: they are about what is done on purpose. If an
+    error is raised, they may explain it and are printed.
+    """
+    source, held = logging.getLogger(name), []
+
+    def hold(record: logging.LogRecord) -> bool:
+        is_meant = text in record.getMessage()
+        held.extend([record] if is_meant else [])
+        return not is_meant
+
+    source.addFilter(hold)
+    try:
+        yield
+    except Exception:
+        source.removeFilter(hold)
+        for record in held:
+            source.handle(record)
+        raise
+    finally:
+        source.removeFilter(hold)
+
+
 def note(*lines: str) -> None:
     """Prints lines on stderr, such as where results are; none under `--quiet`."""
     if lines and not is_quiet():
         print(*lines, sep="\n", file=sys.stderr)
+
+
+def next_command(*words: str) -> str:
+    """Returns the line that tells what to type after a command: words of another one, quoted for the shell."""
+    return f"Next: transformers-beats {shlex.join(words)}"
 
 
 def warn(message: str) -> None:

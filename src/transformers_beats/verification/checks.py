@@ -23,6 +23,7 @@ from transformers_beats.audio.decoding import decode_audio
 from transformers_beats.inference.loading import labels_of
 from transformers_beats.utils.errors import UsageError, name_some
 from transformers_beats.utils.files import sha256
+from transformers_beats.utils.numbers import format_number
 
 from .plain import FBANK_STD, PlainBeats, plain_features
 
@@ -130,7 +131,7 @@ def check_hearing(probabilities: torch.Tensor, labels: Mapping[int, str]) -> Ite
     for clip, row in zip(read_clips(), probabilities):
         values, indices = row.topk(min(TOP, len(row)))
         heard = [labels[index] for index in indices.tolist()]
-        shown = ", ".join(f"{name} {value:.2f}" for name, value in zip(heard[:SHOWN], values))
+        shown = ", ".join(f"{name} {format_number(value)}" for name, value in zip(heard[:SHOWN], values.tolist()))
         found = next((rank for rank, name in enumerate(heard, start=1) if name in clip["labels"]), None)
         place = f"place {found}" if found else f"none in the first {TOP}"
         expected = name_some([heard[found - 1]] if found else clip["labels"])
@@ -169,7 +170,7 @@ def probe_folds(directory: Path, folder: Path) -> Check:
     from transformers_beats.training.config.arguments import FINETUNE_ARGUMENTS, Arguments
     from transformers_beats.training.config.recipes import parse_arguments
     from transformers_beats.training.finetune import finetune
-    from transformers_beats.training.linear_probe import REGRESSION
+    from transformers_beats.training.reports.report import REGRESSION
 
     table = find_table(folder)
     is_esc50 = table.name == "esc50.csv"
@@ -190,10 +191,10 @@ def probe_folds(directory: Path, folder: Path) -> Check:
         options = {"--dataset": work if is_esc50 else folder, "--model_name_or_path": directory, **PROBE}
         options |= {"--label_column": "label", "--fold_column": "fold", "--output_dir": Path(work) / "probe"}
         words = [str(word) for option in options.items() for word in option]
-        metrics = finetune(Arguments(*parse_arguments(FINETUNE_ARGUMENTS, words)))
+        metrics = finetune(Arguments(*parse_arguments(FINETUNE_ARGUMENTS, words)), prints=False)
     name = f"Linear probe on {folder.absolute().name}, accuracy in {len(metrics['folds'])} folds"
     results = [
-        f"{100 * metrics['mean'][key]:.1f} ± {100 * metrics['std'][key]:.1f} %"
+        f"{format_number(metrics['mean'][key])} ± {format_number(metrics['std'][key])}"
         for key in ("accuracy", f"{REGRESSION}_accuracy")
     ]
     return Check(name, f"{results[0]}; logistic regression on the same embeddings {results[1]}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from transformers_beats.conversion.names import use_of
 from transformers_beats.utils.errors import (
     FOREIGN_ERRORS,
     BeatsError,
@@ -17,6 +18,7 @@ from transformers_beats.utils.errors import (
     name_some,
 )
 from transformers_beats.utils.machine import describe_machine, in_a_line
+from transformers_beats.utils.messages import next_command, note
 
 
 # torch and transformers are imported in the functions, so that --help comes at once.
@@ -159,3 +161,7 @@ def main(
                     file.write(f"{text}\n\n")
     if failures:
         raise BeatsError(f"{len(failures)} failed, for the reasons above: {name_some(failures)}.")
+    if output is not None:
+        note(f"Report: {output}")
+    name, entry = list(entries.items())[-1]
+    note(next_command(*use_of(entry.kind, name)))

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from torch.utils.data import DataLoader
 
 from transformers_beats import BeatsFeatureExtractor
-from transformers_beats.audio.decoding import AudioError, decode_audio
+from transformers_beats.audio.decoding import AudioError, decode_audio, stream_audio, stream_waveform
 from transformers_beats.fbank_beats import kaldi_fbank
 from transformers_beats.training.data.crops import (
     CropDataset,
@@ -167,7 +167,8 @@ def test_checks_are_cached_until_a_file_changes(folder, monkeypatch):
     clips_of(folder)
     calls = []
     monkeypatch.setattr(
-        "transformers_beats.training.data.sources.decode_audio", lambda *args: calls.append(args) or np.ones(9000)
+        "transformers_beats.training.data.sources.stream_audio",
+        lambda *args: calls.append(args) or stream_waveform(np.linspace(0, 1, 9000), 16000),
     )
     clips_of(folder)
     assert calls == []
@@ -180,12 +181,12 @@ def test_a_failure_is_not_cached(folder, monkeypatch):
     def fail(*args):
         raise AudioError("the disk is not mounted")
 
-    path = "transformers_beats.training.data.sources.decode_audio"
+    path = "transformers_beats.training.data.sources.stream_audio"
     with monkeypatch.context() as patch:
-        patch.setattr(path, lambda source, *args: fail() if source.endswith("2.wav") else decode_audio(source, *args))
+        patch.setattr(path, lambda source, *args: fail() if source.endswith("2.wav") else stream_audio(source, *args))
         assert clips_of(folder)[0].num_skipped == 1
     calls = []
-    monkeypatch.setattr(path, lambda source, *args: calls.append(source) or decode_audio(source, *args))
+    monkeypatch.setattr(path, lambda source, *args: calls.append(source) or stream_audio(source, *args))
     clips, _ = clips_of(folder)
     assert (clips.num_skipped, sorted(clips.num_samples)) == (0, sorted(LENGTHS))
     assert [call.rpartition("/")[2] for call in calls] == ["2.wav"]
@@ -198,8 +199,8 @@ def test_caches_know_the_versions_of_package_and_decoders(change, folder, monkey
     FbankDataset(CropDataset(*clips_of(folder, cache_audio=True)), extractor)
     calls = []
     monkeypatch.setattr(
-        "transformers_beats.training.data.sources.decode_audio",
-        lambda *args: calls.append(args) or decode_audio(*args),
+        "transformers_beats.training.data.sources.stream_audio",
+        lambda *args: calls.append(args) or stream_audio(*args),
     )
     clips, data = clips_of(folder, cache_audio=True)
     FbankDataset(CropDataset(clips, data), extractor)
@@ -396,3 +397,24 @@ def test_the_command_stores_statistics_in_an_extractor(folder, tmp_path):
     assert (extractor.fbank_mean, extractor.fbank_std) == expected
     with pytest.raises(ValueError, match="exists already"):
         statistics_main(words)
+
+
+@pytest.mark.parametrize("is_parquet", [False, True])
+def test_clips_that_may_be_bad_are_named_whenever_they_are_used(folder, tmp_path, caplog, is_parquet):
+    loud, rate = soundfile.read(folder / "dog" / "0.wav")
+    soundfile.write(folder / "dog" / "0.wav", 32768 * loud, rate, subtype="FLOAT")
+    source = folder
+    if is_parquet:
+        source = tmp_path / "parquet"
+        to_parquet(folder, source, feature=True)
+    # The second time, from the cache.
+    for _ in range(2):
+        caplog.clear()
+        clips, data = clips_of(source)
+        (message,) = caplog.messages
+        assert message.startswith("1 of 4 clips are used and may be bad: ")
+        assert "0.wav: reaches" in message
+    caplog.clear()
+    crops = CropDataset(clips, data)
+    featurize(DataCollator(BeatsFeatureExtractor(), 1.0)([crops[0]]), BeatsFeatureExtractor(), "cpu")
+    assert caplog.messages == []

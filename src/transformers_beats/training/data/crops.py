@@ -22,13 +22,13 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from transformers.utils import logging
 
 import transformers_beats
-from transformers_beats.audio.decoding import AudioError
+from transformers_beats.audio.decoding import AudioError, AudioStream, loudness_was_reported, read_samples
 from transformers_beats.fbank_beats import kaldi_fbank, num_fbank_frames
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import BeatsError
 
 from .reading import ItemReader, within
-from .sources import DataArguments, decode_row
+from .sources import DataArguments, decode_row, open_row
 from .tables import FILE_COLUMN
 
 
@@ -90,22 +90,28 @@ def _map_cached(dataset: datasets.Dataset, function, features: datasets.Features
 
 def check_clip(row: dict[str, Any], sampling_rate: int, min_seconds: float) -> dict[str, Any]:
     """
-    Returns path, length and digest of a clip, and its problem, if any; without a length if it cannot be decoded
-    within ten minutes.
+    Returns path, length and digest of a clip, what may be wrong with it, and its problem, if any; without a length if
+    it cannot be decoded within ten minutes.
     """
     audio = row["audio"] or {}
     path, data = audio.get("path") or "", audio.get("bytes")
+
+    def read() -> tuple[AudioStream, int]:
+        stream = open_row(row, sampling_rate)
+        return stream, len(read_samples(stream))
+
     try:
-        num_samples = len(within(CHECK_SECONDS, decode_row, row, sampling_rate))
+        stream, num_samples = within(CHECK_SECONDS, read)
     except AudioError as error:
-        return {"path": path, "num_samples": 0, "digest": 0, "problem": str(error)}
+        return {"path": path, "num_samples": 0, "digest": 0, "problem": str(error), "doubt": ""}
+    doubt = "".join(f"{stream.name}: {warning}" for warning in stream.report.warnings[:1])
     problem = ""
     if num_samples < min_seconds * sampling_rate:
         seconds = num_samples / sampling_rate
         problem = f"{path}: lasts {seconds:.3f} s, less than `min_seconds` ({min_seconds:g})."
     digest = hashlib.blake2b(data or Path(path).read_bytes(), digest_size=8).digest()
     number = int.from_bytes(digest, "little", signed=True)
-    return {"path": path, "num_samples": num_samples, "digest": number, "problem": problem}
+    return {"path": path, "num_samples": num_samples, "digest": number, "problem": problem, "doubt": doubt}
 
 
 def name_clips(dataset: datasets.Dataset, paths: list[str], is_single: bool) -> list[str]:
@@ -137,7 +143,7 @@ def prepare_clips(dataset: datasets.Dataset, arguments: DataArguments, sampling_
     if len(dataset) == 0:
         raise BeatsError(f"{arguments.dataset}: there is no clip, or `select` leaves none.")
     check = partial(check_clip, sampling_rate=sampling_rate, min_seconds=arguments.min_seconds)
-    features = {name: datasets.Value("string") for name in ("path", "problem")}
+    features = {name: datasets.Value("string") for name in ("path", "problem", "doubt")}
     features |= {"num_samples": datasets.Value("int64"), "digest": datasets.Value("int64")}
     checks = _map_cached(
         dataset, check, datasets.Features(features), num_proc=arguments.num_proc, desc="Checking clips"
@@ -148,10 +154,11 @@ def prepare_clips(dataset: datasets.Dataset, arguments: DataArguments, sampling_
     for index in np.flatnonzero(num_samples == 0).tolist():
         again = check(dataset[index])
         problems[index], num_samples[index], digests[index] = again["problem"], again["num_samples"], again["digest"]
-    if found := [problem for problem in problems if problem]:
-        named = "; ".join(found[:NUM_NAMED_PROBLEMS])
-        more = f"; and {len(found) - NUM_NAMED_PROBLEMS} more" if len(found) > NUM_NAMED_PROBLEMS else ""
-        logger.warning(f"{len(found)} of {len(problems)} clips are skipped: {named}{more}")
+    found = [problem for problem in problems if problem]
+    _warn_of(found, len(problems), "are skipped")
+    # Of clips that are used.
+    doubts = [doubt for doubt, problem in zip(checks["doubt"][:], problems) if doubt and not problem]
+    _warn_of(doubts, len(problems), "are used and may be bad")
     good = [index for index, problem in enumerate(problems) if not problem]
     if not good:
         raise BeatsError(f"{arguments.dataset}: none of {len(problems)} clips can be used.")
@@ -168,6 +175,14 @@ def prepare_clips(dataset: datasets.Dataset, arguments: DataArguments, sampling_
         dataset = datasets.concatenate_datasets([dataset, waveforms], axis=1)
         dataset = dataset.with_format("numpy", columns=["waveform"], output_all_columns=True)
     return Clips(dataset, num_samples[good], [names[index] for index in good], len(found), digests[good])
+
+
+def _warn_of(messages: list[str], num_clips: int, what: str) -> None:
+    """Warns of clips that something is wrong with; their messages begin with their names."""
+    if messages:
+        named = "; ".join(messages[:NUM_NAMED_PROBLEMS])
+        more = f"; and {len(messages) - NUM_NAMED_PROBLEMS} more" if len(messages) > NUM_NAMED_PROBLEMS else ""
+        logger.warning(f"{len(messages)} of {num_clips} clips {what}: {named}{more}")
 
 
 def count_crops(num_samples: int, arguments: DataArguments, sampling_rate: int) -> int:
@@ -258,7 +273,8 @@ def compute_fbanks(
     num_crops = count_crops(len(waveform), arguments, rate)
     generators = [np.random.default_rng([arguments.crop_seed, indices[0], number]) for number in range(num_crops)]
     crops = [crop(waveform, round(arguments.crop_seconds * rate), generator) for generator in generators]
-    return {"input_values": extractor(crops, sampling_rate=rate, padding=False)["input_values"]}
+    with loudness_was_reported():
+        return {"input_values": extractor(crops, sampling_rate=rate, padding=False)["input_values"]}
 
 
 class FbankDataset(Dataset):
@@ -313,7 +329,10 @@ class StreamingCrops(IterableDataset):
         generator = np.random.default_rng([self.arguments.crop_seed, self.epoch, number])
         for row in self.dataset:
             try:
-                waveform = decode_row(row, self.sampling_rate)
+                stream = open_row(row, self.sampling_rate)
+                # Nothing has checked the clips before.
+                stream.report.is_logged = True
+                waveform = read_samples(stream)
                 if len(waveform) < self.arguments.min_seconds * self.sampling_rate:
                     raise AudioError(f"{row['audio'].get('path')}: is shorter than `min_seconds`.")
             except AudioError as error:
@@ -372,6 +391,7 @@ class DataCollator:
         return batch
 
 
+@loudness_was_reported()
 def featurize(
     batch: dict[str, torch.Tensor], extractor: BeatsFeatureExtractor, device: torch.device | str
 ) -> dict[str, torch.Tensor]:

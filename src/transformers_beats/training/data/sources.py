@@ -16,8 +16,8 @@ from datasets.config import HF_DATASETS_CACHE
 from datasets.exceptions import DatasetGenerationError
 from transformers.utils import logging
 
-from transformers_beats.audio.decoding import AudioError, decode_audio
-from transformers_beats.audio.files import AUDIO_SUFFIXES, is_hidden, search_folder
+from transformers_beats.audio.decoding import AudioError, AudioStream, read_samples, stream_audio
+from transformers_beats.audio.files import AUDIO_SUFFIXES, NamedBytes, is_hidden, search_folder
 from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line, name_some
 from transformers_beats.utils.hub import check_repository
@@ -335,14 +335,24 @@ def decode_row(row: dict[str, Any], sampling_rate: int, start: int = 0, num_samp
     if row.get("waveform") is not None:
         stop = None if num_samples is None else start + num_samples
         return np.array(row["waveform"][start:stop], dtype=np.float32)
+    return read_samples(open_row(row, sampling_rate, start), num_samples)
+
+
+def open_row(row: dict[str, Any], sampling_rate: int, start: int = 0) -> AudioStream:
+    """
+    Opens the audio of a row. Its warnings are in its report and not logged, as clips are read again and again.
+
+    Raises:
+        [`AudioError`]: if it cannot be opened; the message names the file.
+    """
     audio = row["audio"] or {}
-    if not audio.get("bytes"):
-        if not audio.get("path"):
-            raise AudioError("a row holds no audio.")
-        if os.path.exists(audio["path"]) and not os.path.isfile(audio["path"]):
-            raise AudioError(f"{audio['path']}: is no file that can be read again, but a folder, a pipe or a device.")
-        return decode_audio(audio["path"], sampling_rate, start, num_samples)
-    try:
-        return decode_audio(audio["bytes"], sampling_rate, start, num_samples)
-    except AudioError as error:
-        raise AudioError(f"{audio.get('path') or 'audio'}: {error}") from error
+    source = audio.get("path")
+    if audio.get("bytes"):
+        source = NamedBytes(audio["bytes"], source or "audio")
+    elif not source:
+        raise AudioError("a row holds no audio.")
+    elif os.path.exists(source) and not os.path.isfile(source):
+        raise AudioError(f"{source}: is no file that can be read again, but a folder, a pipe or a device.")
+    stream = stream_audio(source, sampling_rate, start)
+    stream.report.is_logged = False
+    return stream

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.image import imsave
 from transformers.utils import logging
 
-from transformers_beats.audio.decoding import AudioError
+from transformers_beats.audio.decoding import AudioError, stream_waveform
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.plotting.spectrogram import DYNAMIC_RANGE_DB, read_spectrogram
 from transformers_beats.utils.numbers import format_interval, format_number
@@ -157,7 +157,10 @@ def embed_clip(
         logger.warning(f"The report lacks a clip: {error}")
         return {}
     image, sound = io.BytesIO(), io.BytesIO()
-    decibels = read_spectrogram(waveform, extractor).decibels.T
+    stream = stream_waveform(waveform, rate, rate)
+    # Nothing new, and without the name of the clip.
+    stream.report.is_logged = False
+    decibels = read_spectrogram(stream, extractor).decibels.T
     options: dict[str, Any] = {"cmap": "magma", "origin": "lower", "vmin": -DYNAMIC_RANGE_DB, "vmax": 0}
     imsave(image, decibels, format="jpg", pil_kwargs={"quality": 80}, **options)
     is_mp3 = "MP3" in soundfile.available_formats()
@@ -167,7 +170,7 @@ def embed_clip(
         "image": picture,
         "audio": audio if len(audio) <= max_bytes else "",
         "type": "audio/mpeg" if is_mp3 else "audio/wav",
-        "seconds": f"{len(waveform) / rate:.3g}",
+        "seconds": f"{len(waveform) / rate:.2f}",
     }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 
@@ -22,7 +22,6 @@ from transformers_beats.utils.errors import BeatsError
 from .averaging import WeightAverage
 from .layerwise import layerwise_parameter_groups, multiply_gradients
 from .pretraining import WaveformTrainer
-from .progress import Lines, ProgressWithLines
 
 
 class CheckpointCounter(TrainerCallback):
@@ -87,10 +86,6 @@ class ClassificationTrainer(WaveformTrainer):
         # Read by `call_model_init`.
         self.gradient_decay = gradient_decay
         super().__init__(*args, **kwargs)
-        # In a notebook, `Trainer` has another one.
-        for default, ours in ((ProgressCallback, ProgressWithLines), (PrinterCallback, Lines)):
-            if self.pop_callback(default) is not None:
-                self.add_callback(ours)
         self.weight_average = weight_average
         if weight_average is not None:
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:

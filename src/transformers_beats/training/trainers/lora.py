@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, Trainer
 
+from transformers_beats.inference.loading import without_peft_warning
 from transformers_beats.utils.errors import BeatsError
 
 
@@ -35,7 +36,8 @@ def add_lora(model: PreTrainedModel, values: dict[str, Any]) -> Any:
         config = LoraConfig(**fields)
     except TypeError as error:
         raise BeatsError(f"`lora`: {error}") from error
-    return get_peft_model(model, config)
+    with without_peft_warning():
+        return get_peft_model(model, config)
 
 
 def save_merged(trainer: Trainer, directory: Path) -> None:

@@ -12,6 +12,9 @@ from transformers_beats.modeling_beats import BeatsForAudioClassification, Beats
 from transformers_beats.modeling_beats_tokenizer import code_usage
 from transformers_beats.training.data.crops import featurize
 from transformers_beats.utils.errors import BeatsError
+from transformers_beats.utils.messages import hold_back
+
+from .progress import print_lines
 
 
 # Parameters that multiply others: that of the gate of relative positions, and the norms of weight normalisation.
@@ -46,6 +49,12 @@ class WaveformTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.feature_extractor = feature_extractor
         self.add_callback(SeedEachProcess())
+        print_lines(self)
+
+    def train(self, *args, **kwargs):
+        # Of checkpoints that were written within a second: their numbers tell the order as well.
+        with hold_back("transformers.trainer_utils", "mtime may not be reliable"):
+            return super().train(*args, **kwargs)
 
     def get_decay_parameter_names(self, model) -> list[str]:
         """

@@ -1,9 +1,9 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Progress of a fine-tuning on the console: a bar, and a line for each log."""
+"""Progress of a training on the console: a bar, and a line for each log."""
 
 from typing import Any
 
-from transformers import ProgressCallback, TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from transformers_beats.utils.numbers import format_number
 
@@ -36,3 +36,11 @@ class Lines(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_local_process_zero and (line := describe_log(logs or {})):
             print(line)
+
+
+def print_lines(trainer: Trainer) -> None:
+    """Makes a trainer print its logs as lines, in the place of the mappings that transformers prints."""
+    # In a notebook, `Trainer` has another callback, which stays.
+    for default, ours in ((ProgressCallback, ProgressWithLines), (PrinterCallback, Lines)):
+        if trainer.pop_callback(default) is not None:
+            trainer.add_callback(ours)

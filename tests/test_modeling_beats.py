@@ -62,7 +62,8 @@ def test_single_clips_equal_the_reference(name, attention, golden_model, golden_
     model, expected = golden_model(name), golden_outputs(name)
     model.set_attn_implementation(attention)
     assert model.config._attn_implementation == attention
-    for index in range(NUM_CLIPS):
+    # Flex attention is compiled for every length.
+    for index in range(1 if attention == "flex_attention" else NUM_CLIPS):
         outputs = model(golden_inputs[f"single{index}.fbank"], output_hidden_states=True)
         check_outputs(outputs, expected, f"single{index}", model.config)
 

@@ -2,6 +2,7 @@
 """Files whose headers state a wrong length or none, and files that were joined: all of them decoded to the end."""
 
 import io
+import shutil
 import struct
 from pathlib import Path
 
@@ -104,6 +105,21 @@ def test_a_file_that_is_cut_off_is_said_to_be(format):
     np.testing.assert_allclose(waveform, SAMPLES[:24_000], atol=1e-4)
     assert stated == 3.0
     assert warnings == ["ends after 1.500 of 3.000 s, which its header states: it is cut off or damaged."]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("before", ["nothing", "another file"])
+@pytest.mark.parametrize("format", ["WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3"])
+def test_a_file_that_is_cut_anywhere_in_its_header_is_read_or_refused(format, before, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    subtype = {"OGG": "VORBIS", "MP3": "MPEG_LAYER_III"}.get(format, "PCM_16")
+    data = encode(format, subtype, length=400)
+    whole = b"" if before == "nothing" else data
+    for length in range(1, min(140, len(data))):
+        try:
+            assert len(read(whole + data[:length])[0]) > 0
+        except AudioError as error:
+            assert len(str(error).splitlines()) == 1
 
 
 def test_a_cut_off_mp3_or_ogg_is_said_to_be():

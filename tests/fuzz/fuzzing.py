@@ -7,6 +7,7 @@ appended to that file: the numbers of docs/reliability.md.
 
 import functools
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -101,3 +102,19 @@ def damage(data: bytes, how: str, generator: np.random.Generator) -> bytes:
 
 
 DAMAGES = ("cut", "flip", "zero", "noise", "insert", "drop")
+
+
+@contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """Asserts that a case ends, in the main thread; a file that is read for ever would be no failure otherwise."""
+
+    def fail(*_):
+        raise AssertionError(f"has not ended within {seconds} s")
+
+    previous = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from fuzzing import COUNTS, DAMAGES, at_most, count, damage, fuzz
+from fuzzing import COUNTS, DAMAGES, at_most, count, damage, fuzz, within
 from hypothesis import strategies as st
 
 from transformers_beats.audio.containers import BLOCK_BYTES, Reader, find_parts
@@ -59,8 +59,9 @@ def encode(samples: np.ndarray, rate: int, kind: tuple[str, str]) -> bytes | Non
 def decode(source) -> np.ndarray | None:
     """The waveform; None if it is refused as it should be."""
     try:
-        stream = stream_audio(source)
-        waveform = np.concatenate(list(stream.blocks))
+        with within(60):
+            stream = stream_audio(source)
+            waveform = np.concatenate(list(stream.blocks))
     except AudioError as error:
         assert len(str(error).splitlines()) == 1
         return None

@@ -232,6 +232,14 @@ def _is_unknown(size: int, fields: Fields) -> bool:
     return size == 0 or any(limit - HEADER_BYTES <= size <= limit for limit in (1 << 31, 1 << 32))
 
 
+def _find_data(file: Reader, start: int, fields: Fields) -> int:
+    """Returns the first place of a whole header of a chunk with samples; the end of the file if there is none."""
+    place = file.find(fields.data, start)
+    while place >= 0 and _chunk_at(file, place, fields) is None:
+        place = file.find(fields.data, place + 1)
+    return place if place >= 0 else file.size
+
+
 def _read_chunks(file: Reader, start: int, fields: Fields) -> Data:
     chunks: dict[bytes, bytes] = {}
     samples: list[range] = []
@@ -244,10 +252,7 @@ def _read_chunks(file: Reader, start: int, fields: Fields) -> Data:
         body = place + fields.header_bytes
         if not samples and (chunk is None or (chunk[0] != fields.data and not 0 <= chunk[1] <= file.size - body)):
             # The size of this chunk is wrong, or that of the one before.
-            place, is_regular = file.find(fields.data, start + fields.first), False
-            if place < 0:
-                place = file.size
-                break
+            place, is_regular = _find_data(file, start + fields.first, fields), False
             continue
         if chunk is None or (chunk[1] < 0 and chunk[0] != fields.data):
             break

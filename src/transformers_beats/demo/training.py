@@ -1,7 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Training of a small BEATs classifier from scratch on synthesised sounds, with `transformers_beats.training`."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,13 @@ import soundfile
 from datasets import Dataset
 
 from transformers_beats.audio.synthesis import MAX_DURATION, SAMPLING_RATE, make_dataset
-from transformers_beats.training.checkpoints import training_directory
 from transformers_beats.training.classifiers import EVALUATION
 from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.finetune import FINETUNE_ARGUMENTS, Arguments, finetune
+from transformers_beats.training.reports.card import write_card
+from transformers_beats.training.reports.folds import read_report
 from transformers_beats.training.reports.report import PAGE
-from transformers_beats.utils.files import work_directory
+from transformers_beats.utils.files import replace_directory, work_directory
 
 
 # Configuration of an encoder with 0.7 M parameters, 1/130 of the released models.
@@ -80,9 +80,8 @@ def train_classifier(
 ) -> float:
     """
     Trains a classifier on synthesised sounds, saves it with its feature extractor, and returns its accuracy on the
-    held-out clips, in [0, 1]. An older `model_dir` is replaced, unless the training is interrupted. `seed` is that of
-    weights, order and training clips, the held-out clips have the next one; `values` are further arguments of
-    [`finetune`].
+    held-out clips, in [0, 1]. An older `model_dir` is replaced once the new one is whole. `seed` is that of weights,
+    order and training clips, the held-out clips have the next one; `values` are further arguments of [`finetune`].
     """
     training: dict[str, Any] = {
         "num_train_epochs": 5,
@@ -96,17 +95,10 @@ def train_classifier(
     with work_directory(model_dir.parent, ".training-") as work:
         write_sounds(work / "synthesised-sounds", make_dataset(clips_per_class, seed))
         write_sounds(work / "held-out", make_dataset(held_out_per_class, seed + 1))
-        # The training writes the place of the model to its card: so it is trained for its own place.
-        leftovers, has_older = training_directory(model_dir), model_dir.exists()
-        # Of a run that was killed, without a checkpoint to go on from.
-        shutil.rmtree(leftovers, ignore_errors=True)
-        if has_older:
-            model_dir.rename(work / "older")
-        try:
-            metrics = fine_tune(work / "synthesised-sounds", work / "held-out", model_dir, **training | values)
-        except BaseException:
-            shutil.rmtree(leftovers, ignore_errors=True)
-            if has_older:
-                (work / "older").rename(model_dir)
-            raise
+        new = work / model_dir.name
+        metrics = fine_tune(work / "synthesised-sounds", work / "held-out", new, **training | values)
+        replace_directory(new, model_dir)
+    # Its card names the place where it was trained.
+    report = read_report(model_dir / EVALUATION)
+    write_card(model_dir, report["description"], report, model_dir / EVALUATION)
     return metrics["accuracy"]

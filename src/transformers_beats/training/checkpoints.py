@@ -4,7 +4,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from transformers_beats.training.reports import LOG_HISTORY
-from transformers_beats.utils.files import replace_directory
+from transformers_beats.utils.files import check_new, replace_directory
 from transformers_beats.utils.lock import hold
 from transformers_beats.utils.resume import begin_or_resume
 
@@ -73,8 +73,10 @@ def train_and_save(
     directory = training_directory(output_dir)
     with hold(directory) if trainer.is_world_process_zero() else nullcontext():
         _train_and_save(trainer, directory, output_dir, settings, finish)
-    if trainer.is_world_process_zero() and not any(directory.iterdir()):
-        directory.rmdir()
+    if trainer.is_world_process_zero():
+        # It has logs for trackers, or another run has taken it.
+        with suppress(OSError):
+            directory.rmdir()
     trainer.accelerator.wait_for_everyone()
 
 
@@ -87,6 +89,8 @@ def _train_and_save(
 ) -> None:
     """Does what [`train_and_save`] says, in a locked directory."""
     if trainer.is_world_process_zero():
+        # Another run may have ended since the start of this one.
+        check_new(output_dir)
         begin_or_resume(directory / SETTINGS, settings, directory)
     checkpoint = last_complete_checkpoint(directory)
     trainer.accelerator.wait_for_everyone()

@@ -37,7 +37,7 @@ from transformers_beats.utils.resume import begin_or_resume, check_settings, rea
 from .stages import (
     choose_extractor,
     close_stage,
-    fbank_settings,
+    extractor_settings,
     load_crops,
     load_tokenizer,
     own_extractor,
@@ -125,6 +125,12 @@ def _without_bars() -> Generator[None, None, None]:
         datasets.enable_progress_bars()
 
 
+def check_no_codes(output_dir: Path) -> None:
+    """Raises a [`BeatsError`] for a directory with complete codes."""
+    if (output_dir / DESCRIPTION).exists():
+        raise BeatsError(f"{output_dir} holds codes already: move it away, or choose another `output_dir`.")
+
+
 def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
     """
     Writes the codes of every item of the data to `arguments.output_dir`, in Arrow files of `shard_size` items.
@@ -136,8 +142,7 @@ def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
     if data.streaming:
         raise BeatsError("Codes belong to the items of a dataset: set `streaming: false`.")
     output_dir = Path(arguments.output_dir)
-    if (output_dir / DESCRIPTION).exists():
-        raise BeatsError(f"{output_dir} holds codes already: move it away, or choose another `output_dir`.")
+    check_no_codes(output_dir)
     state = process_state()
     extractor = choose_extractor(arguments.feature_extractor, tokenizer=own_extractor(arguments.tokenizer))
     device = torch.device(state.device or "cpu")
@@ -155,11 +160,13 @@ def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
         "num_shards": len(starts),
         "shard_size": arguments.shard_size,
         "clips": crops.fingerprint,
-        "fbank": fbank_settings(extractor),
+        "feature_extractor": extractor_settings(extractor),
         "data": crop_settings(data),
     }
     with hold(output_dir) if state.is_main_process else nullcontext():
         if state.is_main_process:
+            # Another run may have ended since the start of this one.
+            check_no_codes(output_dir)
             begin_or_resume(output_dir / UNFINISHED, description, output_dir)
         state.wait_for_everyone()
         own = list(enumerate(starts))[state.process_index :: state.num_processes]

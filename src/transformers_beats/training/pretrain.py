@@ -78,8 +78,8 @@ def pretrain(
     if model_arguments.codes is not None:
         codes, description = load_codes(model_arguments.codes, data)
         codebook_size = description["codebook_size"]
-        if "fbank" in description:
-            read_by_codes = BeatsFeatureExtractor(**description["fbank"])
+        if "feature_extractor" in description:
+            read_by_codes = BeatsFeatureExtractor(**description["feature_extractor"])
     else:
         tokenizer = load_tokenizer(str(model_arguments.tokenizer))
         codebook_size = tokenizer.config.codebook_size

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers.utils import FEATURE_EXTRACTOR_NAME, logging
 
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
-from transformers_beats.inference.loading import load_extractor, load_model
+from transformers_beats.inference.loading import load_extractor, load_model, read_adapter
 from transformers_beats.modeling_beats_tokenizer import BeatsRandomProjectionTokenizer, BeatsTokenizerModel
 from transformers_beats.training.config.arguments import TIMEOUT_SECONDS, BeatsTrainingArguments, is_on_cpu
 from transformers_beats.training.config.batch_plan import BatchArguments, apply_batch_plan, check_launch
@@ -30,6 +30,7 @@ logger = logging.get_logger(__name__)
 
 # Settings of a feature extractor that decide the values of the fbank.
 FBANK_SETTINGS = ("feature_size", "sampling_rate", "fbank_mean", "fbank_std")
+OTHER_SETTINGS = ("padding_value", "patch_size", "legacy_padding_mask")
 # Fields of `TrainingArguments` that decide the result.
 DECISIVE_ARGUMENTS = (
     "adam_beta1",
@@ -63,14 +64,18 @@ def is_there(path: Path) -> bool:
 
 def own_extractor(model: str | None) -> BeatsFeatureExtractor | None:
     """Loads the feature extractor of a model; none if its directory lacks one."""
-    if model is None or (Path(model).is_dir() and not (Path(model) / FEATURE_EXTRACTOR_NAME).exists()):
+    if model is None:
+        return None
+    is_missing = Path(model).is_dir() and not (Path(model) / FEATURE_EXTRACTOR_NAME).exists()
+    # The directory of an adapter has that of its model.
+    if is_missing and read_adapter(model) is None:
         return None
     return load_extractor(model)
 
 
-def fbank_settings(extractor: BeatsFeatureExtractor) -> dict[str, Any]:
-    """Returns the settings of a feature extractor that decide the values of the fbank."""
-    return {name: getattr(extractor, name) for name in FBANK_SETTINGS}
+def extractor_settings(extractor: BeatsFeatureExtractor) -> dict[str, Any]:
+    """Returns the arguments that make such a feature extractor."""
+    return {name: getattr(extractor, name) for name in (*FBANK_SETTINGS, *OTHER_SETTINGS)}
 
 
 def choose_extractor(
@@ -82,7 +87,7 @@ def choose_extractor(
     checkpoints.
 
     Raises:
-        [`BeatsError`]: if a frozen model has learned from another fbank.
+        [`BeatsError`]: if a frozen model reads another fbank.
     """
     owned = {role: extractor for role, extractor in frozen.items() if extractor is not None}
     if name is not None:
@@ -94,11 +99,12 @@ def choose_extractor(
         if without := [f"The {role}" for role in frozen] if start is None else [start]:
             logger.warning(f"{', '.join(without)}: has no feature extractor; AudioSet's statistics are used.")
     for role, extractor in owned.items():
-        for setting, value in fbank_settings(extractor).items():
-            if (other := getattr(chosen, setting)) != value:
+        for setting in FBANK_SETTINGS:
+            value, other = getattr(extractor, setting), getattr(chosen, setting)
+            if value != other:
                 raise BeatsError(
-                    f"The {role} has learned from an fbank of `{setting}` {value:g}, and this training would read one "
-                    f"of {other:g}: leave `feature_extractor` out, or choose models of the same fbank."
+                    f"The {role} reads an fbank of `{setting}` {value!r}, and this stage would have one of {other!r}: "
+                    "leave `feature_extractor` out, or choose models of the same fbank."
                 )
     return chosen
 
@@ -175,7 +181,7 @@ def training_settings(
 ) -> dict[str, Any]:
     """
     Returns the settings that an interrupted training must go on with: those that decide the result, and a digest of
-    the clips. What has been learned from and what is left could not be told apart if the clips changed.
+    the names and lengths of the clips. If these changed, what is left of an epoch would not be known.
     """
     settings = {name: getattr(training, name) for name in DECISIVE_ARGUMENTS}
     settings["batch_size"] = (
@@ -184,7 +190,7 @@ def training_settings(
     for arguments in others:
         settings |= asdict(arguments)
     if crops is not None:
-        settings["names and lengths of the clips"] = crops.fingerprint
+        settings["clips"] = crops.description
     # These change how the data are read, not which.
     ways_of_reading = (
         "num_proc",

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from .errors import UsageError
+from .errors import UsageError, first_line
 
 
 LOCK, HOLDER = ".lock", ".lock.json"
@@ -33,8 +33,9 @@ def hold(directory: Path) -> Generator[None, None, None]:
         raise UsageError(
             f"{directory}: another run writes here ({_describe(holder)}): wait for its end, or choose another output."
         ) from None
-    except OSError as error:
-        raise UsageError(f"{directory}: cannot be locked: {error.strerror}.") from error
+    # Not every file system has locks.
+    except (OSError, NotImplementedError) as error:
+        raise UsageError(f"{directory}: cannot be locked: {first_line(error)}") from error
     try:
         started = datetime.now().isoformat(" ", timespec="seconds")
         holder.write_text(json.dumps({"host": socket.gethostname(), "process": os.getpid(), "started": started}))

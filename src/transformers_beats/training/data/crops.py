@@ -102,8 +102,9 @@ def check_clip(row: dict[str, Any], sampling_rate: int, min_seconds: float) -> d
 
     try:
         stream, num_samples = within(CHECK_SECONDS, read)
-    except AudioError as error:
-        return {"path": path, "num_samples": 0, "digest": 0, "problem": str(error), "doubt": ""}
+    except (AudioError, TimeoutError) as error:
+        problem = f"{path}: {error}." if isinstance(error, TimeoutError) else str(error)
+        return {"path": path, "num_samples": 0, "digest": 0, "problem": problem, "doubt": ""}
     doubt = "".join(f"{stream.name}: {warning}" for warning in stream.report.warnings[:1])
     problem = ""
     if num_samples < min_seconds * sampling_rate:
@@ -225,15 +226,28 @@ class CropDataset(Dataset):
         # The first crop of each clip, and the number of crops.
         self.offsets = np.concatenate([[0], np.cumsum(counts)])
         self.codes = check_codes(codes, len(self))
-        self.reader = ItemReader(arguments, len(self))
+        self.reader = ItemReader(arguments, len(self), self.name_of)
 
     @property
     def fingerprint(self) -> str:
         """Digest that changes with the names, the order and the lengths of the clips."""
         return Hasher.hash((self.clips.names, self.clips.num_samples.tolist()))
 
+    @property
+    def description(self) -> str:
+        """Number of the clips and their `fingerprint`."""
+        return f"{len(self.clips.names):,} clips, digest {self.fingerprint}"
+
     def __len__(self) -> int:
         return int(self.offsets[-1])
+
+    def clip_index(self, index: int) -> int:
+        """Returns the index of the clip of a crop."""
+        return int(np.searchsorted(self.offsets, index, side="right")) - 1
+
+    def name_of(self, index: int) -> str:
+        """Returns the name of the clip of a crop."""
+        return self.clips.names[self.clip_index(index)]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Returns an item; another one in its place if it cannot be read, see [`ItemReader`]."""
@@ -241,7 +255,7 @@ class CropDataset(Dataset):
 
     def read_item(self, index: int) -> dict[str, Any]:
         """Returns `waveform` `(num_samples,)`, float32, and what belongs to it."""
-        clip = int(np.searchsorted(self.offsets, index, side="right")) - 1
+        clip = self.clip_index(index)
         generator = np.random.default_rng([self.arguments.crop_seed, clip, int(index - self.offsets[clip])])
         _, waveform = self.decode_crop(clip, generator)
         return {"waveform": waveform, **read_codes(self.codes, index)}
@@ -293,7 +307,7 @@ class FbankDataset(Dataset):
             desc="Computing fbanks",
         ).with_format("torch")
         self.codes = crops.codes
-        self.fingerprint = crops.fingerprint
+        self.fingerprint, self.description = crops.fingerprint, crops.description
 
     def __len__(self) -> int:
         return len(self.fbanks)
@@ -315,7 +329,7 @@ class StreamingCrops(IterableDataset):
         self.num_skipped = 0
         self.epoch = 0
         # What is in a stream is known at its end only.
-        self.fingerprint = None
+        self.description = None
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch; `Trainer` calls it before each, and workers are copies made after it."""

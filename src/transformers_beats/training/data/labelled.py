@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Datasets of labelled audio: crops for fine-tuning, windows for evaluation."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from transformers_beats.utils.errors import BeatsError
 
 from .crops import Clips, CropDataset
 from .labels import Labels, frame_labels
+from .reading import ItemReader
 from .sources import DataArguments, decode_row
 
 
@@ -68,7 +70,7 @@ class TrainingCrops(CropDataset):
 
     def read_item(self, index: int) -> dict[str, Any]:
         """Returns `waveform` `(num_samples,)`, float32, and `labels`, see [`LabelledClips`]."""
-        clip = int(np.searchsorted(self.offsets, index, side="right")) - 1
+        clip = self.clip_index(index)
         start, waveform = self.decode_crop(clip, np.random.default_rng(int(torch.randint(2**62, ()))))
         return {"waveform": waveform, "labels": self.targets.target(clip, start, len(waveform))}
 
@@ -92,11 +94,18 @@ class Windows(Dataset):
         starts = [range(0, max(1, int(length) - shortest + 1), self.num_samples) for length in clips.num_samples]
         self.starts = np.concatenate([list(of_clip) for of_clip in starts])
         self.clip_of = np.repeat(np.arange(len(starts)), [len(of_clip) for of_clip in starts])
+        # Metrics of other clips would be wrong ones.
+        strict = replace(arguments, max_lost_share=0.0)
+        self.reader = ItemReader(strict, len(self), lambda index: clips.names[int(self.clip_of[index])])
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.reader.read(self.read_item, int(index))
+
+    def read_item(self, index: int) -> dict[str, Any]:
+        """Returns `waveform` `(num_samples,)`, float32, and `labels` if there are targets."""
         clip, start = int(self.clip_of[index]), int(self.starts[index])
         waveform = decode_row(self.clips.dataset[clip], self.sampling_rate, start, self.num_samples)
         return {"waveform": waveform} if self.targets is None else {"waveform": waveform, "labels": self.target(index)}

@@ -67,7 +67,7 @@ class DataArguments:
     read_attempts: int = argument("Attempts to read a clip, with pauses, before it counts as lost.", 3, min=1)
     read_seconds: float = argument("Time limit of each attempt, in seconds.", 120.0, positive=True)
     max_lost_share: float = argument(
-        "Share of the items, rounded up, that may be lost during a training: others take their place.",
+        "Share of the crops that a process reads, rounded up, that may be lost: others take their place.",
         0.05,
         min=0,
         max=1,

@@ -103,7 +103,7 @@ def distance(
     Measure the Fréchet distance of two folders of recordings (FAD).
 
     The distance of two normal distributions that have the means and covariances of the embeddings: 0 if they are
-    equal. It is too large for few embeddings; if there are enough, at least 2 (n + 1) of n values, the distance that is
+    equal. It is too large for few embeddings; of at least 2 (n + 1) embeddings of n values, the distance that is
     expected of infinitely many is printed, too. Compare distances of one model and one length of segments only.
     """
     from transformers_beats.inference.loading import check_model, load

@@ -136,7 +136,7 @@ def project(index: Index) -> Projection:
             num_rows, held = num_rows + sum(map(len, held)), []
     if num_rows == 0:
         raise UsageError(f"{index.directory}: a map needs three vectors of sounds at least.")
-    if pca.var_.sum() < MIN_VARIANCE:
+    if np.sum(pca.var_) < MIN_VARIANCE:
         raise UsageError(f"{index.directory}: its vectors are all equal, and a map would be a single point.")
     rows, points = [], []
     for first, vectors in index.blocks():

@@ -22,3 +22,6 @@ def to_unit(embedding: np.ndarray) -> np.ndarray:
 def to_cosine(product: float) -> float:
     """Returns the product of two vectors of length 1 as a cosine, without what rounding has added."""
     return float(np.clip(product, -1.0, 1.0))
+
+
+__all__ = ["to_cosine", "to_unit"]

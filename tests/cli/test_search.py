@@ -82,6 +82,17 @@ def test_files_are_added_updated_and_removed(index, folder, tmp_path):
     assert index()[-2].startswith("0 added, 0 updated, 0 removed: 6 files")
 
 
+def test_a_file_that_was_named_itself_stays_while_it_is_there(index, folder, models, tmp_path):
+    index()
+    odd = (folder / "kind 0" / "0.wav").rename(folder / "kind 0" / "0.data")
+    run("index", odd, "-m", models / "beats_tiny", "-o", tmp_path / "index")
+    assert index()[-2].startswith("0 added, 0 updated, 1 removed: 6 files")
+    assert index()[-2].startswith("0 added, 0 updated, 0 removed: 6 files")
+    assert "0.data" in files_of(tmp_path / "index")
+    odd.unlink()
+    assert index()[-2].startswith("0 added, 0 updated, 1 removed: 5 files")
+
+
 def test_a_file_that_has_changed_in_time_only_is_updated(index, folder):
     index()
     os.utime(folder / "kind 0" / "0.wav", (1, 1))
@@ -261,12 +272,26 @@ def test_duplicates_are_pairs_of_files(index, folder, tmp_path):
     assert result.stderr.startswith("21 pairs with a similarity of 0 or more, of which the 2 most similar are shown")
 
 
-def test_a_map_is_drawn(index, folder, tmp_path):
+def test_a_map_is_drawn(index, folder, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
+    from transformers_beats.plotting import map as map_module
+
+    groups, draw_map = [], map_module.draw_map
+
+    def keep(points, names, *arguments):
+        groups.extend(names)
+        draw_map(points, names, *arguments)
+
+    monkeypatch.setattr(map_module, "draw_map", keep)
+    # Of the same name as another folder, and in none.
+    (folder / "more" / "kind 0").mkdir(parents=True)
+    (folder / "kind 0" / "0.wav").rename(folder / "more" / "kind 0" / "0.wav")
+    (folder / "kind 0" / "2.wav").rename(folder / "2.wav")
     index()
     assert run("search", tmp_path / "index", "--map", tmp_path / "map.png").stderr == (
         f"6 vectors: {tmp_path / 'map.png'}\n"
     )
+    assert sorted(groups) == ["kind 0", "kind 1", "kind 1", "kind 1", "more/kind 0", "sounds/"]
     with Image.open(tmp_path / "map.png") as picture:
         assert picture.format == "PNG"
         assert picture.width > 500
@@ -283,6 +308,9 @@ def test_a_model_that_has_moved_can_be_named_and_another_is_refused(index, folde
     (line,) = run(*query, exit_code=2).stderr.splitlines()
     assert "no such directory" in line
     assert "--model" in line
+    (line,) = run(*query, "--device", "nonsense", exit_code=2).stderr.splitlines()
+    assert "--device nonsense" in line
+    assert "--model" not in line
     assert len(lines(*query, "-m", tmp_path / "moved")) == 1
     (line,) = run(*query, "-m", models / "beats_tiny_finetuned", exit_code=2).stderr.splitlines()
     assert "is of another model" in line
@@ -294,6 +322,11 @@ def test_a_model_that_has_moved_can_be_named_and_another_is_refused(index, folde
         ([], "Name a QUERY, or choose --duplicates or --map FILE."),
         (["a.wav", "--duplicates"], "Name a QUERY, or choose --duplicates or --map FILE."),
         (["missing.wav"], "no such file or folder"),
+        (["--duplicates", "--model", "x"], "--model: without effect with --duplicates"),
+        (
+            ["--map", "x.png", "--json", "--top", "3", "--threshold", "1", "--model", "x"],
+            "--model, --json, --top, --threshold: without effect with --map",
+        ),
         (["--duplicates", "--threshold", "2"], "less than or equal to 1"),
     ],
 )
@@ -329,7 +362,7 @@ def test_the_distance_is_that_of_the_embeddings(folder, models, tmp_path):
 def test_a_folder_has_no_distance_to_itself(folder, models):
     output = run("distance", folder, folder, "-m", models / "beats_tiny", "--segments", 0.16).stdout
     assert "Fréchet distance: 0.000\n" in output
-    assert "Extrapolated to infinitely many embeddings: unknown, needs more than 128 of each" in output
+    assert "Extrapolated to infinitely many embeddings: unknown, needs at least 130 of each" in output
 
 
 def test_corrupt_files_are_named_and_too_few_are_refused(folder, models):

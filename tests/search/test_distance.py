@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from transformers_beats.search.distance import Gaussian, fit_gaussian, frechet_distance, measure_distance
+from transformers_beats.search.distance import Gaussian, count_needed, fit_gaussian, frechet_distance, measure_distance
 from transformers_beats.utils.errors import UsageError
 
 
@@ -66,6 +66,13 @@ def test_without_enough_embeddings_there_is_no_extrapolation():
     values = np.random.default_rng(5).standard_normal((2, 32, 16))
     found = measure_distance(*values)
     assert (found.extrapolated, found.is_biased) == (None, False)
+
+
+def test_the_extrapolation_begins_with_the_number_that_is_named():
+    values = np.random.default_rng(6).standard_normal((2, count_needed(4), 4))
+    assert count_needed(4) == 10
+    assert measure_distance(*values).extrapolated is not None
+    assert measure_distance(values[0], values[1][1:]).extrapolated is None
 
 
 def test_one_embedding_has_no_covariance():

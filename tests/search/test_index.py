@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import stat
 
 import numpy as np
@@ -111,6 +112,8 @@ def test_a_file_that_fails_is_left_out_as_a_whole(tmp_path, small_shards, count)
         writer.add("/a.wav", State(0, 2), entries(0, 2))
         with pytest.raises(BeatsError, match="damaged"):
             writer.add("/broken.wav", State(1, 1), broken())
+        # `index.json`, and no part of it; two files are of the lock.
+        assert len(list(tmp_path.iterdir())) == 3
         writer.add("/c.wav", State(2, 2), entries(2, 2))
     assert content(tmp_path) == expected(("/a.wav", 0, 2), ("/c.wav", 2, 2))
     assert len(list(tmp_path.iterdir())) == 2 * len(Index(tmp_path).shards) + 1
@@ -122,35 +125,58 @@ def test_after_an_interruption_whole_files_are_there(tmp_path, small_shards):
         raise KeyboardInterrupt
 
     write(tmp_path)
-    writer = IndexWriter(tmp_path, SETTINGS, "model")
-    writer.add("/a.wav", State(0, 2), entries(0, 2))
-    with pytest.raises(KeyboardInterrupt), writer:
-        writer.add("/b.wav", State(1, 7), interrupted())
+
+    def update():
+        with IndexWriter(tmp_path, SETTINGS, "model") as writer:
+            writer.add("/a.wav", State(0, 2), entries(0, 2))
+            writer.add("/b.wav", State(1, 7), interrupted())
+
+    with pytest.raises(KeyboardInterrupt):
+        update()
     assert content(tmp_path) == expected(("/a.wav", 0, 2))
     write(tmp_path, ("/b.wav", 1, 7))
     assert content(tmp_path) == expected(("/a.wav", 0, 2), ("/b.wav", 1, 7))
 
 
 def test_a_killed_run_leaves_the_index_of_its_last_commit(tmp_path, small_shards):
-    write(tmp_path, ("/a.wav", 0, 2))
-    writer = IndexWriter(tmp_path, SETTINGS, "model")
-    writer.add("/b.wav", State(1, 2), entries(1, 2))
-    writer.add("/c.wav", State(2, 1), entries(2, 1))
-    # Without the end of the context: what the kernel leaves of a killed process.
-    assert content(tmp_path) == expected(("/a.wav", 0, 2), ("/b.wav", 1, 2))
-    (tmp_path / "half.safetensors").write_bytes(b"half")
-    write(tmp_path, ("/c.wav", 2, 1))
-    assert content(tmp_path) == expected(("/a.wav", 0, 2), ("/b.wav", 1, 2), ("/c.wav", 2, 1))
-    assert not (tmp_path / "half.safetensors").exists()
+    index, killed = tmp_path / "index", tmp_path / "killed"
+    write(index, ("/a.wav", 0, 2))
+    with IndexWriter(index, SETTINGS, "model") as writer:
+        writer.add("/b.wav", State(1, 2), entries(1, 2))
+        writer.add("/c.wav", State(2, 1), entries(2, 1))
+        # What is on the disk before the end of the context, the lock too, is what is left of a killed process.
+        shutil.copytree(index, killed)
+    assert content(killed) == expected(("/a.wav", 0, 2), ("/b.wav", 1, 2))
+    half = killed / f"{0:016x}.safetensors"
+    half.write_bytes(b"half")
+    write(killed, ("/c.wav", 2, 1))
+    assert content(killed) == expected(("/a.wav", 0, 2), ("/b.wav", 1, 2), ("/c.wav", 2, 1))
+    assert not half.exists()
+
+
+def test_a_run_that_was_killed_before_its_first_commit_can_be_begun_again(tmp_path):
+    for name in (".lock", ".lock.json", f".{0:016x}.partial"):
+        (tmp_path / name).touch()
+    write(tmp_path, ("/a.wav", 0, 1))
+    assert content(tmp_path) == expected(("/a.wav", 0, 1))
+
+
+def test_files_of_others_in_the_directory_stay(tmp_path):
+    write(tmp_path, ("/a.wav", 0, 1))
+    names = {"labels.parquet", "model.safetensors", f"{0:016x}.txt"}
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    write(tmp_path, ("/b.wav", 1, 1))
+    assert names <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_a_run_commits_after_a_while_also_what_is_less_than_a_shard(tmp_path, monkeypatch):
     monkeypatch.setattr(index_module, "COMMIT_SECONDS", 0.0)
-    writer = IndexWriter(tmp_path, SETTINGS, "model")
-    for number in range(3):
-        writer.add(f"/{number}.wav", State(number, 1), entries(number, 1))
-    assert content(tmp_path) == expected(*[(f"/{number}.wav", number, 1) for number in range(3)])
-    assert len(Index(tmp_path).shards) == 1
+    with IndexWriter(tmp_path, SETTINGS, "model") as writer:
+        for number in range(3):
+            writer.add(f"/{number}.wav", State(number, 1), entries(number, 1))
+        assert content(tmp_path) == expected(*[(f"/{number}.wav", number, 1) for number in range(3)])
+        assert len(Index(tmp_path).shards) == 1
 
 
 def test_nothing_is_written_where_nothing_is_new(tmp_path):
@@ -161,29 +187,30 @@ def test_nothing_is_written_where_nothing_is_new(tmp_path):
 
 
 def test_two_programs_at_once_do_not_overwrite_each_other(tmp_path):
-    first, second = (IndexWriter(tmp_path, SETTINGS, "model") for _ in range(2))
-    with first:
-        first.add("/a.wav", State(0, 1), entries(0, 1))
-    with pytest.raises(UsageError, match="was changed by another program"), second:
-        second.add("/b.wav", State(1, 1), entries(1, 1))
+    with IndexWriter(tmp_path, SETTINGS, "model") as writer:
+        writer.add("/a.wav", State(0, 1), entries(0, 1))
+        with pytest.raises(UsageError, match="another run writes here"):
+            write(tmp_path, ("/b.wav", 1, 1))
     assert content(tmp_path) == expected(("/a.wav", 0, 1))
+    write(tmp_path, ("/b.wav", 1, 1))
+    assert content(tmp_path) == expected(("/a.wav", 0, 1), ("/b.wav", 1, 1))
 
 
 def test_other_settings_are_refused(tmp_path):
     write(tmp_path, ("/a.wav", 0, 1))
     for settings in ({**SETTINGS, "model": "4567"}, {**SETTINGS, "segments": None}):
         with pytest.raises(UsageError, match=r"was begun with another `(model|segments)`"):
-            IndexWriter(tmp_path, settings, "model")
+            IndexWriter(tmp_path, settings, "model").__enter__()
     assert content(tmp_path) == expected(("/a.wav", 0, 1))
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="is not empty, and holds no index"):
-        IndexWriter(tmp_path, SETTINGS, "model")
+        write(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     with pytest.raises(UsageError, match="it is a file"):
-        IndexWriter(tmp_path / "notes.txt", SETTINGS, "model")
+        write(tmp_path / "notes.txt")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"version": 99}', '{"shards": []}'])

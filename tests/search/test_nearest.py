@@ -98,3 +98,12 @@ def test_a_map_needs_three_sounds(tmp_path):
         )
     with pytest.raises(UsageError, match="needs three vectors"):
         project(Index(tmp_path / "index"))
+
+
+def test_a_map_of_equal_vectors_is_refused(tmp_path):
+    vector = np.random.default_rng(0).standard_normal(DIM).astype(np.float32)
+    vector /= np.linalg.norm(vector)
+    with IndexWriter(tmp_path / "index", {}, "model") as writer:
+        writer.add("/a.wav", State(0, 0), [Entry(float(row), row + 1.0, vector) for row in range(7)])
+    with pytest.raises(UsageError, match="its vectors are all equal"):
+        project(Index(tmp_path / "index"))

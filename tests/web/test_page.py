@@ -738,7 +738,7 @@ class TestAlike:
         assert shown is None
 
     def test_similar_moments_have_the_sound_of_the_index(self, library, noise):
-        *_, found = library.find(noise, 10)
+        *_, found = library.find(library.open(noise, 10))
         best = found[0]
         assert best.name == f"first/{noise.name}"
         assert best.similarity == pytest.approx(1, abs=1e-3)
@@ -759,6 +759,42 @@ class TestAlike:
         assert shown == str(noise)
         assert len(list(respond_with_similar(str(noise), shown, library, 10))) == 1
 
+    def test_an_index_that_is_updated_is_searched_as_it_is_now(self, library, models, noise, tmp_path):
+        *_, before = library.find(library.open(noise, 10))
+        shutil.copy(noise, tmp_path / "secret" / "second" / "new.flac")
+        words = ["index", tmp_path / "secret", "-m", models / "clips", "-o", tmp_path / "index", "--segments", "0.96"]
+        assert CliRunner().invoke(app, [*map(str, words)]).exit_code == 0
+        *_, after = library.find(library.open(noise, 10))
+        assert {item.name for item in before} == {"first/some noise.flac", "second/another <noise>.wav"}
+        assert {item.name for item in after} == {"first/some noise.flac", "second/new.flac"}
+
+    @pytest.mark.parametrize("damage", ["parts", "model", "everything"])
+    def test_an_index_that_cannot_be_read_is_a_message_without_its_place(
+        self, library, noise, tmp_path, capsys, damage
+    ):
+        manifest = tmp_path / "index" / "index.json"
+        if damage == "everything":
+            shutil.rmtree(tmp_path / "index")
+        elif damage == "model":
+            record = json.loads(manifest.read_text())
+            record["settings"]["model"] = "another"
+            manifest.write_text(json.dumps(record))
+        else:
+            for path in (tmp_path / "index").glob("*.safetensors"):
+                path.unlink()
+        *_, (text, shown) = respond_with_similar(str(noise), None, library, 10)
+        assert (text, shown) == ('<p role="alert">The recordings cannot be searched now: try again later.</p>', None)
+        assert str(tmp_path / "index") in capsys.readouterr().err
+
+    def test_warnings_of_the_clip_are_shown(self, library, noise, tmp_path):
+        samples, _ = soundfile.read(noise)
+        soundfile.write(tmp_path / "cut.wav", samples, RATE)
+        data = (tmp_path / "cut.wav").read_bytes()
+        (tmp_path / "cut.wav").write_bytes(data[: len(data) // 2])
+        *_, (text, shown) = respond_with_similar(str(tmp_path / "cut.wav"), None, library, 10)
+        assert re.search(r'<p role="status">[^<]*which its header states', text)
+        assert shown == str(tmp_path / "cut.wav")
+
     def test_long_moments_are_cut_and_silence_is_a_message(self, models, tmp_path):
         folder = tmp_path / "sounds"
         folder.mkdir()
@@ -767,7 +803,7 @@ class TestAlike:
         words = ["index", folder, "-m", models / "clips", "-o", tmp_path / "index", "-q"]
         assert CliRunner().invoke(app, [*map(str, words)]).exit_code == 0
         library = Library(tmp_path / "index", "cpu")
-        *_, (found,) = library.find(folder / "long.wav", 20)
+        *_, (found,) = library.find(library.open(folder / "long.wav", 20))
         assert soundfile.info(io.BytesIO(found.sound)).duration == pytest.approx(10)
         soundfile.write(tmp_path / "silence.wav", np.zeros(RATE), RATE)
         (*_, (text, _)) = respond_with_similar(str(tmp_path / "silence.wav"), None, library, 10)

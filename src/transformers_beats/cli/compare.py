@@ -103,7 +103,7 @@ def distance(
     Measure the Fréchet distance of two folders of recordings (FAD).
 
     The distance of two normal distributions that have the means and covariances of the embeddings: 0 if they are
-    equal. It is too large for few embeddings; with more than twice as many as they have values, the distance that is
+    equal. It is too large for few embeddings; of at least 2 (n + 1) embeddings of n values, the distance that is
     expected of infinitely many is printed, too. Compare distances of one model and one length of segments only.
     """
     from transformers_beats.inference.loading import check_model, load
@@ -118,7 +118,7 @@ def distance(
         import numpy as np
 
         from transformers_beats.inference.windowed import WindowedInference
-        from transformers_beats.search.distance import measure_distance
+        from transformers_beats.search.distance import count_needed, measure_distance
         from transformers_beats.search.segments import window_of
 
         loaded, extractor = load(model, device)
@@ -133,7 +133,7 @@ def distance(
     if measured.is_biased:
         warn(
             f"{min(counts)} embeddings of {dim} values have a singular covariance, and the distance is too large: "
-            f"take more than {2 * dim} of each folder, for example of shorter --segments."
+            f"take at least {count_needed(dim)} of each folder, for example of shorter --segments."
         )
     if json:
         record = {
@@ -147,7 +147,9 @@ def distance(
         print_table(["", "Folder", "Embeddings"], rows)
         print(f"\nFréchet distance: {format_number(measured.value)}")
         known = measured.extrapolated is not None
-        limit = format_number(measured.extrapolated) if known else f"unknown, needs more than {2 * dim} of each"
+        limit = (
+            format_number(measured.extrapolated) if known else f"unknown, needs at least {count_needed(dim)} of each"
+        )
         print(f"Extrapolated to infinitely many embeddings: {limit}", flush=True)
     files = [file for found in folders for file in found]
     finish(files, [failure for _, failures in results for failure in failures])

@@ -98,10 +98,14 @@ def update(
     names = {file: known.get(place_of(file.path), file.address) for file in files}
     changed = {name for file, name in names.items() if writer.states.get(name, states[file]) != states[file]}
     folders = {place(word) for word in inputs for place in (os.path.abspath, os.path.realpath)}
+    listed = set(names.values())
+    # A file that is there and not listed was once named itself, as its suffix is not that of audio.
     gone = {
         name
         for where, name in known.items()
-        if name not in names.values() and not folders.isdisjoint(map(str, [*Path(name).parents, *where.parents]))
+        if name not in listed
+        and not os.path.lexists(name)
+        and not folders.isdisjoint(map(str, [*Path(name).parents, *where.parents]))
     }
     added: set[str] = set()
     writer.remove(changed | gone)
@@ -162,6 +166,13 @@ def search(
 
     if sum([query is not None, duplicates, map is not None]) != 1:
         raise UsageError("Name a QUERY, or choose --duplicates or --map FILE.")
+    if query is None:
+        given = {"--model": model is not None}
+        if map is not None:
+            given |= {"--json": json, "--top": top is not None, "--threshold": threshold is not None}
+        if unused := [name for name, is_given in given.items() if is_given]:
+            choice = "--duplicates" if map is None else "--map"
+            raise UsageError(f"{', '.join(unused)}: without effect with {choice}, leave out one or the other.")
     opened = Index(index)
     if len(opened) == 0:
         raise UsageError(f"{index}: is empty: add recordings with `transformers-beats index`.")
@@ -240,7 +251,10 @@ def draw(index: "Index", path: Path) -> None:
     from transformers_beats.search.nearest import project
 
     rows, points, shares = project(index)
-    folders = [Path(file).parent.name for file in index.files]
+    # That of files which are in no folder below the common one ends with a separator, unlike all others.
+    top = os.path.join(os.path.basename(index.folder), "")
+    parents = [os.path.relpath(os.path.dirname(file), index.folder) for file in index.files]
+    folders = [top if parent == os.curdir else parent for parent in parents]
     draw_map(points, [folders[file] for file in index.file_of[rows]], path, str(index.directory), shares)
     note(f"{format_number(len(rows))} vectors: {path}")
 

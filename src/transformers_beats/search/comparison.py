@@ -8,12 +8,12 @@ import numpy as np
 
 from transformers_beats.audio.decoding import AudioStream
 from transformers_beats.configuration_beats import problem_type_of
-from transformers_beats.export.checks import cosine
 from transformers_beats.inference.models import kind_of
 from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline, Label, read_in_step
 from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.inference.windows import RowMean
-from transformers_beats.utils.errors import BeatsError
+
+from .vectors import to_cosine, to_unit
 
 
 if TYPE_CHECKING:
@@ -77,12 +77,11 @@ def compare_recordings(
     embeddings, labels, before = [], [], 0.0
     for stream in streams:
         embedding, found = yield from _read_recording(stream, inference, tagger, before)
-        if not embedding.any():
-            raise BeatsError("An embedding is zero, so that there is no similarity: the model is not trained.")
-        embeddings.append(embedding)
+        embeddings.append(to_unit(embedding))
         labels.append(found)
         before += stream.report.seconds
-    return Comparison(cosine(*embeddings), None if tagger is None else merge_labels(*labels, top_k))
+    first, second = embeddings
+    return Comparison(to_cosine(first @ second), None if tagger is None else merge_labels(*labels, top_k))
 
 
 def _read_recording(

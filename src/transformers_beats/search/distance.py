@@ -38,6 +38,11 @@ class Distance(NamedTuple):
     is_biased: bool
 
 
+def count_needed(dim: int) -> int:
+    """Returns how many embeddings of `dim` values each collection must have for an extrapolation."""
+    return 2 * (dim + 1)
+
+
 def fit_gaussian(embeddings: np.ndarray) -> Gaussian:
     """
     Returns mean and unbiased covariance of embeddings `(num_embeddings, dim)`; raises a [`UsageError`] for fewer than
@@ -73,8 +78,8 @@ def measure_distance(first: np.ndarray, second: np.ndarray) -> Distance:
     The distance of finite samples is too large, by about a / n1 + b / n2 for samples of n1 and n2 embeddings. If both
     are divided at random into k parts, the mean distance of the parts is therefore nearly linear in k, and the
     extrapolation is where the line through k = 1, 2 and 3 meets k = 0 (after Chong and Forsyth, 2020, arXiv
-    1911.07023, who draw samples). There is none if half of a collection has no more embeddings than these have values,
-    since its covariance is singular. It may be a little below 0, and for one collection compared with itself it means
+    1911.07023, who draw samples). There is none for fewer embeddings than [`count_needed`], since the covariance
+    of one of the halves is singular. It may be a little below 0, and for one collection compared with itself it means
     nothing.
 
     Args:
@@ -89,9 +94,9 @@ def measure_distance(first: np.ndarray, second: np.ndarray) -> Distance:
     """
     value = frechet_distance(fit_gaussian(first), fit_gaussian(second))
     dim, fewest = first.shape[1], min(len(first), len(second))
-    counts = [count for count in range(1, MAX_PARTS + 1) if fewest // count > dim]
-    if len(counts) < 2:
+    if fewest < count_needed(dim):
         return Distance(value, None, fewest <= dim)
+    counts = [count for count in range(1, MAX_PARTS + 1) if fewest // count > dim]
     generator = np.random.default_rng(SEED)
     shuffled = [generator.permutation(values) for values in (first, second)]
     means = [
@@ -102,4 +107,4 @@ def measure_distance(first: np.ndarray, second: np.ndarray) -> Distance:
     return Distance(value, float(intercept), False)
 
 
-__all__ = ["Distance", "Gaussian", "fit_gaussian", "frechet_distance", "measure_distance"]
+__all__ = ["Distance", "Gaussian", "count_needed", "fit_gaussian", "frechet_distance", "measure_distance"]

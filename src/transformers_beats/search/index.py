@@ -2,17 +2,20 @@
 """
 Index of recordings: a directory with a vector for each clip or moment.
 
-`index.json` names the shards that count, and is replaced as a whole when others do: an interrupted run leaves the
-index that it found, or one with more recordings. A shard is two files with the same number of rows: `NAME.safetensors`
+`index.json` names the shards that count, and is replaced as a whole when others do: after an interrupted run, the
+index has whole recordings only. Those that are to be computed anew are removed before, so that there may be fewer; the
+next run adds them. A shard is two files with the same number of rows: `NAME.safetensors`
 with `vectors` `(num_rows, hidden_size)`, float32, of length 1 or 0, and `NAME.parquet` with what each row is of:
 `file`, `start` and `end` in seconds, `size` in bytes and `mtime_ns`, the time of its last change in nanoseconds.
 """
 
 import json
+import os
+import re
 import secrets
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,13 +27,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line
-from transformers_beats.utils.files import make_directory, replace_file
+from transformers_beats.utils.files import replace_file
+from transformers_beats.utils.lock import HOLDER, LOCK, hold
 from transformers_beats.utils.resume import as_json, check_settings, read_settings
 
 
 MANIFEST = "index.json"
 VERSION = 1
 VECTORS, ROWS = ".safetensors", ".parquet"
+# Names of the files of a shard: others are not ours to remove.
+SHARD_FILE = re.compile(rf"[0-9a-f]{{16}}({re.escape(VECTORS)}|{re.escape(ROWS)})")
+# What a run leaves that is killed before the first `index.json` is there.
+LEFTOVER = re.compile(rf"{re.escape(LOCK)}|{re.escape(HOLDER)}|\.[0-9a-f]{{16}}\.partial")
 SCHEMA = pyarrow.schema(
     {
         "file": pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
@@ -101,6 +109,8 @@ class Index:
 
     def __init__(self, directory: Path):
         self.directory = directory
+        # Before it is read: a change in between is noticed.
+        self.state = State.of(directory / MANIFEST)
         self.manifest = read_manifest(directory)
         if self.manifest is None:
             reason = (
@@ -114,6 +124,10 @@ class Index:
     def __len__(self) -> int:
         return sum(shard.num_rows for shard in self.shards)
 
+    def is_current(self) -> bool:
+        """Returns whether the index has not been changed since it was opened: its files may be gone otherwise."""
+        return State.of(self.directory / MANIFEST) == self.state
+
     @cached_property
     def rows(self) -> pyarrow.Table:
         """All rows but their vectors, see the module's description."""
@@ -124,6 +138,12 @@ class Index:
     def files(self) -> list[str]:
         """Paths of the files, in the order of their first rows."""
         return self.rows["file"].combine_chunks().dictionary.to_pylist() if len(self) else []
+
+    @cached_property
+    def folder(self) -> str:
+        """Folder that all files are in or below; `""` if there are none."""
+        folders = {os.path.dirname(file) for file in self.files}
+        return os.path.commonpath(folders) if folders else ""
 
     @cached_property
     def file_of(self) -> np.ndarray:
@@ -159,7 +179,7 @@ class Index:
 class IndexWriter:
     """
     Adds recordings to an index and removes some, as a context: at its end, also after an error, all recordings that
-    were added as a whole are in the index.
+    were added as a whole are in the index. In between the directory is locked.
 
     Args:
         directory (`Path`):
@@ -169,34 +189,42 @@ class IndexWriter:
         model (`str`):
             Name or directory of the model, for searches.
 
-    Raises:
-        [`UsageError`]: for other settings, a directory of something else, or one that cannot be written.
+    Its begin raises a [`UsageError`] for other settings, a directory of something else, or one that cannot be written
+    or that another run writes to.
     """
 
     def __init__(self, directory: Path, settings: Mapping[str, Any], model: str):
-        self.directory = directory
-        check_index_directory(directory)
-        manifest = read_manifest(directory)
-        if manifest is not None:
-            check_settings(manifest["settings"], settings, directory)
-        self.settings, self.model = as_json(settings), model
-        self.shards = [Shard(*shard) for shard in manifest["shards"]] if manifest else []
-        self.states = Index(directory).states() if manifest else {}
+        self.directory, self.settings, self.model = directory, as_json(settings), model
+        self.shards: list[Shard] = []
+        self.states: dict[str, State] = {}
         # The last, incomplete shard: it is written again with more rows.
         self.rows: list[tuple[Any, ...]] = []
         self.vectors: list[np.ndarray] = []
-        self.committed = manifest
-        self.committed_at = time.monotonic()
-        if self.shards and self.shards[-1].num_rows < SHARD_ROWS:
-            self._take_back(self.shards.pop())
-        self.is_changed = manifest is None or manifest["model"] != model
-        make_directory(directory)
-        self._commit()
+        self.is_changed, self.committed_at = False, time.monotonic()
+        self.lock = ExitStack()
 
     def __enter__(self) -> "IndexWriter":
+        check_index_directory(self.directory)
+        with ExitStack() as stack:
+            stack.enter_context(hold(self.directory))
+            self._begin()
+            self.lock = stack.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:
+        with self.lock:
+            self._commit()
+
+    def _begin(self) -> None:
+        """Reads what is there already."""
+        manifest = read_manifest(self.directory)
+        if manifest is not None:
+            check_settings(manifest["settings"], self.settings, self.directory)
+            self.shards = [Shard(*shard) for shard in manifest["shards"]]
+            self.states = Index(self.directory).states()
+        if self.shards and self.shards[-1].num_rows < SHARD_ROWS:
+            self._take_back(self.shards.pop())
+        self.is_changed = manifest is None or manifest["model"] != self.model
         self._commit()
 
     def __len__(self) -> int:
@@ -226,6 +254,8 @@ class IndexWriter:
                     del self.rows[mark:], self.vectors[mark:]
         except BaseException:
             del self.rows[mark:], self.vectors[mark:]
+            for shard in complete:
+                self._discard(shard.name)
             raise
         self.shards += complete
         self.states[file] = state
@@ -276,6 +306,12 @@ class IndexWriter:
             parquet.write_table(pyarrow.table(columns, schema=SCHEMA), self.directory / f"{shard.name}{ROWS}")
         return shard
 
+    def _discard(self, name: str) -> None:
+        """Removes the files of a shard that never counted; the next commit tries again what cannot be removed."""
+        for suffix in (VECTORS, ROWS):
+            with suppress(OSError):
+                (self.directory / f"{name}{suffix}").unlink()
+
     def _commit(self) -> None:
         """Makes all rows count, if any is new; then removes the files of shards that do not."""
         if not self.is_changed:
@@ -283,16 +319,14 @@ class IndexWriter:
         shards = [*self.shards, *([self._write(self.rows, self.vectors)] if self.rows else [])]
         manifest = {"version": VERSION, "model": self.model, "settings": self.settings, "shards": shards}
         with errors_of_writing(self.directory):
-            if read_manifest(self.directory) != self.committed:
-                raise UsageError(f"{self.directory}: was changed by another program meanwhile: run the command again.")
             with replace_file(self.directory / MANIFEST) as temporary:
                 temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-            self.committed, self.committed_at, self.is_changed = as_json(manifest), time.monotonic(), False
+            self.committed_at, self.is_changed = time.monotonic(), False
             if len(self.rows) >= SHARD_ROWS:
                 self.shards, self.rows, self.vectors = shards, [], []
             names = {shard.name for shard in shards}
             for path in self.directory.iterdir():
-                if path.suffix in (VECTORS, ROWS) and path.stem not in names:
+                if SHARD_FILE.fullmatch(path.name) and path.stem not in names:
                     path.unlink(missing_ok=True)
 
 
@@ -310,7 +344,9 @@ def check_index_directory(directory: Path) -> None:
     """Raises a [`UsageError`] for a directory that holds something else than an index."""
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"{directory}: cannot be an index: it is a file.")
-    if directory.is_dir() and not (directory / MANIFEST).exists() and any(directory.iterdir()):
+    if not directory.is_dir() or (directory / MANIFEST).exists():
+        return
+    if not all(LEFTOVER.fullmatch(path.name) for path in directory.iterdir()):
         raise UsageError(f"{directory}: is not empty, and holds no index: choose another directory.")
 
 

@@ -8,10 +8,13 @@ import numpy as np
 from transformers_beats.utils.errors import UsageError
 
 from .index import Index
+from .vectors import to_cosine
 
 
 # The default of what counts as a near duplicate; docs/search.md has how copies and other sounds compare.
 DUPLICATE_SIMILARITY = 0.99
+# Of vectors of length 1, float32: less is rounding.
+MIN_VARIANCE = 1e-12
 
 
 class Match(NamedTuple):
@@ -66,7 +69,7 @@ def find_nearest(index: Index, queries: np.ndarray, top: int = 10) -> list[Match
         query = similarities[rows].argmax(axis=1)
         found = np.stack([rows + first, similarities[rows, query], query], axis=1)
         best = _best(np.concatenate([best, found]), 1, top)
-    return [Match(int(row), _cosine(similarity), int(query)) for row, similarity, query in best]
+    return [Match(int(row), to_cosine(similarity), int(query)) for row, similarity, query in best]
 
 
 def find_duplicates(index: Index, threshold: float = DUPLICATE_SIMILARITY, top: int = 100) -> Duplicates:
@@ -99,7 +102,7 @@ def find_duplicates(index: Index, threshold: float = DUPLICATE_SIMILARITY, top: 
             count += len(rows)
             found = np.stack([rows + first, columns + second, similarities[rows, columns]], axis=1)
             best = _best(np.concatenate([best, found]), 2, top)
-    return Duplicates([Pair(int(row), int(other), _cosine(similarity)) for row, other, similarity in best], count)
+    return Duplicates([Pair(int(row), int(other), to_cosine(similarity)) for row, other, similarity in best], count)
 
 
 class Projection(NamedTuple):
@@ -118,7 +121,7 @@ def project(index: Index) -> Projection:
     Projects the vectors of an index on their two principal components, a block at a time.
 
     Raises:
-        [`UsageError`]: for an index of fewer than three rows.
+        [`UsageError`]: for an index of fewer than three rows of sounds, or if all of these are equal.
     """
     from sklearn.decomposition import IncrementalPCA
 
@@ -127,10 +130,14 @@ def project(index: Index) -> Projection:
         held.append(vectors[vectors.any(axis=1)])
         # It takes no fewer vectors than components at a time.
         if sum(map(len, held)) > 2:
-            pca.partial_fit(np.concatenate(held))
+            # Equal vectors have no variance to be divided by: refused below.
+            with np.errstate(invalid="ignore"):
+                pca.partial_fit(np.concatenate(held))
             num_rows, held = num_rows + sum(map(len, held)), []
     if num_rows == 0:
         raise UsageError(f"{index.directory}: a map needs three vectors of sounds at least.")
+    if np.sum(pca.var_) < MIN_VARIANCE:
+        raise UsageError(f"{index.directory}: its vectors are all equal, and a map would be a single point.")
     rows, points = [], []
     for first, vectors in index.blocks():
         sounds = np.flatnonzero(vectors.any(axis=1))
@@ -143,11 +150,6 @@ def project(index: Index) -> Projection:
 def _best(found: np.ndarray, column: int, top: int) -> np.ndarray:
     """Returns the `top` rows with the highest values in a column, the highest first, and those that came first."""
     return found[np.argsort(-found[:, column], kind="stable")[:top]]
-
-
-def _cosine(similarity: float) -> float:
-    """Returns a cosine without what rounding has added."""
-    return float(np.clip(similarity, -1.0, 1.0))
 
 
 __all__ = [

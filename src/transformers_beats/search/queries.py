@@ -2,16 +2,18 @@
 """Queries of an index with recordings."""
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from transformers_beats.audio.decoding import AudioError
-from transformers_beats.inference.loading import load
+from transformers_beats.inference.loading import choose_device, load
 from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.fingerprint import model_fingerprint
+from transformers_beats.utils.resume import check_settings
 
 from .index import Entry, Index, Moment
 from .nearest import find_nearest
@@ -58,6 +60,8 @@ class Searcher:
     def __init__(self, index: Index, device: str = "auto", model: str | None = None):
         self.index = index
         settings = index.settings
+        # An unknown one has nothing to do with the place of the model.
+        choose_device(device)
         try:
             loaded, extractor = load(model or index.model, device, settings["dtype"])
         except BeatsError as error:
@@ -72,6 +76,22 @@ class Searcher:
             )
         self.inference = WindowedInference(loaded, extractor, window_of(settings["segments"], extractor))
         self.sampling_rate = extractor.sampling_rate
+
+    def current(self) -> "Searcher":
+        """
+        Returns a searcher of the index as it is now, with the same model: this one if the index was not changed. One
+        that was changed may have lost the files that this one would read.
+
+        Raises:
+            [`UsageError`]: if it is an index of another model or other segments now, or gone.
+        """
+        if self.index.is_current():
+            return self
+        index = Index(self.index.directory)
+        check_settings(self.index.settings, index.settings, index.directory)
+        searcher = copy(self)
+        searcher.index = index
+        return searcher
 
     def find(self, audio: Any, top: int = 10) -> list[Hit]:
         """

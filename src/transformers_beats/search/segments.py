@@ -11,9 +11,9 @@ from transformers_beats.fbank_beats import num_fbank_samples
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.inference.windowed import Columns, WindowedInference
 from transformers_beats.inference.windows import column_samples, mean_of_rows
-from transformers_beats.utils.errors import BeatsError
 
 from .index import Entry
+from .vectors import to_unit
 
 
 class Segment(NamedTuple):
@@ -31,7 +31,10 @@ class Segment(NamedTuple):
 def window_of(seconds: float | None, extractor: BeatsFeatureExtractor) -> float:
     """
     Returns the length of windows, in seconds, for segments of a length: each is heard alone, so that its embedding
-    does not depend on what is beside it. Recordings as a whole have the usual windows of 10 s.
+    does not depend on what is beside it. The end of a recording that is no whole number of segments is an exception,
+    since its last window is as long as the others: a rest of half a segment or more is heard with the end of the
+    segment before it, and the embeddings of both depend on each other's audio; with a shorter rest, the last segment
+    is heard in two windows that overlap. Recordings as a whole have the usual windows of 10 s.
     """
     if seconds is None:
         return 10.0
@@ -121,10 +124,7 @@ def to_entry(segment: Segment) -> Entry:
     """
     if segment.is_silent:
         return Entry(segment.start, segment.end, np.zeros_like(segment.embedding))
-    embedding = segment.embedding.astype(np.float64)
-    if not (length := np.linalg.norm(embedding)):
-        raise BeatsError("An embedding is zero, so that there is no similarity: the model is not trained.")
-    return Entry(segment.start, segment.end, (embedding / length).astype(np.float32))
+    return Entry(segment.start, segment.end, to_unit(segment.embedding).astype(np.float32))
 
 
 __all__ = ["Segment", "cut_segments", "stream_segments_many", "to_entry", "window_of"]

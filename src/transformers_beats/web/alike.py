@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 import soundfile
 
-from transformers_beats.audio.decoding import decode_audio
+from transformers_beats.audio.decoding import AudioError, AudioStream, decode_audio
 from transformers_beats.search.comparison import compare_recordings
-from transformers_beats.search.index import Index, Moment
+from transformers_beats.search.index import Entry, Index, Moment
 from transformers_beats.search.queries import Hit, Searcher
-from transformers_beats.utils.errors import FOREIGN_ERRORS
+from transformers_beats.utils.errors import FOREIGN_ERRORS, BeatsError
+from transformers_beats.utils.messages import warn
 
 from .analysis import Checkpoint, has_moved, load, open_limited
 from .views import Found, as_alert, as_html, show_comparison, show_found, show_progress
@@ -22,6 +23,8 @@ from .views import Found, as_alert, as_html, show_comparison, show_found, show_p
 
 CHOOSE_ANOTHER = "Choose another sound to compare this one with."
 TOP = 10
+# Searches of an index that is changed meanwhile.
+ATTEMPTS = 3
 # Longest part of a found moment that is sent to the page, in seconds.
 PLAYED_SECONDS = 10.0
 
@@ -57,12 +60,18 @@ class Library:
 
     def __init__(self, directory: Path, device: str):
         self.searcher = Searcher(Index(directory), device)
-        folders = [os.path.dirname(file) for file in self.searcher.index.files]
-        self.folder = os.path.commonpath(folders) if folders else ""
 
-    def find(self, path: Path, max_seconds: float) -> Iterator[float | list[Found]]:
-        """Yields the share of the work that is done, and at the end what was found for a clip."""
-        stream = open_limited(path, self.searcher.sampling_rate, max_seconds)
+    def open(self, path: Path, max_seconds: float) -> AudioStream:
+        """Opens a clip for [`~Library.find`]."""
+        return open_limited(path, self.searcher.sampling_rate, max_seconds)
+
+    def find(self, stream: AudioStream) -> Iterator[float | list[Found]]:
+        """
+        Yields the share of the work that is done, and at the end what was found for a clip.
+
+        Raises:
+            [`BeatsError`]: if the index cannot be searched; the message names no path.
+        """
         entries, shown = [], 0.0
         for entry in self.searcher.embed(stream):
             entries.append(entry)
@@ -70,11 +79,26 @@ class Library:
             if share is not None and has_moved(shown, share):
                 shown = share
                 yield share
-        yield [self._show(hit) for hit in self.searcher.nearest(entries, TOP)]
+        index, hits = self._search(entries)
+        yield [self._show(hit, index.folder) for hit in hits]
 
-    def _show(self, hit: Hit) -> Found:
+    def _search(self, entries: list[Entry], attempts: int = ATTEMPTS) -> tuple[Index, list[Hit]]:
+        """Searches the index as it is now; again if it is changed meanwhile, which removes files of it."""
+        try:
+            self.searcher = searcher = self.searcher.current()
+            return searcher.index, searcher.nearest(entries, TOP)
+        except AudioError:
+            raise
+        except BeatsError as error:
+            if attempts > 1 and not self.searcher.index.is_current():
+                return self._search(entries, attempts - 1)
+            # Whoever serves the page reads the reason; visitors can do nothing about it.
+            warn(str(error))
+            raise BeatsError("The recordings cannot be searched now: try again later.") from error
+
+    def _show(self, hit: Hit, folder: str) -> Found:
         # Visitors are not told where the recordings are.
-        name = os.path.relpath(hit.moment.file, self.folder)
+        name = os.path.relpath(hit.moment.file, folder)
         return Found(name, hit.moment.start, hit.moment.end, hit.similarity, self._read(hit.moment))
 
     def _read(self, moment: Moment) -> bytes | None:
@@ -147,9 +171,10 @@ def respond_with_similar(
     yield show_progress("Searching", None), None
     path = Path(clip)
     try:
-        for found in library.find(path, max_seconds):
+        stream = library.open(path, max_seconds)
+        for found in library.find(stream):
             if isinstance(found, list):
-                yield show_found(path.name, found), clip
+                yield show_found(path.name, found, stream.report.warnings), clip
             else:
                 yield show_progress("Searching", found), None
     except FOREIGN_ERRORS as error:

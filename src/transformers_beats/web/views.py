@@ -152,12 +152,13 @@ def show_comparison(names: Sequence[str], comparison: Comparison, warnings: Sequ
     return f'{lines}<div class="table" tabindex="0" role="region" aria-label="Comparison">{table}</div>'
 
 
-def show_found(name: str, found: Sequence[Found]) -> str:
-    """Returns a list of moments that are like a clip, each with a player."""
+def show_found(name: str, found: Sequence[Found], warnings: Sequence[str] = ()) -> str:
+    """Returns a list of moments that are like a clip, each with a player, and the decoder's warnings of the clip."""
     items = "".join(_found(item) for item in found)
     note = "Similarity is the cosine of the embeddings. Players have the first 10 s of a moment at most."
     return (
-        f'<h2 class="found-title">Most like {html.escape(name)}</h2><ol class="found">{items}</ol>'
+        f'<h2 class="found-title">Most like {html.escape(name)}</h2>{"".join(map(as_html, warnings))}'
+        f'<ol class="found">{items}</ol>'
         f'<p class="caption">{note}</p>'
     )
 

@@ -73,6 +73,7 @@ HERE = Path(__file__).parent
 JS_PENDING = '() => \'<p class="pending" role="status">These settings are not applied yet.</p>\''
 JS_CANCEL = f"""(message, ...others) => [message.includes('<progress') ? '{as_html(CANCELLED)}' : message,
     ...others.map((other) => other.includes('<progress') ? '' : other)]"""
+JS_WAIT = "() => new Promise((done) => setTimeout(done, 1000))"
 
 
 def write_samples(directory: Path) -> dict[str, Path]:
@@ -281,7 +282,9 @@ def connect(
     ]
     jobs += connect_alike(outputs.alike, inputs.clip, inputs.model, compare_clips, find_similar, job)
     texts = [outputs.message, outputs.tokens, outputs.alike.comparison, outputs.alike.similar]
-    outputs.cancel.click(None, texts, texts, js=JS_CANCEL, cancels=jobs)
+    cancelled = outputs.cancel.click(None, texts, texts, js=JS_CANCEL, cancels=jobs)
+    # A result that was under way when the job ended would bring its bar back.
+    cancelled.then(None, js=JS_WAIT).then(None, texts, texts, js=JS_CANCEL)
     for setting in (inputs.threshold, *windows):
         setting.input(None, None, inputs.pending, js=JS_PENDING)
 

@@ -401,7 +401,11 @@ def test_a_search_trains_with_the_best_values(recipe, monkeypatch):
     space = {"learning_rate": [0.0, 3e-3], "num_train_epochs": {"low": 2, "high": 6}}
     run(recipe, search_space=space, num_trials=4, metric_for_best_model="loss")
     assert len(tried) == 5
+    assert {*tried[:4]} == {0.0, 3e-3}
     assert tried[-1] == 3e-3
+    # Again, the same values.
+    run({**recipe, "output_dir": f"{recipe['output_dir']}-again"}, search_space=space, num_trials=4)
+    assert tried[5:9] == tried[:4]
     assert not list(Path(recipe["output_dir"]).parent.glob(".search-*"))
 
 

@@ -36,6 +36,9 @@ def search_hyperparameters(
     space = check_space(tuning.search_space or {}, training)
     if importlib.util.find_spec("optuna") is None:
         raise BeatsError("`search_space` needs Optuna: pip install 'transformers-beats[search]'")
+    from optuna.samplers import TPESampler
+
+    sampler = TPESampler(seed=training.seed)
     metric = f"eval_{(training.metric_for_best_model or 'loss').removeprefix('eval_')}"
     # The rule of `TrainingArguments`.
     is_greater_better = training.greater_is_better
@@ -54,6 +57,8 @@ def search_hyperparameters(
             n_trials=tuning.num_trials,
             direction="maximize" if is_greater_better else "minimize",
             backend="optuna",
+            # For `optuna.create_study`: otherwise the same search would try other values.
+            sampler=sampler,
         )
     for name, value in best.hyperparameters.items():
         setattr(training, name, value)

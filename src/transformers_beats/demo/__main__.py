@@ -93,7 +93,7 @@ def main(
     ] = 0,
 ) -> None:
     """
-    Train a small classifier on synthesised sounds and show what it hears, in a minute or two; or classify audio files;
+    Train a small classifier on synthesised sounds and show what it hears, in a few minutes; or classify audio files;
     or pre-train a small BEATs without labels, in five minutes, and show what that is worth. Nothing is downloaded.
 
     Written to --output: `demo-model/`, which `pipeline("audio-classification")` loads, and `predictions.png`; by

@@ -85,10 +85,10 @@ def print_comparison(record: dict[str, Any], names: list[str]) -> None:
     print_table(["", "File"], [["A", names[0]], ["B", names[1]]])
     print()
     if "labels" in record:
-        rows = [[item["label"], *(f"{score:.3f}" for score in item["scores"])] for item in record["labels"]]
+        rows = [[item["label"], *map(format_number, item["scores"])] for item in record["labels"]]
         print_table(["Label", "A", "B"], rows)
         print()
-    print(f"Similarity of embeddings (cosine): {record['similarity']:.3f}", flush=True)
+    print(f"Similarity of embeddings (cosine): {format_number(record['similarity'])}", flush=True)
 
 
 def distance(

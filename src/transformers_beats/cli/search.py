@@ -4,7 +4,6 @@
 import functools
 import json as json_format
 import os
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +12,7 @@ import typer
 
 from transformers_beats.audio.files import STDIN, AudioFile, place_of
 from transformers_beats.utils.errors import UsageError
-from transformers_beats.utils.messages import note, warn
+from transformers_beats.utils.messages import next_command, note, warn
 from transformers_beats.utils.numbers import format_number
 from transformers_beats.utils.table import print_table
 
@@ -73,7 +72,7 @@ def index(
     source = os.path.abspath(shared.model) if os.path.isdir(shared.model) else shared.model
     with IndexWriter(output, settings, source) as writer:
         failures, summary = update(writer, files, shared.inputs, notes, inference, segments)
-    following = f"Next: transformers-beats search {shlex.quote(str(output))} clip.wav"
+    following = next_command("search", str(output), "clip.wav")
     finish(files, failures, f"{summary}: {len(writer.states)} files, {len(writer)} vectors in {output}", following)
 
 
@@ -208,7 +207,7 @@ def list_nearest(
     has_parts = index.settings["segments"] is not None
     rows = [
         [
-            f"{hit.similarity:.3f}",
+            format_number(hit.similarity),
             *as_cells(hit.moment),
             *([f"{hit.query_start:.2f}", f"{hit.query_end:.2f}"] if has_parts else []),
         ]
@@ -231,7 +230,10 @@ def list_duplicates(index: "Index", threshold: float | None, top: int, json: boo
     elif pairs:
         has_segments = index.settings["segments"] is not None
         rows = [
-            [f"{similarity:.3f}", *(cell for moment in both for cell in as_cells(moment)[: 3 if has_segments else 1])]
+            [
+                format_number(similarity),
+                *(cell for moment in both for cell in as_cells(moment)[: 3 if has_segments else 1]),
+            ]
             for similarity, *both in pairs
         ]
         times = ["Start (s)", "End (s)"] if has_segments else []

@@ -25,6 +25,7 @@ from transformers_beats.plotting.timeline import choose_labels, code_colors, dra
 from transformers_beats.search.comparison import Comparison
 from transformers_beats.utils.errors import first_line
 from transformers_beats.utils.files import work_directory
+from transformers_beats.utils.numbers import format_number
 
 from .analysis import Analysis, Stage, Tokens
 
@@ -138,7 +139,9 @@ class Found(NamedTuple):
 
 def show_comparison(names: Sequence[str], comparison: Comparison, warnings: Sequence[str] = ()) -> str:
     """Returns the similarity of two clips, and a table of the labels of both with both scores."""
-    summary = f"Similarity of {names[0]} and {names[1]}: {comparison.similarity:.3f} (cosine of their embeddings)"
+    summary = (
+        f"Similarity of {names[0]} and {names[1]}: {format_number(comparison.similarity)} (cosine of their embeddings)"
+    )
     lines = "".join(map(as_html, [summary, *warnings]))
     rows = "".join(
         f'<tr><th scope="row">{html.escape(label)}</th>{"".join(f"<td>{score:.3f}</td>" for score in scores)}</tr>'
@@ -164,13 +167,14 @@ def show_found(name: str, found: Sequence[Found], warnings: Sequence[str] = ()) 
 
 
 def _found(item: Found) -> str:
-    label = html.escape(f"{item.name}, {item.start:.2f} to {item.end:.2f} s, similarity {item.similarity:.3f}")
+    similarity = format_number(item.similarity)
+    label = html.escape(f"{item.name}, {item.start:.2f} to {item.end:.2f} s, similarity {similarity}")
     player = '<span class="gone">This recording is gone or cannot be read.</span>'
     if item.sound is not None:
         source = _address("audio/flac", item.sound)
         player = f'<audio controls preload="metadata" aria-label="{label}" src="{source}"></audio>'
     return (
-        f'<li><span class="class">{html.escape(item.name)}</span> <span class="score">{item.similarity:.3f}</span>'
+        f'<li><span class="class">{html.escape(item.name)}</span> <span class="score">{similarity}</span>'
         f'<span class="times">{item.start:.2f} to {item.end:.2f} s</span>{player}</li>'
     )
 

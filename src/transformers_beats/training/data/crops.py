@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +228,7 @@ class CropDataset(Dataset):
         self.codes = check_codes(codes, len(self))
         self.reader = ItemReader(arguments, len(self), self.name_of)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Digest that changes with the names, the order and the lengths of the clips."""
         return Hasher.hash((self.clips.names, self.clips.num_samples.tolist()))

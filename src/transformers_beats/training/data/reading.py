@@ -96,18 +96,15 @@ class ItemReader:
             index = int(generator.integers(self.num_items))
 
     def _try(self, read_item: Callable[[int], Item], index: int) -> Item:
-        pause = FIRST_PAUSE
-        for attempt in range(1, self.arguments.read_attempts + 1):
+        for attempt in range(self.arguments.read_attempts - 1):
             try:
                 return within(self.arguments.read_seconds, read_item, index)
-            except (AudioError, OSError) as error:
-                if attempt == self.arguments.read_attempts:
-                    if isinstance(error, TimeoutError):
-                        raise AudioError(f"{self.name_of(index)}: {error} (`read_seconds`).") from error
-                    raise
-                time.sleep(pause)
-                pause *= 4
-        raise AssertionError("`read_attempts` is at least 1.")
+            except (AudioError, OSError):
+                time.sleep(FIRST_PAUSE * 4**attempt)
+        try:
+            return within(self.arguments.read_seconds, read_item, index)
+        except TimeoutError as error:
+            raise AudioError(f"{self.name_of(index)}: {error} (`read_seconds`).") from error
 
     def _check(self, error: Exception, num_in_a_row: int) -> None:
         share, num_lost = self.arguments.max_lost_share, len(self.lost)

@@ -144,6 +144,8 @@ def compare_starts(
     trainings = [(name, draw) for draw in range(settings.draws) for name in models]
     for name, draw in track(trainings, "Fine-tuning", console=console):
         values: dict[str, Any] = {"per_device_train_batch_size": 10, "logging_strategy": "no", "disable_tqdm": True}
+        # The metrics are those of the end; an evaluation of every epoch, of three steps, would take most of the time.
+        values |= {"eval_strategy": "no"}
         values |= {"model_name_or_path": str(models[name])} if models[name] else {"model_config": ENCODER}
         sounds = run / f"labelled-{draw + 1}", held_out
         with work_directory(run, ".fine-tuning-") as work, _quiet():

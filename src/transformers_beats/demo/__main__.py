@@ -94,7 +94,7 @@ def main(
 ) -> None:
     """
     Train a small classifier on synthesised sounds and show what it hears, in a few minutes; or classify audio files;
-    or pre-train a small BEATs without labels, in five minutes, and show what that is worth. Nothing is downloaded.
+    or pre-train a small BEATs without labels, in ten minutes, and show what that is worth. Nothing is downloaded.
 
     Written to --output: `demo-model/`, which `pipeline("audio-classification")` loads, and `predictions.png`; by
     --pretrain `pretraining/`, with the models, the sounds and the recipe, and `pretraining-curves.png`.

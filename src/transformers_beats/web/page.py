@@ -283,8 +283,10 @@ def connect(
     jobs += connect_alike(outputs.alike, inputs.clip, inputs.model, compare_clips, find_similar, job)
     texts = [outputs.message, outputs.tokens, outputs.alike.comparison, outputs.alike.similar]
     cancelled = outputs.cancel.click(None, texts, texts, js=JS_CANCEL, cancels=jobs)
-    # A result that was under way when the job ended would bring its bar back.
-    cancelled.then(None, js=JS_WAIT).then(None, texts, texts, js=JS_CANCEL)
+    # A result that was under way when the job ended would bring its bar back. What the server has sent before comes
+    # before its answer.
+    waited = cancelled.then(None, js=JS_WAIT).then(lambda: None, concurrency_limit=None, api_visibility="private")
+    waited.then(None, texts, texts, js=JS_CANCEL)
     for setting in (inputs.threshold, *windows):
         setting.input(None, None, inputs.pending, js=JS_PENDING)
 

@@ -2,6 +2,7 @@
 """Rows of results, and the tables, the JSON and the plot that are made of them."""
 
 import json
+import textwrap
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -136,10 +137,10 @@ def draw(rows: list[Row], machine: dict[str, Any]) -> Figure:
     labels = [f"{row.part.replace('_', ' ')}: this package" if name == OURS else name for row, name, _ in bars]
     panel.set_yticks(positions, labels=labels, fontsize=8)
     panel.invert_yaxis()
-    panel.margins(x=0.25, y=0.02)
+    panel.margins(x=0.3, y=0.02)
     panel.spines[["top", "right"]].set_visible(False)
     panel.set_xlabel("minutes for an hour of audio, float32")
-    figure.suptitle(in_a_line(machine), fontsize=8)
+    figure.suptitle(textwrap.fill(in_a_line(machine), 110), fontsize=8)
     return figure
 
 

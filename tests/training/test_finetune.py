@@ -19,7 +19,6 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from tiny import ENCODER
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from transformers_beats import (
     BeatsConfig,
@@ -33,7 +32,7 @@ from transformers_beats.training import evaluate as evaluate_module
 from transformers_beats.training import finetune as finetune_module
 from transformers_beats.training.config import arguments as training_arguments
 from transformers_beats.training.config.recipes import build_arguments
-from transformers_beats.training.data.augmentation import AugmentationArguments
+from transformers_beats.training.data.augmentation import AugmentationArguments, LengthSampler
 from transformers_beats.training.data.labels import LabelArguments
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.evaluate import EvaluateArguments, evaluate
@@ -478,12 +477,12 @@ def test_clips_of_one_length_come_together(recipe, folder, monkeypatch):
         write_clip(path, 500, seed=3, seconds=0.3)
     asked = []
 
-    class Recorder(LengthGroupedSampler):
-        def __init__(self, batch_size, lengths):
+    class Recorder(LengthSampler):
+        def __init__(self, batch_size, lengths, seed):
             asked.append((batch_size, lengths))
-            super().__init__(batch_size, lengths=lengths)
+            super().__init__(batch_size, lengths, seed)
 
-    monkeypatch.setattr(classification_module, "LengthGroupedSampler", Recorder)
+    monkeypatch.setattr(classification_module, "LengthSampler", Recorder)
     values = {"train_sampling_strategy": "group_by_length", "gradient_accumulation_steps": 2}
     run(recipe, **values, per_device_train_batch_size=4, max_steps=1, crop_seconds=0.5)
     # Half of the clips last 0.3 s, of the others 0.5 s are heard.

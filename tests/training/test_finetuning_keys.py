@@ -314,6 +314,48 @@ def test_a_model_is_evaluated_with_the_average_and_trained_without(recipe):
     assert torch.equal(model.weight, own)
 
 
+# Going on after an interruption
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"dataloader_num_workers": 1, "dataloader_persistent_workers": True, "balanced_sampling": True},
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"dataloader_num_workers": 2}, marks=pytest.mark.slow),
+        pytest.param(
+            {"train_sampling_strategy": "group_by_length", "gradient_accumulation_steps": 2}, marks=pytest.mark.slow
+        ),
+    ],
+    ids=["workers that live on, balanced", "one process", "workers", "by length, accumulated"],
+)
+def test_an_interrupted_training_is_the_one_in_one_go(values, recipe, monkeypatch):
+    dropout = {"hidden_dropout": 0.1, "attention_dropout": 0.1, "layerdrop": 0.2}
+    augmentation = {"roll": True, "mixup_alpha": 0.5, "time_mask_ratio": 0.2, "freq_mask_bins": 8}
+    values = recipe | augmentation | values
+    values |= {"crop_seconds": 0.2, "num_crops": 2, "model_config": ENCODER | dropout, "num_train_epochs": 3}
+    values |= {"per_device_train_batch_size": 3, "save_strategy": "steps", "save_steps": 1}
+    whole = values | {"output_dir": str(Path(recipe["output_dir"]).with_name("whole"))}
+    run(whole)
+    expected = [entry["loss"] for entry in log_of(whole) if "loss" in entry]
+    assert len(expected) == (24 if values.get("gradient_accumulation_steps") is None else 12)
+    original = ClassificationTrainer.training_step
+    # In the middle of an epoch, and at its end.
+    for step in (2, len(expected) // 3 * 2):
+
+        def cut_off(self, *args, step=step, **kwargs):
+            if self.state.global_step == step:
+                raise KeyboardInterrupt
+            return original(self, *args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ClassificationTrainer, "training_step", cut_off)
+            with pytest.raises(KeyboardInterrupt):
+                run(values)
+    run(values)
+    assert [entry["loss"] for entry in log_of(recipe) if "loss" in entry] == pytest.approx(expected, rel=1e-6)
+
+
 # Unfreezing
 
 

@@ -143,7 +143,9 @@ def build_trainer(
         training,
         model_init=build if searches else None,
         data_collator=collate_waveforms,
-        train_dataset=TrainingCrops(train[0], LabelledClips(train[1], as_indices, extractor), arguments.data),
+        train_dataset=TrainingCrops(
+            train[0], LabelledClips(train[1], as_indices, extractor), arguments.data, training.seed
+        ),
         eval_dataset=windows,
         compute_metrics=compute,
         feature_extractor=extractor,

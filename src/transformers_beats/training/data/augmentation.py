@@ -13,7 +13,8 @@ from itertools import chain
 import numpy as np
 import torch
 from scipy.special import betaincinv
-from torch.utils.data import WeightedRandomSampler
+from torch.utils.data import Sampler, WeightedRandomSampler
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import logging
 
 from transformers_beats.utils.arguments import argument, check_numbers
@@ -249,20 +250,13 @@ def balanced_sample_weights(labels: Sequence[Sequence[int]]) -> np.ndarray:
     return weights
 
 
-class BalancedSampler(WeightedRandomSampler):
+class SeededByEpoch(Sampler[int]):
     """
-    Sampler by weight, with replacement. The clips of an epoch depend on the seed and the number of the epoch only, so
+    Part of a sampler with a generator. The order of an epoch depends on the seed and the number of the epoch only, so
     that an interrupted training goes on with the clips that it would have seen, and all processes agree.
-
-    Raises:
-        [`BeatsError`]: if there are more weights than torch can draw from.
     """
 
-    def __init__(self, weights: np.ndarray, num_samples: int, seed: int):
-        if len(weights) > MAX_DRAWN:
-            raise BeatsError(f"`balanced_sampling` draws from at most {MAX_DRAWN} crops, got {len(weights)}.")
-        super().__init__(weights.tolist(), num_samples, replacement=True, generator=torch.Generator())
-        self.seed, self.epoch = seed, 0
+    seed = epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch; `Trainer` calls it, through accelerate, before each."""
@@ -271,3 +265,26 @@ class BalancedSampler(WeightedRandomSampler):
     def __iter__(self) -> Iterator[int]:
         self.generator = torch.Generator().manual_seed(self.seed + self.epoch)
         return super().__iter__()
+
+
+class BalancedSampler(SeededByEpoch, WeightedRandomSampler):
+    """
+    Sampler by weight, with replacement.
+
+    Raises:
+        [`BeatsError`]: if there are more weights than torch can draw from.
+    """
+
+    def __init__(self, weights: np.ndarray, num_samples: int, seed: int):
+        if len(weights) > MAX_DRAWN:
+            raise BeatsError(f"`balanced_sampling` draws from at most {MAX_DRAWN} crops, got {len(weights)}.")
+        super().__init__(weights.tolist(), num_samples, replacement=True)
+        self.seed = seed
+
+
+class LengthSampler(SeededByEpoch, LengthGroupedSampler):
+    """Sampler of batches of about the same length: [`LengthGroupedSampler`] in an order of its own."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int):
+        super().__init__(batch_size, lengths=lengths)
+        self.seed = seed

@@ -51,12 +51,20 @@ class LabelledClips:
 
 class TrainingCrops(CropDataset):
     """
-    Crops of labelled clips, in every epoch at other places, drawn with PyTorch's random numbers.
+    Crops of labelled clips, in every epoch at other places. A place depends on the seed, the epoch and the crop only:
+    random numbers of the process would depend on what a `DataLoader` has read ahead, and a training that was
+    interrupted would go on with other ones.
     """
 
-    def __init__(self, clips: Clips, targets: LabelledClips, arguments: DataArguments):
+    def __init__(self, clips: Clips, targets: LabelledClips, arguments: DataArguments, seed: int = 0):
         super().__init__(clips, arguments, sampling_rate=targets.extractor.sampling_rate)
-        self.targets = targets
+        self.targets, self.seed = targets, seed
+        # Workers that live for several epochs see the same memory.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the epoch, also for workers that live already."""
+        self._epoch.fill_(epoch)
 
     @property
     def clip_of(self) -> np.ndarray:
@@ -71,7 +79,8 @@ class TrainingCrops(CropDataset):
     def read_item(self, index: int) -> dict[str, Any]:
         """Returns `waveform` `(num_samples,)`, float32, and `labels`, see [`LabelledClips`]."""
         clip = self.clip_index(index)
-        start, waveform = self.decode_crop(clip, np.random.default_rng(int(torch.randint(2**62, ()))))
+        seeds = [self.arguments.crop_seed, self.seed, int(self._epoch), index]
+        start, waveform = self.decode_crop(clip, np.random.default_rng(seeds))
         return {"waveform": waveform, "labels": self.targets.target(clip, start, len(waveform))}
 
 

@@ -7,16 +7,17 @@ from typing import Any
 
 from torch import nn
 from transformers import TrainerCallback
-from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 
 from transformers_beats.training.data.augmentation import (
     AugmentationArguments,
     BalancedSampler,
+    LengthSampler,
     augment,
     balanced_sample_weights,
     spec_augment,
 )
+from transformers_beats.training.data.labelled import TrainingCrops
 from transformers_beats.utils.errors import BeatsError
 
 from .averaging import WeightAverage
@@ -55,6 +56,16 @@ class StopAtEpoch(TrainerCallback):
             control.should_training_stop = True
 
 
+class SetEpoch(TrainerCallback):
+    """Sets the epoch of a dataset: accelerate leaves that to the sampler if it has one of its own."""
+
+    def __init__(self, dataset: TrainingCrops):
+        self.dataset = dataset
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.dataset.set_epoch(int(state.epoch or 0))
+
+
 class ClassificationTrainer(WaveformTrainer):
     """
     [`WaveformTrainer`] of a classifier, with augmentation, balanced sampling and layer-wise decay.
@@ -86,6 +97,8 @@ class ClassificationTrainer(WaveformTrainer):
         # Read by `call_model_init`.
         self.gradient_decay = gradient_decay
         super().__init__(*args, **kwargs)
+        if isinstance(self.train_dataset, TrainingCrops):
+            self.add_callback(SetEpoch(self.train_dataset))
         self.weight_average = weight_average
         if weight_average is not None:
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
@@ -154,10 +167,14 @@ class ClassificationTrainer(WaveformTrainer):
             if self.args.train_sampling_strategy != "group_by_length":
                 return super()._get_train_sampler(train_dataset)
             batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-            return LengthGroupedSampler(batch_size, lengths=crops.lengths.tolist())
+            return LengthSampler(batch_size, crops.lengths.tolist(), self.args.seed)
         labels = crops.targets.labels
         per_clip = balanced_sample_weights([labels.classes_of(index) for index in range(len(labels))])
         return BalancedSampler(per_clip[crops.clip_of], num_samples=len(crops), seed=self.args.seed)
+
+    def _get_eval_sampler(self, eval_dataset):
+        # In order, whatever the order of the training: metrics belong to their clips.
+        return None
 
     def create_optimizer(self, model=None):
         if self.optimizer is None and self.learning_rate_decay != 1.0:

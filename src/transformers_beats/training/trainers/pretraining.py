@@ -56,6 +56,16 @@ class WaveformTrainer(Trainer):
         with hold_back("transformers.trainer_utils", "mtime may not be reliable"):
             return super().train(*args, **kwargs)
 
+    def _get_dataloader(self, *args, **kwargs):
+        loader = super()._get_dataloader(*args, **kwargs)
+        # Otherwise the start of an iteration, also of an evaluation, draws from the random numbers of the model, and
+        # an interrupted training would go on with other ones.
+        generator = torch.Generator().manual_seed(self.args.seed)
+        # That of accelerate contains one of PyTorch.
+        for each in (loader, getattr(loader, "base_dataloader", loader)):
+            each.generator = generator
+        return loader
+
     def get_decay_parameter_names(self, model) -> list[str]:
         """
         Returns the names of the parameters with weight decay: no biases, norms, tables of relative positions, or

@@ -23,7 +23,7 @@ from scipy.stats import binomtest
 
 from benchmarks.clips import load_classifier, read_clips
 from transformers_beats.audio.decoding import decode_audio
-from transformers_beats.inference.windowed import to_scores
+from transformers_beats.inference.results import to_scores
 from transformers_beats.utils.errors import errors_in_one_line
 from transformers_beats.utils.files import replace_file
 from transformers_beats.utils.machine import describe_machine, in_a_line

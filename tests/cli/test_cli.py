@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from pyarrow import parquet
+from safetensors import safe_open
+from safetensors.numpy import load_file as load_numpy
 from typer.testing import CliRunner
 
 from transformers_beats import (
@@ -24,7 +27,7 @@ from transformers_beats import (
     BeatsTokenizerModel,
 )
 from transformers_beats.audio.files import AudioFile
-from transformers_beats.cli import writers
+from transformers_beats.cli import arrays, writers
 from transformers_beats.cli.app import app
 from transformers_beats.cli.writers import Format, open_writer
 from transformers_beats.inference import loading
@@ -342,8 +345,8 @@ def test_relative_paths_are_found_from_another_directory(models, sounds, tmp_pat
 def test_settings_of_directories_are_kept_in_them(models, sounds, tmp_path):
     arguments = ("-m", models / "beats_tiny", sounds / "a.wav", "-o", tmp_path / "out", "--device", "cpu")
     run("embed", *arguments)
-    result = run("embed", *arguments, "--resume", "--columns", exit_code=2)
-    assert "out: was begun with another `columns` (false, now true)" in result.stderr
+    result = run("embed", *arguments, "--resume", "--grain", "column", exit_code=2)
+    assert 'out: was begun with another `grain` ("clip", now "column")' in result.stderr
     tag(models, sounds / "a.wav", "-o", tmp_path / "tracks")
     result = tag(models, sounds / "a.wav", "-o", tmp_path / "tracks", "--resume", "--gap", 1, exit_code=2)
     assert "tracks: was begun with another `gap_seconds` (null, now 1.0)" in result.stderr
@@ -605,7 +608,7 @@ def test_results_with_and_without_events_are_not_mixed(models, sounds, tmp_path)
 
 def test_embed_writes_the_mean_of_the_hidden_states(models, sounds, tmp_path):
     run("embed", "-m", models / "beats_tiny", sounds, "-o", tmp_path / "mean", "--device", "cpu")
-    run("embed", "-m", models / "beats_tiny", sounds, "-o", tmp_path / "columns", "--columns", "--device", "cpu")
+    run("embed", "-m", models / "beats_tiny", sounds, "-o", tmp_path / "columns", "--grain", "column")
     assert sorted(path.name for path in (tmp_path / "mean").rglob("*.npy")) == sorted(
         f"{name.split('/')[-1]}.npy" for name in NAMES
     )
@@ -615,6 +618,92 @@ def test_embed_writes_the_mean_of_the_hidden_states(models, sounds, tmp_path):
     np.testing.assert_allclose(columns.mean(axis=0), mean, atol=1e-5)
     inference = WindowedInference(BeatsModel.from_pretrained(models / "beats_tiny"), BeatsFeatureExtractor())
     np.testing.assert_allclose(mean, inference.embed(sounds / "deep" / "b.ogg"), atol=1e-5)
+
+
+def test_embed_writes_layers_and_grains(models, sounds, tmp_path):
+    options = ("--layers", "0,-1", "--grain", "band")
+    run("embed", "-m", models / "beats_tiny", sounds / "a.wav", "-o", tmp_path / "bands", *options)
+    inference = WindowedInference(BeatsModel.from_pretrained(models / "beats_tiny"), BeatsFeatureExtractor())
+    expected = inference.embed(sounds / "a.wav", layers=[0, -1], grain="band")
+    found = np.load(tmp_path / "bands" / "a.wav.npy")
+    assert found.shape == (2, 8, 64)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    wrong = run("embed", "-m", models / "beats_tiny", sounds, "-o", tmp_path / "x", "--layers", "99", exit_code=2)
+    assert "There is no layer 99" in wrong.stderr
+    wrong = ("--grain", "patch", "--pooling", "concat")
+    wrong = run("embed", "-m", models / "beats_tiny", sounds, "-o", tmp_path / "x", *wrong, exit_code=2)
+    assert "with `grain` 'patch', leave it out" in wrong.stderr
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "num_bands"),
+    [
+        ({}, None),
+        ({"grain": "band", "layers": "all"}, 8),
+        ({"grain": "column", "layers": "0,2"}, None),
+        ({"grain": "column", "pooling": "concat"}, None),
+        ({"grain": "patch"}, 8),
+    ],
+    ids=str,
+)
+def test_embed_writes_one_file_for_all(models, sounds, tmp_path, options, num_bands):
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    sounds = Path(shutil.copytree(sounds, tmp_path / "sounds"))
+    (sounds / "broken.wav").write_bytes(b"RIFF, and no more")
+    for name in ("all.parquet", "all.safetensors"):
+        result = run("embed", "-m", models / "beats_tiny", sounds, "-o", tmp_path / name, *words, exit_code=1)
+        assert f"4 of 5 files: {tmp_path / name}" in result.stderr
+        assert sorted(path.name for path in tmp_path.glob(".*")) == []
+    inference = WindowedInference(BeatsModel.from_pretrained(models / "beats_tiny"), BeatsFeatureExtractor())
+    table = parquet.read_table(tmp_path / "all.parquet")
+    settings = json.loads(table.schema.metadata[b"transformers_beats"])
+    assert (settings["command"], settings["grain"]) == ("embed", options.get("grain", "clip"))
+    rows = table.to_pandas()
+    with safe_open(tmp_path / "all.safetensors", "np") as file:
+        described = json.loads(file.metadata()["transformers_beats"])
+    tensors = load_numpy(tmp_path / "all.safetensors")
+    assert described["layers"] == list(dict.fromkeys(rows["layer"]))
+    assert set(rows["file"]) == set(tensors) == set(described["seconds"])
+    for name, tensor in tensors.items():
+        expected = inference.embed(sounds / name, **options)
+        expected = expected.reshape(len(described["layers"]), -1, expected.shape[-1])
+        np.testing.assert_allclose(tensor, expected, atol=1e-5)
+        own = rows[rows["file"] == name]
+        for layer, values in zip(described["layers"], expected):
+            of_layer = own[own["layer"] == layer]
+            np.testing.assert_allclose(np.stack(of_layer["embedding"]), values, atol=1e-5)
+            bands = [None if np.isnan(band) else int(band) for band in of_layer["band"]]
+            assert bands == ([None] * len(values) if num_bands is None else list(range(8)) * (len(values) // 8))
+            if "column" in words or "patch" in words:
+                step = np.arange(len(values)) // (num_bands or 1) * 0.16
+                np.testing.assert_allclose(of_layer["start"], step)
+                np.testing.assert_allclose(of_layer["end"], step + 0.16)
+            else:
+                assert set(of_layer["start"]) == {0.0}
+                assert set(of_layer["end"]) == {described["seconds"][name]}
+
+
+def test_one_file_of_embeddings_is_resumed_and_not_replaced(models, sounds, tmp_path, monkeypatch):
+    output = tmp_path / "all.parquet"
+    words = ("embed", "-m", models / "beats_tiny", sounds, "-o", output)
+
+    def cut_off(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(arrays, "join_parts", cut_off)
+        run(*words, exit_code=130)
+    assert not output.exists()
+    assert "was begun already" in run(*words, exit_code=2).stderr
+    assert "was begun with another `grain`" in run(*words, "--resume", "--grain", "band", exit_code=2).stderr
+    assert "4 of 4 files are done already." in run(*words, "--resume").stderr
+    assert len(parquet.read_table(output)) == 4
+    before = output.read_bytes()
+    assert "all.parquet: exists already" in run(*words, exit_code=2).stderr
+    assert "all.parquet: is complete already" in run(*words, "--resume", exit_code=2).stderr
+    assert output.read_bytes() == before
+    assert "the suffix .csv names no format" in run(*words[:-1], tmp_path / "all.csv", exit_code=2).stderr
 
 
 def test_tokenize_writes_codes(models, sounds, tmp_path):

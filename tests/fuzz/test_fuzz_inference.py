@@ -19,7 +19,8 @@ from transformers_beats.audio.decoding import AudioStream
 from transformers_beats.conversion.checkpoint import read_checkpoint
 from transformers_beats.inference.events import EventSettings, find_events
 from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
-from transformers_beats.inference.windowed import Columns, WindowedInference, count_columns
+from transformers_beats.inference.results import Columns
+from transformers_beats.inference.windowed import WindowedInference, count_columns
 from transformers_beats.training.config.arguments import FineTuningArguments
 from transformers_beats.training.config.recipes import find_settings, parse_arguments
 from transformers_beats.training.data.augmentation import AugmentationArguments

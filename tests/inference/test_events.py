@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transformers_beats.inference.events import Event, EventSettings, find_events
-from transformers_beats.inference.windowed import Columns
+from transformers_beats.inference.results import Columns
 
 
 COLUMN = 0.16

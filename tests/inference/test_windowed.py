@@ -21,7 +21,8 @@ from transformers_beats import (
     BeatsRandomProjectionTokenizerConfig,
 )
 from transformers_beats.audio.decoding import AudioError, AudioStream, decode_audio
-from transformers_beats.inference.windowed import Columns, WindowedInference
+from transformers_beats.inference.results import Columns
+from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.inference.windows import cut_windows, merge_windows
 
 

@@ -25,7 +25,7 @@ from transformers_beats import (
 from transformers_beats.cli.app import app
 from transformers_beats.export.waveform_model import WaveformModel
 from transformers_beats.inference.loading import load
-from transformers_beats.inference.windowed import Columns
+from transformers_beats.inference.results import Columns
 from transformers_beats.integrations import columns, hear, mteb, xares
 from transformers_beats.integrations.columns import ColumnEmbedder
 from transformers_beats.integrations.mteb import BeatsMtebModel

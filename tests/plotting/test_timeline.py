@@ -9,7 +9,7 @@ import soundfile
 
 from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.inference.events import Event
-from transformers_beats.inference.windowed import Columns
+from transformers_beats.inference.results import Columns
 from transformers_beats.plotting import timeline
 from transformers_beats.plotting.spectrogram import Spectrogram, read_spectrogram
 from transformers_beats.plotting.timeline import choose_labels, code_colors, draw_timeline, draw_tokens

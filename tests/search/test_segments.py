@@ -6,7 +6,8 @@ import pytest
 
 from transformers_beats.audio.decoding import AudioError, open_audio
 from transformers_beats.inference import loading
-from transformers_beats.inference.windowed import Columns, WindowedInference
+from transformers_beats.inference.results import Columns
+from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.search.comparison import compare_recordings, result_of
 from transformers_beats.search.segments import cut_segments, stream_segments_many, to_entry, window_of
 from transformers_beats.utils.errors import BeatsError

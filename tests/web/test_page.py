@@ -40,7 +40,8 @@ from transformers_beats.cli.writers import csv_header
 from transformers_beats.configuration_beats import BeatsRandomProjectionTokenizerConfig
 from transformers_beats.inference.events import Event
 from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline, Label, read_in_step
-from transformers_beats.inference.windowed import Columns, WindowedInference
+from transformers_beats.inference.results import Columns
+from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.plotting.spectrogram import Spectrogram
 from transformers_beats.plotting.timeline import code_colors
 from transformers_beats.web import analysis as analysis_module

@@ -3,7 +3,9 @@
 
 import json as json_format
 import os
+import shutil
 from collections.abc import Callable, Iterator
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,38 +25,88 @@ if TYPE_CHECKING:
 
     from transformers_beats.audio.decoding import AudioReport, AudioStream
     from transformers_beats.inference.kinds import Use
-    from transformers_beats.inference.windowed import Columns, WindowedInference
+    from transformers_beats.inference.results import Columns
+    from transformers_beats.inference.windowed import WindowedInference
+    from transformers_beats.utils.embeddings import Layout
 
 
 Directory = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="DIRECTORY", help="Directory for one .npy for each file.")
 ]
+DirectoryOrFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUTPUT",
+        help="Directory for one .npy for each file, or one file: .parquet or .safetensors.",
+    ),
+]
+
+
+class GrainName(str, Enum):
+    """Grains of [`WindowedInference.embed`]."""
+
+    clip = "clip"
+    band = "band"
+    column = "column"
+    patch = "patch"
+
+
+class PoolingName(str, Enum):
+    """Poolings of [`WindowedInference.embed`]."""
+
+    mean = "mean"
+    concat = "concat"
 
 
 @with_shared_options
 def embed(
     shared: Shared,
     notes: DecoderNotes,
-    output: Directory = None,
+    output: DirectoryOrFile = None,
     json: Json = False,
-    columns: Annotated[
-        bool, typer.Option("--columns", help="One embedding for each 160 ms instead of one for the file.")
-    ] = False,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAYERS",
+            help="As in hidden_states: 8, 2,5,8, -4: or all; 0 is the input of the first layer (default: the last).",
+            show_default=False,
+        ),
+    ] = None,
+    grain: Annotated[
+        GrainName,
+        typer.Option(help="A vector for the file, each frequency band, each column of 160 ms, or each patch."),
+    ] = GrainName.clip,
+    pooling: Annotated[
+        PoolingName, typer.Option(help="Bands of a clip or column: their mean, or one after another.")
+    ] = PoolingName.mean,
 ) -> None:
     """
-    Write embeddings of audio files, for a linear classifier or a search.
+    Write embeddings of audio files, for a classifier, a search, or a language model.
 
-    Mean of the last hidden state, float32 of shape (hidden_size,); with --columns, (num_columns, hidden_size).
+    Means of the hidden states, float32 of shape (hidden_size,); by band (8, hidden_size), by column (num_columns,
+    hidden_size), by patch (8 * num_columns, hidden_size). Several layers are a first axis more.
     """
-    import numpy as np
+    from transformers_beats.inference.grains import check_grain
 
-    def join(blocks: Iterator["Columns"]) -> np.ndarray:
-        return np.concatenate([block.values.mean(axis=1) for block in blocks])
+    check_grain(grain.value, pooling.value)
 
-    def compute(inference: "WindowedInference", streams: Iterator["AudioStream"]) -> Iterator[np.ndarray]:
-        return map(join, inference.stream_embeddings_many(streams)) if columns else inference.embed_many(streams)
+    def layout_of(inference: "WindowedInference") -> "Layout":
+        from transformers_beats.inference.layers import choose_layers
+        from transformers_beats.utils.embeddings import Layout
 
-    save_arrays("embed", "embeddings", shared, notes, output, json, compute, columns=columns)
+        config = inference.plain_model.base_model.config
+        chosen = choose_layers(-1 if layers is None else layers, config.num_hidden_layers)
+        num_bands = config.num_freq_patches if grain.value in ("band", "patch") else None
+        seconds = inference.column_seconds if grain.value in ("column", "patch") else None
+        return Layout(chosen, num_bands, seconds)
+
+    def compute(inference: "WindowedInference", streams: Iterator["AudioStream"]) -> Iterator["np.ndarray"]:
+        return inference.embed_many(streams, layers=layers, grain=grain.value, pooling=pooling.value)
+
+    options = {"layers": layers, "grain": grain.value, "pooling": pooling.value}
+    save_arrays("embed", "embeddings", shared, notes, output, json, compute, layout_of, **options)
 
 
 @with_shared_options
@@ -82,23 +134,30 @@ def save_arrays(
     output: Path | None,
     json: bool,
     compute: Callable[["WindowedInference", Iterator["AudioStream"]], "Iterator[np.ndarray]"],
+    layout_of: Callable[["WindowedInference"], "Layout"] | None = None,
     **others: Any,
 ) -> None:
     """
     Saves what `compute` yields for each file as one .npy, or prints it as a JSON line with the key `use`; `others` are
-    options of the command that change that.
+    options of the command that change that. With `layout_of`, which gives the meaning of the vectors, an output with a
+    suffix is one file for all.
     """
     from transformers_beats.inference.loading import check_model, load
 
     if json == (output is not None):
-        raise UsageError("Choose --output DIRECTORY for files, or --json for standard output.")
+        raise UsageError("Choose --output for files, or --json for standard output.")
     if json and shared.resume:
         raise UsageError("--resume continues an --output, and --json has none.")
     check_model(shared.model, use)
-    if output is not None:
-        check_directory(output, shared.resume)
+    directory, suffix = output, ".npy"
+    is_one_file = layout_of is not None and output is not None and output.suffix != ""
+    if is_one_file and output is not None:
+        check_one_file(output, shared.resume)
+        directory, suffix = parts_of(output), ".npz"
+    if directory is not None:
+        check_directory(directory, shared.resume)
     files = find_inputs(shared.inputs, shared.resume)
-    if output is not None:
+    if directory is not None:
         check_names(files)
     # From here on, torch is imported.
     import numpy as np
@@ -109,27 +168,34 @@ def save_arrays(
     model, extractor = load(shared.model, shared.device, shared.dtype.value)
     has_bar = has_seconds_bar(files)
     inference = WindowedInference(model, extractor, shared.window, shared.hop, shared.batch_size, has_bar)
-    if output is not None:
-        settings = settings_of(command, model, extractor, shared, **others)
-        begin_directory(output, settings, shared.resume, files, ".npy")
+    settings = settings_of(command, model, extractor, shared, **others)
+    layout = None if layout_of is None else layout_of(inference)
+    if directory is not None:
+        begin_directory(directory, settings, shared.resume, files, suffix)
 
     def write(file: AudioFile, array: np.ndarray, report: "AudioReport") -> None:
-        if output is None:
+        if directory is None:
             record = {"warnings": report.warnings, "status": OK, "reason": "", use: array.tolist()}
             write_standard_output(json_format.dumps({"file": file.address, **record}) + "\n")
             return
-        path = file.result(output, ".npy")
+        path = file.result(directory, suffix)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replace_file(path) as temporary, temporary.open("wb") as stream:
-            np.save(stream, array)
+            if is_one_file:
+                np.savez(stream, values=array, seconds=report.seconds)
+            else:
+                np.save(stream, array)
 
     def skip(file: AudioFile, reason: str) -> None:
-        if output is None:
+        if directory is None:
             record = {"warnings": [], "status": SKIPPED, "reason": reason, use: None}
             write_standard_output(json_format.dumps({"file": file.address, **record}) + "\n")
 
+    def has_result(file: AudioFile) -> bool:
+        return directory is not None and os.path.exists(file.result(directory, suffix))
+
     def is_done(file: AudioFile) -> bool:
-        return output is not None and shared.resume and os.path.exists(file.result(output, ".npy"))
+        return shared.resume and has_result(file)
 
     def compute_all(todo: list[AudioFile], open_file: Open) -> "Iterator[np.ndarray]":
         return compute(inference, map(open_file, todo))
@@ -138,7 +204,52 @@ def save_arrays(
     closing = []
     if output is not None:
         closing = [f"{count(files, failures)}: {output}"]
-        if len(failures) < len(files):
-            first = next(file for file in files if os.path.exists(file.result(output, ".npy")))
-            closing.append(f"Next: numpy.load({str(first.result(output, '.npy'))!r}) in Python.")
+        done = [file for file in files if has_result(file)]
+        if done and layout is not None and is_one_file:
+            join_parts(output, layout, done, settings)
+            closing.append(f"Next: {READERS[output.suffix.lower()]}({str(output)!r}) in Python.")
+        elif done:
+            closing.append(f"Next: numpy.load({str(done[0].result(output, suffix))!r}) in Python.")
     finish(files, failures, *closing)
+
+
+# Functions that read a file of embeddings.
+READERS = {".parquet": "pandas.read_parquet", ".safetensors": "safetensors.numpy.load_file"}
+
+
+def parts_of(path: Path) -> Path:
+    """Returns the hidden directory of what is done of one file: arrays and lengths, a file for each recording."""
+    return path.with_name(f".{path.name}.parts")
+
+
+def check_one_file(path: Path, resume: bool) -> None:
+    """Raises a [`UsageError`] for a file of embeddings that cannot be begun or resumed."""
+    from transformers_beats.utils.embeddings import check_suffix
+
+    check_suffix(path)
+    if path.exists():
+        done = "is complete already" if resume else "exists already"
+        raise UsageError(f"{path}: {done}: remove it, or choose another output.")
+    if (parts := parts_of(path)).exists() and not resume:
+        raise UsageError(
+            f"{path}: was begun already: {parts} is of an interrupted run. To go on with the same settings, add "
+            "--resume; otherwise remove it."
+        )
+
+
+def join_parts(path: Path, layout: "Layout", files: list[AudioFile], settings: dict[str, Any]) -> None:
+    """Writes the file from its parts, which are removed."""
+    import numpy as np
+
+    from transformers_beats.utils.embeddings import Recording, write_embeddings
+
+    parts = parts_of(path)
+
+    def read(file: AudioFile) -> Recording:
+        with np.load(file.result(parts, ".npz")) as part:
+            values = part["values"]
+            values = values.reshape(len(layout.layers), -1, values.shape[-1])
+            return Recording(str(file.relative), float(part["seconds"]), values)
+
+    write_embeddings(path, map(read, files), layout, settings)
+    shutil.rmtree(parts)

@@ -146,7 +146,7 @@ def closing(kind: Format, output: Path | None, with_events: bool, pictures: Path
     elif with_events and pictures is None:
         lines.append("Next: --pictures DIRECTORY draws the events, and -o DIRECTORY writes label tracks for Audacity.")
     elif not with_events:
-        lines.append(f"Next: add --events -o events{output.suffix} to know when each sound is heard.")
+        lines.append(f"Next: add --events -o {output.stem}-events{output.suffix} to know when each sound is heard.")
     return lines
 
 

@@ -10,7 +10,7 @@ from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.fbank_beats import fbank_constants, kaldi_fbank_block, num_fbank_samples
 from transformers_beats.inference.kinds import KINDS
 from transformers_beats.inference.models import check_extractor, kind_of, merge_adapters
-from transformers_beats.inference.windowed import to_scores
+from transformers_beats.inference.results import to_scores
 from transformers_beats.utils.errors import BeatsError
 
 

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from transformers_beats.utils.errors import UsageError
 
-from .windowed import Columns
+from .results import Columns
 
 
 # Seconds are turned into columns with this tolerance, so that 1.12 s are 7 columns of 0.16 s.

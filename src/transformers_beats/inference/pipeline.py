@@ -25,7 +25,8 @@ from .events import Event, EventSettings, check_range, find_events
 from .kinds import REFUSED
 from .loading import load_model
 from .models import kind_of, unwrap
-from .windowed import Columns, WindowedInference
+from .results import Columns
+from .windowed import WindowedInference
 
 
 TASK = "audio-tagging"

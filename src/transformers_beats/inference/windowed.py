@@ -9,7 +9,7 @@ two windows. Decoding, inference and joining go on one batch at a time: memory d
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from itertools import count, groupby
 from numbers import Integral, Real
@@ -20,18 +20,20 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from transformers_beats.audio.decoding import AudioStream, loudness_was_reported, open_audio
-from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.fbank_beats import num_fbank_samples
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 from .batching import Cut, fill_pool, make_batches
+from .grains import Grain, Pooling, check_grain
 from .kinds import REFUSED
+from .layers import LayerReader, Layers, choose_layers, is_single, join_columns
 from .loading import load
 from .models import check_extractor, kind_of, unwrap
+from .results import ClipScores, Columns, WindowScores, to_scores
 from .windows import (
     Window,
     column_samples,
@@ -51,101 +53,12 @@ _END = object()
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory")
 
 
-@dataclass
-class Columns:
-    """
-    Results of consecutive time columns of a recording.
-
-    Args:
-        values (`np.ndarray` of shape `(num_columns, ...)`):
-            Scores, embeddings or codes.
-        first (`int`):
-            Number of the first of them in the recording, from 0.
-        column_seconds (`float`):
-            Time from one column to the next: 0.16 in the released models.
-        silent (`np.ndarray` of shape `(num_columns,)`, *optional*):
-            Columns of digital silence, for which the model's values mean nothing.
-    """
-
-    values: np.ndarray
-    first: int
-    column_seconds: float
-    silent: np.ndarray | None = None
-
-    @property
-    def starts(self) -> np.ndarray:
-        """Times at which the columns begin, `(num_columns,)`, in seconds."""
-        return (self.first + np.arange(len(self.values))) * self.column_seconds
-
-    @property
-    def ends(self) -> np.ndarray:
-        """Times at which the columns end and the next ones begin, `(num_columns,)`, in seconds."""
-        return self.starts + self.column_seconds
-
-    @classmethod
-    def join(cls, blocks: Iterable["Columns"]) -> "Columns":
-        """Joins consecutive blocks."""
-        blocks = list(blocks)
-        values = np.concatenate([block.values for block in blocks])
-        masks = [block.silent for block in blocks if block.silent is not None]
-        silent = np.concatenate(masks) if len(masks) == len(blocks) else None
-        return cls(values, blocks[0].first, blocks[0].column_seconds, silent)
-
-
-@dataclass
-class WindowScores:
-    """
-    Scores of one window.
-
-    Args:
-        scores (`np.ndarray` of shape `(num_labels,)`):
-            Probabilities, float32.
-        start (`float`):
-            Start of the window, in seconds.
-        end (`float`):
-            End of its last column, in seconds.
-    """
-
-    scores: np.ndarray
-    start: float
-    end: float
-
-
-@dataclass
-class ClipScores:
-    """
-    Scores of a recording.
-
-    Args:
-        scores (`np.ndarray` of shape `(num_labels,)`):
-            Probabilities, float32, in the order of `model.config.id2label`.
-        windows (`list[WindowScores]`):
-            Scores of its windows.
-    """
-
-    scores: np.ndarray
-    windows: list[WindowScores]
-
-
-def to_scores(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
-    """Returns probabilities `(..., num_labels)`, float32; for a regression, its values."""
-    problem_type = problem_type_of(config)
-    if problem_type == "regression":
-        return logits.float()
-    return logits.float().sigmoid() if problem_type == "multi_label_classification" else logits.float().softmax(dim=-1)
-
-
 def _raise_errors(results: Iterable[tuple[int, Window | Exception]]) -> Iterator[Window]:
     """Yields the windows of a recording, and raises its error in their place."""
     for _, result in results:
         if isinstance(result, Exception):
             raise result
         yield result
-
-
-def _mean_of_columns(blocks: Iterable[Columns]) -> np.ndarray:
-    """Mean embedding `(hidden_size,)` of columns of patches."""
-    return mean_of_rows(block.values.mean(axis=1) for block in blocks)
 
 
 class WindowedInference:
@@ -295,28 +208,82 @@ class WindowedInference:
         """[`~WindowedInference.stream_frames`] of each of several recordings: read one before you ask for the next."""
         return map(self._to_columns, self._recordings(recordings, sampling_rate, self._scores))
 
-    def embed(self, audio: Any, sampling_rate: int | None = None) -> np.ndarray:
-        """Mean of the last hidden state over all patches of a recording, `(hidden_size,)`, float32."""
-        return _mean_of_columns(self.stream_embeddings(audio, sampling_rate))
-
-    def embed_many(self, recordings: Iterable[Any], sampling_rate: int | None = None) -> Iterator[np.ndarray]:
-        """Mean embedding of each of several recordings, `(hidden_size,)`, float32."""
-        return map(_mean_of_columns, self.stream_embeddings_many(recordings, sampling_rate))
-
-    def stream_embeddings(self, audio: Any, sampling_rate: int | None = None) -> Iterator[Columns]:
+    def embed(
+        self,
+        audio: Any,
+        sampling_rate: int | None = None,
+        layers: Layers | None = None,
+        grain: Grain = "clip",
+        pooling: Pooling = "mean",
+    ) -> np.ndarray:
         """
-        Last hidden state of the encoder of any model, block by block: `(num_columns, num_freq_patches,
-        hidden_size)`, float32. A column's embedding is the mean over its patches, or their concatenation.
+        Embeddings of a recording: means of the hidden states of the encoder of any model.
+
+        Args:
+            audio, sampling_rate:
+                See the class.
+            layers (`int`, `str`, `slice` or `Sequence[int]`, *optional*):
+                Layers as in `hidden_states`: 0 is the input of the first layer, -1 the last. Several, also as `"-4:"`,
+                `"2,5,8"` or `"all"`. Layers above them are not computed. Defaults to the last.
+            grain (`str`, defaults to `"clip"`):
+                `"clip"`: one vector, the mean over all patches. `"band"`: one for each frequency band, the mean over
+                time. `"column"`: one for each 160 ms, the mean over its bands. `"patch"`: one for each patch, by time
+                and then by frequency, as in `last_hidden_state`: 50 for each second.
+            pooling (`str`, defaults to `"mean"`):
+                `"concat"` puts the bands of a clip or of a column one after another, in the place of their mean.
+
+        Returns:
+            `np.ndarray`, float32: `(hidden_size,)`, `(num_freq_patches, hidden_size)`, `(num_columns, hidden_size)` or
+            `(num_patches, hidden_size)`; with `"concat"`, the last axis is `num_freq_patches * hidden_size`. Several
+            layers are a first axis more, in their order.
+
+        Raises:
+            [`UsageError`]: if there is no such layer, grain or pooling, or the model has no encoder.
         """
-        return self._to_columns(self._recording(audio, sampling_rate, self._hidden_states))
+        check_grain(grain, pooling)
+        read = self._layer_reader(layers)
+        return join_columns(
+            self._to_columns(self._recording(audio, sampling_rate, read)), grain, pooling, is_single(layers)
+        )
+
+    def embed_many(
+        self,
+        recordings: Iterable[Any],
+        sampling_rate: int | None = None,
+        layers: Layers | None = None,
+        grain: Grain = "clip",
+        pooling: Pooling = "mean",
+    ) -> Iterator[np.ndarray]:
+        """Embeddings of each of several recordings, see [`~WindowedInference.embed`]."""
+        check_grain(grain, pooling)
+        join = partial(join_columns, grain=grain, pooling=pooling, single=is_single(layers))
+        read = self._layer_reader(layers)
+        return map(join, map(self._to_columns, self._recordings(recordings, sampling_rate, read)))
+
+    def stream_embeddings(
+        self, audio: Any, sampling_rate: int | None = None, layers: Layers | None = None
+    ) -> Iterator[Columns]:
+        """
+        Hidden states of the encoder of any model, block by block: `(num_columns, num_freq_patches, hidden_size)`,
+        float32, of the last layer or one other; of several `layers`, see [`~WindowedInference.embed`], `(num_columns,
+        num_layers, num_freq_patches, hidden_size)`. A column's embedding is the mean over its patches, or their
+        concatenation.
+        """
+        read = self._layer_reader(layers)
+        return self._without_axis(self._to_columns(self._recording(audio, sampling_rate, read)), layers)
 
     def stream_embeddings_many(
-        self, recordings: Iterable[Any], sampling_rate: int | None = None
+        self, recordings: Iterable[Any], sampling_rate: int | None = None, layers: Layers | None = None
     ) -> Iterator[Iterator[Columns]]:
         """
         [`~WindowedInference.stream_embeddings`] of each of several recordings: read one before you ask for the next.
         """
-        return map(self._to_columns, self._recordings(recordings, sampling_rate, self._hidden_states))
+        blocks = map(self._to_columns, self._recordings(recordings, sampling_rate, self._layer_reader(layers)))
+        return map(partial(self._without_axis, layers=layers), blocks)
+
+    def _without_axis(self, blocks: Iterator[Columns], layers: Layers | None) -> Iterator[Columns]:
+        """Leaves out the axis of a single layer."""
+        return (replace(block, values=block.values[:, 0]) if is_single(layers) else block for block in blocks)
 
     def codes(self, audio: Any, sampling_rate: int | None = None) -> Columns:
         """Acoustic tokens `(num_columns, num_freq_patches)`, int64, with a tokenizer."""
@@ -482,19 +449,11 @@ class WindowedInference:
     def _codes(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         return self._output(input_values, attention_mask, "audio_codes")
 
-    def _hidden_states(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    def _layer_reader(self, layers: Layers | None) -> LayerReader:
         encoder: Any = self.plain_model.base_model
         if kind_of(encoder) != "encoder":
             raise UsageError(f"A {type(self.plain_model).__name__} {REFUSED['embeddings'].reason}")
-        return encoder.to_grid(
-            encoder(input_values, attention_mask=attention_mask, return_dict=True).last_hidden_state
-        )
+        return LayerReader(encoder, choose_layers(-1 if layers is None else layers, encoder.config.num_hidden_layers))
 
 
-__all__ = [
-    "ClipScores",
-    "Columns",
-    "WindowScores",
-    "WindowedInference",
-    "to_scores",
-]
+__all__ = ["WindowedInference"]

@@ -13,7 +13,8 @@ from torch import nn
 
 from transformers_beats.fbank_beats import num_fbank_samples
 from transformers_beats.inference.loading import load_extractor, load_model
-from transformers_beats.inference.windowed import Columns, WindowedInference
+from transformers_beats.inference.results import Columns
+from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.modeling_beats import BeatsModel
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.fingerprint import model_fingerprint

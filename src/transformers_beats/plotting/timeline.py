@@ -26,7 +26,7 @@ from .spectrogram import Spectrogram, draw_over_mel, draw_spectrogram
 
 if TYPE_CHECKING:
     from transformers_beats.inference.events import Event
-    from transformers_beats.inference.windowed import Columns
+    from transformers_beats.inference.results import Columns
 
 
 # More rows of events would make the picture too tall.

@@ -9,7 +9,8 @@ import numpy as np
 
 from transformers_beats.fbank_beats import num_fbank_samples
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
-from transformers_beats.inference.windowed import Columns, WindowedInference
+from transformers_beats.inference.results import Columns
+from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.inference.windows import column_samples, mean_of_rows
 
 from .index import Entry

@@ -21,7 +21,8 @@ from transformers_beats.inference.pipeline import (
     BeatsAudioTaggingPipeline,
     Label,
 )
-from transformers_beats.inference.windowed import Columns, WindowedInference
+from transformers_beats.inference.results import Columns
+from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.plotting.spectrogram import Spectrogram, SpectrogramReader
 from transformers_beats.utils.errors import BeatsError, UsageError, name_some
 from transformers_beats.utils.hub import check_model_repository, is_id

@@ -1,0 +1,121 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""One file for the embeddings of many recordings: Parquet, a row for each vector, or safetensors."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .errors import UsageError
+from .files import replace_file
+
+
+SUFFIXES = (".parquet", ".safetensors")
+# Key of the settings in the metadata of a file, as JSON.
+METADATA = "transformers_beats"
+
+
+class Recording(NamedTuple):
+    """Name, length in seconds and embeddings `(num_layers, num_vectors, dim)` of a recording, float32."""
+
+    name: str
+    seconds: float
+    values: np.ndarray
+
+
+class Layout(NamedTuple):
+    """
+    Meaning of the vectors of a recording: numbers of the layers; the number of bands that follow each other, or None
+    for means over bands; and the seconds from one column to the next, or None for means over time.
+    """
+
+    layers: list[int]
+    num_bands: int | None
+    column_seconds: float | None
+
+    def rows(self, recording: Recording) -> dict[str, Any]:
+        """Returns the columns of the table for a recording, a row for each layer and vector."""
+        num_layers, num_vectors, dim = recording.values.shape
+        bands = self.num_bands or 1
+        step = np.arange(num_vectors) // bands
+        starts = np.zeros(num_vectors) if self.column_seconds is None else step * self.column_seconds
+        ends = np.full(num_vectors, recording.seconds)
+        if self.column_seconds is not None:
+            ends = starts + self.column_seconds
+        numbers = [None] * num_vectors if self.num_bands is None else (np.arange(num_vectors) % bands).tolist()
+        return {
+            "file": [recording.name] * (num_layers * num_vectors),
+            "layer": np.repeat(self.layers, num_vectors),
+            "start": np.tile(starts, num_layers),
+            "end": np.tile(ends, num_layers),
+            "band": numbers * num_layers,
+            "embedding": recording.values.reshape(-1, dim),
+        }
+
+
+def write_embeddings(path: Path, recordings: Iterable[Recording], layout: Layout, settings: Mapping[str, Any]) -> None:
+    """
+    Writes the embeddings of recordings to one file, whole or not at all, with `settings` in its metadata.
+
+    - Parquet: a row for each vector, with `file`, `layer`, `start` and `end` in seconds, `band` (null for means over
+      bands) and `embedding`, a list of float32. One recording is held at a time.
+    - safetensors: a tensor `(num_layers, num_vectors, dim)` for each recording, under its name; the metadata have
+      their lengths in seconds. All are held at once.
+
+    Raises:
+        [`UsageError`]: if there are no recordings.
+    """
+    iterator = iter(recordings)
+    if (first := next(iterator, None)) is None:
+        raise UsageError(f"{path}: there is nothing to write.")
+    with replace_file(path) as temporary:
+        if path.suffix.lower() == ".parquet":
+            _write_parquet(temporary, first, iterator, layout, settings)
+        else:
+            from safetensors.numpy import save_file
+
+            everything = [first, *iterator]
+            seconds = {recording.name: recording.seconds for recording in everything}
+            described = {**settings, "layers": layout.layers, "seconds": seconds}
+            tensors = {recording.name: recording.values for recording in everything}
+            save_file(tensors, temporary, metadata={METADATA: json.dumps(described)})
+
+
+def _write_parquet(
+    path: Path, first: Recording, others: Iterator[Recording], layout: Layout, settings: Mapping[str, Any]
+) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    dim = first.values.shape[-1]
+    fields = {
+        "file": pa.string(),
+        "layer": pa.int16(),
+        "start": pa.float64(),
+        "end": pa.float64(),
+        "band": pa.int16(),
+        "embedding": pa.list_(pa.float32(), dim),
+    }
+    schema = pa.schema(fields, metadata={METADATA: json.dumps(settings)})
+    with parquet.ParquetWriter(path, schema) as writer:
+        recording: Recording | None = first
+        while recording is not None:
+            rows = layout.rows(recording)
+            flat = pa.array(rows["embedding"].ravel(), pa.float32())
+            rows["embedding"] = pa.FixedSizeListArray.from_arrays(flat, dim)
+            writer.write_table(pa.table(rows, schema=schema))
+            recording = next(others, None)
+
+
+def check_suffix(path: Path) -> None:
+    """Raises a [`UsageError`] for a name that stands for no format of one file."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"{path}: the suffix {path.suffix} names no format: choose a name that ends in {' or '.join(SUFFIXES)}, "
+            "or a directory."
+        )
+
+
+__all__ = ["METADATA", "SUFFIXES", "Layout", "Recording", "check_suffix", "write_embeddings"]

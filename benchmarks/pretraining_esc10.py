@@ -100,7 +100,7 @@ def main(
         if model:
             values |= {"model_name_or_path": model, "model_config": "null"}
         probe = results.with_name(f"{results.name}-probe")
-        probed = accuracies(probe, "logistic_regression_accuracy", test_folds, **values, freeze="true")
+        probed = accuracies(probe, "accuracy", test_folds, **values, freeze="true")
         tuned = []
         for seed in seeds.split(","):
             directory = results.with_name(f"{results.name}-{seed}")

@@ -38,7 +38,7 @@ from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.evaluate import EvaluateArguments, evaluate
 from transformers_beats.training.finetune import FINETUNE_ARGUMENTS, Arguments, finetune
 from transformers_beats.training.reports import report as reports
-from transformers_beats.training.scoring import clip_scores
+from transformers_beats.training.reports.scoring import clip_scores
 from transformers_beats.training.trainers import classification as classification_module
 from transformers_beats.utils.errors import BeatsError
 
@@ -363,8 +363,8 @@ def test_a_linear_probe_trains_the_classifier_only(recipe, folder, tmp_path):
     torch.manual_seed(0)
     BeatsForPreTraining(BeatsConfig(**ENCODER)).save_pretrained(tmp_path / "pretrained")
     values = {"model_name_or_path": str(tmp_path / "pretrained"), "model_config": {}, "freeze": True}
-    metrics = run(recipe, **values, eval_dataset=str(folder), max_steps=60, learning_rate=0.03)
-    assert min(metrics["accuracy"], metrics["logistic_regression_accuracy"]) > 0.9
+    metrics = run(recipe, **values, eval_dataset=str(folder))
+    assert metrics["accuracy"] > 0.9
     expected = load_file(tmp_path / "pretrained" / "model.safetensors")
     actual = load_file(Path(recipe["output_dir"]) / "model.safetensors")
     for name, value in actual.items():
@@ -664,7 +664,7 @@ def test_a_class_with_one_clip_is_named(recipe, folder, monkeypatch):
         ({"average_checkpoints": 2, "save_strategy": "no"}, "but 0 checkpoint"),
         ({"bf16_full_eval": True}, "would change the model that is saved"),
         ({"resume_from_checkpoint": "somewhere"}, "goes on from its last checkpoint by itself"),
-        ({"freeze": True, "model_config": ENCODER | {"use_weighted_layer_sum": True}}, "embeds with the last layer"),
+        ({"freeze": True, "model_config": ENCODER | {"use_weighted_layer_sum": True}}, "`freeze` reads one layer"),
         ({"lora": {"rank": 4}}, "`lora`: .*unexpected keyword argument 'rank'"),
         ({"mixup_probability": 1.5}, r"`mixup_probability` must be at most 1, got 1\.5"),
         ({"layer_wise_gradient_decay_ratio": 0}, "`layer_wise_gradient_decay_ratio` must be positive, got 0"),

@@ -25,7 +25,8 @@ from transformers_beats.training.config.arguments import EvaluationDataArguments
 from transformers_beats.training.config.recipes import build_arguments, find_settings, read_line
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.finetune import FINETUNE_ARGUMENTS, Arguments, finetune
-from transformers_beats.training.linear_probe import Embeddings, predict_regression
+from transformers_beats.training.probes.embeddings import Embeddings
+from transformers_beats.training.probes.regression import Settings, fit_classifier, predict
 from transformers_beats.training.trainers.averaging import WeightAverage
 from transformers_beats.training.trainers.classification import ClassificationTrainer
 from transformers_beats.training.trainers.layerwise import UnfreezeByEpoch
@@ -232,7 +233,7 @@ def test_the_loss_has_the_weights():
 
 def test_a_heavy_class_is_predicted(recipe):
     scores = {}
-    for name, values in (("full", {}), ("probe", {"freeze": True, "learning_rate": 0.01})):
+    for name, values in (("full", {}), ("probe", {"freeze": True})):
         for weight in (1.0, 1000.0):
             output = Path(recipe["output_dir"]).with_name(f"{name}-{weight:g}")
             run(recipe, **values, class_weights={"tone": weight}, output_dir=str(output), max_steps=4)
@@ -252,7 +253,8 @@ def test_the_logistic_regression_has_the_weights():
     scores = {}
     for labels in (single, several):
         for weights in (None, np.array([1.0, 3.0]), np.array([1.0, 1000.0])):
-            predictions = predict_regression((clips, labels), (clips, labels), 0, weights)
+            settings = Settings(f"{labels.task}_classification", weights=weights)
+            predictions = predict(fit_classifier(clips, labels, settings), clips, labels, settings.problem_type)
             scores[labels.task, None if weights is None else weights[1]] = predictions.scores[:, 1]
     for task in ("single_label", "multi_label"):
         assert scores[task, None].mean() < 0.3 < scores[task, 3.0].mean() < 0.7 < scores[task, 1000.0].mean()

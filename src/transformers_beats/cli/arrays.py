@@ -83,7 +83,7 @@ def embed(
     ] = PoolingName.mean,
 ) -> None:
     """
-    Write embeddings of audio files, for a classifier, a search, or a language model.
+    Write embeddings of audio files, of any layer and grain.
 
     Means of the hidden states, float32 of shape (hidden_size,); by band (8, hidden_size), by column (num_columns,
     hidden_size), by patch (8 * num_columns, hidden_size). Several layers are a first axis more.

@@ -50,7 +50,7 @@ TRAINING = {
     "probe": Forwarded(
         "training.finetune",
         "Train a linear probe on a frozen encoder.",
-        example="--config folder_finetune --dataset FOLDER --model_name_or_path MODEL --output_dir DIR",
+        example="--config folder_probe --dataset FOLDER --model_name_or_path MODEL --output_dir DIR",
         added=("--freeze", "true"),
     ),
     "pretrain": Forwarded("training.pretrain", "Pre-train an encoder on codes of a tokenizer."),

@@ -150,10 +150,10 @@ def compare_starts(
         sounds = run / f"labelled-{draw + 1}", held_out
         with work_directory(run, ".fine-tuning-") as work, _quiet():
             # The weights of an untrained encoder have the seed itself, those of the probe's features.
-            probed = fine_tune(*sounds, work / "probe", **values, freeze=True, max_steps=1, seed=settings.seed)
+            probed = fine_tune(*sounds, work / "probe", **values, freeze=True, seed=settings.seed)
             seed, max_steps = settings.seed + draw, settings.fine_tuning_steps
             tuned = fine_tune(*sounds, work / "fine-tuned", **values, max_steps=max_steps, seed=seed)
-        found[name][PROBED].append(probed["logistic_regression_accuracy"])
+        found[name][PROBED].append(probed["accuracy"])
         found[name][FINE_TUNED].append(tuned["accuracy"])
     return found
 

@@ -12,11 +12,13 @@ from transformers_beats.publishing.publish import account_name, check_account, p
 from transformers_beats.training.config.arguments import Arguments
 from transformers_beats.training.reports.card import write_card
 from transformers_beats.training.reports.folds import read_report
+from transformers_beats.training.reports.layers import print_layers
 from transformers_beats.training.reports.report import Metrics
 from transformers_beats.training.reports.tables import print_closing
 from transformers_beats.utils.numbers import format_number
 
 from .classifiers import EVALUATION, TRAINING_CLIPS, describe
+from .probes.few_shot import print_shots
 from .stages import process_state
 
 
@@ -103,6 +105,8 @@ def close(
     if report is None:
         command = ["transformers-beats", "evaluate", "--model", used, "--dataset", "FOLDER", "--output_dir", "REPORT"]
     if prints:
+        print_layers(Console(), output_dir)
+        print_shots(Console(), output_dir)
         print_closing(Console(), report, output_dir / EVALUATION, models, advice, [command], spread)
     if model is None:
         return

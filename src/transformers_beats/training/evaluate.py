@@ -43,7 +43,7 @@ from transformers_beats.utils.files import check_new, make_directory, replace_di
 from transformers_beats.utils.messages import note
 
 from .classifiers import clip_reader, count_learned, load_clips, name_dataset
-from .scoring import as_predictions, clip_and_event_metrics
+from .reports.scoring import as_predictions, clip_and_event_metrics
 from .stages import process_state
 
 

@@ -51,8 +51,8 @@ from .classifiers import (
     write_digests,
 )
 from .closing import FINAL, CrossValidation, choose_epoch, choose_repository, close, join_epochs
-from .linear_probe import probe_once
-from .scoring import as_predictions, clip_and_event_metrics, metrics_function
+from .linear_probe import probe_once, report_probes
+from .reports.scoring import as_predictions, clip_and_event_metrics, metrics_function
 from .search import search_hyperparameters
 from .stages import announce, is_there, prepare_training, process_state
 
@@ -291,6 +291,7 @@ def cross_validate(
             "seed": arguments.training.seed,
         }
         reader = clip_reader(clips, BeatsFeatureExtractor().sampling_rate)
+        report_probes(output_dir, [output_dir / f"fold-{name}" for name in names])
         result = report_folds(output_dir, names, EVALUATION, description, reader)
     final_dir = output_dir / FINAL
     if arguments.folds.final and not is_there(final_dir):

@@ -133,9 +133,12 @@ def load_tokenizer(name: str) -> PreTrainedModel:
     return tokenizer.requires_grad_(False)
 
 
-def prepare_training(training: BeatsTrainingArguments, batch: BatchArguments, data: DataArguments) -> Path:
+def prepare_training(
+    training: BeatsTrainingArguments, batch: BatchArguments, data: DataArguments, has_steps: bool = True
+) -> Path:
     """
-    Plans the batch, and gives the `Trainer` a directory beside `training.output_dir`.
+    Plans the batch, says its size if the training `has_steps`, and gives the `Trainer` a directory beside
+    `training.output_dir`.
 
     Returns:
         `Path`: the directory that the model is to be written to.
@@ -146,7 +149,7 @@ def prepare_training(training: BeatsTrainingArguments, batch: BatchArguments, da
     if training.resume_from_checkpoint:
         raise BeatsError("A training goes on from its last checkpoint by itself: leave `resume_from_checkpoint` out.")
     plan = apply_batch_plan(training, batch, data.crop_seconds)
-    if process_state().is_main_process:
+    if has_steps and process_state().is_main_process:
         logger.warning_once(
             f"A step takes {plan.seconds:g} s of audio: {training.world_size} process(es) x "
             f"{plan.gradient_accumulation_steps} accumulation step(s) x {plan.per_device_train_batch_size} clip(s)."

@@ -35,6 +35,7 @@ FINE_TUNING = {
     "speech_commands_v1_finetune": (3e-5, 128),
     "speech_commands_v2_finetune": (3e-5, 128),
 }
+PROBES = ["folder_probe"]
 ITERATE = ["audioset_iterate", "esc10_iterate", "folder_iterate"]
 SOURCE = re.compile(r"#.*\b(paper|Microsoft|ESPnet|appendix|our choice)\b", re.IGNORECASE)
 
@@ -66,12 +67,12 @@ def values_without_source(lines: list[str]) -> list[str]:
 
 
 def test_all_recipes_are_known():
-    assert sorted(path.stem for path in RECIPES.iterdir()) == sorted([*FLAT, *FINE_TUNING, *ITERATE])
+    assert sorted(path.stem for path in RECIPES.iterdir()) == sorted([*FLAT, *FINE_TUNING, *PROBES, *ITERATE])
 
 
 def test_recipes_are_listed_with_what_they_train():
     recipes = list_recipes()
-    assert sorted(recipes) == sorted([*FLAT, *FINE_TUNING, *ITERATE])
+    assert sorted(recipes) == sorted([*FLAT, *FINE_TUNING, *PROBES, *ITERATE])
     assert (
         recipes["folder_finetune"] == "A classifier of your own clips, from a pre-trained model, on one GPU or a CPU"
     )
@@ -87,8 +88,8 @@ def test_a_recipe_is_found_by_its_path_as_well():
     [
         ("folder_finetun", "folder_finetune"),
         ("recipes/esc10_iterate.yaml", "esc10_iterate"),
-        ("z" * 300, ", ".join(sorted([*FLAT, *FINE_TUNING, *ITERATE]))),
-        ("zzz", ", ".join(sorted([*FLAT, *FINE_TUNING, *ITERATE]))),
+        ("z" * 300, ", ".join(sorted([*FLAT, *FINE_TUNING, *PROBES, *ITERATE]))),
+        ("zzz", ", ".join(sorted([*FLAT, *FINE_TUNING, *PROBES, *ITERATE]))),
     ],
 )
 def test_an_unknown_recipe_has_others_named(name, names):
@@ -97,13 +98,13 @@ def test_an_unknown_recipe_has_others_named(name, names):
     assert str(caught.value).startswith(f"{name}: no such file, and no recipe of that name: did you mean {names}")
 
 
-@pytest.mark.parametrize("name", [*FLAT, *FINE_TUNING, *ITERATE])
+@pytest.mark.parametrize("name", [*FLAT, *FINE_TUNING, *PROBES, *ITERATE])
 def test_headers_name_their_recipe(name):
     header = Path(recipe(name)).read_text(encoding="utf-8").split("\n\n")[0]
     assert re.search(rf"^#   .*(transformers-beats \S+|training\.\w+) --config {name}\b", header, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", [*FLAT, *FINE_TUNING, *ITERATE])
+@pytest.mark.parametrize("name", [*FLAT, *FINE_TUNING, *PROBES, *ITERATE])
 def test_every_value_has_a_source(name):
     assert values_without_source(Path(recipe(name)).read_text(encoding="utf-8").splitlines()) == []
 
@@ -113,7 +114,7 @@ def test_a_value_without_source_is_found():
     assert values_without_source(lines) == ["b: 2", "  d: 3  # because", "  e: 4"]
 
 
-@pytest.mark.parametrize("name", [*FLAT, *FINE_TUNING, *ITERATE])
+@pytest.mark.parametrize("name", [*FLAT, *FINE_TUNING, *PROBES, *ITERATE])
 def test_no_key_appears_twice(name):
     """YAML would silently take the later one."""
     node = yaml.compose(Path(recipe(name)).read_text(encoding="utf-8"))
@@ -123,6 +124,14 @@ def test_no_key_appears_twice(name):
         keys = [key.value for key, _ in mapping.value]
         assert len(keys) == len(set(keys))
         pending += [value for _, value in mapping.value if isinstance(value, yaml.MappingNode)]
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_recipes_of_probes_leave_nothing_out(name, caplog):
+    arguments = Arguments(*parse_arguments(FINETUNE_ARGUMENTS, ["--config", name]))
+    assert arguments.tuning.freeze
+    assert (arguments.folds.num_folds, arguments.tuning.probe_c) == (5, 1.0)
+    assert "left out" not in caplog.text
 
 
 @pytest.mark.parametrize("name", FLAT)

@@ -162,10 +162,10 @@ class TestMetrics:
 
 class TestConsole:
     def test_shows_metrics_classes_and_confusions(self, single):
-        text = printed(single, compute_metrics(single) | {"logistic_regression": 0.25})
+        text = printed(single, compute_metrics(single) | {"own_metric": 0.25})
         assert "5 clips, 4 classes" in text
         assert "0.400" in text
-        assert "logistic_regression" in text
+        assert "own_metric" in text
         assert "Worst confusions" in text
         assert "0.667" in text
         assert "Left out, for want of clips: 1 of 4 classes" in text

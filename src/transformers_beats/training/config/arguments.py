@@ -19,7 +19,7 @@ from transformers_beats.training.data.augmentation import AugmentationArguments
 from transformers_beats.training.data.folds import FoldArguments
 from transformers_beats.training.data.labels import LabelArguments
 from transformers_beats.training.data.sources import DataArguments
-from transformers_beats.utils.arguments import argument, check_numbers
+from transformers_beats.utils.arguments import argument, check_numbers, find_problem
 from transformers_beats.utils.errors import UsageError
 
 from .batch_plan import BatchArguments, apply_batch_plan, check_launch
@@ -212,7 +212,20 @@ class FineTuningArguments:
         "Mean of the fbank before normalisation, in the feature extractor's place.", None
     )
     fbank_std: float | None = argument("Standard deviation of the fbank, likewise.", None, positive=True)
-    freeze: bool = argument("Linear probing: the encoder is run once, and only the classifier trained.", False)
+    freeze: bool = argument(
+        "Linear probing: the encoder is run once, and a logistic regression on its embeddings is the classifier.",
+        False,
+    )
+    probe_layers: int | str | list | None = argument(
+        "Layers that a probe reads, as in `hidden_states`: 8, [4, 8], -4: or all. Of several, each is evaluated, and "
+        "the best in a cross-validation of the clips to learn from is kept. Default: the last.",
+        None,
+    )
+    probe_c: float = argument("Inverse of a probe's regularisation, for standardised embeddings.", 1.0, positive=True)
+    probe_shots: list[int] | None = argument(
+        "Numbers of clips of each class that further probes learn from, such as [1, 5, 10].", None
+    )
+    probe_episodes: int = argument("Draws of these clips, for each number and fold.", 20, min=1)
     lora: dict | None = argument("Low-rank adapters, fields of PEFT's LoraConfig; {} for defaults.", None)
     layer_wise_learning_rate_decay: float = argument(
         "Factor of the learning rate from a layer to the one before it.", 1.0, positive=True, max=1
@@ -251,6 +264,11 @@ class FineTuningArguments:
         check_numbers(self)
         if self.freeze and self.lora is not None:
             raise UsageError("`freeze` and `lora` exclude each other: the one trains no layer, the other all.")
+        for number in self.probe_shots or ():
+            if problem := find_problem(number, False, {"min": 1}):
+                raise UsageError(f"`probe_shots` must {problem}, got {number!r}.")
+        if not self.freeze and (self.probe_layers is not None or self.probe_shots is not None):
+            raise UsageError("`probe_layers` and `probe_shots` are for probes: set `freeze: true`, or leave them out.")
         if self.average_checkpoints and (self.freeze or self.lora is not None):
             raise UsageError("`average_checkpoints` is for full fine-tuning: leave `freeze` and `lora` out.")
         if self.average_checkpoints and self.ema_decay is not None:

@@ -61,9 +61,6 @@ METRIC_NAMES = {
     "f1": "F1",
     "ap": "Average precision",
 }
-# Before the names of the metrics of a logistic regression, which is beside a linear probe.
-REGRESSION = "logistic_regression"
-METRIC_NAMES |= {f"{REGRESSION}_{key}": f"{METRIC_NAMES.get(key, key)}, logistic regression" for key in HUB_METRICS}
 # None if a metric is undefined for the clips.
 Metrics = Mapping[str, float | None]
 

@@ -1,0 +1,204 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Probes of a frozen encoder: what they fit, which layer they choose, and what few clips give."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from scipy.stats import ttest_1samp
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from tiny import ENCODER
+
+from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudioClassification, BeatsForPreTraining
+from transformers_beats.inference.windowed import WindowedInference
+from transformers_beats.training.config.arguments import FINETUNE_ARGUMENTS, Arguments, FineTuningArguments
+from transformers_beats.training.config.recipes import build_arguments, parse_arguments
+from transformers_beats.training.data.labels import Labels
+from transformers_beats.training.finetune import finetune
+from transformers_beats.training.probes.embeddings import Embeddings
+from transformers_beats.training.probes.few_shot import mean_interval
+from transformers_beats.training.probes.regression import Settings, choose_layer, fit_classifier, predict
+from transformers_beats.utils.errors import BeatsError, UsageError
+
+
+def clips_of(values: np.ndarray) -> Embeddings:
+    return Embeddings(values.astype(np.float32), np.arange(len(values)), [str(clip) for clip in range(len(values))])
+
+
+def draw(num_clips: int, num_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings on very different scales, whose class can be told in part."""
+    generator = np.random.default_rng(seed)
+    targets = np.arange(num_clips) % num_classes
+    values = generator.standard_normal((num_clips, 6))
+    values[:, :num_classes] += 1.5 * np.eye(num_classes)[targets]
+    return values * np.logspace(-3, 3, 6) + np.array([0, 5, 0, -70, 0, 0]), targets
+
+
+def labels_of(targets: np.ndarray, num_classes: int) -> Labels:
+    return Labels("single_label", [str(label) for label in range(num_classes)], [[int(label)] for label in targets])
+
+
+@pytest.mark.parametrize(("num_classes", "c"), [(2, 1.0), (3, 1.0), (3, 0.01)])
+def test_the_classifier_is_scikit_learns_regression_of_standardised_embeddings(num_classes, c):
+    values, targets = draw(60, num_classes)
+    labels = labels_of(targets, num_classes)
+    settings = Settings("single_label_classification", c)
+    found = predict(fit_classifier(clips_of(values), labels, settings), clips_of(values), labels, settings[0])
+    scaled = StandardScaler().fit_transform(values.astype(np.float32))
+    expected = LogisticRegression(C=c, max_iter=2000).fit(scaled, targets).predict_proba(scaled)
+    np.testing.assert_allclose(found.scores, expected, atol=2e-4)
+
+
+def test_several_labels_have_a_regression_each():
+    values, targets = draw(60, 3)
+    rows = [sorted({int(label), int(label) // 2 + 1}) for label in targets]
+    # The last class is that of every clip, the fourth of none.
+    labels = Labels("multi_label", list("abcde"), [[*row, 4] for row in rows])
+    settings = Settings("multi_label_classification")
+    found = predict(fit_classifier(clips_of(values), labels, settings), clips_of(values), labels, settings[0]).scores
+    scaled = StandardScaler().fit_transform(values.astype(np.float32))
+    for label in range(3):
+        column = np.array([label in row for row in rows])
+        if column.all():
+            continue
+        expected = LogisticRegression(max_iter=2000).fit(scaled, column).predict_proba(scaled)[:, 1]
+        np.testing.assert_allclose(found[:, label], expected, atol=2e-4)
+    assert found[:, 3].max() < 1e-6
+    assert found[:, 4].min() > 1 - 1e-6
+
+
+def test_a_class_without_clips_has_no_chance():
+    values, targets = draw(40, 2)
+    labels = labels_of(2 * targets, 3)
+    settings = Settings("single_label_classification")
+    scores = predict(fit_classifier(clips_of(values), labels, settings), clips_of(values), labels, settings[0]).scores
+    assert scores[:, 1].max() < 1e-9
+    assert (scores.argmax(axis=1) == 2 * targets).mean() > 0.7
+
+
+def test_the_layer_of_the_least_held_out_loss_is_chosen():
+    values, targets = draw(60, 3)
+    noise = np.random.default_rng(1).standard_normal(values.shape)
+    # Many dimensions of noise fit the clips to learn from best, and the others worst.
+    layers = np.stack([noise, values, values + 2 * noise * np.logspace(-3, 3, 6)], axis=1)
+    position, losses = choose_layer(clips_of(layers), labels_of(targets, 3), Settings("single_label_classification"))
+    assert position == 1
+    assert losses[1] < losses[2] < losses[0]
+
+
+def test_the_interval_of_a_mean_is_students():
+    values = [0.5, 0.75, 0.6, 0.9]
+    interval = ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert mean_interval(values) == pytest.approx((interval.low, interval.high))
+    assert mean_interval([0.5]) is None
+
+
+# Commands
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Twelve clips of each of three classes, whose spectra differ."""
+    generator = np.random.default_rng(0)
+    for label, frequency in (("high", 5000), ("low", 300), ("noise", None)):
+        (tmp_path / "clips" / label).mkdir(parents=True)
+        for number in range(12):
+            samples = 0.05 * generator.standard_normal(6400)
+            if frequency:
+                samples += 0.5 * np.sin(np.arange(6400) * 2 * np.pi * frequency / 16000)
+            soundfile.write(tmp_path / "clips" / label / f"{number}.wav", samples, 16000)
+    return tmp_path / "clips"
+
+
+@pytest.fixture
+def recipe(folder, tmp_path, no_pictures) -> dict:
+    torch.manual_seed(0)
+    BeatsForPreTraining(BeatsConfig(**ENCODER)).save_pretrained(tmp_path / "pretrained")
+    values = {"model_name_or_path": str(tmp_path / "pretrained"), "dataset": str(folder), "freeze": True}
+    return values | {"output_dir": str(tmp_path / "probe"), "num_folds": 3, "crop_seconds": 1.0, "disable_tqdm": True}
+
+
+def run(recipe: dict, **values) -> dict:
+    return finetune(Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe | values)))
+
+
+def test_layers_are_compared_and_the_chosen_one_is_in_the_model(recipe, folder, capsys):
+    metrics = run(recipe, probe_layers="all", final=True)
+    assert metrics["mean"]["accuracy"] > 0.6
+    output = Path(recipe["output_dir"])
+    report = json.loads((output / "layers.json").read_text())
+    num_layers = ENCODER["num_hidden_layers"]
+    assert [entry["layer"] for entry in report["layers"]] == list(range(num_layers + 1))
+    assert report["metric"] == "accuracy"
+    assert all(entry["interval"][0] <= entry["value"] <= entry["interval"][1] for entry in report["layers"])
+    printed = capsys.readouterr().out
+    assert "By layer" in printed
+    assert str(output / "layers.png") in printed
+    for number, chosen in enumerate(report["chosen"], start=1):
+        fold = output / f"fold-{number}"
+        own = json.loads((fold / "layers.json").read_text())
+        least = min(own["layers"], key=lambda entry: entry["log_loss"])
+        assert own["chosen"] == [chosen] == [least["layer"]]
+        # The model, by its own forward pass, has the metric of that layer.
+        of_fold = json.loads((fold / "evaluation" / "metrics.json").read_text())
+        assert of_fold["metrics"]["accuracy"] == own["layers"][chosen]["value"]
+        assert of_fold["description"]["trained"] == f"logistic regression on layer {chosen} of the frozen encoder"
+        model = BeatsForAudioClassification.from_pretrained(fold)
+        inference = WindowedInference(model, BeatsFeatureExtractor.from_pretrained(fold))
+        rows = (fold / "evaluation" / "predictions.csv").read_text().splitlines()
+        for row in rows[1:4]:
+            name, *_, high, low, noise = row.split(",")
+            scores = inference.classify(folder / name).scores
+            np.testing.assert_allclose(scores, [float(high), float(low), float(noise)], atol=1e-4)
+    assert (output / "final" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("layer", [1, -1, "0"])
+def test_one_layer_can_be_named(recipe, layer):
+    run(recipe, probe_layers=layer)
+    fold = Path(recipe["output_dir"]) / "fold-1"
+    assert not (fold / "layers.json").exists()
+    model = BeatsForAudioClassification.from_pretrained(fold)
+    weights = model.layer_average.weight.softmax(dim=0)
+    assert int(weights.argmax()) == int(layer) % (ENCODER["num_hidden_layers"] + 1)
+    assert weights.max() == 1
+
+
+def test_few_clips_of_each_class_give_episodes(recipe, capsys):
+    run(recipe, probe_shots=[1, 8], probe_episodes=4)
+    report = json.loads((Path(recipe["output_dir"]) / "shots.json").read_text())
+    assert list(report) == ["1", "8"]
+    for entry in report.values():
+        assert len(entry["accuracies"]) == 3 * 4
+        assert entry["mean"] == pytest.approx(np.mean(entry["accuracies"]))
+    assert report["8"]["mean"] > report["1"]["mean"]
+    assert "With few clips of each class: 12 episodes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({"probe_shots": [9]}, BeatsError, "`probe_shots` has 9, but of 'high' there are 8 clips"),
+        ({"probe_shots": [0]}, UsageError, "`probe_shots` must be at least 1, got 0"),
+        ({"probe_shots": [1.5]}, UsageError, "`probe_shots` must be list"),
+        ({"probe_layers": 99}, UsageError, "There is no layer 99"),
+        ({"probe_layers": "most"}, UsageError, "Layers are 'most'"),
+        ({"probe_c": 0.0}, UsageError, "`probe_c` must be positive"),
+        ({"freeze": False, "probe_layers": "all"}, UsageError, "are for probes: set `freeze: true`"),
+    ],
+)
+def test_what_cannot_be_probed_is_refused(recipe, values, error, message):
+    with pytest.raises(error, match=message):
+        run(recipe, **values)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("all", "all"), ("-4:", "-4:"), ("[1, 2]", [1, 2]), ("2", "2"), ("2,3", "2,3")]
+)
+def test_layers_are_read_from_the_command_line(text, value):
+    tuning, *_ = parse_arguments((FineTuningArguments,), ["--freeze", "true", "--probe_layers", text])
+    assert tuning.probe_layers == value

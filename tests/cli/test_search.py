@@ -323,6 +323,7 @@ def test_a_model_that_has_moved_can_be_named_and_another_is_refused(index, folde
         (["a.wav", "--duplicates"], "Name a QUERY, or choose --duplicates or --map FILE."),
         (["missing.wav"], "no such file or folder"),
         (["--duplicates", "--model", "x"], "--model: without effect with --duplicates"),
+        (["--map", "x.png", "--device", "cpu"], "--device: without effect with --map"),
         (
             ["--map", "x.png", "--json", "--top", "3", "--threshold", "1", "--model", "x"],
             "--model, --json, --top, --threshold: without effect with --map",

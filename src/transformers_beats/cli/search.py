@@ -166,7 +166,7 @@ def search(
     if sum([query is not None, duplicates, map is not None]) != 1:
         raise UsageError("Name a QUERY, or choose --duplicates or --map FILE.")
     if query is None:
-        given = {"--model": model is not None}
+        given = {"--model": model is not None, "--device": device != "auto"}
         if map is not None:
             given |= {"--json": json, "--top": top is not None, "--threshold": threshold is not None}
         if unused := [name for name, is_given in given.items() if is_given]:

@@ -29,7 +29,7 @@ from transformers_beats.inference.results import Columns
 from transformers_beats.integrations import columns, hear, mteb, xares
 from transformers_beats.integrations.columns import ColumnEmbedder
 from transformers_beats.integrations.mteb import BeatsMtebModel
-from transformers_beats.integrations.xares import BeatsXaresEncoder
+from transformers_beats.integrations.xares import BeatsXaresEncoder, BeatsXaresLlmEncoder
 
 
 TINY = {"embed_dim": 16, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
@@ -112,6 +112,27 @@ class TestColumns:
         with pytest.raises(ValueError, match="weights of a BeatsModel are missing"):
             ColumnEmbedder(str(tmp_path))
 
+    @pytest.mark.parametrize("layer", [0, -1, "0"])
+    def test_all_interfaces_have_a_choice_of_layer(self, checkpoint, layer):
+        clip = noise(16000)
+        model, extractor = load(checkpoint, "cpu")
+        inference = WindowedInference(model, extractor)
+        expected = torch.from_numpy(inference.embed(clip, 16000, int(layer), "column"))
+        hear_model = hear.load_model(checkpoint, layer=layer)
+        mteb_model = BeatsMtebModel(checkpoint, device="cpu", layer=layer)
+        for found in (
+            ColumnEmbedder(checkpoint, layer=layer).columns([clip])[0],
+            hear.get_timestamp_embeddings(clip[None, : 400 + 160 * 95], hear_model)[0][0],
+            BeatsXaresEncoder(checkpoint, layer=layer)(clip)[0],
+            BeatsXaresLlmEncoder(checkpoint, layer=layer)(clip)[0][0],
+        ):
+            torch.testing.assert_close(found[:5], expected[:5], atol=1e-5, rtol=0)
+        item = {"audio": [{"array": clip.numpy(), "sampling_rate": 16000}]}
+        means = torch.from_numpy(mteb_model.encode([item], show_progress_bar=False))
+        torch.testing.assert_close(means, hear.get_scene_embeddings(clip[None], hear_model))
+        torch.testing.assert_close(means[0], expected.mean(dim=0), atol=1e-5, rtol=0)
+        assert ("layer-0" in mteb_model.embedder.fingerprint()) == (layer != -1)
+
     def test_other_poolings_are_refused(self, checkpoint):
         with pytest.raises(ValueError, match="'mean' or 'concat', got 'max'"):
             ColumnEmbedder(checkpoint, pooling="max")
@@ -153,7 +174,7 @@ def embed_a_file(directory, clip, *options):
 
 
 def embed_columns_of_a_file(directory, clip):
-    return embed_a_file(directory, clip, "--columns").mean(axis=0)
+    return embed_a_file(directory, clip, "--grain", "column").mean(axis=0)
 
 
 def embed_for_mteb(directory, clip):
@@ -260,6 +281,38 @@ class TestXares:
     def test_the_checker_is_content(self, checkpoint):
         checker = pytest.importorskip("xares.audio_encoder_checker")
         assert checker.check_audio_encoder(BeatsXaresEncoder(checkpoint))
+
+
+class TestXaresLlm:
+    @pytest.mark.parametrize("pooling", ["mean", "concat"])
+    def test_a_clip_in_a_batch_is_what_it_is_alone(self, checkpoint, pooling):
+        encoder = BeatsXaresLlmEncoder(checkpoint, pooling=pooling)
+        lengths = [50000, 2000, 16000, LONG]
+        audio, mask = torch.zeros(4, LONG), torch.zeros(4, LONG)
+        for row, length in enumerate(lengths):
+            # What is beyond the mask must not count.
+            audio[row] = noise(LONG) + 3 * row
+            audio[row, :length] = noise(length)
+            mask[row, :length] = 1
+        features, valid = encoder(audio, mask)
+        assert features.shape == (4, 156, encoder.output_dim)
+        assert (valid.dtype, valid.tolist()) == (torch.int64, [[1] * n + [0] * (156 - n) for n in (19, 1, 6, 156)])
+        for row, length in enumerate(lengths):
+            alone, of_alone = encoder(noise(length))
+            assert of_alone.all()
+            torch.testing.assert_close(features[row, valid[row] == 1], alone[0], atol=1e-5, rtol=0)
+            assert not features[row, valid[row] == 0].any()
+        # As the input of a projector that is trained.
+        torch.nn.Linear(encoder.output_dim, 4)(features).sum().backward()
+
+    @pytest.mark.parametrize("mask", [torch.ones(2, 3000), torch.tensor([[0.0, 1.0] * 1500])])
+    def test_a_mask_that_does_not_fit_is_refused(self, checkpoint, mask):
+        with pytest.raises(ValueError, match=r"must have the shape of `audio`, \(1, 3000\), and ones before zeros"):
+            BeatsXaresLlmEncoder(checkpoint)(noise(3000), mask)
+
+    def test_the_checker_is_content(self, checkpoint):
+        checker = pytest.importorskip("xares_llm.audio_encoder_checker")
+        checker.check_audio_encoder(BeatsXaresLlmEncoder(checkpoint))
 
 
 class TestMteb:

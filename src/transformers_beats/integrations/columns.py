@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from transformers_beats.fbank_beats import num_fbank_samples
+from transformers_beats.inference.layers import choose_layers
 from transformers_beats.inference.loading import load_extractor, load_model
 from transformers_beats.inference.results import Columns
 from transformers_beats.inference.windowed import WindowedInference
@@ -40,6 +41,8 @@ class ColumnEmbedder(nn.Module):
             Clips or windows in a batch.
         revision (`str`, defaults to `"main"`):
             Branch, tag or commit on the Hub.
+        layer (`int`, defaults to -1):
+            Layer as in `hidden_states`, 0 for the input of the first; layers above it are not computed.
 
     Raises:
         [`BeatsError`]: if the checkpoint cannot be loaded, holds no encoder, or an argument is out of range.
@@ -60,6 +63,7 @@ class ColumnEmbedder(nn.Module):
         window_seconds: float = 10.0,
         batch_size: int = 8,
         revision: str = "main",
+        layer: int = -1,
     ):
         super().__init__()
         if pooling not in ("mean", "concat"):
@@ -70,6 +74,7 @@ class ColumnEmbedder(nn.Module):
             self.model, self.feature_extractor, window_seconds=window_seconds, batch_size=batch_size
         )
         self.pooling = pooling
+        (self.layer,) = choose_layers(int(layer), self.model.config.num_hidden_layers)
         self.eval()
 
     @property
@@ -89,8 +94,15 @@ class ColumnEmbedder(nn.Module):
         return 1000.0 * self.inference.column_seconds
 
     def fingerprint(self) -> str:
-        """Returns the [`model_fingerprint`] of encoder and feature extractor, to keep results of one model under."""
-        return model_fingerprint(self.model, self.feature_extractor)
+        """
+        Returns the [`model_fingerprint`] of encoder and feature extractor, and a layer that is not the last: a name to
+        keep results under.
+        """
+        return self.with_layer(model_fingerprint(self.model, self.feature_extractor))
+
+    def with_layer(self, name: str) -> str:
+        """Returns a name of the model, with its layer if that is not the last."""
+        return name if self.layer == self.model.config.num_hidden_layers else f"{name}-layer-{self.layer}"
 
     def columns(self, clips: Sequence[Clip]) -> list[torch.Tensor]:
         """
@@ -107,13 +119,13 @@ class ColumnEmbedder(nn.Module):
         Raises:
             [`AudioError`]: for an empty clip, or one with NaN or infinite samples.
         """
-        recordings = self.inference.stream_embeddings_many(clips, self.sampling_rate)
+        recordings = self.inference.stream_embeddings_many(clips, self.sampling_rate, self.layer)
         grids = [torch.from_numpy(Columns.join(blocks).values) for blocks in recordings]
         return [grid.flatten(1) if self.pooling == "concat" else grid.mean(dim=1) for grid in grids]
 
     def means(self, clips: Sequence[Clip]) -> torch.Tensor:
         """Returns the mean embedding of each clip over time and frequency, `(num_clips, hidden_size)`, float32."""
-        return torch.from_numpy(np.stack(list(self.inference.embed_many(clips, self.sampling_rate))))
+        return torch.from_numpy(np.stack(list(self.inference.embed_many(clips, self.sampling_rate, self.layer))))
 
     def centers(self, num_columns: int) -> torch.Tensor:
         """

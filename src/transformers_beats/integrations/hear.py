@@ -3,7 +3,7 @@
 The common API of HEAR (Holistic Evaluation of Audio Representations, https://hearbenchmark.com/hear-api.html):
 
     python -m heareval.embeddings.runner transformers_beats.integrations.hear --tasks-dir tasks \\
-        --model-options '{"model_file_path": "beats-iter3"}'
+        --model-options '{"model_file_path": "beats-iter3", "layer": 8}'
 
 heareval keeps embeddings under the name of the module and the model options, and skips the tasks that it finds there.
 Pass the model in `--model-options`: `--model` is in neither name, so that the next model would get this one's
@@ -32,10 +32,12 @@ class BeatsHearModel(ColumnEmbedder):
     Args:
         model_file_path (`str`):
             Name, directory or Hub id of any model of this package with an encoder.
+        layer (`int`, defaults to -1):
+            Layer as in `hidden_states`.
     """
 
-    def __init__(self, model_file_path: str):
-        super().__init__(model_file_path)
+    def __init__(self, model_file_path: str, layer: int = -1):
+        super().__init__(model_file_path, layer=layer)
         self.sample_rate = self.sampling_rate
         self.scene_embedding_size = self.timestamp_embedding_size = self.column_size
 
@@ -46,9 +48,9 @@ class BeatsHearModel(ColumnEmbedder):
         return pad(audio, (0, -beyond % column_samples(self.feature_extractor))) if beyond > 0 else audio
 
 
-def load_model(model_file_path: str) -> BeatsHearModel:
+def load_model(model_file_path: str, layer: int = -1) -> BeatsHearModel:
     """Loads the model of a directory or Hub repository, on the CPU; move it with `.to(device)`."""
-    return BeatsHearModel(model_file_path)
+    return BeatsHearModel(model_file_path, layer)
 
 
 def get_scene_embeddings(audio: torch.Tensor, model: BeatsHearModel) -> torch.Tensor:

@@ -46,6 +46,8 @@ class BeatsMtebModel:
             Branch, tag or commit on the Hub.
         device (`str`, *optional*):
             Device to compute on. Defaults to the GPU if there is one.
+        **kwargs:
+            Further arguments of [`ColumnEmbedder`], such as `layer`, which is in the revision of the results.
     """
 
     def __init__(self, model_name: str, revision: str | None = None, device: str | None = None, **kwargs: Any):
@@ -111,7 +113,7 @@ class BeatsMtebModel:
             {
                 # Names must have an organisation.
                 "name": f"local/{path.resolve().name}" if path.is_dir() else self.model_name,
-                "revision": commit or self.embedder.fingerprint(),
+                "revision": self.embedder.with_layer(commit) if commit else self.embedder.fingerprint(),
                 "n_parameters": model.num_parameters(),
                 "embed_dim": model.config.hidden_size,
                 "framework": ["PyTorch"],

@@ -13,9 +13,18 @@ class BeatsIter3Encoder(xares.BeatsXaresEncoder):
 ```
 
     python -m xares.run beats_iter3_encoder.py src/tasks/*.py
+
+and for XARES-LLM (https://github.com/xiaomi-research/xares-llm), which trains a language model on the embeddings, and
+takes a class with its arguments:
+
+    python -m xares_llm.run transformers_beats.integrations.xares.BeatsXaresLlmEncoder \\
+        --model_args '{"name": "beats-iter3", "pooling": "concat"}'
 """
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from transformers_beats.utils.errors import UsageError
 
 from .columns import ColumnEmbedder
 
@@ -50,4 +59,50 @@ class BeatsXaresEncoder(ColumnEmbedder):
         return torch.stack(self.columns(list(audio if audio.ndim == 2 else audio.unsqueeze(0)))).to(audio.device)
 
 
-__all__ = ["BeatsXaresEncoder"]
+class BeatsXaresLlmEncoder(ColumnEmbedder):
+    """
+    Encoder of XARES-LLM: from waveforms of different lengths in one batch to embeddings of `output_dim`, one every 160
+    ms, and their mask. Arguments are those of [`ColumnEmbedder`].
+    """
+
+    @property
+    def output_dim(self) -> int:
+        """Size of an embedding."""
+        return self.column_size
+
+    def forward(
+        self, audio: torch.Tensor, audio_attention_mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Embeds the columns of clips, each as it is alone, whatever it is padded with.
+
+        Args:
+            audio (`torch.Tensor` of shape `(batch_size, num_samples)` or `(num_samples,)`):
+                Mono clips at `sampling_rate`, full scale at 1.0, padded at their ends.
+            audio_attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
+                1 for samples, which come first, and 0 for padding. By default there is none.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor]`: embeddings `(batch_size, num_columns, output_dim)`, float32, zero on
+            padding, and their mask `(batch_size, num_columns)`, int64; both on the device of `audio`.
+
+        Raises:
+            [`UsageError`]: if the mask has another shape than the clips, or padding before samples.
+        """
+        audio = audio if audio.ndim == 2 else audio.unsqueeze(0)
+        lengths = [audio.shape[1]] * len(audio)
+        if audio_attention_mask is not None:
+            mask = audio_attention_mask.bool().reshape(-1, audio_attention_mask.shape[-1])
+            if mask.shape != audio.shape or (mask[:, 1:] & ~mask[:, :-1]).any():
+                raise UsageError(
+                    f"`audio_attention_mask` must have the shape of `audio`, {tuple(audio.shape)}, and ones before "
+                    f"zeros, got {tuple(audio_attention_mask.shape)}."
+                )
+            lengths = mask.sum(dim=1).tolist()
+        columns = self.columns([clip[:length] for clip, length in zip(audio, lengths)])
+        valid = [torch.ones(len(of_clip), dtype=torch.int64) for of_clip in columns]
+        embeddings, mask = (pad_sequence(values, batch_first=True) for values in (columns, valid))
+        return embeddings.to(audio.device), mask.to(audio.device)
+
+
+__all__ = ["BeatsXaresEncoder", "BeatsXaresLlmEncoder"]

@@ -654,7 +654,6 @@ def test_embed_writes_one_file_for_all(models, sounds, tmp_path, options, num_ba
     for name in ("all.parquet", "all.safetensors"):
         result = run("embed", "-m", models / "beats_tiny", sounds, "-o", tmp_path / name, *words, exit_code=1)
         assert f"4 of 5 files: {tmp_path / name}" in result.stderr
-        assert sorted(path.name for path in tmp_path.glob(".*")) == []
     inference = WindowedInference(BeatsModel.from_pretrained(models / "beats_tiny"), BeatsFeatureExtractor())
     table = parquet.read_table(tmp_path / "all.parquet")
     settings = json.loads(table.schema.metadata[b"transformers_beats"])
@@ -703,7 +702,47 @@ def test_one_file_of_embeddings_is_resumed_and_not_replaced(models, sounds, tmp_
     assert "all.parquet: exists already" in run(*words, exit_code=2).stderr
     assert "all.parquet: is complete already" in run(*words, "--resume", exit_code=2).stderr
     assert output.read_bytes() == before
-    assert "the suffix .csv names no format" in run(*words[:-1], tmp_path / "all.csv", exit_code=2).stderr
+    wrong = run(*words[:-1], tmp_path / "all.csv", exit_code=2).stderr
+    assert "all.csv: embeddings are no .csv file: choose a name that ends in .parquet or .safetensors" in wrong
+
+
+def test_one_file_of_embeddings_keeps_what_is_done_until_all_is(models, sounds, tmp_path):
+    first, second = (Path(shutil.copytree(sounds, tmp_path / name)) for name in ("first", "second"))
+    broken = second / "broken.wav"
+    broken.write_bytes(b"RIFF, and no more")
+    output = tmp_path / "all.parquet"
+    words = ("embed", "-m", models / "beats_tiny", "-o", output)
+    run(*words, second, exit_code=1)
+    assert len(parquet.read_table(output)) == 4
+    # Files that could not be used are tried again, and earlier ones kept, whatever is named now.
+    shutil.copy(sounds / "a.wav", broken)
+    run(*words, broken, "--resume")
+    assert len(parquet.read_table(output)) == 5
+    assert sorted(path.name for path in tmp_path.glob(".*")) == []
+    # Nothing at all.
+    broken.write_bytes(b"RIFF, and no more")
+    result = run(*words[:-1], tmp_path / "none.parquet", broken, exit_code=1)
+    assert "none.parquet" not in result.stderr
+    assert sorted(path.name for path in tmp_path.glob("*none*")) == []
+    # A name that is no text, before anything is computed.
+    odd = Path(os.fsdecode(os.fsencode(first) + b"/caf\xe9.wav"))
+    shutil.copy(sounds / "a.wav", odd)
+    result = run(*words[:-1], tmp_path / "odd.parquet", odd, exit_code=2)
+    assert "its name is not UTF-8" in result.stderr
+
+
+def test_layers_are_compared_by_their_numbers(models, sounds, tmp_path):
+    words = ("embed", "-m", models / "beats_tiny", sounds / "a.wav", "-o", tmp_path / "run-1.2")
+    run(*words)
+    number = BeatsModel.from_pretrained(models / "beats_tiny").config.num_hidden_layers
+    for same in ("-1", str(number), f"+{number}"):
+        assert "1 of 1 files are done already." in run(*words, "--resume", "--layers", same).stderr
+    assert f"another `layers` ({number}, now 1)" in run(*words, "--resume", "--layers", "1", exit_code=2).stderr
+
+
+def test_many_recordings_share_a_row_group(models, sounds, tmp_path):
+    run("embed", "-m", models / "beats_tiny", sounds, "-o", tmp_path / "all.parquet")
+    assert parquet.ParquetFile(tmp_path / "all.parquet").num_row_groups == 1
 
 
 def test_tokenize_writes_codes(models, sounds, tmp_path):

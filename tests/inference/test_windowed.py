@@ -435,9 +435,9 @@ def test_what_is_no_mono_waveform_of_a_known_rate_is_refused(audio, rate, messag
         windowed(FbankModel(), 4).frames(audio, rate)
 
 
-def test_a_file_that_cannot_be_opened_is_an_error_before_the_stream_is_read(tmp_path):
+def test_a_file_that_cannot_be_opened_is_an_error_before_the_stream_is_read(clip_model, tmp_path):
     (tmp_path / "text.wav").write_text("not audio")
-    inference = windowed(FbankModel(), 4)
+    inference = windowed(clip_model, 4)
     for stream in (inference.stream_frames, inference.stream_windows, inference.stream_embeddings):
         for name in ("text.wav", "absent.wav"):
             with pytest.raises(AudioError, match=name):

@@ -13,13 +13,19 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from tiny import ENCODER
 
-from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudioClassification, BeatsForPreTraining
+from transformers_beats import (
+    BeatsConfig,
+    BeatsFeatureExtractor,
+    BeatsForAudioClassification,
+    BeatsForPreTraining,
+    BeatsModel,
+)
 from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.training.config.arguments import FINETUNE_ARGUMENTS, Arguments, FineTuningArguments
 from transformers_beats.training.config.recipes import build_arguments, parse_arguments
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.finetune import finetune
-from transformers_beats.training.probes.embeddings import Embeddings
+from transformers_beats.training.probes.embeddings import Embeddings, PooledLayers
 from transformers_beats.training.probes.few_shot import mean_interval
 from transformers_beats.training.probes.regression import Settings, choose_layer, fit_classifier, predict
 from transformers_beats.utils.errors import BeatsError, UsageError
@@ -88,6 +94,54 @@ def test_the_layer_of_the_least_held_out_loss_is_chosen():
     position, losses = choose_layer(clips_of(layers), labels_of(targets, 3), Settings("single_label_classification"))
     assert position == 1
     assert losses[1] < losses[2] < losses[0]
+
+
+def test_high_scores_of_wrong_classes_cost_where_classes_are_independent():
+    values, targets = draw(60, 3)
+    noise = np.random.default_rng(1).standard_normal(values.shape)
+    layers = clips_of(np.stack([noise, values], axis=1))
+    labels = labels_of(targets, 3)
+    position, losses = choose_layer(layers, labels, Settings("multi_label_classification"))
+    assert position == 1
+    # Guessing by frequency costs this much for each clip and class.
+    assert losses[1] < -(np.log(1 / 3) + 2 * np.log(2 / 3)) / 3 < losses[0]
+
+
+def test_a_clip_of_several_windows_counts_as_several_and_is_held_out_whole():
+    values, targets = draw(60, 3)
+    labels = labels_of(targets, 3)
+    windows = Embeddings(np.repeat(values, 3, axis=0)[:, None], np.repeat(np.arange(60), 3), [*map(str, range(60))])
+    once = clips_of(values[:, None])
+    # Three equal windows are three times the loss: that of a regularisation three times weaker.
+    thrice = fit_classifier(windows.of_layer(0), labels, Settings("single_label_classification", 1.0))
+    single = fit_classifier(once.of_layer(0), labels, Settings("single_label_classification", 3.0))
+    np.testing.assert_allclose(thrice.logits(values), single.logits(values), atol=5e-3)
+    _, losses = choose_layer(windows, labels, Settings("single_label_classification", 1.0))
+    assert losses == pytest.approx(
+        choose_layer(once, labels, Settings("single_label_classification", 3.0))[1], abs=1e-3
+    )
+    found = windows.select(np.array([1, 4]))
+    assert (found.clip_of.tolist(), found.names) == ([0, 0, 0, 1, 1, 1], ["1", "4"])
+
+
+@pytest.mark.parametrize("labels", [labels_of(np.array([0, 1]), 2), Labels("multi_label", ["a"], [[0]])])
+def test_too_few_clips_choose_no_layer(labels):
+    values = np.random.default_rng(0).standard_normal((len(labels), 2, 4))
+    with pytest.raises(BeatsError, match="too few clips to choose a layer by cross-validation: name one"):
+        choose_layer(clips_of(values), labels, Settings(f"{labels.task}_classification"))
+
+
+def test_pooled_layers_leave_padding_out():
+    torch.manual_seed(0)
+    model, extractor = BeatsModel(BeatsConfig(**ENCODER)).eval(), BeatsFeatureExtractor()
+    clips = [0.1 * np.random.default_rng(n).standard_normal(n).astype(np.float32) for n in (16000, 6000, 2000)]
+    inputs = extractor(clips, sampling_rate=16000, return_tensors="pt")
+    layers = [1, 0, ENCODER["num_hidden_layers"]]
+    with torch.no_grad():
+        found = PooledLayers(model, layers)(**inputs)["embeddings"].numpy()
+    inference = WindowedInference(model, extractor)
+    for clip, embeddings in zip(clips, found):
+        np.testing.assert_allclose(embeddings, inference.embed(clip, 16000, layers), atol=1e-5)
 
 
 def test_the_interval_of_a_mean_is_students():
@@ -163,9 +217,12 @@ def test_one_layer_can_be_named(recipe, layer):
     fold = Path(recipe["output_dir"]) / "fold-1"
     assert not (fold / "layers.json").exists()
     model = BeatsForAudioClassification.from_pretrained(fold)
-    weights = model.layer_average.weight.softmax(dim=0)
-    assert int(weights.argmax()) == int(layer) % (ENCODER["num_hidden_layers"] + 1)
-    assert weights.max() == 1
+    number = int(layer) % (ENCODER["num_hidden_layers"] + 1)
+    assert json.loads((fold / "probe.json").read_text()) == {"layer": number, "probe_c": 1.0, "log_losses": {}}
+    if number == ENCODER["num_hidden_layers"]:
+        assert model.layer_average is None
+    else:
+        assert model.layer_average.weight.softmax(dim=0).tolist() == [float(n == number) for n in range(3)]
 
 
 def test_few_clips_of_each_class_give_episodes(recipe, capsys):
@@ -179,6 +236,31 @@ def test_few_clips_of_each_class_give_episodes(recipe, capsys):
     assert "With few clips of each class: 12 episodes" in capsys.readouterr().out
 
 
+def test_balanced_weights_are_not_those_of_balanced_episodes(recipe, folder):
+    # A class has a third of the clips of the others.
+    for number in range(8):
+        (folder / "low" / f"{number}.wav").unlink()
+    found = {}
+    for weights in (None, "balanced"):
+        output = Path(recipe["output_dir"]).with_name(f"probe-{weights}")
+        run(recipe, probe_shots=[2], probe_episodes=3, class_weights=weights, output_dir=str(output))
+        found[weights] = json.loads((output / "shots.json").read_text())["2"]["accuracies"]
+    assert found[None] == found["balanced"]
+
+
+def test_layers_of_several_labels_are_compared(recipe, folder, tmp_path):
+    rows = [{"file_name": str(path), "labels": f"sound,{path.parent.name}"} for path in sorted(folder.rglob("*.wav"))]
+    (tmp_path / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values = {"dataset": str(tmp_path / "table.jsonl"), "label_separator": ",", "class_weights": "balanced"}
+    metrics = run(recipe, **values, probe_layers="all", train_sampling_strategy="group_by_length")
+    report = json.loads((Path(recipe["output_dir"]) / "layers.json").read_text())
+    assert report["metric"] == "mAP"
+    assert metrics["mean"]["mAP"] > 0.6
+    described = json.loads((Path(recipe["output_dir"]) / "evaluation" / "metrics.json").read_text())["description"]
+    assert described["trained"] == "logistic regression on a layer chosen in each fold of the frozen encoder"
+    assert (described["class_weights"], "learning_rate" in described) == ("balanced", False)
+
+
 @pytest.mark.parametrize(
     ("values", "error", "message"),
     [
@@ -188,6 +270,9 @@ def test_few_clips_of_each_class_give_episodes(recipe, capsys):
         ({"probe_layers": 99}, UsageError, "There is no layer 99"),
         ({"probe_layers": "most"}, UsageError, "Layers are 'most'"),
         ({"probe_c": 0.0}, UsageError, "`probe_c` must be positive"),
+        ({"probe_shots": []}, UsageError, "`probe_shots` must be different numbers"),
+        ({"probe_shots": [5, 5]}, UsageError, "`probe_shots` must be different numbers"),
+        ({"probe_shots": [5], "num_folds": None}, UsageError, "`probe_shots` needs clips to evaluate on"),
         ({"freeze": False, "probe_layers": "all"}, UsageError, "are for probes: set `freeze: true`"),
     ],
 )

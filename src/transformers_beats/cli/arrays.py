@@ -13,11 +13,12 @@ import typer
 
 from transformers_beats.audio.files import AudioFile, check_names
 from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.resume import read_settings
 
 from .notes import DecoderNotes
 from .options import Json, Shared, with_shared_options
 from .processing import Open, count, find_inputs, finish, has_seconds_bar, process, settings_of
-from .writers import OK, SKIPPED, begin_directory, check_directory, write_standard_output
+from .writers import OK, SKIPPED, SOURCES, begin_directory, check_directory, write_standard_output
 
 
 if TYPE_CHECKING:
@@ -93,19 +94,19 @@ def embed(
     check_grain(grain.value, pooling.value)
 
     def layout_of(inference: "WindowedInference") -> "Layout":
-        from transformers_beats.inference.layers import choose_layers
+        from transformers_beats.inference.layers import choose_layers, is_single
         from transformers_beats.utils.embeddings import Layout
 
         config = inference.plain_model.base_model.config
         chosen = choose_layers(-1 if layers is None else layers, config.num_hidden_layers)
         num_bands = config.num_freq_patches if grain.value in ("band", "patch") else None
         seconds = inference.column_seconds if grain.value in ("column", "patch") else None
-        return Layout(chosen, num_bands, seconds)
+        return Layout(chosen, is_single(layers), num_bands, seconds)
 
     def compute(inference: "WindowedInference", streams: Iterator["AudioStream"]) -> Iterator["np.ndarray"]:
         return inference.embed_many(streams, layers=layers, grain=grain.value, pooling=pooling.value)
 
-    options = {"layers": layers, "grain": grain.value, "pooling": pooling.value}
+    options = {"grain": grain.value, "pooling": pooling.value}
     save_arrays("embed", "embeddings", shared, notes, output, json, compute, layout_of, **options)
 
 
@@ -150,15 +151,17 @@ def save_arrays(
         raise UsageError("--resume continues an --output, and --json has none.")
     check_model(shared.model, use)
     directory, suffix = output, ".npy"
-    is_one_file = layout_of is not None and output is not None and output.suffix != ""
-    if is_one_file and output is not None:
-        check_one_file(output, shared.resume)
-        directory, suffix = parts_of(output), ".npz"
+    one_file = output if layout_of is not None and output is not None and is_one_file(output) else None
+    if one_file is not None:
+        check_one_file(one_file, shared.resume)
+        directory, suffix = parts_of(one_file), ".npz"
     if directory is not None:
         check_directory(directory, shared.resume)
     files = find_inputs(shared.inputs, shared.resume)
     if directory is not None:
         check_names(files)
+    if one_file is not None:
+        check_texts(one_file, files)
     # From here on, torch is imported.
     import numpy as np
 
@@ -168,8 +171,11 @@ def save_arrays(
     model, extractor = load(shared.model, shared.device, shared.dtype.value)
     has_bar = has_seconds_bar(files)
     inference = WindowedInference(model, extractor, shared.window, shared.hop, shared.batch_size, has_bar)
-    settings = settings_of(command, model, extractor, shared, **others)
     layout = None if layout_of is None else layout_of(inference)
+    if layout is not None:
+        # Numbers, however they were written.
+        others["layers"] = layout.layers[0] if layout.is_single else layout.layers
+    settings = settings_of(command, model, extractor, shared, **others)
     if directory is not None:
         begin_directory(directory, settings, shared.resume, files, suffix)
 
@@ -181,7 +187,7 @@ def save_arrays(
         path = file.result(directory, suffix)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replace_file(path) as temporary, temporary.open("wb") as stream:
-            if is_one_file:
+            if one_file is not None:
                 np.savez(stream, values=array, seconds=report.seconds)
             else:
                 np.save(stream, array)
@@ -203,18 +209,43 @@ def save_arrays(
     failures = process(files, is_done, notes, extractor.sampling_rate, compute_all, write, skip)
     closing = []
     if output is not None:
-        closing = [f"{count(files, failures)}: {output}"]
         done = [file for file in files if has_result(file)]
-        if done and layout is not None and is_one_file:
-            join_parts(output, layout, done, settings)
-            closing.append(f"Next: {READERS[output.suffix.lower()]}({str(output)!r}) in Python.")
+        closing = [f"{count(files, failures)}: {output}"]
+        if layout is not None and one_file is not None:
+            # Of this run and of those that it continues.
+            if join_parts(one_file, layout, settings):
+                closing.append(f"Next: {READERS[one_file.suffix.lower()]}({str(one_file)!r}) in Python.")
+            else:
+                closing = []
+            if not failures or not closing:
+                shutil.rmtree(parts_of(one_file))
         elif done:
             closing.append(f"Next: numpy.load({str(done[0].result(output, suffix))!r}) in Python.")
     finish(files, failures, *closing)
 
 
+# Suffixes of other kinds of files, which no directory has.
+OTHER_SUFFIXES = (".csv", ".h5", ".hdf5", ".json", ".jsonl", ".npy", ".npz", ".pt", ".txt")
 # Functions that read a file of embeddings.
 READERS = {".parquet": "pandas.read_parquet", ".safetensors": "safetensors.numpy.load_file"}
+
+
+def is_one_file(output: Path) -> bool:
+    """
+    Returns whether an output is one file for all recordings, by its suffix, or a directory.
+
+    Raises:
+        [`UsageError`]: for the suffix of another kind of file.
+    """
+    from transformers_beats.utils.embeddings import SUFFIXES
+
+    suffix = output.suffix.lower()
+    if suffix in OTHER_SUFFIXES and not output.is_dir():
+        raise UsageError(
+            f"{output}: embeddings are no {suffix} file: choose a name that ends in {' or '.join(SUFFIXES)}, or a "
+            "directory."
+        )
+    return suffix in SUFFIXES and not output.is_dir()
 
 
 def parts_of(path: Path) -> Path:
@@ -224,32 +255,43 @@ def parts_of(path: Path) -> Path:
 
 def check_one_file(path: Path, resume: bool) -> None:
     """Raises a [`UsageError`] for a file of embeddings that cannot be begun or resumed."""
-    from transformers_beats.utils.embeddings import check_suffix
-
-    check_suffix(path)
-    if path.exists():
+    parts = parts_of(path)
+    if path.exists() and not (resume and parts.exists()):
         done = "is complete already" if resume else "exists already"
         raise UsageError(f"{path}: {done}: remove it, or choose another output.")
-    if (parts := parts_of(path)).exists() and not resume:
+    if parts.exists() and not resume:
         raise UsageError(
             f"{path}: was begun already: {parts} is of an interrupted run. To go on with the same settings, add "
             "--resume; otherwise remove it."
         )
 
 
-def join_parts(path: Path, layout: "Layout", files: list[AudioFile], settings: dict[str, Any]) -> None:
-    """Writes the file from its parts, which are removed."""
+def check_texts(path: Path, files: list[AudioFile]) -> None:
+    """Raises a [`UsageError`] for a name of a file that is no text, which one file for all could not hold."""
+    for file in files:
+        try:
+            str(file.relative).encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"{file.name!r}: its name is not UTF-8, and {path} holds texts: rename it, or choose a directory as "
+                "--output."
+            ) from None
+
+
+def join_parts(path: Path, layout: "Layout", settings: dict[str, Any]) -> bool:
+    """Writes the file from all of its parts; returns False if there is none."""
     import numpy as np
 
     from transformers_beats.utils.embeddings import Recording, write_embeddings
 
     parts = parts_of(path)
+    names = sorted(name for name in read_settings(parts / SOURCES) or {} if (parts / f"{name}.npz").exists())
 
-    def read(file: AudioFile) -> Recording:
-        with np.load(file.result(parts, ".npz")) as part:
+    def read(name: str) -> Recording:
+        with np.load(parts / f"{name}.npz") as part:
             values = part["values"]
-            values = values.reshape(len(layout.layers), -1, values.shape[-1])
-            return Recording(str(file.relative), float(part["seconds"]), values)
+            return Recording(name, float(part["seconds"]), values.reshape(len(layout.layers), -1, values.shape[-1]))
 
-    write_embeddings(path, map(read, files), layout, settings)
-    shutil.rmtree(parts)
+    if names:
+        write_embeddings(path, map(read, names), layout, settings)
+    return bool(names)

@@ -3,6 +3,7 @@
 
 import copy
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -66,11 +67,13 @@ def _as_int(layer: Any) -> int:
 
 def is_single(layers: Layers | None) -> bool:
     """Returns whether a choice is that of one layer, so that results have no axis of layers."""
-    return (
-        layers is None
-        or isinstance(layers, (int, np.integer))
-        or (isinstance(layers, str) and layers.strip("- ").isdigit())
-    )
+    if isinstance(layers, str):
+        # As in `choose_layers`.
+        with suppress(ValueError):
+            int(layers)
+            return True
+        return False
+    return layers is None or isinstance(layers, (int, np.integer))
 
 
 class _Recorder(nn.Module):

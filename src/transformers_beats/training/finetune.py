@@ -51,7 +51,7 @@ from .classifiers import (
     write_digests,
 )
 from .closing import FINAL, CrossValidation, choose_epoch, choose_repository, close, join_epochs
-from .linear_probe import probe_once, report_probes
+from .linear_probe import describe_probe, probe_once, report_probes
 from .reports.scoring import as_predictions, clip_and_event_metrics, metrics_function
 from .search import search_hyperparameters
 from .stages import announce, is_there, prepare_training, process_state
@@ -284,12 +284,11 @@ def cross_validate(
     epochs = kept_epochs(output_dir, names, EVALUATION)
     result: dict[str, Any] = {}
     if process_state().is_main_process:
-        description = describe(arguments, None) | {
-            "split": f"{len(folds)} folds",
-            "epoch": join_epochs(epochs),
-            "learning_rate": arguments.training.learning_rate,
-            "seed": arguments.training.seed,
-        }
+        description = describe(arguments, None) | {"split": f"{len(folds)} folds", "seed": arguments.training.seed}
+        if arguments.tuning.freeze:
+            description |= describe_probe(arguments)
+        else:
+            description |= {"epoch": join_epochs(epochs), "learning_rate": arguments.training.learning_rate}
         reader = clip_reader(clips, BeatsFeatureExtractor().sampling_rate)
         report_probes(output_dir, [output_dir / f"fold-{name}" for name in names])
         result = report_folds(output_dir, names, EVALUATION, description, reader)

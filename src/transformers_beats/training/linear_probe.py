@@ -4,6 +4,7 @@ Linear probing: the encoder is run once over all clips, and a logistic regressio
 """
 
 import copy
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,12 +15,13 @@ import torch
 from transformers import set_seed
 
 from transformers_beats.inference.layers import choose_layers
+from transformers_beats.modeling_beats import BeatsLayerAverage
 from transformers_beats.training.config.arguments import Arguments
 from transformers_beats.training.data.crops import Clips
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.reports.layers import SCORES_FILE, Scores, read_scores, report_layers, write_scores
 from transformers_beats.training.reports.report import Evidence, compute_metrics, keep_model, write_report
-from transformers_beats.training.trainers.losses import class_weights
+from transformers_beats.training.trainers.losses import BALANCED, class_weights
 from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.files import new_directory
 
@@ -40,10 +42,15 @@ from .stages import prepare_training, process_state
 
 # A logit of the weights of layers that leaves nothing to the others.
 ONE_HOT = 100.0
+# Beside a model: its layer, the log losses of all in the cross-validation by which it was chosen, and `probe_c`.
+PROBE_FILE = "probe.json"
 
 
 def set_classifier(model: Any, classifier: LinearClassifier, layer: int) -> None:
     """Copies a classifier of the mean over the patches of a layer into a model."""
+    if layer != model.config.num_hidden_layers and model.layer_average is None:
+        model.config.use_weighted_layer_sum = True
+        model.layer_average = BeatsLayerAverage(model.config)
     with torch.no_grad():
         model.classifier.weight.copy_(torch.from_numpy(classifier.weight))
         model.classifier.bias.copy_(torch.from_numpy(classifier.bias))
@@ -80,9 +87,9 @@ def probe_once(
         raise BeatsError("`freeze` embeds whole clips: labels of frames need full fine-tuning, or `lora`.")
     if train[1].task == "single_label" and len(np.unique(train[1].as_array())) < 2:
         raise BeatsError("The clips to learn from are all of one class.")
-    if evaluation is not None and arguments.tuning.probe_shots is not None:
-        check_shots(train[1], arguments.tuning.probe_shots)
-    tuning, training = copy.copy(arguments.tuning), copy.deepcopy(arguments.training)
+    tuning, training = arguments.tuning, copy.deepcopy(arguments.training)
+    if evaluation is not None and tuning.probe_shots is not None:
+        check_shots(train[1], tuning.probe_shots)
     training.output_dir = str(output_dir)
     output_dir = prepare_training(training, arguments.batch, arguments.data, has_steps=False)
     training.save_strategy, training.eval_strategy = "no", "no"
@@ -90,10 +97,6 @@ def probe_once(
     # `Trainer` seeds only what comes after the model.
     set_seed(training.seed)
     extractor = build_extractor(tuning, fold)
-    if (tuning.model_config or {}).get("use_weighted_layer_sum"):
-        raise BeatsError("`freeze` reads one layer: leave `model_config.use_weighted_layer_sum` out.")
-    if tuning.probe_layers is not None:
-        tuning.model_config = (tuning.model_config or {}) | {"use_weighted_layer_sum": True}
     model: Any = build_model(tuning, train[1], arguments.augmentation, fold)
     if model.layer_average is not None and tuning.probe_layers is None:
         raise BeatsError("The head of this model reads a mean of all layers: choose one with `probe_layers`.")
@@ -110,41 +113,55 @@ def probe_once(
             weights = class_weights(train[1], tuning.class_weights, problem_type)
         settings = Settings(problem_type, tuning.probe_c, weights, training.seed)
         position, losses = choose_layer(embedded, train[1], settings) if len(layers) > 1 else (0, [])
-        classifiers = [fit_classifier(embedded.of_layer(index), train[1], settings) for index in range(len(layers))]
+        classifiers = {position: fit_classifier(embedded.of_layer(position), train[1], settings)}
         set_classifier(model, classifiers[position], layers[position])
         with new_directory(output_dir) as new:
             model.cpu().save_pretrained(new)
             extractor.save_pretrained(new)
             write_digests(new, train[0])
+            choice = {"layer": layers[position], "probe_c": tuning.probe_c, "log_losses": dict(zip(layers, losses))}
+            (new / PROBE_FILE).write_text(json.dumps(choice, indent=1) + "\n", encoding="utf-8")
             if evaluation is not None and unseen is not None:
                 with keep_model():
+                    for index in range(len(layers)):
+                        if index not in classifiers:
+                            classifiers[index] = fit_classifier(embedded.of_layer(index), train[1], settings)
                     of_layers = [
-                        predict(classifier, unseen.of_layer(index), evaluation[1], problem_type)
-                        for index, classifier in enumerate(classifiers)
+                        predict(classifiers[index], unseen.of_layer(index), evaluation[1], problem_type)
+                        for index in range(len(layers))
                     ]
-                    predictions = of_layers[position]
-                    metrics = compute_metrics(predictions)
-                    description = describe(arguments, fold) | {
-                        "trained": f"logistic regression on layer {layers[position]} of the frozen encoder",
-                        "training_clips": len(train[0].names),
-                    }
+                    metrics = compute_metrics(of_layers[position])
+                    description = describe(arguments, fold) | describe_probe(arguments, layers[position])
+                    description["training_clips"] = len(train[0].names)
                     evidence = Evidence()
                     if fold is None:
                         # As in `finetune`.
                         evidence.extractor = extractor
                         evidence.read_audio = clip_reader(evaluation[0], extractor.sampling_rate)
-                    write_report(new / EVALUATION, predictions, metrics, description, evidence)
+                    write_report(new / EVALUATION, of_layers[position], metrics, description, evidence)
                     if len(layers) > 1:
-                        write_scores(new, Scores(of_layers, layers, losses, layers[position]))
+                        scores = Scores(of_layers, layers, losses, layers[position])
+                        write_scores(new, scores)
+                        report_layers(new, [scores])
                     if tuning.probe_shots is not None:
+                        if tuning.class_weights == BALANCED:
+                            # Episodes have as many clips of each class.
+                            settings = settings._replace(weights=None)
                         of_layer = embedded.of_layer(position), unseen.of_layer(position)
-                        episodes = draw_episodes(
-                            *of_layer, train[1], evaluation[1], tuning.probe_shots, tuning.probe_episodes, settings
-                        )
-                        write_shots(new, [episodes])
-            report_probes(new, [new])
+                        shots = tuning.probe_shots, tuning.probe_episodes
+                        write_shots(new, [draw_episodes(*of_layer, train[1], evaluation[1], *shots, settings)])
         # Kept if it has logs for trackers.
         with suppress(OSError):
             Path(str(training.output_dir)).rmdir()
     process_state().wait_for_everyone()
     return metrics
+
+
+def describe_probe(arguments: Arguments, layer: int | None = None) -> dict[str, Any]:
+    """Returns what was fitted, for a report: to one layer, or in each fold to one that was chosen."""
+    tuning = arguments.tuning
+    read = "a layer chosen in each fold" if layer is None else f"layer {layer}"
+    if layer is None and tuning.probe_layers is None:
+        read = "the last layer"
+    description = {"trained": f"logistic regression on {read} of the frozen encoder", "probe_c": tuning.probe_c}
+    return description | ({} if tuning.class_weights is None else {"class_weights": tuning.class_weights})

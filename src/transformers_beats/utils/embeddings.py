@@ -3,18 +3,20 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .errors import UsageError
 from .files import replace_file
 
 
 SUFFIXES = (".parquet", ".safetensors")
 # Key of the settings in the metadata of a file, as JSON.
 METADATA = "transformers_beats"
+# Vectors of a row group of Parquet: with one for each recording, most of a file could be their descriptions.
+ROW_GROUP = 10_000
 
 
 class Recording(NamedTuple):
@@ -27,11 +29,13 @@ class Recording(NamedTuple):
 
 class Layout(NamedTuple):
     """
-    Meaning of the vectors of a recording: numbers of the layers; the number of bands that follow each other, or None
-    for means over bands; and the seconds from one column to the next, or None for means over time.
+    Meaning of the vectors of a recording: numbers of the layers, and whether arrays have no axis of them; the number
+    of bands that follow each other, or None for means over bands; and the seconds from one column to the next, or None
+    for means over time.
     """
 
     layers: list[int]
+    is_single: bool
     num_bands: int | None
     column_seconds: float | None
 
@@ -60,16 +64,14 @@ def write_embeddings(path: Path, recordings: Iterable[Recording], layout: Layout
     Writes the embeddings of recordings to one file, whole or not at all, with `settings` in its metadata.
 
     - Parquet: a row for each vector, with `file`, `layer`, `start` and `end` in seconds, `band` (null for means over
-      bands) and `embedding`, a list of float32. One recording is held at a time.
+      bands) and `embedding`, a list of float32. About `ROW_GROUP` vectors are held at a time, or one recording.
     - safetensors: a tensor `(num_layers, num_vectors, dim)` for each recording, under its name; the metadata have
       their lengths in seconds. All are held at once.
 
-    Raises:
-        [`UsageError`]: if there are no recordings.
+    There must be a recording.
     """
     iterator = iter(recordings)
-    if (first := next(iterator, None)) is None:
-        raise UsageError(f"{path}: there is nothing to write.")
+    first = next(iterator)
     with replace_file(path) as temporary:
         if path.suffix.lower() == ".parquet":
             _write_parquet(temporary, first, iterator, layout, settings)
@@ -100,22 +102,17 @@ def _write_parquet(
     }
     schema = pa.schema(fields, metadata={METADATA: json.dumps(settings)})
     with parquet.ParquetWriter(path, schema) as writer:
-        recording: Recording | None = first
-        while recording is not None:
+        held: list[pa.Table] = []
+        for recording in chain([first], others):
             rows = layout.rows(recording)
             flat = pa.array(rows["embedding"].ravel(), pa.float32())
             rows["embedding"] = pa.FixedSizeListArray.from_arrays(flat, dim)
-            writer.write_table(pa.table(rows, schema=schema))
-            recording = next(others, None)
+            held.append(pa.table(rows, schema=schema))
+            if sum(map(len, held)) >= ROW_GROUP:
+                writer.write_table(pa.concat_tables(held))
+                held = []
+        if held:
+            writer.write_table(pa.concat_tables(held))
 
 
-def check_suffix(path: Path) -> None:
-    """Raises a [`UsageError`] for a name that stands for no format of one file."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(
-            f"{path}: the suffix {path.suffix} names no format: choose a name that ends in {' or '.join(SUFFIXES)}, "
-            "or a directory."
-        )
-
-
-__all__ = ["METADATA", "SUFFIXES", "Layout", "Recording", "check_suffix", "write_embeddings"]
+__all__ = ["METADATA", "SUFFIXES", "Layout", "Recording", "write_embeddings"]

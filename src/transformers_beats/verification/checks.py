@@ -38,7 +38,7 @@ EQUAL_CODES = 0.999
 TOP, SHOWN = 10, 3
 SPEED_CLIPS, SPEED_SECONDS, SPEED_TURNS = 8, 10, 3
 PROBE = {"--freeze": "true", "--crop_seconds": "5"}
-PROBE |= {"--per_device_train_batch_size": "64", "--logging_strategy": "no", "--disable_tqdm": "true"}
+PROBE |= {"--per_device_eval_batch_size": "64", "--disable_tqdm": "true"}
 
 
 @dataclass

@@ -264,6 +264,8 @@ class FineTuningArguments:
         check_numbers(self)
         if self.freeze and self.lora is not None:
             raise UsageError("`freeze` and `lora` exclude each other: the one trains no layer, the other all.")
+        if self.probe_shots is not None and (not self.probe_shots or len({*self.probe_shots}) < len(self.probe_shots)):
+            raise UsageError(f"`probe_shots` must be different numbers, such as [1, 5, 10], got {self.probe_shots}.")
         for number in self.probe_shots or ():
             if problem := find_problem(number, False, {"min": 1}):
                 raise UsageError(f"`probe_shots` must {problem}, got {number!r}.")
@@ -331,6 +333,10 @@ class Arguments:
             raise UsageError("Fine-tuning reads audio from disk: leave `streaming` and `precompute_fbank` out.")
         if self.folds.is_given and self.evaluation.is_given:
             raise UsageError("Folds say what is evaluated: leave `eval_dataset` and its like out.")
+        if self.tuning.probe_shots is not None and not (self.folds.is_given or self.evaluation.is_given):
+            raise UsageError(
+                "`probe_shots` needs clips to evaluate on: set `num_folds`, `eval_share` or `eval_split`."
+            )
         if self.tuning.search_space is not None and (self.tuning.freeze or not self.evaluation.is_given):
             raise UsageError("`search_space` needs full fine-tuning and clips to evaluate on, such as `eval_share`.")
         self._check_training()

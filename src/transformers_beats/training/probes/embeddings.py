@@ -11,12 +11,14 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification
-from transformers_beats.modeling_beats import masked_mean
+from transformers_beats.inference.layers import LayerReader
+from transformers_beats.modeling_beats import masked_mean, patch_mask_from_frame_mask
 from transformers_beats.training.config.arguments import BeatsTrainingArguments
 from transformers_beats.training.data.crops import Clips, cache_path
 from transformers_beats.training.data.labelled import Windows, collate_waveforms
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.trainers.pretraining import WaveformTrainer
+from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.files import replace_file
 from transformers_beats.utils.fingerprint import model_fingerprint
 
@@ -45,22 +47,22 @@ class Embeddings:
 
 
 class PooledLayers(nn.Module):
-    """Encoder that returns the means over the patches of some of its `hidden_states`."""
+    """Encoder that returns the means over the patches of some of its `hidden_states`, and computes no layer above."""
 
     def __init__(self, encoder: Any, layers: list[int]):
         super().__init__()
-        self.encoder, self.layers = encoder, layers
+        self.encoder, self.reader = encoder, LayerReader(encoder, layers)
 
     def forward(
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
         """Returns `embeddings` `(batch_size, num_layers, hidden_size)` of the inputs of [`BeatsModel`]."""
-        if self.layers == [self.encoder.config.num_hidden_layers]:
-            outputs = self.encoder(input_values, attention_mask=attention_mask)
-            return {"embeddings": outputs.pooler_output.unsqueeze(1)}
-        outputs = self.encoder(input_values, attention_mask=attention_mask, output_hidden_states=True)
-        states = (outputs.hidden_states[layer] for layer in self.layers)
-        return {"embeddings": torch.stack([masked_mean(s, outputs.patch_attention_mask) for s in states], dim=1)}
+        states = self.reader(input_values, attention_mask).transpose(2, 3)
+        mask = None
+        if attention_mask is not None:
+            mask = patch_mask_from_frame_mask(attention_mask, self.encoder.config).to(states.device)
+        means = masked_mean(states.flatten(1, 2).flatten(2), mask)
+        return {"embeddings": means.unflatten(1, states.shape[-2:])}
 
 
 def embed(
@@ -74,6 +76,9 @@ def embed(
     """
     Computes the embeddings of all clips by layers of the encoder of a model, or reads those of the same model and
     clips from the cache. `data` has the length of the windows, `training` batch size, device and precision.
+
+    Raises:
+        [`BeatsError`]: if an embedding is not finite.
     """
     if clips.whole is not None:
         # All folds need the same.
@@ -93,6 +98,8 @@ def embed(
         feature_extractor=extractor,
     )
     values = np.asarray(trainer.predict(windows).predictions, dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise BeatsError("The encoder's output is not finite: its training has diverged, or its precision is too low.")
     if trainer.args.local_process_index == 0:
         buffer = io.BytesIO()
         np.save(buffer, values)

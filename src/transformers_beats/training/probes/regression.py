@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Logistic regression on embeddings, as the weights of a linear classifier; and the choice of a layer by it."""
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.reports.report import Predictions
 from transformers_beats.training.reports.scoring import clip_scores
+from transformers_beats.utils.errors import BeatsError
 
 from .embeddings import Embeddings
 
@@ -56,8 +58,9 @@ def standardise(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def fit_classifier(embeddings: Embeddings, labels: Labels, settings: Settings) -> LinearClassifier:
     """
-    Fits scikit-learn's logistic regression to the windows of one layer: with a softmax for one class a clip, otherwise
-    one for each class. Embeddings are standardised for it, which the weights that are returned have in them.
+    Fits scikit-learn's logistic regression to the windows of one layer, each with the label of its clip: with a
+    softmax for one class a clip, otherwise one for each class. Embeddings are standardised for it, which the weights
+    that are returned have in them.
     """
     is_small = embeddings.values.size < MAX_VALUES_OF_ONE_THREAD
     with threadpool_limits(1) if is_small else nullcontext():
@@ -105,38 +108,47 @@ def choose_layer(embeddings: Embeddings, labels: Labels, settings: Settings) -> 
     Chooses the layer of the least cross-validated log loss of the clips to learn from.
 
     Returns:
-        `tuple[int, list[float]]`: the position of the layer, and the log loss of each, in nats a clip and class.
+        `tuple[int, list[float]]`: the position of the layer, and the log loss of each: in nats a clip, or with several
+        labels a clip and class.
+
+    Raises:
+        [`BeatsError`]: if there are too few clips.
     """
     losses = []
     splits = list(_split(labels, settings.seed))
+    if not splits:
+        raise BeatsError("There are too few clips to choose a layer by cross-validation: name one in `probe_layers`.")
     for position in range(embeddings.values.shape[1]):
         of_layer = embeddings.of_layer(position)
         parts = []
         for train, held_out in splits:
             classifier = fit_classifier(of_layer.select(train), labels.select(train.tolist()), settings)
             unseen = labels.select(held_out.tolist())
-            parts.append(_log_loss(predict(classifier, of_layer.select(held_out), unseen, settings.problem_type)))
+            predictions = predict(classifier, of_layer.select(held_out), unseen, settings.problem_type)
+            parts.append(_log_loss(predictions, settings.problem_type))
         losses.append(float(np.concatenate(parts).mean()))
     return int(np.argmin(losses)), losses
 
 
-def _split(labels: Labels, seed: int) -> Any:
+def _split(labels: Labels, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields indices of clips to learn from and held out; classes in the same shares where each has enough clips."""
-    targets, clips = labels.as_array(), np.arange(len(labels))
-    counts = labels.counts()
-    smallest = int(counts[counts > 0].min())
-    if targets.ndim == 1 and smallest >= 2:
-        splitter: Any = StratifiedKFold(min(MAX_FOLDS, smallest), shuffle=True, random_state=seed)
-    else:
-        splitter = KFold(min(MAX_FOLDS, len(labels)), shuffle=True, random_state=seed)
-    for train, held_out in splitter.split(clips, targets if targets.ndim == 1 else None):
+    targets = labels.as_array()
+    if len(targets) < 2:
+        return
+    splitter: Any = KFold(min(MAX_FOLDS, len(targets)), shuffle=True, random_state=seed)
+    if targets.ndim == 1 and (smallest := int(np.unique(targets, return_counts=True)[1].min())) >= 2:
+        splitter = StratifiedKFold(min(MAX_FOLDS, smallest), shuffle=True, random_state=seed)
+    for train, held_out in splitter.split(targets, targets if targets.ndim == 1 else None):
         # A part with one class has nothing to learn from.
         if targets.ndim == 2 or len(np.unique(targets[train])) > 1:
             yield train, held_out
 
 
-def _log_loss(predictions: Predictions) -> np.ndarray:
+def _log_loss(predictions: Predictions, problem_type: str) -> np.ndarray:
     scores = predictions.scores.astype(np.float64).clip(1e-7, 1 - 1e-7)
-    if not predictions.is_multi_label:
-        return -np.log(scores[np.arange(len(scores)), predictions.labels])
-    return -np.where(predictions.labels > 0, np.log(scores), np.log(1 - scores)).ravel()
+    labels = predictions.labels
+    if problem_type == "single_label_classification":
+        return -np.log(scores[np.arange(len(scores)), labels])
+    if labels.ndim == 1:
+        labels = labels[:, None] == np.arange(scores.shape[1])
+    return -np.where(labels > 0, np.log(scores), np.log(1 - scores)).ravel()

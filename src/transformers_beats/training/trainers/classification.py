@@ -172,10 +172,6 @@ class ClassificationTrainer(WaveformTrainer):
         per_clip = balanced_sample_weights([labels.classes_of(index) for index in range(len(labels))])
         return BalancedSampler(per_clip[crops.clip_of], num_samples=len(crops), seed=self.args.seed)
 
-    def _get_eval_sampler(self, eval_dataset):
-        # In order, whatever the order of the training: metrics belong to their clips.
-        return None
-
     def create_optimizer(self, model=None):
         if self.optimizer is None and self.learning_rate_decay != 1.0:
             args = self.args

@@ -66,6 +66,10 @@ class WaveformTrainer(Trainer):
             each.generator = generator
         return loader
 
+    def _get_eval_sampler(self, eval_dataset):
+        # In order, whatever the order of the training: metrics belong to their clips.
+        return None
+
     def get_decay_parameter_names(self, model) -> list[str]:
         """
         Returns the names of the parameters with weight decay: no biases, norms, tables of relative positions, or

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.training.config.recipes import parse_arguments
-from transformers_beats.training.data.crops import CropDataset, fbank_statistics, prepare_clips
-from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
+from transformers_beats.training.data.crops import CropDataset, fbank_statistics
+from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError, run_command
 from transformers_beats.utils.files import check_new, new_directory
@@ -21,6 +21,7 @@ from transformers_beats.utils.messages import next_command, note
 from transformers_beats.utils.numbers import format_number
 
 from .compute_codes import crop_words
+from .stages import prepare_dataset
 
 
 @dataclass
@@ -46,7 +47,7 @@ def compute_statistics(arguments: StatisticsArguments, data: DataArguments) -> B
         raise BeatsError("The statistics are those of a random sample: set `streaming: false`.")
     check_new(output_dir)
     extractor = BeatsFeatureExtractor()
-    clips = prepare_clips(load_audio_dataset(data), data, extractor.sampling_rate)
+    clips = prepare_dataset(data, extractor.sampling_rate)
     mean, std = fbank_statistics(CropDataset(clips, data), extractor, arguments.num_clips)
     extractor = BeatsFeatureExtractor(fbank_mean=mean, fbank_std=std)
     with new_directory(output_dir) as new:

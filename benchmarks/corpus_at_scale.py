@@ -57,8 +57,17 @@ def cpu_seconds() -> float:
 
 def own_memory(process: int | str = "self") -> float:
     """Memory of a process that it has written to and no other one shares, in MiB: without mapped files."""
-    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty")) / 1024
+    total, private = 0, 0
+    for line in Path(f"/proc/{process}/smaps").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "Private_Clean":
+            private = int(value.split()[0])
+        elif name == "Private_Dirty":
+            private += int(value.split()[0])
+        elif name == "Anonymous":
+            # Pages of a mapped file that were just written to disk are private and dirty as well.
+            total += min(private, int(value.split()[0]))
+    return total / 1024
 
 
 @contextmanager

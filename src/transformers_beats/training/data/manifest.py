@@ -361,9 +361,14 @@ def _paths_of(folder: Path, names: pa.Array) -> pa.Array:
 
 def one_of_each_folder(names: pa.ChunkedArray) -> list[str]:
     """Returns the first file of each folder, from names of files."""
-    folders = pc.replace_substring_regex(names, r"(?s)[^/]*$", "").combine_chunks()
-    _, first = np.unique(folders.dictionary_encode().indices.to_numpy(), return_index=True)
-    return names.take(pa.array(first)).to_pylist()
+    found: dict[str, str] = {}
+    for start in range(0, len(names), BATCH_ROWS):
+        part = names.slice(start, BATCH_ROWS).combine_chunks()
+        folders = pc.replace_substring_regex(part, r"(?s)[^/]*$", "").dictionary_encode()
+        _, first = np.unique(folders.indices.to_numpy(), return_index=True)
+        for folder, name in zip(folders.dictionary.to_pylist(), part.take(pa.array(first)).to_pylist()):
+            found.setdefault(folder, name)
+    return list(found.values())
 
 
 def _warn_of_empty_folders(path: Path, names: list[str]) -> None:

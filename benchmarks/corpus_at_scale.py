@@ -13,6 +13,7 @@ busy machine. Pages of mapped files are left out: a machine has them once, and m
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -91,8 +92,8 @@ def pretend_checks(folder: Path, num_real: int) -> None:
     """Writes what is found in the real files into the cache as what is found in all names."""
     import pyarrow.compute as pc
 
-    from transformers_beats.training.data.clips import NUMBERS, CheckStore, check_rows, read_arrow
-    from transformers_beats.training.data.manifest import FILE_STATE, list_audio_files
+    from transformers_beats.training.data.clips import NUMBERS, CheckStore, check_rows
+    from transformers_beats.training.data.manifest import FILE_STATE, list_audio_files, read_arrow
 
     dataset = list_audio_files(folder)
     findings = check_rows(dataset.select(range(num_real)), 16000)
@@ -107,20 +108,29 @@ def pretend_checks(folder: Path, num_real: int) -> None:
     store.merge()
 
 
+def update(folder: Path) -> dict[str, Any]:
+    """Lists and checks a folder again: as it was, and with 100 more files, which go at the end."""
+    results: dict[str, Any] = {}
+    with measured(results, "again"):
+        prepare(folder)
+    new = folder / "new"
+    new.mkdir()
+    try:
+        for number in range(100):
+            os.link(folder.with_name(f"{folder.name}.real") / f"{number}.wav", new / f"{time.time_ns()}.wav")
+        with measured(results, "with 100 new files"):
+            prepare(folder)
+    finally:
+        shutil.rmtree(new)
+    return results
+
+
 def check(folder: Path) -> dict[str, Any]:
-    """Lists and checks a folder: cold, again, and with 100 more files."""
+    """Lists and checks a folder that was not checked before, and then again."""
     results: dict[str, Any] = {}
     with measured(results, "first"):
         prepare(folder)
-    with measured(results, "again"):
-        prepare(folder)
-    for number in range(100):
-        source = folder.with_name(f"{folder.name}.real") / f"{number}.wav"
-        (folder / "new").mkdir(exist_ok=True)
-        os.link(source, folder / "new" / f"{time.time_ns()}.wav")
-    with measured(results, "with 100 new files"):
-        prepare(folder)
-    return results
+    return results | update(folder)
 
 
 def start(folder: Path) -> dict[str, Any]:
@@ -172,7 +182,8 @@ def trainer_order(folder: Path) -> dict[str, Any]:
     return results
 
 
-TASKS: dict[str, Callable[[Path], dict[str, Any]]] = {"check": check, "start": start, "order": trainer_order}
+TASKS: dict[str, Callable[[Path], dict[str, Any]]] = {"check": check, "update": update, "start": start}
+TASKS["order"] = trainer_order
 
 
 def run(task: str, folder: Path, cache: Path, num_processes: int = 1) -> list[dict[str, Any]]:
@@ -192,6 +203,12 @@ def run(task: str, folder: Path, cache: Path, num_processes: int = 1) -> list[di
     return [json.loads(output.splitlines()[-1]) for output in outputs]
 
 
+def as_text(figures: Any) -> str:
+    """A number, or seconds of [`measured`], for the table."""
+    is_time = isinstance(figures, dict)
+    return f"{figures['cpu']:.1f} s CPU, {figures['clock']:.1f} s" if is_time else f"{figures:,.0f}"
+
+
 def main(
     work: Annotated[Path, typer.Argument(help="Directory for the corpus and its cache.")],
     files: Annotated[int, typer.Option(help="Names of the large corpus.")] = 2_000_000,
@@ -207,18 +224,15 @@ def main(
     small, large, cache = work / "small", work / "large", work / "cache"
     make_corpus(small, checked, real)
     for name, figures in run("check", small, cache)[0].items():
-        table.add_row(f"{checked:,} files, {name}", f"{figures['cpu']:.1f} s CPU, {figures['clock']:.1f} s")
+        table.add_row(f"{checked:,} files, {name}", as_text(figures))
     make_corpus(large, files, real)
     os.environ["HF_DATASETS_CACHE"] = str(cache)
     pretend_checks(large, real)
     for results in run("start", large, cache, NUM_PROCESSES):
         for name, figures in results.items():
-            text = (
-                f"{figures['cpu']:.1f} s CPU, {figures['clock']:.1f} s"
-                if isinstance(figures, dict)
-                else f"{figures:,.0f}"
-            )
-            table.add_row(f"{files:,} files, process {results['process']}, {name}", text)
+            table.add_row(f"{files:,} files, process {results['process']}, {name}", as_text(figures))
+    for name, figures in run("update", large, cache)[0].items():
+        table.add_row(f"{files:,} files, {name}", as_text(figures))
     figures = run("order", large, cache)[0]
     table.add_row(
         "order of an epoch, drawn by the Trainer", f"{figures['draw']['cpu']:.1f} s, {figures['MiB']:.0f} MiB"

@@ -32,6 +32,7 @@ from .manifest import (
     map_arrow,
     map_cached,
     pc,
+    read_arrow,
     state_of,
     write_arrow,
 )
@@ -272,11 +273,6 @@ def check_rows(dataset: datasets.Dataset, sampling_rate: int, num_proc: int | No
     if len(others):
         _check_others(dataset, others, findings, sampling_rate, num_proc)
     return findings
-
-
-def read_arrow(dataset: datasets.Dataset, column: str) -> pa.ChunkedArray:
-    """Returns a column of a dataset; it stays in mapped memory unless rows were selected."""
-    return dataset.select_columns(column).with_format("arrow")[:][column]
 
 
 def _check_files(

@@ -116,6 +116,11 @@ def map_arrow(path: Path) -> MemoryMappedTable:
     return MemoryMappedTable.from_file(str(path))
 
 
+def read_arrow(dataset: datasets.Dataset, column: str) -> pa.ChunkedArray:
+    """Returns a column of a dataset; it stays in mapped memory unless rows were selected."""
+    return dataset.select_columns(column).with_format("arrow")[:][column]
+
+
 def list_audio_files(
     path: Path, audio_column: str | None = None, table: Path | None = None, refresh: bool = True
 ) -> datasets.Dataset:
@@ -273,18 +278,17 @@ def _read_table(path: Path, audio_column: str | None, table: Path) -> tuple[pa.T
     dataset, files = list_table_files(table, audio_column)
     if not table.is_relative_to(path):
         # Of all splits.
-        rows = [index for index, file in enumerate(files) if file.is_relative_to(path)]
+        rows = [index for index, file in enumerate(files) if Path(file).is_relative_to(path)]
         if not rows:
             raise BeatsError(f"{table}: names no file in {path}.")
         dataset, files = dataset.select(rows), [files[index] for index in rows]
-    paths = as_text(list(map(str, files)))
-    size, modified = _states_of(map(str, files))
+    paths = as_text(files)
+    size, modified = _states_of(files)
     others = dataset.select_columns(
         [name for name in dataset.column_names if name not in (FILE_COLUMN, "audio", FILE_STATE)]
     )
-    found = pa.table(
-        {FILE_COLUMN: as_text(list(dataset[FILE_COLUMN])), "path": paths, "size": size, "modified": modified}
-    )
+    names = read_arrow(dataset, FILE_COLUMN)
+    found = pa.table({FILE_COLUMN: names, "path": paths, "size": size, "modified": modified})
     return _join_columns(found, others), others.features
 
 

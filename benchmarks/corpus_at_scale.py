@@ -182,8 +182,36 @@ def trainer_order(folder: Path) -> dict[str, Any]:
     return results
 
 
+def open_codes(folder: Path) -> dict[str, Any]:
+    """Opens as many shards of codes as two million clips have, 4,096 in each."""
+    import datasets
+
+    from transformers_beats.training.compute_codes import DESCRIPTION, crop_settings, load_codes
+    from transformers_beats.training.data.sources import DataArguments
+
+    data, num_shards = DataArguments(dataset="any"), 489
+    if not (folder / DESCRIPTION).exists():
+        features = datasets.Features({"codes": datasets.Array2D(shape=(None, 8), dtype="int16")})
+        rows = [np.zeros((2, 8), np.int16)] * 4096
+        first = folder / "shard-00000"
+        datasets.Dataset.from_dict({"codes": rows}, features=features).save_to_disk(str(first))
+        for number in range(1, num_shards):
+            shutil.copytree(first, folder / f"shard-{number:05d}", dirs_exist_ok=True)
+        (folder / DESCRIPTION).write_text(json.dumps({"data": crop_settings(data), "num_shards": num_shards}))
+    before = own_memory()
+    results: dict[str, Any] = {}
+    with measured(results, "open"):
+        codes = load_codes(str(folder), data)[0].with_format("numpy")
+    results["MiB"] = own_memory() - before
+    indices = np.random.default_rng(0).integers(0, len(codes), 1000).tolist()
+    with measured(results, "1,000 items"):
+        for index in indices:
+            codes[index]
+    return results
+
+
 TASKS: dict[str, Callable[[Path], dict[str, Any]]] = {"check": check, "update": update, "start": start}
-TASKS["order"] = trainer_order
+TASKS |= {"order": trainer_order, "codes": open_codes}
 
 
 def run(task: str, folder: Path, cache: Path, num_processes: int = 1) -> list[dict[str, Any]]:
@@ -237,6 +265,8 @@ def main(
     table.add_row(
         "order of an epoch, drawn by the Trainer", f"{figures['draw']['cpu']:.1f} s, {figures['MiB']:.0f} MiB"
     )
+    for name, figures in run("codes", work / "codes", cache)[0].items():
+        table.add_row(f"codes of 489 shards, {name}", as_text(figures))
     Console().print(table)
 
 

@@ -4,6 +4,9 @@
 import os
 import pickle
 import shutil
+import signal
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,6 +162,35 @@ def test_a_process_that_ends_is_one_line(folder, monkeypatch):
     monkeypatch.setattr(clips_module, "check_clip", lambda row, rate: os._exit(9))
     with pytest.raises(BeatsError, match="A process that checks clips was ended"):
         prepare(folder, num_proc=2)
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def process_id(_) -> int:
+    return os.getpid()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked up in /proc")
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    child = os.fork()
+    if child == 0:
+        with clips_module._processes(2) as call:
+            ids = {*call(process_id, range(1000))}
+            (tmp_path / "ids").write_text(" ".join(map(str, ids)))
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    ids = [int(word) for word in (tmp_path / "ids").read_text().split()]
+    assert ids
+    for _ in range(600):
+        if not any(map(is_running, ids)):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{ids} are left")
 
 
 def test_other_processes_take_what_the_first_has_found(folder, decoded):

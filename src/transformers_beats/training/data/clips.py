@@ -4,12 +4,15 @@
 import hashlib
 import os
 import secrets
+import signal
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, overload
 
@@ -235,14 +238,28 @@ def count_processes(num_rows: int, asked: int | None) -> int:
     return max(1, min(asked or available or 1, num_rows // MIN_ROWS_OF_PROCESS))
 
 
+def _begin_process() -> None:
+    """Prepares a process that checks clips."""
+    # Threads of PyTorch are lost when a process is copied, and the copy would wait for them.
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it does: if that is killed, nobody else would."""
+    if (parent := parent_process()) is not None:
+        parent.join()
+        # From this thread, `sys.exit` would end the thread alone. Windows has no SIGKILL.
+        os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
 @contextmanager
 def _processes(count: int) -> Generator[Callable[..., Iterator[Any]], None, None]:
     """Yields `map` in some processes, or the usual one for a single process."""
     if count == 1:
         yield map
         return
-    # Threads of PyTorch are lost when a process is copied, and the copy would wait for them.
-    with ProcessPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as executor:
+    with ProcessPoolExecutor(count, initializer=_begin_process) as executor:
         try:
             yield partial(executor.map, chunksize=ROWS_AT_A_TIME)
         except BrokenProcessPool as error:

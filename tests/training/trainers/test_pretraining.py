@@ -35,8 +35,8 @@ from transformers_beats.training.config.arguments import (
     TOKENIZE_ARGUMENTS,
     TRAIN_TOKENIZER_ARGUMENTS,
     BeatsTrainingArguments,
-    IterateArguments,
 )
+from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.iterate import iterate

@@ -1,6 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """
-What decides whether codes are worth learning, by the diagnosis of `diagnose-codes`, on all of ESC-10:
+What decides whether codes are worth learning, by the diagnosis of `diagnose-codes`, on folds 2 to 5 of ESC-10:
 
     python -m benchmarks.codes_ablation --dataset ESC10 --output runs/codes --threads 1
 
@@ -9,6 +9,7 @@ k-means on its outputs, and tokenizers that are distilled from it with one setti
 JSON file in OUTPUT/rows; what is there is not computed again.
 """
 
+import copy
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,12 +32,10 @@ from transformers_beats.training.train_tokenizer import train_tokenizer
 from transformers_beats.utils.files import replace_file
 
 
-# What each row changes in the section `tokenizer` of the recipe.
+# What each row changes in the section `tokenizer` of the recipe; `share` is that of the steps.
 DISTILLED: dict[str, dict[str, Any]] = {
-    "distilled, 75 steps": {"max_steps": 75},
-    "distilled, 150 steps": {"max_steps": 150},
     "distilled": {},
-    "distilled, 600 steps": {"max_steps": 600},
+    "distilled, half of the steps": {"share": 0.5},
     "commitment 10": {"model_config": {"commitment_weight": 10.0}},
     "commitment 256": {"model_config": {"commitment_weight": 256.0}},
     "estimator of each patch alone": {"model_config": {"estimator_num_hidden_layers": 0}},
@@ -51,14 +50,15 @@ DISTILLED: dict[str, dict[str, Any]] = {
     "mean of layers 3 and 4, normalised": {"teacher_layers": [3, 4], "teacher_normalization": "layer_norm"},
     "centred by band": {"teacher_normalization": "center"},
     "1,024 codes": {"model_config": {"codebook_size": 1024}},
+    "distilled, three times the steps": {"share": 3},
 }
 RANDOM, K_MEANS = "random projection, {}", "k-means, {}"
 SIZES = (256, 1024)
 
 
 def make_teacher(dataset: str, output: Path, steps: int, seed: int) -> tuple[IterateArguments, Path]:
-    """Pre-trains a first iteration on all clips, without a diagnosis of its own."""
-    words = ["--config", "esc10_iterate", f"--data.dataset={dataset}", "--data.select=null", "--num_iterations=1"]
+    """Pre-trains a first iteration on the folds of the recipe, without a diagnosis of its own."""
+    words = ["--config", "esc10_iterate", f"--data.dataset={dataset}", "--num_iterations=1"]
     words += [f"--output_dir={output / 'run'}", f"--model.max_steps={steps}", "--diagnosis_clips=0"]
     words += [f"--{stage}.seed={seed}" for stage in ("model", "tokenizer", "random_projection")]
     (arguments,) = parse_arguments((IterateArguments,), words)
@@ -66,7 +66,7 @@ def make_teacher(dataset: str, output: Path, steps: int, seed: int) -> tuple[Ite
 
 
 def examine(tokenizer: Path, teacher: Path, data: DataArguments, directory: Path, **targets: Any) -> dict[str, Any]:
-    """Diagnoses a tokenizer on all clips with the folds of ESC-10, or reads what an earlier call has found."""
+    """Diagnoses a tokenizer, with the folds of ESC-10 for the probe, or reads what an earlier call has found."""
     if not directory.exists():
         examined = DiagnosisArguments(
             str(directory), str(tokenizer), teacher=str(teacher), num_clips=400, fold_column="fold", **targets
@@ -75,11 +75,13 @@ def examine(tokenizer: Path, teacher: Path, data: DataArguments, directory: Path
     return json.loads((directory / "diagnosis.json").read_text(encoding="utf-8"))
 
 
-def distil(arguments: IterateArguments, teacher: Path, output: Path, name: str) -> dict[str, Any]:
+def distil(arguments: IterateArguments, teacher: Path, output: Path, name: str, steps: int) -> dict[str, Any]:
     """Trains and diagnoses the tokenizer of a row."""
     place = output / "tokenizers" / name.replace(" ", "-").replace(",", "")
     values = arguments.stage_values("tokenizer", teacher=str(teacher), output_dir=str(place))
-    merge(values, DISTILLED[name])
+    changes = copy.deepcopy(DISTILLED[name])
+    values["max_steps"] = round(changes.pop("share", 1) * steps)
+    merge(values, changes)
     owners = build_arguments(TRAIN_TOKENIZER_ARGUMENTS, values)
     # It becomes the directory of the training meanwhile.
     if not place.exists():
@@ -128,7 +130,8 @@ def print_table(rows: dict[str, dict[str, Any]]) -> None:
 def main(
     dataset: Annotated[str, typer.Option(help="Folder of ESC-10, with metadata.csv")] = "esc10",
     output: Annotated[Path, typer.Option(help="Where tokenizers and rows go")] = Path("runs/codes"),
-    teacher_steps: Annotated[int, typer.Option(help="Steps of the teacher's pre-training")] = 300,
+    teacher_steps: Annotated[int, typer.Option(help="Steps of the teacher's pre-training")] = 200,
+    tokenizer_steps: Annotated[int, typer.Option(help="Steps of each tokenizer")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the teacher and of the tokenizers")] = 0,
     threads: Annotated[int, typer.Option(help="Threads; 0 for all")] = 0,
 ) -> None:
@@ -143,7 +146,7 @@ def main(
         file = output / "rows" / f"{name.replace(' ', '-').replace(',', '')}.json"
         if not file.exists():
             if name in DISTILLED:
-                row = distil(arguments, teacher, output, name)
+                row = distil(arguments, teacher, output, name, tokenizer_steps)
             else:
                 row = untrained_rows(teacher, data, output, int(name.split()[-1]), seed)[name]
             with replace_file(file) as temporary:

@@ -506,6 +506,19 @@ def test_evaluation_leaves_the_codebook_alone(tokenizer_config, tokenizer_batch)
     assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("num_layers", [0, 1])
+def test_an_estimator_without_layers_sees_each_patch_alone(num_layers, tokenizer_config):
+    tokenizer_config.estimator_num_hidden_layers = num_layers
+    estimator = build(BeatsTokenizerForPreTraining, tokenizer_config).estimator.eval()
+    states = torch.randn(1, 16, 12, generator=torch.Generator().manual_seed(0))
+    changed = states.clone()
+    changed[0, 3] += 1.0
+    difference = (estimator(changed, None) - estimator(states, None)).abs().amax(dim=-1)[0]
+    assert difference[3] > 1e-4
+    assert (difference[torch.arange(16) != 3].max() > 1e-6) == (num_layers > 0)
+
+
 def test_the_loss_is_distillation_and_commitment(tokenizer_config, tokenizer_batch):
     tokenizer_config.commitment_weight = 0.3
     model = build(BeatsTokenizerForPreTraining, tokenizer_config).train()

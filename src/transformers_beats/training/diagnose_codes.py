@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
+from transformers_beats.modeling_beats import BeatsForAudioClassification
 from transformers_beats.training.config.arguments import DIAGNOSE_ARGUMENTS, DiagnosisArguments
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import CropDataset, DataCollator, featurize
@@ -47,6 +48,10 @@ logger = logging.get_logger(__name__)
 
 # Of many classes, those of the most clips are examined: a probe needs several clips of each.
 MIN_CLIPS_PER_CLASS = 10
+LABELLED_TEACHER = (
+    "The teacher has learned labels: if these are clips that it learned from, what the codes say about classes is "
+    "optimistic."
+)
 
 
 def read_classes(crops: CropDataset, labels: LabelArguments) -> tuple[Labels | None, str]:
@@ -211,6 +216,8 @@ def examine(
     if teacher is not None:
         check_teacher(teacher, arguments.teacher_layers)
     sample = build_sample(arguments, data, labels, crops, extractor, tokenizer, teacher)
+    if isinstance(teacher, BeatsForAudioClassification) and sample.classes is not None:
+        sample.notes.append(LABELLED_TEACHER)
     description = {
         "tokenizer": arguments.tokenizer or arguments.codes,
         "teacher": arguments.teacher,

@@ -46,6 +46,10 @@ DISTILLED: dict[str, dict[str, Any]] = {
         "initialize_from_teacher": True,
         "model_config": {"estimator_num_hidden_layers": 0},
     },
+    "from the teacher, estimator alone, commitment 256": {
+        "initialize_from_teacher": True,
+        "model_config": {"estimator_num_hidden_layers": 0, "commitment_weight": 256.0},
+    },
     "layer 2 of 4": {"teacher_layers": [2]},
     "mean of layers 3 and 4, normalised": {"teacher_layers": [3, 4], "teacher_normalization": "layer_norm"},
     "centred by band": {"teacher_normalization": "center"},

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from transformers_beats import (
     BeatsConfig,
     BeatsFeatureExtractor,
+    BeatsForAudioClassification,
     BeatsModel,
     BeatsRandomProjectionTokenizer,
     BeatsRandomProjectionTokenizerConfig,
@@ -223,6 +224,14 @@ def test_the_command_examines_codes(labelled, tokenizer, tmp_path):
     assert (tmp_path / "diagnosis" / "diagnosis.html").exists()
     assert "bag-of-codes probe " in result.stderr
     assert f"Diagnosis: {tmp_path / 'diagnosis' / 'diagnosis.html'}" in result.stderr
+
+
+def test_a_teacher_that_knows_labels_is_remarked_on(labelled, tokenizer, tmp_path):
+    BeatsForAudioClassification(BeatsConfig(**ENCODER, num_labels=3)).save_pretrained(tmp_path / "classifier")
+    arguments = DiagnosisArguments(str(tmp_path / "new"), tokenizer, teacher=str(tmp_path / "classifier"))
+    found = diagnose(arguments, DataArguments(str(labelled), crop_seconds=0.5), LabelArguments())
+    (remark,) = found["notes"]
+    assert remark.startswith("The teacher has learned labels: ")
 
 
 def test_clips_without_classes_are_examined_without(sounds, tokenizer, tmp_path):

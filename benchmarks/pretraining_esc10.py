@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from transformers_beats.training.config.arguments import IterateArguments
+from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.finetune import FINETUNE_ARGUMENTS, Arguments, finetune
 from transformers_beats.training.iterate import iterate

@@ -19,6 +19,7 @@ from transformers_beats import (
 from transformers_beats.modeling_beats import BeatsEncoder, BeatsRelativePositionBias, gather_patches
 from transformers_beats.modeling_beats_pretraining import (
     BeatsTrainableQuantizer,
+    block_noise,
     first_positions,
     num_kept_patches,
     select_kept_patches,
@@ -200,6 +201,96 @@ def test_the_loss_is_the_cross_entropy_of_masked_valid_patches(smoothing, config
     expected = nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
     torch.testing.assert_close(outputs.loss, expected)
     torch.testing.assert_close(outputs.accuracy, (logits.argmax(dim=-1) == labels).float().mean())
+
+
+@torch.no_grad()
+def test_the_loss_of_several_codebooks_is_the_mean_of_theirs(config, batch, tmp_path):
+    config.num_codebooks = 3
+    model = build(BeatsForPreTraining, config).eval()
+    batch["labels"] = torch.randint(32, (2, NUM_COLUMNS, 8, 3), generator=torch.Generator().manual_seed(1))
+    outputs = model(**batch)
+    assert outputs.logits.shape == (2, 36, 3, 32)
+    losses, accuracies = [], []
+    for number in range(3):
+        logits, labels = [], []
+        for clip, places in enumerate(outputs.masked_positions):
+            is_real = places >= 0
+            logits.append(outputs.logits[clip, is_real, number])
+            labels.append(batch["labels"][clip, ..., number].flatten()[places[is_real]])
+        logits, labels = torch.cat(logits), torch.cat(labels)
+        losses.append(nn.functional.cross_entropy(logits, labels))
+        accuracies.append((logits.argmax(dim=-1) == labels).float().mean())
+    torch.testing.assert_close(outputs.loss, torch.stack(losses).mean())
+    torch.testing.assert_close(outputs.accuracy, torch.stack(accuracies).mean())
+    with pytest.raises(ValueError, match=r"must have shape \(2, 6, 8, 3\)"):
+        model(**batch | {"labels": batch["labels"][..., 0]})
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(BeatsForPreTraining.from_pretrained(tmp_path)(**batch).loss, outputs.loss)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_of_a_mixture_is_the_mean_of_both_sounds(smoothing, config, batch):
+    config.label_smoothing = smoothing
+    model = build(BeatsForPreTraining, config).eval()
+    others = torch.randint(32, (2, NUM_COLUMNS, 8), generator=torch.Generator().manual_seed(1))
+    # The first clip is mixed with one that ends after two columns, the second with none.
+    others[0, 2:] = others[1] = -100
+    outputs = model(**batch, mixed_labels=others)
+    losses = []
+    for clip, places in enumerate(outputs.masked_positions):
+        for logits, place in zip(outputs.logits[clip], places.tolist()):
+            if place < 0:
+                continue
+            targets = [labels[clip].flatten()[place] for labels in (batch["labels"], others)]
+            of_targets = [
+                nn.functional.cross_entropy(logits, target, label_smoothing=smoothing)
+                for target in targets
+                if target >= 0
+            ]
+            losses.append(torch.stack(of_targets).mean())
+    assert len(losses) == 36 + 18
+    torch.testing.assert_close(outputs.loss, torch.stack(losses).mean())
+    # Other codes than those of the first sound count in the loss only.
+    torch.testing.assert_close(outputs.accuracy, model(**batch).accuracy)
+    assert not torch.allclose(outputs.loss, model(**batch).loss)
+
+
+@pytest.mark.parametrize("block_size", [2, 3, 5, 16])
+def test_kept_patches_form_blocks_around_the_least_noise(block_size):
+    num_columns, num_bands, half = 20, 8, block_size // 2
+    valid = torch.arange(num_columns * num_bands) < torch.tensor([[160], [96]])
+    noise = torch.rand(valid.shape, generator=torch.Generator().manual_seed(0))
+    blocks = block_noise(noise, valid, num_bands, block_size)
+    is_kept = select_kept_patches(valid, blocks, 0.75)
+    for clip, count in enumerate((40, 24)):
+        kept = set(is_kept[clip].nonzero().flatten().tolist())
+        assert len(kept) == count
+        expected, last = set(), set()
+        for centre in noise[clip].masked_fill(~valid[clip], 2.0).argsort().tolist():
+            column, band = divmod(centre, num_bands)
+            # A patch lies in the block of a centre that is at most half a block before it, or less after it.
+            last = {
+                place
+                for place in range(int(valid[clip].sum()))
+                if column - (block_size - 1 - half) <= place // num_bands <= column + half
+                and band - (block_size - 1 - half) <= place % num_bands <= band + half
+            }
+            if len(expected | last) > count:
+                break
+            expected |= last
+        # Of the last block there is place for a part.
+        assert expected <= kept <= expected | last
+
+
+@torch.no_grad()
+def test_block_masks_are_those_of_the_configuration(config, batch):
+    config.mask_block_size = 3
+    outputs = build(BeatsForPreTraining, config).eval()(**batch)
+    valid = torch.arange(NUM_PATCHES) < torch.tensor([[48], [24]])
+    is_kept = select_kept_patches(valid, block_noise(batch["noise"], valid, 8, 3), 0.75)
+    for clip, places in enumerate(outputs.masked_positions):
+        assert places[places >= 0].tolist() == (valid & ~is_kept)[clip].nonzero().flatten().tolist()
 
 
 @torch.no_grad()
@@ -413,6 +504,19 @@ def test_evaluation_leaves_the_codebook_alone(tokenizer_config, tokenizer_batch)
     before = copy.deepcopy(dict(model.named_buffers()))
     model.eval()(**tokenizer_batch)
     assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_layers", [0, 1])
+def test_an_estimator_without_layers_sees_each_patch_alone(num_layers, tokenizer_config):
+    tokenizer_config.estimator_num_hidden_layers = num_layers
+    estimator = build(BeatsTokenizerForPreTraining, tokenizer_config).estimator.eval()
+    states = torch.randn(1, 16, 12, generator=torch.Generator().manual_seed(0))
+    changed = states.clone()
+    changed[0, 3] += 1.0
+    difference = (estimator(changed, None) - estimator(states, None)).abs().amax(dim=-1)[0]
+    assert difference[3] > 1e-4
+    assert (difference[torch.arange(16) != 3].max() > 1e-6) == (num_layers > 0)
 
 
 def test_the_loss_is_distillation_and_commitment(tokenizer_config, tokenizer_batch):

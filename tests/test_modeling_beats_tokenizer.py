@@ -206,6 +206,42 @@ def test_random_projection_knows_padding(extract):
     assert outputs.quantized_states[~outputs.patch_attention_mask].abs().max() == 0
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("normalize", [True, False])
+def test_several_codebooks_are_as_many_random_projections(normalize, extract, tmp_path):
+    tokenizer = random_projection(num_codebooks=3, normalize=normalize, codebook_size=50, codebook_dim=12)
+    outputs = tokenizer(**extract(), output_code_usage=True)
+    assert outputs.audio_codes.shape == (3, 12, 8, 3)
+    assert outputs.code_counts.shape == (3, 50)
+    perplexities = []
+    for number in range(3):
+        single = random_projection(normalize=normalize, codebook_size=50, codebook_dim=12)
+        rows, codes = slice(12 * number, 12 * (number + 1)), slice(50 * number, 50 * (number + 1))
+        single.quantizer.projection.copy_(tokenizer.quantizer.projection[rows])
+        single.quantizer.codebook.copy_(tokenizer.quantizer.codebook[codes])
+        expected = single(**extract(), output_code_usage=True)
+        assert torch.equal(outputs.audio_codes[..., number], expected.audio_codes)
+        assert torch.equal(outputs.quantized_states[..., rows], expected.quantized_states)
+        assert torch.equal(outputs.code_counts[number], expected.code_counts)
+        perplexities.append(expected.codevector_perplexity)
+    torch.testing.assert_close(outputs.codevector_perplexity, torch.stack(perplexities).mean())
+    # They are not one and the same.
+    assert not torch.equal(outputs.audio_codes[..., 0], outputs.audio_codes[..., 1])
+    tokenizer.save_pretrained(tmp_path)
+    assert torch.equal(AutoModel.from_pretrained(tmp_path)(**extract()).audio_codes, outputs.audio_codes)
+
+
+def test_one_codebook_is_drawn_as_ever():
+    # The first numbers of seed 0, as they were before there could be several codebooks.
+    quantizer = random_projection(codebook_size=4, codebook_dim=2).quantizer
+    generator = torch.Generator().manual_seed(0)
+    bound = (6 / (2 + 256)) ** 0.5
+    projection = (torch.rand((2, 256), generator=generator) * 2 - 1) * bound
+    assert torch.equal(quantizer.projection, projection)
+    codebook = torch.nn.functional.normalize(torch.randn((4, 2), generator=generator), dim=-1)
+    assert torch.equal(quantizer.codebook, codebook)
+
+
 def test_random_projection_has_nothing_to_train():
     assert list(random_projection().parameters()) == []
 

@@ -144,8 +144,13 @@ class BeatsConfig(BeatsBaseConfig):
             Joining of the frequency patches of one time column in `BeatsForAudioFrameClassification`.
         codebook_size (`int`, defaults to 1024):
             Number of codes of the acoustic tokenizer whose codes `BeatsForPreTraining` predicts.
+        num_codebooks (`int`, defaults to 1):
+            Number of codes of each patch, from as many codebooks of that tokenizer; the loss is the mean over them.
         mask_ratio (`float`, defaults to 0.75):
             Share of a clip's patches that `BeatsForPreTraining` hides.
+        mask_block_size (`int`, defaults to 1):
+            Side of the blocks of patches, in time and frequency, that `BeatsForPreTraining` keeps: the inverse block
+            masks of data2vec 2.0 and EAT, which has 5. With 1, the paper, patches are kept one by one.
         mask_embedding (`"zeros"` or `"learned"`, defaults to `"zeros"`):
             Input of the label predictor in the place of a hidden patch; the paper has zeros.
         kept_positions (`"original"` or `"compacted"`, defaults to `"original"`):
@@ -208,7 +213,9 @@ class BeatsConfig(BeatsBaseConfig):
     use_weighted_layer_sum: bool = False
     frame_pooling: Literal["mean", "concat"] = "mean"
     codebook_size: int = 1024
+    num_codebooks: int = 1
     mask_ratio: float = 0.75
+    mask_block_size: int = 1
     mask_embedding: Literal["zeros", "learned"] = "zeros"
     kept_positions: Literal["original", "compacted"] = "original"
     label_predictor_num_hidden_layers: int = 3
@@ -218,7 +225,7 @@ class BeatsConfig(BeatsBaseConfig):
         super().validate_architecture()
         self._check_positive("embed_dim", "hidden_size", "num_hidden_layers", "num_attention_heads")
         self._check_positive("intermediate_size", "num_conv_pos_embeddings", "num_conv_pos_embedding_groups")
-        self._check_positive("codebook_size", "label_predictor_num_hidden_layers")
+        self._check_positive("codebook_size", "num_codebooks", "label_predictor_num_hidden_layers", "mask_block_size")
         for name in (
             *("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"),
             *("classifier_dropout", "layerdrop", "label_smoothing"),
@@ -264,6 +271,7 @@ class BeatsTokenizerConfig(BeatsConfig):
             the batch. 0 replaces none.
         estimator_num_hidden_layers (`int`, defaults to 3):
             Layers of the estimator that predicts the teacher from the codes' vectors (section 3.2.2 of the paper).
+            With 0, every patch is estimated from its own code alone.
         teacher_output_size (`int`, *optional*):
             Dimension of what the estimator predicts: the teacher's `hidden_size`, or its `num_labels` if the teacher
             is a fine-tuned classifier. Defaults to `hidden_size`.
@@ -285,7 +293,16 @@ class BeatsTokenizerConfig(BeatsConfig):
 
     def validate_architecture(self):
         super().validate_architecture()
-        self._check_positive("codebook_dim", "estimator_num_hidden_layers")
+        self._check_positive("codebook_dim")
+        if self.estimator_num_hidden_layers < 0:
+            raise ValueError(
+                f"`estimator_num_hidden_layers` must not be negative, got {self.estimator_num_hidden_layers}."
+            )
+        if self.num_codebooks != 1:
+            raise ValueError(
+                f"`num_codebooks` of a self-distilled tokenizer must be 1, got {self.num_codebooks}: only random "
+                "projections have several."
+            )
         if self.teacher_output_size is not None:
             self._check_positive("teacher_output_size")
         if not 0 <= self.codebook_decay < 1:
@@ -305,12 +322,15 @@ class BeatsRandomProjectionTokenizerConfig(BeatsBaseConfig):
             Number of codes.
         codebook_dim (`int`, defaults to 256):
             Dimension of a code.
+        num_codebooks (`int`, defaults to 1):
+            Number of codebooks, each with a projection of its own, which give every patch as many codes (as in the
+            multi-codebook BEST-RQ of USM, Zhang et al., 2023).
         normalize (`bool`, defaults to `True`):
             Whether each patch is brought to zero mean and unit variance, and projections and codes to unit length, as
             in BEST-RQ (Chiu et al., 2022). `False` is the plain distance of the BEATs paper's equation, which on real
             audio hardly measures more than loudness.
         seed (`int`, defaults to 0):
-            Seed of projection and codebook.
+            Seed of projections and codebooks.
     """
 
     model_type = "beats_random_projection_tokenizer"
@@ -321,13 +341,14 @@ class BeatsRandomProjectionTokenizerConfig(BeatsBaseConfig):
     }
 
     codebook_size: int = 1024
+    num_codebooks: int = 1
     codebook_dim: int = 256
     normalize: bool = True
     seed: int = 0
 
     def validate_architecture(self):
         super().validate_architecture()
-        self._check_positive("codebook_size", "codebook_dim")
+        self._check_positive("codebook_size", "codebook_dim", "num_codebooks")
 
 
 def problem_type_of(config: PreTrainedConfig) -> str:

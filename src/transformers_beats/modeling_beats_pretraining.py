@@ -38,13 +38,14 @@ KMEANS_ITERATIONS = 10
 class BeatsForPreTrainingOutput(ModelOutput):
     r"""
     loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `labels` is provided):
-        Mean cross-entropy over the masked patches that hold no padding, in nats; 0 if there is none.
+        Mean cross-entropy over codebooks and the masked patches that hold no padding, in nats; 0 if there is none.
     logits (`torch.FloatTensor` of shape `(batch_size, num_masked, config.codebook_size)`):
-        Scores of the codes at `masked_positions`.
+        Scores of the codes at `masked_positions`; of several codebooks, `(batch_size, num_masked,
+        config.num_codebooks, config.codebook_size)`.
     masked_positions (`torch.LongTensor` of shape `(batch_size, num_masked)`):
         Index of the patch that each row of `logits` predicts, ascending; -100 where a shorter clip has fewer.
     accuracy (`torch.FloatTensor` of shape `()`, *optional*, returned when `labels` is provided):
-        Share of masked patches whose best code is the right one.
+        Share of masked patches whose best code is the right one, over all codebooks.
     """
 
     loss: torch.Tensor | None = None
@@ -108,6 +109,21 @@ def select_kept_patches(valid: torch.Tensor, noise: torch.Tensor, mask_ratio: fl
     return valid & (ranks < num_kept.unsqueeze(1))
 
 
+def block_noise(noise: torch.Tensor, valid: torch.Tensor, num_freq_patches: int, block_size: int) -> torch.Tensor:
+    """
+    Noise `(batch_size, num_patches)` whose least values lie in blocks of `block_size` columns by `block_size`
+    frequencies, cut off at the edges of a clip: each patch gets the least noise of the `valid` patches that it lies
+    in the block of. So [`select_kept_patches`] keeps whole blocks around random centres, but for the last one: the
+    inverse block masks of data2vec 2.0 (Baevski et al., 2022) and EAT (Chen et al., 2024).
+    """
+    grid = noise.masked_fill(~valid, torch.inf).unflatten(1, (-1, num_freq_patches)).unsqueeze(1)
+    least = -nn.functional.max_pool2d(-grid, block_size, stride=1, padding=block_size // 2)
+    # Blocks of an even side give one row and one column too many.
+    least = least[:, 0, : grid.shape[2], : grid.shape[3]].flatten(1)
+    # All patches of a block are equal, and the number of those that are kept is fixed: their own noise decides.
+    return least + 1e-6 * noise
+
+
 def first_positions(mask: torch.Tensor, count: int) -> torch.Tensor:
     """
     First `count` positions where `mask` `(batch_size, length)` is true, ascending, `(batch_size, count)`. Clips that
@@ -126,7 +142,8 @@ class BeatsLabelPredictor(nn.Module):
         is_learned = config.mask_embedding == "learned"
         self.mask_embedding = nn.Parameter(torch.zeros(config.hidden_size)) if is_learned else None
         self.encoder = BeatsEncoder(config, config.label_predictor_num_hidden_layers)
-        self.classifier = nn.Linear(config.hidden_size, config.codebook_size)
+        self.codebooks_shape = (config.num_codebooks, config.codebook_size)
+        self.classifier = nn.Linear(config.hidden_size, config.num_codebooks * config.codebook_size)
 
     def forward(
         self,
@@ -137,15 +154,16 @@ class BeatsLabelPredictor(nn.Module):
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         """
-        Logits `(batch_size, num_masked, codebook_size)` at `masked_positions` `(batch_size, num_masked)`, from the
-        encoder's output for the kept patches in their order `(batch_size, num_kept, hidden_size)`, which stand in the
-        clip where `is_kept` `(batch_size, num_patches)` is true.
+        Logits `(batch_size, num_masked, num_codebooks, codebook_size)` at `masked_positions` `(batch_size,
+        num_masked)`, from the encoder's output for the kept patches in their order `(batch_size, num_kept,
+        hidden_size)`, which stand in the clip where `is_kept` `(batch_size, num_patches)` is true.
         """
         index = (is_kept.cumsum(dim=1) - 1).clamp(min=0)
         empty = kept_states.new_zeros(()) if self.mask_embedding is None else self.mask_embedding.to(kept_states.dtype)
         hidden_states = torch.where(is_kept.unsqueeze(-1), gather_patches(kept_states, index), empty)
         hidden_states = self.encoder(hidden_states, patch_attention_mask, **kwargs)
-        return self.classifier(gather_patches(hidden_states, masked_positions))
+        logits = self.classifier(gather_patches(hidden_states, masked_positions))
+        return logits.unflatten(-1, self.codebooks_shape)
 
 
 @auto_docstring(
@@ -176,18 +194,47 @@ class BeatsForPreTraining(BeatsPreTrainedModel):
         if isinstance(module, BeatsLabelPredictor) and module.mask_embedding is not None:
             init.normal_(module.mask_embedding, mean=0.0, std=self.config.initializer_range)
 
-    def compute_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cross-entropy and accuracy where `labels` `(batch_size, num_masked)` are not -100, in float32."""
+    def check_labels(self, labels: torch.Tensor | None, batch_size: int, num_patches: int) -> None:
+        """Raises a `ValueError` if there is not a code of each codebook for each patch."""
+        num_frequencies, num_codebooks = self.config.num_freq_patches, self.config.num_codebooks
+        expected = (batch_size, num_patches // num_frequencies, num_frequencies)
+        expected = expected if num_codebooks == 1 else (*expected, num_codebooks)
+        if labels is not None and labels.numel() != batch_size * num_patches * num_codebooks:
+            raise ValueError(f"`labels` must have shape {expected}, a code for each patch, got {tuple(labels.shape)}.")
+
+    def labels_at(self, labels: torch.Tensor, positions: torch.Tensor, is_prediction: torch.Tensor) -> torch.Tensor:
+        """Codes `(batch_size, num_masked, num_codebooks)` at `positions`, -100 where nothing is predicted."""
+        labels = labels.to(positions.device).reshape(len(labels), -1, self.config.num_codebooks)
+        return gather_patches(labels, positions).masked_fill(~is_prediction.unsqueeze(-1), -100)
+
+    def compute_loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, mixed_labels: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Cross-entropy and accuracy where `labels` `(batch_size, num_masked, num_codebooks)` are not -100, in float32,
+        from logits with one dimension more. Where `mixed_labels` are not -100 either, the cross-entropy is the mean of
+        both.
+        """
         counts = labels != -100
-        total = nn.functional.cross_entropy(
-            at_least_float32(logits.flatten(0, 1)),
+        losses, num_targets = self._cross_entropies(logits, labels), counts.long()
+        if mixed_labels is not None:
+            mixed_labels = mixed_labels.masked_fill(~counts, -100)
+            losses = losses + self._cross_entropies(logits, mixed_labels)
+            num_targets = num_targets + (mixed_labels != -100)
+        num_labels = counts.sum().clamp(min=1)
+        loss = (losses / num_targets.clamp(min=1)).sum() / num_labels
+        return loss, (logits.argmax(dim=-1) == labels).sum() / num_labels
+
+    def _cross_entropies(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of each label, 0 where it is -100, in float32."""
+        losses = nn.functional.cross_entropy(
+            at_least_float32(logits.flatten(0, -2)),
             labels.flatten(),
             ignore_index=-100,
             label_smoothing=float(self.config.label_smoothing),
-            reduction="sum",
+            reduction="none",
         )
-        num_labels = counts.sum().clamp(min=1)
-        return total / num_labels, (logits.argmax(dim=-1) == labels).sum() / num_labels
+        return losses.view(labels.shape)
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
@@ -198,6 +245,7 @@ class BeatsForPreTraining(BeatsPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         noise: torch.Tensor | None = None,
+        mixed_labels: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BeatsForPreTrainingOutput:
         r"""
@@ -206,16 +254,20 @@ class BeatsForPreTraining(BeatsPreTrainedModel):
         attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*):
             1 for frames of audio, 0 for padding.
         labels (`torch.LongTensor` of shape `(batch_size, num_columns, num_freq_patches)`, *optional*):
-            The `audio_codes` of an acoustic tokenizer; -100 where a patch does not count.
+            The `audio_codes` of an acoustic tokenizer; -100 where a patch does not count. With several codebooks they
+            have one dimension more, `num_codebooks`.
         noise (`torch.FloatTensor` of shape `(batch_size, num_patches)`, *optional*):
-            The patches of a clip with the least noise are kept. Drawn uniformly if not given.
+            The patches of a clip with the least noise are kept; with `config.mask_block_size` those around them, too.
+            Drawn uniformly if not given.
+        mixed_labels (`torch.LongTensor` of the shape of `labels`, *optional*):
+            Codes of a second sound that each clip was mixed with; -100 where there is none. The loss of a patch is the
+            mean over both.
         """
         check_keywords(self, kwargs)
         hidden_states = self.beats.embeddings(check_fbank(input_values, attention_mask, self.config))
         batch_size, num_patches = hidden_states.shape[:2]
-        if labels is not None and labels.numel() != batch_size * num_patches:
-            expected = (batch_size, num_patches // self.config.num_freq_patches, self.config.num_freq_patches)
-            raise ValueError(f"`labels` must have shape {expected}, a code for each patch, got {tuple(labels.shape)}.")
+        for given in (labels, mixed_labels):
+            self.check_labels(given, batch_size, num_patches)
         valid = torch.ones((batch_size, num_patches), dtype=torch.bool, device=hidden_states.device)
         patch_attention_mask = None
         if attention_mask is not None:
@@ -224,7 +276,10 @@ class BeatsForPreTraining(BeatsPreTrainedModel):
         if noise is None:
             noise = torch.rand(valid.shape, device=valid.device)
 
-        is_kept = select_kept_patches(valid, noise.to(valid.device), self.config.mask_ratio)
+        noise = noise.to(valid.device)
+        if self.config.mask_block_size > 1:
+            noise = block_noise(noise, valid, self.config.num_freq_patches, self.config.mask_block_size)
+        is_kept = select_kept_patches(valid, noise, self.config.mask_ratio)
         num_kept = num_kept_patches(num_patches, self.config.mask_ratio)
         kept_positions = first_positions(is_kept, num_kept)
         if self.config.kept_positions == "original":
@@ -240,11 +295,15 @@ class BeatsForPreTraining(BeatsPreTrainedModel):
         is_prediction = is_masked.gather(1, masked_positions)
         loss = accuracy = None
         if labels is not None:
-            labels = labels.to(logits.device).flatten(1).gather(1, masked_positions)
-            loss, accuracy = self.compute_loss(logits, labels.masked_fill(~is_prediction, -100))
+            at_masked = [
+                self.labels_at(given, masked_positions, is_prediction)
+                for given in (labels, mixed_labels)
+                if given is not None
+            ]
+            loss, accuracy = self.compute_loss(logits, *at_masked)
         return BeatsForPreTrainingOutput(
             loss=loss,
-            logits=logits,
+            logits=logits.squeeze(2) if self.config.num_codebooks == 1 else logits,
             masked_positions=masked_positions.masked_fill(~is_prediction, -100),
             accuracy=accuracy,
         )
@@ -337,17 +396,20 @@ class BeatsTrainableQuantizer(BeatsQuantizer):
 
 
 class BeatsEstimator(nn.Module):
-    """Transformer that predicts the teacher's outputs from the vectors of the codes."""
+    """Transformer, or without layers a linear map, that predicts the teacher's outputs from the codes' vectors."""
 
     def __init__(self, config: BeatsTokenizerConfig):
         super().__init__()
         self.projection = nn.Linear(config.codebook_dim, config.hidden_size)
-        self.encoder = BeatsEncoder(config, config.estimator_num_hidden_layers)
+        depth = config.estimator_num_hidden_layers
+        self.encoder = BeatsEncoder(config, depth) if depth else None
         self.head = nn.Linear(config.hidden_size, config.teacher_output_size or config.hidden_size)
 
     def forward(self, quantized_states: torch.Tensor, patch_attention_mask: torch.Tensor | None, **kwargs):
         hidden_states = self.projection(quantized_states.to(self.projection.weight.dtype))
-        return self.head(self.encoder(hidden_states, patch_attention_mask, **kwargs))
+        if self.encoder is not None:
+            hidden_states = self.encoder(hidden_states, patch_attention_mask, **kwargs)
+        return self.head(hidden_states)
 
 
 @auto_docstring(

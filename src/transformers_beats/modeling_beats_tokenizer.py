@@ -13,7 +13,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_beats import BeatsBaseConfig, BeatsRandomProjectionTokenizerConfig, BeatsTokenizerConfig
+from .configuration_beats import BeatsRandomProjectionTokenizerConfig, BeatsTokenizerConfig
 from .modeling_beats import (
     BeatsModel,
     BeatsPreTrainedModel,
@@ -28,17 +28,20 @@ from .modeling_beats import (
 class BeatsTokenizerOutput(ModelOutput):
     r"""
     audio_codes (`torch.LongTensor` of shape `(batch_size, num_columns, num_freq_patches)`):
-        Index of the code of every patch, by time and frequency; -100 on padding, which losses ignore.
+        Index of the code of every patch, by time and frequency; -100 on padding, which losses ignore. Of a random
+        projection with several codebooks, `(batch_size, num_columns, num_freq_patches, num_codebooks)`.
     quantized_states (`torch.FloatTensor` of shape `(batch_size, num_patches, codebook_dim)`):
-        The codes' vectors, float32; zeros on padding.
+        The codes' vectors, float32; zeros on padding. Those of several codebooks follow one another, also in
+        `projected_states`: `(batch_size, num_patches, num_codebooks * codebook_dim)`.
     projected_states (`torch.FloatTensor` of shape `(batch_size, num_patches, codebook_dim)`):
         Vectors that are quantised, before the l2 normalisation: projections of the encoder's output or of the patch.
     patch_attention_mask (`torch.BoolTensor` of shape `(batch_size, num_patches)`):
         True for valid patches, that is, those without padding.
     code_counts (`torch.LongTensor` of shape `(codebook_size,)`, *optional*, returned with `output_code_usage=True`):
-        Number of valid patches of the batch with each code.
+        Number of valid patches of the batch with each code; of several codebooks, `(num_codebooks, codebook_size)`.
     codevector_perplexity (`torch.FloatTensor` of shape `()`, *optional*, returned with `output_code_usage=True`):
-        Exponential of the entropy of the codes in the batch: 1 if all are the same, `codebook_size` if uniform.
+        Exponential of the entropy of the codes in the batch: 1 if all are the same, `codebook_size` if uniform. The
+        mean over several codebooks.
     """
 
     audio_codes: torch.Tensor | None = None
@@ -52,12 +55,22 @@ class BeatsTokenizerOutput(ModelOutput):
 
 
 def code_usage(codes: torch.Tensor, mask: torch.Tensor, codebook_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Counts of the codes where `mask` is true, `(codebook_size,)`, and the perplexity of their distribution."""
+    """
+    Counts of the codes where `mask` is true, `(codebook_size,)`, and the perplexity of their distribution. Codes of
+    several codebooks have one dimension more than `mask`, the last one: then counts are `(num_codebooks,
+    codebook_size)`, and the perplexity is a mean over codebooks.
+    """
+    has_several = codes.ndim > mask.ndim
+    codes = codes if has_several else codes.unsqueeze(-1)
+    num_codebooks = codes.shape[-1]
+    places = codes + codebook_size * torch.arange(num_codebooks, device=codes.device)
+    weights = mask.unsqueeze(-1).expand(codes.shape).long()
     # Added up, not `bincount`, which neither compiles nor is deterministic on a GPU.
-    counts = torch.zeros(codebook_size, dtype=torch.long, device=codes.device)
-    counts = counts.scatter_add(0, codes.flatten(), mask.flatten().long())
-    frequencies = counts / counts.sum().clamp(min=1)
-    return counts, torch.special.entr(frequencies).sum().exp()
+    counts = torch.zeros(num_codebooks * codebook_size, dtype=torch.long, device=codes.device)
+    counts = counts.scatter_add(0, places.flatten(), weights.flatten()).view(num_codebooks, codebook_size)
+    frequencies = counts / counts.sum(dim=-1, keepdim=True).clamp(min=1)
+    perplexity = torch.special.entr(frequencies).sum(dim=-1).exp().mean()
+    return (counts if has_several else counts[0]), perplexity
 
 
 def tokenizer_output(
@@ -65,17 +78,24 @@ def tokenizer_output(
     codebook: torch.Tensor,
     projected_states: torch.Tensor,
     mask: torch.Tensor,
-    config: BeatsBaseConfig,
+    config: BeatsTokenizerConfig | BeatsRandomProjectionTokenizerConfig,
     output_code_usage: bool,
     **captured,
 ) -> BeatsTokenizerOutput:
-    """Output of a tokenizer, given code and validity of each patch, both `(batch_size, num_patches)`."""
+    """
+    Output of a tokenizer, given validity `(batch_size, num_patches)` and code of each patch, of the same shape or with
+    a dimension more for several codebooks, which stand one after another in `codebook`.
+    """
     code_counts = perplexity = None
     if output_code_usage:
-        code_counts, perplexity = code_usage(codes, mask, len(codebook))
+        code_counts, perplexity = code_usage(codes, mask, config.codebook_size)
+    is_padding, places = ~mask, codes
+    if codes.ndim > mask.ndim:
+        is_padding = is_padding.unsqueeze(-1)
+        places = codes + config.codebook_size * torch.arange(codes.shape[-1], device=codes.device)
     return BeatsTokenizerOutput(
-        audio_codes=codes.masked_fill(~mask, -100).unflatten(1, (-1, config.num_freq_patches)),
-        quantized_states=codebook[codes].masked_fill(~mask.unsqueeze(-1), 0.0),
+        audio_codes=codes.masked_fill(is_padding, -100).unflatten(1, (-1, config.num_freq_patches)),
+        quantized_states=codebook[places].flatten(2).masked_fill(~mask.unsqueeze(-1), 0.0),
         projected_states=projected_states,
         patch_attention_mask=mask,
         code_counts=code_counts,
@@ -202,7 +222,8 @@ class BeatsTokenizerModel(BeatsPreTrainedModel):
 class BeatsRandomProjectionQuantizer(BeatsFloat32Buffers):
     """
     Frozen random projection W and codebook V, drawn from a seed: `argmin_i ||v_i - W x||^2` (section 3.2.1 of the
-    paper), normalised as in BEST-RQ if `config.normalize` is set.
+    paper), normalised as in BEST-RQ if `config.normalize` is set. Projections and codebooks of several stand one after
+    another.
     """
 
     projection: torch.Tensor
@@ -211,36 +232,49 @@ class BeatsRandomProjectionQuantizer(BeatsFloat32Buffers):
     def __init__(self, config: BeatsRandomProjectionTokenizerConfig):
         super().__init__()
         self.config = config
-        self.register_buffer("projection", torch.zeros(config.codebook_dim, config.patch_size**2, dtype=torch.float32))
-        self.register_buffer("codebook", torch.zeros(config.codebook_size, config.codebook_dim, dtype=torch.float32))
+        num_rows, num_codes = config.num_codebooks * config.codebook_dim, config.num_codebooks * config.codebook_size
+        self.register_buffer("projection", torch.zeros(num_rows, config.patch_size**2, dtype=torch.float32))
+        self.register_buffer("codebook", torch.zeros(num_codes, config.codebook_dim, dtype=torch.float32))
 
     def draw(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Projection (Xavier uniform) and codebook (standard normal, of unit length if normalised)."""
+        """Projections (Xavier uniform) and codebooks (standard normal, of unit length if normalised)."""
         # The same numbers whatever the defaults of device and dtype are, in which a model may be made.
         drawn: dict[str, Any] = {
             "generator": torch.Generator("cpu").manual_seed(self.config.seed),
             "device": "cpu",
             "dtype": torch.float32,
         }
-        bound = (6 / sum(self.projection.shape)) ** 0.5
+        bound = (6 / (self.config.codebook_dim + self.config.patch_size**2)) ** 0.5
         projection = (torch.rand(self.projection.shape, **drawn) * 2 - 1) * bound
         codebook = torch.randn(self.codebook.shape, **drawn)
         return projection, nn.functional.normalize(codebook, dim=-1) if self.config.normalize else codebook
 
+    def nearest(self, states: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+        """Indices `(...)` of the codes of one codebook that are nearest to projections `(..., codebook_dim)`."""
+        if not self.config.normalize:
+            return nearest_code(states, codebook)
+        # Among codes of length 1, the nearest has the largest product. Their squares, 1 up to rounding, are left
+        # out: a constant patch has the state 0, and its code would depend on that rounding alone.
+        return (nn.functional.normalize(states, dim=-1) @ codebook.T).argmax(dim=-1)
+
     def forward(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Projections `(..., codebook_dim)`, float32, of the values `(..., patch_size**2)` of each patch, and indices
-        `(...)` of the nearest codes. If normalised, a constant patch (silence) is as near to all, and has code 0.
+        Projections `(..., num_codebooks * codebook_dim)`, float32, of the values `(..., patch_size**2)` of each patch,
+        and indices of the nearest codes, `(...)` or, of several codebooks, `(..., num_codebooks)`. If normalised, a
+        constant patch (silence) is as near to all, and has code 0.
         """
         with torch.autocast(device_type=patches.device.type, enabled=False):
             patches = patches.float()
-            if not self.config.normalize:
-                projected = patches @ self.projection.T
-                return projected, nearest_code(projected, self.codebook)
-            projected = nn.functional.layer_norm(patches, patches.shape[-1:]) @ self.projection.T
-            # Among codes of length 1, the nearest has the largest product. Their squares, 1 up to rounding, are left
-            # out: a constant patch has the state 0, and its code would depend on that rounding alone.
-            return projected, (nn.functional.normalize(projected, dim=-1) @ self.codebook.T).argmax(dim=-1)
+            if self.config.normalize:
+                patches = nn.functional.layer_norm(patches, patches.shape[-1:])
+            projected = patches @ self.projection.T
+            codes = [
+                self.nearest(states, codebook)
+                for states, codebook in zip(
+                    projected.split(self.config.codebook_dim, dim=-1), self.codebook.split(self.config.codebook_size)
+                )
+            ]
+            return projected, codes[0] if len(codes) == 1 else torch.stack(codes, dim=-1)
 
 
 @auto_docstring(
@@ -306,7 +340,7 @@ class BeatsRandomProjectionTokenizer(PreTrainedModel):
         projected_states, codes = self.quantizer(patches)
 
         if attention_mask is None:
-            mask = torch.ones_like(codes, dtype=torch.bool)
+            mask = torch.ones_like(projected_states[..., 0], dtype=torch.bool)
         else:
             mask = patch_mask_from_frame_mask(attention_mask, self.config).to(codes.device)
         return tokenizer_output(codes, self.quantizer.codebook, projected_states, mask, self.config, output_code_usage)

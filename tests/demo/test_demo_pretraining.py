@@ -18,7 +18,7 @@ from transformers_beats.cli.app import app
 from transformers_beats.demo import pretraining
 from transformers_beats.demo.pretraining import PretrainingSettings, build_recipe, build_table, run_pretraining
 from transformers_beats.demo.training import ENCODER
-from transformers_beats.training.config.arguments import IterateArguments
+from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments, parse_arguments
 from transformers_beats.training.iterate import iterate
 from transformers_beats.training.reports.curves import read_log_history

@@ -58,6 +58,8 @@ def make_recipe(sounds: Path, output_dir: Path) -> dict:
             **TRAINING,
         },
         "tokenize": {"batch_size": 4, "shard_size": 5},
+        # Pictures take longer than the rest.
+        "diagnosis_clips": 0,
     }
 
 

@@ -19,7 +19,7 @@ from torch.distributed.fsdp import fully_shard
 from transformers.trainer_callback import TrainerState
 
 from transformers_beats import BeatsConfig, BeatsForPreTraining
-from transformers_beats.training.config.arguments import IterateArguments
+from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.evaluate import EVALUATE_ARGUMENTS, evaluate
 from transformers_beats.training.iterate import iterate

@@ -56,6 +56,7 @@ TRAINING = {
     "pretrain": Forwarded("training.pretrain", "Pre-train an encoder on codes of a tokenizer."),
     "train-tokenizer": Forwarded("training.train_tokenizer", "Train an acoustic tokenizer on an encoder."),
     "compute-codes": Forwarded("training.compute_codes", "Compute the codes that an encoder is pre-trained on."),
+    "diagnose-codes": Forwarded("training.diagnose_codes", "Examine codes: usage, classes, bands, the teacher."),
     "iterate": Forwarded("training.iterate", "Pre-train in iterations of tokenizer and encoder."),
     "fbank-statistics": Forwarded(
         "training.fbank_statistics", "Compute mean and deviation of the fbank of a dataset."

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from transformers_beats.audio.synthesis import CLASSES, make_dataset
 from transformers_beats.conversion.names import use_of
-from transformers_beats.training.config.arguments import IterateArguments
+from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.iterate import iterate
 from transformers_beats.training.reports.curves import draw_curves, read_log_history
 from transformers_beats.training.trainers.pretraining import CodebookCollapseError

@@ -356,7 +356,8 @@ def describe(model: "PreTrainedModel", extractor: "BeatsFeatureExtractor") -> di
         f"{extractor.fbank_std}",
     }
     if hasattr(config, "codebook_dim"):
-        description["codebook"] = f"{config.codebook_size} codes of {config.codebook_dim}"
+        count = f"{config.num_codebooks} x " if config.num_codebooks > 1 else ""
+        description["codebook"] = f"{count}{config.codebook_size} codes of {config.codebook_dim}"
     if labels := labels_of(model):
         names = list(labels.values())
         shown = "; ".join(names[:10]) + ("; ... (all with --labels)" if len(names) > 10 else "")

@@ -194,8 +194,8 @@ def decisive_settings(
     parts = arguments.tuning, arguments.data, arguments.labels, arguments.augmentation, arguments.folds
     settings = training_settings(training, *parts, crops=crops)
     settings["eval_share"] = arguments.evaluation.eval_share
-    # They do not change a training that is under way, or another fold.
-    return {name: value for name, value in settings.items() if name not in ("average_checkpoints", "final", "folds")}
+    # They do not change another fold.
+    return {name: value for name, value in settings.items() if name not in ("final", "folds")}
 
 
 def name_dataset(dataset: str | list[str]) -> str:

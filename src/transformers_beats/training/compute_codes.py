@@ -93,7 +93,10 @@ def compute_codes(
     arguments: TokenizeArguments,
     device: torch.device,
 ) -> datasets.Dataset:
-    """Computes the codes of some items: `codes` `(num_columns, num_freq_patches)`, int16, without padding."""
+    """
+    Computes the codes of some items: `codes` `(num_columns, num_freq_patches)` or, of several codebooks,
+    `(num_columns, num_freq_patches, num_codebooks)`, int16, without padding.
+    """
     loader = DataLoader(
         Subset(crops, indices),
         batch_size=arguments.batch_size,
@@ -108,10 +111,13 @@ def compute_codes(
                 inputs["input_values"].to(device), attention_mask=inputs["attention_mask"].to(device)
             ).audio_codes
         for item in codes.cpu().numpy():
-            rows.append(item[(item >= 0).all(axis=1)].astype(np.int16))
-    shape = (None, tokenizer.config.num_freq_patches)
-    features = datasets.Features({"codes": datasets.Array2D(shape=shape, dtype="int16")})
-    return datasets.Dataset.from_dict({"codes": rows}, features=features)
+            is_column = (item >= 0).all(axis=tuple(range(1, item.ndim)))
+            rows.append(item[is_column].astype(np.int16))
+    shape, num_codebooks = (None, tokenizer.config.num_freq_patches), tokenizer.config.num_codebooks
+    kind = datasets.Array2D(shape, "int16")
+    if num_codebooks > 1:
+        kind = datasets.Array3D((*shape, num_codebooks), "int16")
+    return datasets.Dataset.from_dict({"codes": rows}, features=datasets.Features({"codes": kind}))
 
 
 @contextmanager
@@ -158,6 +164,7 @@ def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
     description = {
         "tokenizer": model_fingerprint(tokenizer, extractor),
         "codebook_size": tokenizer.config.codebook_size,
+        "num_codebooks": tokenizer.config.num_codebooks,
         "num_items": len(crops),
         "num_shards": len(starts),
         "shard_size": arguments.shard_size,

@@ -28,11 +28,17 @@ from transformers_beats.training.data.labelled import LabelledClips, TrainingCro
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.reports.folds import kept_epochs, report_folds
 from transformers_beats.training.reports.report import Evidence, check_drawing, keep_model, write_report
-from transformers_beats.training.trainers.averaging import WeightAverage, average_checkpoints
+from transformers_beats.training.trainers.averaging import (
+    CheckpointCounter,
+    WeightAverage,
+    average_checkpoints,
+    keep_checkpoints,
+)
 from transformers_beats.training.trainers.checkpoints import SETTINGS, train_and_save
-from transformers_beats.training.trainers.classification import CheckpointCounter, ClassificationTrainer, StopAtEpoch
+from transformers_beats.training.trainers.classification import ClassificationTrainer, StopAtEpoch
 from transformers_beats.training.trainers.layerwise import UnfreezeByEpoch
 from transformers_beats.training.trainers.lora import add_lora, save_merged
+from transformers_beats.training.trainers.search import search_hyperparameters
 from transformers_beats.utils.errors import BeatsError, run_command
 from transformers_beats.utils.files import check_new, make_directory
 from transformers_beats.utils.resume import begin_or_resume
@@ -53,7 +59,6 @@ from .classifiers import (
 from .closing import FINAL, CrossValidation, choose_epoch, choose_repository, close, join_epochs
 from .linear_probe import describe_probe, probe_once, report_probes
 from .reports.scoring import as_predictions, clip_and_event_metrics, metrics_function
-from .search import search_hyperparameters
 from .stages import announce, is_there, prepare_training, process_state
 
 
@@ -83,8 +88,7 @@ def finetune_once(
     training.output_dir = str(output_dir)
     output_dir = prepare_training(training, arguments.batch, arguments.data)
     training.label_names = ["labels"]
-    # Each checkpoint that is to be averaged has to be there at the end.
-    training.save_total_limit = max(training.save_total_limit or 0, tuning.average_checkpoints) or None
+    keep_checkpoints(training, tuning.average_checkpoints)
     if evaluation is None:
         training.eval_strategy, training.load_best_model_at_end, training.early_stopping_patience = "no", False, None
     check_classes(train[1])

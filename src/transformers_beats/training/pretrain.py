@@ -9,6 +9,8 @@ Example:
 On several devices: `accelerate launch -m transformers_beats.training.pretrain` with the same arguments.
 """
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
@@ -20,12 +22,14 @@ from transformers_beats.training.config.arguments import (
     PRETRAIN_ARGUMENTS,
     BeatsTrainingArguments,
     PreTrainingModelArguments,
+    check_mixtures,
     check_no_evaluation,
 )
 from transformers_beats.training.config.batch_plan import BatchArguments
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import DataCollator
 from transformers_beats.training.data.sources import DataArguments
+from transformers_beats.training.trainers.averaging import CheckpointCounter, average_checkpoints, keep_checkpoints
 from transformers_beats.training.trainers.checkpoints import train_and_save
 from transformers_beats.training.trainers.pretraining import BeatsPreTrainer
 from transformers_beats.utils.errors import BeatsError, run_command
@@ -43,14 +47,23 @@ from .stages import (
 )
 
 
-def build_model(arguments: PreTrainingModelArguments, codebook_size: int) -> BeatsForPreTraining:
+def build_model(
+    arguments: PreTrainingModelArguments, codebook_size: int, num_codebooks: int = 1
+) -> BeatsForPreTraining:
     """
-    Builds the model to train. Its `codebook_size` is the tokenizer's unless the configuration gives another.
+    Builds the model to train. Its `codebook_size` is the tokenizer's unless the configuration gives another; it has as
+    many codebooks.
 
     Raises:
-        [`BeatsError`]: if it has fewer codes than the tokenizer.
+        [`BeatsError`]: if it has fewer codes than the tokenizer, or another number of codebooks.
     """
-    values: dict[str, Any] = {"codebook_size": codebook_size} | (arguments.model_config or {})
+    known = {"codebook_size": codebook_size, "num_codebooks": num_codebooks}
+    values: dict[str, Any] = known | (arguments.model_config or {})
+    if values["num_codebooks"] != num_codebooks:
+        raise BeatsError(
+            f"`model_config.num_codebooks` is {values['num_codebooks']}, but the tokenizer has {num_codebooks}: "
+            "leave it out."
+        )
     if values["codebook_size"] < codebook_size:
         raise BeatsError(
             f"`model_config.codebook_size` is {values['codebook_size']}, but the tokenizer has {codebook_size} codes."
@@ -74,15 +87,17 @@ def pretrain(
     """Trains a [`BeatsForPreTraining`] and writes it to `training.output_dir`; goes on where it was interrupted."""
     check_no_evaluation(training)
     output_dir = prepare_training(training, batch, data)
+    check_mixtures(model_arguments, training)
+    keep_checkpoints(training, model_arguments.average_checkpoints)
     tokenizer = codes = read_by_codes = None
     if model_arguments.codes is not None:
         codes, description = load_codes(model_arguments.codes, data)
-        codebook_size = description["codebook_size"]
+        codebooks = (description["codebook_size"], description.get("num_codebooks", 1))
         if "feature_extractor" in description:
             read_by_codes = BeatsFeatureExtractor(**description["feature_extractor"])
     else:
         tokenizer = load_tokenizer(str(model_arguments.tokenizer))
-        codebook_size = tokenizer.config.codebook_size
+        codebooks = (tokenizer.config.codebook_size, tokenizer.config.num_codebooks)
     extractor = choose_extractor(
         model_arguments.feature_extractor,
         model_arguments.model_name_or_path,
@@ -97,14 +112,27 @@ def pretrain(
     # `Trainer` seeds only what comes after the model.
     set_seed(training.seed)
     trainer = BeatsPreTrainer(
-        build_model(model_arguments, codebook_size),
+        build_model(model_arguments, *codebooks),
         training,
         data_collator=DataCollator(extractor, data.crop_seconds),
         train_dataset=crops,
         feature_extractor=extractor,
         tokenizer=tokenizer,
+        mixture_probability=model_arguments.mixture_probability,
     )
-    train_and_save(trainer, output_dir, training_settings(training, model_arguments, data, crops=crops))
+    settings = training_settings(training, model_arguments, data, crops=crops)
+    finish = None
+    if model_arguments.average_checkpoints:
+        trainer.add_callback(CheckpointCounter(model_arguments.average_checkpoints))
+        finish = partial(save_average, trainer=trainer, num_checkpoints=model_arguments.average_checkpoints)
+    train_and_save(trainer, output_dir, settings, finish)
+
+
+def save_average(final: Path, trainer: BeatsPreTrainer, num_checkpoints: int) -> None:
+    """Writes the model to `final`, with the mean of the weights of its last checkpoints."""
+    model: Any = trainer.model
+    average_checkpoints(model, Path(str(trainer.args.output_dir)), num_checkpoints)
+    trainer.save_model(str(final))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -14,6 +14,11 @@ from transformers.utils import FEATURE_EXTRACTOR_NAME, logging
 
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.inference.loading import load_extractor, load_model, read_adapter
+from transformers_beats.modeling_beats import (
+    BeatsForAudioClassification,
+    BeatsForAudioFrameClassification,
+    BeatsModel,
+)
 from transformers_beats.modeling_beats_tokenizer import BeatsRandomProjectionTokenizer, BeatsTokenizerModel
 from transformers_beats.training.config.arguments import TIMEOUT_SECONDS, BeatsTrainingArguments, is_on_cpu
 from transformers_beats.training.config.batch_plan import BatchArguments, apply_batch_plan, check_launch
@@ -146,6 +151,21 @@ def load_tokenizer(name: str) -> PreTrainedModel:
     return tokenizer.requires_grad_(False)
 
 
+def load_teacher(name: str) -> PreTrainedModel:
+    """
+    Loads the teacher of a directory or Hub repository: the whole classifier if it was fine-tuned, else the encoder.
+
+    Raises:
+        [`BeatsError`]: if it holds another kind of model.
+    """
+    teacher: Any = load_model(name)
+    if isinstance(teacher, BeatsForAudioFrameClassification):
+        teacher = teacher.beats
+    if not isinstance(teacher, (BeatsForAudioClassification, BeatsModel)):
+        raise BeatsError(f"{name}: holds a {type(teacher).__name__}, not a BEATs model that could be a teacher.")
+    return teacher
+
+
 def prepare_training(
     training: BeatsTrainingArguments, batch: BatchArguments, data: DataArguments, has_steps: bool = True
 ) -> Path:
@@ -207,13 +227,15 @@ def training_settings(
         settings |= asdict(arguments)
     if crops is not None:
         settings["clips"] = crops.description
-    # These change how the data are read, not which.
-    ways_of_reading = (
+    # These change how the data are read, not which, or what is made of the result.
+    not_decisive = (
         "num_proc",
         "precompute_fbank",
         "cache_audio",
         "read_attempts",
         "read_seconds",
         "max_lost_share",
+        "average_checkpoints",
+        "diagnosis_clips",
     )
-    return {name: value for name, value in settings.items() if name not in ways_of_reading}
+    return {name: value for name, value in settings.items() if name not in not_decisive}

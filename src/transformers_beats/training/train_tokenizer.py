@@ -15,15 +15,13 @@ from transformers import PreTrainedModel, set_seed
 
 from transformers_beats import (
     BeatsForAudioClassification,
-    BeatsForAudioFrameClassification,
-    BeatsModel,
     BeatsTokenizerConfig,
     BeatsTokenizerForPreTraining,
 )
-from transformers_beats.inference.loading import load_model
 from transformers_beats.training.config.arguments import (
     TRAIN_TOKENIZER_ARGUMENTS,
     BeatsTrainingArguments,
+    DiagnosisArguments,
     TokenizerModelArguments,
     check_no_evaluation,
 )
@@ -31,34 +29,22 @@ from transformers_beats.training.config.batch_plan import BatchArguments
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import DataCollator
 from transformers_beats.training.data.sources import DataArguments
+from transformers_beats.training.reports.codes import DIAGNOSIS
 from transformers_beats.training.trainers.checkpoints import train_and_save
-from transformers_beats.training.trainers.pretraining import BeatsTokenizerTrainer
+from transformers_beats.training.trainers.pretraining import BeatsTokenizerTrainer, check_teacher
 from transformers_beats.utils.errors import BeatsError, run_command
 
 from .compute_codes import crop_words
+from .diagnose_codes import diagnose_if_possible
 from .stages import (
     choose_extractor,
     close_stage,
     load_crops,
+    load_teacher,
     own_extractor,
     prepare_training,
     training_settings,
 )
-
-
-def load_teacher(name: str) -> PreTrainedModel:
-    """
-    Loads the teacher of a directory or Hub repository: the whole classifier if it was fine-tuned, else the encoder.
-
-    Raises:
-        [`BeatsError`]: if it holds another kind of model.
-    """
-    teacher: Any = load_model(name)
-    if isinstance(teacher, BeatsForAudioFrameClassification):
-        teacher = teacher.beats
-    if not isinstance(teacher, (BeatsForAudioClassification, BeatsModel)):
-        raise BeatsError(f"{name}: holds a {type(teacher).__name__}, not a BEATs model that could be a teacher.")
-    return teacher
 
 
 def build_tokenizer(arguments: TokenizerModelArguments, teacher: PreTrainedModel) -> BeatsTokenizerForPreTraining:
@@ -95,7 +81,7 @@ def train_tokenizer(
 ) -> None:
     """
     Trains a [`BeatsTokenizerForPreTraining`] and writes it to `training.output_dir`, where `BeatsTokenizerModel` finds
-    the tokenizer; goes on where it was interrupted.
+    the tokenizer, with a diagnosis of its codes in `diagnosis/`; goes on where it was interrupted.
     """
     check_no_evaluation(training)
     output_dir = prepare_training(training, batch, data)
@@ -103,6 +89,7 @@ def train_tokenizer(
         tokenizer_arguments.feature_extractor, teacher=own_extractor(tokenizer_arguments.teacher)
     )
     teacher = load_teacher(tokenizer_arguments.teacher)
+    check_teacher(teacher, tokenizer_arguments.teacher_layers)
     crops = load_crops(data, extractor)
     # `Trainer` seeds only what comes after the model.
     set_seed(training.seed)
@@ -113,9 +100,21 @@ def train_tokenizer(
         train_dataset=crops,
         feature_extractor=extractor,
         teacher=teacher,
+        layers=tokenizer_arguments.teacher_layers,
+        normalization=tokenizer_arguments.teacher_normalization,
         min_perplexity=tokenizer_arguments.min_perplexity,
     )
     train_and_save(trainer, output_dir, training_settings(training, tokenizer_arguments, data, crops=crops))
+    if tokenizer_arguments.diagnosis_clips:
+        examined = DiagnosisArguments(
+            output_dir=str(output_dir / DIAGNOSIS),
+            tokenizer=str(output_dir),
+            teacher=tokenizer_arguments.teacher,
+            teacher_layers=tokenizer_arguments.teacher_layers,
+            teacher_normalization=tokenizer_arguments.teacher_normalization,
+            num_clips=tokenizer_arguments.diagnosis_clips,
+        )
+        diagnose_if_possible(examined, data)
 
 
 def main(argv: list[str] | None = None) -> None:

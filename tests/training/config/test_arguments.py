@@ -18,12 +18,12 @@ from transformers_beats.training.config.arguments import (
     TRAIN_TOKENIZER_ARGUMENTS,
     BeatsTrainingArguments,
     FineTuningArguments,
-    IterateArguments,
     PreTrainingModelArguments,
     TokenizeArguments,
     TokenizerModelArguments,
 )
 from transformers_beats.training.config.batch_plan import BatchArguments, plan_batch
+from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments, parse_arguments
 from transformers_beats.training.data.augmentation import AugmentationArguments
 from transformers_beats.training.data.folds import FoldArguments
@@ -404,7 +404,7 @@ def test_sections_of_iterate_take_the_keys_of_their_stages():
     assert arguments.tokenizer == {"model_config": {"codebook_size": 256}}
     for word, message in [
         ("--model.learning_rat=1", "unknown key `model.learning_rat`: did you mean `model.learning_rate`?"),
-        ("--max_steps=1", "unknown key `max_steps`: did you mean `model.max_steps` or `tokenizer.max_steps`?"),
+        ("--max_steps=1", "unknown key `max_steps`: did you mean `model.max_steps` or `tokenizer.max_steps`"),
         ("--model.max_steps=few", "`model.max_steps` must be int, got 'few'"),
     ]:
         with pytest.raises(UsageError) as caught:

@@ -15,10 +15,10 @@ from transformers_beats.training.config.arguments import (
     TOKENIZE_ARGUMENTS,
     TRAIN_TOKENIZER_ARGUMENTS,
     Arguments,
-    IterateArguments,
     check_config,
 )
 from transformers_beats.training.config.batch_plan import apply_batch_plan
+from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import RECIPES, build_arguments, list_recipes, parse_arguments
 from transformers_beats.utils.errors import UsageError
 
@@ -37,7 +37,10 @@ FINE_TUNING = {
 }
 PROBES = ["folder_probe"]
 ITERATE = ["audioset_iterate", "esc10_iterate", "folder_iterate"]
-SOURCE = re.compile(r"#.*\b(paper|Microsoft|ESPnet|appendix|our choice)\b", re.IGNORECASE)
+# Recipes that stand after one of these and change it.
+CHANGES = ["iterate_large", "iterate_supervised"]
+ALL = [*FLAT, *FINE_TUNING, *PROBES, *ITERATE, *CHANGES]
+SOURCE = re.compile(r"#.*\b(paper|Microsoft|ESPnet|OpenBEATs|appendix|our choice)\b", re.IGNORECASE)
 
 
 @pytest.fixture(params=[True, False], ids=["with bf16", "without bf16"])
@@ -67,12 +70,12 @@ def values_without_source(lines: list[str]) -> list[str]:
 
 
 def test_all_recipes_are_known():
-    assert sorted(path.stem for path in RECIPES.iterdir()) == sorted([*FLAT, *FINE_TUNING, *PROBES, *ITERATE])
+    assert sorted(path.stem for path in RECIPES.iterdir()) == sorted(ALL)
 
 
 def test_recipes_are_listed_with_what_they_train():
     recipes = list_recipes()
-    assert sorted(recipes) == sorted([*FLAT, *FINE_TUNING, *PROBES, *ITERATE])
+    assert sorted(recipes) == sorted(ALL)
     assert (
         recipes["folder_finetune"] == "A classifier of your own clips, from a pre-trained model, on one GPU or a CPU"
     )
@@ -88,8 +91,8 @@ def test_a_recipe_is_found_by_its_path_as_well():
     [
         ("folder_finetun", "folder_finetune"),
         ("recipes/esc10_iterate.yaml", "esc10_iterate"),
-        ("z" * 300, ", ".join(sorted([*FLAT, *FINE_TUNING, *PROBES, *ITERATE]))),
-        ("zzz", ", ".join(sorted([*FLAT, *FINE_TUNING, *PROBES, *ITERATE]))),
+        ("z" * 300, ", ".join(sorted(ALL))),
+        ("zzz", ", ".join(sorted(ALL))),
     ],
 )
 def test_an_unknown_recipe_has_others_named(name, names):
@@ -98,13 +101,15 @@ def test_an_unknown_recipe_has_others_named(name, names):
     assert str(caught.value).startswith(f"{name}: no such file, and no recipe of that name: did you mean {names}")
 
 
-@pytest.mark.parametrize("name", [*FLAT, *FINE_TUNING, *PROBES, *ITERATE])
+@pytest.mark.parametrize("name", ALL)
 def test_headers_name_their_recipe(name):
     header = Path(recipe(name)).read_text(encoding="utf-8").split("\n\n")[0]
-    assert re.search(rf"^#   .*(transformers-beats \S+|training\.\w+) --config {name}\b", header, re.MULTILINE)
+    assert re.search(
+        rf"^#   .*(transformers-beats \S+|training\.\w+) (--config \S+ )?--config {name}\b", header, re.MULTILINE
+    )
 
 
-@pytest.mark.parametrize("name", [*FLAT, *FINE_TUNING, *PROBES, *ITERATE])
+@pytest.mark.parametrize("name", ALL)
 def test_every_value_has_a_source(name):
     assert values_without_source(Path(recipe(name)).read_text(encoding="utf-8").splitlines()) == []
 
@@ -114,7 +119,7 @@ def test_a_value_without_source_is_found():
     assert values_without_source(lines) == ["b: 2", "  d: 3  # because", "  e: 4"]
 
 
-@pytest.mark.parametrize("name", [*FLAT, *FINE_TUNING, *PROBES, *ITERATE])
+@pytest.mark.parametrize("name", ALL)
 def test_no_key_appears_twice(name):
     """YAML would silently take the later one."""
     node = yaml.compose(Path(recipe(name)).read_text(encoding="utf-8"))
@@ -189,3 +194,14 @@ def test_the_flat_audioset_recipes_agree_with_the_iterations():
             del flat["model_config"]["codebook_size"]
         shared = {**arguments.data, **section}
         assert {key: flat[key] for key in shared} == shared
+
+
+@pytest.mark.parametrize("changed", ITERATE)
+@pytest.mark.parametrize("name", CHANGES)
+def test_recipes_that_change_others_fit_all_of_them(changed, name):
+    (plain,) = parse_arguments((IterateArguments,), ["--config", changed])
+    (arguments,) = parse_arguments((IterateArguments,), ["--config", changed, "--config", name])
+    assert arguments.tokenizer == plain.tokenizer
+    assert arguments.data == plain.data
+    assert (arguments.supervised_teacher is None) == (name == "iterate_large")
+    assert (arguments.model == plain.model) == (name == "iterate_supervised")

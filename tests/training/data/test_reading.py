@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.audio.decoding import AudioError
 from transformers_beats.training.compute_codes import load_codes, tokenize
-from transformers_beats.training.config.arguments import PRETRAIN_ARGUMENTS, TOKENIZE_ARGUMENTS, IterateArguments
+from transformers_beats.training.config.arguments import PRETRAIN_ARGUMENTS, TOKENIZE_ARGUMENTS
+from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.data import reading
 from transformers_beats.training.data.clips import prepare_clips

@@ -33,8 +33,8 @@ from transformers_beats.training.config.arguments import (
     TOKENIZE_ARGUMENTS,
     TRAIN_TOKENIZER_ARGUMENTS,
     BeatsTrainingArguments,
-    IterateArguments,
 )
+from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.iterate import iterate
@@ -443,6 +443,11 @@ def test_how_the_data_are_read_may_change_after_an_interruption(tmp_path):
 def test_runs_that_were_killed_learn_what_a_run_in_one_go_learns(recipe, tmp_path):
     for stage in ("model", "tokenizer"):
         recipe[stage]["model_config"] = recipe[stage]["model_config"] | {"hidden_dropout": 0.1, "layerdrop": 0.1}
+    # What draws random numbers, changes targets, or reads checkpoints.
+    recipe["random_projection"] |= {"num_codebooks": 2}
+    recipe["model"] |= {"mixture_probability": 0.5, "average_checkpoints": 2}
+    recipe["model"]["model_config"]["mask_block_size"] = 2
+    recipe["tokenizer"] |= {"teacher_layers": [1, 2], "teacher_normalization": "layer_norm"}
     in_one_go = copy.deepcopy(recipe) | {"output_dir": str(tmp_path / "one-go")}
     iterate(IterateArguments(**in_one_go))
     worker = Path(__file__).parents[1] / "worker.py"

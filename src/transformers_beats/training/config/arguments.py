@@ -3,7 +3,6 @@
 
 import os
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,8 +12,7 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.utils import logging
 from transformers.utils.generic import strtobool
 
-from transformers_beats import BeatsConfig, BeatsRandomProjectionTokenizerConfig, BeatsTokenizerConfig
-from transformers_beats.inference.loading import find_model
+from transformers_beats import BeatsConfig, BeatsTokenizerConfig
 from transformers_beats.training.data.augmentation import AugmentationArguments
 from transformers_beats.training.data.folds import FoldArguments
 from transformers_beats.training.data.labels import LabelArguments
@@ -22,15 +20,22 @@ from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.utils.arguments import argument, check_numbers, find_problem
 from transformers_beats.utils.errors import UsageError
 
-from .batch_plan import BatchArguments, apply_batch_plan, check_launch
-from .recipes import build_arguments
+from .batch_plan import BatchArguments
 
 
 logger = logging.get_logger(__name__)
 
 TIMEOUT_SECONDS = 12 * 3600
-# Codes are stored as int16.
-MAX_CODEBOOK_SIZE = 2**15
+DIAGNOSIS_CLIPS = 200
+DIAGNOSIS_HELP = "Clips, at most, that the codes are examined on, beside the tokenizer or the codes. 0: no diagnosis."
+LAYERS_HELP = (
+    "Layers of the teacher whose mean is learned: 1 is the first, -1 the last, 0 the input of the first. Default: the "
+    "last; a classifier's logits."
+)
+NORMALIZATION_HELP = (
+    "layer_norm: each layer's output for a patch has zero mean and unit variance before the mean over layers. "
+    "center: less the mean of its band (the patches of one frequency) in the batch. Default: as it is."
+)
 EXTRACTOR_HELP = (
     "Name, directory or Hub id of a feature extractor. Default: that of the tokenizer, teacher or model; without any, "
     "AudioSet's statistics."
@@ -144,11 +149,21 @@ class PreTrainingModelArguments:
     feature_extractor: str | None = argument(EXTRACTOR_HELP, None)
     tokenizer: str | None = argument("Name, directory or Hub id of a tokenizer that computes codes on the fly.", None)
     codes: str | None = argument("Directory of codes, as `compute-codes` writes it.", None)
+    average_checkpoints: int = argument(
+        "Number of the last checkpoints whose weights are averaged. 0: the last weights.", 0, min=0
+    )
+    mixture_probability: float = argument(
+        "Share of the clips that are heard together with another one of the batch: the codes of both are predicted.",
+        0.0,
+        min=0,
+        max=1,
+    )
 
     def __post_init__(self):
         if (self.tokenizer is None) == (self.codes is None):
             given = "neither" if self.tokenizer is None else "both"
             raise UsageError(f"Exactly one of `tokenizer` and `codes` is needed, got {given}.")
+        check_numbers(self)
         if self.model_name_or_path is None:
             check_config(BeatsConfig, self.model_config)
 
@@ -168,6 +183,9 @@ class TokenizerModelArguments:
     initialize_from_teacher: bool = argument(
         "Start from the teacher's weights, for a tokenizer of the same size.", False
     )
+    teacher_layers: list[int] | None = argument(LAYERS_HELP, None)
+    teacher_normalization: Literal["layer_norm", "center"] | None = argument(NORMALIZATION_HELP, None)
+    diagnosis_clips: int = argument(DIAGNOSIS_HELP, DIAGNOSIS_CLIPS, min=0)
 
     def __post_init__(self):
         check_config(BeatsTokenizerConfig, self.model_config)
@@ -189,6 +207,31 @@ class TokenizeArguments:
     def __post_init__(self):
         check_numbers(self)
         self.bf16 = self.bf16 and not (is_on_cpu() and is_bf16_slow())
+
+
+@dataclass
+class DiagnosisArguments:
+    """Codes that are examined, and on how many clips."""
+
+    output_dir: str = argument("Directory of the diagnosis.")
+    tokenizer: str | None = argument("Name, directory or Hub id of a tokenizer, which computes the codes.", None)
+    codes: str | None = argument("Directory of codes, as `compute-codes` writes it.", None)
+    teacher: str | None = argument(
+        "Name, directory or Hub id of the model that the codes are compared with, by k-means on its outputs.", None
+    )
+    teacher_layers: list[int] | None = argument(LAYERS_HELP, None)
+    teacher_normalization: Literal["layer_norm", "center"] | None = argument(NORMALIZATION_HELP, None)
+    feature_extractor: str | None = argument(EXTRACTOR_HELP, None)
+    num_clips: int = argument("Number of clips, at most, each with its first crop.", DIAGNOSIS_CLIPS, min=2)
+    fold_column: str | None = argument("Column of folds of the probe. Default: five are drawn.", None)
+    batch_size: int = argument("Clips that a device takes at a time.", 16, min=1)
+    seed: int = argument("Random seed of the sample, the folds and k-means.", 0, min=0)
+
+    def __post_init__(self):
+        check_numbers(self)
+        if (self.tokenizer is None) == (self.codes is None):
+            given = "neither" if self.tokenizer is None else "both"
+            raise UsageError(f"Exactly one of `tokenizer` and `codes` is needed, got {given}.")
 
 
 @dataclass
@@ -398,83 +441,7 @@ FINETUNE_ARGUMENTS: tuple[Any, ...] = tuple(field.type for field in fields(Argum
 PRETRAIN_ARGUMENTS = (PreTrainingModelArguments, DataArguments, BatchArguments, BeatsTrainingArguments)
 TRAIN_TOKENIZER_ARGUMENTS = (TokenizerModelArguments, DataArguments, BatchArguments, BeatsTrainingArguments)
 TOKENIZE_ARGUMENTS = (TokenizeArguments, DataArguments)
-# Stages of `iterate`, by the section of their arguments.
-STAGES = {"tokenizer": TRAIN_TOKENIZER_ARGUMENTS, "tokenize": TOKENIZE_ARGUMENTS, "model": PRETRAIN_ARGUMENTS}
-
-
-@dataclass
-class IterateArguments:
-    """Settings that the stages of `iterate` share, and a section for each stage."""
-
-    _sections: ClassVar[dict[str, tuple[type, ...]]] = {
-        "data": (DataArguments,),
-        "random_projection": (BeatsRandomProjectionTokenizerConfig,),
-        **{name: tuple(owner for owner in owners if owner is not DataArguments) for name, owners in STAGES.items()},
-    }
-    _set_by_iterate: ClassVar[frozenset[str]] = frozenset(
-        {"codes", "feature_extractor", "output_dir", "resume_from_checkpoint", "teacher", "tokenizer"}
-    )
-
-    output_dir: str = argument("Directory of all models, tokenizers and codes.")
-    data: dict = argument("Audio of all stages.")
-    num_iterations: int = argument("Number of models, which are trained one after another.", 2, min=1)
-    feature_extractor: str | None = argument(EXTRACTOR_HELP, None)
-    random_projection: dict | None = argument("Configuration of the first iteration's tokenizer.", None)
-    model: dict = argument("Training of each iteration's model.", default_factory=dict)
-    tokenizer: dict = argument("Training of the tokenizer of each iteration after the first.", default_factory=dict)
-    tokenize: dict = argument("Computation of the codes.", default_factory=dict)
-
-    def __post_init__(self):
-        check_numbers(self)
-        check_config(BeatsRandomProjectionTokenizerConfig, self.random_projection)
-        # A mistake in the last stage must not show only when the others are done, perhaps days later.
-        with_prefix("data", build_arguments, (DataArguments,), self.data)
-        if self.feature_extractor is not None:
-            find_model(self.feature_extractor, ["preprocessor_config.json"])
-        if (start := self.model.get("model_name_or_path")) is not None:
-            find_model(start, ["config.json", "model.safetensors"])
-        for name in STAGES:
-            for key in sorted(self._set_by_iterate & getattr(self, name).keys()):
-                raise UsageError(f"`{name}.{key}` is set by `iterate`: leave it out.")
-            with_prefix(name, self._check_stage, name)
-        self._check_codebooks()
-
-    def stage_values(self, name: Literal["model", "tokenizer", "tokenize"], **values: Any) -> dict[str, Any]:
-        """
-        Returns a flat recipe of one stage's own command: feature extractor, data, its section, and `values`.
-        [`build_arguments`] makes dataclasses of it.
-        """
-        return {"feature_extractor": self.feature_extractor, **self.data, **getattr(self, name), **values}
-
-    def _check_stage(self, name: Literal["model", "tokenizer", "tokenize"]) -> None:
-        """Raises `UsageError` for what the command of a stage would refuse."""
-        place = str(Path(self.output_dir) / name)
-        inputs = {"model": {"codes": place}, "tokenizer": {"teacher": place}, "tokenize": {"tokenizer": place}}
-        arguments = build_arguments(STAGES[name], self.stage_values(name, **inputs[name], output_dir=place))
-        data = arguments[1]
-        if data.streaming:
-            raise UsageError("Codes belong to the items of a dataset: set `data.streaming: false`.")
-        if name != "tokenize":
-            _, _, batch, training = arguments
-            check_launch(training)
-            check_no_evaluation(training)
-            apply_batch_plan(training, batch, data.crop_seconds)
-
-    def _check_codebooks(self) -> None:
-        """Raises `UsageError` for a codebook that codes, or the model that predicts them, have no place for."""
-        first = BeatsRandomProjectionTokenizerConfig(**(self.random_projection or {})).codebook_size
-        sizes = {"random_projection.codebook_size": first}
-        if self.num_iterations > 1:
-            later = BeatsTokenizerConfig(**(self.tokenizer.get("model_config") or {}))
-            sizes["tokenizer.model_config.codebook_size"] = later.codebook_size
-        known = (self.model.get("model_config") or {}).get("codebook_size", MAX_CODEBOOK_SIZE)
-        for name, size in sizes.items():
-            if size > MAX_CODEBOOK_SIZE:
-                raise UsageError(f"`{name}` must be at most {MAX_CODEBOOK_SIZE}, got {size}: codes are int16.")
-            if size > known:
-                raise UsageError(
-                    f"`model.model_config.codebook_size` is {known}, but `{name}` is {size}: leave it out."
-                )
+DIAGNOSE_ARGUMENTS = (DiagnosisArguments, DataArguments, LabelArguments)
 
 
 def check_no_evaluation(training: TrainingArguments) -> None:
@@ -483,17 +450,17 @@ def check_no_evaluation(training: TrainingArguments) -> None:
         raise UsageError("`eval_strategy`: pre-training has no clips to evaluate on; leave it out.")
 
 
-def with_prefix(name: str, check: Any, *values: Any) -> None:
-    """Calls `check`, and names the section in its errors."""
-    try:
-        check(*values)
-    except ValueError as error:
-        raise UsageError(f"{name}: {error}") from error
-
-
 def check_config(config_class: type, values: dict | None) -> None:
     """Raises `UsageError` if a configuration does not accept the values; its own exception is no `ValueError`."""
     try:
         config_class(**(values or {}))
     except StrictDataclassError as error:
         raise UsageError(str(error.__cause__ or error)) from error
+
+
+def check_mixtures(arguments: PreTrainingModelArguments, training: TrainingArguments) -> None:
+    """Raises `UsageError` if clips are to be mixed, and a batch holds a single one."""
+    if arguments.mixture_probability and training.per_device_train_batch_size < 2:
+        raise UsageError(
+            "`mixture_probability` mixes clips of a batch: set `per_device_train_batch_size` to at least 2."
+        )

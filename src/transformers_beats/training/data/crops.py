@@ -227,7 +227,8 @@ class DataCollator:
         Returns:
             `waveforms` `(batch_size, num_samples)`, float32, and `num_samples` `(batch_size,)`; or, for items with
             fbanks, `input_values` `(batch_size, num_frames, num_mel_bins)` and `attention_mask`. `labels`
-            `(batch_size, num_columns, num_freq_patches)`, -100 on padding, if the items have codes.
+            `(batch_size, num_columns, num_freq_patches)`, -100 on padding, if the items have codes; `num_codebooks` is
+            the last dimension of several.
         """
         if "input_values" in items[0]:
             inputs = [{"input_values": item["input_values"].numpy()} for item in items]
@@ -240,7 +241,8 @@ class DataCollator:
             lengths = [len(item["waveform"]) for item in items]
             batch = {"waveforms": waveforms, "num_samples": torch.tensor(lengths)}
         if "labels" in items[0]:
-            batch["labels"] = torch.full((len(items), *self.grid), -100)
+            # Of several codebooks they have one dimension more.
+            batch["labels"] = torch.full((len(items), *self.grid, *items[0]["labels"].shape[2:]), -100)
             for row, item in zip(batch["labels"], items):
                 row[: len(item["labels"])] = item["labels"]
         return batch

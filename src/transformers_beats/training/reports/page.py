@@ -43,12 +43,18 @@ MAX_SECONDS, MAX_AUDIO_BYTES = 10, 2_000_000
 MAX_LISTED_CLASSES = 40
 
 
-def render_page(report: Mapping[str, Any], predictions: Predictions, evidence: Evidence) -> str:
-    """Returns the page of a report; see [`write_report`], whose `metrics.json` is `report`."""
+def make_environment() -> Environment:
+    """Returns the environment of the templates of pages, whose filters write numbers as everywhere."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=False
     )
     environment.filters |= {"number": format_number, "interval": format_interval}
+    return environment
+
+
+def render_page(report: Mapping[str, Any], predictions: Predictions, evidence: Evidence) -> str:
+    """Returns the page of a report; see [`write_report`], whose `metrics.json` is `report`."""
+    environment = make_environment()
     description = {key: value for key, value in report["description"].items() if value is not None}
     ranked, calibration = rank_classes(predictions), calibrate(predictions)
     num_classes, num_rows = len(predictions.label_names), len(predictions.names)

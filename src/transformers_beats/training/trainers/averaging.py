@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Averages of weights: of checkpoints, and over the steps of a training."""
 
+import math
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from transformers_beats.utils.errors import BeatsError
@@ -70,6 +71,30 @@ class WeightAverage(TrainerCallback):
             with torch.no_grad():
                 for name, value in model.named_parameters() if own else ():
                     value.copy_(own[name])
+
+
+class CheckpointCounter(TrainerCallback):
+    """Refuses, before its first step, a training that would write fewer checkpoints than are to be averaged."""
+
+    def __init__(self, num_checkpoints: int):
+        self.num_checkpoints = num_checkpoints
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        num_saves = 0
+        if args.save_strategy == SaveStrategy.STEPS:
+            num_saves = math.ceil(state.max_steps / state.save_steps)
+        elif args.save_strategy == SaveStrategy.EPOCH:
+            num_saves = state.num_train_epochs
+        if num_saves < self.num_checkpoints:
+            raise BeatsError(
+                f"`average_checkpoints` is {self.num_checkpoints}, but {num_saves} checkpoint(s) would be written: "
+                "save more often (`save_strategy`, `save_steps`)."
+            )
+
+
+def keep_checkpoints(training: TrainingArguments, num_checkpoints: int) -> None:
+    """Lets so many checkpoints be kept that those to be averaged are there at the end."""
+    training.save_total_limit = max(training.save_total_limit or 0, num_checkpoints) or None
 
 
 def average_checkpoints(model: nn.Module, directory: Path, num_checkpoints: int) -> None:

@@ -1,13 +1,12 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """`Trainer` of a classifier."""
 
-import math
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from transformers import TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from transformers_beats.training.data.augmentation import (
     AugmentationArguments,
@@ -23,25 +22,6 @@ from transformers_beats.utils.errors import BeatsError
 from .averaging import WeightAverage
 from .layerwise import layerwise_parameter_groups, multiply_gradients
 from .pretraining import WaveformTrainer
-
-
-class CheckpointCounter(TrainerCallback):
-    """Refuses, before its first step, a training that would write fewer checkpoints than are to be averaged."""
-
-    def __init__(self, num_checkpoints: int):
-        self.num_checkpoints = num_checkpoints
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        num_saves = 0
-        if args.save_strategy == SaveStrategy.STEPS:
-            num_saves = math.ceil(state.max_steps / state.save_steps)
-        elif args.save_strategy == SaveStrategy.EPOCH:
-            num_saves = state.num_train_epochs
-        if num_saves < self.num_checkpoints:
-            raise BeatsError(
-                f"`average_checkpoints` is {self.num_checkpoints}, but {num_saves} checkpoint(s) would be written: "
-                "save more often (`save_strategy`, `save_steps`)."
-            )
 
 
 class StopAtEpoch(TrainerCallback):

@@ -3,17 +3,20 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
-from transformers_beats.modeling_beats import BeatsForAudioClassification, BeatsModel
+from transformers_beats.modeling_beats import BeatsForAudioClassification, BeatsModel, at_least_float32
 from transformers_beats.modeling_beats_tokenizer import code_usage
 from transformers_beats.training.data.crops import featurize
 from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.messages import hold_back
 
+from .mixtures import mix_clips
 from .progress import print_lines
 
 
@@ -154,10 +157,12 @@ class BeatsTrainer(WaveformTrainer):
             if name != "code_counts":
                 measured[name] = value.item() / (counts[name] * self.args.world_size)
                 continue
-            frequencies = value / value.sum().clamp(min=1)
+            # Of several codebooks the mean.
+            frequencies = value / value.sum(dim=-1, keepdim=True).clamp(min=1)
+            entropies = torch.special.entr(frequencies).sum(dim=-1)
             # In nats, as the loss is: what guessing by frequency alone would cost.
-            measured["code_entropy"] = torch.special.entr(frequencies).sum().item()
-            measured["code_perplexity"] = torch.special.entr(frequencies).sum().exp().item()
+            measured["code_entropy"] = entropies.mean().item()
+            measured["code_perplexity"] = entropies.exp().mean().item()
             measured["codes_alive"] = (value > 0).float().mean().item()
         sums.clear()
         counts.clear()
@@ -172,11 +177,14 @@ class BeatsPreTrainer(BeatsTrainer):
     Args:
         tokenizer (`PreTrainedModel`, *optional*):
             Tokenizer that computes the codes of batches without `labels`.
+        mixture_probability (`float`, defaults to 0.0):
+            Share of the clips that are mixed with another one, see [`mix_clips`]; in training only.
     """
 
-    def __init__(self, *args, tokenizer: PreTrainedModel | None = None, **kwargs):
+    def __init__(self, *args, tokenizer: PreTrainedModel | None = None, mixture_probability: float = 0.0, **kwargs):
         super().__init__(*args, **kwargs)
         self.tokenizer = None if tokenizer is None else tokenizer.requires_grad_(False).eval().to(self.args.device)
+        self.mixture_probability = mixture_probability
 
     def _prepare_inputs(self, inputs):
         inputs = super()._prepare_inputs(inputs)
@@ -186,12 +194,16 @@ class BeatsPreTrainer(BeatsTrainer):
             with torch.no_grad(), self.accelerator.autocast():
                 codes = self.tokenizer(inputs["input_values"], attention_mask=inputs["attention_mask"]).audio_codes
             inputs["labels"] = codes
+        if self.mixture_probability and self.model is not None and self.model.training:
+            inputs = mix_clips(inputs, self.feature_extractor, self.mixture_probability)
         return inputs
 
     def measure(self, outputs: Mapping, inputs: Mapping) -> dict[str, torch.Tensor]:
         labels = inputs["labels"]
-        codebook_size = outputs["logits"].shape[-1]
-        counts, _ = code_usage(labels.clamp(min=0), labels >= 0, codebook_size)
+        logits, is_code = outputs["logits"], labels >= 0
+        # Labels of several codebooks have a dimension more, and those of a patch all count or none.
+        is_patch = is_code[..., 0] if logits.ndim == 4 else is_code
+        counts, _ = code_usage(labels.clamp(min=0), is_patch, logits.shape[-1])
         return {"accuracy": outputs["accuracy"], "code_counts": counts}
 
     def num_patches(self, outputs: Mapping) -> torch.Tensor:
@@ -205,19 +217,32 @@ class BeatsTokenizerTrainer(BeatsTrainer):
     Args:
         teacher ([`BeatsModel`] or [`BeatsForAudioClassification`]):
             Teacher whose last hidden state, or as a classifier logits of each patch, the estimator learns.
+        layers (`list[int]`, *optional*), normalization (`str`, *optional*):
+            Choices of [`teacher_outputs`].
         min_perplexity (`float`, defaults to 2.0):
             Least perplexity of the codes between two logs; below, the run ends with a [`CodebookCollapseError`].
     """
 
-    def __init__(self, *args, teacher: PreTrainedModel, min_perplexity: float = 2.0, **kwargs):
+    def __init__(
+        self,
+        *args,
+        teacher: PreTrainedModel,
+        layers: list[int] | None = None,
+        normalization: str | None = None,
+        min_perplexity: float = 2.0,
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
         self.teacher = teacher.requires_grad_(False).eval().to(self.args.device)
         self.min_perplexity = min_perplexity
+        self.targets: dict[str, Any] = {"layers": layers, "normalization": normalization}
 
     def _prepare_inputs(self, inputs):
         inputs = super()._prepare_inputs(inputs)
         with torch.no_grad(), self.accelerator.autocast():
-            inputs["teacher_outputs"] = teacher_outputs(self.teacher, inputs["input_values"], inputs["attention_mask"])
+            inputs["teacher_outputs"] = teacher_outputs(
+                self.teacher, inputs["input_values"], inputs["attention_mask"], **self.targets
+            )
         return inputs
 
     def measure(self, outputs: Mapping, inputs: Mapping) -> dict[str, torch.Tensor]:
@@ -237,15 +262,69 @@ class BeatsTokenizerTrainer(BeatsTrainer):
             )
 
 
-def teacher_outputs(teacher: PreTrainedModel, input_values: torch.Tensor, attention_mask: torch.Tensor | None):
+def teacher_outputs(
+    teacher: PreTrainedModel,
+    input_values: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    layers: list[int] | None = None,
+    normalization: str | None = None,
+) -> torch.Tensor:
     """
     Returns the outputs of a teacher for each patch, which a tokenizer is to learn: the last hidden state
     `(batch_size, num_patches, hidden_size)` of a [`BeatsModel`]; the logits `(batch_size, num_patches, num_labels)` of
     a [`BeatsForAudioClassification`], whose mean are the classifier's. Inputs are those of the models.
+
+    Args:
+        layers (`list[int]`, *optional*):
+            Hidden states of a [`BeatsModel`] whose mean is returned, 0 being the input of the first layer.
+        normalization (`"layer_norm"` or `"center"`, *optional*):
+            With `"layer_norm"` every output for a patch has zero mean and unit variance before that mean, as in
+            data2vec (Baevski et al., 2022); with `"center"` the mean of each band, over time and clips of the batch,
+            is subtracted.
+
+    Raises:
+        [`BeatsError`]: if the teacher is another model, or has no such layers.
     """
+    check_teacher(teacher, layers)
     if isinstance(teacher, BeatsForAudioClassification):
-        _, hidden_states = teacher.encode(input_values, attention_mask)
-        return teacher.classifier(hidden_states)
-    if not isinstance(teacher, BeatsModel):
+        outputs, hidden_states = teacher.encode(input_values, attention_mask)
+        states = [teacher.classifier(hidden_states)]
+    else:
+        outputs = teacher(input_values, attention_mask=attention_mask, output_hidden_states=layers is not None)
+        states = [outputs.last_hidden_state] if layers is None else [outputs.hidden_states[layer] for layer in layers]
+    if normalization == "layer_norm":
+        states = [nn.functional.layer_norm(at_least_float32(values), values.shape[-1:]) for values in states]
+    mean = states[0] if len(states) == 1 else torch.stack(states).mean(dim=0)
+    if normalization != "center":
+        return mean
+    num_bands = teacher.config.num_freq_patches
+    return center_bands(mean, outputs["patch_attention_mask"], num_bands)
+
+
+def center_bands(states: torch.Tensor, mask: torch.Tensor, num_bands: int) -> torch.Tensor:
+    """
+    Returns `states` `(batch_size, num_patches, dim)` less the mean of their band, over the patches of the batch where
+    `mask` `(batch_size, num_patches)` is true; float32.
+    """
+    grid = at_least_float32(states).unflatten(1, (-1, num_bands))
+    weights = mask.unflatten(1, (-1, num_bands)).unsqueeze(-1)
+    means = (grid * weights).sum(dim=(0, 1)) / weights.sum(dim=(0, 1)).clamp(min=1)
+    return (grid - means).flatten(1, 2)
+
+
+def check_teacher(teacher: PreTrainedModel, layers: list[int] | None) -> None:
+    """Raises a [`BeatsError`] for a model that is no teacher, and for layers that it does not have."""
+    if not isinstance(teacher, (BeatsModel, BeatsForAudioClassification)):
         raise BeatsError(f"A teacher is a BeatsModel or a BeatsForAudioClassification, got {type(teacher).__name__}.")
-    return teacher(input_values, attention_mask=attention_mask).last_hidden_state
+    if layers is None:
+        return
+    if isinstance(teacher, BeatsForAudioClassification):
+        raise BeatsError(
+            "`teacher_layers` are those of an encoder, and a classifier teaches its logits: leave them out."
+        )
+    # The input of the first layer counts too.
+    count = teacher.config.num_hidden_layers + 1
+    if not layers or any(not -count <= layer < count for layer in layers):
+        raise BeatsError(
+            f"`teacher_layers` is {layers}, but the teacher has the layers 1 to {count - 1}, and 0 for their input."
+        )

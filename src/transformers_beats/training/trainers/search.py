@@ -10,10 +10,11 @@ from typing import Any
 from transformers.utils import logging
 
 from transformers_beats.training.config.arguments import BeatsTrainingArguments, FineTuningArguments
-from transformers_beats.training.trainers.classification import ClassificationTrainer
 from transformers_beats.utils.errors import BeatsError, UsageError, did_you_mean
 from transformers_beats.utils.files import work_directory
 from transformers_beats.utils.numbers import format_number
+
+from .classification import ClassificationTrainer
 
 
 logger = logging.get_logger(__name__)

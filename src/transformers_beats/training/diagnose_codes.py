@@ -1,0 +1,252 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+Diagnosis of codes: how many are in use, what they say about class, band and position, and how much of the teacher.
+
+Example:
+
+    transformers-beats diagnose-codes --codes CODES --teacher MODEL --dataset FOLDER --output_dir DIAGNOSIS
+
+With `--tokenizer TOKENIZER` in the place of `--codes CODES`, the codes of the sample are computed.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Subset
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
+from transformers_beats.modeling_beats import BeatsForAudioClassification
+from transformers_beats.training.config.arguments import DIAGNOSE_ARGUMENTS, DiagnosisArguments
+from transformers_beats.training.config.recipes import parse_arguments
+from transformers_beats.training.data.crops import CropDataset, DataCollator, featurize
+from transformers_beats.training.data.folds import FoldArguments, read_folds
+from transformers_beats.training.data.labels import LabelArguments, Labels, read_labels
+from transformers_beats.training.data.sources import DataArguments
+from transformers_beats.training.reports.codes import (
+    PAGE,
+    CodeSample,
+    describe_diagnosis,
+    diagnose_sample,
+    write_diagnosis,
+)
+from transformers_beats.training.trainers.pretraining import check_teacher, teacher_outputs
+from transformers_beats.utils.errors import BeatsError, first_line, run_command
+from transformers_beats.utils.files import check_new
+from transformers_beats.utils.messages import note
+
+from .compute_codes import load_codes
+from .stages import choose_extractor, load_crops, load_teacher, load_tokenizer, own_extractor, process_state
+
+
+logger = logging.get_logger(__name__)
+
+# Of many classes, those of the most clips are examined: a probe needs several clips of each.
+MIN_CLIPS_PER_CLASS = 10
+LABELLED_TEACHER = (
+    "The teacher has learned labels: if these are clips that it learned from, what the codes say about classes is "
+    "optimistic."
+)
+
+
+def read_classes(crops: CropDataset, labels: LabelArguments) -> tuple[Labels | None, str]:
+    """Reads the class of each clip, if there is one; else None, and the reason."""
+    try:
+        found = read_labels(crops.clips.dataset, labels, crops.clips.names)
+    except BeatsError as error:
+        return None, f"Without classes: {first_line(error)}"
+    if found.task != "single_label":
+        return None, "Without classes: the clips have any number of them, and one each is needed."
+    return found, ""
+
+
+def draw_clips(classes: np.ndarray | None, num_clips: int, count: int, seed: int) -> np.ndarray:
+    """
+    Draws at most `count` of `num_clips` clips, ascending; with `classes` `(num_clips,)` as many of each class, of
+    those that are most frequent.
+    """
+    order = np.random.default_rng(seed).permutation(num_clips)
+    if classes is None:
+        return np.sort(order[:count])
+    most_frequent = np.argsort(-np.bincount(classes), kind="stable")[: max(2, count // MIN_CLIPS_PER_CLASS)]
+    order = order[np.isin(classes[order], most_frequent)]
+    seen = dict.fromkeys(most_frequent.tolist(), 0)
+    ranks = []
+    for label in classes[order].tolist():
+        ranks.append(seen[label])
+        seen[label] += 1
+    return np.sort(order[np.argsort(ranks, kind="stable")][:count])
+
+
+@torch.no_grad()
+def run_models(
+    items: Any,
+    extractor: BeatsFeatureExtractor,
+    arguments: DiagnosisArguments,
+    crop_seconds: float,
+    tokenizer: PreTrainedModel | None,
+    teacher: PreTrainedModel | None,
+) -> Iterator[tuple[np.ndarray | None, np.ndarray | None]]:
+    """
+    Yields codes `(num_columns, num_bands, ...)` and the teacher's outputs `(num_patches, dim)`, float32, of each item,
+    without padding; None without such a model.
+    """
+    device = torch.device(process_state().device or "cpu")
+    models = [model.to(device).eval() for model in (tokenizer, teacher) if model is not None]
+    loader = DataLoader(items, arguments.batch_size, collate_fn=DataCollator(extractor, crop_seconds))
+    if not models:
+        yield from [(None, None)] * len(items)
+        return
+    for batch in loader:
+        inputs = {name: value.to(device) for name, value in featurize(batch, extractor, device).items()}
+        values, mask = inputs["input_values"], inputs["attention_mask"]
+        size = len(values)
+        codes: Any = [None] * size
+        states: Any = [None] * size
+        if tokenizer is not None:
+            found = tokenizer(values, attention_mask=mask).audio_codes.cpu().numpy()
+            codes = [item[(item >= 0).all(axis=tuple(range(1, item.ndim)))] for item in found]
+        if teacher is not None:
+            outputs = teacher_outputs(
+                teacher, values, mask, arguments.teacher_layers, arguments.teacher_normalization
+            ).float()
+            num_columns = (mask.sum(dim=1) // extractor.patch_size).tolist()
+            num_bands = teacher.config.num_freq_patches
+            states = [item[: count * num_bands].cpu().numpy() for item, count in zip(outputs, num_columns)]
+        yield from zip(codes, states)
+
+
+def build_sample(
+    arguments: DiagnosisArguments,
+    data: DataArguments,
+    labels: LabelArguments,
+    crops: CropDataset,
+    extractor: BeatsFeatureExtractor,
+    tokenizer: PreTrainedModel | None,
+    teacher: PreTrainedModel | None,
+) -> CodeSample:
+    """Reads or computes the codes of a sample of clips, each with its first crop, and the outputs of a teacher."""
+    stored: Any = None
+    if arguments.codes is not None:
+        stored, description = load_codes(arguments.codes, data)
+        if crops.fingerprint != description["clips"]:
+            raise BeatsError(f"{arguments.codes}: the codes are of other files than {data.dataset} now holds.")
+    found, remark = read_classes(crops, labels)
+    classes = None if found is None else found.as_array()
+    clips = draw_clips(classes, len(crops.clips.names), arguments.num_clips, arguments.seed)
+    folds = None
+    if arguments.fold_column is not None:
+        if found is None:
+            raise BeatsError(f"`fold_column` is for the probe of classes. {remark}")
+        folds = np.zeros(len(found), dtype=np.int64)
+        for number, fold in enumerate(read_folds(crops.clips.dataset, found, FoldArguments(arguments.fold_column), 0)):
+            folds[fold.test] = number
+        folds = folds[clips]
+    indices = crops.offsets[clips].tolist()
+    items = Subset(CropDataset(crops.clips, data, sampling_rate=crops.sampling_rate), indices)
+    pairs: list[tuple[Any, Any]] = list(run_models(items, extractor, arguments, data.crop_seconds, tokenizer, teacher))
+    if stored is not None:
+        size = description["codebook_size"]
+        codes = [np.asarray(stored[index]["codes"]) for index in indices]
+    else:
+        size = 0 if tokenizer is None else tokenizer.config.codebook_size
+        codes = [item for item, _ in pairs]
+    return CodeSample(
+        codes,
+        size,
+        None if classes is None else classes[clips],
+        folds,
+        None if teacher is None else [states for _, states in pairs],
+        [remark] if remark else [],
+    )
+
+
+def diagnose(arguments: DiagnosisArguments, data: DataArguments, labels: LabelArguments) -> dict[str, Any] | None:
+    """
+    Examines the codes of a sample of clips, and writes `diagnosis.html` and `diagnosis.json` to
+    `arguments.output_dir`. Called on every process; one examines.
+
+    Returns:
+        `dict`: the content of `diagnosis.json`; None on other processes.
+
+    Raises:
+        [`BeatsError`]: a streamed dataset, an output that exists, codes of other clips, or a teacher that reads
+            another fbank than the tokenizer.
+    """
+    if data.streaming:
+        raise BeatsError("A diagnosis needs the clips of a dataset: set `streaming: false`.")
+    check_new(Path(arguments.output_dir))
+    owned: dict[str, Any] = {}
+    if arguments.codes is not None:
+        _, description = load_codes(arguments.codes, data)
+        if "feature_extractor" in description:
+            owned["codes"] = BeatsFeatureExtractor(**description["feature_extractor"])
+    elif arguments.tokenizer is not None:
+        owned["tokenizer"] = own_extractor(arguments.tokenizer)
+    if arguments.teacher is not None:
+        owned["teacher"] = own_extractor(arguments.teacher)
+    extractor = choose_extractor(arguments.feature_extractor, **owned)
+    # Waveforms are read for a few clips only; one that is lost must not be replaced by another one.
+    data = dataclasses.replace(data, precompute_fbank=False, max_lost_share=0.0)
+    crops = load_crops(data, extractor)
+    found = None
+    try:
+        if process_state().is_main_process:
+            found = examine(arguments, data, labels, crops, extractor)
+    finally:
+        process_state().wait_for_everyone()
+    return found
+
+
+def examine(
+    arguments: DiagnosisArguments,
+    data: DataArguments,
+    labels: LabelArguments,
+    crops: CropDataset,
+    extractor: BeatsFeatureExtractor,
+) -> dict[str, Any]:
+    """Does what [`diagnose`] says, on one process."""
+    tokenizer = None if arguments.tokenizer is None else load_tokenizer(arguments.tokenizer)
+    teacher = None if arguments.teacher is None else load_teacher(arguments.teacher)
+    if teacher is not None:
+        check_teacher(teacher, arguments.teacher_layers)
+    sample = build_sample(arguments, data, labels, crops, extractor, tokenizer, teacher)
+    if isinstance(teacher, BeatsForAudioClassification) and sample.classes is not None:
+        sample.notes.append(LABELLED_TEACHER)
+    description = {
+        "tokenizer": arguments.tokenizer or arguments.codes,
+        "teacher": arguments.teacher,
+        "teacher_layers": arguments.teacher_layers and str(arguments.teacher_layers),
+        "teacher_normalization": arguments.teacher_normalization,
+        "dataset": str(data.dataset),
+        "folds": arguments.fold_column,
+        "seed": arguments.seed,
+    }
+    found = diagnose_sample(sample, description, arguments.seed)
+    write_diagnosis(Path(arguments.output_dir), found, sample)
+    note(f"Codes: {describe_diagnosis(found)}", f"Diagnosis: {Path(arguments.output_dir) / PAGE}")
+    return found
+
+
+def diagnose_if_possible(arguments: DiagnosisArguments, data: DataArguments) -> None:
+    """Does what [`diagnose`] does in the middle of a training, which an error in it does not end: it is logged."""
+    if data.streaming:
+        return
+    try:
+        diagnose(arguments, data, LabelArguments())
+    except Exception as error:
+        logger.error(f"There is no diagnosis of the codes: {error}", exc_info=not isinstance(error, BeatsError))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command with the words of `argv`; by default those of the command line."""
+    diagnose(*parse_arguments(DIAGNOSE_ARGUMENTS, argv, __doc__))
+
+
+if __name__ == "__main__":
+    run_command(main)

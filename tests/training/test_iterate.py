@@ -1,0 +1,213 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""`iterate` with a supervised teacher, statistics of the data, a size, and a diagnosis of every iteration's codes."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import ENCODER, TRAINING
+
+from transformers_beats import (
+    BeatsConfig,
+    BeatsFeatureExtractor,
+    BeatsForAudioClassification,
+    BeatsModel,
+    BeatsTokenizerForPreTraining,
+)
+from transformers_beats.training import checkpoints as checkpoints_module
+from transformers_beats.training.config.iterations import IterateArguments
+from transformers_beats.training.config.recipes import build_arguments, parse_arguments
+from transformers_beats.training.iterate import iterate
+from transformers_beats.utils.errors import UsageError
+
+
+@pytest.fixture
+def labelled(sounds, tmp_path) -> Path:
+    """The same sounds, in folders of two classes."""
+    for index, path in enumerate(sorted(sounds.iterdir())):
+        folder = tmp_path / "labelled" / ("low", "high")[index // 6]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / path.name)
+    return tmp_path / "labelled"
+
+
+@pytest.fixture
+def supervised(recipe, labelled) -> dict:
+    """One iteration, and one with a supervised teacher."""
+    return recipe | {
+        "num_iterations": 1,
+        "supervised_teacher": {"dataset": str(labelled), **TRAINING, "max_steps": 2},
+        "supervised_tokenizer": {"learning_rate": 2e-3},
+    }
+
+
+def files_of(directory: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in directory.rglob("*") if path.is_file()}
+
+
+def test_a_fine_tuned_model_teaches_the_last_tokenizer(supervised, monkeypatch):
+    # Interrupted when the classifier is all but written.
+    replace, run = checkpoints_module.replace_directory, Path(supervised["output_dir"])
+
+    def fail_for_teachers(new, target):
+        if target.name == "teacher":
+            sys.exit("killed")
+        replace(new, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints_module, "replace_directory", fail_for_teachers)
+        with pytest.raises(SystemExit, match="killed"):
+            iterate(IterateArguments(**supervised))
+    directory = run / "iteration-2+"
+    assert not (directory / "teacher").exists()
+    model = iterate(IterateArguments(**supervised))
+    assert model == directory / "model"
+    teacher = BeatsForAudioClassification.from_pretrained(directory / "teacher")
+    assert list(teacher.config.id2label.values()) == ["high", "low"]
+    # The estimator predicts logits.
+    assert BeatsTokenizerForPreTraining.from_pretrained(directory / "tokenizer").estimator.head.out_features == 2
+    history = json.loads((directory / "tokenizer" / "log_history.json").read_text())
+    assert history[0]["learning_rate"] == pytest.approx(2e-3)
+    assert BeatsConfig.from_pretrained(model).codebook_size == 16
+    before = files_of(run)
+    iterate(IterateArguments(**supervised))
+    assert files_of(run) == before
+
+
+def test_a_classifier_that_exists_teaches(recipe, tmp_path):
+    BeatsForAudioClassification(BeatsConfig(**ENCODER, num_labels=3)).save_pretrained(tmp_path / "teacher")
+    BeatsFeatureExtractor().save_pretrained(tmp_path / "teacher")
+    recipe |= {"num_iterations": 1, "supervised_teacher": str(tmp_path / "teacher")}
+    directory = iterate(IterateArguments(**recipe)).parent
+    assert sorted(path.name for path in directory.iterdir()) == ["codes", "model", "tokenizer"]
+    assert BeatsTokenizerForPreTraining.from_pretrained(directory / "tokenizer").estimator.head.out_features == 3
+
+
+def test_the_audio_of_a_supervised_teacher_is_that_of_pretraining_by_default(supervised, labelled):
+    supervised["data"] |= {"dataset": str(labelled), "precompute_fbank": True, "min_seconds": 0.1}
+    own = supervised["supervised_teacher"]
+    del own["dataset"]
+    values = IterateArguments(**supervised).teacher_values("model", "teacher")
+    assert (values["dataset"], values["crop_seconds"], values["min_seconds"]) == (str(labelled), 1.0, 0.1)
+    assert "precompute_fbank" not in values
+    own["dataset"] = "other"
+    values = IterateArguments(**supervised).teacher_values("model", "teacher")
+    assert (values["dataset"], values["crop_seconds"]) == ("other", 1.0)
+    assert "min_seconds" not in values
+
+
+def test_labels_are_read_before_anything_is_trained(supervised, sounds):
+    supervised["supervised_teacher"]["dataset"] = str(sounds)
+    with pytest.raises(ValueError, match="lies in no folder named after its class"):
+        iterate(IterateArguments(**supervised))
+    assert not Path(supervised["output_dir"]).exists()
+
+
+def encoder(tmp_path: Path) -> str:
+    BeatsModel(BeatsConfig(**ENCODER)).save_pretrained(tmp_path / "encoder")
+    BeatsFeatureExtractor().save_pretrained(tmp_path / "encoder")
+    return str(tmp_path / "encoder")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"supervised_teacher": {"num_folds": 5}}, "`supervised_teacher.num_folds` is set by `iterate`"),
+        ({"supervised_teacher": {"learning_rate": -1.0}}, "supervised_teacher: `learning_rate` must not be negative"),
+        ({"supervised_teacher": {"learning_rat": 1.0}}, "unknown key `supervised_teacher.learning_rat`: did you mean"),
+        ({"supervised_teacher": "/no/model"}, "/no/model: no such directory"),
+        ({"supervised_teacher": encoder}, "a BeatsModel knows no labels"),
+        ({"supervised_teacher": None}, "`supervised_tokenizer` is that of a `supervised_teacher`"),
+        ({"supervised_tokenizer": {"min_perplexity": 0.5}}, "supervised_tokenizer: `min_perplexity` must be at least"),
+        ({"supervised_tokenizer": {"teacher": "a"}}, "`supervised_tokenizer.teacher` is set by `iterate`"),
+        ({"size": "huge"}, "`size` must be Literal"),
+    ],
+)
+def test_mistakes_of_a_supervised_teacher_are_refused(supervised, tmp_path, changes, message):
+    changes = {name: value(tmp_path) if callable(value) else value for name, value in changes.items()}
+    with pytest.raises(UsageError) as caught:
+        build_arguments((IterateArguments,), supervised | changes)
+    assert message in str(caught.value)
+
+
+# Size and statistics
+
+
+def test_large_models_have_the_values_of_openbeats():
+    words = ["--output_dir=run", "--data.dataset=sounds", "--size=large"]
+    (arguments,) = parse_arguments((IterateArguments,), words)
+    config = BeatsConfig(**arguments.model["model_config"])
+    shape = (config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.intermediate_size)
+    assert shape == (24, 1024, 16, 4096)
+    training = {name: arguments.model[name] for name in ("learning_rate", "max_steps", "warmup_steps")}
+    assert training == {"learning_rate": 2.5e-4, "max_steps": 800_000, "warmup_steps": 40_000}
+    assert arguments.feature_extractor == "corpus"
+    assert arguments.tokenizer == {}
+
+
+def test_values_of_a_user_win_over_those_of_a_size(tmp_path):
+    BeatsFeatureExtractor().save_pretrained(tmp_path)
+    words = ["--output_dir=run", "--data.dataset=sounds", "--size=large", f"--feature_extractor={tmp_path}"]
+    words += ["--model.learning_rate=1e-4", "--model.model_config.num_hidden_layers=18", "--model.num_train_epochs=3"]
+    (arguments,) = parse_arguments((IterateArguments,), words)
+    assert arguments.model["learning_rate"] == 1e-4
+    assert arguments.model["model_config"]["num_hidden_layers"] == 18
+    assert arguments.model["model_config"]["hidden_size"] == 1024
+    assert "max_steps" not in arguments.model
+    assert arguments.feature_extractor == str(tmp_path)
+
+
+def test_the_recipe_of_a_size_changes_another_recipe():
+    words = ["--config", "audioset_iterate", "--config", "iterate_large"]
+    (arguments,) = parse_arguments((IterateArguments,), words)
+    assert (arguments.model["max_steps"], arguments.model["learning_rate"]) == (800_000, 2.5e-4)
+    assert arguments.model["model_config"]["num_hidden_layers"] == 24
+    assert arguments.model["model_config"]["mask_ratio"] == 0.75
+    assert "num_hidden_layers" not in arguments.tokenizer["model_config"]
+
+
+def test_the_fbank_may_have_the_statistics_of_the_data(recipe):
+    recipe |= {"feature_extractor": "corpus", "num_iterations": 1}
+    recipe["model"] |= {"max_steps": 1}
+    run = iterate(IterateArguments(**recipe)).parent
+    own = BeatsFeatureExtractor.from_pretrained(run.parent / "feature-extractor")
+    assert own.fbank_mean != BeatsFeatureExtractor().fbank_mean
+    for stage in ("tokenizer", "model"):
+        extractor = BeatsFeatureExtractor.from_pretrained(run / stage)
+        assert (extractor.fbank_mean, extractor.fbank_std) == (own.fbank_mean, own.fbank_std)
+
+
+# Diagnosis
+
+
+def test_every_iteration_has_a_diagnosis_of_its_codes(recipe, labelled):
+    recipe["data"] |= {"dataset": str(labelled), "precompute_fbank": True}
+    recipe["diagnosis_clips"] = 12
+    run = iterate(IterateArguments(**recipe)).parents[1]
+    first, second = (
+        json.loads((run / f"iteration-{number}/diagnosis/diagnosis.json").read_text()) for number in (1, 2)
+    )
+    assert (first["description"]["codebook_size"], second["description"]["codebook_size"]) == (32, 16)
+    assert first["description"]["clips"] == 12
+    assert first["k_means"] is None
+    assert second["k_means"]["perplexity"] > 1
+    assert second["description"]["teacher"] == str(run / "iteration-1/model")
+    for found in (first, second):
+        assert 0 <= found["codes"]["probe"]["accuracy"] <= 1
+        assert found["notes"] == []
+    assert "<svg" in (run / "iteration-2/diagnosis/diagnosis.html").read_text()
+    # Where they are made by themselves only.
+    assert not (run / "iteration-2/tokenizer/diagnosis").exists()
+
+
+def test_a_diagnosis_that_fails_ends_no_run(recipe, monkeypatch, caplog):
+    from transformers_beats.training import diagnose_codes
+
+    recipe |= {"num_iterations": 1, "diagnosis_clips": 12}
+    recipe["model"] |= {"max_steps": 1}
+    monkeypatch.setattr(diagnose_codes, "diagnose_sample", lambda *args: 1 / 0)
+    model = iterate(IterateArguments(**recipe))
+    assert (model / "model.safetensors").exists()
+    assert not (model.parent / "diagnosis").exists()

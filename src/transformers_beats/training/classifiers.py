@@ -147,7 +147,8 @@ def check_overlap(train: Clips, evaluation: Clips, allowed: bool) -> None:
 
     def identities(clips: Clips) -> Iterator[Any]:
         for audio, name, digest in zip(clips.dataset["audio"], clips.names, clips.digests.tolist()):
-            yield (os.path.basename(name), digest) if audio["bytes"] else os.path.realpath(audio["path"])
+            is_in_shard = audio["bytes"] or audio.get("shard")
+            yield (os.path.basename(name), digest) if is_in_shard else os.path.realpath(audio["path"])
 
     known = set(identities(train))
     if num_common := sum(identity in known for identity in identities(evaluation)):

@@ -17,8 +17,9 @@ from transformers_beats.inference.loading import load_extractor, load_model, rea
 from transformers_beats.modeling_beats_tokenizer import BeatsRandomProjectionTokenizer, BeatsTokenizerModel
 from transformers_beats.training.config.arguments import TIMEOUT_SECONDS, BeatsTrainingArguments, is_on_cpu
 from transformers_beats.training.config.batch_plan import BatchArguments, apply_batch_plan, check_launch
-from transformers_beats.training.data.crops import CropDataset, FbankDataset, StreamingCrops, prepare_clips
-from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
+from transformers_beats.training.data.crops import CropDataset, FbankDataset, prepare_clips
+from transformers_beats.training.data.sources import DataArguments, load_audio_dataset, load_parts
+from transformers_beats.training.data.streams import StreamingCrops
 from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.files import check_new, make_directory
 from transformers_beats.utils.messages import next_command, note
@@ -117,7 +118,10 @@ def load_crops(data: DataArguments, extractor: BeatsFeatureExtractor, codes: dat
     if data.streaming:
         if codes is not None or data.precompute_fbank:
             raise BeatsError("A streamed dataset has no place for codes or fbanks: set `streaming: false`.")
-        return StreamingCrops(load_audio_dataset(data), data, extractor.sampling_rate)
+        state = process_state()
+        return StreamingCrops(
+            load_parts(data), data, extractor.sampling_rate, state.num_processes, state.process_index
+        )
     # One process of a node prepares the clips, the others read what it has cached.
     with process_state().local_main_process_first():
         clips = prepare_clips(load_audio_dataset(data), data, extractor.sampling_rate)
@@ -194,6 +198,9 @@ def training_settings(
         settings |= asdict(arguments)
     if crops is not None:
         settings["clips"] = crops.description
+    if isinstance(crops, StreamingCrops):
+        # Each has a part of the stream, and goes on with it.
+        settings["readers"] = [training.world_size, max(1, training.dataloader_num_workers)]
     # These change how the data are read, not which.
     ways_of_reading = (
         "num_proc",

@@ -2,10 +2,8 @@
 """Audio for pre-training: from rows to batches of crops, with or without codes."""
 
 import hashlib
-import importlib.metadata
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,21 +11,19 @@ from typing import Any
 
 import datasets
 import numpy as np
-import soundfile
-import soxr
 import torch
-from datasets import config as datasets_config
 from datasets.fingerprint import Hasher
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import Dataset
 from transformers.utils import logging
 
-import transformers_beats
 from transformers_beats.audio.decoding import AudioError, AudioStream, loudness_was_reported, read_samples
 from transformers_beats.fbank_beats import kaldi_fbank, num_fbank_frames
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import BeatsError
 
+from .cache import cache_path
 from .reading import ItemReader, within
+from .shards import read_audio
 from .sources import DataArguments, decode_row, open_row
 from .tables import FILE_COLUMN
 
@@ -58,25 +54,6 @@ class Clips:
     whole: tuple["Clips", np.ndarray] | None = None
 
 
-def cache_path(name: str, *key: Any) -> Path:
-    """
-    Returns the path of a file in the cache. Its name changes with the key, the package and the decoders: a fix of a
-    decoder, or one that is installed, must be seen.
-    """
-    decoders = [soundfile.__version__, soundfile.__libsndfile_version__, soxr.__version__, _version("torchcodec")]
-    decoders.append(shutil.which("ffmpeg"))
-    directory = Path(datasets_config.HF_DATASETS_CACHE) / "transformers_beats"
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory / name.format(Hasher.hash((key, transformers_beats.__version__, decoders)))
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _map_cached(dataset: datasets.Dataset, function, features: datasets.Features, **kwargs) -> datasets.Dataset:
     """Maps a dataset to new columns only, cached on disk also for datasets that are themselves in memory."""
     return dataset.map(
@@ -94,7 +71,7 @@ def check_clip(row: dict[str, Any], sampling_rate: int, min_seconds: float) -> d
     it cannot be decoded within ten minutes.
     """
     audio = row["audio"] or {}
-    path, data = audio.get("path") or "", audio.get("bytes")
+    path = audio.get("path") or ""
 
     def read() -> tuple[AudioStream, int]:
         stream = open_row(row, sampling_rate)
@@ -110,7 +87,7 @@ def check_clip(row: dict[str, Any], sampling_rate: int, min_seconds: float) -> d
     if num_samples < min_seconds * sampling_rate:
         seconds = num_samples / sampling_rate
         problem = f"{path}: lasts {seconds:.3f} s, less than `min_seconds` ({min_seconds:g})."
-    digest = hashlib.blake2b(data or Path(path).read_bytes(), digest_size=8).digest()
+    digest = hashlib.blake2b(read_audio(audio) or Path(path).read_bytes(), digest_size=8).digest()
     number = int.from_bytes(digest, "little", signed=True)
     return {"path": path, "num_samples": num_samples, "digest": number, "problem": problem, "doubt": doubt}
 
@@ -249,15 +226,22 @@ class CropDataset(Dataset):
         """Returns the name of the clip of a crop."""
         return self.clips.names[self.clip_index(index)]
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns an item; another one in its place if it cannot be read, see [`ItemReader`]."""
-        return self.reader.read(self.read_item, int(index))
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
+        """
+        Returns an item; another one in its place if it cannot be read, see [`ItemReader`]. Of a [`MixtureSampler`], an
+        index is that of an item and the number of its repetition in an epoch: another crop, unless there are codes.
+        """
+        index, repetition = (int(index), 0) if not isinstance(index, tuple) else index
+        read = partial(self.read_item, repetition=repetition) if repetition else self.read_item
+        return self.reader.read(read, index)
 
-    def read_item(self, index: int) -> dict[str, Any]:
+    def read_item(self, index: int, repetition: int = 0) -> dict[str, Any]:
         """Returns `waveform` `(num_samples,)`, float32, and what belongs to it."""
         clip = self.clip_index(index)
-        generator = np.random.default_rng([self.arguments.crop_seed, clip, int(index - self.offsets[clip])])
-        _, waveform = self.decode_crop(clip, generator)
+        number, num_crops = int(index - self.offsets[clip]), int(self.offsets[clip + 1] - self.offsets[clip])
+        if self.codes is None:
+            number += repetition * num_crops
+        _, waveform = self.decode_crop(clip, np.random.default_rng([self.arguments.crop_seed, clip, number]))
         return {"waveform": waveform, **read_codes(self.codes, index)}
 
     def decode_crop(self, clip: int, generator: np.random.Generator) -> tuple[int, np.ndarray]:
@@ -306,55 +290,16 @@ class FbankDataset(Dataset):
             num_proc=crops.arguments.num_proc,
             desc="Computing fbanks",
         ).with_format("torch")
-        self.codes = crops.codes
+        self.codes, self.crops = crops.codes, crops
         self.fingerprint, self.description = crops.fingerprint, crops.description
 
     def __len__(self) -> int:
         return len(self.fbanks)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"input_values": self.fbanks[int(index)]["input_values"], **read_codes(self.codes, index)}
-
-
-class StreamingCrops(IterableDataset):
-    """
-    Crops of clips as they come, shuffled within a buffer; `num_crops` of each, or one, at another place in every
-    epoch. Clips that cannot be read are skipped and counted in `num_skipped`. `DataLoader` workers share the rows.
-    """
-
-    def __init__(self, dataset: datasets.IterableDataset, arguments: DataArguments, sampling_rate: int = 16000):
-        self.dataset = dataset.shuffle(seed=arguments.crop_seed, buffer_size=arguments.shuffle_buffer_size)
-        self.arguments, self.sampling_rate = arguments, sampling_rate
-        self.num_samples = round(arguments.crop_seconds * sampling_rate)
-        self.num_skipped = 0
-        self.epoch = 0
-        # What is in a stream is known at its end only.
-        self.description = None
-
-    def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch; `Trainer` calls it before each, and workers are copies made after it."""
-        self.epoch = epoch
-        self.dataset.set_epoch(epoch)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        # `datasets` itself gives every worker its part of the rows.
-        worker = get_worker_info()
-        number = 0 if worker is None else worker.id
-        generator = np.random.default_rng([self.arguments.crop_seed, self.epoch, number])
-        for row in self.dataset:
-            try:
-                stream = open_row(row, self.sampling_rate)
-                # Nothing has checked the clips before.
-                stream.report.is_logged = True
-                waveform = read_samples(stream)
-                if len(waveform) < self.arguments.min_seconds * self.sampling_rate:
-                    raise AudioError(f"{row['audio'].get('path')}: is shorter than `min_seconds`.")
-            except AudioError as error:
-                self.num_skipped += 1
-                logger.warning(f"Skipped, {self.num_skipped} so far: {error}")
-                continue
-            for _ in range(self.arguments.num_crops or 1):
-                yield {"waveform": crop(waveform, self.num_samples, generator)}
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
+        # A repetition, of a [`MixtureSampler`], is the same.
+        index = int(index[0] if isinstance(index, tuple) else index)
+        return {"input_values": self.fbanks[index]["input_values"], **read_codes(self.codes, index)}
 
 
 # Batches
@@ -429,16 +374,21 @@ def featurize(
 
 
 def fbank_statistics(
-    crops: CropDataset, extractor: BeatsFeatureExtractor, num_clips: int, seed: int = 0
+    crops: CropDataset,
+    extractor: BeatsFeatureExtractor,
+    num_clips: int,
+    seed: int = 0,
+    items: Sequence[Any] | np.ndarray | None = None,
 ) -> tuple[float, float]:
     """
     Computes mean and standard deviation of the fbank, before normalisation, over all frames of at most `num_clips`
-    crops, which are drawn at random.
+    crops, which are drawn at random from `items`, by default all.
     """
-    chosen = np.random.default_rng(seed).permutation(len(crops))[:num_clips]
+    items = range(len(crops)) if items is None else items
+    chosen = np.random.default_rng(seed).permutation(len(items))[:num_clips]
     sums = np.zeros(3)
-    for index in chosen:
-        waveform = torch.from_numpy(crops[int(index)]["waveform"]).unsqueeze(0)
+    for index in chosen.tolist():
+        waveform = torch.from_numpy(crops[items[index]]["waveform"]).unsqueeze(0)
         if num_fbank_frames(waveform.shape[1], extractor.sampling_rate) == 0:
             continue
         fbank = kaldi_fbank(waveform, extractor.feature_size, extractor.sampling_rate).double()

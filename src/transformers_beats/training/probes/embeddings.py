@@ -14,7 +14,8 @@ from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassificatio
 from transformers_beats.inference.layers import LayerReader
 from transformers_beats.modeling_beats import masked_mean, patch_mask_from_frame_mask
 from transformers_beats.training.config.arguments import BeatsTrainingArguments
-from transformers_beats.training.data.crops import Clips, cache_path
+from transformers_beats.training.data.cache import cache_path
+from transformers_beats.training.data.crops import Clips
 from transformers_beats.training.data.labelled import Windows, collate_waveforms
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.trainers.pretraining import WaveformTrainer

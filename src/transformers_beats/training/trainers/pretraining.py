@@ -3,6 +3,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback
@@ -10,11 +11,14 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.modeling_beats import BeatsForAudioClassification, BeatsModel
 from transformers_beats.modeling_beats_tokenizer import code_usage
-from transformers_beats.training.data.crops import featurize
+from transformers_beats.training.data.crops import CropDataset, FbankDataset, featurize
+from transformers_beats.training.data.mixing import mixture_sampler
+from transformers_beats.training.data.streams import StreamingCrops
 from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.messages import hold_back
 
 from .progress import print_lines
+from .streaming import StreamPositions, build_stream_loader
 
 
 # Parameters that multiply others: that of the gate of relative positions, and the norms of weight normalisation.
@@ -96,6 +100,28 @@ class BeatsTrainer(WaveformTrainer):
         # Sums over the steps since the last log, for training and for evaluation.
         self._sums: dict[bool, dict[str, torch.Tensor]] = {True: {}, False: {}}
         self._counts: dict[bool, dict[str, int]] = {True: defaultdict(int), False: defaultdict(int)}
+        self._checkpoint: Path | None = None
+        self.add_callback(StreamPositions())
+
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        if isinstance(self.train_dataset, StreamingCrops) and resume_from_checkpoint is not None:
+            # `Trainer` would decode all clips up to there: the stream itself goes on where it was.
+            self._checkpoint, self.args.ignore_data_skip = Path(resume_from_checkpoint), True
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def get_train_dataloader(self):
+        crops = self.train_dataset
+        if not isinstance(crops, StreamingCrops):
+            return super().get_train_dataloader()
+        # Not through accelerate, which would have the first process decode for all.
+        return build_stream_loader(self, crops, self._checkpoint)
+
+    def _get_train_sampler(self, train_dataset=None):
+        dataset = self.train_dataset
+        sampler = (
+            mixture_sampler(dataset, self.args.seed) if isinstance(dataset, (CropDataset, FbankDataset)) else None
+        )
+        return super()._get_train_sampler(train_dataset) if sampler is None else sampler
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         outputs = model(**inputs)

@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -138,18 +139,32 @@ def test_fully_sharded_training_is_the_same_and_reloads(together):
 
 
 @pytest.mark.slow
-def test_processes_share_a_stream_and_go_on_with_it_after_a_kill(together, tmp_path):
+def test_processes_go_on_with_streams_and_shares_after_a_kill(together, tmp_path):
     recipe = make_recipe(together / "sounds", tmp_path / "run")
     # Two processes of two workers: a batch is what a worker reads in an epoch, and two steps are an epoch of all.
     recipe["model"] |= {"per_device_train_batch_size": 3, "dataloader_num_workers": 2}
     recipe["model"]["model_config"] |= {"hidden_dropout": 0.1, "layerdrop": 0.1}
     tokenizer = str(together / "run" / "iteration-1" / "tokenizer")
     values = IterateArguments(**recipe).stage_values("model", tokenizer=tokenizer, streaming=True)
-    one_go, killed = (values | {"output_dir": str(tmp_path / name)} for name in ("one-go", "killed"))
-    launch([("record_clips", one_go)], tmp_path)
-    launch([("die_at", "checkpoint-4"), ("record_clips", killed)], tmp_path, is_killed=True)
-    assert not (tmp_path / "killed").exists()
-    launch([("record_clips", killed)], tmp_path)
+    # Epochs of two steps, in shares: the kill is within the third.
+    for index, path in enumerate(sorted((together / "sounds").iterdir())):
+        target = tmp_path / ("few" if index < 3 else "many") / path.name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(path, target)
+    shares = {"dataset": [str(tmp_path / "few"), str(tmp_path / "many")], "dataset_weights": [1, 1]}
+    shares |= {"streaming": False, "save_steps": 1}
+    kinds = {"": (values, 4), "-shares": (values | shares, 6)}
+    named = [
+        (f"{name}{kind}", of_kind | {"output_dir": str(tmp_path / f"{name}{kind}")}, step)
+        for name in ("one-go", "killed")
+        for kind, (of_kind, step) in kinds.items()
+    ]
+    launch([("record_clips", of_run) for _, of_run, _ in named[:2]], tmp_path)
+    for name, of_run, step in named[2:]:
+        launch([("die_at", f"checkpoint-{step}"), ("record_clips", of_run)], tmp_path, is_killed=True)
+        assert not (tmp_path / name).exists()
+    launch([("record_clips", of_run) for _, of_run, _ in named[2:]], tmp_path)
+    assert losses_of(tmp_path / "killed-shares") == losses_of(tmp_path / "one-go-shares")
     # All clips differ in length.
     all_clips = np.linspace(7200, 16000, 12).astype(int).tolist()
     clips, rest = (json.loads((tmp_path / name / "clips.json").read_text()) for name in ("one-go", "killed"))

@@ -5,12 +5,16 @@ import datasets
 import numpy as np
 import pytest
 import soundfile
+from accelerate.data_loader import prepare_data_loader, skip_first_batches
+from torch.utils.data import DataLoader
+from transformers.trainer_callback import TrainerState
 
 from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.training.data.crops import CropDataset, FbankDataset, fbank_statistics, prepare_clips
 from transformers_beats.training.data.mixing import MixtureSampler, dataset_quotas, dataset_shares, mixture_sampler
 from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
 from transformers_beats.training.fbank_statistics import main as statistics_main
+from transformers_beats.training.trainers.pretraining import EpochOfSampler
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +93,17 @@ def test_an_epoch_has_the_shares_and_repeats_as_little_as_possible():
         assert repetitions.max() == 2
         epochs.append(drawn)
     assert epochs[0] != epochs[1]
+
+
+def test_processes_that_go_on_within_an_epoch_draw_the_items_of_that_epoch():
+    sampler = MixtureSampler(np.repeat([0, 1], [4, 16]), np.array([0.5, 0.5]), seed=3)
+    loader = prepare_data_loader(
+        DataLoader([*range(20)], batch_size=2, sampler=sampler), num_processes=2, process_index=1
+    )
+    loader = skip_first_batches(loader, 1)
+    loader.set_epoch(2)
+    EpochOfSampler().on_epoch_begin(None, TrainerState(epoch=2.3), None, train_dataloader=loader)
+    assert sampler.epoch == 2
 
 
 def test_a_repetition_is_another_crop_without_codes_and_the_same_with_codes(folders):

@@ -4,6 +4,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback
@@ -11,8 +12,9 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.modeling_beats import BeatsForAudioClassification, BeatsModel
 from transformers_beats.modeling_beats_tokenizer import code_usage
+from transformers_beats.training.data.augmentation import BalancedSampler
 from transformers_beats.training.data.crops import CropDataset, FbankDataset, featurize
-from transformers_beats.training.data.mixing import mixture_sampler
+from transformers_beats.training.data.mixing import MixtureSampler, mixture_sampler
 from transformers_beats.training.data.streams import StreamingCrops
 from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.messages import hold_back
@@ -40,6 +42,19 @@ class SeedEachProcess(TrainerCallback):
             torch.manual_seed(args.seed + args.process_index)
 
 
+class EpochOfSampler(TrainerCallback):
+    """
+    Tells the samplers of this package their epoch: accelerate does not where several processes go on within an epoch.
+    """
+
+    def on_epoch_begin(self, args, state, control, train_dataloader: Any = None, **kwargs):
+        sampler = getattr(train_dataloader, "batch_sampler", None)
+        while sampler is not None:
+            if isinstance(sampler, (MixtureSampler, BalancedSampler)):
+                sampler.set_epoch(int(state.epoch or 0))
+            sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
+
+
 class WaveformTrainer(Trainer):
     """
     [`Trainer`] that computes the fbank on the training device.
@@ -53,6 +68,7 @@ class WaveformTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.feature_extractor = feature_extractor
         self.add_callback(SeedEachProcess())
+        self.add_callback(EpochOfSampler())
         print_lines(self)
 
     def train(self, *args, **kwargs):

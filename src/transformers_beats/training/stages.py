@@ -20,7 +20,7 @@ from transformers_beats.training.config.batch_plan import BatchArguments, apply_
 from transformers_beats.training.data.crops import CropDataset, FbankDataset, prepare_clips
 from transformers_beats.training.data.sources import DataArguments, load_audio_dataset, load_parts
 from transformers_beats.training.data.streams import StreamingCrops
-from transformers_beats.utils.errors import BeatsError
+from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import check_new, make_directory
 from transformers_beats.utils.messages import next_command, note
 
@@ -148,6 +148,8 @@ def prepare_training(
         `Path`: the directory that the model is to be written to.
     """
     check_launch(training)
+    if data.streaming:
+        check_strategies(training)
     # Bars for the files of each checkpoint would break that of the training.
     logging.disable_progress_bar()
     if training.resume_from_checkpoint:
@@ -163,6 +165,13 @@ def prepare_training(
     make_directory(output_dir.absolute().parent)
     training.output_dir = str(training_directory(output_dir))
     return output_dir
+
+
+def check_strategies(training: BeatsTrainingArguments) -> None:
+    """Raises a [`UsageError`] for what would happen at the end of an epoch of a stream, which workers reach apart."""
+    for name in ("save_strategy", "logging_strategy"):
+        if getattr(training, name) == "epoch":
+            raise UsageError(f"`{name}`: a stream has no end of an epoch, its workers reach theirs apart: set steps.")
 
 
 def announce(message: str) -> None:

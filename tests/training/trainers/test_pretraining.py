@@ -245,6 +245,14 @@ def test_a_stream_goes_on_where_it_was(recipe, one_iteration, tmp_path, monkeypa
         assert len(opened) in (16, 17)
 
 
+@pytest.mark.parametrize("name", ["save_strategy", "logging_strategy"])
+def test_the_end_of_an_epoch_of_a_stream_is_not_waited_for(recipe, one_iteration, tmp_path, name):
+    values = stage_values(recipe, "model", tokenizer=str(one_iteration / "tokenizer"))
+    values |= {"streaming": True, "output_dir": str(tmp_path / "new"), name: "epoch"}
+    with pytest.raises(ValueError, match=f"`{name}`: a stream has no end of an epoch"):
+        pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+
+
 def test_accumulated_batches_learn_what_one_batch_learns(recipe, tmp_path):
     # All crops have the same number of patches.
     recipe["data"]["crop_seconds"] = 0.4

@@ -65,7 +65,7 @@ class DataArguments:
     )
     min_seconds: float = argument("Shorter clips are skipped, and counted.", 0.2, min=0)
     crop_seed: int = argument("Seed of the crops, and of the order of a stream.", 0, min=0)
-    shuffle_buffer_size: int = argument("Streamed clips among which the next is drawn.", 1000, min=1)
+    shuffle_buffer_size: int = argument("Streamed clips that a worker shuffles together.", 1000, min=1)
     precompute_fbank: bool = argument("Compute the fbank once, to disk, instead of in every step.", False)
     cache_audio: bool = argument(
         "Decode and resample every clip once, to disk, instead of whenever it is read.", False

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.modeling_beats import BeatsForAudioClassification, BeatsModel
 from transformers_beats.modeling_beats_tokenizer import code_usage
-from transformers_beats.training.data.augmentation import BalancedSampler
+from transformers_beats.training.data.augmentation import SeededByEpoch
 from transformers_beats.training.data.crops import CropDataset, FbankDataset, featurize
 from transformers_beats.training.data.mixing import MixtureSampler, mixture_sampler
 from transformers_beats.training.data.streams import StreamingCrops
@@ -50,7 +50,7 @@ class EpochOfSampler(TrainerCallback):
     def on_epoch_begin(self, args, state, control, train_dataloader: Any = None, **kwargs):
         sampler = getattr(train_dataloader, "batch_sampler", None)
         while sampler is not None:
-            if isinstance(sampler, (MixtureSampler, BalancedSampler)):
+            if isinstance(sampler, (MixtureSampler, SeededByEpoch)):
                 sampler.set_epoch(int(state.epoch or 0))
             sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
 

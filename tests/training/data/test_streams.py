@@ -261,6 +261,31 @@ def test_crops_of_a_clip_differ_between_epochs_and_not_between_readings(tmp_path
     assert not np.array_equal(first[1], first[2])
 
 
+@pytest.mark.parametrize("kind", ["folder", "tar", "parquet"])
+def test_a_stream_of_other_files_has_another_digest(kind, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+
+    def write(length):
+        if kind == "folder":
+            (source / "a.wav").write_bytes(encode(length))
+        elif kind == "tar":
+            write_tar(source / "0.tar", [length])
+        else:
+            features = datasets.Features(
+                {"audio": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}}
+            )
+            row = {"bytes": encode(length), "path": "a.wav"}
+            datasets.Dataset.from_dict({"audio": [row]}, features=features).to_parquet(source / "0.parquet")
+
+    write(4000)
+    first = crops_of(source).description
+    assert first.startswith("1 shards, digest ")
+    assert crops_of(source).description == first
+    write(8000)
+    assert crops_of(source).description != first
+
+
 def test_a_stream_without_a_clip_that_can_be_used_is_an_error(tmp_path):
     folder = tmp_path / "sounds"
     folder.mkdir()

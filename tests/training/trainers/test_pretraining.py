@@ -253,6 +253,26 @@ def test_the_end_of_an_epoch_of_a_stream_is_not_waited_for(recipe, one_iteration
         pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
 
 
+def test_datasets_with_shares_are_learned_from_with_their_codes(recipe, sounds, tmp_path):
+    folders = [tmp_path / "few", tmp_path / "many"]
+    for index, path in enumerate(sorted(sounds.iterdir())):
+        target = folders[index >= 3] / path.name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(path, target)
+    recipe |= {"num_iterations": 1, "data": recipe["data"] | {"dataset": [*map(str, folders)]}}
+    recipe["data"]["dataset_weights"] = [1, 1]
+    (trainer,) = run_iterate(recipe)
+    # Each clip with its own codes, of as many columns as its crop has.
+    run = Path(recipe["output_dir"]) / "iteration-1"
+    assert len(load_codes(str(run / "codes"), DataArguments(**recipe["data"]))[0]) == 12
+    drawn = [index for index, _ in trainer.get_train_dataloader().batch_sampler.sampler]
+    assert sum(index < 3 for index in drawn) == 6
+    for index in set(drawn):
+        item = trainer.train_dataset[index]
+        assert len(item["labels"]) == (1 + (len(item["waveform"]) - 400) // 160) // 16
+    assert len(history_of(run / "model", "loss")) == 6
+
+
 def test_accumulated_batches_learn_what_one_batch_learns(recipe, tmp_path):
     # All crops have the same number of patches.
     recipe["data"]["crop_seconds"] = 0.4

@@ -134,9 +134,14 @@ def load_shards(shards: list[Path]) -> datasets.Dataset:
     return datasets.concatenate_datasets([part for part in parts if len(part)] or parts[:1])
 
 
-def _index_path(shard: Path, key: str | None) -> Path:
+def shard_state(shard: Path) -> tuple[int, int]:
+    """Returns size and time of a shard, in bytes and nanoseconds, which change with its content."""
     state = shard.stat()
-    return cache_path("shard-{}.arrow", INDEX_VERSION, str(shard.absolute()), state.st_size, state.st_mtime_ns, key)
+    return state.st_size, state.st_mtime_ns
+
+
+def _index_path(shard: Path, key: str | None) -> Path:
+    return cache_path("shard-{}.arrow", INDEX_VERSION, str(shard.absolute()), *shard_state(shard), key)
 
 
 def _write_index(index: Callable[[Path], pyarrow.Table], shard: Path, file: Path) -> None:

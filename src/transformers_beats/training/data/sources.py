@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 import numpy as np
 from datasets.config import HF_DATASETS_CACHE
+from datasets.fingerprint import Hasher
 from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioError, AudioStream, read_samples, stream_audio
@@ -20,7 +21,16 @@ from transformers_beats.utils.errors import BeatsError, UsageError, first_line, 
 from transformers_beats.utils.hub import check_repository
 
 from .labels import label_name
-from .shards import AUDIO_STRUCT, SHARD_AUDIO, TAR_FEATURES, is_audio, load_shards, read_audio, read_tar_shards
+from .shards import (
+    AUDIO_STRUCT,
+    SHARD_AUDIO,
+    TAR_FEATURES,
+    is_audio,
+    load_shards,
+    read_audio,
+    read_tar_shards,
+    shard_state,
+)
 from .splits import check_nested_splits, find_split, select_shards
 from .tables import FILE_COLUMN, TABLE_SUFFIXES, find_table, list_table_files, read_parquet_schema
 
@@ -130,7 +140,10 @@ def load_audio_dataset(arguments: DataArguments, beside: str | None = None) -> A
 
 
 def load_parts(arguments: DataArguments, beside: str | None = None) -> list[Any]:
-    """Loads the rows of each of the datasets that `arguments.dataset` names; see [`load_audio_dataset`]."""
+    """
+    Loads the rows of each of the datasets that `arguments.dataset` names; see [`load_audio_dataset`]. The `info` of a
+    local stream has a digest of the names, sizes and times of its files as `description`.
+    """
     sources = arguments.sources
     if not sources:
         raise UsageError("`dataset` is an empty list.")
@@ -160,6 +173,7 @@ def _load_source(arguments: DataArguments, beside: str | None) -> Any:
     path = folder or root
     # A table beside the folders of splits may name the files in them.
     table = find_table(path, audio_column) or find_table(root, audio_column)
+    digest = None
     if shards := [] if table else _find_shards(root, folder, ".parquet", arguments.split):
         for shard in shards:
             read_parquet_schema(shard)
@@ -173,8 +187,13 @@ def _load_source(arguments: DataArguments, beside: str | None) -> Any:
         if table is None:
             check_nested_splits(path, dataset["file_name"], arguments.split)
         if arguments.streaming:
+            digest = dataset._fingerprint
             dataset = dataset.to_iterable_dataset(num_shards=min(MAX_FOLDER_SHARDS, len(dataset)))
-    return _select_rows(_name_audio_column(dataset, audio_column, source), arguments.select)
+    dataset = _select_rows(_name_audio_column(dataset, audio_column, source), arguments.select)
+    if arguments.streaming:
+        # Nothing else tells whether the files are those that an interrupted training has read.
+        dataset.info.description = digest or Hasher.hash([(str(file), *shard_state(file)) for file in shards])
+    return dataset
 
 
 def _stream_parquet(shards: list[Path]) -> datasets.IterableDataset:

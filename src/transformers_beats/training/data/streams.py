@@ -11,6 +11,7 @@ import datasets
 import fsspec.asyn
 import numpy as np
 import torch
+from datasets.fingerprint import Hasher
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers.utils import logging
 
@@ -209,6 +210,8 @@ class StreamingCrops(IterableDataset):
         weights = arguments.dataset_weights
         self.corpora = [Corpus(parts)] if weights is None else [Corpus([part]) for part in parts]
         self.shares = None if weights is None else np.array(weights) / sum(weights)
+        # Changes with the names, sizes and times of local files.
+        self.fingerprint = Hasher.hash([part.info.description for part in parts])
         self.num_samples = round(arguments.crop_seconds * sampling_rate)
         self.num_skipped = 0
         # Positions of the readers of this process, and the reader that is the first worker.
@@ -217,8 +220,8 @@ class StreamingCrops(IterableDataset):
 
     @property
     def description(self) -> str:
-        """Number of the shards: what is in a stream is known at its end only."""
-        return f"{sum(len(corpus.shards) for corpus in self.corpora):,} shards"
+        """Number of the shards and a digest of the files: what is in a stream is known at its end only."""
+        return f"{sum(len(corpus.shards) for corpus in self.corpora):,} shards, digest {self.fingerprint}"
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker, number, num_readers = get_worker_info(), self.first_reader, 1

@@ -23,7 +23,7 @@ from transformers_beats.training.data.crops import Clips, CropDataset, prepare_c
 from transformers_beats.training.data.labels import LabelArguments, Labels, read_labels
 from transformers_beats.training.data.sources import DataArguments, decode_row, load_audio_dataset
 from transformers_beats.training.trainers.losses import weigh_classes
-from transformers_beats.utils.errors import BeatsError, name_some
+from transformers_beats.utils.errors import BeatsError, UsageError, name_some
 
 from .stages import choose_extractor, process_state, training_settings
 
@@ -105,8 +105,11 @@ def load_clips(
     and `beside` is another split of the dataset.
 
     Raises:
+        [`UsageError`]: if datasets have shares of an epoch.
         [`BeatsError`]: see [`prepare_clips`] and [`read_labels`].
     """
+    if data.mixes:
+        raise UsageError("`dataset_weights` and `dataset_temperature` are for pre-training: leave them out.")
     with process_state().local_main_process_first():
         clips = prepare_clips(load_audio_dataset(data, beside), data, BeatsFeatureExtractor().sampling_rate)
     return clips, read_labels(clips.dataset, labels, clips.names, known)

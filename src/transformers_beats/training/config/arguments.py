@@ -331,8 +331,6 @@ class Arguments:
     def __post_init__(self):
         if self.data.streaming or self.data.precompute_fbank:
             raise UsageError("Fine-tuning reads audio from disk: leave `streaming` and `precompute_fbank` out.")
-        if self.data.mixes:
-            raise UsageError("`dataset_weights` and `dataset_temperature` are for pre-training: leave them out.")
         if self.folds.is_given and self.evaluation.is_given:
             raise UsageError("Folds say what is evaluated: leave `eval_dataset` and its like out.")
         if self.tuning.probe_shots is not None and not (self.folds.is_given or self.evaluation.is_given):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from transformers_beats.audio.files import AUDIO_SUFFIXES, check_names, find_audio, place_of, search_folder
-from transformers_beats.training.data.sources import list_audio_files
+from transformers_beats.training.data.manifest import list_audio_files
 from transformers_beats.utils.errors import UsageError
 
 

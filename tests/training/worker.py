@@ -19,11 +19,11 @@ from torch.distributed.fsdp import fully_shard
 from transformers.trainer_callback import TrainerState
 
 from transformers_beats import BeatsConfig, BeatsForPreTraining
-from transformers_beats.training.checkpoints import TRAINER_STATE
 from transformers_beats.training.config.arguments import PRETRAIN_ARGUMENTS, IterateArguments
 from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.evaluate import EVALUATE_ARGUMENTS, evaluate
 from transformers_beats.training.iterate import iterate
+from transformers_beats.training.trainers.checkpoints import TRAINER_STATE
 from transformers_beats.training.trainers.pretraining import BeatsPreTrainer
 from transformers_beats.utils.errors import run_command
 

@@ -53,12 +53,18 @@ class AudioReport:
             Messages about what may be wrong.
         is_logged (`bool`, defaults to `True`):
             Whether each of them is logged as well. Set it before the blocks are read.
+        file_rate (`int`, *optional*):
+            Rate of the file in hertz, of its first recording if it has several.
+        num_channels (`int`, *optional*):
+            Number of its channels.
     """
 
     seconds: float = 0.0
     stated_seconds: float | None = None
     warnings: list[str] = field(default_factory=list)
     is_logged: bool = True
+    file_rate: int | None = None
+    num_channels: int | None = None
 
 
 @dataclass
@@ -179,6 +185,7 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
     except (soundfile.SoundFileError, OSError, RuntimeError, TypeError) as refusal:
         first, recordings = open_other(source, name, refusal), iter(())
     inspector = _Inspector(name, sampling_rate)
+    inspector.report.file_rate = first.sampling_rate
     sample, frame, seconds = 0, 0, None
     # Several may have different rates.
     if first.is_last:
@@ -343,6 +350,7 @@ class _Inspector:
     def mix(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Returns the means of the channels of blocks `(num_samples, num_channels)`."""
         for channels in blocks:
+            self.report.num_channels = channels.shape[1]
             # Damaged samples may be of any size; non-finite sums are refused after resampling.
             with np.errstate(over="ignore", invalid="ignore"):
                 mixed = channels.mean(axis=1)

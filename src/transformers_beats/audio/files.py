@@ -4,7 +4,7 @@
 import io
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,38 +93,61 @@ def check_no_url(path: str | Path) -> None:
         )
 
 
-def search_folder(folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> list[Path]:
+def walk_folder(folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> Iterator[str]:
     """
-    Lists the files in a folder, and in those below it, that have one of some suffixes.
+    Yields the files in a folder, and in those below it, that have one of some suffixes.
 
     Links to folders are followed, except to those that they lie in. A folder is listed once, also if links lead to it
     from several places; under its own path if that is below `folder`. Hidden files and folders are left out, and those
     of systems, such as `__MACOSX`: they hold other programs' data, such as notes about files of the same name. So are
     folders that may not be read. A link to a file that is not there is listed, so that whoever reads it can name it.
     Suffixes are given in lower case, with their dots; those of files may be in any case. The paths begin with
-    `folder` and are sorted.
+    `folder`; they come in the order of their parts, except that those behind links to folders are last.
     """
+    root = str(folder)
     searched: set[str] = set()
-    found: list[Path] = []
-    # Links come last, after all folders that are reached without them.
-    folders, links = [str(folder)], []
-    while folders or links:
-        directory = folders.pop() if folders else links.pop(0)
-        place = os.path.realpath(directory)
-        if place in searched:
+    links: list[str] = []
+    # Entries of nested folders that are left to look at, and the real path of each.
+    stack: list[tuple[Iterator[os.DirEntry], str]] = []
+
+    def enter(path: str, place: str) -> None:
+        if place not in searched:
+            searched.add(place)
+            stack.append((iter(_list_entries(path)), place))
+
+    enter(root, os.path.realpath(root))
+    while stack or links:
+        if not stack:
+            # After all folders that are reached without them.
+            link = links.pop(0)
+            enter(link, os.path.realpath(link))
             continue
-        searched.add(place)
-        for name in _list_names(directory):
-            path = os.path.join(directory, name)
-            if os.path.isdir(path):
+        entries, place = stack[-1]
+        entry = next(entries, None)
+        if entry is None:
+            stack.pop()
+        elif entry.is_symlink():
+            if os.path.isdir(entry.path):
                 # A link to a folder that it lies in would lead to all that lies beside.
-                if not os.path.islink(path):
-                    folders.append(path)
-                elif not Path(place).is_relative_to(os.path.realpath(path)):
-                    links.append(path)
-            elif os.path.splitext(name)[1].lower() in suffixes and (os.path.isfile(path) or not os.path.exists(path)):
-                found.append(Path(path))
-    return sorted(found)
+                if not Path(place).is_relative_to(os.path.realpath(entry.path)):
+                    links.append(entry.path)
+            elif has_suffix(entry.name, suffixes) and (os.path.isfile(entry.path) or not os.path.exists(entry.path)):
+                yield entry.path
+        elif entry.is_dir():
+            enter(entry.path, os.path.join(place, entry.name))
+        elif has_suffix(entry.name, suffixes) and entry.is_file():
+            yield entry.path
+
+
+def search_folder(folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> list[Path]:
+    """Lists the files of [`walk_folder`], sorted."""
+    return sorted(map(Path, walk_folder(folder, suffixes)))
+
+
+def has_suffix(name: str, suffixes: Collection[str]) -> bool:
+    """Returns whether a name of a file has one of some suffixes, which are given in lower case."""
+    _, dot, suffix = name.rpartition(".")
+    return bool(dot) and f".{suffix.lower()}" in suffixes
 
 
 def is_hidden(name: str) -> bool:
@@ -132,12 +155,26 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.casefold() in SYSTEM_FOLDERS
 
 
-def _list_names(directory: str) -> list[str]:
-    """Returns the sorted names in a directory that are not hidden; none if it may not be read."""
+def _list_entries(directory: str) -> list[os.DirEntry]:
+    """Returns what a directory holds that is not hidden, by name; nothing if it may not be read."""
     try:
-        return sorted(name for name in os.listdir(directory) if not is_hidden(name))
+        with os.scandir(directory) as entries:
+            return sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
     except OSError:
         return []
+
+
+def list_folders(folder: Path, with_missing: bool = False) -> list[os.DirEntry]:
+    """
+    Lists the folders in a folder that are not hidden, and links to folders, by name; `with_missing` also links to what
+    is not there.
+    """
+    return [
+        entry
+        for entry in _list_entries(str(folder))
+        if (os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir())
+        or (with_missing and entry.is_symlink() and not os.path.exists(entry.path))
+    ]
 
 
 def find_audio(inputs: Iterable[Path]) -> list[AudioFile]:

@@ -60,6 +60,9 @@ TRAINING = {
     "fbank-statistics": Forwarded(
         "training.fbank_statistics", "Compute mean and deviation of the fbank of a dataset."
     ),
+    "index-audio": Forwarded(
+        "training.index_audio", "Decode every file of a folder once, before a training.", example="my-sounds"
+    ),
     "prepare-audioset": Forwarded("training.prepare_audioset", "Make the tables of AudioSet for training."),
 }
 

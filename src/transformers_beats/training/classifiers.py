@@ -19,13 +19,14 @@ from transformers_beats import (
 from transformers_beats.inference.loading import find_model, load_model
 from transformers_beats.training.config.arguments import Arguments, BeatsTrainingArguments, FineTuningArguments
 from transformers_beats.training.data.augmentation import AugmentationArguments
-from transformers_beats.training.data.crops import Clips, CropDataset, prepare_clips
+from transformers_beats.training.data.clips import Clips
+from transformers_beats.training.data.crops import CropDataset
 from transformers_beats.training.data.labels import LabelArguments, Labels, read_labels
-from transformers_beats.training.data.sources import DataArguments, decode_row, load_audio_dataset
+from transformers_beats.training.data.sources import DataArguments, decode_row
 from transformers_beats.training.trainers.losses import weigh_classes
 from transformers_beats.utils.errors import BeatsError, UsageError, name_some
 
-from .stages import choose_extractor, process_state, training_settings
+from .stages import choose_extractor, prepare_dataset, training_settings
 
 
 logger = logging.get_logger(__name__)
@@ -110,8 +111,7 @@ def load_clips(
     """
     if data.mixes:
         raise UsageError("`dataset_weights` and `dataset_temperature` are for pre-training: leave them out.")
-    with process_state().local_main_process_first():
-        clips = prepare_clips(load_audio_dataset(data, beside), data, BeatsFeatureExtractor().sampling_rate)
+    clips = prepare_dataset(data, BeatsFeatureExtractor().sampling_rate, beside)
     return clips, read_labels(clips.dataset, labels, clips.names, known)
 
 

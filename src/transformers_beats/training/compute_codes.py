@@ -18,6 +18,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
+from datasets.table import concat_tables
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
@@ -27,6 +28,7 @@ from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.training.config.arguments import TOKENIZE_ARGUMENTS, TokenizeArguments
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import DataCollator, featurize
+from transformers_beats.training.data.manifest import map_arrow
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.utils.errors import BeatsError, run_command
 from transformers_beats.utils.files import new_directory
@@ -199,8 +201,9 @@ def load_codes(directory: str, data: DataArguments) -> tuple[datasets.Dataset, d
         raise BeatsError(f"{directory}: holds no complete codes; `compute-codes` writes them.")
     check_settings(description["data"], crop_settings(data), f"{directory}: codes")
     shards = [path / f"shard-{number:05d}" for number in range(description["num_shards"])]
-    codes = [datasets.Dataset.load_from_disk(str(shard)) for shard in shards]
-    return datasets.concatenate_datasets(codes), description
+    # Not as datasets, which would take hundreds of kilobytes for each shard in every process.
+    files = [file for shard in shards for file in sorted(shard.glob("data-*.arrow"))]
+    return datasets.Dataset(concat_tables([map_arrow(file) for file in files])), description
 
 
 def main(argv: list[str] | None = None) -> None:

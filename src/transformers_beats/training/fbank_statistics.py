@@ -14,9 +14,9 @@ import numpy as np
 
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.training.config.recipes import parse_arguments
-from transformers_beats.training.data.crops import CropDataset, fbank_statistics, prepare_clips
+from transformers_beats.training.data.crops import CropDataset, fbank_statistics
 from transformers_beats.training.data.mixing import corpus_of_items, mixture_sampler
-from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
+from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError, run_command
 from transformers_beats.utils.files import check_new, new_directory
@@ -24,6 +24,7 @@ from transformers_beats.utils.messages import next_command, note
 from transformers_beats.utils.numbers import format_number
 
 from .compute_codes import crop_words
+from .stages import prepare_dataset
 
 
 # Crops of each of several datasets, for its own statistics.
@@ -53,7 +54,7 @@ def compute_statistics(arguments: StatisticsArguments, data: DataArguments) -> B
         raise BeatsError("The statistics are those of a random sample: set `streaming: false`.")
     check_new(output_dir)
     extractor = BeatsFeatureExtractor()
-    clips = prepare_clips(load_audio_dataset(data), data, extractor.sampling_rate)
+    clips = prepare_dataset(data, extractor.sampling_rate)
     crops = CropDataset(clips, data)
     sampler = mixture_sampler(crops, seed=0)
     # With shares, of an epoch: a repetition counts as often as it is drawn.

@@ -22,13 +22,14 @@ from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.inference.loading import find_model
 from transformers_beats.training.config.arguments import FINETUNE_ARGUMENTS, Arguments, BeatsTrainingArguments
 from transformers_beats.training.config.recipes import parse_arguments
-from transformers_beats.training.data.crops import Clips
+from transformers_beats.training.data.clips import Clips
 from transformers_beats.training.data.folds import draw_share, read_folds
 from transformers_beats.training.data.labelled import LabelledClips, TrainingCrops, Windows, collate_waveforms
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.reports.folds import kept_epochs, report_folds
 from transformers_beats.training.reports.report import Evidence, check_drawing, keep_model, write_report
 from transformers_beats.training.trainers.averaging import WeightAverage, average_checkpoints
+from transformers_beats.training.trainers.checkpoints import SETTINGS, train_and_save
 from transformers_beats.training.trainers.classification import CheckpointCounter, ClassificationTrainer, StopAtEpoch
 from transformers_beats.training.trainers.layerwise import UnfreezeByEpoch
 from transformers_beats.training.trainers.lora import add_lora, save_merged
@@ -36,7 +37,6 @@ from transformers_beats.utils.errors import BeatsError, run_command
 from transformers_beats.utils.files import check_new, make_directory
 from transformers_beats.utils.resume import begin_or_resume
 
-from .checkpoints import SETTINGS, train_and_save
 from .classifiers import (
     EVALUATION,
     build_extractor,
@@ -307,7 +307,7 @@ def cross_validate(
 def fingerprint(clips: Clips, labels: Labels, fold_column: str | None) -> str:
     """Returns a digest that changes with the clips, their labels and their folds."""
     folds = None if fold_column is None else list(clips.dataset[fold_column])
-    return Hasher.hash((clips.names, clips.num_samples.tolist(), labels.values, folds))
+    return Hasher.hash((list(clips.names), clips.num_samples.tolist(), labels.values, folds))
 
 
 def select(clips: Clips, labels: Labels, indices: np.ndarray) -> tuple[Clips, Labels]:

@@ -17,7 +17,7 @@ from transformers import set_seed
 from transformers_beats.inference.layers import choose_layers
 from transformers_beats.modeling_beats import BeatsLayerAverage
 from transformers_beats.training.config.arguments import Arguments
-from transformers_beats.training.data.crops import Clips
+from transformers_beats.training.data.clips import Clips
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.reports.layers import SCORES_FILE, Scores, read_scores, report_layers, write_scores
 from transformers_beats.training.reports.report import Evidence, compute_metrics, keep_model, write_report

@@ -26,10 +26,10 @@ from transformers_beats.training.config.batch_plan import BatchArguments
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import DataCollator
 from transformers_beats.training.data.sources import DataArguments
+from transformers_beats.training.trainers.checkpoints import train_and_save
 from transformers_beats.training.trainers.pretraining import BeatsPreTrainer
 from transformers_beats.utils.errors import BeatsError, run_command
 
-from .checkpoints import train_and_save
 from .compute_codes import load_codes
 from .stages import (
     choose_extractor,
@@ -91,8 +91,8 @@ def pretrain(
     crops = load_crops(data, extractor, codes)
     if codes is not None and crops.fingerprint != description["clips"]:
         raise BeatsError(
-            f"{model_arguments.codes}: the codes were computed from other files than {data.dataset} now holds, or "
-            "from the same in another order: tokenize again."
+            f"{model_arguments.codes}: the codes were computed from other files than {data.dataset} now holds, from "
+            "the same in another order, or by an earlier version: tokenize again."
         )
     # `Trainer` seeds only what comes after the model.
     set_seed(training.seed)

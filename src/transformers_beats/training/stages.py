@@ -17,14 +17,14 @@ from transformers_beats.inference.loading import load_extractor, load_model, rea
 from transformers_beats.modeling_beats_tokenizer import BeatsRandomProjectionTokenizer, BeatsTokenizerModel
 from transformers_beats.training.config.arguments import TIMEOUT_SECONDS, BeatsTrainingArguments, is_on_cpu
 from transformers_beats.training.config.batch_plan import BatchArguments, apply_batch_plan, check_launch
-from transformers_beats.training.data.crops import CropDataset, FbankDataset, prepare_clips
+from transformers_beats.training.data.clips import Clips, prepare_clips
+from transformers_beats.training.data.crops import CropDataset, FbankDataset
 from transformers_beats.training.data.sources import DataArguments, load_audio_dataset, load_parts
 from transformers_beats.training.data.streams import StreamingCrops
+from transformers_beats.training.trainers.checkpoints import training_directory
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import check_new, make_directory
 from transformers_beats.utils.messages import next_command, note
-
-from .checkpoints import training_directory
 
 
 logger = logging.get_logger(__name__)
@@ -110,6 +110,17 @@ def choose_extractor(
     return chosen
 
 
+def prepare_dataset(data: DataArguments, sampling_rate: int, beside: str | None = None) -> Clips:
+    """
+    Loads the clips of a dataset that can be read. One process of a node prepares them, and the others map into memory
+    what it has written; see [`load_audio_dataset`] and [`prepare_clips`].
+    """
+    state = process_state()
+    with state.local_main_process_first():
+        refresh = state.is_local_main_process
+        return prepare_clips(load_audio_dataset(data, beside, refresh), data, sampling_rate, refresh)
+
+
 def load_crops(data: DataArguments, extractor: BeatsFeatureExtractor, codes: datasets.Dataset | None = None):
     """
     Loads the clips of a training run, for a `DataLoader`: audio, or fbanks if `data.precompute_fbank` is set; with
@@ -119,14 +130,14 @@ def load_crops(data: DataArguments, extractor: BeatsFeatureExtractor, codes: dat
         if codes is not None or data.precompute_fbank:
             raise BeatsError("A streamed dataset has no place for codes or fbanks: set `streaming: false`.")
         state = process_state()
-        return StreamingCrops(
-            load_parts(data), data, extractor.sampling_rate, state.num_processes, state.process_index
-        )
-    # One process of a node prepares the clips, the others read what it has cached.
+        with state.local_main_process_first():
+            parts = load_parts(data, refresh=state.is_local_main_process)
+        return StreamingCrops(parts, data, extractor.sampling_rate, state.num_processes, state.process_index)
+    crops = CropDataset(prepare_dataset(data, extractor.sampling_rate), data, codes, extractor.sampling_rate)
+    if not data.precompute_fbank:
+        return crops
     with process_state().local_main_process_first():
-        clips = prepare_clips(load_audio_dataset(data), data, extractor.sampling_rate)
-        crops = CropDataset(clips, data, codes, extractor.sampling_rate)
-        return FbankDataset(crops, extractor) if data.precompute_fbank else crops
+        return FbankDataset(crops, extractor)
 
 
 def load_tokenizer(name: str) -> PreTrainedModel:

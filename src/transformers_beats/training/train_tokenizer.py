@@ -31,10 +31,10 @@ from transformers_beats.training.config.batch_plan import BatchArguments
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import DataCollator
 from transformers_beats.training.data.sources import DataArguments
+from transformers_beats.training.trainers.checkpoints import train_and_save
 from transformers_beats.training.trainers.pretraining import BeatsTokenizerTrainer
 from transformers_beats.utils.errors import BeatsError, run_command
 
-from .checkpoints import train_and_save
 from .compute_codes import crop_words
 from .stages import (
     choose_extractor,

@@ -8,17 +8,25 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import UsageError, first_line
+from .messages import note
 
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 LOCK, HOLDER = ".lock", ".lock.json"
+# Before a process says that it waits: what others write in passing takes less.
+WAIT_SECONDS = 5.0
 
 
 @contextmanager
-def hold(directory: Path) -> Generator[None, None, None]:
+def hold(directory: Path, wait: bool = False) -> Generator[None, None, None]:
     """
-    Locks a directory, which is made, for this process. A process that is killed leaves no lock behind.
+    Locks a directory, which is made, for this process. A process that is killed leaves no lock behind. With `wait`, it
+    waits for another process to end its work there, and says so.
 
     Raises:
         [`UsageError`]: if another run has it; the message names its host, process and start.
@@ -28,7 +36,7 @@ def hold(directory: Path) -> Generator[None, None, None]:
     lock, holder = FileLock(directory / LOCK), directory / HOLDER
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        _acquire(lock, holder, wait)
     except Timeout:
         raise UsageError(
             f"{directory}: another run writes here ({_describe(holder)}): wait for its end, or choose another output."
@@ -45,6 +53,18 @@ def hold(directory: Path) -> Generator[None, None, None]:
         for file in (holder, directory / LOCK):
             file.unlink(missing_ok=True)
         lock.release()
+
+
+def _acquire(lock: "FileLock", holder: Path, wait: bool) -> None:
+    from filelock import Timeout
+
+    try:
+        lock.acquire(timeout=WAIT_SECONDS if wait else 0)
+    except Timeout:
+        if not wait:
+            raise
+        note(f"{holder.parent}: waits for {_describe(holder)}.")
+        lock.acquire()
 
 
 def _describe(holder: Path) -> str:

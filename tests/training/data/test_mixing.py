@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader
 from transformers.trainer_callback import TrainerState
 
 from transformers_beats import BeatsFeatureExtractor
-from transformers_beats.training.data.crops import CropDataset, FbankDataset, fbank_statistics, prepare_clips
+from transformers_beats.training.data.clips import prepare_clips
+from transformers_beats.training.data.crops import CropDataset, FbankDataset, fbank_statistics
 from transformers_beats.training.data.mixing import MixtureSampler, dataset_quotas, dataset_shares, mixture_sampler
 from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
 from transformers_beats.training.fbank_statistics import main as statistics_main

@@ -18,7 +18,8 @@ from transformers_beats.training.compute_codes import load_codes, tokenize
 from transformers_beats.training.config.arguments import PRETRAIN_ARGUMENTS, TOKENIZE_ARGUMENTS, IterateArguments
 from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.data import reading
-from transformers_beats.training.data.crops import CropDataset, prepare_clips
+from transformers_beats.training.data.clips import prepare_clips
+from transformers_beats.training.data.crops import CropDataset
 from transformers_beats.training.data.labelled import Windows
 from transformers_beats.training.data.reading import ItemReader, within
 from transformers_beats.training.data.sources import DataArguments, load_audio_dataset

@@ -14,7 +14,7 @@ import soundfile
 
 from transformers_beats.audio.decoding import AudioError
 from transformers_beats.training.data import shards as shards_module
-from transformers_beats.training.data.crops import prepare_clips
+from transformers_beats.training.data.clips import prepare_clips
 from transformers_beats.training.data.shards import read_audio
 from transformers_beats.training.data.sources import DataArguments, decode_row, load_audio_dataset
 

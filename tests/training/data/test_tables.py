@@ -227,7 +227,7 @@ def test_quotes_spaces_and_empty_lines_are_understood(audio):
 def test_the_index_of_pandas_is_no_column(audio):
     frame = pandas.DataFrame({"file_name": NAMES, "label": [name[6:9] for name in NAMES]})
     frame.to_csv(audio / "clips.csv")
-    assert load(audio / "clips.csv").column_names == ["file_name", "label", "audio", "modified"]
+    assert load(audio / "clips.csv").column_names == ["file_name", "label", "audio", "file_state"]
     frame.astype({"label": "category"}).to_parquet(audio / "clips.parquet")
     for orient in ("columns", "records", "list"):
         content = frame.to_dict() if orient == "columns" else frame.to_dict(orient)

@@ -28,8 +28,6 @@ from transformers_beats import (
     BeatsTokenizerForPreTraining,
     BeatsTokenizerModel,
 )
-from transformers_beats.training import checkpoints as checkpoints_module
-from transformers_beats.training.checkpoints import last_complete_checkpoint
 from transformers_beats.training.compute_codes import load_codes, tokenize
 from transformers_beats.training.config.arguments import (
     PRETRAIN_ARGUMENTS,
@@ -45,6 +43,8 @@ from transformers_beats.training.iterate import iterate
 from transformers_beats.training.pretrain import pretrain
 from transformers_beats.training.stages import training_settings
 from transformers_beats.training.train_tokenizer import train_tokenizer
+from transformers_beats.training.trainers import checkpoints as checkpoints_module
+from transformers_beats.training.trainers.checkpoints import last_complete_checkpoint
 from transformers_beats.training.trainers.pretraining import (
     BeatsPreTrainer,
     CodebookCollapseError,

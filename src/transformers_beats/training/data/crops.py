@@ -1,173 +1,37 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Audio for pre-training: from rows to batches of crops, with or without codes."""
 
-import hashlib
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from datasets.fingerprint import Hasher
 from torch.utils.data import Dataset
 from transformers.utils import logging
 
-from transformers_beats.audio.decoding import AudioError, AudioStream, loudness_was_reported, read_samples
+from transformers_beats.audio.decoding import loudness_was_reported
 from transformers_beats.fbank_beats import kaldi_fbank, num_fbank_frames
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import BeatsError
 
-from .cache import cache_path
-from .reading import ItemReader, within
-from .shards import read_audio
-from .sources import DataArguments, decode_row, open_row
-from .tables import FILE_COLUMN
+from .clips import Clips
+from .manifest import map_cached
+from .reading import ItemReader
+from .sources import DataArguments, decode_row
 
 
 logger = logging.get_logger(__name__)
 
-NUM_NAMED_PROBLEMS = 5
-# No field of `DataArguments`, as the results that are kept would be those of one value.
-CHECK_SECONDS = 600.0
+# Crops
 
 
-# Clips and crops
-
-
-@dataclass
-class Clips:
-    """
-    Rows whose audio can be read, with their lengths at the model's sampling rate, the names of their files within the
-    dataset, the number of rows that were skipped, and digests of the files (int64). `whole` are the clips that these
-    were selected from, and their indices there.
-    """
-
-    dataset: datasets.Dataset
-    num_samples: np.ndarray
-    names: list[str]
-    num_skipped: int
-    digests: np.ndarray
-    whole: tuple["Clips", np.ndarray] | None = None
-
-
-def _map_cached(dataset: datasets.Dataset, function, features: datasets.Features, **kwargs) -> datasets.Dataset:
-    """Maps a dataset to new columns only, cached on disk also for datasets that are themselves in memory."""
-    return dataset.map(
-        function,
-        features=features,
-        remove_columns=dataset.column_names,
-        cache_file_name=str(cache_path("{}.arrow", dataset._fingerprint, function, str(features))),
-        **kwargs,
-    )
-
-
-def check_clip(row: dict[str, Any], sampling_rate: int, min_seconds: float) -> dict[str, Any]:
-    """
-    Returns path, length and digest of a clip, what may be wrong with it, and its problem, if any; without a length if
-    it cannot be decoded within ten minutes.
-    """
-    audio = row["audio"] or {}
-    path = audio.get("path") or ""
-
-    def read() -> tuple[AudioStream, int]:
-        stream = open_row(row, sampling_rate)
-        return stream, len(read_samples(stream))
-
-    try:
-        stream, num_samples = within(CHECK_SECONDS, read)
-    except (AudioError, TimeoutError) as error:
-        problem = f"{path}: {error}." if isinstance(error, TimeoutError) else str(error)
-        return {"path": path, "num_samples": 0, "digest": 0, "problem": problem, "doubt": ""}
-    doubt = "".join(f"{stream.name}: {warning}" for warning in stream.report.warnings[:1])
-    problem = ""
-    if num_samples < min_seconds * sampling_rate:
-        seconds = num_samples / sampling_rate
-        problem = f"{path}: lasts {seconds:.3f} s, less than `min_seconds` ({min_seconds:g})."
-    digest = hashlib.blake2b(read_audio(audio) or Path(path).read_bytes(), digest_size=8).digest()
-    number = int.from_bytes(digest, "little", signed=True)
-    return {"path": path, "num_samples": num_samples, "digest": number, "problem": problem, "doubt": doubt}
-
-
-def name_clips(dataset: datasets.Dataset, paths: list[str], is_single: bool) -> list[str]:
-    """
-    Returns names that tell clips apart, `dog/1.wav` and `rain/1.wav`: those of the dataset, if it `is_single`, else
-    paths below the folder that all have in common.
-    """
-    if is_single and FILE_COLUMN in dataset.column_names and all(names := dataset[FILE_COLUMN][:]):
-        return list(map(str, names))
-    paths = [path or f"row {number}" for number, path in enumerate(paths, start=1)]
-    folders = {os.path.dirname(path) for path in paths}
-    common = os.path.commonpath(folders) if len(set(map(os.path.isabs, folders))) == 1 else ""
-    return [os.path.relpath(path, common) if common else path for path in paths]
-
-
-def decode_clip(row: dict[str, Any], sampling_rate: int) -> dict[str, np.ndarray]:
-    """Returns the waveform of a clip."""
-    return {"waveform": decode_row(row, sampling_rate)}
-
-
-def prepare_clips(dataset: datasets.Dataset, arguments: DataArguments, sampling_rate: int) -> Clips:
-    """
-    Decodes every clip once, so that none that cannot be read stops a training later. The result is cached; clips that
-    could not be decoded are tried again the next time.
-
-    Raises:
-        [`BeatsError`]: if no clip is left.
-    """
-    if len(dataset) == 0:
-        raise BeatsError(f"{arguments.dataset}: there is no clip, or `select` leaves none.")
-    check = partial(check_clip, sampling_rate=sampling_rate, min_seconds=arguments.min_seconds)
-    features = {name: datasets.Value("string") for name in ("path", "problem", "doubt")}
-    features |= {"num_samples": datasets.Value("int64"), "digest": datasets.Value("int64")}
-    checks = _map_cached(
-        dataset, check, datasets.Features(features), num_proc=arguments.num_proc, desc="Checking clips"
-    )
-    problems, num_samples = checks["problem"][:], np.array(checks["num_samples"][:])
-    digests = np.array(checks["digest"][:], dtype=np.int64)
-    # A failure may be gone, whatever the cache says: a disk that was not mounted, a file that was being written.
-    for index in np.flatnonzero(num_samples == 0).tolist():
-        again = check(dataset[index])
-        problems[index], num_samples[index], digests[index] = again["problem"], again["num_samples"], again["digest"]
-    found = [problem for problem in problems if problem]
-    _warn_of(found, len(problems), "are skipped")
-    # Of clips that are used.
-    doubts = [doubt for doubt, problem in zip(checks["doubt"][:], problems) if doubt and not problem]
-    _warn_of(doubts, len(problems), "are used and may be bad")
-    good = [index for index, problem in enumerate(problems) if not problem]
-    if not good:
-        raise BeatsError(f"{arguments.dataset}: none of {len(problems)} clips can be used.")
-    names = name_clips(dataset, checks["path"][:], isinstance(arguments.dataset, str))
-    dataset = dataset.select(good)
-    if arguments.cache_audio:
-        waveforms = _map_cached(
-            dataset,
-            partial(decode_clip, sampling_rate=sampling_rate),
-            datasets.Features({"waveform": datasets.List(datasets.Value("float32"))}),
-            num_proc=arguments.num_proc,
-            desc="Decoding",
-        )
-        dataset = datasets.concatenate_datasets([dataset, waveforms], axis=1)
-        dataset = dataset.with_format("numpy", columns=["waveform"], output_all_columns=True)
-    return Clips(dataset, num_samples[good], [names[index] for index in good], len(found), digests[good])
-
-
-def _warn_of(messages: list[str], num_clips: int, what: str) -> None:
-    """Warns of clips that something is wrong with; their messages begin with their names."""
-    if messages:
-        named = "; ".join(messages[:NUM_NAMED_PROBLEMS])
-        more = f"; and {len(messages) - NUM_NAMED_PROBLEMS} more" if len(messages) > NUM_NAMED_PROBLEMS else ""
-        logger.warning(f"{len(messages)} of {num_clips} clips {what}: {named}{more}")
-
-
-def count_crops(num_samples: int, arguments: DataArguments, sampling_rate: int) -> int:
-    """Returns the crops of a clip in an epoch: `num_crops`, or as many as fit one after another, at least one."""
+def count_crops(num_samples: np.ndarray, arguments: DataArguments, sampling_rate: int) -> np.ndarray:
+    """Returns the crops of clips in an epoch: `num_crops`, or as many as fit one after another, at least one."""
     if arguments.num_crops is not None:
-        return arguments.num_crops
-    return max(1, num_samples // round(arguments.crop_seconds * sampling_rate))
+        return np.full_like(num_samples, arguments.num_crops)
+    return np.maximum(1, num_samples // round(arguments.crop_seconds * sampling_rate))
 
 
 def crop_start(length: int, num_samples: int, generator: np.random.Generator) -> int:
@@ -199,16 +63,16 @@ class CropDataset(Dataset):
     ):
         self.clips, self.arguments, self.sampling_rate = clips, arguments, sampling_rate
         self.num_samples = round(arguments.crop_seconds * sampling_rate)
-        counts = [count_crops(int(length), arguments, sampling_rate) for length in clips.num_samples]
         # The first crop of each clip, and the number of crops.
-        self.offsets = np.concatenate([[0], np.cumsum(counts)])
+        self.offsets = np.zeros(len(clips.num_samples) + 1, dtype=np.int64)
+        np.cumsum(count_crops(clips.num_samples, arguments, sampling_rate), out=self.offsets[1:])
         self.codes = check_codes(codes, len(self))
         self.reader = ItemReader(arguments, len(self), self.name_of)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Digest that changes with the names, the order and the lengths of the clips."""
-        return Hasher.hash((self.clips.names, self.clips.num_samples.tolist()))
+        return self.clips.fingerprint
 
     @property
     def description(self) -> str:
@@ -268,7 +132,7 @@ def compute_fbanks(
     """Computes the fbanks of all crops of a clip, given as a batch of one row."""
     rate = extractor.sampling_rate
     waveform = decode_row({"audio": row["audio"][0]}, rate)
-    num_crops = count_crops(len(waveform), arguments, rate)
+    num_crops = int(count_crops(np.array(len(waveform)), arguments, rate))
     generators = [np.random.default_rng([arguments.crop_seed, indices[0], number]) for number in range(num_crops)]
     crops = [crop(waveform, round(arguments.crop_seconds * rate), generator) for generator in generators]
     with loudness_was_reported():
@@ -280,7 +144,7 @@ class FbankDataset(Dataset):
 
     def __init__(self, crops: CropDataset, extractor: BeatsFeatureExtractor):
         features = datasets.Features({"input_values": datasets.Array2D((None, extractor.feature_size), "float32")})
-        self.fbanks = _map_cached(
+        self.fbanks = map_cached(
             crops.clips.dataset,
             partial(compute_fbanks, extractor=extractor, arguments=crops.arguments),
             features,

@@ -13,7 +13,8 @@ from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.inference.windows import column_samples, count_columns
 from transformers_beats.utils.errors import BeatsError
 
-from .crops import Clips, CropDataset
+from .clips import Clips
+from .crops import CropDataset
 from .labels import Labels, frame_labels
 from .reading import ItemReader
 from .sources import DataArguments, decode_row

@@ -18,15 +18,14 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 from datasets.table import table_cast
-from filelock import FileLock
 from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioError
 from transformers_beats.audio.files import AUDIO_SUFFIXES
 from transformers_beats.utils.errors import BeatsError, first_line
-from transformers_beats.utils.files import replace_file
+from transformers_beats.utils.lock import hold
 
-from .cache import cache_path
+from .manifest import AUDIO_STRUCT, cache_path, write_arrow
 from .tables import read_parquet_schema
 
 
@@ -34,8 +33,6 @@ logger = logging.get_logger(__name__)
 
 # Suffixes of a clip's class, as text, beside its audio in a tar shard.
 CLASS_SUFFIXES = (".cls", ".txt")
-# Audio of a row: the bytes of a file, or its path.
-AUDIO_STRUCT = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
 # Audio in a shard: in a tar archive `size` bytes from `offset` on, in Parquet row `offset` of a column.
 SHARD_AUDIO = AUDIO_STRUCT | {
     "shard": datasets.Value("string"),
@@ -127,7 +124,7 @@ def load_shards(shards: list[Path]) -> datasets.Dataset:
     files = [_index_path(shard, key) for shard in shards]
     if not all(file.exists() for file in files):
         # Several processes may start at once.
-        with FileLock(files[0].with_name("shards.lock")), ThreadPoolExecutor(MAX_THREADS) as executor:
+        with hold(files[0].with_name("shards"), wait=True), ThreadPoolExecutor(MAX_THREADS) as executor:
             for _ in executor.map(partial(_write_index, index), shards, files):
                 pass
     parts = [datasets.Dataset.from_file(str(file)) for file in files]
@@ -153,8 +150,7 @@ def _write_index(index: Callable[[Path], pyarrow.Table], shard: Path, file: Path
         if isinstance(error, BeatsError):
             raise
         raise BeatsError(f"{shard}: cannot be read: {first_line(error)}") from error
-    with replace_file(file) as temporary, pyarrow.ipc.new_stream(str(temporary), table.schema) as writer:
-        writer.write_table(table, max_chunksize=1000)
+    write_arrow(table, file)
 
 
 # Parquet

@@ -15,14 +15,14 @@ from datasets.fingerprint import Hasher
 from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioError, AudioStream, read_samples, stream_audio
-from transformers_beats.audio.files import AUDIO_SUFFIXES, NamedBytes, is_hidden, search_folder
+from transformers_beats.audio.files import NamedBytes, search_folder
 from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line, name_some
 from transformers_beats.utils.hub import check_repository
 
 from .labels import label_name
+from .manifest import AUDIO_STRUCT, SHARD_SUFFIXES, list_audio_files, one_of_each_folder, search_audio
 from .shards import (
-    AUDIO_STRUCT,
     SHARD_AUDIO,
     TAR_FEATURES,
     is_audio,
@@ -32,7 +32,7 @@ from .shards import (
     shard_state,
 )
 from .splits import check_nested_splits, find_split, select_shards
-from .tables import FILE_COLUMN, TABLE_SUFFIXES, find_table, list_table_files, read_parquet_schema
+from .tables import FILE_COLUMN, find_table, read_parquet_schema
 
 
 logger = logging.get_logger(__name__)
@@ -80,7 +80,9 @@ class DataArguments:
     cache_audio: bool = argument(
         "Decode and resample every clip once, to disk, instead of whenever it is read.", False
     )
-    num_proc: int | None = argument("Processes that check or prepare the clips.", None, min=1)
+    num_proc: int | None = argument(
+        "Processes that check or prepare the clips. Default: to check, one for each CPU that may be used.", None, min=1
+    )
     read_attempts: int = argument("Attempts to read a clip, with pauses, before it counts as lost.", 3, min=1)
     read_seconds: float = argument("Time limit of each attempt, in seconds.", 120.0, positive=True)
     max_lost_share: float = argument(
@@ -119,11 +121,12 @@ class DataArguments:
         return self.dataset_weights is not None or self.dataset_temperature is not None
 
 
-def load_audio_dataset(arguments: DataArguments, beside: str | None = None) -> Any:
+def load_audio_dataset(arguments: DataArguments, beside: str | None = None, refresh: bool = True) -> Any:
     """
     Loads the rows of `arguments.dataset` with their audio, not decoded, in the column `audio` (`bytes` and `path`, one
-    of which may be None). torchcodec is not needed. `beside` is the name of another split, see [`find_split`]. Several
-    datasets are joined, and the column `_corpus` has the number of the one that a row is of.
+    of which may be None). torchcodec is not needed. `beside` is the name of another split, see [`find_split`];
+    `refresh` is that of [`search_audio`]. Several datasets are joined, and the column `_corpus` has the number of that
+    of each row.
 
     Returns:
         `datasets.Dataset`, or `datasets.IterableDataset` if `arguments.streaming` is set.
@@ -132,14 +135,14 @@ def load_audio_dataset(arguments: DataArguments, beside: str | None = None) -> A
         [`UsageError`]: if there is no such folder or dataset.
         [`BeatsError`]: if there is no audio in it, or no column of the asked name.
     """
-    parts = load_parts(arguments, beside)
+    parts = load_parts(arguments, beside, refresh)
     if len(parts) > 1 and not arguments.streaming:
         numbers = (np.full(len(part), number, dtype=np.int16) for number, part in enumerate(parts))
         parts = [part.add_column(CORPUS_COLUMN, column) for part, column in zip(parts, numbers)]
     return parts[0] if len(parts) == 1 else _join(parts, arguments.sources)
 
 
-def load_parts(arguments: DataArguments, beside: str | None = None) -> list[Any]:
+def load_parts(arguments: DataArguments, beside: str | None = None, refresh: bool = True) -> list[Any]:
     """
     Loads the rows of each of the datasets that `arguments.dataset` names; see [`load_audio_dataset`]. The `info` of a
     local stream has a digest of the names, sizes and times of its files as `description`.
@@ -148,10 +151,10 @@ def load_parts(arguments: DataArguments, beside: str | None = None) -> list[Any]
     if not sources:
         raise UsageError("`dataset` is an empty list.")
     alone = replace(arguments, dataset_weights=None, dataset_temperature=None)
-    return [_load_source(replace(alone, dataset=source), beside) for source in sources]
+    return [_load_source(replace(alone, dataset=source), beside, refresh) for source in sources]
 
 
-def _load_source(arguments: DataArguments, beside: str | None) -> Any:
+def _load_source(arguments: DataArguments, beside: str | None, refresh: bool) -> Any:
     """Loads one folder, table or Hub dataset; see [`load_audio_dataset`]."""
     source, audio_column = str(arguments.dataset), arguments.audio_column
     root = Path(source)
@@ -173,19 +176,25 @@ def _load_source(arguments: DataArguments, beside: str | None) -> Any:
     path = folder or root
     # A table beside the folders of splits may name the files in them.
     table = find_table(path, audio_column) or find_table(root, audio_column)
+    listed = None
+    if folder is None:
+        found = [] if table else [root] if root.is_file() else search_folder(root, SHARD_SUFFIXES)
+    else:
+        found, listed = search_audio(path, audio_column, table, refresh)
     digest = None
-    if shards := [] if table else _find_shards(root, folder, ".parquet", arguments.split):
+    if shards := _select_shards(found, root, folder, ".parquet", arguments.split):
         for shard in shards:
             read_parquet_schema(shard)
         dataset = _stream_parquet(shards) if arguments.streaming else load_shards(shards)
-    elif shards := [] if table else _find_shards(root, folder, ".tar", arguments.split):
+    elif shards := _select_shards(found, root, folder, ".tar", arguments.split):
         dataset = _stream_tar(shards) if arguments.streaming else load_shards(shards)
     elif folder is None:
         raise BeatsError(f"{root}: has no folder {arguments.split!r}, which the split of that name would be.")
     else:
-        dataset, audio_column = list_audio_files(path, audio_column, table), "audio"
-        if table is None:
-            check_nested_splits(path, dataset["file_name"], arguments.split)
+        dataset = list_audio_files(path, audio_column, table, refresh) if listed is None else listed
+        audio_column = "audio"
+        if table is None and refresh:
+            check_nested_splits(path, one_of_each_folder(dataset.data.column(FILE_COLUMN)), arguments.split)
         if arguments.streaming:
             digest = dataset._fingerprint
             dataset = dataset.to_iterable_dataset(num_shards=min(MAX_FOLDER_SHARDS, len(dataset)))
@@ -216,68 +225,10 @@ def _join(parts: list, sources: list[str]) -> Any:
         raise BeatsError(f"{name_some(sources)}: their columns differ: {first_line(error)}") from error
 
 
-def _find_shards(root: Path, folder: Path | None, suffix: str, split: str) -> list[Path]:
-    """Finds the shards in the folder of a split; or those in `root` whose names tell that they are of the split."""
-    if folder is not None and folder != root:
-        return _find_files(folder, {suffix})
-    return select_shards(root, _find_files(root, {suffix}), split)
-
-
-def _find_files(path: Path, suffixes: set[str] | frozenset[str]) -> list[Path]:
-    if path.is_file():
-        return [path] if path.suffix.lower() in suffixes else []
-    return search_folder(path, suffixes)
-
-
-def list_audio_files(path: Path, audio_column: str | None = None, table: Path | None = None) -> datasets.Dataset:
-    """
-    Lists the audio files under a folder, or those under it that a table names; see [`list_table_files`]. The column
-    `file_name` has their names, relative to the folder.
-    """
-    if table is None:
-        files = _find_files(path, AUDIO_SUFFIXES)
-        if not files and path.is_file():
-            raise BeatsError(f"{path}: is no audio, and no table of a known kind ({', '.join(TABLE_SUFFIXES)}).")
-        if not files:
-            raise BeatsError(f"{path}: holds no audio files, no Parquet files and no tar shards.")
-        _warn_of_empty_folders(path, files)
-        names = [file.relative_to(path).as_posix() if file != path else file.name for file in files]
-        dataset = datasets.Dataset.from_dict({FILE_COLUMN: names})
-    else:
-        dataset, files = list_table_files(table, audio_column)
-        if not table.is_relative_to(path):
-            # Of all splits.
-            rows = [index for index, file in enumerate(files) if file.is_relative_to(path)]
-            if not rows:
-                raise BeatsError(f"{table}: names no file in {path}.")
-            dataset, files = dataset.select(rows), [files[index] for index in rows]
-    audio = [{"bytes": None, "path": str(file)} for file in files]
-    # So that what is cached of a file is not used for another one of its name.
-    modified = [file.stat().st_mtime_ns if os.path.exists(file) else 0 for file in files]
-    added = datasets.Dataset.from_dict(
-        {"audio": audio, "modified": modified},
-        features=datasets.Features({"audio": AUDIO_STRUCT, "modified": datasets.Value("int64")}),
-    )
-    dataset = dataset.remove_columns([name for name in added.column_names if name in dataset.column_names])
-    return datasets.concatenate_datasets([dataset, added], axis=1)
-
-
-def _warn_of_empty_folders(path: Path, files: list[Path]) -> None:
-    """Warns of the folders in `path` that no file is read from: the classes that they may be would vanish."""
-    if not path.is_dir():
-        return
-    read = {file.relative_to(path).parts[0] for file in files}
-    place = os.path.realpath(path)
-    for entry in sorted(path.iterdir()):
-        is_missing = entry.is_symlink() and not entry.exists()
-        if entry.name in read or is_hidden(entry.name) or not (entry.is_dir() or is_missing):
-            continue
-        target = os.path.realpath(entry)
-        if Path(place).is_relative_to(target):
-            # A circle.
-            continue
-        reason = f": it leads to {target}" if entry.is_symlink() else ""
-        logger.warning(f"{entry}: no audio is read from it{reason}.")
+def _select_shards(found: list[Path], root: Path, folder: Path | None, suffix: str, split: str) -> list[Path]:
+    """Returns the shards of a suffix: all in the folder of a split; or those whose names tell that they are of it."""
+    shards = [path for path in found if path.suffix.lower() == suffix]
+    return shards if folder is not None and folder != root else select_shards(root, shards, split)
 
 
 def _name_audio_column(dataset, name: str | None, source: str):

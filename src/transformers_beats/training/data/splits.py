@@ -1,11 +1,12 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Splits of a dataset in folders: subfolders, or the names of shards, in any spelling."""
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
-from transformers_beats.audio.files import AUDIO_SUFFIXES, is_hidden
+from transformers_beats.audio.files import AUDIO_SUFFIXES, has_suffix, list_folders
 from transformers_beats.utils.errors import BeatsError, name_some
 
 
@@ -64,7 +65,7 @@ def find_split(root: Path, split: str, beside: str | None = None) -> Path | None
     """
     if split == ALL or root.is_file():
         return root if split in (ALL, "train") else None
-    names = sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
+    names = [entry.name for entry in list_folders(root)]
     splits = splits_of_folders(names)
     matches = [name for name in names if splits.get(name) == (split_of(split) or ALL) or name == split]
     if split != "train":
@@ -78,7 +79,7 @@ def find_split(root: Path, split: str, beside: str | None = None) -> Path | None
             f"'train', or set `split: {ALL}` if {others[0]!r} is a class like the others."
         )
     # Without others, a folder of that name may be the class of railway sounds, unless it is alone.
-    is_alone = len(names) == 1 and not any(path.suffix.lower() in AUDIO_SUFFIXES for path in root.iterdir())
+    is_alone = len(names) == 1 and not any(has_suffix(name, AUDIO_SUFFIXES) for name in os.listdir(root))
     return root / _only(root, split, matches) if matches and (others or is_alone) else root
 
 

@@ -84,13 +84,13 @@ def _is_audio(kind: pyarrow.DataType) -> bool:
     return pyarrow.types.is_struct(kind) and {"bytes", "path"} <= {entry.name for entry in kind}
 
 
-def list_table_files(path: Path, audio_column: str | None = None) -> tuple[datasets.Dataset, list[Path]]:
+def list_table_files(path: Path, audio_column: str | None = None) -> tuple[datasets.Dataset, list[str]]:
     """
     Lists the audio files that a table names in a column, `file_name` by default. Backslashes of Windows, and `~`, are
     understood; other paths are relative to the folder of the table.
 
     Returns:
-        `tuple`: the rows of the table, with the names in the column `file_name`; and the files.
+        `tuple`: the rows of the table, with the names in the column `file_name`; and the paths of the files.
 
     Raises:
         [`BeatsError`]: a table that cannot be read or has no such column or no row; a row without a file name, or with
@@ -102,13 +102,15 @@ def list_table_files(path: Path, audio_column: str | None = None) -> tuple[datas
         hint = did_you_mean(column, names) or ("" if audio_column else ": set `audio_column`")
         raise BeatsError(f"{path}: has no column `{column}`, only {', '.join(names)}{hint.rstrip('?')}.")
     listed, files = [], []
+    # As `Path` joins it.
+    folder = "" if str(path.parent) == "." else str(path.parent)
     for index, name in enumerate(table.dataset[column][:]):
         if not isinstance(name, str) or not name:
             raise BeatsError(f"{table.place(index)}: has no `{column}`.")
         if URL.match(name):
             raise BeatsError(f"{table.place(index)}: {name} is a URL, and audio is read from disk: name a file.")
         listed.append(_as_posix(path.parent, name))
-        files.append(path.parent / os.path.expanduser(listed[-1]))
+        files.append(os.path.join(folder, os.path.expanduser(listed[-1])))
     if not any(map(os.path.exists, files)):
         hint = " Drives of Windows are not known here." if DRIVE.match(listed[0]) else ""
         raise BeatsError(

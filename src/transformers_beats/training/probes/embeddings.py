@@ -14,9 +14,9 @@ from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassificatio
 from transformers_beats.inference.layers import LayerReader
 from transformers_beats.modeling_beats import masked_mean, patch_mask_from_frame_mask
 from transformers_beats.training.config.arguments import BeatsTrainingArguments
-from transformers_beats.training.data.cache import cache_path
-from transformers_beats.training.data.crops import Clips
+from transformers_beats.training.data.clips import Clips
 from transformers_beats.training.data.labelled import Windows, collate_waveforms
+from transformers_beats.training.data.manifest import cache_path
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.trainers.pretraining import WaveformTrainer
 from transformers_beats.utils.errors import BeatsError
@@ -91,7 +91,7 @@ def embed(
     path = cache_path("embeddings-{}.npy", *key, data.min_seconds, training.bf16, training.fp16)
     # On every node, whose caches may differ.
     if all(gather_object([path.exists()])):
-        return Embeddings(np.load(path), windows.clip_of, clips.names)
+        return Embeddings(np.load(path), windows.clip_of, list(clips.names))
     trainer = WaveformTrainer(
         PooledLayers(model.beats.eval(), layers),
         training,
@@ -106,4 +106,4 @@ def embed(
         np.save(buffer, values)
         with replace_file(path) as temporary:
             temporary.write_bytes(buffer.getvalue())
-    return Embeddings(values, windows.clip_of, clips.names)
+    return Embeddings(values, windows.clip_of, list(clips.names))

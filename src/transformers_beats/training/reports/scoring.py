@@ -62,7 +62,7 @@ def as_predictions(output: Any, windows: Windows, labels: Labels, problem_type: 
     Returns the scores of clips beside their labels, from the output of `Trainer.predict` for their windows. Every
     valid column of a frame-level model counts as a clip.
     """
-    names = windows.clips.names
+    names = list(windows.clips.names)
     if labels.task != "frames":
         logits = output[0] if isinstance(output, tuple) else output
         scores = clip_scores(logits, windows.clip_of, problem_type)

@@ -19,7 +19,7 @@ from transformers_beats.utils.resume import begin_or_resume
 
 
 if TYPE_CHECKING:
-    from transformers_beats.training.trainers.pretraining import WaveformTrainer
+    from .pretraining import WaveformTrainer
 
 
 TRAINER_STATE = "trainer_state.json"

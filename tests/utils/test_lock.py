@@ -1,0 +1,31 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import threading
+
+import pytest
+
+from transformers_beats.utils import lock
+from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.lock import hold
+
+
+def test_one_holds_a_directory_and_others_wait_or_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(lock, "WAIT_SECONDS", 0.1)
+    order, is_held, may_end = [], threading.Event(), threading.Event()
+
+    def work():
+        with hold(tmp_path):
+            is_held.set()
+            may_end.wait(60)
+            order.append("first")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    is_held.wait(60)
+    with pytest.raises(UsageError, match="another run writes here"), hold(tmp_path):
+        pass
+    monkeypatch.setattr(lock, "note", lambda line: (order.append(line), may_end.set()))
+    with hold(tmp_path, wait=True):
+        order.append("second")
+    thread.join()
+    assert order[1:] == ["first", "second"]
+    assert "waits for process" in order[0]

@@ -3,9 +3,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +18,13 @@ from worker import run_iterate, train_steps
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudioClassification, BeatsForPreTraining
 from transformers_beats.training.compute_codes import load_codes
+from transformers_beats.training.config.arguments import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.evaluate import EVALUATE_ARGUMENTS, evaluate
 
 
-def launch(tasks: list[tuple[str, dict]], directory: Path) -> None:
+def launch(tasks: list[tuple[str, Any]], directory: Path, is_killed: bool = False) -> None:
     """Runs tasks of the worker, one after the other, in two processes."""
     (directory / "tasks.json").write_text(json.dumps(tasks))
     # `accelerate launch --cpu` starts one process only, whatever it is told.
@@ -29,7 +32,7 @@ def launch(tasks: list[tuple[str, dict]], directory: Path) -> None:
     command += [str(Path(__file__).with_name("worker.py")), str(directory / "tasks.json")]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=570)
-    assert result.returncode == 0, result.stdout[-500:] + result.stderr[-3000:]
+    assert (result.returncode != 0) == is_killed, result.stdout[-500:] + result.stderr[-3000:]
 
 
 def losses_of(directory: Path) -> dict[str, list[float]]:
@@ -133,3 +136,40 @@ def test_fully_sharded_training_is_the_same_and_reloads(together):
     assert torch.tensor(per_process).mean(dim=0).tolist() == pytest.approx(expected, abs=1e-5)
     trained = BeatsForPreTraining.from_pretrained(together / "sharded")
     check_weights(trained.state_dict(), model.state_dict())
+
+
+@pytest.mark.slow
+def test_processes_go_on_with_streams_and_shares_after_a_kill(together, tmp_path):
+    recipe = make_recipe(together / "sounds", tmp_path / "run")
+    # Two processes of two workers: a batch is what a worker reads in an epoch, and two steps are an epoch of all.
+    recipe["model"] |= {"per_device_train_batch_size": 3, "dataloader_num_workers": 2}
+    recipe["model"]["model_config"] |= {"hidden_dropout": 0.1, "layerdrop": 0.1}
+    tokenizer = str(together / "run" / "iteration-1" / "tokenizer")
+    values = IterateArguments(**recipe).stage_values("model", tokenizer=tokenizer, streaming=True)
+    # Epochs of two steps, in shares: the kill is within the third.
+    for index, path in enumerate(sorted((together / "sounds").iterdir())):
+        target = tmp_path / ("few" if index < 3 else "many") / path.name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(path, target)
+    shares = {"dataset": [str(tmp_path / "few"), str(tmp_path / "many")], "dataset_weights": [1, 1]}
+    shares |= {"streaming": False, "save_steps": 1}
+    kinds = {"": (values, 4), "-shares": (values | shares, 6)}
+    named = [
+        (f"{name}{kind}", of_kind | {"output_dir": str(tmp_path / f"{name}{kind}")}, step)
+        for name in ("one-go", "killed")
+        for kind, (of_kind, step) in kinds.items()
+    ]
+    launch([("record_clips", of_run) for _, of_run, _ in named[:2]], tmp_path)
+    for name, of_run, step in named[2:]:
+        launch([("die_at", f"checkpoint-{step}"), ("record_clips", of_run)], tmp_path, is_killed=True)
+        assert not (tmp_path / name).exists()
+    launch([("record_clips", of_run) for _, of_run, _ in named[2:]], tmp_path)
+    assert losses_of(tmp_path / "killed-shares") == losses_of(tmp_path / "one-go-shares")
+    # All clips differ in length.
+    all_clips = np.linspace(7200, 16000, 12).astype(int).tolist()
+    clips, rest = (json.loads((tmp_path / name / "clips.json").read_text()) for name in ("one-go", "killed"))
+    for epoch in range(3):
+        steps = [batch for process in clips for batch in process[2 * epoch : 2 * epoch + 2]]
+        assert sorted(length for batch in steps for length in batch) == all_clips
+    assert [process[2:] for process in clips] == rest
+    assert losses_of(tmp_path / "killed") == losses_of(tmp_path / "one-go")

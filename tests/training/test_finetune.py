@@ -645,6 +645,7 @@ def test_a_class_with_one_clip_is_named(recipe, folder, monkeypatch):
         ({"num_folds": 2, "eval_split": "test"}, "Folds say what is evaluated"),
         ({"select": {"file_name": "nothing"}}, "`select` leaves none"),
         ({"streaming": True}, "Fine-tuning reads audio from disk"),
+        ({"dataset": ["a", "b"], "dataset_weights": [1, 2]}, "`dataset_temperature` are for pre-training"),
         ({"freeze": True, "lora": {}}, "`freeze` and `lora` exclude each other"),
         ({"eval_split": "test"}, "has no folder 'test'"),
         ({"final": True}, "`final` trains on all clips after the folds"),

@@ -19,6 +19,7 @@ from torch.distributed.fsdp import fully_shard
 from transformers.trainer_callback import TrainerState
 
 from transformers_beats import BeatsConfig, BeatsForPreTraining
+from transformers_beats.training.config.arguments import PRETRAIN_ARGUMENTS
 from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.evaluate import EVALUATE_ARGUMENTS, evaluate
@@ -74,9 +75,39 @@ def record_masks(values: dict) -> None:
     torch.save(parts, Path(values["output_dir"]) / "masks.pt")
 
 
-def run_until_killed(values: dict) -> None:
-    """`iterate` until this process kills itself where the checkpoint `values["kill_at"]` is all but written."""
-    target = values.pop("kill_at")
+class RecordClips(BeatsPreTrainer):
+    """Keeps the lengths of the clips in each batch of a process."""
+
+    clips: list[list[int]]
+
+    def _prepare_inputs(self, inputs):
+        self.clips = [*getattr(self, "clips", []), inputs["num_samples"].tolist()]
+        return super()._prepare_inputs(inputs)
+
+
+def record_clips(values: dict) -> None:
+    """`pretrain`, and the clips that each process has read."""
+    from transformers_beats.training import pretrain
+
+    trainers = []
+
+    def make(*args, **kwargs):
+        trainers.append(RecordClips(*args, **kwargs))
+        return trainers[-1]
+
+    pretrain.BeatsPreTrainer = make
+    try:
+        pretrain.pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+    finally:
+        pretrain.BeatsPreTrainer = BeatsPreTrainer
+    parts: list = [None] * distributed.get_world_size()
+    distributed.all_gather_object(parts, trainers[0].clips)
+    if distributed.get_rank() == 0:
+        Path(values["output_dir"], "clips.json").write_text(json.dumps(parts))
+
+
+def die_at(target: str) -> None:
+    """Makes this process kill itself where the checkpoint `target` is all but written."""
     save_to_json = TrainerState.save_to_json
 
     def save_or_die(self, path):
@@ -85,6 +116,11 @@ def run_until_killed(values: dict) -> None:
         save_to_json(self, path)
 
     TrainerState.save_to_json = save_or_die
+
+
+def run_until_killed(values: dict) -> None:
+    """`iterate` until this process kills itself where the checkpoint `values["kill_at"]` is all but written."""
+    die_at(values.pop("kill_at"))
     iterate(IterateArguments(**values))
 
 
@@ -133,6 +169,8 @@ if __name__ == "__main__":
         "iterate": run_iterate,
         "run_until_killed": run_until_killed,
         "record_masks": record_masks,
+        "record_clips": record_clips,
+        "die_at": die_at,
         "fully_shard": train_fully_sharded,
         "evaluate": lambda values: evaluate(*build_arguments(EVALUATE_ARGUMENTS, values)),
     }

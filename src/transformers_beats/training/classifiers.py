@@ -24,7 +24,7 @@ from transformers_beats.training.data.crops import CropDataset
 from transformers_beats.training.data.labels import LabelArguments, Labels, read_labels
 from transformers_beats.training.data.sources import DataArguments, decode_row
 from transformers_beats.training.trainers.losses import weigh_classes
-from transformers_beats.utils.errors import BeatsError, name_some
+from transformers_beats.utils.errors import BeatsError, UsageError, name_some
 
 from .stages import choose_extractor, prepare_dataset, training_settings
 
@@ -106,8 +106,11 @@ def load_clips(
     and `beside` is another split of the dataset.
 
     Raises:
+        [`UsageError`]: if datasets have shares of an epoch.
         [`BeatsError`]: see [`prepare_clips`] and [`read_labels`].
     """
+    if data.mixes:
+        raise UsageError("`dataset_weights` and `dataset_temperature` are for pre-training: leave them out.")
     clips = prepare_dataset(data, BeatsFeatureExtractor().sampling_rate, beside)
     return clips, read_labels(clips.dataset, labels, clips.names, known)
 
@@ -147,7 +150,8 @@ def check_overlap(train: Clips, evaluation: Clips, allowed: bool) -> None:
 
     def identities(clips: Clips) -> Iterator[Any]:
         for audio, name, digest in zip(clips.dataset["audio"], clips.names, clips.digests.tolist()):
-            yield (os.path.basename(name), digest) if audio["bytes"] else os.path.realpath(audio["path"])
+            is_in_shard = audio["bytes"] or audio.get("shard")
+            yield (os.path.basename(name), digest) if is_in_shard else os.path.realpath(audio["path"])
 
     known = set(identities(train))
     if num_common := sum(identity in known for identity in identities(evaluation)):

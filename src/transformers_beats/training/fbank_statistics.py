@@ -10,9 +10,12 @@ Example:
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import CropDataset, fbank_statistics
+from transformers_beats.training.data.mixing import corpus_of_items, mixture_sampler
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError, run_command
@@ -22,6 +25,10 @@ from transformers_beats.utils.numbers import format_number
 
 from .compute_codes import crop_words
 from .stages import prepare_dataset
+
+
+# Crops of each of several datasets, for its own statistics.
+NUM_CROPS_OF_SOURCE = 300
 
 
 @dataclass
@@ -48,15 +55,36 @@ def compute_statistics(arguments: StatisticsArguments, data: DataArguments) -> B
     check_new(output_dir)
     extractor = BeatsFeatureExtractor()
     clips = prepare_dataset(data, extractor.sampling_rate)
-    mean, std = fbank_statistics(CropDataset(clips, data), extractor, arguments.num_clips)
+    crops = CropDataset(clips, data)
+    sampler = mixture_sampler(crops, seed=0)
+    # With shares, of an epoch: a repetition counts as often as it is drawn.
+    items = None if sampler is None else list(sampler)
+    mean, std = fbank_statistics(crops, extractor, arguments.num_clips, items=items)
     extractor = BeatsFeatureExtractor(fbank_mean=mean, fbank_std=std)
     with new_directory(output_dir) as new:
         extractor.save_pretrained(new)
+    for line in describe_sources(crops, extractor) if len(data.sources) > 1 else ():
+        print(line)
     print(
         f"{output_dir}: fbank mean {mean:.5f}, standard deviation {std:.5f}, from at most "
         f"{format_number(arguments.num_clips)} crops"
     )
     return extractor
+
+
+def describe_sources(crops: CropDataset, extractor: BeatsFeatureExtractor) -> list[str]:
+    """Returns a line for each of several datasets: number of its crops, and statistics of a sample of them."""
+    of_items, lines = corpus_of_items(crops), []
+    for number, source in enumerate(crops.arguments.sources):
+        items = np.flatnonzero(of_items == number)
+        if not len(items):
+            lines.append(f"{source}: no clip that can be used")
+            continue
+        mean, std = fbank_statistics(crops, extractor, NUM_CROPS_OF_SOURCE, items=items)
+        sample = format_number(min(len(items), NUM_CROPS_OF_SOURCE))
+        of_all = f"{sample} of {format_number(len(items))} crops"
+        lines.append(f"{source}: fbank mean {mean:.5f}, standard deviation {std:.5f}, from {of_all}")
+    return lines
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -23,10 +23,11 @@ from transformers_beats.modeling_beats_tokenizer import BeatsRandomProjectionTok
 from transformers_beats.training.config.arguments import TIMEOUT_SECONDS, BeatsTrainingArguments, is_on_cpu
 from transformers_beats.training.config.batch_plan import BatchArguments, apply_batch_plan, check_launch
 from transformers_beats.training.data.clips import Clips, prepare_clips
-from transformers_beats.training.data.crops import CropDataset, FbankDataset, StreamingCrops
-from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
+from transformers_beats.training.data.crops import CropDataset, FbankDataset
+from transformers_beats.training.data.sources import DataArguments, load_audio_dataset, load_parts
+from transformers_beats.training.data.streams import StreamingCrops
 from transformers_beats.training.trainers.checkpoints import training_directory
-from transformers_beats.utils.errors import BeatsError
+from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import check_new, make_directory
 from transformers_beats.utils.messages import next_command, note
 
@@ -133,9 +134,10 @@ def load_crops(data: DataArguments, extractor: BeatsFeatureExtractor, codes: dat
     if data.streaming:
         if codes is not None or data.precompute_fbank:
             raise BeatsError("A streamed dataset has no place for codes or fbanks: set `streaming: false`.")
-        with process_state().local_main_process_first():
-            dataset = load_audio_dataset(data, refresh=process_state().is_local_main_process)
-        return StreamingCrops(dataset, data, extractor.sampling_rate)
+        state = process_state()
+        with state.local_main_process_first():
+            parts = load_parts(data, refresh=state.is_local_main_process)
+        return StreamingCrops(parts, data, extractor.sampling_rate, state.num_processes, state.process_index)
     crops = CropDataset(prepare_dataset(data, extractor.sampling_rate), data, codes, extractor.sampling_rate)
     if not data.precompute_fbank:
         return crops
@@ -177,6 +179,8 @@ def prepare_training(
         `Path`: the directory that the model is to be written to.
     """
     check_launch(training)
+    if data.streaming:
+        check_strategies(training)
     # Bars for the files of each checkpoint would break that of the training.
     logging.disable_progress_bar()
     if training.resume_from_checkpoint:
@@ -192,6 +196,13 @@ def prepare_training(
     make_directory(output_dir.absolute().parent)
     training.output_dir = str(training_directory(output_dir))
     return output_dir
+
+
+def check_strategies(training: BeatsTrainingArguments) -> None:
+    """Raises a [`UsageError`] for what would happen at the end of an epoch of a stream, which workers reach apart."""
+    for name in ("save_strategy", "logging_strategy"):
+        if getattr(training, name) == "epoch":
+            raise UsageError(f"`{name}`: a stream has no end of an epoch, its workers reach theirs apart: set steps.")
 
 
 def announce(message: str) -> None:
@@ -227,6 +238,9 @@ def training_settings(
         settings |= asdict(arguments)
     if crops is not None:
         settings["clips"] = crops.description
+    if isinstance(crops, StreamingCrops):
+        # Each has a part of the stream, and goes on with it.
+        settings["readers"] = [training.world_size, max(1, training.dataloader_num_workers)]
     # These change how the data are read, not which, or what is made of the result.
     not_decisive = (
         "num_proc",

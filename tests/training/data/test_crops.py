@@ -2,6 +2,7 @@
 import io
 import pickle
 import tarfile
+from itertools import takewhile
 
 import datasets
 import numpy as np
@@ -9,7 +10,6 @@ import pytest
 import soundfile
 import torch
 from huggingface_hub import constants
-from torch.utils.data import DataLoader
 
 from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.audio.decoding import AudioError, decode_audio, stream_audio, stream_waveform
@@ -19,12 +19,12 @@ from transformers_beats.training.data.crops import (
     CropDataset,
     DataCollator,
     FbankDataset,
-    StreamingCrops,
     fbank_statistics,
     featurize,
 )
 from transformers_beats.training.data.labelled import Windows
 from transformers_beats.training.data.sources import DataArguments, decode_row, load_audio_dataset
+from transformers_beats.training.data.streams import StreamingCrops
 from transformers_beats.training.fbank_statistics import main as statistics_main
 
 
@@ -55,6 +55,11 @@ def arguments(path, **kwargs) -> DataArguments:
 def clips_of(path, **kwargs):
     data = arguments(path, **kwargs)
     return prepare_clips(load_audio_dataset(data), data, 16000), data
+
+
+def first_epoch(crops) -> list[dict]:
+    """The items of a stream in its first epoch."""
+    return list(takewhile(lambda item: item["position"]["places"][0].epoch == 0, crops))
 
 
 def to_parquet(folder, target, feature):
@@ -91,7 +96,7 @@ def test_every_kind_of_data_set_gives_the_same_clips(kind, streaming, folder, tm
     data = arguments(source, streaming=streaming, crop_seconds=10.0)
     dataset = load_audio_dataset(data)
     if streaming:
-        waveforms = [item["waveform"] for item in StreamingCrops(dataset, data)]
+        waveforms = [item["waveform"] for item in first_epoch(StreamingCrops([dataset], data))]
     else:
         crops = CropDataset(prepare_clips(dataset, data, 16000), data)
         waveforms = [crops[index]["waveform"] for index in range(len(crops))]
@@ -146,9 +151,11 @@ def test_unreadable_and_short_clips_are_skipped_and_counted(streaming, folder, c
     soundfile.write(folder / "short.wav", np.zeros(100), 16000)
     data = arguments(folder, streaming=streaming)
     if streaming:
-        crops = StreamingCrops(load_audio_dataset(data), data)
-        assert len(list(crops)) == 4
-        assert crops.num_skipped == 3
+        crops = StreamingCrops([load_audio_dataset(data)], data)
+        assert len(first_epoch(crops)) == 4
+        # And perhaps some of the next epoch.
+        assert crops.num_skipped >= 3
+        assert all(name in caplog.text for name in ("broken.wav", "empty.mp3", "short.wav"))
         return
     clips, data = clips_of(folder)
     assert clips.num_skipped == 3
@@ -334,23 +341,6 @@ def test_a_crop_without_a_patch_is_refused():
         DataCollator(BeatsFeatureExtractor(), 0.1)
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_streams_differ_from_epoch_to_epoch(num_workers, folder):
-    data = arguments(folder, streaming=True, crop_seconds=0.4)
-    crops = StreamingCrops(load_audio_dataset(data), data)
-    loader = DataLoader(
-        crops, batch_size=1, num_workers=num_workers, collate_fn=DataCollator(BeatsFeatureExtractor(), 0.4)
-    )
-
-    def epoch(number):
-        crops.set_epoch(number)
-        return torch.cat([batch["waveforms"] for batch in loader])
-
-    first = epoch(0)
-    assert torch.equal(epoch(0), first)
-    assert not torch.equal(epoch(1), first)
-
-
 def test_rows_without_audio_and_shards_cut_off_are_skipped(folder, tmp_path, caplog):
     to_tar(folder, tmp_path / "tar")
     whole = [row["audio"]["path"] for row in load_audio_dataset(arguments(tmp_path / "tar"))]
@@ -363,17 +353,6 @@ def test_rows_without_audio_and_shards_cut_off_are_skipped(folder, tmp_path, cap
     for audio in (None, {"bytes": None, "path": None}, {"bytes": b"", "path": None}):
         with pytest.raises(AudioError, match="a row holds no audio"):
             decode_row({"audio": audio}, 16000)
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_workers_share_the_rows_of_a_stream(num_workers, folder):
-    data = arguments(folder, streaming=True)
-    crops = StreamingCrops(load_audio_dataset(data), data)
-    loader = DataLoader(
-        crops, batch_size=1, num_workers=num_workers, collate_fn=DataCollator(BeatsFeatureExtractor(), 1.0)
-    )
-    lengths = sorted(int(batch["num_samples"][0]) for batch in loader)
-    assert lengths == [8000, 16000, 16000, 16000]
 
 
 # Statistics

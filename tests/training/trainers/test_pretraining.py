@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import make_recipe, make_sounds
+from transformers.trainer_callback import TrainerState
 from worker import NoiseOfTheClip, run_iterate
 
 from transformers_beats import (
@@ -36,7 +37,8 @@ from transformers_beats.training.config.arguments import (
 )
 from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments
-from transformers_beats.training.data.sources import DataArguments
+from transformers_beats.training.data import streams
+from transformers_beats.training.data.sources import DataArguments, open_row
 from transformers_beats.training.iterate import iterate
 from transformers_beats.training.pretrain import pretrain
 from transformers_beats.training.stages import training_settings
@@ -204,6 +206,71 @@ def test_streamed_audio_is_tokenized_on_the_fly(recipe, one_iteration, tmp_path)
     )
     pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
     assert len(history_of(tmp_path / "new", "loss")) == 6
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_stream_goes_on_where_it_was(recipe, one_iteration, tmp_path, monkeypatch, num_workers):
+    # With everything that is drawn at random, and with crops of a clip that are in two batches.
+    random = dict.fromkeys(("hidden_dropout", "attention_dropout", "feat_proj_dropout", "layerdrop"), 0.2)
+    recipe["model"]["model_config"] |= random
+    recipe["model"] |= {"dataloader_num_workers": num_workers, "gradient_accumulation_steps": 2, "max_steps": 10}
+    values = stage_values(recipe, "model", tokenizer=str(one_iteration / "tokenizer"))
+    values |= {"streaming": True, "crop_seconds": 0.4, "num_crops": 3, "shuffle_buffer_size": 5}
+    pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values | {"output_dir": str(tmp_path / "one-go")}))
+    save_to_json = TrainerState.save_to_json
+
+    def save_or_stop(self, path):
+        if "checkpoint-6" in path:
+            raise KeyboardInterrupt
+        save_to_json(self, path)
+
+    values |= {"output_dir": str(tmp_path / "interrupted")}
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainerState, "save_to_json", save_or_stop)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+    with pytest.raises(ValueError, match=r"begun with another `readers` \(\[1, .\], now \[1, 3\]\)"):
+        pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values | {"dataloader_num_workers": 3}))
+    opened = []
+    monkeypatch.setattr(streams, "open_row", lambda row, rate: opened.append(row) or open_row(row, rate))
+    pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+    names = ("step", "epoch", "loss", "accuracy", "grad_norm")
+    expected = history_of(tmp_path / "one-go", *names)
+    assert history_of(tmp_path / "interrupted", *names) == expected
+    assert [entry["step"] for entry in expected] == [*range(1, 11)]
+    # 80 crops are more than two epochs of 36.
+    assert expected[-1]["epoch"] >= 1
+    if num_workers == 0:
+        # From the checkpoint of step 4 on there are 48 crops, of 16 or 17 clips.
+        assert len(opened) in (16, 17)
+
+
+@pytest.mark.parametrize("name", ["save_strategy", "logging_strategy"])
+def test_the_end_of_an_epoch_of_a_stream_is_not_waited_for(recipe, one_iteration, tmp_path, name):
+    values = stage_values(recipe, "model", tokenizer=str(one_iteration / "tokenizer"))
+    values |= {"streaming": True, "output_dir": str(tmp_path / "new"), name: "epoch"}
+    with pytest.raises(ValueError, match=f"`{name}`: a stream has no end of an epoch"):
+        pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+
+
+def test_datasets_with_shares_are_learned_from_with_their_codes(recipe, sounds, tmp_path):
+    folders = [tmp_path / "few", tmp_path / "many"]
+    for index, path in enumerate(sorted(sounds.iterdir())):
+        target = folders[index >= 3] / path.name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(path, target)
+    recipe |= {"num_iterations": 1, "data": recipe["data"] | {"dataset": [*map(str, folders)]}}
+    recipe["data"]["dataset_weights"] = [1, 1]
+    (trainer,) = run_iterate(recipe)
+    # Each clip with its own codes, of as many columns as its crop has.
+    run = Path(recipe["output_dir"]) / "iteration-1"
+    assert len(load_codes(str(run / "codes"), DataArguments(**recipe["data"]))[0]) == 12
+    drawn = [index for index, _ in trainer.get_train_dataloader().batch_sampler.sampler]
+    assert sum(index < 3 for index in drawn) == 6
+    for index in set(drawn):
+        item = trainer.train_dataset[index]
+        assert len(item["labels"]) == (1 + (len(item["waveform"]) - 400) // 160) // 16
+    assert len(history_of(run / "model", "loss")) == 6
 
 
 def test_accumulated_batches_learn_what_one_batch_learns(recipe, tmp_path):

@@ -40,6 +40,7 @@ from .manifest import (
     write_arrow,
 )
 from .reading import within
+from .shards import read_audio
 from .sources import DataArguments, decode_row, open_row
 from .tables import FILE_COLUMN
 
@@ -122,7 +123,7 @@ def check_clip(row: dict[str, Any], sampling_rate: int) -> dict[str, Any]:
     with it, and its problem, if any; without a length if it cannot be decoded within ten minutes.
     """
     audio = row["audio"] or {}
-    path, data = audio.get("path") or "", audio.get("bytes")
+    path = audio.get("path") or ""
 
     def read() -> tuple[AudioStream, int]:
         stream = open_row(row, sampling_rate)
@@ -131,7 +132,7 @@ def check_clip(row: dict[str, Any], sampling_rate: int) -> dict[str, Any]:
     found: dict[str, Any] = dict.fromkeys(NUMBERS, 0) | {"problem": "", "doubt": ""}
     try:
         stream, num_samples = within(CHECK_SECONDS, read)
-        digest = hashlib.blake2b(data or Path(path).read_bytes(), digest_size=8).digest()
+        digest = hashlib.blake2b(read_audio(audio) or Path(path).read_bytes(), digest_size=8).digest()
     except (AudioError, OSError) as error:
         is_named = isinstance(error, AudioError)
         return found | {"problem": str(error) if is_named else f"{path}: {error}."}

@@ -1,17 +1,17 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Audio for pre-training: from rows to batches of crops, with or without codes."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import Dataset
 from transformers.utils import logging
 
-from transformers_beats.audio.decoding import AudioError, loudness_was_reported, read_samples
+from transformers_beats.audio.decoding import loudness_was_reported
 from transformers_beats.fbank_beats import kaldi_fbank, num_fbank_frames
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import BeatsError
@@ -19,7 +19,7 @@ from transformers_beats.utils.errors import BeatsError
 from .clips import Clips
 from .manifest import map_cached
 from .reading import ItemReader
-from .sources import DataArguments, decode_row, open_row
+from .sources import DataArguments, decode_row
 
 
 logger = logging.get_logger(__name__)
@@ -90,15 +90,22 @@ class CropDataset(Dataset):
         """Returns the name of the clip of a crop."""
         return self.clips.names[self.clip_index(index)]
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns an item; another one in its place if it cannot be read, see [`ItemReader`]."""
-        return self.reader.read(self.read_item, int(index))
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
+        """
+        Returns an item; another one in its place if it cannot be read, see [`ItemReader`]. Of a [`MixtureSampler`], an
+        index is that of an item and the number of its repetition in an epoch: another crop, unless there are codes.
+        """
+        index, repetition = (int(index), 0) if not isinstance(index, tuple) else index
+        read = partial(self.read_item, repetition=repetition) if repetition else self.read_item
+        return self.reader.read(read, index)
 
-    def read_item(self, index: int) -> dict[str, Any]:
+    def read_item(self, index: int, repetition: int = 0) -> dict[str, Any]:
         """Returns `waveform` `(num_samples,)`, float32, and what belongs to it."""
         clip = self.clip_index(index)
-        generator = np.random.default_rng([self.arguments.crop_seed, clip, int(index - self.offsets[clip])])
-        _, waveform = self.decode_crop(clip, generator)
+        number, num_crops = int(index - self.offsets[clip]), int(self.offsets[clip + 1] - self.offsets[clip])
+        if self.codes is None:
+            number += repetition * num_crops
+        _, waveform = self.decode_crop(clip, np.random.default_rng([self.arguments.crop_seed, clip, number]))
         return {"waveform": waveform, **read_codes(self.codes, index)}
 
     def decode_crop(self, clip: int, generator: np.random.Generator) -> tuple[int, np.ndarray]:
@@ -147,55 +154,16 @@ class FbankDataset(Dataset):
             num_proc=crops.arguments.num_proc,
             desc="Computing fbanks",
         ).with_format("torch")
-        self.codes = crops.codes
+        self.codes, self.crops = crops.codes, crops
         self.fingerprint, self.description = crops.fingerprint, crops.description
 
     def __len__(self) -> int:
         return len(self.fbanks)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"input_values": self.fbanks[int(index)]["input_values"], **read_codes(self.codes, index)}
-
-
-class StreamingCrops(IterableDataset):
-    """
-    Crops of clips as they come, shuffled within a buffer; `num_crops` of each, or one, at another place in every
-    epoch. Clips that cannot be read are skipped and counted in `num_skipped`. `DataLoader` workers share the rows.
-    """
-
-    def __init__(self, dataset: datasets.IterableDataset, arguments: DataArguments, sampling_rate: int = 16000):
-        self.dataset = dataset.shuffle(seed=arguments.crop_seed, buffer_size=arguments.shuffle_buffer_size)
-        self.arguments, self.sampling_rate = arguments, sampling_rate
-        self.num_samples = round(arguments.crop_seconds * sampling_rate)
-        self.num_skipped = 0
-        self.epoch = 0
-        # What is in a stream is known at its end only.
-        self.description = None
-
-    def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch; `Trainer` calls it before each, and workers are copies made after it."""
-        self.epoch = epoch
-        self.dataset.set_epoch(epoch)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        # `datasets` itself gives every worker its part of the rows.
-        worker = get_worker_info()
-        number = 0 if worker is None else worker.id
-        generator = np.random.default_rng([self.arguments.crop_seed, self.epoch, number])
-        for row in self.dataset:
-            try:
-                stream = open_row(row, self.sampling_rate)
-                # Nothing has checked the clips before.
-                stream.report.is_logged = True
-                waveform = read_samples(stream)
-                if len(waveform) < self.arguments.min_seconds * self.sampling_rate:
-                    raise AudioError(f"{row['audio'].get('path')}: is shorter than `min_seconds`.")
-            except AudioError as error:
-                self.num_skipped += 1
-                logger.warning(f"Skipped, {self.num_skipped} so far: {error}")
-                continue
-            for _ in range(self.arguments.num_crops or 1):
-                yield {"waveform": crop(waveform, self.num_samples, generator)}
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
+        # A repetition, of a [`MixtureSampler`], is the same.
+        index = int(index[0] if isinstance(index, tuple) else index)
+        return {"input_values": self.fbanks[index]["input_values"], **read_codes(self.codes, index)}
 
 
 # Batches
@@ -272,16 +240,21 @@ def featurize(
 
 
 def fbank_statistics(
-    crops: CropDataset, extractor: BeatsFeatureExtractor, num_clips: int, seed: int = 0
+    crops: CropDataset,
+    extractor: BeatsFeatureExtractor,
+    num_clips: int,
+    seed: int = 0,
+    items: Sequence[Any] | np.ndarray | None = None,
 ) -> tuple[float, float]:
     """
     Computes mean and standard deviation of the fbank, before normalisation, over all frames of at most `num_clips`
-    crops, which are drawn at random.
+    crops, which are drawn at random from `items`, by default all.
     """
-    chosen = np.random.default_rng(seed).permutation(len(crops))[:num_clips]
+    items = range(len(crops)) if items is None else items
+    chosen = np.random.default_rng(seed).permutation(len(items))[:num_clips]
     sums = np.zeros(3)
-    for index in chosen:
-        waveform = torch.from_numpy(crops[int(index)]["waveform"]).unsqueeze(0)
+    for index in chosen.tolist():
+        waveform = torch.from_numpy(crops[items[index]]["waveform"]).unsqueeze(0)
         if num_fbank_frames(waveform.shape[1], extractor.sampling_rate) == 0:
             continue
         fbank = kaldi_fbank(waveform, extractor.feature_size, extractor.sampling_rate).double()

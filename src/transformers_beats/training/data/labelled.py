@@ -77,8 +77,8 @@ class TrainingCrops(CropDataset):
         """Samples of each crop, `(num_crops,)`."""
         return np.minimum(self.clips.num_samples, self.num_samples)[self.clip_of]
 
-    def read_item(self, index: int) -> dict[str, Any]:
-        """Returns `waveform` `(num_samples,)`, float32, and `labels`, see [`LabelledClips`]."""
+    def read_item(self, index: int, repetition: int = 0) -> dict[str, Any]:
+        """Returns `waveform` `(num_samples,)`, float32, and `labels`, see [`LabelledClips`]. Nothing is repeated."""
         clip = self.clip_index(index)
         seeds = [self.arguments.crop_seed, self.seed, int(self._epoch), index]
         start, waveform = self.decode_crop(clip, np.random.default_rng(seeds))

@@ -30,8 +30,8 @@ LABEL_COLUMNS = ("label", "labels", "category", "target")
 HOT = ("0", "False", "1", "True")
 # Separators of several classes in one text that are looked for.
 SEPARATORS = ("|", ";", ",", "/")
-# Columns that say nothing but where the audio is.
-FILE_COLUMNS = ("file_name", "audio", "file_state", "waveform")
+# Columns that say nothing but where the audio is from.
+FILE_COLUMNS = ("file_name", "audio", "file_state", "waveform", "_corpus")
 QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 # Elements of a list as Python and numpy write them, with commas or spaces between them.
 QUOTED_ELEMENTS = re.compile(rf"\s*(?:{QUOTED})(?:(?:\s*,\s*|\s+)(?:{QUOTED}))*[\s,]*", re.DOTALL)

@@ -1,37 +1,46 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Sources of audio for training: folders, Parquet, tar shards or the Hub."""
 
-import json
+import math
 import os
-import tarfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 from datasets.config import HF_DATASETS_CACHE
-from datasets.exceptions import DatasetGenerationError
+from datasets.fingerprint import Hasher
 from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioError, AudioStream, read_samples, stream_audio
-from transformers_beats.audio.files import AUDIO_SUFFIXES, NamedBytes, search_folder
+from transformers_beats.audio.files import NamedBytes, search_folder
 from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line, name_some
 from transformers_beats.utils.hub import check_repository
 
 from .labels import label_name
 from .manifest import AUDIO_STRUCT, SHARD_SUFFIXES, list_audio_files, one_of_each_folder, search_audio
+from .shards import (
+    SHARD_AUDIO,
+    TAR_FEATURES,
+    is_audio,
+    load_shards,
+    read_audio,
+    read_tar_shards,
+    shard_state,
+)
 from .splits import check_nested_splits, find_split, select_shards
 from .tables import FILE_COLUMN, find_table, read_parquet_schema
 
 
 logger = logging.get_logger(__name__)
 
-# Suffixes of a clip's class, as text, beside its audio in a tar shard.
-CLASS_SUFFIXES = (".cls", ".txt")
+# Number of the dataset of a row, among several.
+CORPUS_COLUMN = "_corpus"
+# Parts of a streamed folder, which processes and their workers share.
+MAX_FOLDER_SHARDS = 256
 
 
 @dataclass
@@ -41,6 +50,15 @@ class DataArguments:
     dataset: str | list[str] = argument(
         "Folder of audio files, of *.parquet files or of WebDataset shards (*.tar); a table of paths "
         "(*.csv, *.tsv, *.json, *.jsonl, *.parquet); a Hub id; or a list of these."
+    )
+    dataset_weights: list[float] | None = argument(
+        "Shares of the datasets in an epoch of pre-training, a number for each. Default: all items, each once.", None
+    )
+    dataset_temperature: float | None = argument(
+        "In the place of weights: a dataset of n items has a share in proportion to n^(1/T). 1 leaves the shares as "
+        "they are, and the higher, the more equal they get.",
+        None,
+        min=1,
     )
     dataset_config: str | None = argument("Configuration of a Hub dataset.", None)
     split: str = argument(
@@ -57,7 +75,7 @@ class DataArguments:
     )
     min_seconds: float = argument("Shorter clips are skipped, and counted.", 0.2, min=0)
     crop_seed: int = argument("Seed of the crops, and of the order of a stream.", 0, min=0)
-    shuffle_buffer_size: int = argument("Streamed clips among which the next is drawn.", 1000, min=1)
+    shuffle_buffer_size: int = argument("Streamed clips that a worker shuffles together.", 1000, min=1)
     precompute_fbank: bool = argument("Compute the fbank once, to disk, instead of in every step.", False)
     cache_audio: bool = argument(
         "Decode and resample every clip once, to disk, instead of whenever it is read.", False
@@ -76,13 +94,39 @@ class DataArguments:
 
     def __post_init__(self):
         check_numbers(self)
+        for name in ("dataset_weights", "dataset_temperature"):
+            if getattr(self, name) is not None and len(self.sources) < 2:
+                raise UsageError(f"`{name}` is about several datasets: give `dataset` as a list, or leave it out.")
+        if self.dataset_temperature is not None and (self.dataset_weights is not None or self.streaming):
+            other = (
+                "`dataset_weights`" if self.dataset_weights is not None else "a stream, whose clips are not counted"
+            )
+            raise UsageError(f"`dataset_temperature` excludes {other}: set `dataset_weights` alone.")
+        if self.dataset_weights is not None:
+            if len(self.dataset_weights) != len(self.sources):
+                raise UsageError(
+                    f"`dataset_weights` has {len(self.dataset_weights)} numbers for {len(self.sources)} datasets."
+                )
+            if not all(math.isfinite(weight) and weight > 0 for weight in self.dataset_weights):
+                raise UsageError(f"`dataset_weights` must be positive, got {self.dataset_weights}.")
+
+    @property
+    def sources(self) -> list[str]:
+        """Folders, tables and Hub ids that `dataset` names."""
+        return self.dataset if isinstance(self.dataset, list) else [self.dataset]
+
+    @property
+    def mixes(self) -> bool:
+        """Returns whether the datasets have shares of an epoch."""
+        return self.dataset_weights is not None or self.dataset_temperature is not None
 
 
 def load_audio_dataset(arguments: DataArguments, beside: str | None = None, refresh: bool = True) -> Any:
     """
     Loads the rows of `arguments.dataset` with their audio, not decoded, in the column `audio` (`bytes` and `path`, one
     of which may be None). torchcodec is not needed. `beside` is the name of another split, see [`find_split`];
-    `refresh` is that of [`search_audio`].
+    `refresh` is that of [`search_audio`]. Several datasets are joined, and the column `_corpus` has the number of that
+    of each row.
 
     Returns:
         `datasets.Dataset`, or `datasets.IterableDataset` if `arguments.streaming` is set.
@@ -91,11 +135,23 @@ def load_audio_dataset(arguments: DataArguments, beside: str | None = None, refr
         [`UsageError`]: if there is no such folder or dataset.
         [`BeatsError`]: if there is no audio in it, or no column of the asked name.
     """
-    sources = arguments.dataset if isinstance(arguments.dataset, list) else [arguments.dataset]
+    parts = load_parts(arguments, beside, refresh)
+    if len(parts) > 1 and not arguments.streaming:
+        numbers = (np.full(len(part), number, dtype=np.int16) for number, part in enumerate(parts))
+        parts = [part.add_column(CORPUS_COLUMN, column) for part, column in zip(parts, numbers)]
+    return parts[0] if len(parts) == 1 else _join(parts, arguments.sources)
+
+
+def load_parts(arguments: DataArguments, beside: str | None = None, refresh: bool = True) -> list[Any]:
+    """
+    Loads the rows of each of the datasets that `arguments.dataset` names; see [`load_audio_dataset`]. The `info` of a
+    local stream has a digest of the names, sizes and times of its files as `description`.
+    """
+    sources = arguments.sources
     if not sources:
         raise UsageError("`dataset` is an empty list.")
-    parts = [_load_source(replace(arguments, dataset=source), beside, refresh) for source in sources]
-    return parts[0] if len(parts) == 1 else _join(parts, sources)
+    alone = replace(arguments, dataset_weights=None, dataset_temperature=None)
+    return [_load_source(replace(alone, dataset=source), beside, refresh) for source in sources]
 
 
 def _load_source(arguments: DataArguments, beside: str | None, refresh: bool) -> Any:
@@ -125,21 +181,13 @@ def _load_source(arguments: DataArguments, beside: str | None, refresh: bool) ->
         found = [] if table else [root] if root.is_file() else search_folder(root, SHARD_SUFFIXES)
     else:
         found, listed = search_audio(path, audio_column, table, refresh)
+    digest = None
     if shards := _select_shards(found, root, folder, ".parquet", arguments.split):
         for shard in shards:
             read_parquet_schema(shard)
-        try:
-            dataset = datasets.load_dataset(
-                "parquet", data_files=[str(shard) for shard in shards], split="train", streaming=arguments.streaming
-            )
-        except DatasetGenerationError as error:
-            raise BeatsError(f"{path}: cannot be read as Parquet: {first_line(error.__cause__ or error)}") from error
+        dataset = _stream_parquet(shards) if arguments.streaming else load_shards(shards)
     elif shards := _select_shards(found, root, folder, ".tar", arguments.split):
-        kind = datasets.IterableDataset if arguments.streaming else datasets.Dataset
-        features = datasets.Features({"audio": AUDIO_STRUCT, "metadata": datasets.Value("string")})
-        # With their times, so that what is cached of a shard is read anew when it changes.
-        gen_kwargs = {"shards": [(str(shard), shard.stat().st_mtime_ns) for shard in shards]}
-        dataset = kind.from_generator(read_tar_shards, features=features, gen_kwargs=gen_kwargs)
+        dataset = _stream_tar(shards) if arguments.streaming else load_shards(shards)
     elif folder is None:
         raise BeatsError(f"{root}: has no folder {arguments.split!r}, which the split of that name would be.")
     else:
@@ -148,13 +196,30 @@ def _load_source(arguments: DataArguments, beside: str | None, refresh: bool) ->
         if table is None and refresh:
             check_nested_splits(path, one_of_each_folder(dataset.data.column(FILE_COLUMN)), arguments.split)
         if arguments.streaming:
-            dataset = dataset.to_iterable_dataset(num_shards=min(64, len(dataset)))
-    return _select_rows(_name_audio_column(dataset, audio_column, source), arguments.select)
+            digest = dataset._fingerprint
+            dataset = dataset.to_iterable_dataset(num_shards=min(MAX_FOLDER_SHARDS, len(dataset)))
+    dataset = _select_rows(_name_audio_column(dataset, audio_column, source), arguments.select)
+    if arguments.streaming:
+        # Nothing else tells whether the files are those that an interrupted training has read.
+        dataset.info.description = digest or Hasher.hash([(str(file), *shard_state(file)) for file in shards])
+    return dataset
+
+
+def _stream_parquet(shards: list[Path]) -> datasets.IterableDataset:
+    return datasets.load_dataset("parquet", data_files=[str(shard) for shard in shards], split="train", streaming=True)
+
+
+def _stream_tar(shards: list[Path]) -> datasets.IterableDataset:
+    gen_kwargs = {"shards": [str(shard) for shard in shards]}
+    return datasets.IterableDataset.from_generator(read_tar_shards, features=TAR_FEATURES, gen_kwargs=gen_kwargs)
 
 
 def _join(parts: list, sources: list[str]) -> Any:
     """Joins datasets; a column that one of them lacks is empty there."""
     try:
+        if any(part.features["audio"] != parts[0].features["audio"] for part in parts):
+            # Some have shards.
+            parts = [part.cast_column("audio", SHARD_AUDIO) for part in parts]
         return datasets.concatenate_datasets(parts)
     except (ValueError, TypeError) as error:
         raise BeatsError(f"{name_some(sources)}: their columns differ: {first_line(error)}") from error
@@ -166,70 +231,10 @@ def _select_shards(found: list[Path], root: Path, folder: Path | None, suffix: s
     return shards if folder is not None and folder != root else select_shards(root, shards, split)
 
 
-def read_tar_shards(shards: list[tuple[str, int]]) -> Iterator[dict[str, Any]]:
-    """
-    Yields the audio files in tar archives, given with their times; `NAME.json`, `NAME.cls` or `NAME.txt` beside
-    `NAME.wav` become their metadata, as JSON. Other files, and the rest of a damaged archive, are left out.
-    """
-    for shard, _ in shards:
-        for members in _group_members(shard):
-            metadata: dict[str, Any] = {}
-            for name, data in members:
-                suffix = PurePosixPath(name).suffix.lower()
-                if suffix in (".json", *CLASS_SUFFIXES):
-                    metadata |= _read_metadata(f"{shard}/{name}", data, is_json=suffix == ".json")
-            for name, data in members:
-                if PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES:
-                    audio = {"bytes": data, "path": f"{shard}/{name}"}
-                    yield {"audio": audio, "metadata": json.dumps(metadata) if metadata else None}
-
-
-def _group_members(shard: str) -> Iterator[list[tuple[str, bytes]]]:
-    """Yields names and contents of the files of each clip: neighbours whose names differ after a dot only."""
-    group: list[tuple[str, bytes]] = []
-    wanted = AUDIO_SUFFIXES | {".json", *CLASS_SUFFIXES}
-    try:
-        with tarfile.open(shard) as archive:
-            for member in archive:
-                if not member.isfile() or PurePosixPath(member.name).suffix.lower() not in wanted:
-                    continue
-                file = archive.extractfile(member)
-                entry = (member.name, file.read() if file is not None else b"")
-                if group and _clip_key(group[0][0]) != _clip_key(member.name):
-                    yield group
-                    group = []
-                group.append(entry)
-    except (tarfile.TarError, EOFError) as error:
-        logger.warning(f"{shard}: the rest of this shard cannot be read: {error}")
-    if group:
-        yield group
-
-
-def _clip_key(name: str) -> str:
-    """Returns WebDataset's key of a file: its path up to the first dot of its name."""
-    path = PurePosixPath(name)
-    return str(path.with_name(path.name.partition(".")[0] or path.name))
-
-
-def _read_metadata(name: str, data: bytes, is_json: bool) -> dict[str, Any]:
-    """Reads a file beside the audio; nothing, with a warning, if it cannot be read."""
-    try:
-        text = data.decode("utf-8")
-        values = json.loads(text) if is_json else {"label": text.strip()}
-    except ValueError as error:
-        logger.warning(f"{name}: cannot be read: {error}")
-        return {}
-    return values if isinstance(values, dict) else {"label": values}
-
-
 def _name_audio_column(dataset, name: str | None, source: str):
     """Returns the dataset with its audio in the column `audio`, not decoded."""
     features = dataset.features or {}
-    candidates = [
-        name
-        for name, feature in features.items()
-        if isinstance(feature, datasets.Audio) or (isinstance(feature, dict) and {"bytes", "path"} <= feature.keys())
-    ]
+    candidates = [name for name, feature in features.items() if is_audio(feature)]
     if name is None:
         if len(candidates) != 1:
             found = f"several audio columns ({', '.join(candidates)})" if candidates else "no audio column"
@@ -297,8 +302,8 @@ def open_row(row: dict[str, Any], sampling_rate: int, start: int = 0) -> AudioSt
     """
     audio = row["audio"] or {}
     source = audio.get("path")
-    if audio.get("bytes"):
-        source = NamedBytes(audio["bytes"], source or "audio")
+    if (data := read_audio(audio)) is not None:
+        source = NamedBytes(data, source or "audio")
     elif not source:
         raise AudioError("a row holds no audio.")
     elif os.path.exists(source) and not os.path.isfile(source):

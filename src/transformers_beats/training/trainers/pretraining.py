@@ -3,6 +3,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,12 +13,16 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.modeling_beats import BeatsForAudioClassification, BeatsModel, at_least_float32
 from transformers_beats.modeling_beats_tokenizer import code_usage
-from transformers_beats.training.data.crops import featurize
+from transformers_beats.training.data.augmentation import SeededByEpoch
+from transformers_beats.training.data.crops import CropDataset, FbankDataset, featurize
+from transformers_beats.training.data.mixing import MixtureSampler, mixture_sampler
+from transformers_beats.training.data.streams import StreamingCrops
 from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.messages import hold_back
 
 from .mixtures import mix_clips
 from .progress import print_lines
+from .streaming import StreamPositions, build_stream_loader
 
 
 # Parameters that multiply others: that of the gate of relative positions, and the norms of weight normalisation.
@@ -39,6 +44,19 @@ class SeedEachProcess(TrainerCallback):
             torch.manual_seed(args.seed + args.process_index)
 
 
+class EpochOfSampler(TrainerCallback):
+    """
+    Tells the samplers of this package their epoch: accelerate does not where several processes go on within an epoch.
+    """
+
+    def on_epoch_begin(self, args, state, control, train_dataloader: Any = None, **kwargs):
+        sampler = getattr(train_dataloader, "batch_sampler", None)
+        while sampler is not None:
+            if isinstance(sampler, (MixtureSampler, SeededByEpoch)):
+                sampler.set_epoch(int(state.epoch or 0))
+            sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
+
+
 class WaveformTrainer(Trainer):
     """
     [`Trainer`] that computes the fbank on the training device.
@@ -52,6 +70,7 @@ class WaveformTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.feature_extractor = feature_extractor
         self.add_callback(SeedEachProcess())
+        self.add_callback(EpochOfSampler())
         print_lines(self)
 
     def train(self, *args, **kwargs):
@@ -99,6 +118,28 @@ class BeatsTrainer(WaveformTrainer):
         # Sums over the steps since the last log, for training and for evaluation.
         self._sums: dict[bool, dict[str, torch.Tensor]] = {True: {}, False: {}}
         self._counts: dict[bool, dict[str, int]] = {True: defaultdict(int), False: defaultdict(int)}
+        self._checkpoint: Path | None = None
+        self.add_callback(StreamPositions())
+
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        if isinstance(self.train_dataset, StreamingCrops) and resume_from_checkpoint is not None:
+            # `Trainer` would decode all clips up to there: the stream itself goes on where it was.
+            self._checkpoint, self.args.ignore_data_skip = Path(resume_from_checkpoint), True
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def get_train_dataloader(self):
+        crops = self.train_dataset
+        if not isinstance(crops, StreamingCrops):
+            return super().get_train_dataloader()
+        # Not through accelerate, which would have the first process decode for all.
+        return build_stream_loader(self, crops, self._checkpoint)
+
+    def _get_train_sampler(self, train_dataset=None):
+        dataset = self.train_dataset
+        sampler = (
+            mixture_sampler(dataset, self.args.seed) if isinstance(dataset, (CropDataset, FbankDataset)) else None
+        )
+        return super()._get_train_sampler(train_dataset) if sampler is None else sampler
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         outputs = model(**inputs)

@@ -1,0 +1,297 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""
+Tar and Parquet shards, read in place: a row says where its audio is, which is read when it is needed. An index of each
+shard is made once and kept in the cache; there is no copy of the audio.
+"""
+
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+from datasets.table import table_cast
+from transformers.utils import logging
+
+from transformers_beats.audio.decoding import AudioError
+from transformers_beats.audio.files import AUDIO_SUFFIXES
+from transformers_beats.utils.errors import BeatsError, first_line
+from transformers_beats.utils.lock import hold
+
+from .manifest import AUDIO_STRUCT, cache_path, write_arrow
+from .tables import read_parquet_schema
+
+
+logger = logging.get_logger(__name__)
+
+# Suffixes of a clip's class, as text, beside its audio in a tar shard.
+CLASS_SUFFIXES = (".cls", ".txt")
+# Audio in a shard: in a tar archive `size` bytes from `offset` on, in Parquet row `offset` of a column.
+SHARD_AUDIO = AUDIO_STRUCT | {
+    "shard": datasets.Value("string"),
+    "column": datasets.Value("string"),
+    "offset": datasets.Value("int64"),
+    "size": datasets.Value("int64"),
+}
+TAR_FEATURES = datasets.Features({"audio": SHARD_AUDIO, "metadata": datasets.Value("string")})
+# Changes when rows of the indices do.
+INDEX_VERSION = 1
+MAX_THREADS = 8
+
+
+# Audio of a row
+
+
+def read_audio(audio: dict[str, Any]) -> bytes | None:
+    """
+    Returns the encoded audio of a row: its bytes, or those in a shard; None if it is in a file of its own.
+
+    Raises:
+        [`AudioError`]: if it cannot be read from its shard; the message names both.
+    """
+    shard = audio.get("shard")
+    if audio.get("bytes") or not shard:
+        return audio.get("bytes") or None
+    try:
+        if audio["column"] is None:
+            return _read_member(shard, audio["offset"], audio["size"])
+        return _read_cell(shard, audio["column"], audio["offset"])
+    except (OSError, IndexError, KeyError, pyarrow.ArrowException) as error:
+        name = audio.get("path") or f"row {audio['offset'] + 1}"
+        raise AudioError(f"{name}: cannot be read from {shard}: {first_line(error)}") from error
+
+
+def _read_member(shard: str, offset: int, size: int) -> bytes:
+    """Reads a file in a tar archive."""
+    with open(shard, "rb") as file:
+        file.seek(offset)
+        data = file.read(size)
+    if len(data) < size:
+        raise OSError("the shard has become shorter.")
+    return data
+
+
+def _read_cell(shard: str, column: str, row: int) -> bytes | None:
+    """Reads the audio of a row in a Parquet file; None if the row has only a path."""
+    modified = os.stat(shard).st_mtime_ns
+    _, starts = _read_metadata(shard, modified)
+    group = int(np.searchsorted(starts, row, side="right")) - 1
+    value = _read_row_group(shard, modified, group, column)[row - int(starts[group])].as_py()
+    return (value or {}).get("bytes") or None
+
+
+@lru_cache(maxsize=1024)
+def _read_metadata(shard: str, modified: int) -> tuple[Any, np.ndarray]:
+    """Reads the metadata of a Parquet file, and the first row of each of its row groups and the number of rows."""
+    metadata = pyarrow.parquet.read_metadata(shard)
+    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    return metadata, np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+
+
+# Rows that follow one another are in one row group: no more than two are kept, as they can be large.
+@lru_cache(maxsize=2)
+def _read_row_group(shard: str, modified: int, group: int, column: str) -> pyarrow.ChunkedArray:
+    """Reads the audio of a row group."""
+    metadata, _ = _read_metadata(shard, modified)
+    # Opened for each: several threads may read.
+    with pyarrow.parquet.ParquetFile(shard, metadata=metadata, memory_map=True) as file:
+        return file.read_row_group(group, columns=[f"{column}.bytes"], use_threads=False)[column]
+
+
+# Indices
+
+
+def load_shards(shards: list[Path]) -> datasets.Dataset:
+    """
+    Loads the rows of tar archives, or of Parquet files, with the places of their audio, memory-mapped. A shard whose
+    size or time has changed is indexed anew, the others are not opened.
+
+    Raises:
+        [`BeatsError`]: if a shard cannot be read, or its columns do not fit those of the first one.
+    """
+    if shards[0].suffix.lower() == ".tar":
+        features, index, key = TAR_FEATURES, index_tar, None
+    else:
+        features = _parquet_features(shards[0])
+        index, key = partial(index_parquet, features=features), str(features)
+    files = [_index_path(shard, key) for shard in shards]
+    if not all(file.exists() for file in files):
+        # Several processes may start at once.
+        with hold(files[0].with_name("shards"), wait=True), ThreadPoolExecutor(MAX_THREADS) as executor:
+            for _ in executor.map(partial(_write_index, index), shards, files):
+                pass
+    parts = [datasets.Dataset.from_file(str(file)) for file in files]
+    return datasets.concatenate_datasets([part for part in parts if len(part)] or parts[:1])
+
+
+def shard_state(shard: Path) -> tuple[int, int]:
+    """Returns size and time of a shard, in bytes and nanoseconds, which change with its content."""
+    state = shard.stat()
+    return state.st_size, state.st_mtime_ns
+
+
+def _index_path(shard: Path, key: str | None) -> Path:
+    return cache_path("shard-{}.arrow", INDEX_VERSION, str(shard.absolute()), *shard_state(shard), key)
+
+
+def _write_index(index: Callable[[Path], pyarrow.Table], shard: Path, file: Path) -> None:
+    if file.exists():
+        return
+    try:
+        table = index(shard)
+    except (OSError, ValueError, TypeError, pyarrow.ArrowException) as error:
+        if isinstance(error, BeatsError):
+            raise
+        raise BeatsError(f"{shard}: cannot be read: {first_line(error)}") from error
+    write_arrow(table, file)
+
+
+# Parquet
+
+
+def _parquet_features(shard: Path) -> datasets.Features:
+    """Returns the columns of the rows of a Parquet file, with places for the audio in it."""
+    schema = read_parquet_schema(shard)
+    try:
+        features = datasets.Features.from_arrow_schema(schema)
+    # Of its metadata, `datasets` believes all.
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BeatsError(f"{shard}: its metadata of `datasets` are damaged: {first_line(error)}") from error
+    return datasets.Features(
+        {name: SHARD_AUDIO if is_audio(feature) else feature for name, feature in features.items()}
+    )
+
+
+def is_audio(feature: Any) -> bool:
+    """Returns whether a column holds audio: that of `datasets`, or a struct of bytes and a path."""
+    return isinstance(feature, datasets.Audio) or (isinstance(feature, dict) and {"bytes", "path"} <= feature.keys())
+
+
+def index_parquet(shard: Path, features: datasets.Features) -> pyarrow.Table:
+    """Returns the rows of a Parquet file without audio, but with its places, in the columns of `features`."""
+    audio = [name for name, feature in features.items() if is_audio(feature)]
+    with pyarrow.parquet.ParquetFile(shard) as file:
+        names = [field.name for field in file.schema_arrow]
+        wanted = [f"{name}.path" if name in audio else name for name in names]
+        table = file.read(columns=wanted, use_threads=False)
+    columns: dict[str, Any] = {name: table[name] for name in names}
+    for name in audio:
+        if name in columns:
+            columns[name] = _places(table[name], shard, name)
+    for name in features.keys() - columns.keys():
+        columns[name] = pyarrow.nulls(table.num_rows)
+    ordered = {name: columns.pop(name) for name in features}
+    if columns:
+        raise BeatsError(f"{shard}: has columns that the first file lacks: {', '.join(columns)}.")
+    try:
+        return table_cast(pyarrow.table(ordered), features.arrow_schema)
+    except (TypeError, ValueError, pyarrow.ArrowException) as error:
+        raise BeatsError(f"{shard}: its columns differ from those of the first file: {first_line(error)}") from error
+
+
+def _places(column: pyarrow.ChunkedArray, shard: Path, name: str) -> pyarrow.Array:
+    """Returns the places of the audio in a column, given with the paths only."""
+    rows = column.combine_chunks()
+    num_rows = len(rows)
+    values = {
+        "bytes": pyarrow.nulls(num_rows, pyarrow.binary()),
+        "path": rows.field("path").cast(pyarrow.string()),
+        "shard": pyarrow.repeat(pyarrow.scalar(str(shard)), num_rows),
+        "column": pyarrow.repeat(pyarrow.scalar(name), num_rows),
+        "offset": pyarrow.array(np.arange(num_rows)),
+        "size": pyarrow.nulls(num_rows, pyarrow.int64()),
+    }
+    return pyarrow.StructArray.from_arrays(list(values.values()), names=list(values))
+
+
+# Tar
+
+
+def index_tar(shard: Path) -> pyarrow.Table:
+    """Returns the rows of a tar archive, with the places of the audio."""
+    rows = list(read_tar_shards([str(shard)]))
+    columns = {name: [row[name] for row in rows] for name in TAR_FEATURES}
+    return datasets.Dataset.from_dict(columns, features=TAR_FEATURES).data.table
+
+
+def read_tar_shards(shards: list[str]) -> Iterator[dict[str, Any]]:
+    """
+    Yields the places of the audio files in tar archives; `NAME.json`, `NAME.cls` or `NAME.txt` beside `NAME.wav`
+    become their metadata, as JSON. Other files, and the rest of a damaged archive, are left out. In a compressed
+    archive, and of a sparse file, there is no place to read from: the rows have the bytes.
+    """
+    for shard in shards:
+        for members in _group_members(shard):
+            metadata: dict[str, Any] = {}
+            for name, content in members:
+                suffix = PurePosixPath(name).suffix.lower()
+                if suffix in (".json", *CLASS_SUFFIXES):
+                    metadata |= _read_values(f"{shard}/{name}", content["bytes"], is_json=suffix == ".json")
+            for name, content in members:
+                if PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES:
+                    yield {"audio": content, "metadata": json.dumps(metadata) if metadata else None}
+
+
+def _group_members(shard: str) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """Yields names and contents of the files of each clip: neighbours whose names differ after a dot only."""
+    group: list[tuple[str, dict[str, Any]]] = []
+    wanted = AUDIO_SUFFIXES | {".json", *CLASS_SUFFIXES}
+    try:
+        archive, is_compressed = _open_tar(shard)
+        num_bytes = os.path.getsize(shard)
+        with archive:
+            for member in archive:
+                if not member.isfile() or PurePosixPath(member.name).suffix.lower() not in wanted:
+                    continue
+                if not is_compressed and member.offset_data + member.size > num_bytes:
+                    raise tarfile.ReadError("unexpected end of data")
+                if group and _clip_key(group[0][0]) != _clip_key(member.name):
+                    yield group
+                    group = []
+                group.append((member.name, _content(archive, member, shard, is_compressed)))
+    except (tarfile.TarError, EOFError) as error:
+        logger.warning(f"{shard}: the rest of this shard cannot be read: {error}")
+    if group:
+        yield group
+
+
+def _open_tar(shard: str) -> tuple[tarfile.TarFile, bool]:
+    """Opens a tar archive; returns it, and whether it is compressed."""
+    try:
+        return tarfile.open(shard, "r:"), False
+    except tarfile.ReadError:
+        return tarfile.open(shard), True
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, shard: str, is_compressed: bool) -> dict[str, Any]:
+    """Returns the place of an audio file, or the bytes of another one."""
+    content = dict.fromkeys(SHARD_AUDIO) | {"path": f"{shard}/{member.name}"}
+    is_audio_file = PurePosixPath(member.name).suffix.lower() in AUDIO_SUFFIXES
+    if is_audio_file and not is_compressed and not member.issparse():
+        return content | {"shard": shard, "offset": member.offset_data, "size": member.size}
+    file = archive.extractfile(member)
+    return content | {"bytes": file.read() if file is not None else b""}
+
+
+def _clip_key(name: str) -> str:
+    """Returns WebDataset's key of a file: its path up to the first dot of its name."""
+    path = PurePosixPath(name)
+    return str(path.with_name(path.name.partition(".")[0] or path.name))
+
+
+def _read_values(name: str, data: bytes, is_json: bool) -> dict[str, Any]:
+    """Reads a file beside the audio; nothing, with a warning, if it cannot be read."""
+    try:
+        text = data.decode("utf-8")
+        values = json.loads(text) if is_json else {"label": text.strip()}
+    except ValueError as error:
+        logger.warning(f"{name}: cannot be read: {error}")
+        return {}
+    return values if isinstance(values, dict) else {"label": values}

@@ -1,0 +1,188 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Tar and Parquet shards, read in place."""
+
+import io
+import os
+import tarfile
+
+import datasets
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import soundfile
+
+from transformers_beats.audio.decoding import AudioError
+from transformers_beats.training.data import shards as shards_module
+from transformers_beats.training.data.clips import prepare_clips
+from transformers_beats.training.data.shards import read_audio
+from transformers_beats.training.data.sources import DataArguments, decode_row, load_audio_dataset
+
+
+NUM_CLIPS = 12
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    directory = tmp_path / "cache"
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", directory)
+    shards_module._read_row_group.cache_clear()
+    return directory
+
+
+@pytest.fixture
+def encoded() -> list[bytes]:
+    """Twelve clips of a second of noise."""
+    generator = np.random.default_rng(0)
+    clips = []
+    for _ in range(NUM_CLIPS):
+        file = io.BytesIO()
+        soundfile.write(file, 0.1 * generator.standard_normal(16000), 16000, format="WAV", subtype="FLOAT")
+        clips.append(file.getvalue())
+    return clips
+
+
+def write_tar(path, clips: list[bytes], first: int = 0, mode: str = "w") -> None:
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, mode) as archive:
+        for number, data in enumerate(clips, start=first):
+            for suffix, content in ((".wav", data), (".cls", b"%d" % (number % 3))):
+                info = tarfile.TarInfo(f"dog/{number:02d}{suffix}")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+
+
+def write_parquet(path, clips: list[bytes | None], first: int = 0, **columns) -> None:
+    path.parent.mkdir(exist_ok=True)
+    sounds = [{"bytes": data, "path": f"{number:02d}.wav"} for number, data in enumerate(clips, start=first)]
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    values = {"label": [number % 3 for number in range(first, first + len(clips))]} | columns
+    table = pyarrow.table({"sound": pyarrow.array(sounds, kind), **values})
+    pyarrow.parquet.write_table(table, path, row_group_size=5)
+
+
+@pytest.fixture(params=["tar", "parquet"])
+def folder(request, encoded, tmp_path):
+    folder = tmp_path / request.param
+    write = write_tar if request.param == "tar" else write_parquet
+    for number in range(2):
+        write(folder / f"{number}.{request.param}", encoded[number * 6 : number * 6 + 6], number * 6)
+    return folder
+
+
+def load(path, **values):
+    return load_audio_dataset(DataArguments(dataset=str(path), **values))
+
+
+def size_of(directory) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+def test_rows_are_read_in_place_and_not_copied(folder, encoded, cache):
+    dataset = load(folder)
+    assert [read_audio(row["audio"]) for row in dataset] == encoded
+    # In any order.
+    assert [read_audio(dataset[index]["audio"]) for index in (11, 0, 7, 3)] == [encoded[i] for i in (11, 0, 7, 3)]
+    for index in (0, 8):
+        expected, _ = soundfile.read(io.BytesIO(encoded[index]), dtype="float32")
+        np.testing.assert_array_equal(decode_row(dataset[index], 16000), expected)
+        np.testing.assert_array_equal(decode_row(dataset[index], 16000, 500, 700), expected[500:1200])
+    clips = prepare_clips(dataset, DataArguments(dataset=str(folder)), 16000)
+    assert clips.num_samples.tolist() == [16000] * NUM_CLIPS
+    assert len(set(clips.digests.tolist())) == NUM_CLIPS
+    assert size_of(cache) < 0.05 * size_of(folder)
+
+
+def test_other_columns_are_there(folder):
+    dataset = load(folder)
+    if folder.name == "parquet":
+        assert dataset["label"] == [number % 3 for number in range(NUM_CLIPS)]
+        assert dataset[7]["audio"]["path"] == "07.wav"
+        assert load(folder, select={"label": 1})["label"] == [1] * 4
+    else:
+        assert dataset["metadata"] == [f'{{"label": "{number % 3}"}}' for number in range(NUM_CLIPS)]
+        assert dataset[7]["audio"]["path"] == f"{folder}/1.tar/dog/07.wav"
+
+
+def test_a_shard_that_has_changed_is_indexed_again_and_no_other(folder, encoded, monkeypatch):
+    name = "index_tar" if folder.name == "tar" else "index_parquet"
+    index, indexed = getattr(shards_module, name), []
+
+    def count(shard, *args, **kwargs):
+        indexed.append(shard.name)
+        return index(shard, *args, **kwargs)
+
+    monkeypatch.setattr(shards_module, name, count)
+    load(folder)
+    assert sorted(indexed) == [f"{number}.{folder.name}" for number in range(2)]
+    load(folder)
+    assert len(indexed) == 2
+    shard = folder / f"1.{folder.name}"
+    write = write_tar if folder.name == "tar" else write_parquet
+    write(shard, encoded[3:0:-1])
+    dataset = load(folder)
+    assert indexed[2:] == [shard.name]
+    assert [read_audio(row["audio"]) for row in dataset] == encoded[:6] + encoded[3:0:-1]
+
+
+def test_a_shard_that_is_gone_or_cut_is_named(folder, encoded):
+    dataset = load(folder)
+    shard = folder / f"1.{folder.name}"
+    shard.write_bytes(shard.read_bytes()[:20_000])
+    with pytest.raises(AudioError, match=rf"11\.wav: cannot be read from {shard}: "):
+        decode_row(dataset[11], 16000)
+    shard.unlink()
+    with pytest.raises(AudioError, match=rf"11\.wav: cannot be read from {shard}: .*No such file"):
+        decode_row(dataset[11], 16000)
+    assert read_audio(dataset[5]["audio"]) == encoded[5]
+
+
+def test_a_compressed_archive_has_the_bytes_in_its_rows(encoded, tmp_path):
+    write_tar(tmp_path / "tar" / "0.tar", encoded, mode="w:gz")
+    dataset = load(tmp_path / "tar")
+    assert [row["audio"]["bytes"] for row in dataset] == encoded
+
+
+def test_a_row_of_parquet_may_name_a_file(encoded, tmp_path):
+    (tmp_path / "a.wav").write_bytes(encoded[0])
+    write_parquet(tmp_path / "parquet" / "0.parquet", [encoded[1], None])
+    dataset = load(tmp_path / "parquet")
+    assert read_audio(dataset[0]["audio"]) == encoded[1]
+    assert read_audio(dataset[1]["audio"]) is None
+    with pytest.raises(AudioError, match=r"01\.wav"):
+        decode_row(dataset[1], 16000)
+
+
+def test_columns_of_parquet_files_are_those_of_the_first(encoded, tmp_path):
+    write_parquet(tmp_path / "parquet" / "0.parquet", encoded[:2], label=pyarrow.array([0, 1], pyarrow.int64()))
+    write_parquet(tmp_path / "parquet" / "1.parquet", encoded[2:4], label=pyarrow.array([2, 3], pyarrow.int8()))
+    assert load(tmp_path / "parquet")["label"] == [0, 1, 2, 3]
+    write_parquet(tmp_path / "parquet" / "1.parquet", encoded[2:4], label=["dog", "cat"])
+    with pytest.raises(ValueError, match=r"1\.parquet: its columns differ from those of the first file"):
+        load(tmp_path / "parquet")
+    write_parquet(tmp_path / "parquet" / "1.parquet", encoded[2:4], speaker=[1, 2])
+    with pytest.raises(ValueError, match=r"1\.parquet: has columns that the first file lacks: speaker"):
+        load(tmp_path / "parquet")
+
+
+def test_shards_are_joined_with_a_folder(folder, encoded, tmp_path):
+    (tmp_path / "sounds").mkdir()
+    (tmp_path / "sounds" / "a.wav").write_bytes(encoded[3])
+    dataset = load_audio_dataset(DataArguments(dataset=[str(tmp_path / "sounds"), str(folder)]))
+    assert dataset["_corpus"] == [0] + [1] * NUM_CLIPS
+    waveforms = [decode_row(row, 16000) for row in dataset]
+    np.testing.assert_array_equal(waveforms[0], waveforms[4])
+
+
+def test_two_row_groups_are_kept(encoded, tmp_path):
+    write_parquet(tmp_path / "parquet" / "0.parquet", encoded)
+    dataset = load(tmp_path / "parquet")
+    for index in (0, 1, 4, 5, 9, 0):
+        read_audio(dataset[index]["audio"])
+    info = shards_module._read_row_group.cache_info()
+    assert (info.hits, info.misses) == (4, 2)
+    # One that was written meanwhile is read again.
+    path = tmp_path / "parquet" / "0.parquet"
+    write_parquet(path, encoded[::-1])
+    os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
+    assert read_audio(dataset[0]["audio"]) == encoded[-1]

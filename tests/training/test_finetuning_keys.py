@@ -21,8 +21,10 @@ from transformers_beats import (
     BeatsForAudioFrameClassification,
 )
 from transformers_beats.training import finetune as finetune_module
+from transformers_beats.training.classifiers import load_training_clips
 from transformers_beats.training.config.arguments import EvaluationDataArguments
 from transformers_beats.training.config.recipes import build_arguments, find_settings, read_line
+from transformers_beats.training.data.labelled import LabelledClips, TrainingCrops
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.finetune import FINETUNE_ARGUMENTS, Arguments, finetune
 from transformers_beats.training.probes.embeddings import Embeddings
@@ -356,6 +358,18 @@ def test_an_interrupted_training_is_the_one_in_one_go(values, recipe, monkeypatc
                 run(values)
     run(values)
     assert [entry["loss"] for entry in log_of(recipe) if "loss" in entry] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_crop_that_is_repeated_in_an_epoch_is_another_one(folder, recipe):
+    arguments = Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe | {"crop_seconds": 0.1}))
+    clips, labels = load_training_clips(arguments)
+    crops = TrainingCrops(clips, LabelledClips(labels, True, BeatsFeatureExtractor()), arguments.data, seed=3)
+    first, second, again = (crops[pair]["waveform"] for pair in ((5, 0), (5, 1), (5, 1)))
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(second, again)
+    np.testing.assert_array_equal(first, crops[5]["waveform"])
+    crops.set_epoch(1)
+    assert not np.array_equal(first, crops[5]["waveform"])
 
 
 # Unfreezing

@@ -323,7 +323,7 @@ def test_clips_without_a_class_are_never_drawn_and_counted(caplog):
     weights = balanced_sample_weights([[5], [], [5], []])
     assert weights.tolist() == [0.5, 0.0, 0.5, 0.0]
     assert "2 of 4 clips have no class" in caplog.text
-    assert set(BalancedSampler(weights, 100, seed=0)) == {0, 2}
+    assert {item for item, _ in BalancedSampler(weights, 100, seed=0)} == {0, 2}
 
 
 def test_clips_without_classes_cannot_be_balanced():
@@ -335,7 +335,11 @@ def test_rare_classes_are_drawn_as_often_as_frequent_ones():
     labels = [[0]] * 900 + [[1]] * 90 + [[2]] * 10
     sampler = BalancedSampler(balanced_sample_weights(labels), 9000, seed=0)
     assert isinstance(sampler, WeightedRandomSampler)
-    counts = np.bincount([labels[index][0] for index in sampler])
+    drawn = list(sampler)
+    counts = np.bincount([labels[index][0] for index, _ in drawn])
+    # Those of a rare class are repeated, each under a number of its own.
+    assert len(set(drawn)) == len(drawn)
+    assert max(repetition for _, repetition in drawn) > 100
     assert stats.chisquare(counts).pvalue > 0.01
 
 
@@ -373,8 +377,18 @@ class SamplingTrainer(Trainer):
         return BalancedSampler(np.arange(1.0, 31.0), 12, seed=self.args.seed)
 
 
-def record(directory, checkpoint: str | None = None) -> list[int]:
-    """The clips of a training of two epochs of six steps."""
+class Pairs(torch.utils.data.Dataset):
+    """Items that are the pairs of the sampler."""
+
+    def __len__(self):
+        return 30
+
+    def __getitem__(self, pair):
+        return {"index": pair}
+
+
+def record(directory, checkpoint: str | None = None) -> list[list[int]]:
+    """The clips and their repetitions of a training of two epochs of six steps."""
     arguments = TrainingArguments(
         str(directory),
         per_device_train_batch_size=2,
@@ -384,7 +398,7 @@ def record(directory, checkpoint: str | None = None) -> list[int]:
         disable_tqdm=True,
     )
     model = Recorder()
-    SamplingTrainer(model, arguments, train_dataset=[{"index": index} for index in range(30)]).train(checkpoint)
+    SamplingTrainer(model, arguments, train_dataset=Pairs()).train(checkpoint)
     return model.seen
 
 

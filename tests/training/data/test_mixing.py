@@ -5,11 +5,13 @@ import datasets
 import numpy as np
 import pytest
 import soundfile
+import torch
 from accelerate.data_loader import prepare_data_loader, skip_first_batches
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 from transformers.trainer_callback import TrainerState
 
 from transformers_beats import BeatsFeatureExtractor
+from transformers_beats.training.data.augmentation import BalancedSampler, LengthSampler
 from transformers_beats.training.data.clips import prepare_clips
 from transformers_beats.training.data.crops import CropDataset, FbankDataset, fbank_statistics
 from transformers_beats.training.data.mixing import MixtureSampler, dataset_quotas, dataset_shares, mixture_sampler
@@ -96,15 +98,38 @@ def test_an_epoch_has_the_shares_and_repeats_as_little_as_possible():
     assert epochs[0] != epochs[1]
 
 
-def test_processes_that_go_on_within_an_epoch_draw_the_items_of_that_epoch():
-    sampler = MixtureSampler(np.repeat([0, 1], [4, 16]), np.array([0.5, 0.5]), seed=3)
-    loader = prepare_data_loader(
-        DataLoader([*range(20)], batch_size=2, sampler=sampler), num_processes=2, process_index=1
-    )
-    loader = skip_first_batches(loader, 1)
-    loader.set_epoch(2)
-    EpochOfSampler().on_epoch_begin(None, TrainerState(epoch=2.3), None, train_dataloader=loader)
-    assert sampler.epoch == 2
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        MixtureSampler(np.repeat([0, 1], [4, 16]), np.array([0.5, 0.5]), seed=3),
+        BalancedSampler(np.ones(20), 20, seed=3),
+        LengthSampler(4, [*range(20)], seed=3),
+        RandomSampler(range(20)),
+    ],
+    ids=lambda sampler: type(sampler).__name__,
+)
+def test_processes_that_go_on_within_an_epoch_draw_the_items_of_that_epoch(sampler):
+    class Items(Dataset):
+        def __len__(self):
+            return 20
+
+        def __getitem__(self, index):
+            return index[0] if isinstance(index, tuple) else index
+
+    def prepare():
+        torch.manual_seed(3)
+        loader = DataLoader(Items(), batch_size=2, sampler=sampler)
+        return prepare_data_loader(loader, num_processes=2, process_index=1, use_seedable_sampler=True)
+
+    whole = prepare()
+    EpochOfSampler().on_epoch_begin(None, TrainerState(epoch=2.0), None, train_dataloader=whole)
+    whole.set_epoch(2)
+    expected = [batch.tolist() for batch in whole]
+    resumed = prepare()
+    EpochOfSampler().on_epoch_begin(None, TrainerState(epoch=2.2), None, train_dataloader=resumed)
+    rest = skip_first_batches(resumed, 1)
+    rest.set_epoch(2)
+    assert [batch.tolist() for batch in rest] == expected[1:]
 
 
 def test_a_repetition_is_another_crop_without_codes_and_the_same_with_codes(folders):

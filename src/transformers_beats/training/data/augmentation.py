@@ -6,9 +6,11 @@ All random numbers are torch's, drawn on the CPU unless a generator of another d
 same on every device, and a checkpoint of `Trainer` restores them. Nothing changes its arguments.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -250,7 +252,7 @@ def balanced_sample_weights(labels: Sequence[Sequence[int]]) -> np.ndarray:
     return weights
 
 
-class SeededByEpoch(Sampler[int]):
+class SeededByEpoch(Sampler[Any]):
     """
     Part of a sampler with a generator. The order of an epoch depends on the seed and the number of the epoch only, so
     that an interrupted training goes on with the clips that it would have seen, and all processes agree.
@@ -262,14 +264,15 @@ class SeededByEpoch(Sampler[int]):
         """Sets the epoch; `Trainer` calls it, through accelerate, before each."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Any]:
         self.generator = torch.Generator().manual_seed(self.seed + self.epoch)
         return super().__iter__()
 
 
 class BalancedSampler(SeededByEpoch, WeightedRandomSampler):
     """
-    Sampler by weight, with replacement.
+    Sampler by weight, with replacement. An index is that of an item and the number of its repetition in an epoch, from
+    0, by which a crop of a clip is another one.
 
     Raises:
         [`BeatsError`]: if there are more weights than torch can draw from.
@@ -280,6 +283,12 @@ class BalancedSampler(SeededByEpoch, WeightedRandomSampler):
             raise BeatsError(f"`balanced_sampling` draws from at most {MAX_DRAWN} crops, got {len(weights)}.")
         super().__init__(weights.tolist(), num_samples, replacement=True)
         self.seed = seed
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        repetitions: Counter[int] = Counter()
+        for item in super().__iter__():
+            yield item, repetitions[item]
+            repetitions[item] += 1
 
 
 class LengthSampler(SeededByEpoch, LengthGroupedSampler):

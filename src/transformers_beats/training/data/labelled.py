@@ -52,9 +52,9 @@ class LabelledClips:
 
 class TrainingCrops(CropDataset):
     """
-    Crops of labelled clips, in every epoch at other places. A place depends on the seed, the epoch and the crop only:
-    random numbers of the process would depend on what a `DataLoader` has read ahead, and a training that was
-    interrupted would go on with other ones.
+    Crops of labelled clips, in every epoch, and whenever one is repeated in it, at other places. A place depends on the
+    seed, the epoch, the crop and the number of its repetition only: random numbers of the process would depend on what
+    a `DataLoader` has read ahead, and a training that was interrupted would go on with other ones.
     """
 
     def __init__(self, clips: Clips, targets: LabelledClips, arguments: DataArguments, seed: int = 0):
@@ -78,9 +78,9 @@ class TrainingCrops(CropDataset):
         return np.minimum(self.clips.num_samples, self.num_samples)[self.clip_of]
 
     def read_item(self, index: int, repetition: int = 0) -> dict[str, Any]:
-        """Returns `waveform` `(num_samples,)`, float32, and `labels`, see [`LabelledClips`]. Nothing is repeated."""
+        """Returns `waveform` `(num_samples,)`, float32, and `labels`, see [`LabelledClips`]."""
         clip = self.clip_index(index)
-        seeds = [self.arguments.crop_seed, self.seed, int(self._epoch), index]
+        seeds = [self.arguments.crop_seed, self.seed, int(self._epoch), index, repetition]
         start, waveform = self.decode_crop(clip, np.random.default_rng(seeds))
         return {"waveform": waveform, "labels": self.targets.target(clip, start, len(waveform))}
 

@@ -13,9 +13,8 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.modeling_beats import BeatsForAudioClassification, BeatsModel, at_least_float32
 from transformers_beats.modeling_beats_tokenizer import code_usage
-from transformers_beats.training.data.augmentation import SeededByEpoch
 from transformers_beats.training.data.crops import CropDataset, FbankDataset, featurize
-from transformers_beats.training.data.mixing import MixtureSampler, mixture_sampler
+from transformers_beats.training.data.mixing import mixture_sampler
 from transformers_beats.training.data.streams import StreamingCrops
 from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.messages import hold_back
@@ -46,13 +45,14 @@ class SeedEachProcess(TrainerCallback):
 
 class EpochOfSampler(TrainerCallback):
     """
-    Tells the samplers of this package their epoch: accelerate does not where several processes go on within an epoch.
+    Tells samplers their epoch: accelerate does not where several processes go on within an epoch, which would then have
+    the order of the first one.
     """
 
     def on_epoch_begin(self, args, state, control, train_dataloader: Any = None, **kwargs):
         sampler = getattr(train_dataloader, "batch_sampler", None)
         while sampler is not None:
-            if isinstance(sampler, (MixtureSampler, SeededByEpoch)):
+            if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(int(state.epoch or 0))
             sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
 

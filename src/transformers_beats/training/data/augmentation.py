@@ -284,7 +284,7 @@ class BalancedSampler(SeededByEpoch, WeightedRandomSampler):
         super().__init__(weights.tolist(), num_samples, replacement=True)
         self.seed = seed
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[Any]:
         repetitions: Counter[int] = Counter()
         for item in super().__iter__():
             yield item, repetitions[item]

@@ -52,9 +52,9 @@ class LabelledClips:
 
 class TrainingCrops(CropDataset):
     """
-    Crops of labelled clips, in every epoch, and whenever one is repeated in it, at other places. A place depends on the
-    seed, the epoch, the crop and the number of its repetition only: random numbers of the process would depend on what
-    a `DataLoader` has read ahead, and a training that was interrupted would go on with other ones.
+    Crops of labelled clips, in every epoch, and whenever one is repeated in it, at other places. A place depends on
+    the seed, the epoch, the crop and the number of its repetition only: random numbers of the process would depend on
+    what a `DataLoader` has read ahead, and a training that was interrupted would go on with other ones.
     """
 
     def __init__(self, clips: Clips, targets: LabelledClips, arguments: DataArguments, seed: int = 0):

@@ -45,8 +45,8 @@ class SeedEachProcess(TrainerCallback):
 
 class EpochOfSampler(TrainerCallback):
     """
-    Tells samplers their epoch: accelerate does not where several processes go on within an epoch, which would then have
-    the order of the first one.
+    Tells samplers their epoch: accelerate does not where several processes go on within an epoch, which would then
+    have the order of the first one.
     """
 
     def on_epoch_begin(self, args, state, control, train_dataloader: Any = None, **kwargs):

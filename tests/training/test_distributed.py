@@ -18,7 +18,7 @@ from worker import run_iterate, train_steps
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudioClassification, BeatsForPreTraining
 from transformers_beats.training.compute_codes import load_codes
-from transformers_beats.training.config.arguments import IterateArguments
+from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.evaluate import EVALUATE_ARGUMENTS, evaluate

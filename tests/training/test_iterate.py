@@ -16,10 +16,10 @@ from transformers_beats import (
     BeatsModel,
     BeatsTokenizerForPreTraining,
 )
-from transformers_beats.training import checkpoints as checkpoints_module
 from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments, parse_arguments
 from transformers_beats.training.iterate import iterate
+from transformers_beats.training.trainers import checkpoints as checkpoints_module
 from transformers_beats.utils.errors import UsageError
 
 

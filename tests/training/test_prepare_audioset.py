@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
-from transformers_beats.training.data.sources import AUDIO_SUFFIXES, DataArguments, decode_row, load_audio_dataset
+from transformers_beats.audio.files import AUDIO_SUFFIXES
+from transformers_beats.training.data.sources import DataArguments, decode_row, load_audio_dataset
 from transformers_beats.training.prepare_audioset import CLIP_NAME, main, read_segments
 from transformers_beats.utils import files
 

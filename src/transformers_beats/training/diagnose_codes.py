@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
-from transformers_beats.modeling_beats import BeatsForAudioClassification
+from transformers_beats.modeling_beats import BeatsForAudioClassification, patch_mask_from_frame_mask
 from transformers_beats.training.config.arguments import DIAGNOSE_ARGUMENTS, DiagnosisArguments
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import CropDataset, DataCollator, featurize
@@ -29,13 +29,15 @@ from transformers_beats.training.data.folds import FoldArguments, read_folds
 from transformers_beats.training.data.labels import LabelArguments, Labels, read_labels
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.reports.codes import (
+    NUM_FOLDS,
     PAGE,
     CodeSample,
     describe_diagnosis,
     diagnose_sample,
     write_diagnosis,
 )
-from transformers_beats.training.trainers.pretraining import check_teacher, teacher_outputs
+from transformers_beats.training.reports.report import check_drawing
+from transformers_beats.training.trainers.pretraining import center_bands, check_teacher, teacher_outputs
 from transformers_beats.utils.errors import BeatsError, first_line, run_command
 from transformers_beats.utils.files import check_new
 from transformers_beats.utils.messages import note
@@ -65,15 +67,21 @@ def read_classes(crops: CropDataset, labels: LabelArguments) -> tuple[Labels | N
     return found, ""
 
 
-def draw_clips(classes: np.ndarray | None, num_clips: int, count: int, seed: int) -> np.ndarray:
+def draw_clips(
+    classes: np.ndarray | None, num_clips: int, count: int, seed: int, num_folds: int = NUM_FOLDS
+) -> np.ndarray:
     """
     Draws at most `count` of `num_clips` clips, ascending; with `classes` `(num_clips,)` as many of each class, of
-    those that are most frequent.
+    those that are most frequent. Classes with fewer clips than folds are left out if two others remain.
     """
     order = np.random.default_rng(seed).permutation(num_clips)
     if classes is None:
         return np.sort(order[:count])
-    most_frequent = np.argsort(-np.bincount(classes), kind="stable")[: max(2, count // MIN_CLIPS_PER_CLASS)]
+    counts = np.bincount(classes)
+    most_frequent = np.argsort(-counts, kind="stable")[: max(2, count // MIN_CLIPS_PER_CLASS)]
+    is_frequent = counts[most_frequent] >= num_folds
+    if is_frequent.sum() >= 2:
+        most_frequent = most_frequent[is_frequent]
     order = order[np.isin(classes[order], most_frequent)]
     seen = dict.fromkeys(most_frequent.tolist(), 0)
     ranks = []
@@ -94,7 +102,7 @@ def run_models(
 ) -> Iterator[tuple[np.ndarray | None, np.ndarray | None]]:
     """
     Yields codes `(num_columns, num_bands, ...)` and the teacher's outputs `(num_patches, dim)`, float32, of each item,
-    without padding; None without such a model.
+    without padding; None without such a model. Outputs are not centred, which is for the whole sample.
     """
     device = torch.device(process_state().device or "cpu")
     models = [model.to(device).eval() for model in (tokenizer, teacher) if model is not None]
@@ -112,13 +120,22 @@ def run_models(
             found = tokenizer(values, attention_mask=mask).audio_codes.cpu().numpy()
             codes = [item[(item >= 0).all(axis=tuple(range(1, item.ndim)))] for item in found]
         if teacher is not None:
-            outputs = teacher_outputs(
-                teacher, values, mask, arguments.teacher_layers, arguments.teacher_normalization
-            ).float()
-            num_columns = (mask.sum(dim=1) // extractor.patch_size).tolist()
-            num_bands = teacher.config.num_freq_patches
-            states = [item[: count * num_bands].cpu().numpy() for item, count in zip(outputs, num_columns)]
+            per_patch = None if arguments.teacher_normalization == "center" else arguments.teacher_normalization
+            outputs = teacher_outputs(teacher, values, mask, arguments.teacher_layers, per_patch).float()
+            config: Any = teacher.config
+            num_bands = config.num_freq_patches
+            # Whole columns, as of the codes.
+            columns = patch_mask_from_frame_mask(mask, config).unflatten(1, (-1, num_bands)).all(dim=2)
+            is_known = columns.repeat_interleave(num_bands, dim=1)
+            states = [item[known].cpu().numpy() for item, known in zip(outputs, is_known)]
         yield from zip(codes, states)
+
+
+def center_states(states: list[np.ndarray], num_bands: int) -> list[np.ndarray]:
+    """Returns outputs of a teacher, `(num_patches, dim)` of each clip, less the mean of their band over all clips."""
+    joined = torch.from_numpy(np.concatenate(states)).unsqueeze(0)
+    centred = center_bands(joined, torch.ones(joined.shape[:2], dtype=torch.bool), num_bands)[0].numpy()
+    return np.split(centred, np.cumsum([len(values) for values in states])[:-1])
 
 
 def build_sample(
@@ -138,15 +155,16 @@ def build_sample(
             raise BeatsError(f"{arguments.codes}: the codes are of other files than {data.dataset} now holds.")
     found, remark = read_classes(crops, labels)
     classes = None if found is None else found.as_array()
-    clips = draw_clips(classes, len(crops.clips.names), arguments.num_clips, arguments.seed)
-    folds = None
+    folds, num_folds = None, NUM_FOLDS
     if arguments.fold_column is not None:
         if found is None:
             raise BeatsError(f"`fold_column` is for the probe of classes. {remark}")
-        folds = np.zeros(len(found), dtype=np.int64)
-        for number, fold in enumerate(read_folds(crops.clips.dataset, found, FoldArguments(arguments.fold_column), 0)):
+        folds = np.full(len(found), -1)
+        parts = read_folds(crops.clips.dataset, found, FoldArguments(arguments.fold_column), 0)
+        for number, fold in enumerate(parts):
             folds[fold.test] = number
-        folds = folds[clips]
+        num_folds = len(parts)
+    clips = draw_clips(classes, len(crops.clips.names), arguments.num_clips, arguments.seed, num_folds)
     indices = crops.offsets[clips].tolist()
     items = Subset(CropDataset(crops.clips, data, sampling_rate=crops.sampling_rate), indices)
     pairs: list[tuple[Any, Any]] = list(run_models(items, extractor, arguments, data.crop_seconds, tokenizer, teacher))
@@ -156,12 +174,15 @@ def build_sample(
     else:
         size = 0 if tokenizer is None else tokenizer.config.codebook_size
         codes = [item for item, _ in pairs]
+    states = None if teacher is None else [values for _, values in pairs]
+    if states is not None and teacher is not None and arguments.teacher_normalization == "center":
+        states = center_states(states, teacher.config.num_freq_patches)
     return CodeSample(
         codes,
         size,
         None if classes is None else classes[clips],
-        folds,
-        None if teacher is None else [states for _, states in pairs],
+        None if folds is None else folds[clips],
+        states,
         [remark] if remark else [],
     )
 
@@ -175,11 +196,26 @@ def diagnose(arguments: DiagnosisArguments, data: DataArguments, labels: LabelAr
         `dict`: the content of `diagnosis.json`; None on other processes.
 
     Raises:
-        [`BeatsError`]: a streamed dataset, an output that exists, codes of other clips, or a teacher that reads
-            another fbank than the tokenizer.
+        [`BeatsError`]: a streamed dataset, an output that exists, codes of other clips, a teacher that reads another
+            fbank than the tokenizer, or matplotlib is not installed.
     """
+    check_drawing()
     if data.streaming:
         raise BeatsError("A diagnosis needs the clips of a dataset: set `streaming: false`.")
+    data, crops, extractor = load_clips(arguments, data)
+    found = None
+    try:
+        if process_state().is_main_process:
+            found = examine(arguments, data, labels, crops, extractor)
+    finally:
+        process_state().wait_for_everyone()
+    return found
+
+
+def load_clips(
+    arguments: DiagnosisArguments, data: DataArguments
+) -> tuple[DataArguments, CropDataset, BeatsFeatureExtractor]:
+    """Loads the clips, and the feature extractor of the models; returns with them how the clips are read."""
     check_new(Path(arguments.output_dir))
     owned: dict[str, Any] = {}
     if arguments.codes is not None:
@@ -193,14 +229,7 @@ def diagnose(arguments: DiagnosisArguments, data: DataArguments, labels: LabelAr
     extractor = choose_extractor(arguments.feature_extractor, **owned)
     # Waveforms are read for a few clips only; one that is lost must not be replaced by another one.
     data = dataclasses.replace(data, precompute_fbank=False, max_lost_share=0.0)
-    crops = load_crops(data, extractor)
-    found = None
-    try:
-        if process_state().is_main_process:
-            found = examine(arguments, data, labels, crops, extractor)
-    finally:
-        process_state().wait_for_everyone()
-    return found
+    return data, load_crops(data, extractor), extractor
 
 
 def examine(
@@ -234,13 +263,21 @@ def examine(
 
 
 def diagnose_if_possible(arguments: DiagnosisArguments, data: DataArguments) -> None:
-    """Does what [`diagnose`] does in the middle of a training, which an error in it does not end: it is logged."""
+    """
+    Does what [`diagnose`] does in the middle of a training, which an error of the examination does not end: it is
+    logged. An error of loading clips ends it, as in every stage: other processes would wait for this one.
+    """
     if data.streaming:
         return
+    data, crops, extractor = load_clips(arguments, data)
     try:
-        diagnose(arguments, data, LabelArguments())
+        if process_state().is_main_process:
+            check_drawing()
+            examine(arguments, data, LabelArguments(), crops, extractor)
     except Exception as error:
         logger.error(f"There is no diagnosis of the codes: {error}", exc_info=not isinstance(error, BeatsError))
+    finally:
+        process_state().wait_for_everyone()
 
 
 def main(argv: list[str] | None = None) -> None:

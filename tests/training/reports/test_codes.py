@@ -25,7 +25,7 @@ from transformers_beats.training.compute_codes import tokenize
 from transformers_beats.training.config.arguments import DiagnosisArguments, TokenizeArguments
 from transformers_beats.training.data.labels import LabelArguments
 from transformers_beats.training.data.sources import DataArguments
-from transformers_beats.training.diagnose_codes import diagnose, draw_clips
+from transformers_beats.training.diagnose_codes import diagnose, diagnose_if_possible, draw_clips
 from transformers_beats.training.reports.codes import (
     CodeSample,
     bag_of_codes,
@@ -36,6 +36,7 @@ from transformers_beats.training.reports.codes import (
     mutual_information,
     perplexity,
     probe,
+    split_clips,
     write_diagnosis,
 )
 from transformers_beats.utils.errors import BeatsError
@@ -121,6 +122,36 @@ def test_folds_of_the_data_are_used(generator):
     assert probe(sample)["accuracy"] == pytest.approx(0.75, abs=0.1)
 
 
+@pytest.mark.parametrize(
+    ("classes", "folds", "reason"),
+    [
+        ([0] * 4, None, "all clips are of one class"),
+        ([0, 0, 0, 1], None, "a class has a single clip"),
+        ([0, 1, 0, 1], [0, 0, 0, -1], "fewer than two folds"),
+        ([0, 0, 1, 1], [0, 0, 1, 1], "without one of the folds, all clips are of one class"),
+    ],
+)
+def test_a_probe_that_cannot_be_computed_is_none(generator, classes, folds, reason):
+    codes = [generator.integers(4, size=(2, 4)) for _ in classes]
+    sample = CodeSample(codes, 4, np.array(classes), None if folds is None else np.array(folds))
+    assert probe(sample) is None
+    assert reason in split_clips(sample)[1]
+    found = diagnose_sample(sample, {})
+    assert found["codes"]["probe"] is None
+    (remark,) = found["notes"]
+    assert reason in remark
+
+
+def test_clips_without_a_fold_are_learned_from_only(generator):
+    sample = sample_of(generator)
+    sample.folds = np.where(np.arange(40) < 20, -1, np.arange(40) % 3)
+    splits, _ = split_clips(sample)
+    assert sorted(np.concatenate([test for _, test in splits]).tolist()) == list(range(20, 40))
+    assert all(set(range(20)) <= set(train.tolist()) for train, _ in splits)
+    assert probe(sample)["folds"] == 3
+    assert probe(sample)["classes"] == 2
+
+
 def test_measures_of_several_codebooks_are_means(generator):
     sample = sample_of(generator, num_codebooks=2)
     found = measure_codes(sample)
@@ -152,6 +183,11 @@ def test_codes_that_are_none_are_refused(codes):
         CodeSample(codes, 8)
 
 
+def test_outputs_of_other_patches_are_refused():
+    with pytest.raises(BeatsError, match="has codes of 8 patches, and 4 outputs of the teacher"):
+        CodeSample([np.zeros((2, 4), dtype=int)], 8, states=[np.zeros((4, 3))])
+
+
 def test_a_page_needs_no_other_file(generator, tmp_path):
     for number, sample in enumerate((sample_of(generator), CodeSample(sample_of(generator).codes, 8))):
         sample.notes.append("Without <classes>")
@@ -164,7 +200,9 @@ def test_a_page_needs_no_other_file(generator, tmp_path):
         assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
     text = describe_diagnosis(diagnose_sample(sample_of(generator), {}))
     assert text.startswith("perplexity 8.0 of 8, 100% of the codes in use, 0.69 nats about the class (0.0")
-    assert "bag-of-codes probe 100.0%, 100.0% with k-means on the teacher, agreement with these clusters " in text
+    assert (
+        "bag-of-codes probe 100.0% (2 classes, 5 folds), 100.0% with k-means on the teacher, agreement with " in text
+    )
 
 
 def test_as_many_clips_of_each_class_are_drawn():
@@ -173,6 +211,11 @@ def test_as_many_clips_of_each_class_are_drawn():
     assert np.bincount(classes[drawn]).tolist() == [15, 15, 15]
     # With ten of each, two classes.
     assert np.bincount(classes[draw_clips(classes, 100, 20, 0)]).tolist() == [10, 10]
+    # Classes with fewer clips than folds, unless fewer than two others remain.
+    rare = np.array([0] * 50 + [1] * 30 + [2] * 4)
+    assert np.bincount(rare[draw_clips(rare, 84, 45, 0)]).tolist() == [23, 22]
+    assert np.bincount(rare[draw_clips(rare, 84, 45, 0, num_folds=4)]).tolist() == [21, 20, 4]
+    assert np.bincount(rare[draw_clips(rare, 84, 45, 0, num_folds=40)]).tolist() == [21, 20, 4]
     assert len(draw_clips(None, 100, 30, 0)) == len(set(draw_clips(None, 100, 30, 0).tolist())) == 30
     assert draw_clips(None, 5, 30, 0).tolist() == list(range(5))
 
@@ -215,6 +258,46 @@ def test_stored_codes_are_those_of_the_tokenizer(labelled, tokenizer, teacher, t
         assert found[name]["description"].pop("tokenizer") == place
     assert found["codes"] == found["tokenizer"]
     assert found["codes"]["description"]["clips"] == 10
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_states_are_centred_over_the_whole_sample(labelled, tmp_path, monkeypatch, legacy):
+    torch.manual_seed(0)
+    place = str(tmp_path / "models")
+    BeatsModel(BeatsConfig(**ENCODER, legacy_padding_mask=legacy)).save_pretrained(f"{place}-teacher")
+    config = BeatsRandomProjectionTokenizerConfig(codebook_size=16, codebook_dim=8, legacy_padding_mask=legacy)
+    BeatsRandomProjectionTokenizer(config).save_pretrained(f"{place}-tokenizer")
+    for role in ("teacher", "tokenizer"):
+        BeatsFeatureExtractor(legacy_padding_mask=legacy).save_pretrained(f"{place}-{role}")
+    samples = []
+
+    def keep(sample, *_):
+        samples.append(sample)
+        raise BeatsError("enough")
+
+    monkeypatch.setattr("transformers_beats.training.diagnose_codes.diagnose_sample", keep)
+    for batch_size in (1, 2, 12):
+        arguments = DiagnosisArguments(
+            str(tmp_path / "new"),
+            f"{place}-tokenizer",
+            teacher=f"{place}-teacher",
+            teacher_normalization="center",
+            batch_size=batch_size,
+        )
+        with pytest.raises(BeatsError, match="enough"):
+            diagnose(arguments, DataArguments(str(labelled), crop_seconds=1.0), LabelArguments())
+    ones, twos, alls = (np.concatenate(sample.states) for sample in samples)
+    if not legacy:
+        np.testing.assert_allclose(ones, alls, atol=1e-5)
+        np.testing.assert_allclose(twos, alls, atol=1e-5)
+    for states in (ones, twos, alls):
+        np.testing.assert_allclose(states.reshape(-1, 8, states.shape[1]).mean(axis=0), 0, atol=1e-5)
+
+
+def test_errors_of_loading_end_a_run(labelled, tokenizer, tmp_path, caplog):
+    arguments = DiagnosisArguments(str(tmp_path / "new"), tokenizer, num_clips=4)
+    with pytest.raises(ValueError, match="nowhere"):
+        diagnose_if_possible(arguments, DataArguments(str(tmp_path / "nowhere"), crop_seconds=1.0))
 
 
 def test_the_command_examines_codes(labelled, tokenizer, tmp_path):

@@ -6,7 +6,7 @@ What decides whether codes are worth learning, by the diagnosis of `diagnose-cod
 
 A teacher, the model of a short first iteration of the recipe `esc10_iterate`; then rows: its random projection,
 k-means on its outputs, and tokenizers that are distilled from it with one setting changed at a time. Every row is a
-JSON file in OUTPUT/rows; what is there is not computed again.
+JSON file in OUTPUT/rows; what is there is not computed again, and OUTPUT is refused for other arguments.
 """
 
 import copy
@@ -30,6 +30,7 @@ from transformers_beats.training.diagnose_codes import diagnose
 from transformers_beats.training.iterate import iterate
 from transformers_beats.training.train_tokenizer import train_tokenizer
 from transformers_beats.utils.files import replace_file
+from transformers_beats.utils.resume import begin_or_resume
 
 
 # What each row changes in the section `tokenizer` of the recipe; `share` is that of the steps.
@@ -142,6 +143,8 @@ def main(
     """Measures what codes of ESC-10 are worth."""
     if threads:
         torch.set_num_threads(threads)
+    settings = {"dataset": dataset, "teacher_steps": teacher_steps, "tokenizer_steps": tokenizer_steps, "seed": seed}
+    begin_or_resume(output / "settings.json", settings, output)
     arguments, teacher = make_teacher(dataset, output, teacher_steps, seed)
     (data,) = build_arguments((DataArguments,), arguments.data)
     rows: dict[str, dict[str, Any]] = {}

@@ -224,6 +224,11 @@ def test_the_loss_of_several_codebooks_is_the_mean_of_theirs(config, batch, tmp_
     torch.testing.assert_close(outputs.accuracy, torch.stack(accuracies).mean())
     with pytest.raises(ValueError, match=r"must have shape \(2, 6, 8, 3\)"):
         model(**batch | {"labels": batch["labels"][..., 0]})
+    # As many values in another order.
+    with pytest.raises(ValueError, match=r"must have shape \(2, 6, 8, 3\)"):
+        model(**batch | {"labels": batch["labels"].movedim(-1, 1)})
+    with pytest.raises(ValueError, match="`mixed_labels` are those of a second sound: pass the `labels`"):
+        model(batch["input_values"], mixed_labels=batch["labels"])
     model.save_pretrained(tmp_path)
     torch.testing.assert_close(BeatsForPreTraining.from_pretrained(tmp_path)(**batch).loss, outputs.loss)
 

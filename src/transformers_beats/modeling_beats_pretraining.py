@@ -194,12 +194,13 @@ class BeatsForPreTraining(BeatsPreTrainedModel):
         if isinstance(module, BeatsLabelPredictor) and module.mask_embedding is not None:
             init.normal_(module.mask_embedding, mean=0.0, std=self.config.initializer_range)
 
-    def check_labels(self, labels: torch.Tensor | None, batch_size: int, num_patches: int) -> None:
+    def check_labels(self, labels: torch.Tensor, batch_size: int, num_patches: int) -> None:
         """Raises a `ValueError` if there is not a code of each codebook for each patch."""
         num_frequencies, num_codebooks = self.config.num_freq_patches, self.config.num_codebooks
         expected = (batch_size, num_patches // num_frequencies, num_frequencies)
         expected = expected if num_codebooks == 1 else (*expected, num_codebooks)
-        if labels is not None and labels.numel() != batch_size * num_patches * num_codebooks:
+        is_complete = labels.numel() == batch_size * num_patches * num_codebooks
+        if not is_complete or (num_codebooks > 1 and labels.shape[-1] != num_codebooks):
             raise ValueError(f"`labels` must have shape {expected}, a code for each patch, got {tuple(labels.shape)}.")
 
     def labels_at(self, labels: torch.Tensor, positions: torch.Tensor, is_prediction: torch.Tensor) -> torch.Tensor:
@@ -264,9 +265,12 @@ class BeatsForPreTraining(BeatsPreTrainedModel):
             mean over both.
         """
         check_keywords(self, kwargs)
+        if mixed_labels is not None and labels is None:
+            raise ValueError("`mixed_labels` are those of a second sound: pass the `labels` of the first, too.")
         hidden_states = self.beats.embeddings(check_fbank(input_values, attention_mask, self.config))
         batch_size, num_patches = hidden_states.shape[:2]
-        for given in (labels, mixed_labels):
+        all_labels = [given for given in (labels, mixed_labels) if given is not None]
+        for given in all_labels:
             self.check_labels(given, batch_size, num_patches)
         valid = torch.ones((batch_size, num_patches), dtype=torch.bool, device=hidden_states.device)
         patch_attention_mask = None
@@ -295,11 +299,7 @@ class BeatsForPreTraining(BeatsPreTrainedModel):
         is_prediction = is_masked.gather(1, masked_positions)
         loss = accuracy = None
         if labels is not None:
-            at_masked = [
-                self.labels_at(given, masked_positions, is_prediction)
-                for given in (labels, mixed_labels)
-                if given is not None
-            ]
+            at_masked = [self.labels_at(given, masked_positions, is_prediction) for given in all_labels]
             loss, accuracy = self.compute_loss(logits, *at_masked)
         return BeatsForPreTrainingOutput(
             loss=loss,

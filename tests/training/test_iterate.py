@@ -16,8 +16,9 @@ from transformers_beats import (
     BeatsModel,
     BeatsTokenizerForPreTraining,
 )
+from transformers_beats.training.config import iterations
 from transformers_beats.training.config.iterations import IterateArguments
-from transformers_beats.training.config.recipes import build_arguments, parse_arguments
+from transformers_beats.training.config.recipes import build_arguments, merge, parse_arguments
 from transformers_beats.training.iterate import iterate
 from transformers_beats.training.trainers import checkpoints as checkpoints_module
 from transformers_beats.utils.errors import UsageError
@@ -114,6 +115,58 @@ def encoder(tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"supervised_tokenizer": {"model_config": {"codebook_size": 40_000}}},
+            "`supervised_tokenizer.model_config.codebook_size` must be at most 32768, got 40000",
+        ),
+        ({"supervised_tokenizer": {"teacher_layers": [1]}}, "`supervised_tokenizer.teacher_layers`: a classifier"),
+        ({"num_iterations": 2, "tokenizer": {"teacher_layers": [3]}}, "tokenizer: `teacher_layers` is [3], but the"),
+        (
+            {
+                "num_iterations": 2,
+                "tokenizer": {"initialize_from_teacher": True, "model_config": {"hidden_size": 48}},
+            },
+            "`tokenizer.initialize_from_teacher` needs a tokenizer of the teacher's size, and `",
+        ),
+        (
+            {"supervised_tokenizer": {"initialize_from_teacher": True, "model_config": {"num_hidden_layers": 3}}},
+            "`supervised_tokenizer.initialize_from_teacher` needs a tokenizer of the teacher's size, and `encoder.",
+        ),
+        (
+            {"model": {"average_checkpoints": 4}},
+            "model: `average_checkpoints` is 4, but 3 checkpoint(s) would be written",
+        ),
+    ],
+)
+def test_errors_of_later_stages_show_before_the_first(supervised, changes, message):
+    merge(supervised, changes)
+    with pytest.raises(UsageError) as caught:
+        build_arguments((IterateArguments,), supervised)
+    assert message in str(caught.value)
+
+
+def test_what_later_stages_accept_is_accepted(supervised):
+    changes = {"initialize_from_teacher": True, "teacher_layers": [0, 2, -3]}
+    merge(supervised, {"num_iterations": 2, "tokenizer": changes, "model": {"average_checkpoints": 3}})
+    (arguments,) = build_arguments((IterateArguments,), supervised)
+    assert arguments.iterations == ["iteration-1", "iteration-2", "iteration-3+"]
+
+
+def test_a_teacher_of_another_fbank_is_refused_before_the_first_stage(recipe, tmp_path):
+    BeatsForAudioClassification(BeatsConfig(**ENCODER, num_labels=3)).save_pretrained(tmp_path / "teacher")
+    BeatsFeatureExtractor(fbank_mean=9.0).save_pretrained(tmp_path / "teacher")
+    BeatsFeatureExtractor().save_pretrained(tmp_path / "own")
+    recipe |= {"num_iterations": 1, "supervised_teacher": str(tmp_path / "teacher")}
+    for name in (str(tmp_path / "own"), "corpus"):
+        arguments = IterateArguments(**recipe, feature_extractor=name)
+        with pytest.raises(ValueError, match=r"The supervised teacher reads an fbank of `fbank_mean` 9\.0"):
+            iterate(arguments)
+    assert not (Path(recipe["output_dir"]) / "iteration-1").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
         ({"supervised_teacher": {"num_folds": 5}}, "`supervised_teacher.num_folds` is set by `iterate`"),
         ({"supervised_teacher": {"learning_rate": -1.0}}, "supervised_teacher: `learning_rate` must not be negative"),
         ({"supervised_teacher": {"learning_rat": 1.0}}, "unknown key `supervised_teacher.learning_rat`: did you mean"),
@@ -166,6 +219,28 @@ def test_the_recipe_of_a_size_changes_another_recipe():
     assert arguments.model["model_config"]["num_hidden_layers"] == 24
     assert arguments.model["model_config"]["mask_ratio"] == 0.75
     assert "num_hidden_layers" not in arguments.tokenizer["model_config"]
+
+
+def test_a_size_says_which_values_of_a_recipe_it_leaves(monkeypatch):
+    said = []
+    monkeypatch.setattr(iterations.logger, "warning_once", said.append)
+    shapes = []
+    for words in (["--size=large"], ["--config", "iterate_large"]):
+        words += ["--output_dir=run", "--data.dataset=sounds"]
+        (arguments,) = parse_arguments((IterateArguments,), words)
+        shapes.append(BeatsConfig(**arguments.model["model_config"]).to_dict())
+    assert shapes[0] == shapes[1]
+    assert said == []
+    words = ["--config", "folder_iterate", "--size=large"]
+    (arguments,) = parse_arguments((IterateArguments,), words)
+    (line,) = said
+    assert line.startswith("`size: large` leaves as given: model.max_steps, model.model_config.embed_dim")
+    assert "model.model_config.hidden_size, " in line
+    assert line.endswith("`--config iterate_large` after the recipe sets them.")
+    words = ["--config", "folder_iterate", "--config", "iterate_large"]
+    (arguments,) = parse_arguments((IterateArguments,), words)
+    assert arguments.model["model_config"]["embed_dim"] == 512
+    assert len(said) == 1
 
 
 def test_the_fbank_may_have_the_statistics_of_the_data(recipe):

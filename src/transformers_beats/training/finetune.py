@@ -29,10 +29,10 @@ from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.reports.folds import kept_epochs, report_folds
 from transformers_beats.training.reports.report import Evidence, check_drawing, keep_model, write_report
 from transformers_beats.training.trainers.averaging import (
-    CheckpointCounter,
     WeightAverage,
     average_checkpoints,
     keep_checkpoints,
+    prepare_average,
 )
 from transformers_beats.training.trainers.checkpoints import SETTINGS, train_and_save
 from transformers_beats.training.trainers.classification import ClassificationTrainer, StopAtEpoch
@@ -167,7 +167,7 @@ def build_trainer(
             EarlyStoppingCallback(training.early_stopping_patience, training.early_stopping_threshold)
         )
     if tuning.average_checkpoints and not searches:
-        trainer.add_callback(CheckpointCounter(tuning.average_checkpoints))
+        prepare_average(trainer, tuning.average_checkpoints)
     return trainer
 
 

@@ -48,7 +48,15 @@ from .diagnose_codes import diagnose_if_possible
 from .fbank_statistics import StatisticsArguments, compute_statistics
 from .finetune import finetune
 from .pretrain import pretrain
-from .stages import announce, choose_extractor, close_stage, finetune_words, is_there, process_state
+from .stages import (
+    announce,
+    choose_extractor,
+    close_stage,
+    finetune_words,
+    is_there,
+    own_extractor,
+    process_state,
+)
 from .train_tokenizer import train_tokenizer
 
 
@@ -76,6 +84,13 @@ def save_statistics(arguments: IterateArguments) -> None:
     if state.is_main_process:
         compute_statistics(StatisticsArguments(str(directory)), data)
     state.wait_for_everyone()
+
+
+def check_extractor(arguments: IterateArguments) -> None:
+    """Raises a [`BeatsError`] for a feature extractor of another fbank than that of a classifier that is to teach."""
+    name = arguments.stage_values("tokenize")["feature_extractor"]
+    if name is not None and isinstance(arguments.supervised_teacher, str):
+        choose_extractor(name, None, **{"supervised teacher": own_extractor(arguments.supervised_teacher)})
 
 
 def is_missing(result: Path, name: str) -> bool:
@@ -123,6 +138,7 @@ def iterate(arguments: IterateArguments) -> Path:
     logging.disable_progress_bar()
     check_labels(arguments)
     save_statistics(arguments)
+    check_extractor(arguments)
     for number, name in enumerate(arguments.iterations, start=1):
         directory = Path(arguments.output_dir) / name
         is_supervised = number > arguments.num_iterations

@@ -29,7 +29,7 @@ from transformers_beats.training.config.batch_plan import BatchArguments
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import DataCollator
 from transformers_beats.training.data.sources import DataArguments
-from transformers_beats.training.trainers.averaging import CheckpointCounter, average_checkpoints, keep_checkpoints
+from transformers_beats.training.trainers.averaging import average_checkpoints, keep_checkpoints, prepare_average
 from transformers_beats.training.trainers.checkpoints import train_and_save
 from transformers_beats.training.trainers.pretraining import BeatsPreTrainer
 from transformers_beats.utils.errors import BeatsError, run_command
@@ -123,7 +123,7 @@ def pretrain(
     settings = training_settings(training, model_arguments, data, crops=crops)
     finish = None
     if model_arguments.average_checkpoints:
-        trainer.add_callback(CheckpointCounter(model_arguments.average_checkpoints))
+        prepare_average(trainer, model_arguments.average_checkpoints)
         finish = partial(save_average, trainer=trainer, num_checkpoints=model_arguments.average_checkpoints)
     train_and_save(trainer, output_dir, settings, finish)
 

@@ -236,6 +236,9 @@ def training_settings(
     )
     for arguments in others:
         settings |= asdict(arguments)
+    if settings.get("teacher_normalization") == "center" or settings.get("mixture_probability"):
+        # Means and mixtures are of the clips of a device.
+        settings["per_device_train_batch_size"] = training.per_device_train_batch_size
     if crops is not None:
         settings["clips"] = crops.description
     if isinstance(crops, StreamingCrops):

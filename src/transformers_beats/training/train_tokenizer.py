@@ -32,7 +32,7 @@ from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.reports.codes import DIAGNOSIS
 from transformers_beats.training.trainers.checkpoints import train_and_save
 from transformers_beats.training.trainers.pretraining import BeatsTokenizerTrainer, check_teacher
-from transformers_beats.utils.errors import BeatsError, run_command
+from transformers_beats.utils.errors import BeatsError, one_line, run_command
 
 from .compute_codes import crop_words
 from .diagnose_codes import diagnose_if_possible
@@ -69,7 +69,9 @@ def build_tokenizer(arguments: TokenizerModelArguments, teacher: PreTrainedModel
         try:
             tokenizer.beats.load_state_dict(encoder.state_dict())
         except RuntimeError as error:
-            raise BeatsError(f"`initialize_from_teacher` needs a tokenizer of the teacher's size: {error}") from error
+            raise BeatsError(
+                f"`initialize_from_teacher` needs a tokenizer of the teacher's size: {one_line(error)}"
+            ) from error
     return tokenizer
 
 

@@ -3,6 +3,7 @@
 
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -24,7 +25,9 @@ from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.iterate import iterate
+from transformers_beats.training.stages import training_settings
 from transformers_beats.training.train_tokenizer import train_tokenizer
+from transformers_beats.training.trainers.averaging import prepare_average
 from transformers_beats.training.trainers.mixtures import mix_clips
 from transformers_beats.training.trainers.pretraining import BeatsPreTrainer, teacher_outputs
 
@@ -158,6 +161,22 @@ def test_some_clips_are_mixed_and_padding_stays(inputs):
     assert mix_clips(one, extractor, 1.0) == one
 
 
+def test_padding_of_the_other_clip_is_not_heard(inputs):
+    # Zeros would be as loud as an average sound.
+    values = inputs[0].masked_fill(inputs[1].unsqueeze(-1) == 0, 0.0)
+    labels = torch.zeros(2, 4, 8, dtype=torch.long)
+    mixed = mix_clips(
+        {"input_values": values, "attention_mask": inputs[1], "labels": labels}, BeatsFeatureExtractor(), 1.0
+    )["input_values"]
+    torch.testing.assert_close(mixed[0, 32:], values[0, 32:])
+    gain = (mixed - values)[0, :32]
+    # Nothing becomes softer, but for rounding.
+    assert gain.min() >= -1e-5
+    assert gain.mean() > 0.1
+    assert torch.equal(mixed[1, 32:], values[1, 32:])
+    assert mixed.isfinite().all()
+
+
 def test_mixtures_are_heard_in_training_only(recipe, tmp_path):
     config = BeatsConfig(**recipe["model"]["model_config"], codebook_size=32)
     items = [
@@ -186,6 +205,34 @@ def test_a_batch_of_one_clip_is_no_mixture(recipe):
     recipe["model"] |= {"mixture_probability": 0.5, "per_device_train_batch_size": 1}
     with pytest.raises(ValueError, match="model: `mixture_probability` mixes clips of a batch"):
         IterateArguments(**recipe)
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "is_stored"),
+    [
+        ("tokenizer", {"teacher_normalization": "center"}, True),
+        ("tokenizer", {"teacher_normalization": "layer_norm"}, False),
+        ("model", {"mixture_probability": 0.5}, True),
+        ("model", {}, False),
+    ],
+)
+def test_the_clips_of_a_device_decide_where_they_are_mixed_or_centred(recipe, stage, changes, is_stored):
+    recipe[stage] |= changes
+    inputs = {"model": {"codes": "codes"}, "tokenizer": {"teacher": "teacher"}}[stage]
+    values = IterateArguments(**recipe).stage_values(stage, **inputs, output_dir="out")
+    owners = PRETRAIN_ARGUMENTS if stage == "model" else TRAIN_TOKENIZER_ARGUMENTS
+    arguments, data, _, training = build_arguments(owners, values)
+    settings = training_settings(training, arguments, data)
+    assert settings.get("per_device_train_batch_size") == (4 if is_stored else None)
+
+
+def test_an_average_of_checkpoints_of_divided_weights_is_refused():
+    trainer = Mock(is_fsdp_enabled=True)
+    with pytest.raises(ValueError, match="`average_checkpoints` is not for FSDP"):
+        prepare_average(trainer, 2)
+    trainer.is_fsdp_enabled = False
+    prepare_average(trainer, 2)
+    trainer.add_callback.assert_called_once()
 
 
 # Whole runs

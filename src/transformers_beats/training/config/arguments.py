@@ -34,7 +34,8 @@ LAYERS_HELP = (
 )
 NORMALIZATION_HELP = (
     "layer_norm: each layer's output for a patch has zero mean and unit variance before the mean over layers. "
-    "center: less the mean of its band (the patches of one frequency) in the batch. Default: as it is."
+    "center: less the mean of its band (the patches of one frequency) over the clips that one device takes at a time. "
+    "Default: as it is."
 )
 EXTRACTOR_HELP = (
     "Name, directory or Hub id of a feature extractor. Default: that of the tokenizer, teacher or model; without any, "

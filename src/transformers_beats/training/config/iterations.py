@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from transformers_beats import BeatsRandomProjectionTokenizerConfig, BeatsTokenizerConfig
-from transformers_beats.inference.loading import check_model, find_model
+from transformers import PreTrainedConfig
+from transformers.trainer_utils import SaveStrategy
+from transformers.utils import logging
+
+from transformers_beats import BeatsConfig, BeatsRandomProjectionTokenizerConfig, BeatsTokenizerConfig
+from transformers_beats.inference.loading import check_model, find_model, saved_config
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import UsageError
@@ -26,8 +30,11 @@ from .arguments import (
     check_no_evaluation,
 )
 from .batch_plan import apply_batch_plan, check_launch
+from .checks import check_layers, check_saves, find_difference
 from .recipes import build_arguments, merge, read_recipe
 
+
+logger = logging.get_logger(__name__)
 
 # Codes are stored as int16.
 MAX_CODEBOOK_SIZE = 2**15
@@ -99,8 +106,9 @@ class IterateArguments:
         for name in STAGES:
             self._check_not_set(name, getattr(self, name), self._set_by_iterate)
             with_prefix(name, self._check_stage, name)
-        self._check_codebooks()
         self._check_supervised()
+        self._check_codebooks()
+        self._check_teachers()
 
     @property
     def extractor_directory(self) -> Path:
@@ -153,10 +161,18 @@ class IterateArguments:
         given = copy.deepcopy(self.model)
         if given.get("model_config", {}) is None:
             del given["model_config"]
+        others = [f"model.{name}" for name in different_values(values, given)]
         merge(values, given)
         self.model = values
         if "model_name_or_path" not in self.model:
+            if self.feature_extractor not in (None, recipe["feature_extractor"]):
+                others.insert(0, "feature_extractor")
             self.feature_extractor = self.feature_extractor or recipe["feature_extractor"]
+        if others:
+            logger.warning_once(
+                f"`size: {self.size}` leaves as given: {', '.join(others)}. `--config {SIZES[self.size]}` after the "
+                "recipe sets them."
+            )
 
     def _check_not_set(self, section: str, values: dict, names: frozenset[str]) -> None:
         """Raises `UsageError` for a value that is not the user's."""
@@ -179,14 +195,18 @@ class IterateArguments:
             apply_batch_plan(training, batch, data.crop_seconds)
         if name == "model":
             check_mixtures(arguments[0], training)
+            steps, epochs = training.max_steps, training.num_train_epochs
+            # The number of epochs that steps take is known when the clips are.
+            if steps <= 0 or training.save_strategy != SaveStrategy.EPOCH:
+                num_averaged = arguments[0].average_checkpoints
+                check_saves(num_averaged, training.save_strategy, training.save_steps, steps, epochs)
 
     def _check_codebooks(self) -> None:
         """Raises `UsageError` for a codebook that codes, or the model that predicts them, have no place for."""
         first = BeatsRandomProjectionTokenizerConfig(**(self.random_projection or {})).codebook_size
         sizes = {"random_projection.codebook_size": first}
-        if len(self.iterations) > 1:
-            later = BeatsTokenizerConfig(**(self.tokenizer.get("model_config") or {}))
-            sizes["tokenizer.model_config.codebook_size"] = later.codebook_size
+        for name, config in self._tokenizer_configs().items():
+            sizes[f"{name}.model_config.codebook_size"] = config.codebook_size
         given = self.model.get("model_config") or {}
         if "num_codebooks" in given:
             raise UsageError("`model.model_config.num_codebooks` is that of each tokenizer: leave it out.")
@@ -197,6 +217,45 @@ class IterateArguments:
             if size > known:
                 raise UsageError(
                     f"`model.model_config.codebook_size` is {known}, but `{name}` is {size}: leave it out."
+                )
+
+    def _tokenizer_configs(self) -> dict[str, BeatsTokenizerConfig]:
+        """Returns the configurations of the tokenizers that are trained, by the section of each."""
+        configs = {}
+        if self.num_iterations > 1:
+            configs["tokenizer"] = BeatsTokenizerConfig(**(self.tokenizer.get("model_config") or {}))
+        if self.supervised_teacher is not None:
+            values = self.stage_values("tokenizer", True)
+            configs["supervised_tokenizer"] = BeatsTokenizerConfig(**(values.get("model_config") or {}))
+        return configs
+
+    def _model_config(self) -> PreTrainedConfig | None:
+        """Returns the configuration of the models; None if it is that of a model that is not on this machine."""
+        values, start = self.model.get("model_config") or {}, self.model.get("model_name_or_path")
+        if start is None:
+            return BeatsConfig(**values)
+        place = find_model(start, ["config.json", "model.safetensors"])
+        return saved_config(place, **values) if Path(place).is_dir() else None
+
+    def _check_teachers(self) -> None:
+        """Raises `UsageError` for tokenizers that could not be distilled from the models, if these are known."""
+        known = self._model_config()
+        if known is None:
+            return
+        for name, config in self._tokenizer_configs().items():
+            values, teacher = self.stage_values("tokenizer", name != "tokenizer"), known
+            if name == "tokenizer":
+                with_prefix(name, check_layers, values.get("teacher_layers"), known.num_hidden_layers)
+            elif values.get("teacher_layers") is not None:
+                raise UsageError(f"`{name}.teacher_layers`: a classifier teaches its logits; leave it out.")
+            elif isinstance(self.supervised_teacher, str):
+                if not Path(self.supervised_teacher).is_dir():
+                    continue
+                teacher = saved_config(self.supervised_teacher)
+            if values.get("initialize_from_teacher") and (weight := find_difference(teacher, config)) is not None:
+                raise UsageError(
+                    f"`{name}.initialize_from_teacher` needs a tokenizer of the teacher's size, and `{weight}` has "
+                    f"another shape: make `{name}.model_config` and that of the teacher alike, or leave it out."
                 )
 
     def _check_supervised(self) -> None:
@@ -219,6 +278,17 @@ class IterateArguments:
         arguments = Arguments(*build_arguments(FINETUNE_ARGUMENTS, self.teacher_values(place, place)))
         check_launch(arguments.training)
         apply_batch_plan(arguments.training, arguments.batch, arguments.data.crop_seconds)
+
+
+def different_values(values: dict, given: dict) -> list[str]:
+    """Returns the names of the values that are given otherwise, those of sections after their name and a dot."""
+    names = []
+    for name in values.keys() & given.keys():
+        if isinstance(values[name], dict) and isinstance(given[name], dict):
+            names += [f"{name}.{inner}" for inner in different_values(values[name], given[name])]
+        elif values[name] != given[name]:
+            names.append(name)
+    return sorted(names)
 
 
 def with_prefix(name: str, check: Any, *values: Any) -> None:

@@ -1,7 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Averages of weights: of checkpoints, and over the steps of a training."""
 
-import math
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import TrainerCallback, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from transformers_beats.training.config.checks import check_saves
 from transformers_beats.utils.errors import BeatsError
 
 
@@ -80,16 +80,23 @@ class CheckpointCounter(TrainerCallback):
         self.num_checkpoints = num_checkpoints
 
     def on_train_begin(self, args, state, control, **kwargs):
-        num_saves = 0
-        if args.save_strategy == SaveStrategy.STEPS:
-            num_saves = math.ceil(state.max_steps / state.save_steps)
-        elif args.save_strategy == SaveStrategy.EPOCH:
-            num_saves = state.num_train_epochs
-        if num_saves < self.num_checkpoints:
-            raise BeatsError(
-                f"`average_checkpoints` is {self.num_checkpoints}, but {num_saves} checkpoint(s) would be written: "
-                "save more often (`save_strategy`, `save_steps`)."
-            )
+        check_saves(
+            self.num_checkpoints, args.save_strategy, state.save_steps, state.max_steps, state.num_train_epochs
+        )
+
+
+def prepare_average(trainer: Trainer, num_checkpoints: int) -> None:
+    """
+    Adds a [`CheckpointCounter`] to a trainer whose last checkpoints are to be averaged.
+
+    Raises:
+        [`BeatsError`]: with FSDP. DeepSpeed's stages 1 and 2 leave the weights whole, and its stage 3 is refused.
+    """
+    if trainer.is_fsdp_enabled:
+        raise BeatsError(
+            "`average_checkpoints` is not for FSDP, which divides the weights among devices: leave it out."
+        )
+    trainer.add_callback(CheckpointCounter(num_checkpoints))
 
 
 def keep_checkpoints(training: TrainingArguments, num_checkpoints: int) -> None:

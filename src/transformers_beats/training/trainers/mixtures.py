@@ -28,8 +28,11 @@ def mix_clips(inputs: dict[str, Any], extractor: BeatsFeatureExtractor, probabil
     is_mixed = (torch.rand(len(values)) < probability).to(values.device)
     # A normalised fbank is the logarithm of energies, less a mean, divided by this.
     scale = 2 * extractor.fbank_std
-    mixed = torch.logaddexp(values * scale, values.roll(1, dims=0) * scale) / scale
-    is_audio = inputs["attention_mask"].bool() & is_mixed.unsqueeze(1)
+    is_audio = inputs["attention_mask"].bool()
+    # Padding of the other clip has no energy, whatever its values are.
+    other = (values * scale).masked_fill(~is_audio.unsqueeze(-1), -torch.inf).roll(1, dims=0)
+    mixed = torch.logaddexp(values * scale, other) / scale
+    is_audio = is_audio & is_mixed.unsqueeze(1)
     is_other = is_mixed.to(labels.device).view(-1, *[1] * (labels.ndim - 1))
     return inputs | {
         "input_values": torch.where(is_audio.unsqueeze(-1), mixed, values),

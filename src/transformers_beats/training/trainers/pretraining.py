@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.modeling_beats import BeatsForAudioClassification, BeatsModel, at_least_float32
 from transformers_beats.modeling_beats_tokenizer import code_usage
+from transformers_beats.training.config.checks import check_layers
 from transformers_beats.training.data.crops import CropDataset, FbankDataset, featurize
 from transformers_beats.training.data.mixing import mixture_sampler
 from transformers_beats.training.data.streams import StreamingCrops
@@ -363,9 +364,4 @@ def check_teacher(teacher: PreTrainedModel, layers: list[int] | None) -> None:
         raise BeatsError(
             "`teacher_layers` are those of an encoder, and a classifier teaches its logits: leave them out."
         )
-    # The input of the first layer counts too.
-    count = teacher.config.num_hidden_layers + 1
-    if not layers or any(not -count <= layer < count for layer in layers):
-        raise BeatsError(
-            f"`teacher_layers` is {layers}, but the teacher has the layers 1 to {count - 1}, and 0 for their input."
-        )
+    check_layers(layers, teacher.config.num_hidden_layers)

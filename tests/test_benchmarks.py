@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 import typer
-from benchmarks import measuring
+from benchmarks import codes_ablation, measuring
 from benchmarks.__main__ import choose_sizes, main
 from benchmarks.measuring import count_operations, in_fresh_process, peak_memory, time_alternately
 from benchmarks.options import Options, build_tokenizer
@@ -30,6 +30,7 @@ from transformers_beats import (
     BeatsTokenizerConfig,
     BeatsTokenizerModel,
 )
+from transformers_beats.utils.errors import UsageError
 from transformers_beats.verification.plain import plain_features
 
 
@@ -241,3 +242,18 @@ def test_the_command_writes_what_it_prints(tmp_path, monkeypatch):
     assert report["machine"]["cpu"] in result.output
     assert report["options"]["layers"] == 1
     assert Image.open(tmp_path / "benchmark.png").size[0] > 500
+
+
+def test_rows_of_other_settings_are_not_reused(tmp_path, monkeypatch):
+    class StoppedError(Exception):
+        pass
+
+    def stop(*args):
+        raise StoppedError
+
+    monkeypatch.setattr(codes_ablation, "make_teacher", stop)
+    for _ in range(2):
+        with pytest.raises(StoppedError):
+            codes_ablation.main("esc10", tmp_path / "out", 200, 100, 0, 0)
+    with pytest.raises(UsageError, match=r"begun with another `seed` \(0, now 1\)"):
+        codes_ablation.main("esc10", tmp_path / "out", 200, 100, 1, 0)

@@ -17,9 +17,11 @@ from transformers_beats import (
     BeatsTokenizerForPreTraining,
 )
 from transformers_beats.training.config import iterations
+from transformers_beats.training.config.arguments import TokenizerModelArguments
 from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments, merge, parse_arguments
 from transformers_beats.training.iterate import iterate
+from transformers_beats.training.train_tokenizer import build_tokenizer
 from transformers_beats.training.trainers import checkpoints as checkpoints_module
 from transformers_beats.utils.errors import UsageError
 
@@ -143,6 +145,16 @@ def test_errors_of_later_stages_show_before_the_first(supervised, changes, messa
     with pytest.raises(UsageError) as caught:
         build_arguments((IterateArguments,), supervised)
     assert message in str(caught.value)
+
+
+def test_a_teacher_of_another_size_is_refused_in_one_line():
+    values = ENCODER | {"codebook_size": 16, "codebook_dim": 8}
+    arguments = TokenizerModelArguments("teacher", model_config=values, initialize_from_teacher=True)
+    with pytest.raises(
+        ValueError, match="`initialize_from_teacher` needs a tokenizer of the teacher's size"
+    ) as caught:
+        build_tokenizer(arguments, BeatsModel(BeatsConfig(**ENCODER | {"intermediate_size": 64})))
+    assert "\n" not in str(caught.value)
 
 
 def test_what_later_stages_accept_is_accepted(supervised):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import make_recipe, make_sounds
-from transformers.trainer_callback import TrainerState
+from transformers.trainer_callback import TrainerCallback, TrainerState
 from worker import NoiseOfTheClip, run_iterate
 
 from transformers_beats import (
@@ -51,6 +51,7 @@ from transformers_beats.training.trainers.pretraining import (
     CodebookCollapseError,
     teacher_outputs,
 )
+from transformers_beats.training.trainers.streaming import EpochOfStream, read_positions
 
 
 def history_of(directory: Path, *names: str) -> list[dict]:
@@ -207,6 +208,38 @@ def test_streamed_audio_is_tokenized_on_the_fly(recipe, one_iteration, tmp_path)
     )
     pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
     assert len(history_of(tmp_path / "new", "loss")) == 6
+
+
+class SaveThird(TrainerCallback):
+    """Asks for a checkpoint after the callbacks of the trainer, as a user's may."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_save = state.global_step == 3
+
+
+def test_a_checkpoint_that_a_callback_asks_for_has_the_positions_of_the_stream(
+    recipe, one_iteration, tmp_path, monkeypatch
+):
+    save_checkpoint, found = BeatsPreTrainer._save_checkpoint, []
+
+    def save(self, *args):
+        save_checkpoint(self, *args)
+        found.append(read_positions(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", 0))
+
+    monkeypatch.setattr(BeatsPreTrainer, "_save_checkpoint", save)
+    add_callback = BeatsPreTrainer.add_callback
+
+    def add_both(self, callback):
+        add_callback(self, callback)
+        if isinstance(callback, EpochOfStream):
+            add_callback(self, SaveThird())
+
+    monkeypatch.setattr(BeatsPreTrainer, "add_callback", add_both)
+    values = stage_values(
+        recipe, "model", tokenizer=str(one_iteration / "tokenizer"), output_dir=str(tmp_path / "new"), streaming=True
+    )
+    pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values | {"max_steps": 4}))
+    assert found[0]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -1,4 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import os
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,17 @@ def test_results_of_one_name_are_refused(tmp_path):
     check_names(find_audio([tmp_path]))
     with pytest.raises(UsageError, match=r"would both be written as x\.wav"):
         check_names(find_audio([tmp_path / "a", tmp_path / "b"]))
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch, caplog):
+    write(tmp_path / "a" / "1.wav", tmp_path / "b" / "2.wav")
+    scan = os.scandir
+
+    def refuse(directory):
+        if Path(directory).name == "a":
+            raise PermissionError(13, "Permission denied")
+        return scan(directory)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert names_in(tmp_path) == ["b/2.wav"]
+    assert f"{tmp_path / 'a'}: cannot be listed: Permission denied" in caplog.text

@@ -29,3 +29,11 @@ def test_one_holds_a_directory_and_others_wait_or_are_refused(tmp_path, monkeypa
     thread.join()
     assert order[1:] == ["first", "second"]
     assert "waits for process" in order[0]
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_the_file_of_a_lock_stays_where_others_wait(wait, tmp_path):
+    for _ in range(2):
+        with hold(tmp_path, wait=wait):
+            assert (tmp_path / ".lock").exists()
+        assert [path.name for path in tmp_path.iterdir()] == ([".lock"] if wait else [])

@@ -156,11 +156,16 @@ def is_hidden(name: str) -> bool:
 
 
 def _list_entries(directory: str) -> list[os.DirEntry]:
-    """Returns what a directory holds that is not hidden, by name; nothing if it may not be read."""
+    """Returns what a directory holds that is not hidden, by name; nothing, with a warning, if it cannot be listed."""
     try:
         with os.scandir(directory) as entries:
             return sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
-    except OSError:
+    except OSError as error:
+        # Not above: commands that only show their help need no transformers.
+        from transformers.utils import logging
+
+        logger = logging.get_logger(__name__)
+        logger.warning(f"{directory}: cannot be listed: {error.strerror}: no audio is read from it.")
         return []
 
 

@@ -228,7 +228,7 @@ def training_settings(
 ) -> dict[str, Any]:
     """
     Returns the settings that an interrupted training must go on with: those that decide the result, and a digest of
-    the names and lengths of the clips. If these changed, what is left of an epoch would not be known.
+    the names, lengths and contents of the clips. If these changed, what is left of an epoch would not be known.
     """
     settings = {name: getattr(training, name) for name in DECISIVE_ARGUMENTS}
     settings["batch_size"] = (
@@ -243,16 +243,22 @@ def training_settings(
         settings["clips"] = crops.description
     if isinstance(crops, StreamingCrops):
         # Each has a part of the stream, and goes on with it.
-        settings["readers"] = [training.world_size, max(1, training.dataloader_num_workers)]
+        settings["readers"] = [
+            training.world_size,
+            max(1, training.dataloader_num_workers),
+            training.per_device_train_batch_size,
+        ]
     # These change how the data are read, not which, or what is made of the result.
-    not_decisive = (
+    not_decisive = [
         "num_proc",
-        "precompute_fbank",
         "cache_audio",
         "read_attempts",
         "read_seconds",
         "max_lost_share",
         "average_checkpoints",
         "diagnosis_clips",
-    )
+    ]
+    # Crops of audio that an epoch has again are others, and their fbanks are not.
+    if not any(isinstance(arguments, DataArguments) and arguments.mixes for arguments in others):
+        not_decisive.append("precompute_fbank")
     return {name: value for name, value in settings.items() if name not in not_decisive}

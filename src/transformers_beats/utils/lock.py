@@ -26,7 +26,7 @@ WAIT_SECONDS = 5.0
 def hold(directory: Path, wait: bool = False) -> Generator[None, None, None]:
     """
     Locks a directory, which is made, for this process. A process that is killed leaves no lock behind. With `wait`, it
-    waits for another process to end its work there, and says so.
+    waits for another process to end its work there, and says so; the file `.lock` stays.
 
     Raises:
         [`UsageError`]: if another run has it; the message names its host, process and start.
@@ -50,8 +50,10 @@ def hold(directory: Path, wait: bool = False) -> Generator[None, None, None]:
         yield
     finally:
         # Before others can take it.
-        for file in (holder, directory / LOCK):
-            file.unlink(missing_ok=True)
+        holder.unlink(missing_ok=True)
+        if not wait:
+            # Of those that wait, one could lock the file that is gone, and the next a new one.
+            (directory / LOCK).unlink(missing_ok=True)
         lock.release()
 
 

@@ -221,7 +221,7 @@ def test_a_run_keeps_its_list_when_another_one_makes_a_new_one(folder, cache):
         write(folder / "a" / f"new{number}.wav")
         list_audio_files(folder)
     assert dataset["file_name"][5] == "a-b/5.wav"
-    assert len(list(cache.rglob("list-*.arrow"))) == 3
+    assert len(list(cache.rglob("list-*.arrow"))) == 4
 
 
 def test_a_file_that_changes_while_it_is_checked_is_looked_at_again(folder, monkeypatch, decoded):
@@ -315,8 +315,73 @@ def test_a_fingerprint_does_not_depend_on_where_the_names_are(folder):
     in_a_list = replace(clips, names=list(clips.names))
     in_chunks = replace(clips, names=Names(pa.chunked_array([clips.names[:2], clips.names[2:]], pa.large_string())))
     assert in_a_list.fingerprint == in_chunks.fingerprint == clips.fingerprint
-    assert clips.fingerprint.startswith("v2-")
+    assert clips.fingerprint.startswith("v3-")
     assert clips.names[-1] == clips.names[5] == "a-b/5.wav"
+
+
+def twin_folders(tmp_path: Path) -> list[Path]:
+    """Makes two folders whose files differ in their samples only."""
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for value, folder in enumerate(folders):
+        folder.mkdir()
+        for number in range(2):
+            path = folder / f"{number}.wav"
+            soundfile.write(path, np.full(4000 + number, 0.25 * (value + 1)), 16000)
+            os.utime(path, ns=(10**18, 10**18))
+    return folders
+
+
+def test_another_folder_with_files_of_the_same_names_sizes_and_times_is_another_one(tmp_path):
+    first, second = (prepare(folder, cache_audio=True) for folder in twin_folders(tmp_path))
+    assert first.dataset[0]["waveform"][0] == 0.25
+    assert second.dataset[0]["waveform"][0] == 0.5
+    # Codes of the one are not those of the other.
+    assert first.fingerprint != second.fingerprint
+    assert list(first.names) == list(second.names)
+
+
+def test_a_folder_that_was_moved_has_the_same_fingerprint(folder, tmp_path):
+    before = prepare(folder).fingerprint
+    folder.rename(tmp_path / "moved")
+    assert prepare(tmp_path / "moved").fingerprint == before
+
+
+def test_the_description_of_a_stream_does_not_depend_on_the_folder(folder, tmp_path):
+    def describe(path):
+        return load_audio_dataset(DataArguments(dataset=str(path), streaming=True)).info.description
+
+    before = describe(folder)
+    folder.rename(tmp_path / "moved")
+    assert describe(tmp_path / "moved") == before != ""
+
+
+@pytest.mark.parametrize("num_bytes", [0, 500])
+def test_files_of_the_cache_that_are_damaged_are_made_again(num_bytes, folder, cache):
+    expected = prepare(folder, cache_audio=True)
+    files = list(cache.rglob("*.arrow"))
+    assert {"list", "checks", "0"} <= {file.name.partition("-")[0].partition(".")[0] for file in files}
+    for file in files:
+        data = file.read_bytes()
+        # Another file: the first one is mapped.
+        file.unlink()
+        file.write_bytes(data[:num_bytes])
+    found = prepare(folder, cache_audio=True)
+    assert found.fingerprint == expected.fingerprint
+    assert len(found.dataset[5]["waveform"]) == found.num_samples[5] == 4005
+
+
+def test_lists_are_kept_for_a_month(folder, cache):
+    for number in range(6):
+        list_audio_files(folder)
+        write(folder / "a" / f"new {number}.wav")
+    lists = sorted(cache.rglob("list-*.arrow"), key=lambda file: file.stat().st_mtime_ns)
+    assert len(lists) == 6
+    for file in lists[:5]:
+        os.utime(file, (0, 0))
+    list_audio_files(folder)
+    # The three newest, whatever their age.
+    assert len(list(cache.rglob("list-*.arrow"))) == 3
+    assert lists[5].exists()
 
 
 def test_digests_of_columns_follow_every_value():

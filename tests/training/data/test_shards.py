@@ -181,8 +181,99 @@ def test_two_row_groups_are_kept(encoded, tmp_path):
         read_audio(dataset[index]["audio"])
     info = shards_module._read_row_group.cache_info()
     assert (info.hits, info.misses) == (4, 2)
-    # One that was written meanwhile is read again.
+    # One that was written meanwhile is read again when it was indexed again.
     path = tmp_path / "parquet" / "0.parquet"
     write_parquet(path, encoded[::-1])
     os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
-    assert read_audio(dataset[0]["audio"]) == encoded[-1]
+    assert read_audio(load(path.parent)[0]["audio"]) == encoded[-1]
+
+
+def write_members(path, members: list[tuple[str, bytes]]) -> None:
+    """Writes a tar archive of files; of links where a name has `->` or `=>` (symbolic), and the target behind it."""
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            for arrow, kind in (("->", tarfile.LNKTYPE), ("=>", tarfile.SYMTYPE)):
+                if arrow in name:
+                    info.name, info.linkname = name.split(arrow)
+                    info.type = kind
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+def test_shards_of_a_relative_path_are_read_from_another_directory(folder, encoded, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    load(folder.name)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    dataset = load(folder)
+    assert [read_audio(row["audio"]) for row in dataset] == encoded
+
+
+def test_a_shard_that_changes_while_it_is_read_is_named(folder):
+    dataset = load(folder)
+    shard = folder / f"0.{folder.name}"
+    os.utime(shard, ns=(0, 1))
+    with pytest.raises(AudioError, match="has changed since it was indexed: start again"):
+        read_audio(dataset[0]["audio"])
+    assert read_audio(load(folder)[0]["audio"])
+
+
+@pytest.mark.parametrize("damage", ["cut", "header", "appended"])
+def test_damage_of_an_archive_is_told_in_every_run(damage, encoded, tmp_path, caplog):
+    shard = tmp_path / "tar" / "0.tar"
+    write_tar(shard, encoded[:3])
+    data = shard.read_bytes()
+    with tarfile.open(shard) as archive:
+        third = archive.getmember("dog/02.wav")
+    if damage == "cut":
+        data = data[: third.offset_data + 100]
+    elif damage == "header":
+        data = data[: third.offset] + b"x" * 10 + data[third.offset + 10 :]
+    else:
+        data += data
+    shard.write_bytes(data)
+    for _ in range(2):
+        caplog.clear()
+        assert len(load(shard.parent)) == (3 if damage == "appended" else 2)
+        assert [line for line in caplog.messages if f"{shard}: the rest of this shard cannot be read" in line]
+
+
+@pytest.mark.parametrize("num_bytes", [0, 1000])
+def test_an_index_that_is_damaged_is_made_again(num_bytes, folder, encoded, cache):
+    load(folder)
+    for index in cache.rglob("shard-*.arrow"):
+        index.write_bytes(index.read_bytes()[:num_bytes])
+    assert [read_audio(row["audio"]) for row in load(folder)] == encoded
+
+
+def test_links_in_an_archive_are_the_files_that_they_lead_to(encoded, tmp_path):
+    members = [
+        ("a/0.wav", encoded[0]),
+        ("b/1.wav->a/0.wav", b""),
+        ("b/2.wav=>../a/0.wav", b""),
+        ("b/3.wav=>4.wav", b""),
+        ("b/4.wav", encoded[4]),
+        ("b/5.wav=>/nowhere.wav", b""),
+        ("b/6.wav->nowhere.wav", b""),
+    ]
+    write_members(tmp_path / "tar" / "0.tar", members)
+    dataset = load(tmp_path / "tar")
+    assert [row["audio"]["path"][-7:] for row in dataset] == ["a/0.wav", "b/1.wav", "b/2.wav", "b/3.wav", "b/4.wav"]
+    assert [read_audio(row["audio"]) for row in dataset] == [encoded[index] for index in (0, 0, 0, 4, 4)]
+
+
+def test_a_file_beside_the_audio_of_its_name_belongs_to_it_alone(encoded, tmp_path):
+    members = [
+        ("0.5-dog.wav", encoded[0]),
+        ("0.5-dog.cls", b"dog"),
+        ("0.7-cat.wav", encoded[1]),
+        ("0.7-cat.cls", b"cat"),
+        ("1.left.wav", encoded[2]),
+        ("1.right.wav", encoded[3]),
+        ("1.json", b'{"label": "rain"}'),
+    ]
+    write_members(tmp_path / "tar" / "0.tar", members)
+    metadata = [f'{{"label": "{label}"}}' for label in ("dog", "cat", "rain", "rain")]
+    assert load(tmp_path / "tar")["metadata"] == metadata

@@ -2,6 +2,7 @@
 """The two trainers, and the commands that use them, in one process."""
 
 import copy
+import dataclasses
 import json
 import math
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import make_recipe, make_sounds
-from transformers.trainer_callback import TrainerState
+from transformers.trainer_callback import TrainerCallback, TrainerState
 from worker import NoiseOfTheClip, run_iterate
 
 from transformers_beats import (
@@ -50,6 +51,7 @@ from transformers_beats.training.trainers.pretraining import (
     CodebookCollapseError,
     teacher_outputs,
 )
+from transformers_beats.training.trainers.streaming import EpochOfStream, read_positions
 
 
 def history_of(directory: Path, *names: str) -> list[dict]:
@@ -208,6 +210,38 @@ def test_streamed_audio_is_tokenized_on_the_fly(recipe, one_iteration, tmp_path)
     assert len(history_of(tmp_path / "new", "loss")) == 6
 
 
+class SaveThird(TrainerCallback):
+    """Asks for a checkpoint after the callbacks of the trainer, as a user's may."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_save = state.global_step == 3
+
+
+def test_a_checkpoint_that_a_callback_asks_for_has_the_positions_of_the_stream(
+    recipe, one_iteration, tmp_path, monkeypatch
+):
+    save_checkpoint, found = BeatsPreTrainer._save_checkpoint, []
+
+    def save(self, *args):
+        save_checkpoint(self, *args)
+        found.append(read_positions(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", 0))
+
+    monkeypatch.setattr(BeatsPreTrainer, "_save_checkpoint", save)
+    add_callback = BeatsPreTrainer.add_callback
+
+    def add_both(self, callback):
+        add_callback(self, callback)
+        if isinstance(callback, EpochOfStream):
+            add_callback(self, SaveThird())
+
+    monkeypatch.setattr(BeatsPreTrainer, "add_callback", add_both)
+    values = stage_values(
+        recipe, "model", tokenizer=str(one_iteration / "tokenizer"), output_dir=str(tmp_path / "new"), streaming=True
+    )
+    pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values | {"max_steps": 4}))
+    assert found[0]
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_stream_goes_on_where_it_was(recipe, one_iteration, tmp_path, monkeypatch, num_workers):
     # With everything that is drawn at random, and with crops of a clip that are in two batches.
@@ -229,7 +263,7 @@ def test_a_stream_goes_on_where_it_was(recipe, one_iteration, tmp_path, monkeypa
         patch.setattr(TrainerState, "save_to_json", save_or_stop)
         with pytest.raises(KeyboardInterrupt):
             pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
-    with pytest.raises(ValueError, match=r"begun with another `readers` \(\[1, .\], now \[1, 3\]\)"):
+    with pytest.raises(ValueError, match=r"begun with another `readers` \(\[1, ., \d+\], now \[1, 3, \d+\]\)"):
         pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values | {"dataloader_num_workers": 3}))
     opened = []
     monkeypatch.setattr(streams, "open_row", lambda row, rate: opened.append(row) or open_row(row, rate))
@@ -497,14 +531,19 @@ with hold(Path({str(directory)!r})):
         other.kill()
     # Of a run that was killed nothing is left.
     run(*build_arguments(owners, values))
-    assert not list(tmp_path.rglob(".lock*"))
+    assert not list(directory.rglob(".lock*"))
 
 
 def test_how_the_data_are_read_may_change_after_an_interruption(tmp_path):
     training = BeatsTrainingArguments(str(tmp_path), use_cpu=True)
     as_begun = training_settings(training, DataArguments("sounds"))
     assert training_settings(training, DataArguments("sounds", cache_audio=True, num_proc=4)) == as_begun
+    assert training_settings(training, DataArguments("sounds", precompute_fbank=True)) == as_begun
     assert training_settings(training, DataArguments("sounds", crop_seconds=3.0)) != as_begun
+    # An epoch that has a crop again has another one, unless it is an fbank from disk.
+    mixed = DataArguments(["speech", "music"], dataset_weights=[1.0, 2.0])
+    with_fbanks = dataclasses.replace(mixed, precompute_fbank=True)
+    assert training_settings(training, mixed) != training_settings(training, with_fbanks)
 
 
 def test_runs_that_were_killed_learn_what_a_run_in_one_go_learns(recipe, tmp_path):

@@ -34,6 +34,7 @@ from .manifest import (
     hash_columns,
     map_arrow,
     map_cached,
+    open_arrow,
     pc,
     read_arrow,
     state_of,
@@ -64,7 +65,7 @@ STORED = pa.schema([*((name, pa.int64()) for name in ("checksum", *NUMBERS)), ("
 # Column of a table of `index-audio`: the versions that its findings are of.
 CHECKED_WITH = "checked_with"
 # Changes when the digest of the same clips does.
-DIGEST_VERSION = "v2"
+DIGEST_VERSION = "v3"
 
 
 class Names(Sequence[str]):
@@ -107,9 +108,10 @@ class Clips:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest that changes with the names, the order and the lengths of the clips."""
+        """Digest that changes with the names, the order, the lengths and the contents of the clips."""
         names = self.names.column if isinstance(self.names, Names) else pa.chunked_array([_large_text(self.names)])
-        return f"{DIGEST_VERSION}-{hash_columns([names, pa.chunked_array([pa.array(self.num_samples)])])}"
+        numbers = (pa.chunked_array([pa.array(values)]) for values in (self.num_samples, self.digests))
+        return f"{DIGEST_VERSION}-{hash_columns([names, *numbers])}"
 
 
 def _large_text(values: Iterable[Any]) -> pa.Array:
@@ -197,8 +199,8 @@ class CheckStore:
         if any(self.directory.glob("part-*.arrow")):
             with hold(self.directory, wait=True):
                 parts = list(self.directory.glob("part-*.arrow"))
-                files = [self.file, *parts] if self.file.exists() else parts
-                table = pa.concat_tables([map_arrow(file).table for file in files])
+                tables = [open_arrow(file) for file in (self.file, *parts)]
+                table = pa.concat_tables([STORED.empty_table(), *(each.table for each in tables if each is not None)])
                 # Of equal ones the last.
                 reverse = table["checksum"].to_numpy()[::-1]
                 _, last = np.unique(reverse, return_index=True)
@@ -207,8 +209,8 @@ class CheckStore:
                 write_arrow(table, self.file, max_rows=None)
                 for part in parts:
                     part.unlink()
-        if self.file.exists():
-            self.table = map_arrow(self.file).table
+        if (found := open_arrow(self.file)) is not None and len(found):
+            self.table = found.table
             self.checksums = self.table["checksum"].chunk(0).to_numpy()
 
     def take_from(self, dataset: datasets.Dataset, rows: np.ndarray, checksums: np.ndarray) -> None:
@@ -416,12 +418,13 @@ def prepare_clips(
         raise BeatsError(f"{arguments.dataset}: there is no clip, or `select` leaves none.")
     directory = cache_path("clips-{}", dataset._fingerprint, sampling_rate, isinstance(arguments.dataset, str))
     file = directory / f"{arguments.min_seconds!r}.arrow"
-    if refresh or not file.exists():
+    if refresh or open_arrow(file) is None:
         with hold(directory, wait=True):
             table = _find_clips(dataset, arguments, sampling_rate)
-            if not file.exists() or not map_arrow(file).table.equals(table):
+            known = open_arrow(file)
+            if known is None or not known.table.equals(table):
                 write_arrow(table, file, max_rows=None)
-            del table
+            del table, known
             # Arrow would keep it for what comes.
             pa.default_memory_pool().release_unused()
     mapped = map_arrow(file).table

@@ -71,7 +71,7 @@ class CropDataset(Dataset):
 
     @property
     def fingerprint(self) -> str:
-        """Digest that changes with the names, the order and the lengths of the clips."""
+        """Digest that changes with the names, the order, the lengths and the contents of the clips."""
         return self.clips.fingerprint
 
     @property

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from itertools import islice
@@ -48,8 +49,8 @@ ABSENT = (-1, 0)
 LATEST = "latest.json"
 # Suffixes of files that hold many clips.
 SHARD_SUFFIXES = frozenset((".parquet", ".tar"))
-# Lists that are kept: a run that has begun with one reads it to its end.
-NUM_KEPT = 3
+# Lists that are kept: a run that has begun with one reads it to its end, however many are made meanwhile.
+NUM_KEPT, SECONDS_KEPT = 3, 30 * 24 * 3600
 # Rows that are Python objects at a time.
 BATCH_ROWS = 50_000
 
@@ -60,7 +61,8 @@ def cache_path(name: str, *key: Any) -> Path:
     decoder, or one that is installed, must be seen.
     """
     decoders = [soundfile.__version__, soundfile.__libsndfile_version__, soxr.__version__, _version("torchcodec")]
-    decoders.append(shutil.which("ffmpeg"))
+    # Not its path: what is known of a corpus can be taken to another machine.
+    decoders.append(shutil.which("ffmpeg") is not None)
     directory = Path(datasets_config.HF_DATASETS_CACHE) / "transformers_beats"
     directory.mkdir(parents=True, exist_ok=True)
     return directory / name.format(Hasher.hash((key, transformers_beats.__version__, decoders)))
@@ -77,11 +79,16 @@ def map_cached(
     dataset: datasets.Dataset, function: Callable, features: datasets.Features, **kwargs: Any
 ) -> datasets.Dataset:
     """Maps a dataset to new columns only, cached on disk also for datasets that are themselves in memory."""
+    file = cache_path("{}.arrow", dataset._fingerprint, function, str(features))
+    # Those of several processes have a number.
+    for cached in file.parent.glob(f"{file.stem}*"):
+        if open_arrow(cached) is None:
+            cached.unlink(missing_ok=True)
     return dataset.map(
         function,
         features=features,
         remove_columns=dataset.column_names,
-        cache_file_name=str(cache_path("{}.arrow", dataset._fingerprint, function, str(features))),
+        cache_file_name=str(file),
         **kwargs,
     )
 
@@ -114,6 +121,14 @@ def write_arrow(table: pa.Table, path: Path, max_rows: int | None = BATCH_ROWS) 
 def map_arrow(path: Path) -> MemoryMappedTable:
     """Opens a file of [`write_arrow`] in mapped memory, which processes of a node share."""
     return MemoryMappedTable.from_file(str(path))
+
+
+def open_arrow(path: Path) -> MemoryMappedTable | None:
+    """Opens a file of the cache as [`map_arrow`] does; None if it is absent or damaged, to be made anew."""
+    try:
+        return map_arrow(path)
+    except (OSError, pa.ArrowException):
+        return None
 
 
 def read_arrow(dataset: datasets.Dataset, column: str) -> pa.ChunkedArray:
@@ -150,8 +165,9 @@ def search_audio(
     Raises:
         [`BeatsError`]: if there is no file, or the name of one is no text in UTF-8.
     """
-    directory = cache_path("files-{}", str(path), os.path.abspath(path), audio_column, table and str(table))
-    if not refresh and (known := _open_list(directory)) is not None:
+    place = os.path.abspath(path)
+    directory = cache_path("files-{}", str(path), place, audio_column, table and str(table))
+    if not refresh and (known := _open_list(directory, place)) is not None:
         return [], known
     with hold(directory, wait=True):
         source = None if table is None else list(state_of(table))
@@ -163,15 +179,15 @@ def search_audio(
                 (directory / LATEST).unlink(missing_ok=True)
                 return shards, None
         else:
-            rows, features = _read_again(directory, source) or _read_table(path, audio_column, table)
+            rows, features = _read_again(directory, place, source) or _read_table(path, audio_column, table)
         names = [name for name in (FILE_COLUMN, "path", "size", "modified") if name in rows.column_names]
         digest = hash_columns((rows[name] for name in names), source)
-        known = _open_list(directory) if _read_latest(directory).get("digest") == digest else None
+        known = _open_list(directory, place) if _read_latest(directory).get("digest") == digest else None
         if known is None:
             _write_list(rows, features, path, directory / f"list-{digest}.arrow")
             with replace_file(directory / LATEST) as temporary:
                 temporary.write_text(json.dumps({"digest": digest, "source": source}), encoding="utf-8")
-            known = _open_list(directory)
+            known = _open_list(directory, place)
             _remove_old(directory)
     if table is None:
         _warn_of_empty_folders(path, one_of_each_folder(rows[FILE_COLUMN]))
@@ -188,22 +204,27 @@ def _read_latest(directory: Path) -> dict[str, Any]:
         return {}
 
 
-def _open_list(directory: Path) -> datasets.Dataset | None:
-    """Opens the newest list, if there is one that can be read."""
+def _open_list(directory: Path, place: str) -> datasets.Dataset | None:
+    """
+    Opens the newest list of a folder or table, if there is one that can be read. The `description` of its `info` is
+    the digest of names, sizes and times; its fingerprint changes with the place as well, as other folders may have
+    files with these.
+    """
     digest = _read_latest(directory).get("digest")
     if digest is None:
         return None
-    try:
-        return datasets.Dataset(map_arrow(directory / f"list-{digest}.arrow"), fingerprint=digest)
-    except (OSError, pa.ArrowException):
+    if (table := open_arrow(directory / f"list-{digest}.arrow")) is None:
         return None
+    info = datasets.DatasetInfo(description=digest)
+    return datasets.Dataset(table, info=info, fingerprint=Hasher.hash((digest, place)))
 
 
 def _remove_old(directory: Path) -> None:
     lists = sorted(directory.glob("list-*.arrow"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
     for file in lists[NUM_KEPT:]:
         with suppress(OSError):
-            file.unlink()
+            if time.time() - file.stat().st_mtime > SECONDS_KEPT:
+                file.unlink()
 
 
 def state_of(path: str | Path) -> tuple[int, int]:
@@ -301,9 +322,9 @@ def _join_columns(found: pa.Table, others: datasets.Dataset) -> pa.Table:
     return found
 
 
-def _read_again(directory: Path, source: list[int] | None) -> tuple[pa.Table, datasets.Features] | None:
+def _read_again(directory: Path, place: str, source: list[int] | None) -> tuple[pa.Table, datasets.Features] | None:
     """Returns the rows of a table that has not changed since it was read, with the states that its files have now."""
-    known = _open_list(directory)
+    known = _open_list(directory, place)
     if known is None or _read_latest(directory).get("source") != source:
         return None
     paths = pc.struct_field(known.data.column("audio"), "path")

@@ -6,6 +6,7 @@ shard is made once and kept in the cache; there is no copy of the audio.
 
 import json
 import os
+import posixpath
 import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ import datasets
 import numpy as np
 import pyarrow
 import pyarrow.parquet
-from datasets.table import table_cast
+from datasets.table import MemoryMappedTable, table_cast
 from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioError
@@ -25,7 +26,7 @@ from transformers_beats.audio.files import AUDIO_SUFFIXES
 from transformers_beats.utils.errors import BeatsError, first_line
 from transformers_beats.utils.lock import hold
 
-from .manifest import AUDIO_STRUCT, cache_path, write_arrow
+from .manifest import AUDIO_STRUCT, cache_path, map_arrow, open_arrow, write_arrow
 from .tables import read_parquet_schema
 
 
@@ -33,17 +34,22 @@ logger = logging.get_logger(__name__)
 
 # Suffixes of a clip's class, as text, beside its audio in a tar shard.
 CLASS_SUFFIXES = (".cls", ".txt")
-# Audio in a shard: in a tar archive `size` bytes from `offset` on, in Parquet row `offset` of a column.
+# Audio in a shard: in a tar archive `size` bytes from `offset` on, in Parquet row `offset` of a column. `modified` is
+# the time of the shard's last change, in nanoseconds, when its index was made.
 SHARD_AUDIO = AUDIO_STRUCT | {
     "shard": datasets.Value("string"),
     "column": datasets.Value("string"),
     "offset": datasets.Value("int64"),
     "size": datasets.Value("int64"),
+    "modified": datasets.Value("int64"),
 }
 TAR_FEATURES = datasets.Features({"audio": SHARD_AUDIO, "metadata": datasets.Value("string")})
 # Changes when rows of the indices do.
-INDEX_VERSION = 1
+INDEX_VERSION = 2
+# Entry of the metadata of an index: warnings about the shard.
+WARNINGS = b"warnings"
 MAX_THREADS = 8
+BLOCK_BYTES = 1 << 20
 
 
 # Audio of a row
@@ -61,16 +67,23 @@ def read_audio(audio: dict[str, Any]) -> bytes | None:
         return audio.get("bytes") or None
     try:
         if audio["column"] is None:
-            return _read_member(shard, audio["offset"], audio["size"])
-        return _read_cell(shard, audio["column"], audio["offset"])
+            return _read_member(shard, audio["offset"], audio["size"], audio["modified"])
+        return _read_cell(shard, audio["column"], audio["offset"], audio["modified"])
     except (OSError, IndexError, KeyError, pyarrow.ArrowException) as error:
         name = audio.get("path") or f"row {audio['offset'] + 1}"
         raise AudioError(f"{name}: cannot be read from {shard}: {first_line(error)}") from error
 
 
-def _read_member(shard: str, offset: int, size: int) -> bytes:
+def _check_unchanged(found: os.stat_result, modified: int) -> None:
+    """Raises an `OSError` for a shard that has changed: other audio would be at the places of its index."""
+    if found.st_mtime_ns != modified:
+        raise OSError("the shard has changed since it was indexed: start again.")
+
+
+def _read_member(shard: str, offset: int, size: int, modified: int) -> bytes:
     """Reads a file in a tar archive."""
     with open(shard, "rb") as file:
+        _check_unchanged(os.fstat(file.fileno()), modified)
         file.seek(offset)
         data = file.read(size)
     if len(data) < size:
@@ -78,9 +91,9 @@ def _read_member(shard: str, offset: int, size: int) -> bytes:
     return data
 
 
-def _read_cell(shard: str, column: str, row: int) -> bytes | None:
+def _read_cell(shard: str, column: str, row: int, modified: int) -> bytes | None:
     """Reads the audio of a row in a Parquet file; None if the row has only a path."""
-    modified = os.stat(shard).st_mtime_ns
+    _check_unchanged(os.stat(shard), modified)
     _, starts = _read_metadata(shard, modified)
     group = int(np.searchsorted(starts, row, side="right")) - 1
     value = _read_row_group(shard, modified, group, column)[row - int(starts[group])].as_py()
@@ -111,23 +124,28 @@ def _read_row_group(shard: str, modified: int, group: int, column: str) -> pyarr
 def load_shards(shards: list[Path]) -> datasets.Dataset:
     """
     Loads the rows of tar archives, or of Parquet files, with the places of their audio, memory-mapped. A shard whose
-    size or time has changed is indexed anew, the others are not opened.
+    size or time has changed is indexed anew, the others are not opened. Damage of a shard is logged every time.
 
     Raises:
         [`BeatsError`]: if a shard cannot be read, or its columns do not fit those of the first one.
     """
+    # Those that are read later, whatever the working directory is then.
+    shards = [Path(os.path.abspath(shard)) for shard in shards]
     if shards[0].suffix.lower() == ".tar":
         features, index, key = TAR_FEATURES, index_tar, None
     else:
         features = _parquet_features(shards[0])
         index, key = partial(index_parquet, features=features), str(features)
     files = [_index_path(shard, key) for shard in shards]
-    if not all(file.exists() for file in files):
+    tables = [table for file in files if (table := open_arrow(file)) is not None]
+    if len(tables) < len(files):
         # Several processes may start at once.
         with hold(files[0].with_name("shards"), wait=True), ThreadPoolExecutor(MAX_THREADS) as executor:
-            for _ in executor.map(partial(_write_index, index), shards, files):
-                pass
-    parts = [datasets.Dataset.from_file(str(file)) for file in files]
+            tables = list(executor.map(partial(_open_index, index), shards, files))
+    for table in tables:
+        for line in json.loads((table.schema.metadata or {}).get(WARNINGS, b"[]")):
+            logger.warning(line)
+    parts = [datasets.Dataset(table) for table in tables]
     return datasets.concatenate_datasets([part for part in parts if len(part)] or parts[:1])
 
 
@@ -138,12 +156,13 @@ def shard_state(shard: Path) -> tuple[int, int]:
 
 
 def _index_path(shard: Path, key: str | None) -> Path:
-    return cache_path("shard-{}.arrow", INDEX_VERSION, str(shard.absolute()), *shard_state(shard), key)
+    return cache_path("shard-{}.arrow", INDEX_VERSION, str(shard), *shard_state(shard), key)
 
 
-def _write_index(index: Callable[[Path], pyarrow.Table], shard: Path, file: Path) -> None:
-    if file.exists():
-        return
+def _open_index(index: Callable[[Path], pyarrow.Table], shard: Path, file: Path) -> MemoryMappedTable:
+    """Opens the index of a shard, which is made if there is none that can be read."""
+    if (known := open_arrow(file)) is not None:
+        return known
     try:
         table = index(shard)
     except (OSError, ValueError, TypeError, pyarrow.ArrowException) as error:
@@ -151,6 +170,7 @@ def _write_index(index: Callable[[Path], pyarrow.Table], shard: Path, file: Path
             raise
         raise BeatsError(f"{shard}: cannot be read: {first_line(error)}") from error
     write_arrow(table, file)
+    return map_arrow(file)
 
 
 # Parquet
@@ -177,6 +197,7 @@ def is_audio(feature: Any) -> bool:
 def index_parquet(shard: Path, features: datasets.Features) -> pyarrow.Table:
     """Returns the rows of a Parquet file without audio, but with its places, in the columns of `features`."""
     audio = [name for name, feature in features.items() if is_audio(feature)]
+    _, modified = shard_state(shard)
     with pyarrow.parquet.ParquetFile(shard) as file:
         names = [field.name for field in file.schema_arrow]
         wanted = [f"{name}.path" if name in audio else name for name in names]
@@ -184,7 +205,7 @@ def index_parquet(shard: Path, features: datasets.Features) -> pyarrow.Table:
     columns: dict[str, Any] = {name: table[name] for name in names}
     for name in audio:
         if name in columns:
-            columns[name] = _places(table[name], shard, name)
+            columns[name] = _places(table[name], shard, name, modified)
     for name in features.keys() - columns.keys():
         columns[name] = pyarrow.nulls(table.num_rows)
     ordered = {name: columns.pop(name) for name in features}
@@ -196,7 +217,7 @@ def index_parquet(shard: Path, features: datasets.Features) -> pyarrow.Table:
         raise BeatsError(f"{shard}: its columns differ from those of the first file: {first_line(error)}") from error
 
 
-def _places(column: pyarrow.ChunkedArray, shard: Path, name: str) -> pyarrow.Array:
+def _places(column: pyarrow.ChunkedArray, shard: Path, name: str, modified: int) -> pyarrow.Array:
     """Returns the places of the audio in a column, given with the paths only."""
     rows = column.combine_chunks()
     num_rows = len(rows)
@@ -207,6 +228,7 @@ def _places(column: pyarrow.ChunkedArray, shard: Path, name: str) -> pyarrow.Arr
         "column": pyarrow.repeat(pyarrow.scalar(name), num_rows),
         "offset": pyarrow.array(np.arange(num_rows)),
         "size": pyarrow.nulls(num_rows, pyarrow.int64()),
+        "modified": pyarrow.repeat(pyarrow.scalar(modified, pyarrow.int64()), num_rows),
     }
     return pyarrow.StructArray.from_arrays(list(values.values()), names=list(values))
 
@@ -215,51 +237,106 @@ def _places(column: pyarrow.ChunkedArray, shard: Path, name: str) -> pyarrow.Arr
 
 
 def index_tar(shard: Path) -> pyarrow.Table:
-    """Returns the rows of a tar archive, with the places of the audio."""
-    rows = list(read_tar_shards([str(shard)]))
+    """Returns the rows of a tar archive, with the places of the audio; its metadata have warnings of damage."""
+    warnings: list[str] = []
+    rows = list(read_tar_shards([str(shard)], warnings.append))
     columns = {name: [row[name] for row in rows] for name in TAR_FEATURES}
-    return datasets.Dataset.from_dict(columns, features=TAR_FEATURES).data.table
+    table = datasets.Dataset.from_dict(columns, features=TAR_FEATURES).data.table
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), WARNINGS: json.dumps(warnings)})
 
 
-def read_tar_shards(shards: list[str]) -> Iterator[dict[str, Any]]:
+def read_tar_shards(shards: list[str], warn: Callable[[str], None] = logger.warning) -> Iterator[dict[str, Any]]:
     """
     Yields the places of the audio files in tar archives; `NAME.json`, `NAME.cls` or `NAME.txt` beside `NAME.wav`
-    become their metadata, as JSON. Other files, and the rest of a damaged archive, are left out. In a compressed
-    archive, and of a sparse file, there is no place to read from: the rows have the bytes.
+    become their metadata, as JSON. Other files, and the rest of a damaged archive, are left out; `warn` is told of
+    damage. In a compressed archive, and of a sparse file, there is no place to read from: the rows have the bytes.
     """
     for shard in shards:
-        for members in _group_members(shard):
-            metadata: dict[str, Any] = {}
+        for members in _group_members(shard, warn):
+            audio = [(name, content) for name, content in members if _suffix(name) in AUDIO_SUFFIXES]
+            stems = {_stem(name) for name, _ in audio}
+            # By the name without suffix; under None for all audio files of the group.
+            values: dict[str | None, dict[str, Any]] = {}
             for name, content in members:
-                suffix = PurePosixPath(name).suffix.lower()
-                if suffix in (".json", *CLASS_SUFFIXES):
-                    metadata |= _read_values(f"{shard}/{name}", content["bytes"], is_json=suffix == ".json")
-            for name, content in members:
-                if PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES:
-                    yield {"audio": content, "metadata": json.dumps(metadata) if metadata else None}
+                if (suffix := _suffix(name)) in (".json", *CLASS_SUFFIXES):
+                    found = _read_values(f"{shard}/{name}", content["bytes"], is_json=suffix == ".json")
+                    values.setdefault(_stem(name) if _stem(name) in stems else None, {}).update(found)
+            for name, content in audio:
+                metadata = {**values.get(None, {}), **values.get(_stem(name), {})}
+                yield {"audio": content, "metadata": json.dumps(metadata) if metadata else None}
 
 
-def _group_members(shard: str) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+def _suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()
+
+
+def _stem(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def _group_members(shard: str, warn: Callable[[str], None]) -> Iterator[list[tuple[str, dict[str, Any]]]]:
     """Yields names and contents of the files of each clip: neighbours whose names differ after a dot only."""
     group: list[tuple[str, dict[str, Any]]] = []
     wanted = AUDIO_SUFFIXES | {".json", *CLASS_SUFFIXES}
+    files: dict[str, tarfile.TarInfo] = {}
     try:
+        num_bytes, modified = shard_state(Path(shard))
         archive, is_compressed = _open_tar(shard)
-        num_bytes = os.path.getsize(shard)
         with archive:
             for member in archive:
-                if not member.isfile() or PurePosixPath(member.name).suffix.lower() not in wanted:
+                file = _resolve(archive, member, files)
+                if file is None or _suffix(member.name) not in wanted:
                     continue
-                if not is_compressed and member.offset_data + member.size > num_bytes:
+                if not is_compressed and file.offset_data + file.size > num_bytes:
                     raise tarfile.ReadError("unexpected end of data")
                 if group and _clip_key(group[0][0]) != _clip_key(member.name):
                     yield group
                     group = []
-                group.append((member.name, _content(archive, member, shard, is_compressed)))
+                place = None if is_compressed or file.issparse() else {"shard": shard, "modified": modified}
+                group.append((member.name, _content(archive, file, f"{shard}/{member.name}", place)))
+            if not is_compressed:
+                _check_rest(shard, archive.offset)
     except (tarfile.TarError, EOFError) as error:
-        logger.warning(f"{shard}: the rest of this shard cannot be read: {error}")
+        warn(f"{shard}: the rest of this shard cannot be read: {error}")
     if group:
         yield group
+
+
+def _resolve(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, files: dict[str, tarfile.TarInfo]
+) -> tarfile.TarInfo | None:
+    """Returns the file that a member is or links to, or None, and adds it to the names in `files`."""
+    found = member if member.isfile() else None
+    if member.islnk():
+        found = files.get(posixpath.normpath(member.linkname))
+    elif member.issym():
+        name = posixpath.normpath(posixpath.join(posixpath.dirname(member.name), member.linkname))
+        found = files.get(name) or _find_later(archive, name)
+    if found is not None:
+        files[posixpath.normpath(member.name)] = found
+    return found
+
+
+def _find_later(archive: tarfile.TarFile, name: str) -> tarfile.TarInfo | None:
+    """Returns a file that may come later in an archive."""
+    try:
+        found = next((other for other in archive.getmembers() if posixpath.normpath(other.name) == name), None)
+    except tarfile.TarError:
+        # The archive's damage is found when it is read up to there.
+        return None
+    return found if found is not None and found.isfile() else None
+
+
+def _check_rest(shard: str, start: int) -> None:
+    """
+    Raises a `tarfile.ReadError` unless all is zero from where the files of an archive end: a header that is damaged,
+    and another archive behind this one, look like the end.
+    """
+    with open(shard, "rb") as file:
+        file.seek(start)
+        while block := file.read(BLOCK_BYTES):
+            if block.count(0) < len(block):
+                raise tarfile.ReadError(f"no file begins at byte {start}, and more follows")
 
 
 def _open_tar(shard: str) -> tuple[tarfile.TarFile, bool]:
@@ -270,14 +347,15 @@ def _open_tar(shard: str) -> tuple[tarfile.TarFile, bool]:
         return tarfile.open(shard), True
 
 
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, shard: str, is_compressed: bool) -> dict[str, Any]:
-    """Returns the place of an audio file, or the bytes of another one."""
-    content = dict.fromkeys(SHARD_AUDIO) | {"path": f"{shard}/{member.name}"}
-    is_audio_file = PurePosixPath(member.name).suffix.lower() in AUDIO_SUFFIXES
-    if is_audio_file and not is_compressed and not member.issparse():
-        return content | {"shard": shard, "offset": member.offset_data, "size": member.size}
-    file = archive.extractfile(member)
-    return content | {"bytes": file.read() if file is not None else b""}
+def _content(
+    archive: tarfile.TarFile, file: tarfile.TarInfo, path: str, place: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Returns the place of an audio file, if it has one, or the bytes of another file."""
+    content = dict.fromkeys(SHARD_AUDIO) | {"path": path}
+    if _suffix(path) in AUDIO_SUFFIXES and place is not None:
+        return content | place | {"offset": file.offset_data, "size": file.size}
+    data = archive.extractfile(file)
+    return content | {"bytes": data.read() if data is not None else b""}
 
 
 def _clip_key(name: str) -> str:

@@ -196,7 +196,7 @@ def _load_source(arguments: DataArguments, beside: str | None, refresh: bool) ->
         if table is None and refresh:
             check_nested_splits(path, one_of_each_folder(dataset.data.column(FILE_COLUMN)), arguments.split)
         if arguments.streaming:
-            digest = dataset._fingerprint
+            digest = dataset.info.description
             dataset = dataset.to_iterable_dataset(num_shards=min(MAX_FOLDER_SHARDS, len(dataset)))
     dataset = _select_rows(_name_audio_column(dataset, audio_column, source), arguments.select)
     if arguments.streaming:

@@ -16,13 +16,13 @@ from transformers_beats.modeling_beats_tokenizer import code_usage
 from transformers_beats.training.config.checks import check_layers
 from transformers_beats.training.data.crops import CropDataset, FbankDataset, featurize
 from transformers_beats.training.data.mixing import mixture_sampler
-from transformers_beats.training.data.streams import StreamingCrops
+from transformers_beats.training.data.streams import StreamingCrops, StreamLoader
 from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.messages import hold_back
 
 from .mixtures import mix_clips
 from .progress import print_lines
-from .streaming import StreamPositions, build_stream_loader
+from .streaming import EpochOfStream, build_stream_loader, keep_positions
 
 
 # Parameters that multiply others: that of the gate of relative positions, and the norms of weight normalisation.
@@ -120,7 +120,7 @@ class BeatsTrainer(WaveformTrainer):
         self._sums: dict[bool, dict[str, torch.Tensor]] = {True: {}, False: {}}
         self._counts: dict[bool, dict[str, int]] = {True: defaultdict(int), False: defaultdict(int)}
         self._checkpoint: Path | None = None
-        self.add_callback(StreamPositions())
+        self.add_callback(EpochOfStream())
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         if isinstance(self.train_dataset, StreamingCrops) and resume_from_checkpoint is not None:
@@ -134,6 +134,12 @@ class BeatsTrainer(WaveformTrainer):
             return super().get_train_dataloader()
         # Not through accelerate, which would have the first process decode for all.
         return build_stream_loader(self, crops, self._checkpoint)
+
+    def _save_checkpoint(self, *args, **kwargs):
+        # Whatever asked for the checkpoint.
+        if isinstance(loader := self.callback_handler.train_dataloader, StreamLoader):
+            keep_positions(self.state, loader)
+        super()._save_checkpoint(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset=None):
         dataset = self.train_dataset

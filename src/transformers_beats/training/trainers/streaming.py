@@ -16,21 +16,12 @@ from transformers_beats.utils.errors import BeatsError
 STREAM = "stream"
 
 
-class StreamPositions(TrainerCallback):
-    """
-    Keeps in every checkpoint where the readers of all processes are. The epoch of logs is that of the stream, which
-    has no end and is a single epoch for `Trainer`.
-    """
+class EpochOfStream(TrainerCallback):
+    """Logs the epoch of a stream, which has no end and is a single epoch for `Trainer`."""
 
     def on_step_end(self, args, state, control, train_dataloader: Any = None, **kwargs):
         if isinstance(train_dataloader, StreamLoader):
             state.epoch = train_dataloader.epoch
-            if control.should_save:
-                keep_positions(state, train_dataloader)
-
-    def on_epoch_end(self, args, state, control, train_dataloader: Any = None, **kwargs):
-        if isinstance(train_dataloader, StreamLoader) and control.should_save:
-            keep_positions(state, train_dataloader)
 
 
 def keep_positions(state: TrainerState, loader: StreamLoader) -> None:

@@ -19,7 +19,6 @@ from transformers_beats.utils.errors import UsageError
 from .arguments import (
     DIAGNOSIS_CLIPS,
     DIAGNOSIS_HELP,
-    EXTRACTOR_HELP,
     FINETUNE_ARGUMENTS,
     PRETRAIN_ARGUMENTS,
     TOKENIZE_ARGUMENTS,
@@ -76,7 +75,9 @@ class IterateArguments:
         "base",
     )
     feature_extractor: str | None = argument(
-        f"{EXTRACTOR_HELP} {CORPUS}: the statistics of `data`, which are computed first.", None
+        "Name, directory or Hub id of a feature extractor. Default: that of the models before, or AudioSet's "
+        "statistics. corpus: the statistics of `data`, which are computed first.",
+        None,
     )
     random_projection: dict | None = argument("Configuration of the first iteration's tokenizer.", None)
     model: dict = argument("Training of each iteration's model.", default_factory=dict)

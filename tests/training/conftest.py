@@ -1,4 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import shutil
 from pathlib import Path
 
 import datasets
@@ -30,6 +31,16 @@ def sounds(tmp_path) -> Path:
 @pytest.fixture
 def recipe(sounds, tmp_path) -> dict:
     return make_recipe(sounds, tmp_path / "run")
+
+
+@pytest.fixture
+def labelled(sounds, tmp_path) -> Path:
+    """The same sounds, in folders of two classes."""
+    for index, path in enumerate(sorted(sounds.iterdir())):
+        folder = tmp_path / "labelled" / ("low", "high")[index // 6]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / path.name)
+    return tmp_path / "labelled"
 
 
 @pytest.fixture

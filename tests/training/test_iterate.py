@@ -2,7 +2,6 @@
 """`iterate` with a supervised teacher, statistics of the data, a size, and a diagnosis of every iteration's codes."""
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -24,16 +23,6 @@ from transformers_beats.training.iterate import iterate
 from transformers_beats.training.train_tokenizer import build_tokenizer
 from transformers_beats.training.trainers import checkpoints as checkpoints_module
 from transformers_beats.utils.errors import UsageError
-
-
-@pytest.fixture
-def labelled(sounds, tmp_path) -> Path:
-    """The same sounds, in folders of two classes."""
-    for index, path in enumerate(sorted(sounds.iterdir())):
-        folder = tmp_path / "labelled" / ("low", "high")[index // 6]
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, folder / path.name)
-    return tmp_path / "labelled"
 
 
 @pytest.fixture

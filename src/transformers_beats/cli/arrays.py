@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from transformers_beats.audio.files import AudioFile, check_names
+from transformers_beats.inference.grains import Grain, Pooling, check_grain
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.resume import read_settings
 
@@ -45,20 +46,9 @@ DirectoryOrFile = Annotated[
 ]
 
 
-class GrainName(str, Enum):
-    """Grains of [`WindowedInference.embed`]."""
-
-    clip = "clip"
-    band = "band"
-    column = "column"
-    patch = "patch"
-
-
-class PoolingName(str, Enum):
-    """Poolings of [`WindowedInference.embed`]."""
-
-    mean = "mean"
-    concat = "concat"
+# Choices of an option, as typer takes them.
+GrainName = Enum("GrainName", {name: name for name in get_args(Grain)}, type=str)
+PoolingName = Enum("PoolingName", {name: name for name in get_args(Pooling)}, type=str)
 
 
 @with_shared_options
@@ -78,10 +68,10 @@ def embed(
     grain: Annotated[
         GrainName,
         typer.Option(help="A vector for the file, each frequency band, each column of 160 ms, or each patch."),
-    ] = GrainName.clip,
+    ] = GrainName["clip"],
     pooling: Annotated[
         PoolingName, typer.Option(help="Bands of a clip or column: their mean, or one after another.")
-    ] = PoolingName.mean,
+    ] = PoolingName["mean"],
 ) -> None:
     """
     Write embeddings of audio files, of any layer and grain.
@@ -89,8 +79,6 @@ def embed(
     Means of the hidden states, float32 of shape (hidden_size,); by band (8, hidden_size), by column (num_columns,
     hidden_size), by patch (8 * num_columns, hidden_size). Several layers are a first axis more.
     """
-    from transformers_beats.inference.grains import check_grain
-
     check_grain(grain.value, pooling.value)
 
     def layout_of(inference: "WindowedInference") -> "Layout":
@@ -237,15 +225,13 @@ def is_one_file(output: Path) -> bool:
     Raises:
         [`UsageError`]: for the suffix of another kind of file.
     """
-    from transformers_beats.utils.embeddings import SUFFIXES
-
     suffix = output.suffix.lower()
     if suffix in OTHER_SUFFIXES and not output.is_dir():
         raise UsageError(
-            f"{output}: embeddings are no {suffix} file: choose a name that ends in {' or '.join(SUFFIXES)}, or a "
+            f"{output}: embeddings are no {suffix} file: choose a name that ends in {' or '.join(READERS)}, or a "
             "directory."
         )
-    return suffix in SUFFIXES and not output.is_dir()
+    return suffix in READERS and not output.is_dir()
 
 
 def parts_of(path: Path) -> Path:

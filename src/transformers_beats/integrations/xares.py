@@ -29,16 +29,20 @@ from transformers_beats.utils.errors import UsageError
 from .columns import ColumnEmbedder
 
 
-class BeatsXaresEncoder(ColumnEmbedder):
-    """
-    Encoder from waveforms at `sampling_rate` to embeddings of `output_dim`, one every `hop_size_in_ms`. Arguments are
-    those of [`ColumnEmbedder`].
-    """
+class _Encoder(ColumnEmbedder):
+    """[`ColumnEmbedder`] with what both benchmarks read."""
 
     @property
     def output_dim(self) -> int:
         """Size of an embedding."""
         return self.column_size
+
+
+class BeatsXaresEncoder(_Encoder):
+    """
+    Encoder from waveforms at `sampling_rate` to embeddings of `output_dim`, one every `hop_size_in_ms`. Arguments are
+    those of [`ColumnEmbedder`].
+    """
 
     @property
     def hop_size_in_ms(self) -> float:
@@ -59,16 +63,11 @@ class BeatsXaresEncoder(ColumnEmbedder):
         return torch.stack(self.columns(list(audio if audio.ndim == 2 else audio.unsqueeze(0)))).to(audio.device)
 
 
-class BeatsXaresLlmEncoder(ColumnEmbedder):
+class BeatsXaresLlmEncoder(_Encoder):
     """
     Encoder of XARES-LLM: from waveforms of different lengths in one batch to embeddings of `output_dim`, one every 160
     ms, and their mask. Arguments are those of [`ColumnEmbedder`].
     """
-
-    @property
-    def output_dim(self) -> int:
-        """Size of an embedding."""
-        return self.column_size
 
     def forward(
         self, audio: torch.Tensor, audio_attention_mask: torch.Tensor | None = None

@@ -12,7 +12,6 @@ import numpy as np
 from .files import replace_file
 
 
-SUFFIXES = (".parquet", ".safetensors")
 # Key of the settings in the metadata of a file, as JSON.
 METADATA = "transformers_beats"
 # Vectors of a row group of Parquet: with one for each recording, most of a file could be their descriptions.
@@ -115,4 +114,4 @@ def _write_parquet(
             writer.write_table(pa.concat_tables(held))
 
 
-__all__ = ["METADATA", "SUFFIXES", "Layout", "Recording", "write_embeddings"]
+__all__ = ["METADATA", "Layout", "Recording", "write_embeddings"]

@@ -17,7 +17,7 @@ from transformers_beats.training.data.crops import CropDataset, FbankDataset, fb
 from transformers_beats.training.data.mixing import MixtureSampler, dataset_quotas, dataset_shares, mixture_sampler
 from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
 from transformers_beats.training.fbank_statistics import main as statistics_main
-from transformers_beats.training.trainers.pretraining import EpochOfSampler
+from transformers_beats.training.trainers.pretraining import EpochOfData
 
 
 @pytest.fixture(autouse=True)
@@ -122,11 +122,11 @@ def test_processes_that_go_on_within_an_epoch_draw_the_items_of_that_epoch(sampl
         return prepare_data_loader(loader, num_processes=2, process_index=1, use_seedable_sampler=True)
 
     whole = prepare()
-    EpochOfSampler().on_epoch_begin(None, TrainerState(epoch=2.0), None, train_dataloader=whole)
+    EpochOfData().on_epoch_begin(None, TrainerState(epoch=2.0), None, train_dataloader=whole)
     whole.set_epoch(2)
     expected = [batch.tolist() for batch in whole]
     resumed = prepare()
-    EpochOfSampler().on_epoch_begin(None, TrainerState(epoch=2.2), None, train_dataloader=resumed)
+    EpochOfData().on_epoch_begin(None, TrainerState(epoch=2.2), None, train_dataloader=resumed)
     rest = skip_first_batches(resumed, 1)
     rest.set_epoch(2)
     assert [batch.tolist() for batch in rest] == expected[1:]

@@ -3,8 +3,6 @@
 
 import json
 import math
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -221,15 +219,6 @@ def test_as_many_clips_of_each_class_are_drawn():
 
 
 # The command
-
-
-@pytest.fixture
-def labelled(sounds, tmp_path) -> Path:
-    for index, path in enumerate(sorted(sounds.iterdir())):
-        folder = tmp_path / "labelled" / ("low", "high")[index // 6]
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, folder / path.name)
-    return tmp_path / "labelled"
 
 
 @pytest.fixture

@@ -227,13 +227,18 @@ def _remove_old(directory: Path) -> None:
                 file.unlink()
 
 
+def read_state(path: str | Path) -> tuple[int, int]:
+    """Returns size and time of a file, in bytes and nanoseconds, which change with its content."""
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns
+
+
 def state_of(path: str | Path) -> tuple[int, int]:
-    """Returns size and time of a file."""
+    """Returns what [`read_state`] does, or `ABSENT`."""
     try:
-        found = os.stat(path)
+        return read_state(path)
     except (OSError, ValueError):
         return ABSENT
-    return found.st_size, found.st_mtime_ns
 
 
 def _states_of(paths: Iterable[str]) -> tuple[pa.Array, pa.Array]:

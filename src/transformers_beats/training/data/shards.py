@@ -26,7 +26,7 @@ from transformers_beats.audio.files import AUDIO_SUFFIXES
 from transformers_beats.utils.errors import BeatsError, first_line
 from transformers_beats.utils.lock import hold
 
-from .manifest import AUDIO_STRUCT, cache_path, map_arrow, open_arrow, write_arrow
+from .manifest import AUDIO_STRUCT, cache_path, map_arrow, open_arrow, read_state, write_arrow
 from .tables import read_parquet_schema
 
 
@@ -149,14 +149,8 @@ def load_shards(shards: list[Path]) -> datasets.Dataset:
     return datasets.concatenate_datasets([part for part in parts if len(part)] or parts[:1])
 
 
-def shard_state(shard: Path) -> tuple[int, int]:
-    """Returns size and time of a shard, in bytes and nanoseconds, which change with its content."""
-    state = shard.stat()
-    return state.st_size, state.st_mtime_ns
-
-
 def _index_path(shard: Path, key: str | None) -> Path:
-    return cache_path("shard-{}.arrow", INDEX_VERSION, str(shard), *shard_state(shard), key)
+    return cache_path("shard-{}.arrow", INDEX_VERSION, str(shard), *read_state(shard), key)
 
 
 def _open_index(index: Callable[[Path], pyarrow.Table], shard: Path, file: Path) -> MemoryMappedTable:
@@ -197,7 +191,7 @@ def is_audio(feature: Any) -> bool:
 def index_parquet(shard: Path, features: datasets.Features) -> pyarrow.Table:
     """Returns the rows of a Parquet file without audio, but with its places, in the columns of `features`."""
     audio = [name for name, feature in features.items() if is_audio(feature)]
-    _, modified = shard_state(shard)
+    _, modified = read_state(shard)
     with pyarrow.parquet.ParquetFile(shard) as file:
         names = [field.name for field in file.schema_arrow]
         wanted = [f"{name}.path" if name in audio else name for name in names]
@@ -280,7 +274,7 @@ def _group_members(shard: str, warn: Callable[[str], None]) -> Iterator[list[tup
     wanted = AUDIO_SUFFIXES | {".json", *CLASS_SUFFIXES}
     files: dict[str, tarfile.TarInfo] = {}
     try:
-        num_bytes, modified = shard_state(Path(shard))
+        num_bytes, modified = read_state(Path(shard))
         archive, is_compressed = _open_tar(shard)
         with archive:
             for member in archive:

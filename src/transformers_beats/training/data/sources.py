@@ -21,7 +21,7 @@ from transformers_beats.utils.errors import BeatsError, UsageError, first_line, 
 from transformers_beats.utils.hub import check_repository
 
 from .labels import label_name
-from .manifest import AUDIO_STRUCT, SHARD_SUFFIXES, list_audio_files, one_of_each_folder, search_audio
+from .manifest import AUDIO_STRUCT, SHARD_SUFFIXES, list_audio_files, one_of_each_folder, read_state, search_audio
 from .shards import (
     SHARD_AUDIO,
     TAR_FEATURES,
@@ -29,7 +29,6 @@ from .shards import (
     load_shards,
     read_audio,
     read_tar_shards,
-    shard_state,
 )
 from .splits import check_nested_splits, find_split, select_shards
 from .tables import FILE_COLUMN, find_table, read_parquet_schema
@@ -201,7 +200,7 @@ def _load_source(arguments: DataArguments, beside: str | None, refresh: bool) ->
     dataset = _select_rows(_name_audio_column(dataset, audio_column, source), arguments.select)
     if arguments.streaming:
         # Nothing else tells whether the files are those that an interrupted training has read.
-        dataset.info.description = digest or Hasher.hash([(str(file), *shard_state(file)) for file in shards])
+        dataset.info.description = digest or Hasher.hash([(str(file), *read_state(file)) for file in shards])
     return dataset
 
 

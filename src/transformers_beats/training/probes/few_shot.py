@@ -11,6 +11,7 @@ from rich.console import Console
 from scipy.stats import t
 
 from transformers_beats.training.data.labels import Labels
+from transformers_beats.training.reports.intervals import LEVEL
 from transformers_beats.training.reports.report import compute_metrics
 from transformers_beats.training.reports.tables import print_table
 from transformers_beats.utils.errors import BeatsError
@@ -22,7 +23,6 @@ from .regression import Settings, fit_classifier, predict
 
 
 SHOTS_FILE = "shots.json"
-LEVEL = 0.95
 # Accuracies of the episodes, by the number of clips of each class.
 Episodes = dict[int, list[float]]
 

@@ -16,7 +16,6 @@ from transformers_beats.training.data.augmentation import (
     balanced_sample_weights,
     spec_augment,
 )
-from transformers_beats.training.data.labelled import TrainingCrops
 from transformers_beats.utils.errors import BeatsError
 
 from .averaging import WeightAverage
@@ -34,16 +33,6 @@ class StopAtEpoch(TrainerCallback):
         # Epochs are sums of fractions.
         if state.epoch is not None and state.epoch > self.epoch - 1e-6:
             control.should_training_stop = True
-
-
-class SetEpoch(TrainerCallback):
-    """Sets the epoch of a dataset: accelerate leaves that to the sampler if it has one of its own."""
-
-    def __init__(self, dataset: TrainingCrops):
-        self.dataset = dataset
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        self.dataset.set_epoch(int(state.epoch or 0))
 
 
 class ClassificationTrainer(WaveformTrainer):
@@ -77,8 +66,6 @@ class ClassificationTrainer(WaveformTrainer):
         # Read by `call_model_init`.
         self.gradient_decay = gradient_decay
         super().__init__(*args, **kwargs)
-        if isinstance(self.train_dataset, TrainingCrops):
-            self.add_callback(SetEpoch(self.train_dataset))
         self.weight_average = weight_average
         if weight_average is not None:
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:

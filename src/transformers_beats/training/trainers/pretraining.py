@@ -44,10 +44,10 @@ class SeedEachProcess(TrainerCallback):
             torch.manual_seed(args.seed + args.process_index)
 
 
-class EpochOfSampler(TrainerCallback):
+class EpochOfData(TrainerCallback):
     """
-    Tells samplers their epoch: accelerate does not where several processes go on within an epoch, which would then
-    have the order of the first one.
+    Tells samplers and datasets their epoch: accelerate does not where several processes go on within an epoch, which
+    would then have the order of the first one, and tells a dataset only if the sampler takes none.
     """
 
     def on_epoch_begin(self, args, state, control, train_dataloader: Any = None, **kwargs):
@@ -56,6 +56,9 @@ class EpochOfSampler(TrainerCallback):
             if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(int(state.epoch or 0))
             sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
+        dataset = getattr(train_dataloader, "dataset", None)
+        if hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(int(state.epoch or 0))
 
 
 class WaveformTrainer(Trainer):
@@ -71,7 +74,7 @@ class WaveformTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.feature_extractor = feature_extractor
         self.add_callback(SeedEachProcess())
-        self.add_callback(EpochOfSampler())
+        self.add_callback(EpochOfData())
         print_lines(self)
 
     def train(self, *args, **kwargs):

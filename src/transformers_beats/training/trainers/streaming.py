@@ -11,6 +11,8 @@ from transformers.trainer_callback import TrainerState
 from transformers_beats.training.data.streams import StreamingCrops, StreamLoader
 from transformers_beats.utils.errors import BeatsError
 
+from .checkpoints import TRAINER_STATE
+
 
 # Entry of the callbacks' states in the trainer's state, which is written last of all files of a checkpoint.
 STREAM = "stream"
@@ -38,7 +40,7 @@ def read_positions(checkpoint: Path, process_index: int) -> dict[str, Any]:
     Raises:
         [`BeatsError`]: if it has none.
     """
-    callbacks: Any = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).stateful_callbacks
+    callbacks: Any = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE)).stateful_callbacks
     states = callbacks.get(STREAM, {}).get("attributes", {}).get("states", [])
     if process_index >= len(states):
         raise BeatsError(f"{checkpoint}: does not say where its stream was: remove it, to go on from another one.")

@@ -110,8 +110,12 @@ def encoder(tmp_path: Path) -> str:
             {"supervised_tokenizer": {"model_config": {"codebook_size": 40_000}}},
             "`supervised_tokenizer.model_config.codebook_size` must be at most 32768, got 40000",
         ),
+        ({"supervised_teacher": {"fbank_mean": 9.0}}, "`supervised_teacher.fbank_mean` is set by `iterate`"),
         ({"supervised_tokenizer": {"teacher_layers": [1]}}, "`supervised_tokenizer.teacher_layers`: a classifier"),
-        ({"num_iterations": 2, "tokenizer": {"teacher_layers": [3]}}, "tokenizer: `teacher_layers` is [3], but the"),
+        (
+            {"num_iterations": 2, "tokenizer": {"teacher_layers": [3]}},
+            "`tokenizer.teacher_layers`: There is no layer 3: this model",
+        ),
         (
             {
                 "num_iterations": 2,
@@ -147,7 +151,7 @@ def test_a_teacher_of_another_size_is_refused_in_one_line():
 
 
 def test_what_later_stages_accept_is_accepted(supervised):
-    changes = {"initialize_from_teacher": True, "teacher_layers": [0, 2, -3]}
+    changes = {"initialize_from_teacher": True, "teacher_layers": [0, 2, -2]}
     merge(supervised, {"num_iterations": 2, "tokenizer": changes, "model": {"average_checkpoints": 3}})
     (arguments,) = build_arguments((IterateArguments,), supervised)
     assert arguments.iterations == ["iteration-1", "iteration-2", "iteration-3+"]

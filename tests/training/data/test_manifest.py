@@ -22,7 +22,13 @@ from transformers_beats.audio.decoding import stream_audio
 from transformers_beats.cli.app import app
 from transformers_beats.training.data import clips as clips_module
 from transformers_beats.training.data.clips import Clips, Names, count_processes, name_clips, prepare_clips
-from transformers_beats.training.data.manifest import hash_columns, list_audio_files, search_audio
+from transformers_beats.training.data.manifest import (
+    SECONDS_KEPT,
+    cache_path,
+    hash_columns,
+    list_audio_files,
+    search_audio,
+)
 from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
 from transformers_beats.training.index_audio import index_audio
 from transformers_beats.utils.errors import BeatsError
@@ -467,3 +473,26 @@ def test_what_cannot_be_indexed_is_refused(folder, tmp_path, monkeypatch, words,
     result = CliRunner().invoke(app, ["index-audio", *words])
     assert result.exit_code != 0
     assert message in result.output
+
+
+def test_findings_and_lists_that_nothing_has_used_for_long_are_removed(folder, cache):
+    cache = cache / "transformers_beats"
+    kept = SECONDS_KEPT + 1000
+    for number in range(6):
+        last = prepare(write(folder / "a" / "0.wav", 5000 + number).parents[1])
+        if number == 0:
+            first, state = last, (folder / "a" / "0.wav").stat()
+            first_time = (state.st_atime_ns, state.st_mtime_ns)
+    assert len(list(cache.glob("clips-*"))) == 6
+    for number, path in enumerate(sorted(cache.glob("clips-*")) + sorted(cache.glob("files-*/list-*.arrow"))):
+        os.utime(path, (time.time() - kept - number,) * 2)
+    # The oldest is used again, and removed is none of those that were used last.
+    oldest = cache_path("clips-{}", first.dataset._fingerprint, 16000, True)
+    os.utime(oldest, (1, 1))
+    assert prepare(folder, refresh=False).fingerprint == last.fingerprint
+    write(folder / "a" / "0.wav", 5000)
+    os.utime(folder / "a" / "0.wav", ns=first_time)
+    assert prepare(folder).fingerprint == first.fingerprint
+    assert oldest.is_dir()
+    assert len(list(cache.glob("clips-*"))) == 3
+    assert len(list(cache.glob("files-*/list-*.arrow"))) == 3

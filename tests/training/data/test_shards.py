@@ -143,6 +143,35 @@ def test_a_compressed_archive_has_the_bytes_in_its_rows(encoded, tmp_path):
     assert [row["audio"]["bytes"] for row in dataset] == encoded
 
 
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_a_compressed_archive_is_indexed_in_batches(encoded, tmp_path, monkeypatch, caplog, is_cut):
+    shard = tmp_path / "tar" / "0.tar"
+    write_tar(shard, encoded, mode="w:gz")
+    if is_cut:
+        shard.write_bytes(shard.read_bytes()[:-2000])
+    monkeypatch.setattr(shards_module, "BATCH_BYTES", 2 * len(encoded[0]))
+    sizes = []
+    batch_rows = shards_module._batch_rows
+
+    def count(rows):
+        for batch in batch_rows(rows):
+            sizes.append(len(batch))
+            yield batch
+
+    monkeypatch.setattr(shards_module, "_batch_rows", count)
+    found = [row["audio"]["bytes"] for row in load(tmp_path / "tar")]
+    assert found == encoded[: len(found)]
+    assert sum(sizes) == len(found)
+    assert max(sizes) <= 3 < len(found)
+    assert ("the rest of this shard cannot be read" in caplog.text) == is_cut
+    assert (len(found) < len(encoded)) == is_cut
+    # Of the index, too.
+    caplog.clear()
+    assert len(load(tmp_path / "tar")) == len(found)
+    assert ("the rest of this shard cannot be read" in caplog.text) == is_cut
+    assert sum(sizes) == len(found)
+
+
 def test_a_row_of_parquet_may_name_a_file(encoded, tmp_path):
     (tmp_path / "a.wav").write_bytes(encoded[0])
     write_parquet(tmp_path / "parquet" / "0.parquet", [encoded[1], None])

@@ -4,6 +4,7 @@
 import io
 import json
 import tarfile
+import threading
 from itertools import islice, takewhile
 
 import datasets
@@ -14,6 +15,7 @@ import soundfile
 from transformers_beats.training.data import streams
 from transformers_beats.training.data.sources import DataArguments, load_parts
 from transformers_beats.training.data.streams import Place, ShardReader, StreamingCrops, StreamLoader, share_shards
+from transformers_beats.utils.errors import BeatsError
 
 
 # Clips are told apart by their lengths.
@@ -323,3 +325,37 @@ def test_streams_have_the_shares_that_were_asked_for(tmp_path):
     again = [item["waveform"] for item in islice(crops.read(0, 1, state), 200)]
     for waveform, item in zip(again, items[200:], strict=True):
         np.testing.assert_array_equal(waveform, item["waveform"])
+
+
+def test_a_clip_that_cannot_be_read_in_time_is_skipped(tars, monkeypatch, caplog):
+    crops = crops_of(tars, read_seconds=0.3)
+    open_row = streams.open_row
+
+    def block(row, sampling_rate):
+        if row["audio"]["path"].endswith("/3400.wav"):
+            threading.Event().wait(30)
+        return open_row(row, sampling_rate)
+
+    monkeypatch.setattr(streams, "open_row", block)
+    (found,) = read_epochs(crops, 0, 1, 1)
+    assert sorted(found) == [length for length in LENGTHS if length != 3400]
+    assert crops.num_skipped == 1
+    assert "3400.wav: took longer than 0.3 s (`read_seconds`)" in caplog.text
+
+
+def test_a_shard_that_does_not_answer_ends_the_stream(tars, monkeypatch):
+    crops = crops_of(tars, read_seconds=0.3)
+
+    class Shard:
+        num_shards = 5
+
+        def shard(self, num_shards, index):
+            return self
+
+        def iter(self, batch_size):
+            yield {"audio": [{"path": "a.wav", "bytes": encode(3200)}]}
+            threading.Event().wait(30)
+
+    crops.corpora[0].shards = [(Shard(), 3)]
+    with pytest.raises(BeatsError, match=r"Row 2 of shard 4 of 5 took longer than 0\.3 s \(`read_seconds`\)"):
+        list(islice(crops.read(0, 1), 9))

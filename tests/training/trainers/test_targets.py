@@ -88,9 +88,9 @@ def test_centred_outputs_lack_the_mean_of_their_band(teacher, inputs):
 @pytest.mark.parametrize(
     ("layers", "is_classifier", "message"),
     [
-        ([3], False, r"`teacher_layers` is \[3\], but the teacher has the layers 1 to 2, and 0"),
-        ([-4], False, r"`teacher_layers` is \[-4\], but"),
-        ([], False, r"`teacher_layers` is \[\], but"),
+        ([3], False, r"`teacher_layers`: There is no layer 3: this model has 0 \(the input of the first layer\) to 2"),
+        ([-4], False, "`teacher_layers`: There is no layer -4:"),
+        ([], False, r"`teacher_layers`: Layers are \[\], which names none"),
         ([1], True, "`teacher_layers` are those of an encoder, and a classifier teaches its logits"),
     ],
 )

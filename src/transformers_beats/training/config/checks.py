@@ -11,16 +11,6 @@ from transformers_beats import BeatsModel
 from transformers_beats.utils.errors import BeatsError
 
 
-def check_layers(layers: list[int] | None, num_hidden_layers: int) -> None:
-    """Raises a [`BeatsError`] for layers that a teacher with so many does not have."""
-    # The input of the first layer counts too.
-    count = num_hidden_layers + 1
-    if layers is not None and (not layers or any(not -count <= layer < count for layer in layers)):
-        raise BeatsError(
-            f"`teacher_layers` is {layers}, but the teacher has the layers 1 to {count - 1}, and 0 for their input."
-        )
-
-
 def check_saves(
     num_checkpoints: int, strategy: str, save_steps: float, max_steps: int, num_train_epochs: float
 ) -> None:

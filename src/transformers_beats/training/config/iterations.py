@@ -11,6 +11,7 @@ from transformers.trainer_utils import SaveStrategy
 from transformers.utils import logging
 
 from transformers_beats import BeatsConfig, BeatsRandomProjectionTokenizerConfig, BeatsTokenizerConfig
+from transformers_beats.inference.layers import choose_layers
 from transformers_beats.inference.loading import check_model, find_model, saved_config
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.utils.arguments import argument, check_numbers
@@ -29,7 +30,7 @@ from .arguments import (
     check_no_evaluation,
 )
 from .batch_plan import apply_batch_plan, check_launch
-from .checks import check_layers, check_saves, find_difference
+from .checks import check_saves, find_difference
 from .recipes import build_arguments, merge, read_recipe
 
 
@@ -46,7 +47,7 @@ SIZES = {"large": "iterate_large"}
 # Arguments of fine-tuning that make no single classifier of the last model, or that its stage sets.
 NOT_OF_A_TEACHER = frozenset(
     {"final", "fold_column", "folds", "hub_model_id", "model_name_or_path", "num_folds", "output_dir", "push_to_hub"}
-    | {"feature_extractor", "resume_from_checkpoint"}
+    | {"fbank_mean", "fbank_std", "feature_extractor", "resume_from_checkpoint"}
 )
 
 
@@ -245,9 +246,11 @@ class IterateArguments:
             return
         for name, config in self._tokenizer_configs().items():
             values, teacher = self.stage_values("tokenizer", name != "tokenizer"), known
+            layers = values.get("teacher_layers")
             if name == "tokenizer":
-                with_prefix(name, check_layers, values.get("teacher_layers"), known.num_hidden_layers)
-            elif values.get("teacher_layers") is not None:
+                if layers is not None:
+                    with_prefix("`tokenizer.teacher_layers`", choose_layers, layers, known.num_hidden_layers)
+            elif layers is not None:
                 raise UsageError(f"`{name}.teacher_layers`: a classifier teaches its logits; leave it out.")
             elif isinstance(self.supervised_teacher, str):
                 if not Path(self.supervised_teacher).is_dir():

@@ -34,9 +34,11 @@ from .manifest import (
     hash_columns,
     map_arrow,
     map_cached,
+    mark_used,
     open_arrow,
     pc,
     read_arrow,
+    remove_unused,
     state_of,
     write_arrow,
 )
@@ -66,6 +68,8 @@ STORED = pa.schema([*((name, pa.int64()) for name in ("checksum", *NUMBERS)), ("
 CHECKED_WITH = "checked_with"
 # Changes when the digest of the same clips does.
 DIGEST_VERSION = "v3"
+# Directory in the cache, one for each list of files.
+CLIPS_NAME = "clips-{}"
 
 
 class Names(Sequence[str]):
@@ -416,7 +420,7 @@ def prepare_clips(
     """
     if len(dataset) == 0:
         raise BeatsError(f"{arguments.dataset}: there is no clip, or `select` leaves none.")
-    directory = cache_path("clips-{}", dataset._fingerprint, sampling_rate, isinstance(arguments.dataset, str))
+    directory = cache_path(CLIPS_NAME, dataset._fingerprint, sampling_rate, isinstance(arguments.dataset, str))
     file = directory / f"{arguments.min_seconds!r}.arrow"
     if refresh or open_arrow(file) is None:
         with hold(directory, wait=True):
@@ -427,6 +431,8 @@ def prepare_clips(
             del table, known
             # Arrow would keep it for what comes.
             pa.default_memory_pool().release_unused()
+    mark_used(directory)
+    remove_unused(CLIPS_NAME)
     mapped = map_arrow(file).table
     rows, num_samples, digests = (mapped[name].chunk(0).to_numpy() for name in ("row", "num_samples", "digest"))
     num_skipped = len(dataset) - len(rows)

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -49,7 +49,7 @@ ABSENT = (-1, 0)
 LATEST = "latest.json"
 # Suffixes of files that hold many clips.
 SHARD_SUFFIXES = frozenset((".parquet", ".tar"))
-# Lists that are kept: a run that has begun with one reads it to its end, however many are made meanwhile.
+# What is kept of each kind in the cache.
 NUM_KEPT, SECONDS_KEPT = 3, 30 * 24 * 3600
 # Rows that are Python objects at a time.
 BATCH_ROWS = 50_000
@@ -63,9 +63,32 @@ def cache_path(name: str, *key: Any) -> Path:
     decoders = [soundfile.__version__, soundfile.__libsndfile_version__, soxr.__version__, _version("torchcodec")]
     # Not its path: what is known of a corpus can be taken to another machine.
     decoders.append(shutil.which("ffmpeg") is not None)
+    return _cache() / name.format(Hasher.hash((key, transformers_beats.__version__, decoders)))
+
+
+def _cache() -> Path:
     directory = Path(datasets_config.HF_DATASETS_CACHE) / "transformers_beats"
     directory.mkdir(parents=True, exist_ok=True)
-    return directory / name.format(Hasher.hash((key, transformers_beats.__version__, decoders)))
+    return directory
+
+
+def mark_used(*paths: Path) -> None:
+    """Sets the time of files of the cache, by which [`remove_unused`] judges them."""
+    for path in paths:
+        with suppress(OSError):
+            os.utime(path)
+
+
+def remove_unused(name: str) -> None:
+    """
+    Removes files or directories of the cache whose path is `name`, with anything in place of `{}`, and which nothing
+    has used for thirty days; never the last three that were used. A run reads what it began with to its end.
+    """
+    with suppress(OSError):
+        found = [(path.stat().st_mtime, path) for path in _cache().glob(name.format("*"))]
+        for used, path in sorted(found, reverse=True)[NUM_KEPT:]:
+            if time.time() - used > SECONDS_KEPT:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _version(package: str) -> str | None:
@@ -114,8 +137,14 @@ def hash_columns(columns: Iterable[pa.ChunkedArray], *others: Any) -> str:
 
 def write_arrow(table: pa.Table, path: Path, max_rows: int | None = BATCH_ROWS) -> None:
     """Writes a table to a file that [`map_arrow`] opens, in batches of at most `max_rows` rows."""
-    with replace_file(path) as temporary, pa.ipc.new_stream(str(temporary), table.schema) as writer:
-        writer.write_table(table, max_chunksize=max_rows)
+    write_batches(table.to_batches(max_chunksize=max_rows), table.schema, path)
+
+
+def write_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Path) -> None:
+    """Writes batches of rows as they come to a file that [`map_arrow`] opens, at once."""
+    with replace_file(path) as temporary, pa.ipc.new_stream(str(temporary), schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
 
 
 def map_arrow(path: Path) -> MemoryMappedTable:
@@ -188,7 +217,7 @@ def search_audio(
             with replace_file(directory / LATEST) as temporary:
                 temporary.write_text(json.dumps({"digest": digest, "source": source}), encoding="utf-8")
             known = _open_list(directory, place)
-            _remove_old(directory)
+            remove_unused(f"{directory.name}/list-*.arrow")
     if table is None:
         _warn_of_empty_folders(path, one_of_each_folder(rows[FILE_COLUMN]))
     del rows
@@ -213,18 +242,12 @@ def _open_list(directory: Path, place: str) -> datasets.Dataset | None:
     digest = _read_latest(directory).get("digest")
     if digest is None:
         return None
-    if (table := open_arrow(directory / f"list-{digest}.arrow")) is None:
+    file = directory / f"list-{digest}.arrow"
+    if (table := open_arrow(file)) is None:
         return None
+    mark_used(file)
     info = datasets.DatasetInfo(description=digest)
     return datasets.Dataset(table, info=info, fingerprint=Hasher.hash((digest, place)))
-
-
-def _remove_old(directory: Path) -> None:
-    lists = sorted(directory.glob("list-*.arrow"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
-    for file in lists[NUM_KEPT:]:
-        with suppress(OSError):
-            if time.time() - file.stat().st_mtime > SECONDS_KEPT:
-                file.unlink()
 
 
 def read_state(path: str | Path) -> tuple[int, int]:
@@ -365,10 +388,8 @@ def _write_list(rows: pa.Table, others: datasets.Features, folder: Path, file: P
         {FILE_COLUMN: datasets.Value("string"), **others, "audio": AUDIO_STRUCT, FILE_STATE: STATE_STRUCT}
     )
     schema = features.arrow_schema
-    with (
-        replace_file(file) as temporary,
-        pa.ipc.new_stream(str(temporary), schema) as writer,
-    ):
+
+    def make_batches() -> Iterator[pa.RecordBatch]:
         for batch in rows.to_batches(max_chunksize=BATCH_ROWS):
             names, size, modified = (batch.column(name) for name in (FILE_COLUMN, "size", "modified"))
             paths = batch.column("path") if "path" in rows.column_names else _paths_of(folder, names)
@@ -378,7 +399,9 @@ def _write_list(rows: pa.Table, others: datasets.Features, folder: Path, file: P
             state = pa.StructArray.from_arrays([size, modified, checksum], names=list(STATE_STRUCT))
             columns = [names, *(batch.column(f"table.{name}") for name in others), audio, state]
             arrays = [column.cast(field.type) for column, field in zip(columns, schema)]
-            writer.write_batch(pa.record_batch(arrays, schema=schema))
+            yield pa.record_batch(arrays, schema=schema)
+
+    write_batches(make_batches(), schema, file)
 
 
 def _paths_of(folder: Path, names: pa.Array) -> pa.Array:

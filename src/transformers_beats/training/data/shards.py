@@ -26,7 +26,18 @@ from transformers_beats.audio.files import AUDIO_SUFFIXES
 from transformers_beats.utils.errors import BeatsError, first_line
 from transformers_beats.utils.lock import hold
 
-from .manifest import AUDIO_STRUCT, cache_path, map_arrow, open_arrow, read_state, write_arrow
+from .manifest import (
+    AUDIO_STRUCT,
+    BATCH_ROWS,
+    cache_path,
+    map_arrow,
+    mark_used,
+    open_arrow,
+    read_state,
+    remove_unused,
+    write_arrow,
+    write_batches,
+)
 from .tables import read_parquet_schema
 
 
@@ -46,10 +57,13 @@ SHARD_AUDIO = AUDIO_STRUCT | {
 TAR_FEATURES = datasets.Features({"audio": SHARD_AUDIO, "metadata": datasets.Value("string")})
 # Changes when rows of the indices do.
 INDEX_VERSION = 2
+INDEX_NAME = "shard-{}.arrow"
 # Entry of the metadata of an index: warnings about the shard.
 WARNINGS = b"warnings"
 MAX_THREADS = 8
 BLOCK_BYTES = 1 << 20
+# Bytes of rows in memory at a time.
+BATCH_BYTES = 1 << 26
 
 
 # Audio of a row
@@ -145,25 +159,26 @@ def load_shards(shards: list[Path]) -> datasets.Dataset:
     for table in tables:
         for line in json.loads((table.schema.metadata or {}).get(WARNINGS, b"[]")):
             logger.warning(line)
+    mark_used(*files)
+    remove_unused(INDEX_NAME)
     parts = [datasets.Dataset(table) for table in tables]
     return datasets.concatenate_datasets([part for part in parts if len(part)] or parts[:1])
 
 
 def _index_path(shard: Path, key: str | None) -> Path:
-    return cache_path("shard-{}.arrow", INDEX_VERSION, str(shard), *read_state(shard), key)
+    return cache_path(INDEX_NAME, INDEX_VERSION, str(shard), *read_state(shard), key)
 
 
-def _open_index(index: Callable[[Path], pyarrow.Table], shard: Path, file: Path) -> MemoryMappedTable:
+def _open_index(index: Callable[[Path, Path], None], shard: Path, file: Path) -> MemoryMappedTable:
     """Opens the index of a shard, which is made if there is none that can be read."""
     if (known := open_arrow(file)) is not None:
         return known
     try:
-        table = index(shard)
+        index(shard, file)
     except (OSError, ValueError, TypeError, pyarrow.ArrowException) as error:
         if isinstance(error, BeatsError):
             raise
         raise BeatsError(f"{shard}: cannot be read: {first_line(error)}") from error
-    write_arrow(table, file)
     return map_arrow(file)
 
 
@@ -188,8 +203,8 @@ def is_audio(feature: Any) -> bool:
     return isinstance(feature, datasets.Audio) or (isinstance(feature, dict) and {"bytes", "path"} <= feature.keys())
 
 
-def index_parquet(shard: Path, features: datasets.Features) -> pyarrow.Table:
-    """Returns the rows of a Parquet file without audio, but with its places, in the columns of `features`."""
+def index_parquet(shard: Path, index: Path, features: datasets.Features) -> None:
+    """Writes the rows of a Parquet file without audio, but with its places, in the columns of `features`."""
     audio = [name for name, feature in features.items() if is_audio(feature)]
     _, modified = read_state(shard)
     with pyarrow.parquet.ParquetFile(shard) as file:
@@ -206,9 +221,10 @@ def index_parquet(shard: Path, features: datasets.Features) -> pyarrow.Table:
     if columns:
         raise BeatsError(f"{shard}: has columns that the first file lacks: {', '.join(columns)}.")
     try:
-        return table_cast(pyarrow.table(ordered), features.arrow_schema)
+        table = table_cast(pyarrow.table(ordered), features.arrow_schema)
     except (TypeError, ValueError, pyarrow.ArrowException) as error:
         raise BeatsError(f"{shard}: its columns differ from those of the first file: {first_line(error)}") from error
+    write_arrow(table, index)
 
 
 def _places(column: pyarrow.ChunkedArray, shard: Path, name: str, modified: int) -> pyarrow.Array:
@@ -230,13 +246,32 @@ def _places(column: pyarrow.ChunkedArray, shard: Path, name: str, modified: int)
 # Tar
 
 
-def index_tar(shard: Path) -> pyarrow.Table:
-    """Returns the rows of a tar archive, with the places of the audio; its metadata have warnings of damage."""
+def index_tar(shard: Path, index: Path) -> None:
+    """
+    Writes the rows of a tar archive, with the places of the audio, and warnings of damage as metadata. Of rows that
+    have bytes, few are in memory.
+    """
     warnings: list[str] = []
-    rows = list(read_tar_shards([str(shard)], warnings.append))
-    columns = {name: [row[name] for row in rows] for name in TAR_FEATURES}
-    table = datasets.Dataset.from_dict(columns, features=TAR_FEATURES).data.table
-    return table.replace_schema_metadata({**(table.schema.metadata or {}), WARNINGS: json.dumps(warnings)})
+    schema = TAR_FEATURES.arrow_schema
+    write_batches(_batch_rows(read_tar_shards([str(shard)], warnings.append)), schema, index)
+    if warnings:
+        # They are known when all rows are written, and come before these.
+        schema = schema.with_metadata({**(schema.metadata or {}), WARNINGS: json.dumps(warnings)})
+        write_batches(map_arrow(index).table.to_batches(), schema, index)
+
+
+def _batch_rows(rows: Iterator[dict[str, Any]]) -> Iterator[pyarrow.RecordBatch]:
+    """Yields rows of tar archives in batches, which end after `BATCH_BYTES` of audio."""
+    batch: list[dict[str, Any]] = []
+    num_bytes = 0
+    for row in rows:
+        batch.append(row)
+        num_bytes += len(row["audio"]["bytes"] or b"")
+        if num_bytes >= BATCH_BYTES or len(batch) == BATCH_ROWS:
+            yield pyarrow.RecordBatch.from_pylist(batch, TAR_FEATURES.arrow_schema)
+            batch, num_bytes = [], 0
+    if batch:
+        yield pyarrow.RecordBatch.from_pylist(batch, TAR_FEATURES.arrow_schema)
 
 
 def read_tar_shards(shards: list[str], warn: Callable[[str], None] = logger.warning) -> Iterator[dict[str, Any]]:

@@ -19,6 +19,7 @@ from transformers_beats.audio.decoding import AudioError, read_samples
 from transformers_beats.utils.errors import BeatsError
 
 from .crops import crop
+from .reading import within
 from .sources import DataArguments, open_row
 
 
@@ -63,17 +64,35 @@ class Corpus:
     Args:
         parts (`Sequence[datasets.IterableDataset]`):
             Datasets with a column `audio`; see [`load_audio_dataset`].
+        read_seconds (`float`):
+            Time limit of reading a row.
     """
 
-    def __init__(self, parts: Sequence[datasets.IterableDataset]):
+    def __init__(self, parts: Sequence[datasets.IterableDataset], read_seconds: float):
+        self.read_seconds = read_seconds
         parts = [part.select_columns("audio") for part in parts]
         self.shards = [(part, index) for part in parts for index in range(part.num_shards)]
 
     def rows(self, shard: int) -> Iterator[dict[str, Any]]:
-        """Yields the rows of a shard, not decoded."""
+        """
+        Yields the rows of a shard, not decoded.
+
+        Raises:
+            [`BeatsError`]: if the next row does not come within `read_seconds`. Nothing can be read after it then.
+        """
         dataset, index = self.shards[shard]
         # Not the iterator of a dataset, which in a worker of a `DataLoader` gives a part of the shards only.
-        for batch in dataset.shard(dataset.num_shards, index).iter(batch_size=1):
+        batches = dataset.shard(dataset.num_shards, index).iter(batch_size=1)
+        for count in itertools.count(1):
+            try:
+                batch = within(self.read_seconds, next, batches, None)
+            except TimeoutError as error:
+                raise BeatsError(
+                    f"Row {count} of shard {index + 1} of {dataset.num_shards} {error} (`read_seconds`): the training "
+                    "goes on from its last checkpoint when the command is given again."
+                ) from error
+            if batch is None:
+                return
             yield {name: values[0] for name, values in batch.items()}
 
 
@@ -208,7 +227,8 @@ class StreamingCrops(IterableDataset):
         self.arguments, self.sampling_rate = arguments, sampling_rate
         self.num_processes, self.process_index = num_processes, process_index
         weights = arguments.dataset_weights
-        self.corpora = [Corpus(parts)] if weights is None else [Corpus([part]) for part in parts]
+        groups = [parts] if weights is None else [[part] for part in parts]
+        self.corpora = [Corpus(group, arguments.read_seconds) for group in groups]
         self.shares = None if weights is None else np.array(weights) / sum(weights)
         # Changes with the names, sizes and times of local files.
         self.fingerprint = Hasher.hash([part.info.description for part in parts])
@@ -284,14 +304,22 @@ class StreamingCrops(IterableDataset):
             num_rows = num_used = 0
 
     def _decode(self, row: dict[str, Any]) -> np.ndarray | None:
-        """Returns the waveform of a row; None, with a warning, if it cannot be used."""
-        try:
+        """Returns the waveform of a row; None, with a warning, if it cannot be used or read in time."""
+        path = row["audio"].get("path")
+
+        def read() -> np.ndarray:
             stream = open_row(row, self.sampling_rate)
             # Nothing has checked the clips before.
             stream.report.is_logged = True
-            waveform = read_samples(stream)
+            return read_samples(stream)
+
+        try:
+            try:
+                waveform = within(self.arguments.read_seconds, read)
+            except TimeoutError as error:
+                raise AudioError(f"{path}: {error} (`read_seconds`).") from error
             if len(waveform) < self.arguments.min_seconds * self.sampling_rate:
-                raise AudioError(f"{row['audio'].get('path')}: is shorter than `min_seconds`.")
+                raise AudioError(f"{path}: is shorter than `min_seconds`.")
         except AudioError as error:
             self.num_skipped += 1
             logger.warning(f"Skipped, {self.num_skipped} so far: {error}")

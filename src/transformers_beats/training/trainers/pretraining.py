@@ -11,13 +11,13 @@ from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
+from transformers_beats.inference.layers import choose_layers
 from transformers_beats.modeling_beats import BeatsForAudioClassification, BeatsModel, at_least_float32
 from transformers_beats.modeling_beats_tokenizer import code_usage
-from transformers_beats.training.config.checks import check_layers
 from transformers_beats.training.data.crops import CropDataset, FbankDataset, featurize
 from transformers_beats.training.data.mixing import mixture_sampler
 from transformers_beats.training.data.streams import StreamingCrops, StreamLoader
-from transformers_beats.utils.errors import BeatsError
+from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.messages import hold_back
 
 from .mixtures import mix_clips
@@ -373,4 +373,7 @@ def check_teacher(teacher: PreTrainedModel, layers: list[int] | None) -> None:
         raise BeatsError(
             "`teacher_layers` are those of an encoder, and a classifier teaches its logits: leave them out."
         )
-    check_layers(layers, teacher.config.num_hidden_layers)
+    try:
+        choose_layers(layers, teacher.config.num_hidden_layers)
+    except UsageError as error:
+        raise UsageError(f"`teacher_layers`: {error}") from None

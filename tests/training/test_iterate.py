@@ -16,10 +16,11 @@ from transformers_beats import (
     BeatsTokenizerForPreTraining,
 )
 from transformers_beats.training.config import iterations
-from transformers_beats.training.config.arguments import TokenizerModelArguments
+from transformers_beats.training.config.arguments import PreTrainingModelArguments, TokenizerModelArguments
 from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments, merge, parse_arguments
 from transformers_beats.training.iterate import iterate
+from transformers_beats.training.pretrain import pretrain
 from transformers_beats.training.train_tokenizer import build_tokenizer
 from transformers_beats.training.trainers import checkpoints as checkpoints_module
 from transformers_beats.utils.errors import UsageError
@@ -291,3 +292,22 @@ def test_a_diagnosis_that_fails_ends_no_run(recipe, monkeypatch, caplog):
     model = iterate(IterateArguments(**recipe))
     assert (model / "model.safetensors").exists()
     assert not (model.parent / "diagnosis").exists()
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_models_start_from_the_last_if_asked_to(recipe, monkeypatch, asked):
+    starts = []
+
+    def note(arguments, *others):
+        starts.append((arguments.model_name_or_path, arguments.new_label_predictor))
+        pretrain(arguments, *others)
+
+    monkeypatch.setattr("transformers_beats.training.iterate.pretrain", note)
+    iterate(IterateArguments(**recipe, num_iterations=2, initialize_from_last=asked))
+    last = str(Path(recipe["output_dir"]) / "iteration-1" / "model")
+    assert starts == [(None, False), (last, True) if asked else (None, False)]
+
+
+def test_a_new_label_predictor_is_that_of_a_model_to_go_on_from():
+    with pytest.raises(UsageError, match="`new_label_predictor` is for a model to continue from"):
+        PreTrainingModelArguments(codes="codes", new_label_predictor=True)

@@ -145,12 +145,20 @@ def iterate(arguments: IterateArguments) -> Path:
         teacher = None if model is None else str(model)
         if is_supervised and model is not None:
             teacher = supervised_teacher(arguments, model, directory / "teacher")
-        model = run_iteration(arguments, directory, teacher, is_supervised)
+        start: dict[str, Any] = {}
+        if arguments.initialize_from_last and model is not None:
+            start = {"model_name_or_path": str(model), "new_label_predictor": True}
+        model = run_iteration(arguments, directory, teacher, is_supervised, start)
     return Path(arguments.output_dir) / arguments.iterations[-1] / "model"
 
 
-def run_iteration(arguments: IterateArguments, directory: Path, teacher: str | None, is_supervised: bool) -> Path:
-    """Runs the stages of an iteration that are not done yet; returns the directory of its model."""
+def run_iteration(
+    arguments: IterateArguments, directory: Path, teacher: str | None, is_supervised: bool, start: dict[str, Any]
+) -> Path:
+    """
+    Runs the stages of an iteration that are not done yet; returns the directory of its model. `start` are arguments of
+    `pretrain` that say where the model starts.
+    """
     tokenizer, codes, diagnosis, model = (directory / name for name in ("tokenizer", "codes", DIAGNOSIS, "model"))
     name = directory.name
     if is_missing(tokenizer, name):
@@ -173,7 +181,7 @@ def run_iteration(arguments: IterateArguments, directory: Path, teacher: str | N
         )
         diagnose_if_possible(examined, data)
     if is_missing(model, name):
-        values = arguments.stage_values("model", codes=str(codes), output_dir=str(model))
+        values = arguments.stage_values("model", codes=str(codes), output_dir=str(model), **start)
         pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
     return model
 

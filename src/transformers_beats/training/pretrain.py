@@ -75,6 +75,8 @@ def build_model(
     model: Any = load_model(
         arguments.model_name_or_path, BeatsForPreTraining, dtype="float32", new_weights=new_weights, **values
     )
+    if arguments.new_label_predictor:
+        model.label_predictor = BeatsForPreTraining(model.config).label_predictor
     return model
 
 

@@ -329,14 +329,16 @@ def test_a_model_of_another_size_is_not_gone_on_from(recipe, one_iteration, tmp_
         pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
 
 
-def test_training_goes_on_from_a_model(recipe, one_iteration, tmp_path):
+@pytest.mark.parametrize("is_new", [False, True])
+def test_training_goes_on_from_a_model(recipe, one_iteration, tmp_path, is_new):
     before = BeatsForPreTraining.from_pretrained(one_iteration / "model")
     values = stage_values(recipe, "model", codes=str(one_iteration / "codes"), output_dir=str(tmp_path / "more"))
     values |= {"model_name_or_path": str(one_iteration / "model"), "model_config": None, "learning_rate": 0.0}
-    pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
-    after = BeatsForPreTraining.from_pretrained(tmp_path / "more")
-    for name, value in before.state_dict().items():
-        assert torch.equal(after.state_dict()[name], value), name
+    pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values | {"new_label_predictor": is_new}))
+    after = BeatsForPreTraining.from_pretrained(tmp_path / "more").state_dict()
+    others = {name for name, value in before.state_dict().items() if not torch.equal(after[name], value)}
+    assert {name.partition(".")[0] for name in others} == ({"label_predictor"} if is_new else set())
+    assert ("label_predictor.classifier.weight" in others) == is_new
 
 
 def test_an_existing_result_is_never_overwritten(recipe, one_iteration):

@@ -147,6 +147,9 @@ class PreTrainingModelArguments:
     model_name_or_path: str | None = argument(
         "Name, directory or Hub id of a model to continue from. Default: random weights.", None
     )
+    new_label_predictor: bool = argument(
+        "Give that model a label predictor of random weights, for codes that it has not learned.", False
+    )
     feature_extractor: str | None = argument(EXTRACTOR_HELP, None)
     tokenizer: str | None = argument("Name, directory or Hub id of a tokenizer that computes codes on the fly.", None)
     codes: str | None = argument("Directory of codes, as `compute-codes` writes it.", None)
@@ -166,6 +169,8 @@ class PreTrainingModelArguments:
             raise UsageError(f"Exactly one of `tokenizer` and `codes` is needed, got {given}.")
         check_numbers(self)
         if self.model_name_or_path is None:
+            if self.new_label_predictor:
+                raise UsageError("`new_label_predictor` is for a model to continue from: give `model_name_or_path`.")
             check_config(BeatsConfig, self.model_config)
 
 

@@ -82,6 +82,11 @@ class IterateArguments:
     )
     random_projection: dict | None = argument("Configuration of the first iteration's tokenizer.", None)
     model: dict = argument("Training of each iteration's model.", default_factory=dict)
+    initialize_from_last: bool = argument(
+        "Start each model after the first from the encoder of the last one, with a new label predictor, instead of "
+        "from random weights.",
+        False,
+    )
     tokenizer: dict = argument("Training of the tokenizer of each iteration after the first.", default_factory=dict)
     tokenize: dict = argument("Computation of the codes.", default_factory=dict)
     supervised_teacher: str | dict | None = argument(

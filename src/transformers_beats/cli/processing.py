@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers_beats.audio.files import STDIN, AudioFile, find_audio
 from transformers_beats.utils.errors import FOREIGN_ERRORS, UsageError, first_line
+from transformers_beats.utils.machine import name_of
 from transformers_beats.utils.messages import is_quiet, note, warn
 
 from .notes import DecoderNotes
@@ -143,7 +144,7 @@ def settings_of(
     return {
         "command": command,
         "model": model_fingerprint(model, extractor),
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": name_of(model.dtype),
         "window": shared.window,
         "hop": shared.window if shared.hop is None else shared.hop,
         **others,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from transformers_beats.conversion import released
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line, name_some
 from transformers_beats.utils.hub import check_id, check_model_repository, is_id
+from transformers_beats.utils.machine import is_emulated, name_of
 from transformers_beats.utils.messages import hold_back
 
 from .kinds import CLASS_OF, Use, check_use
@@ -136,7 +137,7 @@ def load_model(
         device (`str`, *optional*):
             Name of a device, or `"auto"` for a GPU if there is one. Defaults to where `from_pretrained` puts it.
         dtype (`str`, defaults to `"auto"`):
-            Precision; `"auto"` is the one that the model was saved in.
+            Precision; `"auto"` is the one that the model was saved in, or float32 on a CPU that emulates it.
         new_weights (`tuple[str, ...]`, *optional*):
             Beginnings of the names of weights that are to be trained: they may be missing or of another shape.
         options (`Any`):
@@ -175,7 +176,12 @@ def load_model(
             )
     if unused := sorted(found["unexpected_keys"]):
         logger.warning(f"{name}: {len(unused)} weights are of no {type(model).__name__}: {name_some(unused)}.")
-    return (model if target is None else model.to(target)).eval()
+    if target is not None:
+        model = model.to(target)
+    if dtype == "auto" and is_emulated(model.dtype, model.device):
+        logger.warning(f"{name}: float32 is used, as this CPU has no instructions for {name_of(model.dtype)}.")
+        model = model.float()
+    return model.eval()
 
 
 def load_extractor(name: str | Path, **options: Any) -> "BeatsFeatureExtractor":
@@ -346,7 +352,7 @@ def describe(model: "PreTrainedModel", extractor: "BeatsFeatureExtractor") -> di
     parameters = sum(parameter.numel() for parameter in model.parameters())
     description = {
         "kind": kind if saved in (None, kind) else f"{kind}, of a {saved}",
-        "parameters": f"{parameters:,} ({str(model.dtype).removeprefix('torch.')})",
+        "parameters": f"{parameters:,} ({name_of(model.dtype)})",
         "encoder": f"{config.num_hidden_layers} layers of {config.hidden_size}, {config.num_attention_heads} heads"
         if hasattr(config, "num_hidden_layers")
         else "none",

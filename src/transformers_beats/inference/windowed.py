@@ -21,11 +21,13 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioStream, loudness_was_reported, open_audio
 from transformers_beats.fbank_beats import num_fbank_samples
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import BeatsError, UsageError
+from transformers_beats.utils.machine import is_emulated, name_of
 
 from .batching import Cut, fill_pool, make_batches
 from .grains import Grain, Pooling, check_grain
@@ -45,6 +47,8 @@ from .windows import (
     repeat_values,
 )
 
+
+logger = logging.get_logger(__name__)
 
 # From `input_values` and `attention_mask` (none where there is no padding) to the result of each window.
 Compute: TypeAlias = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -128,7 +132,7 @@ class WindowedInference:
             device (`str`, *optional*):
                 Name of a device, or `"auto"` for a GPU if there is one. Defaults to where `from_pretrained` puts it.
             dtype (`str`, defaults to `"auto"`):
-                Precision; `"auto"` is the one that the model was saved in.
+                Precision; `"auto"` is the one that the model was saved in, or float32 on a CPU that emulates it.
             settings (`Any`):
                 Further arguments of the class, such as `window_seconds`.
 
@@ -164,6 +168,11 @@ class WindowedInference:
             )
         if not isinstance(batch_size, Integral) or batch_size < 1:
             raise UsageError(f"`batch_size` must be a whole number of at least 1, got {batch_size!r}.")
+        if is_emulated(plain_model.dtype, plain_model.device):
+            logger.warning_once(
+                f"This CPU has no instructions for {name_of(plain_model.dtype)}, which takes 7 to 8 times as long as "
+                'float32: load the model with `dtype="float32"`.'
+            )
         # A wrapper, such as that of `torch.compile`, stays around the model where its output is asked for.
         self.model = model
         self.plain_model = plain_model

@@ -19,6 +19,7 @@ from transformers_beats.training.data.labels import LabelArguments
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.utils.arguments import argument, check_numbers, find_problem
 from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.machine import is_emulated
 
 from .batch_plan import BatchArguments
 
@@ -44,8 +45,8 @@ EXTRACTOR_HELP = (
 
 
 def is_bf16_slow() -> bool:
-    """Tells, with a warning, that PyTorch computes bfloat16 without vector instructions here, ten times as slow."""
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    """Returns, with a warning, whether the CPU emulates bfloat16; see [`is_emulated`]."""
+    if not is_emulated(torch.bfloat16, "cpu"):
         return False
     logger.warning_once("This CPU does not compute in bfloat16: float32 is used (`bf16: false`).")
     return True

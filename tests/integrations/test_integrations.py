@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from huggingface_hub import ModelCard, ModelCardData, constants
 from torch.nn.functional import pad
 
 from transformers_beats import (
@@ -30,6 +31,7 @@ from transformers_beats.integrations import columns, hear, mteb, xares
 from transformers_beats.integrations.columns import ColumnEmbedder
 from transformers_beats.integrations.mteb import BeatsMtebModel
 from transformers_beats.integrations.xares import BeatsXaresEncoder, BeatsXaresLlmEncoder
+from transformers_beats.utils.errors import UsageError
 
 
 TINY = {"embed_dim": 16, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
@@ -361,13 +363,19 @@ class TestMteb:
         return BeatsMtebModel(str(path), device="cpu")
 
     def test_checkpoints_of_the_same_name_have_revisions_of_their_own(self, tmp_path, monkeypatch):
+        class ModelMeta(types.SimpleNamespace):
+            model_fields = dict.fromkeys(["name", "revision", "loader"])
+            fetch_release_date = staticmethod(lambda name: None)
+
+            @classmethod
+            def create_empty(cls):
+                return types.SimpleNamespace(model_dump=dict)
+
         package = types.ModuleType("mteb.models")
-        package.ModelMeta = types.SimpleNamespace(create_empty=lambda values: types.SimpleNamespace(**values))
-        module = types.ModuleType("mteb.models.model_meta")
-        module.ScoringFunction = types.SimpleNamespace(COSINE="cosine")
+        package.ModelMeta = ModelMeta
         for name, fake in {"mteb": types.ModuleType("mteb"), "mteb.models": package}.items():
             monkeypatch.setitem(sys.modules, name, fake)
-        monkeypatch.setitem(sys.modules, "mteb.models.model_meta", module)
+        monkeypatch.setattr(ModelCard, "load", lambda place: types.SimpleNamespace(data=ModelCardData()))
 
         first = self.save_checkpoint(tmp_path / "a", 0).mteb_model_meta
         others = {
@@ -381,11 +389,16 @@ class TestMteb:
         # The same in another place is the same.
         assert self.save_checkpoint(tmp_path / "d", 0).mteb_model_meta.revision == first.revision
 
+        commit = "c0ffee" * 6 + "beef"
+        cache = tmp_path / "models--someone--beats"
+        for file, text in {"refs/main": commit, f"snapshots/{commit}/config.json": "{}"}.items():
+            (cache / file).parent.mkdir(parents=True)
+            (cache / file).write_text(text)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
         others["other weights"].model_name = "someone/beats"
-        others["other weights"].embedder.model.config._commit_hash = "c0ffee"
         del others["other weights"].mteb_model_meta
         meta = others["other weights"].mteb_model_meta
-        assert (meta.name, meta.revision) == ("someone/beats", "c0ffee")
+        assert (meta.name, meta.revision, meta.loader) == ("someone/beats", commit, BeatsMtebModel)
 
     def test_mteb_accepts_it(self, model, checkpoint):
         models = pytest.importorskip("mteb.models")
@@ -395,6 +408,67 @@ class TestMteb:
         meta = model.mteb_model_meta
         assert (meta.name, meta.embed_dim, meta.modalities) == ("local/beats-tiny", 32, ["audio"])
         assert meta.similarity_fn_name is ScoringFunction.COSINE
+
+    def test_sizes_are_those_of_the_weights(self, model, checkpoint):
+        pytest.importorskip("mteb")
+        meta, weights = model.mteb_model_meta, BeatsModel.from_pretrained(checkpoint).state_dict().values()
+        assert meta.n_parameters == sum(tensor.numel() for tensor in weights)
+        assert meta.n_active_parameters == meta.n_parameters
+        assert meta.memory_usage_mb == pytest.approx(sum(tensor.nbytes for tensor in weights) / 2**20, abs=0.05)
+        # As it would be written into MTEB's list of models.
+        assert f"n_parameters={meta.n_parameters}" in meta.to_python()
+
+    @pytest.mark.parametrize(
+        ("card", "license", "adapted_from", "is_audioset"),
+        [
+            ("license: mit\ndatasets: agkphysics/AudioSet\nbase_model: [someone/beats]", "mit", "someone/beats", True),
+            ("license: mine\ndatasets: [agkphysics/AudioSet, ashraq/esc50]", None, None, False),
+            ("license: [", None, None, False),
+        ],
+    )
+    def test_a_model_card_tells_licence_and_training(self, tmp_path, card, license, adapted_from, is_audioset):
+        pytest.importorskip("mteb")
+        model = self.save_checkpoint(tmp_path, 0)
+        (tmp_path / "checkpoint" / "README.md").write_text(f"---\n{card}\n---\n# A model\n")
+        meta = model.mteb_model_meta
+        assert (meta.license, meta.adapted_from) == (license, adapted_from)
+        # Results on AudioSet's clips are not those of a model that has never heard them.
+        assert meta.is_zero_shot_on(["AudioSet"]) is (False if is_audioset else None)
+
+    def test_a_released_model_has_all_that_mteb_asks_for(self, model, monkeypatch):
+        benchmark = pytest.importorskip("mteb")
+        model.model_name = "beats-iter3"
+        meta = model.mteb_model_meta
+        assert (meta.name, meta.license, meta.release_date) == ("local/beats-iter3", "mit", "2022-12-18")
+        missing = {name for name, value in meta.model_dump().items() if value is None}
+        # Microsoft has not published the code of the pre-training.
+        assert missing <= {
+            *("loader", "n_active_parameters_override", "public_training_code", "adapted_from", "superseded_by"),
+            *("contacts", "experiment_kwargs", "output_dtypes", "extra_requirements_groups"),
+        }
+        names = {task.metadata.name for task in benchmark.get_tasks(modalities=["audio"], exclude_superseded=False)}
+        assert meta.training_datasets == {name for name in names if name.startswith("AudioSet")}
+
+    def test_fields_of_ones_own_are_checked(self, checkpoint):
+        pytest.importorskip("mteb")
+
+        def meta_of(**fields):
+            return BeatsMtebModel(checkpoint, device="cpu", meta=fields).mteb_model_meta
+
+        meta = meta_of(release_date="2026-11-30", training_datasets={"ESC50"})
+        assert (meta.release_date, meta.is_zero_shot_on(["ESC50"])) == ("2026-11-30", False)
+        with pytest.raises(UsageError, match="'licence', which is no field of ModelMeta; did you mean license"):
+            meta_of(licence="mit")
+        with pytest.raises(UsageError, match="release_date of a ModelMeta cannot be 'tomorrow'"):
+            meta_of(release_date="tomorrow")
+
+    @pytest.mark.slow
+    def test_mtebs_mock_run_passes(self, model):
+        benchmark = pytest.importorskip("mteb", minversion="2.26")
+        pytest.importorskip("torchcodec", exc_type=ImportError)
+        found = {name: status for name, status in benchmark.mock_run(model).items() if status is not None}
+        assert len(found) >= 7
+        assert {name for name, status in found.items() if not hasattr(status, "scores")} == set()
 
     @pytest.fixture
     def tones(self):

@@ -6,8 +6,9 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import product
 
 import torch
@@ -287,6 +288,14 @@ def refuse_pickling(module: nn.Module) -> None:
     )
 
 
+def whole_parameter(parameter: torch.Tensor) -> AbstractContextManager:
+    """Returns a context in which a parameter has all of its values, also where ZeRO-3 of DeepSpeed has split it."""
+    if not hasattr(parameter, "ds_id"):
+        return nullcontext()
+    # Not imported by a statement: remote code would then require it of everyone.
+    return import_module("deepspeed").zero.GatheredParameters(parameter, modifier_rank=0)
+
+
 class BeatsPositionalConvEmbedding(nn.Module):
     """Convolutional position embedding over the sequence of patches, same length out as in."""
 
@@ -302,7 +311,8 @@ class BeatsPositionalConvEmbedding(nn.Module):
             padding=config.num_conv_pos_embeddings // 2,
             groups=config.num_conv_pos_embedding_groups,
         )
-        self.conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
+        with whole_parameter(conv.weight):
+            self.conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
         # PyTorch makes a class for this module alone, which refuses to be pickled and does not say what to do instead.
         type(self.conv).__getstate__ = refuse_pickling
         self.activation = nn.GELU()

@@ -35,13 +35,13 @@ from transformers_beats.utils.files import sha256
 
 DOCS = ROOT / "docs"
 # Their code takes a few seconds; that of the others, which start many processes, up to two minutes.
-FAST = ["design", "faq", "index", "released", "web"]
+FAST = ["design", "faq", "front-end", "index", "released", "web"]
 SLOW = [
     *("convert", "deploy", "finetuning", "long-recordings", "migrate-espnet", "migrate-microsoft", "pretraining"),
     *("publish-classifier", "publishing", "search"),
 ]
-# Pages about measurements and fuzzing, whose commands other tests run, or which take long.
-NOT_RUN = ["choosing", "performance", "reliability", "results", "tutorials/index"]
+# Pages about measurements, fuzzing and benchmarks, whose commands other tests run, or which take long.
+NOT_RUN = ["choosing", "performance", "public-benchmarks", "reliability", "results", "tutorials/index"]
 MAX_UNRUN_BLOCKS = 10
 CHECKPOINTS = {
     "BEATs_iter3": "beats_tiny",

@@ -2,12 +2,15 @@
 """The benchmark command: its peers compute what our models compute, and its reports say what was measured."""
 
 import json
+import os
+import re
 import sys
 
 import pytest
+import soundfile
 import torch
 import typer
-from benchmarks import codes_ablation, measuring
+from benchmarks import an_hour_of_audio, codes_ablation, measuring
 from benchmarks.__main__ import choose_sizes, main
 from benchmarks.measuring import count_operations, in_fresh_process, peak_memory, time_alternately
 from benchmarks.options import Options, build_tokenizer
@@ -30,6 +33,7 @@ from transformers_beats import (
     BeatsTokenizerConfig,
     BeatsTokenizerModel,
 )
+from transformers_beats.search.index import Index
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.verification.plain import plain_features
 
@@ -242,6 +246,32 @@ def test_the_command_writes_what_it_prints(tmp_path, monkeypatch):
     assert report["machine"]["cpu"] in result.output
     assert report["options"]["layers"] == 1
     assert Image.open(tmp_path / "benchmark.png").size[0] > 500
+
+
+def test_an_hour_of_audio_is_made_once(tmp_path):
+    folder = tmp_path / "recordings"
+    an_hour_of_audio.write_recordings(folder, 65)
+    infos = [soundfile.info(path) for path in sorted(folder.iterdir())]
+    assert [(info.duration, info.samplerate) for info in infos] == [(60.0, 16000), (5.0, 16000)]
+    state = [path.stat().st_mtime_ns for path in sorted(folder.iterdir())]
+    an_hour_of_audio.write_recordings(folder, 65)
+    assert [path.stat().st_mtime_ns for path in sorted(folder.iterdir())] == state
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="the system does not tell what a process has used")
+def test_an_hour_of_audio_measures_whole_commands(tmp_path):
+    app = typer.Typer()
+    app.command()(an_hour_of_audio.main)
+    arguments = [str(tmp_path), "--seconds", "4", "--layers", "1", "--command", "index-segments"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "index --segments 1" in result.output
+    assert len(Index(tmp_path / "output-index-segments-0" / "out")) == 4
+    # PyTorch alone takes more than 100 MB.
+    assert int(re.search(r"(\d+) MB", result.output)[1]) > 100
+    with pytest.raises(typer.Exit):
+        an_hour_of_audio.run(["tag", "-m", str(tmp_path / "nowhere"), str(tmp_path)])
 
 
 def test_rows_of_other_settings_are_not_reused(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 import copy
+import sys
+import types
 from dataclasses import fields
 
 import pytest
@@ -22,6 +24,7 @@ from transformers_beats.modeling_beats import (
     BeatsAttention,
     BeatsFrameClassifierOutput,
     BeatsModelOutput,
+    BeatsPositionalConvEmbedding,
     BeatsRelativePositionBias,
     masked_mean,
     patch_mask_from_frame_mask,
@@ -753,3 +756,32 @@ def test_a_subclass_elsewhere_keeps_its_file_to_itself(tiny_config, tmp_path):
 
     Mine(tiny_config).save_pretrained(tmp_path)
     assert not list(tmp_path.glob("test_*.py"))
+
+
+def test_the_norm_of_a_weight_that_deepspeed_has_split_is_of_all_of_it(monkeypatch):
+    make = torch.nn.Conv1d.__init__
+
+    def make_split(self, *args, **kwargs):
+        make(self, *args, **kwargs)
+        self.weight.ds_id, self.weight.whole = 0, self.weight.data
+        self.weight.data = torch.empty(0)
+
+    class GatheredParameters:
+        def __init__(self, parameter, modifier_rank):
+            self.parameter = parameter
+
+        def __enter__(self):
+            self.parameter.data = self.parameter.whole
+
+        def __exit__(self, *_):
+            pass
+
+    zero = types.SimpleNamespace(GatheredParameters=GatheredParameters)
+    monkeypatch.setitem(sys.modules, "deepspeed", types.SimpleNamespace(zero=zero))
+    monkeypatch.setattr(torch.nn.Conv1d, "__init__", make_split)
+    sizes = {"hidden_size": 32, "num_attention_heads": 2}
+    config = BeatsConfig(**sizes, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2)
+    conv = BeatsPositionalConvEmbedding(config).conv
+    norms, directions = conv.parametrizations.weight.original0, conv.parametrizations.weight.original1
+    assert directions.shape == (32, 16, 16)
+    torch.testing.assert_close(norms, directions.norm(dim=(0, 1), keepdim=True))

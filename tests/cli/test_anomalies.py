@@ -2,6 +2,7 @@
 """`anomalies fit` and `score` on folders of recordings."""
 
 import csv
+import itertools
 import json
 import shutil
 
@@ -11,7 +12,9 @@ import soundfile
 from PIL import Image
 from typer.testing import CliRunner
 
+from transformers_beats.anomalies import embedding
 from transformers_beats.anomalies.calibration import p_values
+from transformers_beats.anomalies.choices import DetectorSettings
 from transformers_beats.anomalies.detector import AnomalyDetector
 from transformers_beats.anomalies.embedding import embed_clips
 from transformers_beats.cli.app import app
@@ -116,6 +119,35 @@ def test_few_clips_of_a_target_domain_have_a_bank_of_their_own(models, hums, tmp
     assert list(AnomalyDetector.load(path).bank_of().vectors) == [""]
 
 
+def test_an_interrupted_fit_goes_on(models, hums, tmp_path, monkeypatch):
+    folder = shutil.copytree(hums / "fitted", tmp_path / "fitted")
+    path = tmp_path / "hum.safetensors"
+    command = ["fit", folder, "-m", models / "beats_tiny", "-o", path]
+
+    def interrupt(*arguments):
+        yield from itertools.islice(embed_clips(*arguments), 10)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding, "embed_clips", interrupt)
+        assert run(*command, exit_code=130).stderr.splitlines() == ["interrupted"]
+    assert not path.exists()
+    (line,) = run(*command, exit_code=2).stderr.splitlines()
+    assert "is of an interrupted run. To go on with the same settings, add --resume" in line
+    (line,) = run(*command, "--resume", "--pooling", "gem", exit_code=2).stderr.splitlines()
+    assert "was begun with another `pooling`" in line
+    write_hum(folder / "03.wav", 999)
+    result = run(*command, "--resume", "--backend", "density")
+    assert result.stderr.splitlines()[0] == "9 of 25 files are done already."
+    assert {file.name for file in tmp_path.iterdir()} == {"fitted", "hum.safetensors"}
+    expected = np.stack(list(embed_clips(inference_of(models), sorted(folder.iterdir()), DetectorSettings((3,)))))
+    np.testing.assert_allclose(AnomalyDetector.load(path).bank_of().vectors[""], expected, atol=1e-5)
+
+
+def inference_of(models) -> WindowedInference:
+    return WindowedInference(*loading.load(models / "beats_tiny", "cpu"))
+
+
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
@@ -165,7 +197,7 @@ def test_a_folder_without_a_clip_that_can_be_used_is_an_error(models, tmp_path):
 
 def test_scores_are_those_of_the_detector_in_python(detector, hums, models):
     loaded = AnomalyDetector.load(detector)
-    inference = WindowedInference(*loading.load(models / "beats_tiny", "cpu"))
+    inference = inference_of(models)
     for record in records(detector, hums / "new")[::4]:
         vectors = np.stack(list(embed_clips(inference, [record["file"]], loaded.settings)))
         (score,) = loaded.score(vectors)

@@ -7,12 +7,12 @@ Commands import transformers, torch and matplotlib when they run, so that `--hel
 
 from transformers_beats.utils.errors import end_on_signals
 
-from .anomalies import fit, score
+from .anomalies import fit
+from .anomaly_scores import score
 from .arrays import embed, tokenize
 from .commands import add_command, add_group, completion, make_app
 from .compare import compare, distance
-from .convert import convert
-from .export import export
+from .convert import convert, export
 from .forwarded import MODELS, TRAINING, add_forwarded
 from .models import get, info, models, recipes
 from .search import index, search

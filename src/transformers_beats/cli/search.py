@@ -12,6 +12,7 @@ import typer
 
 from transformers_beats.audio.files import STDIN, AudioFile, place_of
 from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.files import check_folder_of
 from transformers_beats.utils.messages import next_command, note, warn
 from transformers_beats.utils.numbers import format_number
 from transformers_beats.utils.table import print_table
@@ -247,8 +248,7 @@ def draw(index: "Index", path: Path) -> None:
     from transformers_beats.plotting.figures import check_matplotlib
 
     check_matplotlib()
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}.")
+    check_folder_of(path)
     from transformers_beats.plotting.map import draw_map
     from transformers_beats.search.nearest import project
 

@@ -138,6 +138,16 @@ def test_folders_tell_labels_if_all_files_lie_in_them():
     assert [role.file for role in assign_normal(named)] == named[:1]
 
 
+def test_a_folder_above_the_one_that_was_named_tells_nothing():
+    path = Path("/d/abnormal/site/normal-clips/a.wav")
+    for relative in (Path("a.wav"), Path("normal-clips/a.wav")):
+        (role,) = assign_tests([AudioFile(path, relative)])
+        assert role.is_anomalous is None
+        assert len(assign_normal([AudioFile(path, relative)])) == 1
+    (role,) = assign_tests([AudioFile(Path("/d/abnormal/a.wav"), Path("a.wav"))])
+    assert role.is_anomalous
+
+
 def test_files_of_a_target_folder_are_its_domain():
     named, target = files("a.wav", "t/b.wav"), files("t/b.wav", "t/c.wav")
     roles = assign_normal(named, target)

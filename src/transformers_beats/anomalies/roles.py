@@ -82,9 +82,12 @@ def assign_tests(files: Sequence[AudioFile]) -> list[Role]:
 
 def _label_of(file: AudioFile) -> bool | None:
     """Returns whether a file lies in a folder of anomalous clips; None if no folder tells."""
-    # The nearest one counts.
-    names = [part.lower() for part in PurePath(file.address).parent.parts[::-1]] if file.data is None else []
-    return next((LABELS[name] for name in names if name in LABELS), None)
+    if file.data is not None:
+        return None
+    # Of those below the folder that was named, and this one itself; what it lies in was named for another reason. The
+    # nearest one counts.
+    folders = PurePath(file.address).parent.parts[-len(file.relative.parts) :][::-1]
+    return next((LABELS[name.lower()] for name in folders if name.lower() in LABELS), None)
 
 
 def _checked(roles: list[Role], files: Sequence[AudioFile]) -> list[Role]:

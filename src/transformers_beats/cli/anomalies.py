@@ -86,7 +86,7 @@ def fit(
     out. In the folders of DCASE's task 2, each machine has a bank, of the clips in `train`.
     """
     from transformers_beats.anomalies.roles import assign_normal
-    from transformers_beats.inference.loading import check_model, load
+    from transformers_beats.inference.loading import check_model, load, place_of_model
 
     check_model(shared.model, "embeddings")
     check_detector_output(output, overwrite)
@@ -129,8 +129,9 @@ def fit(
             raise BeatsError(f"None of {len(files)} files could be used.")
         domains = {role.file: "" if one_domain else role.domain for role in roles}
         banks = make_banks([role for role in roles if role.file in vectors], vectors, domains)
-        source = os.path.abspath(shared.model) if os.path.isdir(shared.model) else shared.model
-        detector = AnomalyDetector(banks, settings, embedded_with["model"], source, embedded_with["dtype"], rate)
+        detector = AnomalyDetector(
+            banks, settings, embedded_with["model"], place_of_model(shared.model), embedded_with["dtype"], rate
+        )
     except BeatsError:
         # There is no use in going on with so few clips.
         shutil.rmtree(parts)

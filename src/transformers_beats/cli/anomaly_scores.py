@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from transformers_beats.audio.files import AudioFile, check_names
-from transformers_beats.utils.errors import BeatsError, UsageError, first_line
+from transformers_beats.utils.errors import UsageError, first_line
 from transformers_beats.utils.files import check_absent, check_folder_of, make_directory, replace_file
 from transformers_beats.utils.messages import warn
 from transformers_beats.utils.numbers import format_number
 from transformers_beats.utils.table import print_table
 
 from .notes import DecoderNotes, decoder_notes
-from .options import Device, Json, released_names
+from .options import Device, Json, MovedModel
 from .processing import Open, find_inputs, finish, has_seconds_bar, process
 from .writers import OK, SKIPPED, STATUS, OutputError, to_csv, write_standard_output
 
@@ -59,16 +59,7 @@ def score(
         typer.Option(metavar="FOLDER", help="Draw the clips of the table: which band and which moment."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, metavar="N", help="Clips of the table, the least normal first.")] = 10,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="MODEL",
-            help="Where the model of the detector is, if it was moved.",
-            autocompletion=released_names,
-        ),
-    ] = None,
+    model: MovedModel = None,
     batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Windows in a batch.")] = 8,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.csv.")] = False,
@@ -97,13 +88,16 @@ def score(
     with decoder_notes() as notes:
         # From here on, torch is imported.
         from transformers_beats.anomalies.detector import AnomalyDetector
+        from transformers_beats.inference.loading import load_again
+        from transformers_beats.inference.windowed import WindowedInference
 
         fitted = AnomalyDetector.load(detector)
         fitted.false_alarm_rate = fitted.false_alarm_rate if rate is None else rate
         # A rate that the clips cannot tell is refused before anything is computed.
         for machine in dict.fromkeys(role.machine for role in roles):
             fitted.threshold(machine=machine)
-        inference = load_inference(fitted, detector, model, device, batch_size, has_seconds_bar(files))
+        loaded = load_again(detector, fitted.model, fitted.fingerprint, device, fitted.dtype, model)
+        inference = WindowedInference(*loaded, batch_size=batch_size, progress=has_seconds_bar(files))
         records, failures = score_files(fitted, inference, roles, notes)
         ranked = sorted(
             (record for record in records if record["status"] == OK),
@@ -119,7 +113,7 @@ def score(
             write_standard_output(json_format.dumps(record) + "\n")
     else:
         print_scores(ranked, {role.file.address: str(role.file.relative) for role in roles})
-        print_metrics(roles, records)
+        print_metrics(records)
     if output is not None:
         write_scores(output, records)
     used = [record for record in records if record["status"] == OK]
@@ -130,36 +124,6 @@ def score(
     closing += [f"Scores: {output}"] if output is not None else []
     closing += [f"Pictures: {explain}"] if explain is not None else []
     finish(files, failures, *closing)
-
-
-def load_inference(
-    detector: "AnomalyDetector", path: Path, model: str | None, device: str, batch_size: int, progress: bool
-) -> "WindowedInference":
-    """
-    Loads the model of a detector.
-
-    Raises:
-        [`UsageError`]: if the model is not that of the detector.
-        [`BeatsError`]: if it cannot be loaded.
-    """
-    from transformers_beats.inference.loading import choose_device, load
-    from transformers_beats.inference.windowed import WindowedInference
-    from transformers_beats.utils.fingerprint import model_fingerprint
-
-    # An unknown one has nothing to do with the place of the model.
-    choose_device(device)
-    try:
-        loaded, extractor = load(model or detector.model, device, detector.dtype)
-    except BeatsError as error:
-        if model is None and not Path(detector.model).is_dir():
-            hint = f"{path} was made with this model: if it was moved, name its place as --model."
-            raise type(error)(f"{error} {hint}") from error
-        raise
-    if model_fingerprint(loaded, extractor) != detector.fingerprint:
-        raise UsageError(
-            f"{path}: is of another model than {model or detector.model} is: pass that one as --model, or fit again."
-        )
-    return WindowedInference(loaded, extractor, batch_size=batch_size, progress=progress)
 
 
 def score_files(
@@ -273,7 +237,7 @@ def print_scores(records: list[dict[str, Any]], names: dict[str, str]) -> None:
     print_table(["File", "Score", "p", "Anomalous", *(["Band (Hz)"] if has_bands else [])], rows)
 
 
-def print_metrics(roles: list["Role"], records: list[dict[str, Any]]) -> None:
+def print_metrics(records: list[dict[str, Any]]) -> None:
     """Prints the metrics of each machine, and the official score, of clips whose labels are known."""
     known = [record for record in records if record["status"] == OK and record["label"] is not None]
     if not known:

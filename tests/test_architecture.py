@@ -36,7 +36,7 @@ FLOORS = [
     {"audio", "metrics"},
     {"plotting"},
     {"conversion"},
-    {"export", "inference", "integrations", "publishing", "search", "training", "verification"},
+    {"anomalies", "export", "inference", "integrations", "publishing", "search", "training", "verification"},
     {"cli", "demo", "web"},
 ]
 # Files at the root that the lowest folders may import.

@@ -6,11 +6,12 @@ import os
 import re
 import sys
 
+import numpy as np
 import pytest
 import soundfile
 import torch
 import typer
-from benchmarks import an_hour_of_audio, codes_ablation, measuring
+from benchmarks import an_hour_of_audio, anomalies, codes_ablation, measuring
 from benchmarks.__main__ import choose_sizes, main
 from benchmarks.measuring import count_operations, in_fresh_process, peak_memory, time_alternately
 from benchmarks.options import Options, build_tokenizer
@@ -33,6 +34,7 @@ from transformers_beats import (
     BeatsTokenizerConfig,
     BeatsTokenizerModel,
 )
+from transformers_beats.anomalies.choices import DetectorSettings
 from transformers_beats.search.index import Index
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.verification.plain import plain_features
@@ -287,3 +289,55 @@ def test_rows_of_other_settings_are_not_reused(tmp_path, monkeypatch):
             codes_ablation.main("esc10", tmp_path / "out", 200, 100, 0, 0)
     with pytest.raises(UsageError, match=r"begun with another `seed` \(0, now 1\)"):
         codes_ablation.main("esc10", tmp_path / "out", 200, 100, 1, 0)
+
+
+# Anomalous sounds
+
+
+def make_clips(groups: list[str], num_train: int) -> list[anomalies.Clip]:
+    """Clips without audio: training clips of each group and domain, and tests that are normal or have a defect."""
+    clips = []
+    for group in groups:
+        for domain in ("source", "target"):
+            clips += [anomalies.Clip(None, group, domain, "train", None)] * num_train
+            for db in (None, *anomalies.DEFECTS_DB):
+                clips += [anomalies.Clip(None, group, domain, "test", db)] * 5
+    return clips
+
+
+def test_defects_that_move_vectors_are_found_and_normal_clips_are_not():
+    generator, clips = np.random.default_rng(0), make_clips(["fan 0", "fan 1"], 20)
+    vectors = generator.normal(size=(len(clips), 1, 2, 6)).astype(np.float32)
+    vectors[[clip.defect_db == -6 for clip in clips]] += 9
+    for by_domain in (True, False):
+        settings = DetectorSettings((0,), backend="mahalanobis")
+        found = anomalies.measure_machines(clips, vectors, settings, by_domain)
+        assert found["-6"] == [1.0, 1.0]
+        assert max(found["-18"]) < 0.8
+        assert np.mean(found["false alarms, source"]) <= 0.3
+
+
+def test_a_class_is_told_from_the_others():
+    generator = np.random.default_rng(0)
+    clips = [
+        anomalies.Clip(None, group, "", split, None)
+        for group in ("dog", "rain", "clock")
+        for split in ["train"] * 6 + ["test"] * 4
+    ]
+    vectors = generator.normal(size=(len(clips), 1, 1, 5)).astype(np.float32)
+    for number, group in enumerate(("dog", "rain", "clock")):
+        vectors[[clip.group == group for clip in clips], ..., number] += 20
+    assert anomalies.measure_esc10(clips, vectors, DetectorSettings((0,))) == {"auc": [1.0, 1.0, 1.0]}
+
+
+def test_rows_change_one_thing_at_a_time():
+    rows = list(anomalies.rows_of("model", 4))
+    assert len({name for name, *_ in rows}) == len(rows) == 2 * (16 + 12)
+    assert {place for _, place, *_ in rows} == {0, 1}
+    assert [settings.pooling for _, _, settings, _ in anomalies.rows_of("log-mel statistics", 0)] == ["mean"] * 16
+
+
+def test_intervals_hold_their_means():
+    assert anomalies.interval([0.5, 0.5]) == "50.0"
+    mean, low, high = map(float, re.findall(r"[\d.]+", anomalies.interval([0.5, 0.6, 0.7, 0.9])))
+    assert low < mean == 67.5 < high

@@ -37,6 +37,7 @@ DOCS = ROOT / "docs"
 # Their code takes a few seconds; that of the others, which start many processes, up to two minutes.
 FAST = ["design", "faq", "front-end", "index", "released", "web"]
 SLOW = [
+    "anomalies",
     *("convert", "deploy", "finetuning", "long-recordings", "migrate-espnet", "migrate-microsoft", "pretraining"),
     *("publish-classifier", "publishing", "search"),
 ]

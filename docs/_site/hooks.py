@@ -51,7 +51,11 @@ PRINT_HELP = """
 from typer.testing import CliRunner
 from transformers_beats.cli.app import app
 from transformers_beats.cli.commands import NAME
-for name in ["", *(command.name for command in app.registered_commands)]:
+names = ["", *(command.name for command in app.registered_commands)]
+for group in app.registered_groups:
+    own = [f"{group.name} {command.name}" for command in group.typer_instance.registered_commands]
+    names += [group.name, *own]
+for name in names:
     result = CliRunner().invoke(app, [*name.split(), "--help"], terminal_width=100)
     print(f"{NAME} {name}".strip(), result.stdout.strip(), sep="\\n", end="\\0")
 """

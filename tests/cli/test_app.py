@@ -24,7 +24,9 @@ from transformers_beats.utils.messages import is_quiet
 
 
 AUDIO = ("tag", "embed", "tokenize", "compare", "index", "search", "distance")
-OWN = (*AUDIO, "models", "get", "info", "convert", "recipes", "completion")
+OWN = (*AUDIO, "anomalies", "models", "get", "info", "convert", "recipes", "completion")
+# Commands of `anomalies`.
+ANOMALIES = ("anomalies fit", "anomalies score")
 
 
 def run(*words: str, exit_code: int = 0):
@@ -50,7 +52,7 @@ import sys
 from typer.testing import CliRunner
 from transformers_beats.cli.app import app
 from transformers_beats.cli.commands import STATUSES
-for name in {["", *OWN]}:
+for name in {["", *OWN, *ANOMALIES]}:
     assert CliRunner().invoke(app, [*name.split(), "--help"]).exit_code == 0
 print([name for name in ("torch", "transformers", "numpy", "matplotlib", "datasets") if name in sys.modules])
 """
@@ -69,14 +71,14 @@ def test_without_words_there_is_help():
     assert run().stdout == run("--help").stdout
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", [*OWN, *ANOMALIES])
 def test_help_fits_a_screen(name):
-    output = run(name, "--help").stdout
+    output = run(*name.split(), "--help").stdout
     assert len(output.rstrip().splitlines()) <= 60
-    assert run(name, "-h").stdout == output
+    assert run(*name.split(), "-h").stdout == output
 
 
-@pytest.mark.parametrize("name", ["", *OWN, *MODELS, *TRAINING])
+@pytest.mark.parametrize("name", ["", *OWN, *ANOMALIES, *MODELS, *TRAINING])
 def test_every_help_has_an_example_and_ends_with_the_exit_statuses(name):
     output = " ".join(run(*name.split(), "--help").stdout.split())
     usage, _, examples = output.partition("Example")
@@ -85,12 +87,12 @@ def test_every_help_has_an_example_and_ends_with_the_exit_statuses(name):
     assert output.endswith(STATUSES)
 
 
-PROGRESS = (*AUDIO, "get", "convert", *MODELS, *TRAINING)
+PROGRESS = (*AUDIO, *ANOMALIES, "get", "convert", *MODELS, *TRAINING)
 
 
 @pytest.mark.parametrize("name", PROGRESS)
 def test_commands_that_print_progress_can_be_quiet(name):
-    assert "--quiet" in run(name, "--help").stdout
+    assert "--quiet" in run(*name.split(), "--help").stdout
 
 
 # `index-audio` is a function for typer.
@@ -142,6 +144,9 @@ def test_names_of_commands_may_be_spelled_with_dashes_or_underscores(module):
         ),
         (["demo", "--sed", "1"], "error: no option --sed; did you mean --seed? See transformers-beats demo --help.\n"),
         (["--tag"], "error: no option --tag. See transformers-beats --help.\n"),
+        (["anomalies"], "error: Missing command. See transformers-beats anomalies --help.\n"),
+        (["anomalies", "fti"], "error: no command fti; did you mean fit?\n"),
+        (["anomalies", "xyz"], "error: no command xyz; see transformers-beats anomalies --help\n"),
         (["info"], "error: Missing argument 'MODEL'. See transformers-beats info --help.\n"),
     ],
 )

@@ -7,14 +7,14 @@ Commands import transformers, torch and matplotlib when they run, so that `--hel
 
 from transformers_beats.utils.errors import end_on_signals
 
+from .anomalies import fit
+from .anomaly_scores import score
 from .arrays import embed, tokenize
-from .commands import add_command, completion, make_app
+from .commands import add_command, add_group, completion, make_app
 from .compare import compare, distance
-from .convert import convert
-from .export import export
+from .convert import convert, export
 from .forwarded import MODELS, TRAINING, add_forwarded
-from .info import info, recipes
-from .models import get, models
+from .models import get, info, models, recipes
 from .search import index, search
 from .tag import tag
 
@@ -38,6 +38,12 @@ add_command(
 searches = ["INDEX clip.wav", "INDEX --duplicates", "INDEX --map map.png"]
 add_command(app, "search", search, searches, "Audio", quiet=True)
 add_command(app, "distance", distance, ["-m beats-iter3 real generated --segments 1"], "Audio", quiet=True)
+fits = ["normal-clips -m beats-iter3 -o fan.safetensors", "dcase/dev_data -m beats-iter3 -o machines.safetensors"]
+scores = ["fan.safetensors recordings -o scores.csv", "fan.safetensors recordings --explain pictures"]
+examples = [f"fit {fits[0]}", f"score {scores[0]}"]
+anomalies = add_group(app, "anomalies", "Find sounds that are not like normal clips of a machine.", examples, "Audio")
+add_command(anomalies, "fit", fit, fits, "Commands", quiet=True, group="anomalies")
+add_command(anomalies, "score", score, scores, "Commands", quiet=True, group="anomalies")
 add_command(app, "models", models, ["", "--json"], "Models")
 add_command(app, "get", get, ["beats-iter3"], "Models", quiet=True)
 add_command(app, "info", info, ["beats-finetuned", "beats-finetuned --labels"], "Models")

@@ -127,13 +127,30 @@ def ending(examples: Sequence[str]) -> str:
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and notes; only warnings and errors.")]
 
 
+def add_group(app: typer.Typer, name: str, help: str, examples: Sequence[str], panel: str) -> typer.Typer:
+    """
+    Adds a command that has commands of its own, under the heading `panel`, and returns it; `examples` are the words
+    after its name in the examples of its help.
+    """
+    group = typer.Typer(cls=Commands, add_completion=False, rich_markup_mode="markdown")
+    epilog = ending([f"{NAME} {name} {example}" for example in examples])
+    app.add_typer(group, name=name, help=help, epilog=epilog, rich_help_panel=panel)
+    return group
+
+
 def add_command(
-    app: typer.Typer, name: str, function: Callable[..., Any], examples: Sequence[str], panel: str, quiet: bool = False
+    app: typer.Typer,
+    name: str,
+    function: Callable[..., Any],
+    examples: Sequence[str],
+    panel: str,
+    quiet: bool = False,
+    group: str = "",
 ) -> None:
     """
     Adds a function for typer as a command, under the heading `panel` in the list of commands. Its errors become one
     line and an exit status. `examples` are the words after the name in the examples of its help. With `quiet` it has
-    the option `--quiet`.
+    the option `--quiet`. `group` is the name of the command whose command it is.
     """
 
     @functools.wraps(function)
@@ -146,7 +163,8 @@ def add_command(
         option = inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Quiet)
         parameters = [*signature.parameters.values(), option]
         run.__signature__ = signature.replace(parameters=parameters)  # ty: ignore[missing-attribute]
-    epilog = ending([f"{NAME} {name} {example}".rstrip() for example in examples])
+    words = " ".join(filter(None, (NAME, group, name)))
+    epilog = ending([f"{words} {example}".rstrip() for example in examples])
     app.command(name, rich_help_panel=panel, epilog=epilog)(run)
 
 

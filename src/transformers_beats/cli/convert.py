@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""`transformers-beats convert`: a checkpoint for transformers, or back."""
+"""`transformers-beats convert` and `export`: a checkpoint for transformers, or back, and a model as one ONNX file."""
 
 import gc
 from pathlib import Path
@@ -12,6 +12,7 @@ from transformers_beats.conversion.names import Origin, use_of
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import check_absent, check_file
 from transformers_beats.utils.messages import next_command, note
+from transformers_beats.utils.numbers import format_number
 
 
 def convert(
@@ -148,3 +149,31 @@ def convert(
     # Models of another branch are loaded in Python.
     if revision is None:
         note(next_command(*use_of(kind, push_to_hub)))
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="Name (see `models`), directory, or Hub id.")],
+    output: Annotated[Path, typer.Argument(help="File to write (.onnx).")],
+    int8: Annotated[bool, typer.Option("--int8", help="Int8 weights, and int8 products at run time.")] = False,
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit on the Hub.")] = "main",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT.")] = False,
+) -> None:
+    """Export a model (encoder, classifier or tokenizer) to one ONNX file, from waveforms to results."""
+    from transformers_beats.inference.loading import check_model, load
+
+    check_absent(output, overwrite)
+    check_model(model)
+    # What cannot be used is refused before this imports torch, and before a download.
+    from transformers_beats.export.onnx import INPUTS, export_onnx, require_exporters
+
+    require_exporters()
+    written = export_onnx(*load(model, dtype="float32", revision=revision), output, int8)
+    megabytes = output.stat().st_size / 2**20
+    typer.echo(f"{output}: {megabytes:.1f} MiB, {', '.join(INPUTS)} -> {', '.join(written.outputs)}")
+    typer.echo(f"  largest difference from PyTorch: {written.difference:.1e}")
+    if written.similarity is not None:
+        measure = "equal codes" if "audio_codes" in written.outputs else "cosine"
+        typer.echo(f"  after quantisation, {measure} on test sounds: {format_number(written.similarity)}")
+    if written.same_class is not None:
+        typer.echo(f"  the same likeliest label: {written.same_class:.0%}")
+    note(f"Next: onnxruntime.InferenceSession({str(output)!r}) in Python.")

@@ -47,6 +47,16 @@ Model = Annotated[
         autocompletion=released_names,
     ),
 ]
+MovedModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help="Where the model is, if it was moved.",
+        autocompletion=released_names,
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option("--json", help="Print JSON lines, an object a line; everything else goes to stderr."),

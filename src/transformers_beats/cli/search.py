@@ -12,13 +12,14 @@ import typer
 
 from transformers_beats.audio.files import STDIN, AudioFile, place_of
 from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.files import check_folder_of
 from transformers_beats.utils.messages import next_command, note, warn
 from transformers_beats.utils.numbers import format_number
 from transformers_beats.utils.table import print_table
 
 from .compare import find_one
 from .notes import DecoderNotes, decoder_notes
-from .options import Device, Json, Segments, Shared, released_names, with_shared_options
+from .options import Device, Json, MovedModel, Segments, Shared, with_shared_options
 from .processing import Open, find_inputs, finish, has_seconds_bar, process, settings_of
 from .writers import write_standard_output
 
@@ -51,7 +52,7 @@ def index(
     A vector for each recording or, with --segments, for each moment of it. Run again, it adds new files, computes
     changed ones anew, and removes those that are gone from the folders named. After an interruption it goes on.
     """
-    from transformers_beats.inference.loading import check_model, load
+    from transformers_beats.inference.loading import check_model, load, place_of_model
     from transformers_beats.search.index import IndexWriter, check_index_directory
 
     if STDIN in shared.inputs:
@@ -69,8 +70,7 @@ def index(
     settings = settings_of("index", model, extractor, shared, segments=segments)
     # They follow from the segments.
     del settings["window"], settings["hop"]
-    source = os.path.abspath(shared.model) if os.path.isdir(shared.model) else shared.model
-    with IndexWriter(output, settings, source) as writer:
+    with IndexWriter(output, settings, place_of_model(shared.model)) as writer:
         failures, summary = update(writer, files, shared.inputs, notes, inference, segments)
     following = next_command("search", str(output), "clip.wav")
     finish(files, failures, f"{summary}: {len(writer.states)} files, {len(writer)} vectors in {output}", following)
@@ -143,16 +143,7 @@ def search(
     map: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw a map of the index, coloured by folder.")
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="MODEL",
-            help="Where the model of the index is, if it was moved.",
-            autocompletion=released_names,
-        ),
-    ] = None,
+    model: MovedModel = None,
     device: Device = "auto",
 ) -> None:
     """
@@ -247,8 +238,7 @@ def draw(index: "Index", path: Path) -> None:
     from transformers_beats.plotting.figures import check_matplotlib
 
     check_matplotlib()
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}.")
+    check_folder_of(path)
     from transformers_beats.plotting.map import draw_map
     from transformers_beats.search.nearest import project
 

@@ -3,6 +3,7 @@
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -217,6 +218,53 @@ def load(
     hub_options = {key: value for key, value in options.items() if key in HUB_OPTIONS}
     extractor = load_extractor(name, **hub_options)
     return load_model(name, device=device, dtype=dtype, **options), extractor
+
+
+def place_of_model(name: str) -> str:
+    """Returns what loads a model again from any folder: the absolute path of a directory, or its name as it is."""
+    return os.path.abspath(name) if os.path.isdir(name) else name
+
+
+def load_again(
+    output: Path, saved: str, fingerprint: str, device: str, dtype: str, model: str | None = None
+) -> tuple["PreTrainedModel", "BeatsFeatureExtractor"]:
+    """
+    Loads the model that an output, such as an index, was made with, and its feature extractor.
+
+    Args:
+        output (`Path`):
+            The output, for messages.
+        saved (`str`):
+            Name or directory of the model when the output was made, see [`place_of_model`].
+        fingerprint (`str`):
+            Its [`model_fingerprint`].
+        device (`str`):
+            Name of a device, or `"auto"` for a GPU if there is one.
+        dtype (`str`):
+            Precision that it had.
+        model (`str`, *optional*):
+            Name or directory of the model now, if it was moved.
+
+    Raises:
+        [`UsageError`]: if it is another model.
+        [`BeatsError`]: if it cannot be loaded.
+    """
+    from transformers_beats.utils.fingerprint import model_fingerprint
+
+    # An unknown one has nothing to do with the place of the model.
+    choose_device(device)
+    try:
+        loaded, extractor = load(model or saved, device, dtype)
+    except BeatsError as error:
+        if model is None and not Path(saved).is_dir():
+            hint = f"{output} was made with this model: if it was moved, name its place as --model."
+            raise type(error)(f"{error} {hint}") from error
+        raise
+    if model_fingerprint(loaded, extractor) != fingerprint:
+        raise UsageError(
+            f"{output}: is of another model than {model or saved} is: pass that one as --model, or make it again."
+        )
+    return loaded, extractor
 
 
 def _saved_class(name: str | Path, options: dict[str, Any]) -> Any:

@@ -3,16 +3,13 @@
 
 from collections.abc import Iterable, Iterator
 from copy import copy
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from transformers_beats.audio.decoding import AudioError
-from transformers_beats.inference.loading import choose_device, load
+from transformers_beats.inference.loading import load_again
 from transformers_beats.inference.windowed import WindowedInference
-from transformers_beats.utils.errors import BeatsError, UsageError
-from transformers_beats.utils.fingerprint import model_fingerprint
 from transformers_beats.utils.resume import check_settings
 
 from .index import Entry, Index, Moment
@@ -60,20 +57,9 @@ class Searcher:
     def __init__(self, index: Index, device: str = "auto", model: str | None = None):
         self.index = index
         settings = index.settings
-        # An unknown one has nothing to do with the place of the model.
-        choose_device(device)
-        try:
-            loaded, extractor = load(model or index.model, device, settings["dtype"])
-        except BeatsError as error:
-            if model is None and not Path(index.model).is_dir():
-                hint = f"{index.directory} was made with this model: if it was moved, name its place as --model."
-                raise type(error)(f"{error} {hint}") from error
-            raise
-        if model_fingerprint(loaded, extractor) != settings["model"]:
-            raise UsageError(
-                f"{index.directory}: is of another model than {model or index.model} is: pass that one as --model, or "
-                "make the index again."
-            )
+        loaded, extractor = load_again(
+            index.directory, index.model, settings["model"], device, settings["dtype"], model
+        )
         self.inference = WindowedInference(loaded, extractor, window_of(settings["segments"], extractor))
         self.sampling_rate = extractor.sampling_rate
 

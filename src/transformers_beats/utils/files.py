@@ -83,6 +83,14 @@ def check_absent(path: Path, overwrite: bool) -> None:
         raise UsageError(f"{path}: exists; pass --overwrite to replace it.")
 
 
+def check_folder_of(path: Path) -> None:
+    """Raises a [`UsageError`] for a file that cannot be written: its folder is not there, or it is a folder itself."""
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder, and a file is to be written.")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}.")
+
+
 def make_directory(directory: Path) -> None:
     """Makes a directory for outputs, if it is not there; raises a [`UsageError`] if it cannot."""
     try:

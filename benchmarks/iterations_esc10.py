@@ -246,10 +246,16 @@ def run_unit(arguments: IterateArguments, dataset: str, output: Path, fold: int,
 # The table
 
 
-def collect(rows: dict[tuple[int, int], dict[str, Any]], name: str, shots: int | None) -> np.ndarray:
-    """Returns how often each clip is right, the mean over seeds, of the folds that every seed has."""
+def choose_units(rows: dict[tuple[int, int], dict[str, Any]]) -> tuple[list[int], list[int]]:
+    """Returns folds and seeds of the table: of the seeds that have all folds or, before one has, of the first seed."""
     seeds = sorted({seed for _, seed in rows})
-    folds = [fold for fold in FOLDS if all((fold, seed) in rows for seed in seeds)]
+    complete = [seed for seed in seeds if all((fold, seed) in rows for fold in FOLDS)] or seeds[:1]
+    return [fold for fold in FOLDS if all((fold, seed) in rows for seed in complete)], complete
+
+
+def collect(rows: dict[tuple[int, int], dict[str, Any]], name: str, shots: int | None) -> np.ndarray:
+    """Returns how often each clip is right, the mean over the seeds."""
+    folds, seeds = choose_units(rows)
     return np.concatenate(
         [np.mean([rows[fold, seed][name]["right"][str(shots)] for seed in seeds], axis=0) for fold in folds]
     )
@@ -264,10 +270,9 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 def print_tables(rows: dict[tuple[int, int], dict[str, Any]]) -> None:
     """Prints accuracies and differences."""
     names = ["all" if shots is None else str(shots) for shots in SHOTS]
-    seeds, folds = len({seed for _, seed in rows}), len({fold for fold, _ in rows})
-    table = Table(
-        "model", *names, title=f"Accuracy, by clips of each class to learn from: {folds} folds, {seeds} seeds"
-    )
+    folds, seeds = choose_units(rows)
+    title = f"Accuracy, by clips of each class to learn from: folds {folds}, seeds {seeds}"
+    table = Table("model", *names, title=title)
     for name in (RANDOM, *MODELS):
         values = [collect(rows, name, shots) for shots in SHOTS]
         table.add_row(name, *(f"{np.mean(value):.1%}" for value in values))
@@ -316,10 +321,7 @@ def main(
                     json.dumps({"fold": fold, "seed": seed, "settings": settings} | row), encoding="utf-8"
                 )
     units = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(rows.glob("*.json"))]
-    found = {(unit["fold"], unit["seed"]): unit for unit in units}
-    # Until a seed has all folds, those that there are.
-    complete = [seed for seed in sorted({seed for _, seed in found}) if all((fold, seed) in found for fold in FOLDS)]
-    print_tables({key: unit for key, unit in found.items() if not complete or key[1] in complete})
+    print_tables({(unit["fold"], unit["seed"]): unit for unit in units})
 
 
 if __name__ == "__main__":

@@ -54,6 +54,11 @@ def test_the_two_half_precisions_are_told_apart(monkeypatch):
     assert [is_emulated(dtype, "cpu") for dtype in HALVES] == [False, True]
 
 
+def test_a_pytorch_that_does_not_tell_is_believed(monkeypatch):
+    monkeypatch.setattr(torch.ops, "mkldnn", object())
+    assert not is_emulated(torch.bfloat16, "cpu")
+
+
 @pytest.mark.parametrize("device", [None, "cpu"])
 def test_a_saved_precision_that_is_emulated_is_not_used(saved, half, emulated, device, caplog):
     model = load_model(saved, device=device)

@@ -155,15 +155,20 @@ class BeatsMtebModel:
         # Versions of MTEB differ in their fields.
         known = {name: value for name, value in found.items() if name in fields}
         values = ModelMeta.create_empty().model_dump() | known
-        try:
-            return ModelMeta(**values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field, value = first["loc"][0], str(first["input"])[:100]
-            if field == "license" and field not in self.meta:
+        while True:
+            try:
+                return ModelMeta(**values)
+            except ValidationError as error:
+                problems = error.errors()
+            if "license" not in self.meta and any(problem["loc"][:1] == ("license",) for problem in problems):
                 # A card may state one that MTEB has no name for.
-                return ModelMeta(**values | {"license": None})
-            raise UsageError(f"`meta`: {field} of a ModelMeta cannot be {value!r}: {first['msg']}.") from None
+                values["license"] = None
+                continue
+            first = problems[0]
+            # A rule about several fields names none.
+            field = first["loc"][0] if first["loc"] else "the values"
+            value = str(first["input"])[:100]
+            raise UsageError(f"`meta`: {field} of a ModelMeta cannot be {value!r}: {first['msg']}.")
 
     def _sizes(self) -> dict[str, Any]:
         """Returns the fields that follow from the architecture and from the weights."""

@@ -29,10 +29,10 @@ def is_emulated(dtype: "torch.dtype", device: "str | torch.device") -> bool:
 
     if torch.device(device).type != "cpu" or dtype not in (torch.bfloat16, torch.float16):
         return False
-    kernels: Any = torch.ops.mkldnn
-    return not (
-        kernels._is_mkldnn_bf16_supported() if dtype == torch.bfloat16 else kernels._is_mkldnn_fp16_supported()
-    )
+    name = "_is_mkldnn_bf16_supported" if dtype == torch.bfloat16 else "_is_mkldnn_fp16_supported"
+    # Without oneDNN, PyTorch does not tell.
+    is_supported = getattr(torch.ops.mkldnn, name, None)
+    return is_supported is not None and not is_supported()
 
 
 def describe_machine(device: str) -> dict[str, Any]:

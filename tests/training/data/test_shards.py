@@ -172,6 +172,26 @@ def test_a_compressed_archive_is_indexed_in_batches(encoded, tmp_path, monkeypat
     assert sum(sizes) == len(found)
 
 
+def test_damage_is_not_forgotten_by_an_interruption(encoded, tmp_path, monkeypatch, caplog):
+    shard = tmp_path / "tar" / "0.tar"
+    write_tar(shard, encoded)
+    shard.write_bytes(shard.read_bytes()[:200_000])
+    write_batches = shards_module.write_batches
+
+    def interrupt(batches, schema, path):
+        if b"warnings" in (schema.metadata or {}):
+            raise KeyboardInterrupt
+        write_batches(batches, schema, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards_module, "write_batches", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            load(tmp_path / "tar")
+    caplog.clear()
+    assert 0 < len(load(tmp_path / "tar")) < NUM_CLIPS
+    assert "the rest of this shard cannot be read" in caplog.text
+
+
 def test_a_row_of_parquet_may_name_a_file(encoded, tmp_path):
     (tmp_path / "a.wav").write_bytes(encoded[0])
     write_parquet(tmp_path / "parquet" / "0.parquet", [encoded[1], None])

@@ -359,3 +359,13 @@ def test_a_shard_that_does_not_answer_ends_the_stream(tars, monkeypatch):
     crops.corpora[0].shards = [(Shard(), 3)]
     with pytest.raises(BeatsError, match=r"Row 2 of shard 4 of 5 took longer than 0\.3 s \(`read_seconds`\)"):
         list(islice(crops.read(0, 1), 9))
+
+
+def test_a_row_without_audio_is_skipped(tmp_path):
+    (tmp_path / "rows").mkdir()
+    audio = [{"bytes": encode(3200), "path": "a.wav"}, None, {"bytes": encode(3300), "path": "b.wav"}]
+    features = datasets.Features({"audio": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}})
+    datasets.Dataset.from_dict({"audio": audio}, features=features).to_parquet(tmp_path / "rows" / "0.parquet")
+    crops = crops_of(tmp_path / "rows")
+    assert sorted(read_epochs(crops, 0, 1, 1)[0]) == [3200, 3300]
+    assert crops.num_skipped == 1

@@ -84,9 +84,13 @@ def remove_unused(name: str) -> None:
     Removes files or directories of the cache whose path is `name`, with anything in place of `{}`, and which nothing
     has used for thirty days; never the last three that were used. A run reads what it began with to its end.
     """
-    with suppress(OSError):
-        found = [(path.stat().st_mtime, path) for path in _cache().glob(name.format("*"))]
-        for used, path in sorted(found, reverse=True)[NUM_KEPT:]:
+    found = []
+    for path in _cache().glob(name.format("*")):
+        with suppress(OSError):
+            found.append((path.stat().st_mtime, path))
+    for used, path in sorted(found, reverse=True)[NUM_KEPT:]:
+        # It may be another user's.
+        with suppress(OSError):
             if time.time() - used > SECONDS_KEPT:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 

@@ -29,13 +29,17 @@ MAX_LOST_IN_A_ROW = 10
 MIN_COUNTED = 200
 
 
+class ReadTimeoutError(TimeoutError):
+    """Error of a call that has not ended within its time limit; one of the system's has another class."""
+
+
 def within(seconds: float, function: Callable[..., Item], *args: Any) -> Item:
     """
     Calls a function with a time limit. A call that does not end, such as a read from a server that is gone, cannot be
     stopped: it is left behind in a thread.
 
     Raises:
-        `TimeoutError`: if it has not ended in time.
+        [`ReadTimeoutError`]: if it has not ended in time.
     """
     results: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
 
@@ -49,7 +53,7 @@ def within(seconds: float, function: Callable[..., Item], *args: Any) -> Item:
     try:
         succeeded, result = results.get(timeout=seconds)
     except queue.Empty:
-        raise TimeoutError(f"took longer than {seconds:g} s") from None
+        raise ReadTimeoutError(f"took longer than {seconds:g} s") from None
     if not succeeded:
         raise result
     return result
@@ -103,7 +107,7 @@ class ItemReader:
                 time.sleep(FIRST_PAUSE * 4**attempt)
         try:
             return within(self.arguments.read_seconds, read_item, index)
-        except TimeoutError as error:
+        except ReadTimeoutError as error:
             raise AudioError(f"{self.name_of(index)}: {error} (`read_seconds`).") from error
 
     def _check(self, error: Exception, num_in_a_row: int) -> None:

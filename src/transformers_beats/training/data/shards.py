@@ -253,11 +253,17 @@ def index_tar(shard: Path, index: Path) -> None:
     """
     warnings: list[str] = []
     schema = TAR_FEATURES.arrow_schema
-    write_batches(_batch_rows(read_tar_shards([str(shard)], warnings.append)), schema, index)
-    if warnings:
-        # They are known when all rows are written, and come before these.
-        schema = schema.with_metadata({**(schema.metadata or {}), WARNINGS: json.dumps(warnings)})
-        write_batches(map_arrow(index).table.to_batches(), schema, index)
+    # Warnings are known when all rows are written, and come before these.
+    rows = index.with_name(f".{index.name}")
+    try:
+        write_batches(_batch_rows(read_tar_shards([str(shard)], warnings.append)), schema, rows)
+        if warnings:
+            schema = schema.with_metadata({**(schema.metadata or {}), WARNINGS: json.dumps(warnings)})
+            write_batches(map_arrow(rows).table.to_batches(), schema, index)
+        else:
+            rows.replace(index)
+    finally:
+        rows.unlink(missing_ok=True)
 
 
 def _batch_rows(rows: Iterator[dict[str, Any]]) -> Iterator[pyarrow.RecordBatch]:

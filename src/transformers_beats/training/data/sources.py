@@ -83,7 +83,11 @@ class DataArguments:
         "Processes that check or prepare the clips. Default: to check, one for each CPU that may be used.", None, min=1
     )
     read_attempts: int = argument("Attempts to read a clip, with pauses, before it counts as lost.", 3, min=1)
-    read_seconds: float = argument("Time limit of each attempt, in seconds.", 120.0, positive=True)
+    read_seconds: float = argument(
+        "Time limit of each attempt, in seconds; of a stream, of the next row that `select` leaves.",
+        120.0,
+        positive=True,
+    )
     max_lost_share: float = argument(
         "Share of the crops that a process reads, rounded up, that may be lost: others take their place.",
         0.05,

@@ -19,7 +19,7 @@ from transformers_beats.audio.decoding import AudioError, read_samples
 from transformers_beats.utils.errors import BeatsError
 
 from .crops import crop
-from .reading import within
+from .reading import ReadTimeoutError, within
 from .sources import DataArguments, open_row
 
 
@@ -86,10 +86,11 @@ class Corpus:
         for count in itertools.count(1):
             try:
                 batch = within(self.read_seconds, next, batches, None)
-            except TimeoutError as error:
+            except ReadTimeoutError as error:
                 raise BeatsError(
-                    f"Row {count} of shard {index + 1} of {dataset.num_shards} {error} (`read_seconds`): the training "
-                    "goes on from its last checkpoint when the command is given again."
+                    f"Row {count} of shard {index + 1} of {dataset.num_shards} {error} (`read_seconds`), with the "
+                    "rows before it that `select` leaves out: give the command again, which goes on from the last "
+                    "checkpoint, or a longer time."
                 ) from error
             if batch is None:
                 return
@@ -305,7 +306,7 @@ class StreamingCrops(IterableDataset):
 
     def _decode(self, row: dict[str, Any]) -> np.ndarray | None:
         """Returns the waveform of a row; None, with a warning, if it cannot be used or read in time."""
-        path = row["audio"].get("path")
+        path = (row["audio"] or {}).get("path") or "audio"
 
         def read() -> np.ndarray:
             stream = open_row(row, self.sampling_rate)
@@ -316,7 +317,7 @@ class StreamingCrops(IterableDataset):
         try:
             try:
                 waveform = within(self.arguments.read_seconds, read)
-            except TimeoutError as error:
+            except ReadTimeoutError as error:
                 raise AudioError(f"{path}: {error} (`read_seconds`).") from error
             if len(waveform) < self.arguments.min_seconds * self.sampling_rate:
                 raise AudioError(f"{path}: is shorter than `min_seconds`.")

@@ -921,6 +921,9 @@ class BeatsPrototypePooling(nn.Module):
     `hidden_size`, which gives them a variance of about 1.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, config: BeatsConfig):
         super().__init__()
         self.num_outputs = config.num_prototypes

@@ -73,7 +73,7 @@ def expected_logits(model, patches: np.ndarray) -> np.ndarray:
         signs = np.where(arrays["pooling.prototypes"] >= 0, 1.0, -1.0)
         cosines = (patches @ signs.T) / np.linalg.norm(patches, axis=1)[:, None] / np.sqrt(patches.shape[1])
         return weight @ (np.sqrt(patches.shape[1]) * cosines.max(axis=0)) + bias
-    pooled = [softmax(patches @ query) @ patches for query in arrays["pooling.query"]]
+    pooled = [softmax(patches @ query / np.sqrt(patches.shape[1])) @ patches for query in arrays["pooling.query"]]
     pooled = pooled * len(bias) if pooling == "attention" else pooled
     return np.array([row @ vector for row, vector in zip(weight, pooled)]) + bias
 
@@ -87,7 +87,7 @@ def test_logits_are_those_of_the_equations(head, tiny_config, inputs):
         patches = states[-1]
         if "use_weighted_layer_sum" in head:
             arrays = arrays_of(model)
-            terms = states.mean(axis=1) @ arrays["layer_average.query"]
+            terms = states.mean(axis=1) @ arrays["layer_average.query"] / np.sqrt(states.shape[-1])
             patches = np.tensordot(softmax(arrays["layer_average.weight"] + terms), states, axes=1)
         np.testing.assert_allclose(logits, expected_logits(model, patches), rtol=1e-4, atol=1e-5)
 

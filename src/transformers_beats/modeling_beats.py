@@ -863,13 +863,13 @@ class BeatsLayerAverage(nn.Module):
     """
     Average of all hidden states, the input of the first layer included, with learned softmax weights. With
     `config.layer_weights="attention"`, the logit of a layer's weight has one more term for each clip: the product of a
-    learned query and the mean of the layer over the valid patches.
+    learned query and the mean of the layer over the valid patches, divided by the square root of `hidden_size`.
     """
 
     def __init__(self, config: BeatsConfig):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(config.num_hidden_layers + 1))
-        has_query = config.layer_weights == "attention"
+        has_query, self.scaling = config.layer_weights == "attention", config.hidden_size**-0.5
         self.query = nn.Parameter(torch.zeros(config.hidden_size)) if has_query else None
 
     def forward(self, hidden_states: tuple[torch.Tensor, ...], mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -878,26 +878,26 @@ class BeatsLayerAverage(nn.Module):
             weights = self.weight.softmax(dim=0)
             return sum(weight * states for weight, states in zip(weights, hidden_states))
         means = torch.stack([masked_mean(states, mask) for states in hidden_states])
-        weights = (self.weight[:, None] + means @ self.query).softmax(dim=0)
+        weights = (self.weight[:, None] + means @ self.query * self.scaling).softmax(dim=0)
         return sum(weight[:, None, None] * states for weight, states in zip(weights, hidden_states))
 
 
 class BeatsAttentionPooling(nn.Module):
     """
     Attention of learned queries to the patches of a clip, whose own states are keys and values: softmax of the
-    products of query and states over the valid patches. One query for all classes, or with
-    `config.classifier_pooling="class_attention"` one for each.
+    products of query and states, divided by the square root of `hidden_size`, over the valid patches. One query for
+    all classes, or with `config.classifier_pooling="class_attention"` one for each.
     """
 
     def __init__(self, config: BeatsConfig):
         super().__init__()
         num_queries: int = config.num_labels if config.classifier_pooling == "class_attention" else 1  # ty: ignore[invalid-assignment]
-        self.num_outputs = config.hidden_size
+        self.num_outputs, self.scaling = config.hidden_size, config.hidden_size**-0.5
         self.query = nn.Parameter(torch.zeros(num_queries, config.hidden_size))
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None, classifier: nn.Linear) -> torch.Tensor:
         """Returns logits `(batch_size, num_labels)` of states `(batch_size, num_patches, hidden_size)`."""
-        scores = at_least_float32(hidden_states @ self.query.T)
+        scores = at_least_float32(hidden_states @ self.query.T) * self.scaling
         if mask is not None:
             scores = scores.masked_fill(~mask.unsqueeze(-1), torch.finfo(scores.dtype).min)
         weights = scores.softmax(dim=1)

@@ -287,8 +287,10 @@ class FineTuningArguments:
         "Weights of a multi_layer probe: learned, or attention, for each clip.", "learned"
     )
     probe_prototypes: int = argument("Prototypes of a prototype probe for each class.", 4, min=1)
-    probe_steps: int = argument("Steps of AdamW of a probe, at most; how many is chosen.", 100, min=1)
-    probe_learning_rate: float = argument("Learning rate of these steps.", 1e-2, positive=True)
+    probe_steps: int = argument("Steps of AdamW of a probe, at most; how many is chosen.", 200, min=1)
+    probe_learning_rate: float | None = argument(
+        "Learning rate of these steps. Default: 0.01, for prototypes 0.03.", None, positive=True
+    )
     lora: dict | None = argument("Low-rank adapters, fields of PEFT's LoraConfig; {} for defaults.", None)
     layer_wise_learning_rate_decay: float = argument(
         "Factor of the learning rate from a layer to the one before it.", 1.0, positive=True, max=1

@@ -118,6 +118,7 @@ class TrainedProbe:
     reads = "patches"
     has_weights = True
     chosen: str | None = "the steps of training"
+    learning_rate = 1e-2
 
     def choices(self, num_windows: int, settings: Settings) -> list[int]:
         """Returns the numbers of steps after which a training may end."""
@@ -136,7 +137,8 @@ class TrainedProbe:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             head = self.build(view, labels, settings).to(settings.device)
-        optimizer = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=0.01)
+        rate = self.learning_rate if settings.learning_rate is None else settings.learning_rate
+        optimizer = torch.optim.AdamW(head.parameters(), lr=rate, weight_decay=0.01)
         is_single = settings.problem_type == "single_label_classification"
         targets = labels.as_array()
         if targets.ndim == 1 and not is_single:
@@ -226,6 +228,8 @@ class PrototypeProbe(TrainedProbe):
     """
 
     name, title = "prototype", "binarised prototypes of patches"
+    # Prototypes change only once their signs do.
+    learning_rate = 3e-2
 
     def build(self, view: Any, labels: Labels, settings: Settings) -> Head:
         mean, std = _patch_statistics(view)

@@ -25,8 +25,8 @@ class Settings(NamedTuple):
             scikit-learn's `C` of a logistic regression, for standardised embeddings.
         query (`str`), layer_weights (`str`), prototypes (`int`):
             Of the heads: `shared` or `class`; `learned` or `attention`; the number of prototypes for each class.
-        steps (`int`), learning_rate (`float`), device (`str`):
-            Of AdamW, and where it runs.
+        steps (`int`), learning_rate (`float`, *optional*), device (`str`):
+            Of AdamW, by default with the rate of the kind of probe, and where it runs.
     """
 
     problem_type: str
@@ -36,8 +36,8 @@ class Settings(NamedTuple):
     query: str = "shared"
     layer_weights: str = "learned"
     prototypes: int = 4
-    steps: int = 100
-    learning_rate: float = 1e-2
+    steps: int = 200
+    learning_rate: float | None = None
     device: str = "cpu"
 
 

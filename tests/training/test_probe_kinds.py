@@ -2,6 +2,7 @@
 """Probes beside logistic regression: nearest neighbours, attention, averages of layers, prototypes; their models."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -239,7 +240,7 @@ def test_all_probes_are_compared_on_embeddings_that_are_computed_once(recipe, fo
         return original(trainer, *others)
 
     monkeypatch.setattr(embeddings_module, "_compute", count)
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", "80")
     run(recipe, probe=",".join(PROBES), probe_layers=[1, 2], probe_shots=[2], probe_episodes=2)
     assert len(passes) == 1
     output = Path(recipe["output_dir"])
@@ -254,8 +255,10 @@ def test_all_probes_are_compared_on_embeddings_that_are_computed_once(recipe, fo
     assert values[report["best"]] == max(values)
     assert report["layers"][report["best"]]["behind_best"] is None
     printed = capsys.readouterr().out
-    assert "behind the best" in printed
+    assert "By probe and layer; kept: that of the least log loss, cross-validated" in printed
     assert f"Best on these clips: {found[report['best']][0]}" in printed
+    # No row is wrapped.
+    assert sum(" to " in line and re.match(r"  (\w+) +(\d )?", line) is not None for line in printed.splitlines()) >= 9
     for number, chosen in enumerate(report["chosen"], start=1):
         fold = output / f"fold-{number}"
         choice = json.loads((fold / "probe.json").read_text())

@@ -149,10 +149,10 @@ def print_layers(console: Console, output_dir: Path) -> None:
         return
     report = json.loads(path.read_text(encoding="utf-8"))
     entries, best = report["layers"], report["layers"][report["best"]]
+    has_kinds = len({entry["probe"] for entry in entries}) > 1
     rows = [
         [
-            entry["probe"],
-            "all" if entry["layer"] is None else entry["layer"],
+            _name(entry) if has_kinds else str(entry["layer"]),
             entry["value"],
             format_interval(entry["interval"]),
             format_interval(entry["behind_best"]),
@@ -161,13 +161,21 @@ def print_layers(console: Console, output_dir: Path) -> None:
         ]
         for number, entry in enumerate(entries)
     ]
-    headers = ("probe", "layer", report["metric"], f"{LEVEL:.0%} interval", "behind the best")
-    print_table((*headers, "log loss, cross-validated", "chosen"), rows, "By layer", console=console)
-    similar = [entry for entry in entries if entry["behind_best"] is not None and entry["behind_best"][0] <= 0]
-    where = "all layers" if best["layer"] is None else f"layer {best['layer']}"
-    sentence = (
-        f"Best on these clips: {best['probe']}, {where}; {len(similar)} of {len(entries) - 1} others do not differ "
+    # Within the 80 columns of a terminal.
+    headers = ("probe" if has_kinds else "layer", report["metric"], f"{LEVEL:.0%} interval", "behind best")
+    title = "By probe and layer" if has_kinds else "By layer"
+    print_table(
+        (*headers, "loss", "kept"),
+        rows,
+        f"{title}; kept: that of the least log loss, cross-validated",
+        console=console,
     )
-    sentence += f"from it by more than chance ({LEVEL:.0%})."
-    console.print(sentence, highlight=False)
+    similar = [entry for entry in entries if entry["behind_best"] is not None and entry["behind_best"][0] <= 0]
+    others = f"By the intervals, {len(similar)} of {len(entries) - 1} others do not differ from it."
+    console.print(f"Best on these clips: {_name(best)}. {others}", highlight=False)
     console.print(f"Picture: {output_dir / LAYERS_PICTURE}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _name(entry: dict[str, Any]) -> str:
+    """Returns the name of a probe with its layer, if it reads one."""
+    return entry["probe"] if entry["layer"] is None else f"{entry['probe']} {entry['layer']}"

@@ -26,6 +26,9 @@ the place of 100, and prototypes have a learning rate of 0.03 in the place of 0.
 two splits of folds 2 to 5, for layers 2 and 4 of the encoder of fold 1. Clips of these folds are those that the other
 four encoders are tested on, so that rows of probes that are trained by gradients may be a little optimistic.
 
+For want of time, prototypes and queries for each class were trained on layers 2 and 4 only, which was decided before
+they had any result.
+
 Pre-trained encoders and rows (JSON files in OUTPUT/rows) that are there are not computed again, and OUTPUT is refused
 for other arguments.
 """
@@ -56,8 +59,6 @@ PROBES: dict[str, dict[str, str]] = {
     "linear": {},
     "nearest neighbours": {"probe": "knn"},
     "attentive, one query": {"probe": "attentive"},
-    "attentive, a query for each class": {"probe": "attentive", "probe_query": "class"},
-    "binarised prototypes": {"probe": "prototype"},
     # Beside the linear probe of the last layer, so that there is a comparison, whose scores are kept.
     "learned average of the layers": {"probe": "[multi_layer, linear]", "probe_layers": "-1"},
     "attention over the layers": {
@@ -65,6 +66,8 @@ PROBES: dict[str, dict[str, str]] = {
         "probe_layers": "-1",
         "probe_layer_weights": "attention",
     },
+    "binarised prototypes": {"probe": "prototype", "probe_layers": "[2, 4]"},
+    "attentive, a query for each class": {"probe": "attentive", "probe_query": "class", "probe_layers": "[2, 4]"},
 }
 METRIC = "accuracy"
 

@@ -241,7 +241,7 @@ def test_all_probes_are_compared_on_embeddings_that_are_computed_once(recipe, fo
 
     monkeypatch.setattr(embeddings_module, "_compute", count)
     monkeypatch.setenv("COLUMNS", "80")
-    run(recipe, probe=",".join(PROBES), probe_layers=[1, 2], probe_shots=[2], probe_episodes=2)
+    run(recipe, probe=",".join(PROBES), probe_layers=[1, 2], probe_shots=[2], probe_episodes=1, probe_steps=8)
     assert len(passes) == 1
     output = Path(recipe["output_dir"])
     report = json.loads((output / "layers.json").read_text())
@@ -273,7 +273,8 @@ def test_all_probes_are_compared_on_embeddings_that_are_computed_once(recipe, fo
             scores = inference.classify(folder / name).scores
             np.testing.assert_allclose(scores, [float(high), float(low), float(noise)], atol=1e-4)
     # Another layer alone is computed, and nothing again.
-    run(recipe, probe="attentive", probe_layers=[0, 1, 2], output_dir=str(output.with_name("again")))
+    again = {"output_dir": str(output.with_name("again")), "probe_steps": 1}
+    run(recipe, probe="attentive", probe_layers=[0, 1, 2], **again)
     assert [trainer.model.layers for trainer in passes[1:]] == [[0]]
 
 
@@ -322,7 +323,7 @@ def test_nearest_neighbours_are_an_evaluation(recipe, capsys):
 
 
 def test_differences_are_of_the_same_draws_of_clips(recipe):
-    run(recipe, probe=["linear", "multi_layer"])
+    run(recipe, probe=["linear", "multi_layer"], probe_steps=4)
     output = Path(recipe["output_dir"])
     parts = [read_scores(output / f"fold-{fold}") for fold in (1, 2)]
     report = json.loads((output / "layers.json").read_text())

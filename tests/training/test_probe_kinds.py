@@ -2,6 +2,7 @@
 """Probes beside logistic regression: nearest neighbours, attention, averages of layers, prototypes; their models."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -367,3 +368,18 @@ def test_probes_are_read_from_the_command_line(text, names):
     assert (tuning.probes, tuning.freeze) == (names, True)
     tuning, *_ = parse_arguments((FineTuningArguments,), ["--probe", "[attentive, prototype]"])
     assert tuning.probes == ["attentive", "prototype"]
+
+
+def test_patches_that_nothing_has_used_for_long_leave_the_cache(recipe):
+    run(recipe, probe="attentive", probe_layers=[0, 1, 2], probe_steps=1)
+    cache = Path(os.environ["HF_DATASETS_CACHE"]) / "transformers_beats"
+    stored = {*cache.glob("patches-*.npy")}
+    assert len(stored) == 4
+    for path in stored:
+        os.utime(path, (0, 0))
+    torch.manual_seed(1)
+    BeatsForPreTraining(BeatsConfig(**ENCODER)).save_pretrained(recipe["model_name_or_path"])
+    output = Path(recipe["output_dir"]).with_name("other")
+    run(recipe, probe="attentive", probe_layers=[0, 1, 2], probe_steps=1, output_dir=str(output))
+    assert not stored & {*cache.glob("patches-*.npy")}
+    assert len([*cache.glob("patches-*.npy")]) == 4

@@ -24,7 +24,7 @@ from transformers_beats.modeling_beats import masked_mean, patch_mask_from_frame
 from transformers_beats.training.config.arguments import BeatsTrainingArguments
 from transformers_beats.training.data.clips import Clips
 from transformers_beats.training.data.labelled import Windows, collate_waveforms
-from transformers_beats.training.data.manifest import cache_path
+from transformers_beats.training.data.manifest import cache_path, mark_used, remove_unused
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.trainers.pretraining import WaveformTrainer
 from transformers_beats.utils.errors import BeatsError
@@ -33,6 +33,8 @@ from transformers_beats.utils.fingerprint import model_fingerprint
 from transformers_beats.utils.numbers import format_number
 
 
+# Of files in the cache, one for each layer; that of the masks begins like those of the patches.
+MEANS_NAME, PATCHES_NAME, MASK_NAME = "embeddings-{}.npy", "patches-{}.npy", "patches-mask-{}.npy"
 # States of patches that are held at a time, at most.
 MAX_VALUES = 100_000_000
 
@@ -179,9 +181,9 @@ def embed(
     # The encoder's weights, the extractor's settings, and whatever else changes an embedding.
     key = (model_fingerprint(model.beats, extractor), clips.dataset._fingerprint, windows.num_samples)
     key = (*key, data.min_seconds, training.bf16, training.fp16)
-    means = {layer: cache_path("embeddings-{}.npy", *key, layer) for layer in {*layers, *patch_layers}}
-    patches = {layer: cache_path("patches-{}.npy", *key, layer) for layer in patch_layers}
-    mask = cache_path("patches-mask-{}.npy", *key)
+    means = {layer: cache_path(MEANS_NAME, *key, layer) for layer in {*layers, *patch_layers}}
+    patches = {layer: cache_path(PATCHES_NAME, *key, layer) for layer in patch_layers}
+    mask = cache_path(MASK_NAME, *key)
     # On every node, whose caches may differ.
     absent = [layer for layer in layers if not means[layer].exists()]
     missing = {layer for found in gather_object([absent]) for layer in found}
@@ -194,6 +196,10 @@ def embed(
         columns = count_columns(min(windows.num_samples, int(clips.num_samples.max())), extractor)
         max_patches = columns * model.config.num_freq_patches
         _compute(trainer, windows, max_patches, means, patches, mask)
+    mark_used(*means.values(), *patches.values(), mask)
+    if training.local_process_index == 0:
+        remove_unused(MEANS_NAME)
+        remove_unused(PATCHES_NAME)
     values = np.stack([np.load(means[layer]) for layer in layers], axis=1)
     names, rows, of_layers = list(clips.names), np.arange(len(windows)), {}
     for layer, path in patches.items():

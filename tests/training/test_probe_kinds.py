@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from scipy.stats import bootstrap
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from tiny import ENCODER
@@ -35,6 +36,7 @@ from transformers_beats.training.probes.selection import KINDS
 from transformers_beats.training.probes.settings import Settings, set_layer
 from transformers_beats.training.reports.intervals import percentiles, resampled_means
 from transformers_beats.training.reports.layers import read_scores
+from transformers_beats.training.reports.report import Predictions
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 
@@ -332,6 +334,21 @@ def test_differences_are_of_the_same_draws_of_clips(recipe):
     other = 1 - report["best"]
     expected = percentiles(draws[report["best"]] - draws[other])
     assert report["layers"][other]["behind_best"] == pytest.approx(expected)
+
+
+def test_intervals_of_differences_are_scipys():
+    generator = np.random.default_rng(0)
+    labels = np.zeros(300, dtype=int)
+    right = [generator.random(300) < share for share in (0.8, 0.7)]
+    names = [str(clip) for clip in range(300)]
+    parts = [Predictions(names, np.stack([each, ~each], axis=1), labels, ["a", "b"]) for each in right]
+    draws = [resampled_means([part])["accuracy"] for part in parts]
+
+    def difference(first, second, axis=-1):
+        return first.mean(axis=axis) - second.mean(axis=axis)
+
+    expected = bootstrap([each.astype(float) for each in right], difference, paired=True, method="percentile")
+    np.testing.assert_allclose(percentiles(draws[0] - draws[1]), expected.confidence_interval, atol=0.012)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ SETTINGS = {
 }
 # Fixed in Microsoft's code, so that no `cfg` has them.
 FIXED_SETTINGS = {"num_mel_bins": 128, "layer_norm_eps": 1e-5, "legacy_padding_mask": False}
-FIXED_SETTINGS |= {"use_weighted_layer_sum": False}
+FIXED_SETTINGS |= {"use_weighted_layer_sum": False, "classifier_pooling": "mean"}
 FRONT_END = {"sampling_rate": 16000, "feature_size": 128, "legacy_padding_mask": False}
 STATISTICS = {"fbank_mean": 15.41663, "fbank_std": 6.55582}
 # Both names of the tanh approximation.

@@ -9,7 +9,9 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 
 TY = Path(sys.executable).with_name("ty")
@@ -250,6 +252,24 @@ def test_directories_work_without_the_package(run_forked, models, tmp_path):
     output = check(run_forked(REMOTE_CODE, models, "", *CASES, **modules))
     classes = [line.split()[:2] for line in output.splitlines()]
     assert classes == [["transformers_modules", name] for name in CASES.values()]
+
+
+def test_heads_of_probes_work_without_the_package(run_forked, models, tmp_path):
+    from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification
+
+    modules = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+    for pooling in ("class_attention", "prototypes"):
+        head = {"classifier_pooling": pooling, "use_weighted_layer_sum": True, "layer_weights": "attention"}
+        model = BeatsForAudioClassification.from_pretrained(models / "beats_tiny", num_labels=3, **head)
+        model.save_pretrained(tmp_path / pooling)
+        BeatsFeatureExtractor().save_pretrained(tmp_path / pooling)
+    cases = [f"AutoModelForAudioClassification:{pooling}" for pooling in ("class_attention", "prototypes")]
+    lines = check(run_forked(REMOTE_CODE, tmp_path, "", *cases, **modules)).splitlines()
+    assert [line.split()[:2] for line in lines] == [["transformers_modules", "BeatsForAudioClassification"]] * 2
+    clip = np.random.default_rng(0).standard_normal(20000).astype(np.float32) * 0.1
+    inputs = BeatsFeatureExtractor()(clip, sampling_rate=16000, return_tensors="pt")
+    with torch.no_grad():
+        assert float(lines[1].split()[2]) == pytest.approx(float(model.eval()(**inputs).logits.sum()), abs=1e-4)
 
 
 def test_directories_saved_without_the_package_work_without_it(run_forked, models, tmp_path):

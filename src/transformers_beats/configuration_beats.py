@@ -140,6 +140,14 @@ class BeatsConfig(BeatsBaseConfig):
             Dropout before a classification head (`predictor_dropout` of the reference).
         use_weighted_layer_sum (`bool`, defaults to `False`):
             Whether classification heads read a learned average of all hidden states instead of the last one.
+        layer_weights (`"learned"` or `"attention"`, defaults to `"learned"`):
+            Weights of that average: the same numbers for all clips, or for each clip attention of a learned query to
+            the means of the layers over its patches.
+        classifier_pooling (`"mean"`, `"attention"`, `"class_attention"` or `"prototypes"`, defaults to `"mean"`):
+            Patches of a clip in `BeatsForAudioClassification`: their mean; attention of one learned query, or of one
+            for each class; or their largest similarities to binarised prototypes.
+        num_prototypes (`int`, defaults to 40):
+            Number of prototypes, which belong to no class, of `classifier_pooling="prototypes"`.
         frame_pooling (`"mean"` or `"concat"`, defaults to `"mean"`):
             Joining of the frequency patches of one time column in `BeatsForAudioFrameClassification`.
         codebook_size (`int`, defaults to 1024):
@@ -211,6 +219,9 @@ class BeatsConfig(BeatsBaseConfig):
     layer_norm_eps: float = 1e-5
     classifier_dropout: float | int = 0.0
     use_weighted_layer_sum: bool = False
+    layer_weights: Literal["learned", "attention"] = "learned"
+    classifier_pooling: Literal["mean", "attention", "class_attention", "prototypes"] = "mean"
+    num_prototypes: int = 40
     frame_pooling: Literal["mean", "concat"] = "mean"
     codebook_size: int = 1024
     num_codebooks: int = 1
@@ -226,6 +237,7 @@ class BeatsConfig(BeatsBaseConfig):
         self._check_positive("embed_dim", "hidden_size", "num_hidden_layers", "num_attention_heads")
         self._check_positive("intermediate_size", "num_conv_pos_embeddings", "num_conv_pos_embedding_groups")
         self._check_positive("codebook_size", "num_codebooks", "label_predictor_num_hidden_layers", "mask_block_size")
+        self._check_positive("num_prototypes")
         for name in (
             *("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"),
             *("classifier_dropout", "layerdrop", "label_smoothing"),
@@ -242,6 +254,8 @@ class BeatsConfig(BeatsBaseConfig):
             raise ValueError("`deep_norm` scales the residuals of post-norm layers: set `layer_norm_first=False`.")
         if self.gru_rel_pos and not self.relative_position_embedding:
             raise ValueError("`gru_rel_pos` gates the relative bias: it needs `relative_position_embedding=True`.")
+        if self.layer_weights != "learned" and not self.use_weighted_layer_sum:
+            raise ValueError("`layer_weights` weigh all layers: set `use_weighted_layer_sum=True`.")
         if self.num_buckets < 4 or self.num_buckets % 2 != 0:
             raise ValueError(f"`num_buckets` must be even and at least 4, got {self.num_buckets}.")
         if self.max_bucket_distance <= self.num_buckets // 4:

@@ -781,6 +781,14 @@ class BeatsPreTrainedModel(PreTrainedModel):
             init.ones_(module.gru_rel_pos_const)
         elif isinstance(module, BeatsLayerAverage):
             init.zeros_(module.weight)
+            if module.query is not None:
+                init.zeros_(module.query)
+        elif isinstance(module, BeatsAttentionPooling):
+            init.zeros_(module.query)
+        elif isinstance(module, BeatsPrototypePooling):
+            init.normal_(module.prototypes)
+            init.zeros_(module.mean)
+            init.ones_(module.std)
 
 
 @auto_docstring(custom_intro="The BEATs encoder: from filter banks to one representation per patch.")
@@ -852,15 +860,100 @@ class BeatsModel(BeatsPreTrainedModel):
 
 
 class BeatsLayerAverage(nn.Module):
-    """Average of all hidden states, the input of the first layer included, with learned softmax weights."""
+    """
+    Average of all hidden states, the input of the first layer included, with learned softmax weights. With
+    `config.layer_weights="attention"`, the logit of a layer's weight has one more term for each clip: the product of a
+    learned query and the mean of the layer over the valid patches, divided by the square root of `hidden_size`.
+    """
 
     def __init__(self, config: BeatsConfig):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(config.num_hidden_layers + 1))
+        has_query, self.scaling = config.layer_weights == "attention", config.hidden_size**-0.5
+        self.query = nn.Parameter(torch.zeros(config.hidden_size)) if has_query else None
 
-    def forward(self, hidden_states: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        weights = self.weight.softmax(dim=0)
-        return sum(weight * states for weight, states in zip(weights, hidden_states))
+    def forward(self, hidden_states: tuple[torch.Tensor, ...], mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Averages states `(batch_size, num_patches, hidden_size)`, of which the `mask` says which are valid."""
+        if self.query is None:
+            weights = self.weight.softmax(dim=0)
+            return sum(weight * states for weight, states in zip(weights, hidden_states))
+        means = torch.stack([masked_mean(states, mask) for states in hidden_states])
+        weights = (self.weight[:, None] + means @ self.query * self.scaling).softmax(dim=0)
+        return sum(weight[:, None, None] * states for weight, states in zip(weights, hidden_states))
+
+
+class BeatsAttentionPooling(nn.Module):
+    """
+    Attention of learned queries to the patches of a clip, whose own states are keys and values: softmax of the
+    products of query and states, divided by the square root of `hidden_size`, over the valid patches. One query for
+    all classes, or with `config.classifier_pooling="class_attention"` one for each.
+    """
+
+    def __init__(self, config: BeatsConfig):
+        super().__init__()
+        num_queries: int = config.num_labels if config.classifier_pooling == "class_attention" else 1  # ty: ignore[invalid-assignment]
+        self.num_outputs, self.scaling = config.hidden_size, config.hidden_size**-0.5
+        self.query = nn.Parameter(torch.zeros(num_queries, config.hidden_size))
+
+    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None, classifier: nn.Linear) -> torch.Tensor:
+        """Returns logits `(batch_size, num_labels)` of states `(batch_size, num_patches, hidden_size)`."""
+        scores = at_least_float32(hidden_states @ self.query.T) * self.scaling
+        if mask is not None:
+            scores = scores.masked_fill(~mask.unsqueeze(-1), torch.finfo(scores.dtype).min)
+        weights = scores.softmax(dim=1)
+        if mask is not None:
+            # Of a clip without a valid patch, nothing counts.
+            weights = weights.masked_fill(~mask.unsqueeze(-1), 0.0)
+        pooled = weights.to(hidden_states.dtype).transpose(1, 2) @ hidden_states
+        if pooled.shape[1] == 1:
+            return classifier(pooled[:, 0])
+        # A class reads what its own query has found.
+        return (pooled * classifier.weight).sum(dim=-1) + classifier.bias
+
+
+class BeatsPrototypePooling(nn.Module):
+    """
+    Largest similarities of the patches of a clip to binarised prototypes, after Rauch et al., 2025 (arXiv:2509.24901):
+    prototypes that belong to no class, binarised by their sign in every forward pass, `p = sign(p~)` in {-1, 1};
+    cosines of patches and prototypes; for each prototype the largest cosine over the valid patches; a linear layer on
+    these. Gradients pass the sign unchanged. Ours, since the sources that we have do not say: patches are standardised
+    by `mean` and `std`, which training sets, 0 is binarised to 1, and cosines are multiplied by the square root of
+    `hidden_size`, which gives them a variance of about 1.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, config: BeatsConfig):
+        super().__init__()
+        self.num_outputs = config.num_prototypes
+        self.prototypes = nn.Parameter(torch.zeros(config.num_prototypes, config.hidden_size))
+        self.register_buffer("mean", torch.zeros(config.hidden_size))
+        self.register_buffer("std", torch.ones(config.hidden_size))
+
+    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None, classifier: nn.Linear) -> torch.Tensor:
+        """Returns logits `(batch_size, num_labels)` of states `(batch_size, num_patches, hidden_size)`."""
+        return classifier(self.pool(hidden_states, mask))
+
+    def pool(self, hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Returns the largest similarities `(batch_size, num_prototypes)`; zeros for a clip without valid patches."""
+        signs = torch.where(self.prototypes >= 0, 1.0, -1.0).to(self.prototypes.dtype)
+        # Exactly the signs, with the gradient of the prototypes.
+        signs = signs + (self.prototypes - self.prototypes.detach())
+        patches = nn.functional.normalize((hidden_states - self.mean) / self.std, dim=-1)
+        similarities = patches @ signs.T
+        if mask is None:
+            return similarities.amax(dim=1)
+        similarities = similarities.masked_fill(~mask.unsqueeze(-1), torch.finfo(similarities.dtype).min)
+        return similarities.amax(dim=1).masked_fill(~mask.any(dim=1, keepdim=True), 0.0)
+
+
+# By their names in `classifier_pooling`.
+POOLINGS = {
+    "attention": BeatsAttentionPooling,
+    "class_attention": BeatsAttentionPooling,
+    "prototypes": BeatsPrototypePooling,
+}
 
 
 class BeatsClassificationModel(BeatsPreTrainedModel):
@@ -895,7 +988,8 @@ class BeatsClassificationModel(BeatsPreTrainedModel):
         outputs = self.beats(input_values, attention_mask=attention_mask, return_dict=True, **kwargs)
         if self.layer_average is None:
             return outputs, self.dropout(outputs.last_hidden_state)
-        average = self.layer_average(outputs.hidden_states)
+        mask = outputs.patch_attention_mask if attention_mask is not None else None
+        average = self.layer_average(outputs.hidden_states, mask)
         outputs.hidden_states = self._select(outputs.hidden_states, wanted)
         return outputs, self.dropout(average)
 
@@ -970,7 +1064,8 @@ class BeatsClassificationModel(BeatsPreTrainedModel):
 @auto_docstring(
     custom_intro="""
     BEATs with an audio classification head: a linear layer on every patch, averaged over the valid patches (the
-    reference's predictor). Returns logits, where Microsoft's code returns their sigmoid.
+    reference's predictor), or on another pooling of them (`config.classifier_pooling`). Returns logits, where
+    Microsoft's code returns their sigmoid.
     """
 )
 class BeatsForAudioClassification(BeatsClassificationModel):
@@ -978,10 +1073,18 @@ class BeatsForAudioClassification(BeatsClassificationModel):
 
     def __init__(self, config: BeatsConfig):
         super().__init__(config)
-        self.classifier = nn.Linear(config.hidden_size, self.num_labels)
+        self.pooling = POOLINGS[config.classifier_pooling](config) if config.classifier_pooling != "mean" else None
+        num_inputs = config.hidden_size if self.pooling is None else self.pooling.num_outputs
+        self.classifier = nn.Linear(num_inputs, self.num_labels)
 
         # Initialize weights and apply final processing
         self.post_init()
+
+    def classify(self, hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Returns logits `(batch_size, num_labels)` of the states of patches and their mask, None if all are valid."""
+        if self.pooling is None:
+            return masked_mean(self.classifier(hidden_states), mask)
+        return self.pooling(hidden_states, mask, self.classifier)
 
     @can_return_tuple
     @auto_docstring
@@ -1006,7 +1109,7 @@ class BeatsForAudioClassification(BeatsClassificationModel):
         check_keywords(self, kwargs)
         outputs, hidden_states = self.encode(input_values, attention_mask, **kwargs)
         patch_attention_mask = outputs.patch_attention_mask if attention_mask is not None else None
-        logits = masked_mean(self.classifier(hidden_states), patch_attention_mask)
+        logits = self.classify(hidden_states, patch_attention_mask)
         loss = self.compute_loss(logits, labels) if labels is not None else None
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions

@@ -82,6 +82,7 @@ def test_what_users_of_the_file_should_know_is_said(tmp_path):
     [
         (BeatsForAudioFrameClassification, {}, "holds BeatsForAudioFrameClassification"),
         (BeatsForAudioClassification, {"use_weighted_layer_sum": True}, "`use_weighted_layer_sum` is True"),
+        (BeatsForAudioClassification, {"classifier_pooling": "attention"}, "`classifier_pooling` is 'attention'"),
         (BeatsModel, {"layer_norm_eps": 1e-6}, "`layer_norm_eps` is 1e-06"),
         (BeatsModel, {"hidden_act": "silu"}, "`hidden_act` is 'silu'"),
     ],

@@ -28,7 +28,9 @@ from transformers_beats.training.data.labelled import LabelledClips, TrainingCro
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.finetune import FINETUNE_ARGUMENTS, Arguments, finetune
 from transformers_beats.training.probes.embeddings import Embeddings
-from transformers_beats.training.probes.regression import Settings, fit_classifier, predict
+from transformers_beats.training.probes.regression import fit_classifier
+from transformers_beats.training.probes.selection import predict
+from transformers_beats.training.probes.settings import Settings
 from transformers_beats.training.trainers.averaging import WeightAverage
 from transformers_beats.training.trainers.classification import ClassificationTrainer
 from transformers_beats.training.trainers.layerwise import UnfreezeByEpoch
@@ -256,7 +258,7 @@ def test_the_logistic_regression_has_the_weights():
     for labels in (single, several):
         for weights in (None, np.array([1.0, 3.0]), np.array([1.0, 1000.0])):
             settings = Settings(f"{labels.task}_classification", weights=weights)
-            predictions = predict(fit_classifier(clips, labels, settings), clips, labels, settings.problem_type)
+            predictions = predict(fit_classifier(clips, labels, settings), clips, labels)
             scores[labels.task, None if weights is None else weights[1]] = predictions.scores[:, 1]
     for task in ("single_label", "multi_label"):
         assert scores[task, None].mean() < 0.3 < scores[task, 3.0].mean() < 0.7 < scores[task, 1000.0].mean()

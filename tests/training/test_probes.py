@@ -25,9 +25,11 @@ from transformers_beats.training.config.arguments import FINETUNE_ARGUMENTS, Arg
 from transformers_beats.training.config.recipes import build_arguments, parse_arguments
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.finetune import finetune
-from transformers_beats.training.probes.embeddings import Embeddings, PooledLayers
+from transformers_beats.training.probes.embeddings import Embedded, Embeddings, PooledLayers
 from transformers_beats.training.probes.few_shot import mean_interval
-from transformers_beats.training.probes.regression import Settings, choose_layer, fit_classifier, predict
+from transformers_beats.training.probes.regression import fit_classifier
+from transformers_beats.training.probes.selection import choose, list_candidates, predict
+from transformers_beats.training.probes.settings import Settings
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 
@@ -48,12 +50,19 @@ def labels_of(targets: np.ndarray, num_classes: int) -> Labels:
     return Labels("single_label", [str(label) for label in range(num_classes)], [[int(label)] for label in targets])
 
 
+def choose_layer(embeddings: Embeddings, labels: Labels, settings: Settings) -> tuple[int, list[float]]:
+    """Position of the layer that a logistic regression chooses, and the log loss of each."""
+    layers = list(range(embeddings.values.shape[1]))
+    best, choices = choose(list_candidates(["linear"], layers), Embedded(layers, embeddings, {}), labels, settings)
+    return best, [choice.loss for choice in choices]
+
+
 @pytest.mark.parametrize(("num_classes", "c"), [(2, 1.0), (3, 1.0), (3, 0.01)])
 def test_the_classifier_is_scikit_learns_regression_of_standardised_embeddings(num_classes, c):
     values, targets = draw(60, num_classes)
     labels = labels_of(targets, num_classes)
     settings = Settings("single_label_classification", c)
-    found = predict(fit_classifier(clips_of(values), labels, settings), clips_of(values), labels, settings[0])
+    found = predict(fit_classifier(clips_of(values), labels, settings), clips_of(values), labels)
     scaled = StandardScaler().fit_transform(values.astype(np.float32))
     expected = LogisticRegression(C=c, max_iter=2000).fit(scaled, targets).predict_proba(scaled)
     np.testing.assert_allclose(found.scores, expected, atol=2e-4)
@@ -65,7 +74,7 @@ def test_several_labels_have_a_regression_each():
     # The last class is that of every clip, the fourth of none.
     labels = Labels("multi_label", list("abcde"), [[*row, 4] for row in rows])
     settings = Settings("multi_label_classification")
-    found = predict(fit_classifier(clips_of(values), labels, settings), clips_of(values), labels, settings[0]).scores
+    found = predict(fit_classifier(clips_of(values), labels, settings), clips_of(values), labels).scores
     scaled = StandardScaler().fit_transform(values.astype(np.float32))
     for label in range(3):
         column = np.array([label in row for row in rows])
@@ -81,7 +90,7 @@ def test_a_class_without_clips_has_no_chance():
     values, targets = draw(40, 2)
     labels = labels_of(2 * targets, 3)
     settings = Settings("single_label_classification")
-    scores = predict(fit_classifier(clips_of(values), labels, settings), clips_of(values), labels, settings[0]).scores
+    scores = predict(fit_classifier(clips_of(values), labels, settings), clips_of(values), labels).scores
     assert scores[:, 1].max() < 1e-9
     assert (scores.argmax(axis=1) == 2 * targets).mean() > 0.7
 
@@ -187,6 +196,7 @@ def test_layers_are_compared_and_the_chosen_one_is_in_the_model(recipe, folder, 
     report = json.loads((output / "layers.json").read_text())
     num_layers = ENCODER["num_hidden_layers"]
     assert [entry["layer"] for entry in report["layers"]] == list(range(num_layers + 1))
+    assert {entry["probe"] for entry in report["layers"]} == {"linear"}
     assert report["metric"] == "accuracy"
     assert all(entry["interval"][0] <= entry["value"] <= entry["interval"][1] for entry in report["layers"])
     printed = capsys.readouterr().out
@@ -218,7 +228,8 @@ def test_one_layer_can_be_named(recipe, layer):
     assert not (fold / "layers.json").exists()
     model = BeatsForAudioClassification.from_pretrained(fold)
     number = int(layer) % (ENCODER["num_hidden_layers"] + 1)
-    assert json.loads((fold / "probe.json").read_text()) == {"layer": number, "probe_c": 1.0, "log_losses": {}}
+    found = json.loads((fold / "probe.json").read_text())
+    assert found == {"probe": "linear", "layer": number, "probe_c": 1.0, "log_losses": []}
     if number == ENCODER["num_hidden_layers"]:
         assert model.layer_average is None
     else:

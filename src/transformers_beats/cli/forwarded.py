@@ -49,7 +49,7 @@ TRAINING = {
     "evaluate": Forwarded("training.evaluate", "Measure a fine-tuned model on labelled audio."),
     "probe": Forwarded(
         "training.finetune",
-        "Train a linear probe on a frozen encoder.",
+        "Train classifiers on the embeddings of a frozen encoder.",
         example="--config folder_probe --dataset FOLDER --model_name_or_path MODEL --output_dir DIR",
         added=("--freeze", "true"),
     ),

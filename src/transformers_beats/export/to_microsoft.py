@@ -30,7 +30,7 @@ from transformers_beats.utils.files import check_absent, replace_file
 # Of our activations the first name that Microsoft's code has for each.
 REFERENCE_ACTIVATIONS = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
 # Settings that Microsoft's code fixes.
-FIXED = {"layer_norm_eps": 1e-5, "use_weighted_layer_sum": False, "num_mel_bins": 128}
+FIXED = {"layer_norm_eps": 1e-5, "use_weighted_layer_sum": False, "classifier_pooling": "mean", "num_mel_bins": 128}
 MACHINE_IDS = {name: machine_id for machine_id, name in AUDIOSET_LABELS.items()}
 
 

@@ -41,7 +41,7 @@ EVALUATION = "evaluation"
 # Digests of the files that a model has learned from.
 TRAINING_CLIPS = "training_clips.npy"
 # Weights of a classifier that a pre-trained model does not have.
-NEW_WEIGHTS = ("classifier.", "layer_average.")
+NEW_WEIGHTS = ("classifier.", "layer_average.", "pooling.")
 
 
 def build_model(
@@ -77,6 +77,8 @@ def build_model(
         # As many classes as before, perhaps, but others.
         model.classifier.weight.data.normal_(std=model.config.initializer_range)
         model.classifier.bias.data.zero_()
+        if model.config.classifier_pooling == "class_attention" and labels.task != "frames":
+            model.pooling.query.data.zero_()
     return weigh_classes(model, labels, arguments.class_weights)
 
 

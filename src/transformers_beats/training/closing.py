@@ -104,11 +104,14 @@ def close(
     command = ["transformers-beats", "tag", "RECORDING.wav", "--model", used]
     if report is None:
         command = ["transformers-beats", "evaluate", "--model", used, "--dataset", "FOLDER", "--output_dir", "REPORT"]
+    saves = not arguments.tuning.freeze or arguments.tuning.probes != ["knn"]
+    if not saves:
+        models, advice = [], "Nearest neighbours are an evaluation: there is no model."
     if prints:
         print_layers(Console(), output_dir)
         print_shots(Console(), output_dir)
-        print_closing(Console(), report, output_dir / EVALUATION, models, advice, [command], spread)
-    if model is None:
+        print_closing(Console(), report, output_dir / EVALUATION, models, advice, [command] * saves, spread)
+    if model is None or not saves:
         return
     write_card(model, description, report, output_dir / EVALUATION, spread, repo_id, remark)
     if repo_id is not None:

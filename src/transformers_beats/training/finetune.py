@@ -1,6 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """
-Fine-tuning of a classifier, with cross-validation, linear probing and LoRA.
+Fine-tuning of a classifier, with cross-validation, probes and LoRA.
 
 Example:
 
@@ -57,7 +57,7 @@ from .classifiers import (
     write_digests,
 )
 from .closing import FINAL, CrossValidation, choose_epoch, choose_repository, close, join_epochs
-from .linear_probe import describe_probe, probe_once, report_probes
+from .probing import describe_probe, probe_once, report_probes
 from .reports.scoring import as_predictions, clip_and_event_metrics, metrics_function
 from .stages import announce, is_there, prepare_training, process_state
 

@@ -22,6 +22,7 @@ from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.machine import is_emulated
 
 from .batch_plan import BatchArguments
+from .checks import NOT_SAVED, check_probes
 
 
 logger = logging.get_logger(__name__)
@@ -263,8 +264,13 @@ class FineTuningArguments:
     )
     fbank_std: float | None = argument("Standard deviation of the fbank, likewise.", None, positive=True)
     freeze: bool = argument(
-        "Linear probing: the encoder is run once, and a logistic regression on its embeddings is the classifier.",
+        "Probing: the encoder is run once, and a classifier learns from its embeddings: that of `probe`.",
         False,
+    )
+    probe: str | list[str] | None = argument(
+        "Kinds of probes, with `freeze`: linear, knn, attentive, multi_layer, prototype, or several, [linear, knn]. "
+        "They are compared, and the best in a cross-validation of the clips to learn from is kept. Default: linear.",
+        None,
     )
     probe_layers: int | str | list | None = argument(
         "Layers that a probe reads, as in `hidden_states`: 8, [4, 8], -4: or all. Of several, each is evaluated, and "
@@ -276,6 +282,15 @@ class FineTuningArguments:
         "Numbers of clips of each class that further probes learn from, such as [1, 5, 10].", None
     )
     probe_episodes: int = argument("Draws of these clips, for each number and fold.", 20, min=1)
+    probe_query: Literal["shared", "class"] = argument("Queries of an attentive probe: one, or one a class.", "shared")
+    probe_layer_weights: Literal["learned", "attention"] = argument(
+        "Weights of a multi_layer probe: learned, or attention, for each clip.", "learned"
+    )
+    probe_prototypes: int = argument("Prototypes of a prototype probe for each class.", 4, min=1)
+    probe_steps: int = argument("Steps of AdamW of a probe, at most; how many is chosen.", 200, min=1)
+    probe_learning_rate: float | None = argument(
+        "Learning rate of these steps. Default: 0.01, for prototypes 0.03.", None, positive=True
+    )
     lora: dict | None = argument("Low-rank adapters, fields of PEFT's LoraConfig; {} for defaults.", None)
     layer_wise_learning_rate_decay: float = argument(
         "Factor of the learning rate from a layer to the one before it.", 1.0, positive=True, max=1
@@ -312,6 +327,8 @@ class FineTuningArguments:
 
     def __post_init__(self):
         check_numbers(self)
+        # A probe is one of a frozen encoder.
+        self.freeze = self.freeze or self.probe is not None
         if self.freeze and self.lora is not None:
             raise UsageError("`freeze` and `lora` exclude each other: the one trains no layer, the other all.")
         if self.probe_shots is not None and (not self.probe_shots or len({*self.probe_shots}) < len(self.probe_shots)):
@@ -319,8 +336,7 @@ class FineTuningArguments:
         for number in self.probe_shots or ():
             if problem := find_problem(number, False, {"min": 1}):
                 raise UsageError(f"`probe_shots` must {problem}, got {number!r}.")
-        if not self.freeze and (self.probe_layers is not None or self.probe_shots is not None):
-            raise UsageError("`probe_layers` and `probe_shots` are for probes: set `freeze: true`, or leave them out.")
+        check_probes(self)
         if self.average_checkpoints and (self.freeze or self.lora is not None):
             raise UsageError("`average_checkpoints` is for full fine-tuning: leave `freeze` and `lora` out.")
         if self.average_checkpoints and self.ema_decay is not None:
@@ -329,6 +345,12 @@ class FineTuningArguments:
             raise UsageError("`lora` never trains the encoder: leave `unfreeze_epoch` and `unfreeze_layers` out.")
         if self.model_name_or_path is None:
             check_config(BeatsConfig, self.model_config)
+
+    @property
+    def probes(self) -> list[str]:
+        """Kinds of probes, by their names."""
+        named = "linear" if self.probe is None else self.probe
+        return [name.strip() for name in named.split(",")] if isinstance(named, str) else list(named)
 
     @property
     def unfreezes(self) -> bool:
@@ -387,6 +409,9 @@ class Arguments:
             raise UsageError(
                 "`probe_shots` needs clips to evaluate on: set `num_folds`, `eval_share` or `eval_split`."
             )
+        is_evaluated = self.folds.is_given or self.evaluation.is_given
+        if self.tuning.freeze and self.tuning.probes == ["knn"] and (self.folds.final or not is_evaluated):
+            raise UsageError(NOT_SAVED)
         if self.tuning.search_space is not None and (self.tuning.freeze or not self.evaluation.is_given):
             raise UsageError("`search_space` needs full fine-tuning and clips to evaluate on, such as `eval_share`.")
         self._check_training()

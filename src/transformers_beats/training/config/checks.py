@@ -8,7 +8,34 @@ import torch
 from transformers.trainer_utils import SaveStrategy
 
 from transformers_beats import BeatsModel
-from transformers_beats.utils.errors import BeatsError
+from transformers_beats.utils.errors import BeatsError, UsageError
+
+
+# Kinds of probes, of which nearest neighbours alone have no weights.
+PROBES = ("linear", "knn", "attentive", "multi_layer", "prototype")
+NOT_SAVED = (
+    "`probe: knn` is an evaluation only, and nothing of it can be saved: name another probe, or clips to evaluate on "
+    "and no `final`."
+)
+
+
+def check_probes(tuning: Any) -> None:
+    """Raises a [`UsageError`] for arguments of probes that cannot be used, or not together."""
+    names = tuning.probes
+    if unknown := [name for name in names if name not in PROBES]:
+        raise UsageError(f"`probe` has {unknown[0]!r}: choose {', '.join(PROBES[:-1])} or {PROBES[-1]}.")
+    if not names or len({*names}) < len(names):
+        raise UsageError(f"`probe` must be different names, such as [linear, knn], got {tuning.probe}.")
+    if not tuning.freeze and (tuning.probe_layers is not None or tuning.probe_shots is not None):
+        raise UsageError("`probe_layers` and `probe_shots` are for probes: set `freeze: true`, or leave them out.")
+    for name, value, known in (
+        ("probe_query", tuning.probe_query, ("shared", "class")),
+        ("probe_layer_weights", tuning.probe_layer_weights, ("learned", "attention")),
+    ):
+        if value not in known:
+            raise UsageError(f"`{name}` is {value!r}: choose {' or '.join(known)}.")
+    if "knn" in names and tuning.class_weights is not None:
+        raise UsageError("`class_weights` are of a loss, which `probe: knn` has none of: leave one of them out.")
 
 
 def check_saves(

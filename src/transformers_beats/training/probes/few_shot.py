@@ -18,8 +18,9 @@ from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.files import replace_file
 from transformers_beats.utils.numbers import format_interval, format_number
 
-from .embeddings import Embeddings
-from .regression import Settings, fit_classifier, predict
+from .embeddings import View
+from .selection import Probe, predict
+from .settings import Settings
 
 
 SHOTS_FILE = "shots.json"
@@ -41,17 +42,19 @@ def check_shots(labels: Labels, shots: Sequence[int]) -> None:
 
 
 def draw_episodes(
-    train: Embeddings,
-    unseen: Embeddings,
+    probe: Probe,
+    train: View,
+    unseen: View,
     labels: Labels,
     unseen_labels: Labels,
     shots: Sequence[int],
     num_episodes: int,
     settings: Settings,
+    value: Any = None,
 ) -> Episodes:
     """
-    Fits a classifier to so many clips of each class, drawn without replacement, `num_episodes` times for each number
-    of `shots`. Returns the accuracies on all clips of `unseen`.
+    Fits a probe, with the `value` that was chosen for it, to so many clips of each class, drawn without replacement,
+    `num_episodes` times for each number of `shots`. Returns the accuracies on all clips of `unseen`.
     """
     generator = np.random.default_rng(settings.seed)
     targets = labels.as_array()
@@ -63,8 +66,8 @@ def draw_episodes(
                 for label in range(len(labels.names))
             ]
             clips = np.sort(np.concatenate(drawn))
-            classifier = fit_classifier(train.select(clips), labels.select(clips.tolist()), settings)
-            predictions = predict(classifier, unseen, unseen_labels, settings.problem_type)
+            (fitted,) = probe.fit(train.select(clips), labels.select(clips.tolist()), settings, [value])
+            predictions = predict(fitted, unseen, unseen_labels)
             episodes[number].append(float(compute_metrics(predictions)["accuracy"] or 0.0))
     return episodes
 

@@ -1,53 +1,56 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Logistic regression on embeddings, as the weights of a linear classifier; and the choice of a layer by it."""
+"""Logistic regression on embeddings, as the weights of a linear classifier."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import KFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from transformers_beats.training.data.labels import Labels
-from transformers_beats.training.reports.report import Predictions
 from transformers_beats.training.reports.scoring import clip_scores
-from transformers_beats.utils.errors import BeatsError
 
 from .embeddings import Embeddings
+from .settings import Settings, set_head
 
 
 # The logit of a class without a clip to learn from: its probability is about 1e-13.
 NO_CHANCE = -30.0
-MAX_FOLDS = 5
 # Products of so many numbers are too small to share among threads, which would wait for each other instead.
 MAX_VALUES_OF_ONE_THREAD = 10_000_000
 MAX_ITERATIONS = 2000
 
 
-class LinearClassifier(NamedTuple):
-    """Weights `(num_labels, hidden_size)` and biases `(num_labels,)` of logits, float64."""
+@dataclass
+class LinearClassifier:
+    """
+    Weights `(num_labels, hidden_size)` and biases `(num_labels,)` of logits, float64, for embeddings of one layer;
+    their `problem_type`.
+    """
 
     weight: np.ndarray
     bias: np.ndarray
+    problem_type: str
 
     def logits(self, values: np.ndarray) -> np.ndarray:
         """Returns logits `(num_windows, num_labels)` of embeddings `(num_windows, hidden_size)`, float32."""
         return (values @ self.weight.T + self.bias).astype(np.float32)
 
+    def scores(self, embeddings: Embeddings) -> np.ndarray:
+        """Returns the probabilities of clips, means over their windows, float32 `(num_clips, num_labels)`."""
+        return clip_scores(self.logits(embeddings.values), embeddings.clip_of, self.problem_type)
 
-class Settings(NamedTuple):
-    """
-    Settings of a logistic regression: the model's `problem_type`, scikit-learn's `C` for standardised embeddings, the
-    weights of the classes `(num_labels,)`, and the seed of the folds that choose a layer.
-    """
-
-    problem_type: str
-    c: float = 1.0
-    weights: np.ndarray | None = None
-    seed: int = 0
+    def write(self, model: Any) -> None:
+        """Makes this the head of a model, on the mean over the patches."""
+        set_head(model)
+        with torch.no_grad():
+            model.classifier.weight.copy_(torch.from_numpy(self.weight))
+            model.classifier.bias.copy_(torch.from_numpy(self.bias))
 
 
 def standardise(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -94,61 +97,22 @@ def _fit(embeddings: Embeddings, labels: Labels, settings: Settings) -> LinearCl
                 fitted = clone(regression).fit(inputs, column > 0, per_window)
                 weight[label], bias[label] = fitted.coef_[0], fitted.intercept_[0]
     weight = weight / std
-    return LinearClassifier(weight, bias - weight @ mean)
+    return LinearClassifier(weight, bias - weight @ mean, settings.problem_type)
 
 
-def predict(classifier: LinearClassifier, embeddings: Embeddings, labels: Labels, problem_type: str) -> Predictions:
-    """Returns the probabilities of clips, means over their windows."""
-    scores = clip_scores(classifier.logits(embeddings.values), embeddings.clip_of, problem_type)
-    return Predictions(embeddings.names, scores, labels.as_array(), labels.names)
+class Regression:
+    """Logistic regression on the means over the patches of a layer; see [`fit_classifier`]."""
 
+    name, title, reads, has_weights = "linear", "logistic regression", "means", True
+    # What is chosen beside a layer.
+    chosen: str | None = None
 
-def choose_layer(embeddings: Embeddings, labels: Labels, settings: Settings) -> tuple[int, list[float]]:
-    """
-    Chooses the layer of the least cross-validated log loss of the clips to learn from.
+    def choices(self, num_windows: int, settings: Settings) -> list[None]:
+        """Returns the values that are tried: nothing is left to choose."""
+        return [None]
 
-    Returns:
-        `tuple[int, list[float]]`: the position of the layer, and the log loss of each: in nats a clip, or with several
-        labels a clip and class.
-
-    Raises:
-        [`BeatsError`]: if there are too few clips.
-    """
-    losses = []
-    splits = list(_split(labels, settings.seed))
-    if not splits:
-        raise BeatsError("There are too few clips to choose a layer by cross-validation: name one in `probe_layers`.")
-    for position in range(embeddings.values.shape[1]):
-        of_layer = embeddings.of_layer(position)
-        parts = []
-        for train, held_out in splits:
-            classifier = fit_classifier(of_layer.select(train), labels.select(train.tolist()), settings)
-            unseen = labels.select(held_out.tolist())
-            predictions = predict(classifier, of_layer.select(held_out), unseen, settings.problem_type)
-            parts.append(_log_loss(predictions, settings.problem_type))
-        losses.append(float(np.concatenate(parts).mean()))
-    return int(np.argmin(losses)), losses
-
-
-def _split(labels: Labels, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields indices of clips to learn from and held out; classes in the same shares where each has enough clips."""
-    targets = labels.as_array()
-    if len(targets) < 2:
-        return
-    splitter: Any = KFold(min(MAX_FOLDS, len(targets)), shuffle=True, random_state=seed)
-    if targets.ndim == 1 and (smallest := int(np.unique(targets, return_counts=True)[1].min())) >= 2:
-        splitter = StratifiedKFold(min(MAX_FOLDS, smallest), shuffle=True, random_state=seed)
-    for train, held_out in splitter.split(targets, targets if targets.ndim == 1 else None):
-        # A part with one class has nothing to learn from.
-        if targets.ndim == 2 or len(np.unique(targets[train])) > 1:
-            yield train, held_out
-
-
-def _log_loss(predictions: Predictions, problem_type: str) -> np.ndarray:
-    scores = predictions.scores.astype(np.float64).clip(1e-7, 1 - 1e-7)
-    labels = predictions.labels
-    if problem_type == "single_label_classification":
-        return -np.log(scores[np.arange(len(scores)), labels])
-    if labels.ndim == 1:
-        labels = labels[:, None] == np.arange(scores.shape[1])
-    return -np.where(labels > 0, np.log(scores), np.log(1 - scores)).ravel()
+    def fit(
+        self, embeddings: Embeddings, labels: Labels, settings: Settings, choices: Sequence[None]
+    ) -> list[LinearClassifier]:
+        """Fits a classifier for each of the choices."""
+        return [fit_classifier(embeddings, labels, settings)]

@@ -135,11 +135,19 @@ def percentiles(values: np.ndarray) -> Interval | None:
 
 def metric_intervals(parts: Sequence["Predictions"]) -> Mapping[str, Interval | None]:
     """Returns the intervals of the metrics, of several folds those of the means over folds; clips stay in theirs."""
+    return {name: percentiles(values) for name, values in resampled_means(parts).items()}
+
+
+def resampled_means(parts: Sequence["Predictions"]) -> dict[str, np.ndarray]:
+    """
+    Returns the metrics of the draws of [`resample`], means over several folds, `(num_resamples,)`. Other predictions
+    for the same clips have the same draws: of the differences between both, [`percentiles`] are a paired interval.
+    """
     resamples = [resample(part, seed) for seed, part in enumerate(parts)]
     # Folds of an evaluation that is smaller have more resamples.
     size = min(len(next(iter(part.metrics.values()))) for part in resamples)
     return {
-        name: percentiles(_mean(np.stack([part.metrics[name][:size] for part in resamples], axis=1)))
+        name: _mean(np.stack([part.metrics[name][:size] for part in resamples], axis=1))
         for name in resamples[0].metrics
     }
 

@@ -21,7 +21,7 @@ MAX_LISTED_CLASSES = 40
 # Of the worst and of the best classes, on the last screen.
 MAX_EXTREME_CLASSES = 5
 # Columns of text, to the left; numbers are to the right.
-NAMES = ("metric", "class", "true class", "predicted", "worst classes", "best classes")
+NAMES = ("metric", "probe", "class", "true class", "predicted", "worst classes", "best classes")
 
 
 def print_table(

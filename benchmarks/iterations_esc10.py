@@ -65,7 +65,7 @@ from transformers_beats.utils.resume import begin_or_resume, check_settings
 
 
 FOLDS = range(1, 6)
-ROWS = Path(__file__).with_name("iterations_esc10")
+ROWS = Path(__file__).parent / "rows" / "iterations_esc10"
 NUM_CODES = 256
 TOKENIZER = {
     "initialize_from_teacher": True,

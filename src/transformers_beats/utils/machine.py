@@ -29,10 +29,14 @@ def is_emulated(dtype: "torch.dtype", device: "str | torch.device") -> bool:
 
     if torch.device(device).type != "cpu" or dtype not in (torch.bfloat16, torch.float16):
         return False
-    name = "_is_mkldnn_bf16_supported" if dtype == torch.bfloat16 else "_is_mkldnn_fp16_supported"
-    # Without oneDNN, PyTorch does not tell.
-    is_supported = getattr(torch.ops.mkldnn, name, None)
-    return is_supported is not None and not is_supported()
+    kernels: Any = torch.ops.mkldnn
+    try:
+        if dtype == torch.bfloat16:
+            return not kernels._is_mkldnn_bf16_supported()
+        return not kernels._is_mkldnn_fp16_supported()
+    except AttributeError:
+        # Without oneDNN, PyTorch does not tell.
+        return False
 
 
 def describe_machine(device: str) -> dict[str, Any]:

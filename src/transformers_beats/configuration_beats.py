@@ -8,6 +8,10 @@ from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 
 
+# Frames of the filter bank in a second, which begin 10 ms apart.
+FBANK_FRAMES_PER_SECOND = 100
+
+
 @strict
 class BeatsBaseConfig(PreTrainedConfig):
     """
@@ -148,8 +152,13 @@ class BeatsConfig(BeatsBaseConfig):
             for each class; or their largest similarities to binarised prototypes.
         num_prototypes (`int`, defaults to 40):
             Number of prototypes, which belong to no class, of `classifier_pooling="prototypes"`.
-        frame_pooling (`"mean"` or `"concat"`, defaults to `"mean"`):
-            Joining of the frequency patches of one time column in `BeatsForAudioFrameClassification`.
+        frame_pooling (`"mean"`, `"concat"` or `"sequence"`, defaults to `"mean"`):
+            Inputs of `BeatsForAudioFrameClassification`: the frequency patches of each time column, averaged or
+            concatenated; or evenly spaced steps of the sequence of all patches, as in PretrainedSED (Schmid et al.,
+            2025, arXiv:2409.09546), which are shorter than a column.
+        frames_per_second (`int`, defaults to 25):
+            Number of these steps in a second, with `frame_pooling="sequence"`. A step is a whole number of frames of
+            10 ms that divides `patch_size`: 25, 50 or 100 with patches of 16.
         codebook_size (`int`, defaults to 1024):
             Number of codes of the acoustic tokenizer whose codes `BeatsForPreTraining` predicts.
         num_codebooks (`int`, defaults to 1):
@@ -222,7 +231,8 @@ class BeatsConfig(BeatsBaseConfig):
     layer_weights: Literal["learned", "attention"] = "learned"
     classifier_pooling: Literal["mean", "attention", "class_attention", "prototypes"] = "mean"
     num_prototypes: int = 40
-    frame_pooling: Literal["mean", "concat"] = "mean"
+    frame_pooling: Literal["mean", "concat", "sequence"] = "mean"
+    frames_per_second: int = 25
     codebook_size: int = 1024
     num_codebooks: int = 1
     mask_ratio: float = 0.75
@@ -231,6 +241,25 @@ class BeatsConfig(BeatsBaseConfig):
     kept_positions: Literal["original", "compacted"] = "original"
     label_predictor_num_hidden_layers: int = 3
     label_smoothing: float | int = 0.0
+
+    @property
+    def frames_per_step(self) -> int:
+        """
+        Number of frames of 10 ms from one score of `BeatsForAudioFrameClassification` to the next: a time column, or a
+        step of `frame_pooling="sequence"`.
+        """
+        if self.frame_pooling == "sequence":
+            return FBANK_FRAMES_PER_SECOND // self.frames_per_second
+        return self.patch_size
+
+    def count_steps(self, num_frames: Any) -> Any:
+        """
+        Number of scores of `BeatsForAudioFrameClassification` for a clip of so many frames, a number or an integer
+        tensor: its whole columns or, with `frame_pooling="sequence"`, its steps, the last of which may have less than
+        `frames_per_step` frames. So 998 frames, 10 s, have 62 columns or 250 steps of 40 ms.
+        """
+        missing = self.frames_per_step - 1 if self.frame_pooling == "sequence" else 0
+        return (num_frames + missing) // self.frames_per_step
 
     def validate_architecture(self):
         super().validate_architecture()
@@ -256,12 +285,25 @@ class BeatsConfig(BeatsBaseConfig):
             raise ValueError("`gru_rel_pos` gates the relative bias: it needs `relative_position_embedding=True`.")
         if self.layer_weights != "learned" and not self.use_weighted_layer_sum:
             raise ValueError("`layer_weights` weigh all layers: set `use_weighted_layer_sum=True`.")
+        if self.frame_pooling == "sequence":
+            self._check_steps()
         if self.num_buckets < 4 or self.num_buckets % 2 != 0:
             raise ValueError(f"`num_buckets` must be even and at least 4, got {self.num_buckets}.")
         if self.max_bucket_distance <= self.num_buckets // 4:
             raise ValueError(
                 f"`max_bucket_distance` ({self.max_bucket_distance}) must exceed `num_buckets // 4` "
                 f"({self.num_buckets // 4}), up to which every distance has a bucket of its own."
+            )
+
+    def _check_steps(self) -> None:
+        self._check_positive("frames_per_second")
+        steps = range(1, self.patch_size + 1)
+        steps = [step for step in steps if self.patch_size % step == 0 and FBANK_FRAMES_PER_SECOND % step == 0]
+        rates = sorted(FBANK_FRAMES_PER_SECOND // step for step in steps)
+        if self.frames_per_second not in rates:
+            raise ValueError(
+                f"`frames_per_second` must divide the {self.patch_size} frames of a patch into steps: choose one of "
+                f"{', '.join(map(str, rates))}, got {self.frames_per_second}."
             )
 
 

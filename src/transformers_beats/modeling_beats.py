@@ -87,7 +87,8 @@ class BeatsFrameClassifierOutput(ModelOutput):
     loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `labels` is provided):
         Mean classification loss over the valid time columns.
     logits (`torch.FloatTensor` of shape `(batch_size, num_columns, config.num_labels)`):
-        Classification scores of every time column, before softmax or sigmoid.
+        Classification scores of every time column, before softmax or sigmoid. With `frame_pooling="sequence"`, the
+        columns are steps of `1 / config.frames_per_second` seconds.
     column_attention_mask (`torch.IntTensor` of shape `(batch_size, num_columns)`):
         1 for valid time columns, 0 for those that hold padding. An integer, so that it stays apart from the -100 with
         which `Trainer` joins batches of different lengths.
@@ -242,6 +243,45 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor
         return values.mean(dim=1)
     total = at_least_float32(values).masked_fill(~mask.unsqueeze(-1), 0.0).sum(dim=1)
     return (total / mask.sum(dim=1, keepdim=True).clamp(min=1)).to(values.dtype)
+
+
+def step_weights(
+    num_frames: int, attention_mask: torch.Tensor | None, patch_attention_mask: torch.Tensor, config: BeatsConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Patches that each step of `frame_pooling="sequence"` is the mean of. Of n valid patches and s steps of a clip, step
+    i has those from `floor(i n / s)` to `ceil((i + 1) n / s) - 1`, as in PyTorch's `adaptive_avg_pool1d`. For 10 s
+    without a mask, this is PretrainedSED's pooling of 496 patches to 250 steps.
+
+    Args:
+        num_frames (`int`):
+            Frames of the batch, padding included.
+        attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*):
+            1 or `True` for valid frames.
+        patch_attention_mask (`torch.BoolTensor` of shape `(batch_size, num_patches)`):
+            True for valid patches.
+        config ([`BeatsConfig`]):
+            Gives the steps.
+
+    Returns:
+        `tuple[torch.Tensor, torch.Tensor]`: zeros and ones `(batch_size, num_steps, num_patches)`, boolean, and the
+        mask of the steps that a clip has, `(batch_size, num_steps)`, boolean. A clip has as many steps alone.
+    """
+    device = patch_attention_mask.device
+    num_patches = patch_attention_mask.sum(dim=1, keepdim=True)
+    if attention_mask is None:
+        valid_frames = torch.full_like(num_patches, num_frames)
+    else:
+        valid_frames = attention_mask.to(device).bool().sum(dim=1, keepdim=True)
+    num_steps = config.count_steps(valid_frames)
+    step = torch.arange(config.count_steps(num_frames), device=device)
+    is_valid = (step < num_steps) & (num_patches > 0)
+    divisor = num_steps.clamp(min=1)
+    first, end = step * num_patches // divisor, ((step + 1) * num_patches + divisor - 1) // divisor
+    # Numbers of the patches among the valid ones.
+    number = (patch_attention_mask.long().cumsum(dim=1) - 1).unsqueeze(1)
+    members = (number >= first.unsqueeze(2)) & (number < end.unsqueeze(2)) & patch_attention_mask.unsqueeze(1)
+    return members & is_valid.unsqueeze(2), is_valid
 
 
 def gather_patches(values: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -1119,7 +1159,8 @@ class BeatsForAudioClassification(BeatsClassificationModel):
 @auto_docstring(
     custom_intro="""
     BEATs with one prediction for every time column of 160 ms, for sound event detection. The frequency patches of a
-    column are averaged or concatenated (`config.frame_pooling`).
+    column are averaged or concatenated (`config.frame_pooling`). With `frame_pooling="sequence"`, the sequence of all
+    patches is pooled to steps of 40 ms instead (`config.frames_per_second`).
     """
 )
 class BeatsForAudioFrameClassification(BeatsClassificationModel):
@@ -1132,6 +1173,27 @@ class BeatsForAudioFrameClassification(BeatsClassificationModel):
 
         # Initialize weights and apply final processing
         self.post_init()
+
+    def pool(
+        self,
+        hidden_states: torch.Tensor,
+        patch_attention_mask: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        num_frames: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Returns the inputs of the classifier `(batch_size, num_columns, num_inputs)`, and which of them are valid,
+        `(batch_size, num_columns)`, boolean; see [`step_weights`] for steps.
+        """
+        if self.config.frame_pooling == "sequence":
+            members, is_valid = step_weights(num_frames, attention_mask, patch_attention_mask, self.config)
+            states = hidden_states.masked_fill(~patch_attention_mask.unsqueeze(-1), 0.0)
+            total = members.to(states.dtype) @ states
+            return total / members.sum(dim=2, keepdim=True).clamp(min=1).to(total.dtype), is_valid
+        grid = self.beats.to_grid(hidden_states)
+        columns = grid.flatten(2) if self.config.frame_pooling == "concat" else grid.mean(dim=2)
+        # Under the legacy rule a column may be valid at some frequencies only.
+        return columns, self.beats.to_grid(patch_attention_mask).any(dim=-1)
 
     @can_return_tuple
     @auto_docstring
@@ -1153,19 +1215,17 @@ class BeatsForAudioFrameClassification(BeatsClassificationModel):
             treated as in [`BeatsForAudioClassification`].
         """
         check_keywords(self, kwargs)
+        num_frames = check_fbank(input_values, attention_mask, self.config).shape[1]
         outputs, hidden_states = self.encode(input_values, attention_mask, **kwargs)
-        grid = self.beats.to_grid(hidden_states)
-        columns = grid.flatten(2) if self.config.frame_pooling == "concat" else grid.mean(dim=2)
+        columns, is_valid = self.pool(hidden_states, outputs["patch_attention_mask"], attention_mask, num_frames)
         logits = self.classifier(columns)
-        # Under the legacy rule a column may be valid at some frequencies only.
-        is_valid = self.beats.to_grid(outputs["patch_attention_mask"]).any(dim=-1)
 
         loss = None
         if labels is not None:
             if labels.shape[:2] != logits.shape[:2]:
                 raise ValueError(
                     f"`labels` must begin with (batch_size, num_columns) = {tuple(logits.shape[:2])}, got "
-                    f"{tuple(labels.shape)}. A column spans {self.config.patch_size} frames."
+                    f"{tuple(labels.shape)}. A column spans {self.config.frames_per_step} frames."
                 )
             loss = self.compute_loss(logits, labels, is_valid)
         return BeatsFrameClassifierOutput(

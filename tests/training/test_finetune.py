@@ -432,7 +432,9 @@ def test_several_classes_are_learned_and_judged_by_average_precision(recipe, fol
     assert (config.problem_type, config.num_labels) == ("multi_label_classification", 3)
 
 
-def test_events_are_learned_for_each_column(recipe, tmp_path):
+@pytest.mark.parametrize("pooling", ["mean", "sequence"])
+def test_events_are_learned_for_each_column(pooling, recipe, tmp_path):
+    recipe["model_config"] = ENCODER | {"frame_pooling": pooling}
     rows = []
     for number in range(16):
         path = tmp_path / "events" / f"{number}.wav"

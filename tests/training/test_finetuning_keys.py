@@ -365,7 +365,8 @@ def test_an_interrupted_training_is_the_one_in_one_go(values, recipe, monkeypatc
 def test_a_crop_that_is_repeated_in_an_epoch_is_another_one(folder, recipe):
     arguments = Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe | {"crop_seconds": 0.1}))
     clips, labels = load_training_clips(arguments)
-    crops = TrainingCrops(clips, LabelledClips(labels, True, BeatsFeatureExtractor()), arguments.data, seed=3)
+    targets = LabelledClips(labels, True, BeatsFeatureExtractor(), BeatsConfig())
+    crops = TrainingCrops(clips, targets, arguments.data, seed=3)
     first, second, again = (crops[pair]["waveform"] for pair in ((5, 0), (5, 1), (5, 1)))
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(second, again)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from transformers_beats.configuration_beats import BeatsConfig
 from transformers_beats.fbank_beats import MEL_FLOOR, num_fbank_frames, num_fbank_samples
 from transformers_beats.feature_extraction_beats import FRAME_SHIFT_MS, BeatsFeatureExtractor
 
@@ -92,6 +93,21 @@ def cut_windows(
 def column_samples(extractor: BeatsFeatureExtractor) -> int:
     """Returns the samples from one time column to the next: 2,560 in the released models."""
     return extractor.sampling_rate * FRAME_SHIFT_MS // 1000 * extractor.patch_size
+
+
+def step_samples(config: BeatsConfig, extractor: BeatsFeatureExtractor) -> int:
+    """Returns the samples from one score of a frame-level model to the next: a column, or a step that is shorter."""
+    return column_samples(extractor) // extractor.patch_size * config.frames_per_step
+
+
+def frame_seconds(config: BeatsConfig, extractor: BeatsFeatureExtractor) -> float:
+    """Returns the seconds from one score of a frame-level model to the next: 0.16, or 0.04 with steps."""
+    return step_samples(config, extractor) / extractor.sampling_rate
+
+
+def count_steps(num_samples: int, config: BeatsConfig, extractor: BeatsFeatureExtractor) -> int:
+    """Returns the number of scores of a frame-level model for a clip, which the extractor pads to one column."""
+    return config.count_steps(max(extractor.patch_size, num_fbank_frames(num_samples, extractor.sampling_rate)))
 
 
 def count_columns(num_samples: int, extractor: BeatsFeatureExtractor) -> int:

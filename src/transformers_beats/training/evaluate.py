@@ -112,7 +112,7 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArg
         )
         trainer = ClassificationTrainer(model, training, data_collator=collate_waveforms, feature_extractor=extractor)
         output = trainer.predict(windows, ignore_keys=["hidden_states", "attentions"]).predictions
-        windows.targets = LabelledClips(known_labels, as_indices=True, extractor=extractor)
+        windows.targets = LabelledClips(known_labels, True, extractor, model.config)
         predictions = as_predictions(output, windows, known_labels, problem_type)
         metrics = clip_and_event_metrics(output, predictions, windows, known_labels)
         if process_state().is_main_process:

@@ -139,7 +139,7 @@ def build_trainer(
     windows = compute = None
     if evaluation is not None:
         windows = Windows(
-            evaluation[0], arguments.data, extractor, LabelledClips(evaluation[1], as_indices, extractor)
+            evaluation[0], arguments.data, extractor, LabelledClips(evaluation[1], as_indices, extractor, model.config)
         )
         compute = metrics_function(windows, evaluation[1], problem_type)
     trainer = ClassificationTrainer(
@@ -148,7 +148,7 @@ def build_trainer(
         model_init=build if searches else None,
         data_collator=collate_waveforms,
         train_dataset=TrainingCrops(
-            train[0], LabelledClips(train[1], as_indices, extractor), arguments.data, training.seed
+            train[0], LabelledClips(train[1], as_indices, extractor, model.config), arguments.data, training.seed
         ),
         eval_dataset=windows,
         compute_metrics=compute,

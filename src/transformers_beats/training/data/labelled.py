@@ -9,8 +9,9 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
+from transformers_beats.configuration_beats import BeatsConfig
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
-from transformers_beats.inference.windows import column_samples, count_columns
+from transformers_beats.inference.windows import count_steps, frame_seconds
 from transformers_beats.utils.errors import BeatsError
 
 from .clips import Clips
@@ -22,19 +23,20 @@ from .sources import DataArguments, decode_row
 
 class LabelledClips:
     """
-    Targets of parts of clips. With `as_indices`, a single class is an index instead of zeros and a one.
+    Targets of parts of clips, for a model of this `config`. With `as_indices`, a single class is an index instead of
+    zeros and a one.
     """
 
-    def __init__(self, labels: Labels, as_indices: bool, extractor: BeatsFeatureExtractor):
-        self.labels, self.extractor = labels, extractor
+    def __init__(self, labels: Labels, as_indices: bool, extractor: BeatsFeatureExtractor, config: BeatsConfig):
+        self.labels, self.extractor, self.config = labels, extractor, config
         self.targets = None if labels.task == "frames" else labels.as_array()
         if labels.task == "single_label" and not as_indices:
             self.targets = np.eye(len(labels.names), dtype=np.float32)[labels.as_array()]
 
     @property
     def column_seconds(self) -> float:
-        """Length of a time column of patches, in seconds."""
-        return column_samples(self.extractor) / self.extractor.sampling_rate
+        """Time from one score of a frame-level model to the next, in seconds."""
+        return frame_seconds(self.config, self.extractor)
 
     def target(self, clip: int, start: int, num_samples: int) -> torch.Tensor:
         """Returns the target of the part of a clip that begins at sample `start`."""
@@ -43,7 +45,7 @@ class LabelledClips:
         labels = frame_labels(
             self.labels.values[clip],
             len(self.labels.names),
-            count_columns(num_samples, self.extractor),
+            count_steps(num_samples, self.config, self.extractor),
             self.column_seconds,
             start=start / self.extractor.sampling_rate,
         )

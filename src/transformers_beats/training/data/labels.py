@@ -60,7 +60,9 @@ class LabelArguments:
         "audioset: AudioSet's 527 classes in their order, whether they appear or not.", None
     )
     task: Task | None = argument(
-        "single_label, multi_label or frames (a prediction for every 160 ms). Default: the column's.", None
+        "single_label, multi_label or frames (a prediction for every 160 ms; for every 40 ms with `frame_pooling: "
+        "sequence` in `model_config`). Default: the column's.",
+        None,
     )
 
     def __post_init__(self):

@@ -252,6 +252,11 @@ class BeatsConfig(BeatsBaseConfig):
             return FBANK_FRAMES_PER_SECOND // self.frames_per_second
         return self.patch_size
 
+    @property
+    def frame_seconds(self) -> float:
+        """Time from one score of `BeatsForAudioFrameClassification` to the next, in seconds: 0.16, or 0.04."""
+        return self.frames_per_step / FBANK_FRAMES_PER_SECOND
+
     def count_steps(self, num_frames: Any) -> Any:
         """
         Number of scores of `BeatsForAudioFrameClassification` for a clip of so many frames, a number or an integer

@@ -63,6 +63,8 @@ def build(kind):
     if kind == "frames":
         config = BeatsConfig(**TINY, frame_pooling="concat", use_weighted_layer_sum=True)
         return BeatsForAudioFrameClassification(config).eval()
+    if kind == "steps":
+        return BeatsForAudioFrameClassification(BeatsConfig(**TINY, **LABELS, frame_pooling="sequence")).eval()
     if kind == "encoder":
         variant = {"deep_norm": False, "layer_norm_first": True, "hidden_act": "glu"}
         return BeatsModel(BeatsConfig(**TINY, **variant)).eval()
@@ -75,7 +77,7 @@ def build(kind):
     return model
 
 
-KINDS = ["classifier", "frames", "encoder", "tokenizer", "random_projection"]
+KINDS = ["classifier", "frames", "steps", "encoder", "tokenizer", "random_projection"]
 EXTRACTOR = BeatsFeatureExtractor(fbank_mean=12.5, fbank_std=5.5)
 
 
@@ -250,6 +252,11 @@ def test_the_file_says_what_its_users_need(exported, classifier):
     numbers = ("sampling_rate", "min_samples", "column_samples", "num_freq_patches")
     assert [metadata[name] for name in numbers] == ["16000", "2800", "2560", "8"]
     assert [value.shape for value in session.get_inputs()] == [["batch", "samples"], ["batch"]]
+
+
+def test_the_file_says_how_far_apart_scores_are():
+    for kind, expected in (("frames", "2560"), ("steps", "640")):
+        assert export.metadata(WaveformModel(build(kind), EXTRACTOR))["column_samples"] == expected
 
 
 def test_the_file_does_not_tell_where_it_was_made(exported):

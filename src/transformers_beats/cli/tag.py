@@ -72,8 +72,8 @@ def tag(
     """
     Name the sounds in audio files and, with --events, say when they are heard.
 
-    The events of a frame-level model are exact to 160 ms, those of a clip-level model to --event-window. Labels do not
-    depend on the options of events.
+    The events of a frame-level model are exact to the time between its scores, 160 or 40 ms (see `info`), those of a
+    clip-level model to --event-window. Labels do not depend on the options of events.
     """
     from transformers_beats.inference.loading import check_model, load
 

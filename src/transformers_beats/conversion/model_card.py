@@ -48,7 +48,7 @@ TASKS = {
 KINDS: dict[Kind, tuple[str, str]] = {
     "pretrained": ("BEATs encoder", "The pre-trained encoder: a representation of every patch and of the clip."),
     "finetuned": ("BEATs audio classifier", "An encoder with a classification head."),
-    "event-classifier": ("BEATs event classifier", "An encoder with a head that classifies every 160 ms."),
+    "event-classifier": ("BEATs event classifier", "An encoder with a head that classifies every {step:g} ms."),
     "tokenizer": ("BEATs acoustic tokenizer", "A tokenizer: turns every patch into one of {codebook_size} tokens."),
 }
 
@@ -113,7 +113,8 @@ def render_model_card(
         is_classifier="classifier.weight" in checkpoint.state_dict,
         auto_class=("AutoModelForAudioFrameClassification" if checkpoint.kind == "event-classifier" else "AutoModel"),
         title=details.title or title,
-        summary=details.summary or summary.format(codebook_size=getattr(config, "codebook_size", None)),
+        summary=details.summary
+        or summary.format(codebook_size=config.codebook_size, step=1000 * config.frame_seconds),
         path=path,
         revision=f', revision="{revision}"' if revision else "",
         num_parameters=f"{checkpoint.build_model().num_parameters() / 1e6:.1f} M",

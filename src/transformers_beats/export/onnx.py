@@ -17,8 +17,9 @@ batch, padding included: run clips one by one for reproducible results. Both dim
 | `BeatsModel`, `BeatsForPreTraining` | `last_hidden_state` `(batch, patches, hidden_size)`, `pooler_output` `(batch, hidden_size)`, `patch_attention_mask` |
 | tokenizers | `audio_codes` `(batch, columns, num_freq_patches)`, -100 on padding |
 
-Metadata of the file: `labels` (JSON), `sampling_rate`, `min_samples`, `column_samples` (from one column to the next),
-`num_freq_patches`, `problem_type`, `architecture`, `model_fingerprint` and `transformers_beats_version`.
+Metadata of the file: `labels` (JSON), `sampling_rate`, `min_samples`, `column_samples` (from one column to the next:
+2,560, or 640 for scores every 40 ms), `num_freq_patches`, `problem_type`, `architecture`, `model_fingerprint` and
+`transformers_beats_version`.
 `examples/onnx_inference.py` uses them without this package.
 """  # noqa: E501
 
@@ -41,7 +42,7 @@ from transformers import PreTrainedModel
 
 from transformers_beats import BeatsFeatureExtractor, BeatsRandomProjectionTokenizer, __version__
 from transformers_beats.configuration_beats import problem_type_of
-from transformers_beats.inference.windows import column_samples
+from transformers_beats.inference.windows import column_samples, step_samples
 from transformers_beats.utils.files import replace_file, work_directory
 from transformers_beats.utils.fingerprint import model_fingerprint
 from transformers_beats.utils.numbers import format_number
@@ -126,7 +127,9 @@ def metadata(module: WaveformModel) -> dict[str, str]:
         "transformers_beats_version": __version__,
         "sampling_rate": str(extractor.sampling_rate),
         "min_samples": str(module.min_samples),
-        "column_samples": str(column_samples(extractor)),
+        "column_samples": str(
+            step_samples(config, extractor) if module.kind == "frames" else column_samples(extractor)
+        ),
         "num_freq_patches": str(config.num_freq_patches),
     }
     if "logits" in module.output_names:

@@ -2,10 +2,16 @@
 """Batches of windows of several recordings."""
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import torch
+
+from transformers_beats.configuration_beats import BeatsConfig
+from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
+
+from .windows import count_steps
 
 
 # Number of batches held at once to put windows of similar length together, if not all are of full length. They have at
@@ -13,6 +19,10 @@ import numpy as np
 BATCHES_PER_POOL, COLUMNS_PER_POOL = 8, 4096
 # Largest ratio of the lengths of two windows of a batch: on a CPU, more padding costs more than small batches do.
 MOST_PADDING = 1.25
+
+
+# From `input_values` and `attention_mask` (none where there is no padding) to the result of each window.
+Function: TypeAlias = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 class Cut(NamedTuple):
@@ -28,6 +38,19 @@ class Cut(NamedTuple):
     num_new: int = 0
     waveform: np.ndarray | None = None
     error: Exception | None = None
+
+
+class Compute(NamedTuple):
+    """Function of windows, and whether its results are of steps that are shorter than a column."""
+
+    function: Function
+    is_of_steps: bool = False
+
+    def count_rows(self, cut: Cut, config: BeatsConfig, extractor: BeatsFeatureExtractor) -> int:
+        """Returns the number of columns or steps of a window."""
+        if not self.is_of_steps or cut.waveform is None:
+            return cut.num_columns
+        return count_steps(len(cut.waveform), config, extractor)
 
 
 def fill_pool(cuts: Iterator[Cut], batch_size: int, window_columns: int) -> list[Cut]:

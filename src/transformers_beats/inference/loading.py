@@ -393,9 +393,10 @@ def describe(model: "PreTrainedModel", extractor: "BeatsFeatureExtractor") -> di
     """Describes a model: its kind, size, audio, fbank statistics, codebook and labels, as texts by their names."""
     from transformers_beats.configuration_beats import problem_type_of
 
+    from .models import kind_of
     from .windows import column_samples
 
-    config = model.config
+    config: Any = model.config
     kind, saved = type(model).__name__, next(iter(config.architectures or []), None)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     description = {
@@ -412,6 +413,8 @@ def describe(model: "PreTrainedModel", extractor: "BeatsFeatureExtractor") -> di
     if hasattr(config, "codebook_dim"):
         count = f"{config.num_codebooks} x " if config.num_codebooks > 1 else ""
         description["codebook"] = f"{count}{config.codebook_size} codes of {config.codebook_dim}"
+    if kind_of(model) == "frames":
+        description["scores"] = f"every {1000 * config.frame_seconds:g} ms"
     if labels := labels_of(model):
         names = list(labels.values())
         shown = "; ".join(names[:10]) + ("; ... (all with --labels)" if len(names) > 10 else "")

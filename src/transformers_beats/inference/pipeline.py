@@ -163,9 +163,9 @@ class BeatsAudioTaggingPipeline(Pipeline):
 
     Files of any length are decoded with soundfile and resampled with soxr while the model computes windows. The
     program ffmpeg is needed for some formats only, such as m4a; torchaudio is not. A
-    [`BeatsForAudioFrameClassification`] gives scores every 160 ms. A [`BeatsForAudioClassification`] gives scores for
-    each window, so its events are as coarse as their windows, which are short and overlap, while its labels come from
-    windows as long as the clips of AudioSet.
+    [`BeatsForAudioFrameClassification`] gives scores every 160 ms, or every 40 ms with `frame_pooling="sequence"`. A
+    [`BeatsForAudioClassification`] gives scores for each window, so its events are as coarse as their windows, which
+    are short and overlap, while its labels come from windows as long as the clips of AudioSet.
 
     Example:
 

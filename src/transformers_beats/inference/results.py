@@ -22,7 +22,8 @@ class Columns:
         first (`int`):
             Number of the first of them in the recording, from 0.
         column_seconds (`float`):
-            Time from one column to the next: 0.16 in the released models.
+            Time from one column to the next: 0.16 in the released models, 0.04 for scores of their steps
+            (`frame_pooling="sequence"`).
         silent (`np.ndarray` of shape `(num_columns,)`, *optional*):
             Columns of digital silence, for which the model's values mean nothing.
     """

@@ -8,14 +8,14 @@ two windows. Decoding, inference and joining go on one batch at a time: memory d
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import count, groupby
 from numbers import Integral, Real
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.machine import is_emulated, name_of
 
-from .batching import Cut, fill_pool, make_batches
+from .batching import Compute, Cut, fill_pool, make_batches
 from .grains import Grain, Pooling, check_grain
 from .kinds import REFUSED
 from .layers import LayerReader, Layers, choose_layers, is_single, join_columns
@@ -50,8 +50,6 @@ from .windows import (
 
 logger = logging.get_logger(__name__)
 
-# From `input_values` and `attention_mask` (none where there is no padding) to the result of each window.
-Compute: TypeAlias = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 _END = object()
 # In the messages of the allocators of CPUs, and of accelerators that have no class for it.
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory")
@@ -70,10 +68,10 @@ class WindowedInference:
     Applies a model to recordings of any length, in windows of the same shape, several at once.
 
     A recording that fits into one window has the result of the model. A longer one has a result for each of its time
-    columns. Where windows overlap, results are averaged ([`merge_windows`]): probabilities and not logits, as in the
-    evaluation of this package, since a mean of probabilities is a probability, and a single window cannot outweigh all
-    others. Without overlap, only the last window shares columns with the one before it: it is as long as the others,
-    since models do badly on short scraps.
+    columns, or of the steps that these consist of (`frame_pooling="sequence"`). Where windows overlap, results are
+    averaged ([`merge_windows`]): probabilities and not logits, as in the evaluation of this package, since a mean of
+    probabilities is a probability, and a single window cannot outweigh all others. Without overlap, only the last
+    window shares columns with the one before it: it is as long as the others, since models do badly on short scraps.
 
     Several recordings ([`~WindowedInference.classify_many`] and others) share batches. Those shorter than a window are
     sorted by length for that, up to 8 batches of them at a time, and padded to the longest of their batch, by a
@@ -91,7 +89,8 @@ class WindowedInference:
         feature_extractor ([`BeatsFeatureExtractor`]):
             The model's.
         window_seconds (`float`, defaults to 10.0):
-            Length of a window, cut down to whole columns: 10 s are 62 columns, 9.92 s, as for a clip of 10 s.
+            Length of a window, cut down to whole columns: 10 s are 62 columns, 9.92 s, as for a clip of 10 s. Windows
+            of a model with steps are not cut, and overlap by less than a column: 10 s are 250 steps.
         hop_seconds (`float`, *optional*):
             Time from the start of one window to that of the next, rounded to columns, at least one and at most the
             columns of a window. Defaults to `window_seconds`: no overlap. Half of that doubles the work.
@@ -181,6 +180,12 @@ class WindowedInference:
         self.progress = progress
         self.can_pad = not (feature_extractor.legacy_padding_mask or plain_model.config.legacy_padding_mask)
         self.column_seconds = column_samples(feature_extractor) / rate
+        has_frames = kind_of(plain_model) == "frames"
+        self.has_steps = has_frames and plain_model.config.frame_pooling == "sequence"
+        # The steps of 10 s are 250, also of the 160 ms after the last whole column: windows overlap there.
+        self.window_samples = round(window_seconds * rate) if self.has_steps else None
+        # Of scores; those of a clip-level model are repeated for each column.
+        self.frame_seconds = plain_model.config.frame_seconds if has_frames else self.column_seconds
         self.window_columns = count_columns(round(window_seconds * rate), feature_extractor)
         self.hop_columns = min(max(1, round(float(hop_seconds) / self.column_seconds)), self.window_columns)
 
@@ -189,16 +194,16 @@ class WindowedInference:
         Scores of a whole recording, with a clip-level model: the mean over its columns, so that every moment counts
         once, however many windows cover it.
         """
-        return self._to_clip_scores(self._recording(audio, sampling_rate, self._clip_scores))
+        return self._to_clip_scores(self._recording(audio, sampling_rate, Compute(self._clip_scores)))
 
     def classify_many(self, recordings: Iterable[Any], sampling_rate: int | None = None) -> Iterator[ClipScores]:
         """Scores of each of several recordings, see [`~WindowedInference.classify`]."""
         # A `map`, unlike a generator, goes on after an error.
-        return map(self._to_clip_scores, self._recordings(recordings, sampling_rate, self._clip_scores))
+        return map(self._to_clip_scores, self._recordings(recordings, sampling_rate, Compute(self._clip_scores)))
 
     def stream_windows(self, audio: Any, sampling_rate: int | None = None) -> Iterator[WindowScores]:
         """Scores of each window, with a clip-level model, as soon as they are known."""
-        return map(self._to_window_scores, self._recording(audio, sampling_rate, self._clip_scores))
+        return map(self._to_window_scores, self._recording(audio, sampling_rate, Compute(self._clip_scores)))
 
     def frames(self, audio: Any, sampling_rate: int | None = None) -> Columns:
         """Scores `(num_columns, num_labels)` of all time columns; see [`~WindowedInference.stream_frames`]."""
@@ -207,15 +212,17 @@ class WindowedInference:
     def stream_frames(self, audio: Any, sampling_rate: int | None = None) -> Iterator[Columns]:
         """
         Scores `(num_columns, num_labels)` of time columns, block by block. A clip-level model gives all columns of a
-        window the window's scores: short hops then make a timeline.
+        window the window's scores: short hops then make a timeline. A frame-level model with steps has a row for each
+        step, and `column_seconds` of the blocks is its length, 0.04.
         """
-        return self._to_columns(self._recording(audio, sampling_rate, self._scores))
+        return self._to_columns(self._recording(audio, sampling_rate, self._frame_scores), self.frame_seconds)
 
     def stream_frames_many(
         self, recordings: Iterable[Any], sampling_rate: int | None = None
     ) -> Iterator[Iterator[Columns]]:
         """[`~WindowedInference.stream_frames`] of each of several recordings: read one before you ask for the next."""
-        return map(self._to_columns, self._recordings(recordings, sampling_rate, self._scores))
+        to_columns = partial(self._to_columns, seconds=self.frame_seconds)
+        return map(to_columns, self._recordings(recordings, sampling_rate, self._frame_scores))
 
     def embed(
         self,
@@ -300,13 +307,16 @@ class WindowedInference:
 
     def codes_many(self, recordings: Iterable[Any], sampling_rate: int | None = None) -> Iterator[Columns]:
         """Acoustic tokens of each of several recordings, with a tokenizer."""
-        return map(Columns.join, map(self._to_columns, self._recordings(recordings, sampling_rate, self._codes)))
+        return map(
+            Columns.join, map(self._to_columns, self._recordings(recordings, sampling_rate, Compute(self._codes)))
+        )
 
     def stream_codes(self, audio: Any, sampling_rate: int | None = None) -> Iterator[Columns]:
         """Acoustic tokens `(num_columns, num_freq_patches)`, int64, with a tokenizer, block by block."""
-        return self._to_columns(self._recording(audio, sampling_rate, self._codes))
+        return self._to_columns(self._recording(audio, sampling_rate, Compute(self._codes)))
 
-    def _to_columns(self, windows: Iterator[Window]) -> Iterator[Columns]:
+    def _to_columns(self, windows: Iterator[Window], seconds: float | None = None) -> Iterator[Columns]:
+        seconds = self.column_seconds if seconds is None else seconds
         # Of columns that were not yielded yet, the first of which is `begin`.
         silent, begin = np.zeros(0, dtype=bool), 0
 
@@ -316,7 +326,7 @@ class WindowedInference:
             return repeat_values(window)
 
         for first, values in merge_windows(map(spread, windows)):
-            yield Columns(values, first, self.column_seconds, silent[: len(values)])
+            yield Columns(values, first, seconds, silent[: len(values)])
             silent, begin = silent[len(values) :], first + len(values)
 
     def _to_window_scores(self, window: Window) -> WindowScores:
@@ -376,9 +386,8 @@ class WindowedInference:
                 is_known = bar.total is not None and stream.seconds is not None
                 bar.total = bar.total + round(stream.seconds) if is_known else None
                 bar.set_description(Path(name).name)
-                for first, waveform in cut_windows(
-                    stream.blocks, self.feature_extractor, self.window_columns, self.hop_columns
-                ):
+                sizes = self.window_columns, self.hop_columns, self.window_samples
+                for first, waveform in cut_windows(stream.blocks, self.feature_extractor, *sizes):
                     if index in failed:
                         break
                     num_columns = count_columns(len(waveform), self.feature_extractor)
@@ -391,7 +400,7 @@ class WindowedInference:
         """Computes the windows of a batch, one by one after an error, so that it is that of one window."""
         try:
             rows, silent = self._compute(cuts, compute)
-            return [self._to_window(cut, row, mask) for cut, row, mask in zip(cuts, rows, silent)]
+            return [self._to_window(cut, row, mask, compute) for cut, row, mask in zip(cuts, rows, silent)]
         except (ValueError, RuntimeError, MemoryError) as error:
             failure = self._name_lack_of_memory(cuts[0], error)
         # Outside of the `except`, which would keep the tensors of the batch. A window that fails must not fail the
@@ -408,11 +417,14 @@ class WindowedInference:
             "even alone in its batch: choose shorter windows."
         )
 
-    def _to_window(self, cut: Cut, row: np.ndarray, silent: np.ndarray) -> Window | BeatsError:
+    def _to_window(self, cut: Cut, row: np.ndarray, silent: np.ndarray, compute: Compute) -> Window | BeatsError:
         """Returns the model's values for a window, of columns or of the whole, without those of padding."""
-        values = row[: cut.num_columns] if row.ndim > 1 else row
+        num_columns = compute.count_rows(cut, self.plain_model.config, self.feature_extractor)
+        # Windows begin at a column, and a column has a whole number of steps.
+        first = cut.first * round(self.column_seconds / self.frame_seconds) if compute.is_of_steps else cut.first
+        values = row[:num_columns] if row.ndim > 1 else row
         if np.isfinite(values).all():
-            return Window(cut.first, cut.num_columns, values, silent[: cut.num_columns])
+            return Window(first, num_columns, values, silent[:num_columns])
         return BeatsError(
             f"{cut.name}: the model's output in {self.plain_model.dtype} is not finite: its training has diverged, or "
             "its precision is too low."
@@ -435,9 +447,11 @@ class WindowedInference:
             windows = [extract([cut.waveform])["input_values"][:, :num_frames] for cut in cuts]
             inputs = {"input_values": torch.cat(windows)}
         # Without padding, attention without a mask is faster.
-        has_padding = cuts[0].num_columns < cuts[-1].num_columns
-        values = compute(inputs["input_values"], inputs["attention_mask"] if has_padding else None)
-        silent = find_silence(inputs["input_values"], self.feature_extractor).cpu().numpy()
+        counts = {(cut.num_columns, compute.count_rows(cut, self.plain_model.config, extractor)) for cut in cuts}
+        has_padding = self.can_pad and len(counts) > 1
+        values = compute.function(inputs["input_values"], inputs["attention_mask"] if has_padding else None)
+        frames = self.plain_model.config.frames_per_step if compute.is_of_steps else None
+        silent = find_silence(inputs["input_values"], extractor, frames).cpu().numpy()
         return (values.float() if values.is_floating_point() else values).cpu().numpy(), silent
 
     def _output(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None, name: str) -> torch.Tensor:
@@ -449,6 +463,10 @@ class WindowedInference:
     def _scores(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         return to_scores(self._output(input_values, attention_mask, "logits"), self.plain_model.config)
 
+    @property
+    def _frame_scores(self) -> Compute:
+        return Compute(self._scores, self.has_steps)
+
     def _clip_scores(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         scores = self._scores(input_values, attention_mask)
         if scores.ndim == 3:
@@ -458,11 +476,12 @@ class WindowedInference:
     def _codes(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         return self._output(input_values, attention_mask, "audio_codes")
 
-    def _layer_reader(self, layers: Layers | None) -> LayerReader:
+    def _layer_reader(self, layers: Layers | None) -> Compute:
         encoder: Any = self.plain_model.base_model
         if kind_of(encoder) != "encoder":
             raise UsageError(f"A {type(self.plain_model).__name__} {REFUSED['embeddings'].reason}")
-        return LayerReader(encoder, choose_layers(-1 if layers is None else layers, encoder.config.num_hidden_layers))
+        chosen = choose_layers(-1 if layers is None else layers, encoder.config.num_hidden_layers)
+        return Compute(LayerReader(encoder, chosen))
 
 
 __all__ = ["WindowedInference"]

@@ -20,7 +20,7 @@ SILENCE_TOLERANCE = 1e-4
 class Window(NamedTuple):
     """
     First column, number of columns and values of a window: `(num_columns, ...)`, or `(num_labels,)` for all; and which
-    columns are digital silence, `(num_columns,)`.
+    columns are digital silence, `(num_columns,)`. For the scores of a frame-level model with steps, these are steps.
     """
 
     first: int
@@ -29,10 +29,18 @@ class Window(NamedTuple):
     silent: np.ndarray
 
 
-def find_silence(input_values: torch.Tensor, extractor: BeatsFeatureExtractor) -> torch.Tensor:
-    """Returns which columns `(batch_size, num_columns)` of features have no energy at all."""
+def find_silence(
+    input_values: torch.Tensor, extractor: BeatsFeatureExtractor, frames_per_step: int | None = None
+) -> torch.Tensor:
+    """
+    Returns which columns `(batch_size, num_columns)` of features have no energy at all; of so many frames each, if
+    that is given, which steps, the last of which may have fewer.
+    """
     floor = (math.log(MEL_FLOOR) - extractor.fbank_mean) / (2 * extractor.fbank_std)
     frames = input_values.amax(dim=-1) <= floor + SILENCE_TOLERANCE
+    if frames_per_step is not None:
+        frames = torch.nn.functional.pad(frames, (0, -frames.shape[1] % frames_per_step), value=True)
+        return frames.unflatten(1, (-1, frames_per_step)).all(dim=-1)
     num_columns = frames.shape[1] // extractor.patch_size
     return frames[:, : num_columns * extractor.patch_size].unflatten(1, (num_columns, -1)).all(dim=-1)
 
@@ -45,7 +53,11 @@ def repeat_values(window: Window) -> tuple[int, np.ndarray]:
 
 
 def cut_windows(
-    blocks: Iterable[np.ndarray], extractor: BeatsFeatureExtractor, window_columns: int, hop_columns: int
+    blocks: Iterable[np.ndarray],
+    extractor: BeatsFeatureExtractor,
+    window_columns: int,
+    hop_columns: int,
+    window_samples: int | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """
     Cuts a recording into windows of the same length. The last one ends with the last column of the recording, and for
@@ -60,13 +72,15 @@ def cut_windows(
             Columns of a window.
         hop_columns (`int`):
             Columns from one window to the next, not more than `window_columns`.
+        window_samples (`int`, *optional*):
+            Samples of a window of so many columns, as far as there are any. Defaults to those of its columns alone.
 
     Yields:
         `tuple[int, np.ndarray]`: the number of the window's first column, and its samples `(num_samples,)`. At most
         two windows and a block are held.
     """
     step = column_samples(extractor)
-    length = num_fbank_samples(window_columns * extractor.patch_size, extractor.sampling_rate)
+    length = window_samples or num_fbank_samples(window_columns * extractor.patch_size, extractor.sampling_rate)
     # `parts` begin with column `first`, the next window with column `start`.
     parts, num_held, first, start = [np.zeros(0, dtype=np.float32)], 0, 0, 0
     for block in blocks:
@@ -100,11 +114,6 @@ def step_samples(config: BeatsConfig, extractor: BeatsFeatureExtractor) -> int:
     return column_samples(extractor) // extractor.patch_size * config.frames_per_step
 
 
-def frame_seconds(config: BeatsConfig, extractor: BeatsFeatureExtractor) -> float:
-    """Returns the seconds from one score of a frame-level model to the next: 0.16, or 0.04 with steps."""
-    return step_samples(config, extractor) / extractor.sampling_rate
-
-
 def count_steps(num_samples: int, config: BeatsConfig, extractor: BeatsFeatureExtractor) -> int:
     """Returns the number of scores of a frame-level model for a clip, which the extractor pads to one column."""
     return config.count_steps(max(extractor.patch_size, num_fbank_frames(num_samples, extractor.sampling_rate)))
@@ -117,14 +126,14 @@ def count_columns(num_samples: int, extractor: BeatsFeatureExtractor) -> int:
 
 def merge_windows(windows: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
     """
-    Joins the results of overlapping windows by a weighted mean for each column. The weight of a window is the distance
-    of the column from the window's nearer edge, since a column in the middle has more context. Integers, which have no
-    mean, come from the window with the largest weight.
+    Joins the results of overlapping windows by a weighted mean for each column or step. The weight of a window is the
+    distance of the column from the window's nearer edge, since a column in the middle has more context. Integers,
+    which have no mean, come from the window with the largest weight.
 
     Args:
         windows (`Iterable[tuple[int, np.ndarray]]`):
-            Number of the first column, not falling and leaving no gap, and values `(num_columns, ...)` of windows of
-            the same length.
+            Number of the first column, not falling and leaving no gap, and values `(num_columns, ...)` of windows,
+            none of which ends before an earlier one.
 
     Yields:
         `tuple[int, np.ndarray]`: number of the first column, and values `(num_columns, ...)` of consecutive columns,

@@ -266,7 +266,7 @@ def analyse(
 ) -> Iterator[Analysis]:
     """
     Computes labels, then events and spectrogram of a clip. Yields the results again and again while they grow; the
-    last are complete. Memory does not grow with the length but for the scores, one row for each 160 ms.
+    last are complete. Memory does not grow with the length but for the scores, one row for each score.
 
     The labels come from windows of 10 s, whatever those of the events are. If these differ, the file is decoded a
     second time for the events: they take several times as long, and the labels need not wait for them.

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from transformers_beats.configuration_beats import BeatsConfig
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
-from transformers_beats.inference.windows import count_steps, frame_seconds
+from transformers_beats.inference.windows import count_steps
 from transformers_beats.utils.errors import BeatsError
 
 from .clips import Clips
@@ -36,7 +36,7 @@ class LabelledClips:
     @property
     def column_seconds(self) -> float:
         """Time from one score of a frame-level model to the next, in seconds."""
-        return frame_seconds(self.config, self.extractor)
+        return self.config.frame_seconds
 
     def target(self, clip: int, start: int, num_samples: int) -> torch.Tensor:
         """Returns the target of the part of a clip that begins at sample `start`."""

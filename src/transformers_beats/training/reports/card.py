@@ -70,7 +70,7 @@ def write_card(
         if report_dir is not None and (report_dir / name).exists():
             shutil.copyfile(report_dir / name, directory / name)
             pictures.append((caption, name))
-    kind = "of every 160 ms of audio" if is_frames else "of audio clips"
+    kind = f"of every {1000 * config.frame_seconds:g} ms of audio" if is_frames else "of audio clips"
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined)
     environment.filters |= {"number": format_number, "interval": format_interval}
     text = environment.get_template(TEMPLATE).render(

@@ -16,6 +16,18 @@ def test_labels_are_the_official_list():
     assert all(name == name.strip() and machine_id.startswith(("/m/", "/g/", "/t/")) for machine_id, name in items)
 
 
+def test_labels_of_events_are_those_of_audioset_strong():
+    labels = audioset.AUDIOSET_STRONG_LABELS
+    assert len(labels) == len(set(labels.values())) == 447
+    items = list(labels.items())
+    assert items[0] == ("/m/07q2z82", "Accelerating, revving, vroom")
+    assert items[-1] == ("/m/01s0vc", "Zipper (clothing)")
+    assert list(labels.values()) == sorted(labels.values())
+    shared = [machine_id for machine_id in labels if machine_id in audioset.AUDIOSET_LABELS]
+    renamed = [machine_id for machine_id in shared if labels[machine_id] != audioset.AUDIOSET_LABELS[machine_id]]
+    assert (len(shared), len(renamed)) == (376, 11)
+
+
 def test_labels_are_read_once():
     assert audioset.AUDIOSET_LABELS is audioset.AUDIOSET_LABELS
 

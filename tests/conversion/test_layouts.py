@@ -17,6 +17,7 @@ from transformers_beats.conversion.checkpoint import CheckpointError, read_check
 from transformers_beats.conversion.convert import convert
 from transformers_beats.export.to_microsoft import export
 from transformers_beats.utils.errors import BeatsError
+from transformers_beats.verification.plain import PlainBeats, plain_features
 
 
 MAPPINGS = Path("/proc/self/maps")
@@ -203,19 +204,96 @@ def test_label_maps_that_are_none_are_refused(names, message, encoder, head, wri
         read_checkpoint(write(tensors), labels=write(names, "label_map.json"))
 
 
-def strong_and_weak_heads():
-    return {f"{name}_head.weight": torch.ones(447, 64) for name in ("strong", "weak")}
+def sed_heads(num_labels: int = 447, num_weak: int | None = None, width: int = 64) -> dict[str, torch.Tensor]:
+    """Heads of PretrainedSED, of so many classes."""
+    generator = torch.Generator().manual_seed(0)
+    counts = {"strong_head": num_labels, "weak_head": num_labels if num_weak is None else num_weak}
+    size = width**-0.5
+    weights = {
+        f"{name}.weight": size * torch.randn(count, width, generator=generator) for name, count in counts.items()
+    }
+    return weights | {f"{name}.bias": torch.randn(count, generator=generator) for name, count in counts.items()}
+
+
+def sed_forward(contents: dict, heads: dict[str, torch.Tensor], waveform: torch.Tensor) -> torch.Tensor:
+    """
+    Scores `(250, num_labels)` that PretrainedSED's `PredictionsWrapper` has for up to 10 s: padded with zeros, without
+    a mask; the sequence of patches pooled to 250 steps; a linear head; a sigmoid. On the plain encoder.
+    """
+    waveform = torch.nn.functional.pad(waveform, (0, 160_000 - len(waveform)))
+    states = PlainBeats(contents["cfg"], contents["model"]).encode(plain_features([waveform]))
+    assert states.shape[1] == 496
+    steps = torch.nn.functional.adaptive_avg_pool1d(states.transpose(1, 2), 250).transpose(1, 2)[0]
+    return (steps @ heads["strong_head.weight"].T + heads["strong_head.bias"]).sigmoid()
 
 
 @pytest.mark.usefixtures("released_is_tiny")
 @pytest.mark.parametrize("root", ["", "model."])
-def test_pretrained_sed_files_convert_without_their_heads(root, encoder, write, assert_golden):
-    tensors = under(f"{root}model.model.", encoder) | under(root, strong_and_weak_heads())
-    checkpoint = read_checkpoint(write(tensors))
+@pytest.mark.parametrize("name", ["model", "beats"])
+@torch.no_grad()
+def test_pretrained_sed_files_convert_with_their_head_for_events(root, name, encoder, write, tmp_path):
+    heads = sed_heads()
+    checkpoint = convert(write(under(f"{root}model.{name}.", encoder) | under(root, heads)), tmp_path / "out")
+    assert (checkpoint.origin, checkpoint.kind) == ("pretrained-sed", "event-classifier")
+    assert notes_about(checkpoint, f"the classification head is `{root}strong_head.`")
+    assert notes_about(checkpoint, "left out 2 tensors", f"`{root}weak_head` (2)")
+    assert notes_about(checkpoint, "activation_fn=gelu", "deep_norm=True", "layer_norm_first=False")
+    assert not notes_about(checkpoint, "AudioSet does not have")
+    model = BeatsForAudioFrameClassification.from_pretrained(tmp_path / "out").eval()
+    config = model.config
+    assert (config.frame_pooling, config.frames_per_second, config.num_labels) == ("sequence", 25, 447)
+    assert (config.problem_type, config.id2label[446]) == ("multi_label_classification", "Zipper (clothing)")
+    assert "classifies every 40 ms" in (tmp_path / "out" / "README.md").read_text()
+
+    extractor = BeatsFeatureExtractor.from_pretrained(tmp_path / "out")
+    clip = 0.1 * torch.randn(160_000, generator=torch.Generator().manual_seed(1))
+    contents = golden("beats_tiny_finetuned")
+
+    def scores(waveform):
+        return model(**extractor(waveform, sampling_rate=16000, return_tensors="pt")).logits[0].sigmoid()
+
+    torch.testing.assert_close(scores(clip), sed_forward(contents, heads, clip), atol=1e-5, rtol=0)
+    # Shorter clips are as there if they are padded as there. Alone, they have the steps of their own length.
+    short = clip[:70_000]
+    padded = torch.nn.functional.pad(short, (0, 90_000))
+    theirs = sed_forward(contents, heads, short)
+    torch.testing.assert_close(scores(padded), theirs, atol=1e-5, rtol=0)
+    assert scores(short).shape == (109, 447)
+    assert (scores(short) - theirs[:109]).abs().max() > 1e-3
+
+
+@pytest.mark.usefixtures("released_is_tiny")
+def test_heads_of_other_classes_have_no_names_unless_they_are_given(encoder, write):
+    path = write(under("model.beats.", encoder) | sed_heads(3))
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.kind == "event-classifier"
+    assert notes_about(checkpoint, "the classes have no names")
+    labels = write({"speech": 1, "dog": 0, "cat": 2}, "labels.json")
+    assert read_checkpoint(path, labels=labels).config.id2label == {0: "dog", 1: "speech", 2: "cat"}
+
+
+@pytest.mark.usefixtures("released_is_tiny")
+@pytest.mark.parametrize(
+    ("heads", "reason"),
+    [
+        (sed_heads() | {"seq_model.rnn.weight_ih_l0": torch.ones(3, 64)}, "`seq_model`, a recurrent layer"),
+        (sed_heads(447, 527), "`strong_head` has 447 classes and `weak_head` 527"),
+        ({"weak_head.weight": torch.ones(527, 64), "weak_head.bias": torch.ones(527)}, "reads the mean of 250 steps"),
+        ({"strong_head.weight": torch.ones(447, 64)}, "`strong_head` has no bias"),
+    ],
+    ids=["recurrent", "weak", "weak alone", "no bias"],
+)
+def test_other_heads_of_pretrained_sed_are_left_out_with_the_reason(heads, reason, encoder, write, assert_golden):
+    checkpoint = read_checkpoint(write(under("model.model.", encoder) | heads))
     assert (checkpoint.origin, checkpoint.kind) == ("pretrained-sed", "pretrained")
     assert_golden(checkpoint)
-    assert notes_about(checkpoint, "left out 2 tensors", f"`{root}strong_head` (1)", "250 resampled steps")
-    assert notes_about(checkpoint, "activation_fn=gelu", "deep_norm=True", "layer_norm_first=False")
+    assert notes_about(checkpoint, f"left out {len(heads)} tensors", "no head, because", reason)
+
+
+@pytest.mark.usefixtures("released_is_tiny")
+def test_a_head_of_another_width_is_refused(encoder, write):
+    with pytest.raises(CheckpointError, match=r"`classifier.weight` has shape \(447, 128\) in the file, \(447, 64\)"):
+        read_checkpoint(write(under("model.model.", encoder) | sed_heads(width=128)))
 
 
 @pytest.mark.usefixtures("released_is_tiny")

@@ -1,9 +1,11 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """
-Classes of AudioSet (Gemmeke et al., 2017).
+Classes of AudioSet (Gemmeke et al., 2017; Hershey et al., 2021).
 
-`AUDIOSET_LABELS` maps the machine ids of the 527 classes to their names, in the order of the official list. It is read
-from `audioset_labels.tsv` on first use.
+`AUDIOSET_LABELS` maps the machine ids of the 527 classes to their names, in the order of the official list;
+`AUDIOSET_STRONG_LABELS` those of the 447 classes of the training events of AudioSet-Strong, in the order of
+PretrainedSED (that of their names). 376 of the latter are among the former, 11 of them under another name. They are
+read from `audioset_labels.tsv` and `audioset_strong_labels.tsv` on first use.
 """
 
 from functools import cache
@@ -13,15 +15,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     AUDIOSET_LABELS: dict[str, str]
+    AUDIOSET_STRONG_LABELS: dict[str, str]
+
+NAMES = ("AUDIOSET_LABELS", "AUDIOSET_STRONG_LABELS")
 
 
 @cache
-def _read_labels() -> dict[str, str]:
-    lines = files("transformers_beats.audio").joinpath("audioset_labels.tsv").read_text(encoding="utf-8").splitlines()
+def _read_labels(name: str) -> dict[str, str]:
+    lines = files("transformers_beats.audio").joinpath(f"{name.lower()}.tsv").read_text(encoding="utf-8").splitlines()
     return dict(line.split("\t") for line in lines)
 
 
 def __getattr__(name: str) -> dict[str, str]:
-    if name != "AUDIOSET_LABELS":
+    if name not in NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return _read_labels()
+    return _read_labels(name)

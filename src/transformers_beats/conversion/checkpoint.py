@@ -20,7 +20,6 @@ from transformers_beats import (
     BeatsTokenizerConfig,
     BeatsTokenizerModel,
 )
-from transformers_beats.audio.audioset import AUDIOSET_LABELS
 from transformers_beats.utils.files import sha256
 
 from .layouts import Source, read_source
@@ -119,14 +118,14 @@ def read_checkpoint(
     label_dict = None if labels is None else read_labels(Path(labels))
     source = read_source(path, Origin(origin), cfg, label_dict, max_bytes)
     notes = source.notes
-    kind = _detect_kind(source.cfg, source.tensors, source.origin)
+    kind = _detect_kind(source)
     state_dict = _rename(source.tensors, kind, notes)
     source.cfg = _complete(source.cfg, kind, source.origin, state_dict, notes)
-    config = _build_config(source.cfg, kind, notes)
+    config = _build_config(source.cfg, kind, notes, source.frame_pooling)
     statistics = _choose_statistics(source, {"fbank_mean": fbank_mean, "fbank_std": fbank_std}, notes)
     if "classifier.weight" in state_dict:
         config.problem_type = source.problem_type
-        _add_labels(config, source.label_dict, state_dict["classifier.weight"].shape[0], notes)
+        _add_labels(config, source, state_dict["classifier.weight"].shape[0], notes)
     config.dtype = state_dict[next(iter(state_dict))].dtype
     try:
         _check_tensors(state_dict, config, kind)
@@ -137,17 +136,18 @@ def read_checkpoint(
     return BeatsCheckpoint(kind, source.origin, config, state_dict, sha256(path), statistics, notes)
 
 
-def _detect_kind(cfg: Mapping, source: Mapping, origin: Origin) -> Kind:
-    if any(key.startswith("quantize.") for key in source):
+def _detect_kind(source: Source) -> Kind:
+    tensors = source.tensors
+    if any(key.startswith("quantize.") for key in tensors):
         return "tokenizer"
-    if "predictor.weight" in source:
-        if source["predictor.weight"].ndim != 2:
+    if "predictor.weight" in tensors:
+        if tensors["predictor.weight"].ndim != 2:
             raise CheckpointError("`predictor.weight` is not a matrix.")
         # Wider than a patch: of the patches of a time column.
-        width = source["encoder.layers.0.fc2.weight"].shape[0] if "encoder.layers.0.fc2.weight" in source else None
-        is_wider = width is not None and source["predictor.weight"].shape[1] > width
-        return "event-classifier" if is_wider else "finetuned"
-    if cfg.get("finetuned_model") and origin is Origin.MICROSOFT:
+        width = tensors["encoder.layers.0.fc2.weight"].shape[0] if "encoder.layers.0.fc2.weight" in tensors else None
+        is_wider = width is not None and tensors["predictor.weight"].shape[1] > width
+        return "event-classifier" if is_wider or source.frame_pooling is not None else "finetuned"
+    if source.cfg.get("finetuned_model") and source.origin is Origin.MICROSOFT:
         raise CheckpointError("`cfg` says that the model is fine-tuned, but the file has no `predictor.weight`.")
     return "pretrained"
 
@@ -254,13 +254,15 @@ def _required(kind: Kind) -> dict[str, str]:
     return {**ARCHITECTURE, **(QUANTIZER if kind == "tokenizer" else {})}
 
 
-def _build_config(cfg: Mapping[str, Any], kind: Kind, notes: list[str]) -> BeatsConfig:
+def _build_config(
+    cfg: Mapping[str, Any], kind: Kind, notes: list[str], frame_pooling: str | None = None
+) -> BeatsConfig:
     values = {name: cfg[key] for key, name in _required(kind).items()}
     if not isinstance(values["hidden_act"], str) or values["hidden_act"] not in ACTIVATIONS:
         raise CheckpointError(f"unknown activation {values['hidden_act']!r}; known are {', '.join(ACTIVATIONS)}.")
     values["hidden_act"] = ACTIVATIONS[values["hidden_act"]]
     if kind == "event-classifier":
-        values["frame_pooling"] = "concat"
+        values["frame_pooling"] = frame_pooling or "concat"
     values |= {name: cfg[key] for key, name in REGULARIZATION.items() if key in cfg}
     if (decay := cfg.get("layer_wise_gradient_decay_ratio", 1.0)) != 1.0:
         notes.append(f"not kept, as it is of its training only: layer_wise_gradient_decay_ratio={decay}")
@@ -274,8 +276,9 @@ def _build_config(cfg: Mapping[str, Any], kind: Kind, notes: list[str]) -> Beats
         raise CheckpointError(f"`cfg` is not a valid architecture: {error.__cause__ or error}") from error
 
 
-def _add_labels(config: BeatsConfig, label_dict: Any, num_labels: int, notes: list[str]) -> None:
+def _add_labels(config: BeatsConfig, source: Source, num_labels: int, notes: list[str]) -> None:
     """Names the classes in the order of `label_dict`, from index to machine id; AudioSet's class list has another."""
+    label_dict, label_names = source.label_dict, source.label_names
     config.num_labels = num_labels
     if label_dict is None:
         notes.append("no `label_dict`: the classes have no names")
@@ -288,10 +291,10 @@ def _add_labels(config: BeatsConfig, label_dict: Any, num_labels: int, notes: li
         raise CheckpointError("`label_dict` must map class indices to labels.") from None
     if sorted(ids) != list(range(num_labels)):
         raise CheckpointError(f"`label_dict` must name the classes 0 to {num_labels - 1}, it has {len(ids)} entries.")
-    unknown = [machine_id for machine_id in ids.values() if machine_id not in AUDIOSET_LABELS]
+    unknown = [machine_id for machine_id in ids.values() if machine_id not in label_names]
     if unknown:
         notes.append(f"labels that AudioSet does not have, kept as they are: {', '.join(unknown[:5])}")
-    names = {index: AUDIOSET_LABELS.get(machine_id, machine_id) for index, machine_id in sorted(ids.items())}
+    names = {index: label_names.get(machine_id, machine_id) for index, machine_id in sorted(ids.items())}
     if len(set(names.values())) < num_labels:
         raise CheckpointError("`label_dict` gives several classes the same label.")
     config.id2label = names

@@ -22,6 +22,8 @@ from typing import Any, Literal
 
 import torch
 
+from transformers_beats.audio.audioset import AUDIOSET_LABELS, AUDIOSET_STRONG_LABELS
+
 from .locations import MAX_BYTES, path_in_cache
 from .names import ARCHITECTURE, QUANTIZER, Origin
 from .reading import CheckpointError, load
@@ -50,6 +52,9 @@ ESPNET_PARTS = {
 }
 # Tokens that ESPnet appends to the classes.
 SPECIAL_TOKENS = (["<blank>", "<unk>"], ["<unk>", "<blank>"])
+# Names under which PretrainedSED's wrapper has the model, and its heads beside it.
+SED_MODELS = ("model.model.", "model.beats.")
+SED_HEADS = ("strong_head.", "weak_head.")
 # Shapes of avex's filter bank at 16 kHz, 25 and 10 ms, 128 mel bins: the one that this package computes.
 AVEX_FBANK = {"fbank.window": (400,), "fbank.mel_fb": (257, 128)}
 
@@ -58,14 +63,16 @@ AVEX_FBANK = {"fbank.window": (400,), "fbank.mel_fb": (257, 128)}
 class Source:
     """
     Contents of a checkpoint, in Microsoft's terms: settings, tensors (mapped from the file and not copied), labels by
-    class index, the loss of the classes, the statistics of the fbank that its trainer applied, as far as they are
-    stated, and notes on what was left out or assumed.
+    class index and their names, the inputs of a head for events, the loss of the classes, the statistics of the fbank
+    that its trainer applied, as far as they are stated, and notes on what was left out or assumed.
     """
 
     origin: Origin
     cfg: Mapping[str, Any]
     tensors: dict[str, torch.Tensor]
     label_dict: Any = None
+    label_names: Mapping[str, str] = field(default_factory=lambda: AUDIOSET_LABELS)
+    frame_pooling: Literal["concat", "sequence"] | None = None
     problem_type: Literal["multi_label_classification", "single_label_classification"] = "multi_label_classification"
     statistics: dict[str, float] = field(default_factory=dict)
     # Taken for the released architecture, because nothing says otherwise.
@@ -154,10 +161,16 @@ def _detect_origin(prefix: str, state_dict: Mapping[str, torch.Tensor], has_cfg:
         return Origin.ESPNET
     if f"{prefix}fbank.mel_fb" in state_dict:
         return Origin.AVEX
-    if prefix.endswith("model.model.") and f"{prefix.removesuffix('model.model.')}strong_head.weight" in state_dict:
+    root = _sed_root(prefix)
+    if root is not None and any(f"{root}{head}weight" in state_dict for head in SED_HEADS):
         return Origin.PRETRAINED_SED
     is_alone = all(key.startswith(prefix) for key in state_dict)
     return Origin.MICROSOFT if has_cfg and is_alone else Origin.OTHER
+
+
+def _sed_root(prefix: str) -> str | None:
+    """Returns the name of PretrainedSED's wrapper around a model of this name; None if it has another one."""
+    return next((prefix.removesuffix(name) for name in SED_MODELS if prefix.endswith(name)), None)
 
 
 def _find_cfg(
@@ -237,7 +250,10 @@ def _take_head(
 ) -> None:
     """Makes the wrapper's head the `predictor` if it is like ours, and notes the tensors that are left out."""
     head, reason = _find_head(source.origin, prefix, state_dict, settings)
-    is_of_columns = not head and bool(head := _find_column_head(source.tensors, state_dict, others))
+    if head and source.origin is Origin.PRETRAINED_SED:
+        source.frame_pooling = "sequence"
+    elif not head and (head := _find_column_head(source.tensors, state_dict, others)):
+        source.frame_pooling = "concat"
     # Beside another layer, or in avex, a `predictor` comes from the checkpoint that training began from.
     is_stale = source.origin is Origin.AVEX or any(state_dict[key].ndim > 1 for key in others)
     left_out = [prefix + key for key in source.tensors if is_stale and key.startswith("predictor.")]
@@ -254,13 +270,15 @@ def _take_head(
     source.tensors |= {key.replace(head, "predictor."): state_dict[key] for key in taken}
     _check_dtypes({key: state_dict[key] for key in taken})
     source.notes.append(f"the classification head is `{head}`")
-    if is_of_columns:
+    if source.frame_pooling == "concat":
         source.notes.append(
             "it reads the patches of a time column one after the other: an event is scored every 160 ms; that they go "
             "from low to high frequencies, as everywhere in BEATs, is assumed"
         )
     if source.origin is Origin.ESPNET:
         _read_espnet_labels(source, settings)
+    elif source.origin is Origin.PRETRAINED_SED:
+        _name_sed_labels(source)
     else:
         source.notes.append("how its classes were trained is not in the file: a sigmoid, as in avex's recipes")
 
@@ -279,8 +297,28 @@ def _find_head(
             return "", f"; no head, because {obstacle}"
         return prefix.removesuffix("encoder.") + "decoder.linear_out.", ""
     if origin is Origin.PRETRAINED_SED:
-        return "", "; its heads read 250 resampled steps of the flattened patches, which no head here does"
+        return _find_sed_head(_sed_root(prefix) or "", state_dict)
     return "", ""
+
+
+def _find_sed_head(root: str, state_dict: Mapping[str, torch.Tensor]) -> tuple[str, str]:
+    """
+    Returns the name before `weight` of PretrainedSED's head for events, a linear layer on 250 steps of 10 s; or an
+    empty string, and the reason why there is none.
+    """
+    strong, weak = (state_dict.get(f"{root}{head}weight") for head in SED_HEADS)
+    if any(key.startswith(f"{root}seq_model.") for key in state_dict):
+        return "", "; no head, because it reads the states of `seq_model`, a recurrent layer, which no head here has"
+    if strong is None:
+        return "", "; no head, because `weak_head` reads the mean of 250 steps, which weighs patches unequally"
+    if f"{root}strong_head.bias" not in state_dict:
+        return "", "; no head, because `strong_head` has no bias"
+    if weak is not None and len(weak) != len(strong):
+        return "", (
+            f"; no head, because `strong_head` has {len(strong)} classes and `weak_head` {len(weak)}: one of the two "
+            "was not trained, and nothing says which"
+        )
+    return f"{root}strong_head.", ""
 
 
 def _find_column_head(
@@ -317,6 +355,19 @@ def _espnet_obstacle(settings: Mapping[str, Any]) -> str:
         return "it is no linear layer on the mean over the patches"
     changed = [name for name in ("frontend", "normalize", "preencoder") if settings.get(name) is not None]
     return f"the audio goes through {changed[0]} first" if changed else ""
+
+
+def _name_sed_labels(source: Source) -> None:
+    """Names the classes of PretrainedSED's head for events, if there are as many as it has for AudioSet-Strong."""
+    source.notes.append(
+        "it reads steps of 40 ms, as `strong_head` of PretrainedSED does: an event is scored every 40 ms, by a sigmoid"
+    )
+    if source.tensors["predictor.weight"].shape[0] == len(AUDIOSET_STRONG_LABELS):
+        source.label_names = AUDIOSET_STRONG_LABELS
+        source.label_dict = dict(enumerate(AUDIOSET_STRONG_LABELS))
+        source.notes.append(
+            "its 447 classes are those of AudioSet-Strong, in PretrainedSED's order, unless others were given"
+        )
 
 
 def _read_espnet_labels(source: Source, settings: Mapping[str, Any]) -> None:

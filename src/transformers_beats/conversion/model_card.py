@@ -96,7 +96,7 @@ def render_model_card(
     The card names `source_name` as the source file, and loads the model from `path`, an id on the Hub or the directory
     of the card, and from a branch of the Hub that is not `main`.
     """
-    from transformers_beats.audio.audioset import AUDIOSET_LABELS
+    from transformers_beats.audio.audioset import AUDIOSET_LABELS, AUDIOSET_STRONG_LABELS
     from transformers_beats.fbank_beats import num_fbank_samples
 
     details = details or CardDetails()
@@ -119,7 +119,8 @@ def render_model_card(
         revision=f', revision="{revision}"' if revision else "",
         num_parameters=f"{checkpoint.build_model().num_parameters() / 1e6:.1f} M",
         min_samples=num_fbank_samples(extractor.patch_size, extractor.sampling_rate),
-        is_of_audioset=AUDIOSET in details.datasets or labels <= set(AUDIOSET_LABELS.values()),
+        is_of_audioset=AUDIOSET in details.datasets
+        or labels <= {*AUDIOSET_LABELS.values(), *AUDIOSET_STRONG_LABELS.values()},
         results=[(TASKS[name], value) for name, value in details.paper.items()],
         version=transformers_beats.__version__,
         source_name=source_name,

@@ -149,7 +149,9 @@ def test_pictures_are_drawn(models, sounds, tmp_path, monkeypatch):
     drawn = {}
     original = timeline.draw_timeline
 
-    def draw_timeline(spectrogram, events, path, title):
+    def draw_timeline(spectrogram, events, path, title, frame_seconds):
+        # A clip-level model has windows of its own.
+        assert frame_seconds is None
         drawn[title] = (spectrogram.seconds, events)
         original(spectrogram, events, path, title)
 
@@ -207,10 +209,10 @@ def test_odd_names_do_not_stop_the_others(models, odd_names, tmp_path):
 def test_a_picture_that_cannot_be_drawn_does_not_stop_the_others(models, sounds, tmp_path, monkeypatch):
     original = timeline.draw_timeline
 
-    def fail_once(spectrogram, events, path, title):
+    def fail_once(spectrogram, events, path, title, frame_seconds):
         if title == "a.wav":
             raise RuntimeError("a font is missing")
-        original(spectrogram, events, path, title)
+        original(spectrogram, events, path, title, frame_seconds)
 
     arguments = (sounds, "-o", tmp_path / "tags.jsonl", "--pictures", tmp_path / "pictures")
     with monkeypatch.context() as patch:

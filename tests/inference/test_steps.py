@@ -147,6 +147,7 @@ def test_embeddings_of_the_same_model_stay_those_of_columns(model):
 def test_the_pipeline_gives_events_of_40_ms(loud_steps):
     tagger = pipeline("audio-tagging", model=loud_steps, feature_extractor=EXTRACTOR, device="cpu")
     waveform = recording((4.0, 4.2), (21.08, 21.12), seconds=30.0)
+    assert tagger.frame_seconds == 0.04
     events = tagger(waveform, return_events=True)["events"]
     sounds = [(event["start"], event["end"]) for event in events if event["label"] == "sound"]
     assert len(sounds) == 2

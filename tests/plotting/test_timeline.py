@@ -51,11 +51,18 @@ def figures(monkeypatch):
     return figures
 
 
+def test_the_axis_names_the_time_between_the_scores_of_a_frame_level_model(figures, tmp_path):
+    spectrogram = read_spectrogram(noise(1), EXTRACTOR)
+    draw_timeline(spectrogram, [Event("dog", 1.0, 0.04, 0.12)], tmp_path / "picture.png", frame_seconds=0.04)
+    assert figures[0].axes[1].get_xlabel() == "Time (s), a score every 40 ms"
+
+
 def test_a_very_short_clip_has_its_event_and_its_ticks(figures, tmp_path):
     spectrogram = read_spectrogram(noise(0.04), EXTRACTOR)
     draw_timeline(spectrogram, [Event("dog", 1.0, 0.0, 0.16)], tmp_path / "picture.png")
     draw_timeline(spectrogram, [], tmp_path / "picture.png")
     assert figures[0].axes[1].get_xlim() == (0, 0.16)
+    assert figures[0].axes[1].get_xlabel() == "Time (s)"
     below = figures[1].axes[1]
     assert below.get_xlim() == (0, 0.02)
     labels = [label.get_text() for label in below.get_xticklabels()]

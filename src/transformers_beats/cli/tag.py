@@ -196,6 +196,7 @@ def tag_files(
         if pictures:
             path = file.result(pictures, ".png")
             path.parent.mkdir(parents=True, exist_ok=True)
-            draw_timeline(readers.pop(file).spectrogram(), events, path, str(file.relative))
+            spectrogram = readers.pop(file).spectrogram()
+            draw_timeline(spectrogram, events, path, str(file.relative), tagger.frame_seconds)
 
     return process(files, is_done, notes, tagger.feature_extractor.sampling_rate, compute, write, writer.skip)

@@ -202,6 +202,11 @@ class BeatsAudioTaggingPipeline(Pipeline):
             raise UsageError(f"A regression has no labels that could be heard: {TASK} needs a classifier.")
         self._check_parameters({})
 
+    @property
+    def frame_seconds(self) -> float | None:
+        """Time from one score of a frame-level model to the next, in seconds; None for a clip-level model."""
+        return self.model.config.frame_seconds if self._is_frame_level else None
+
     def __call__(self, inputs: Any, batch_size: int | None = None, num_workers: int | None = None, **kwargs) -> Any:
         """
         Tags one recording or several.

@@ -43,7 +43,13 @@ def choose_labels(events: Sequence["Event"]) -> list[str]:
     return [label for label in best if label in chosen]
 
 
-def draw_timeline(spectrogram: Spectrogram, events: Sequence["Event"], path: Path, title: str = "") -> None:
+def draw_timeline(
+    spectrogram: Spectrogram,
+    events: Sequence["Event"],
+    path: Path,
+    title: str = "",
+    frame_seconds: float | None = None,
+) -> None:
     """
     Writes a PNG of a spectrogram with the events under it, one row for each label, at most twelve.
 
@@ -56,6 +62,8 @@ def draw_timeline(spectrogram: Spectrogram, events: Sequence["Event"], path: Pat
             The file to write or replace, in a directory that exists. It is never seen half-written.
         title (`str`, *optional*):
             Title, such as the name of the file. Only the end of a long one is shown.
+        frame_seconds (`float`, *optional*):
+            Time from one score of a frame-level model to the next, in seconds, which the axis then names.
 
     Raises:
         `ImportError`: if matplotlib is not installed.
@@ -72,6 +80,8 @@ def draw_timeline(spectrogram: Spectrogram, events: Sequence["Event"], path: Pat
     # The only column of a very short clip is longer than the clip.
     seconds = max([spectrogram.seconds, *(event.end for event in events)])
     set_time_axis(below, seconds)
+    if frame_seconds is not None:
+        below.set_xlabel(f"{below.get_xlabel()}, a score every {1000 * frame_seconds:g} ms")
     # The name of a file is at the end of its path.
     title = shorten(title, TITLE_LENGTH, keep_end=True)
     above.set_title(title, loc="left", fontweight="bold", parse_math=False)

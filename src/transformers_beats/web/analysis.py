@@ -350,6 +350,8 @@ def describe_scores(
         sentences = [f"The highest score of each class in its events; without events, the mean: {name_some(others)}."]
     if num_more := len(heard) - (len(labels) - len(others)):
         sentences.append(f"The timeline has {num_more} more.")
+    if tagger.frame_seconds is not None:
+        sentences.append(f"The model has a score every {1000 * tagger.frame_seconds:g} ms.")
     if problem_type_of(tagger.model.config) == "single_label_classification":
         sentences.append("This model knows one class at a time: at each moment, the scores of all add up to 1.")
     if contradiction := tagger.compare([label._asdict() for label in labels], events):

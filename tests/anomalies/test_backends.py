@@ -9,7 +9,7 @@ from sklearn.covariance import LedoitWolf, ShrunkCovariance
 from sklearn.decomposition import PCA
 
 from transformers_beats.anomalies.backends import make_backend
-from transformers_beats.anomalies.bank import MemoryBank, without_copies
+from transformers_beats.anomalies.bank import MemoryBank
 from transformers_beats.anomalies.choices import DetectorSettings
 from transformers_beats.anomalies.pooling import arrange_bands, deviation_weights, pool_time
 from transformers_beats.utils.errors import BeatsError, UsageError
@@ -217,9 +217,38 @@ def test_the_score_of_a_clip_does_not_depend_on_the_others(generator):
 def test_copies_count_once_and_are_known_again(generator):
     vectors = normal_clips(generator, 5)
     twice = np.concatenate([vectors, vectors[:2] * (1 + 1e-7), vectors[4:]])
-    np.testing.assert_array_equal(without_copies(twice), vectors)
-    bank = MemoryBank({"": vectors}, DetectorSettings((0, 1)))
+    bank = MemoryBank({"": twice}, DetectorSettings((0, 1)))
+    np.testing.assert_array_equal(bank.vectors[""], vectors)
+    assert (bank.num_copies, bank.num_shared) == (3, 0)
+    alone = MemoryBank({"": vectors}, DetectorSettings((0, 1)))
+    np.testing.assert_array_equal(bank.normal_scores(), alone.normal_scores())
     assert bank.holds(np.concatenate([vectors[:1], normal_clips(generator, 1)])).tolist() == [True, False]
+
+
+def test_a_clip_of_both_domains_is_one_of_the_target_only(generator):
+    source, target = normal_clips(generator, 8), normal_clips(generator, 4) - 8
+    mixed = np.concatenate([source, target[:2]])
+    bank = MemoryBank({"source": mixed, "target": target}, DetectorSettings((0, 1)))
+    expected = MemoryBank({"source": source, "target": target}, DetectorSettings((0, 1)))
+    assert list(bank.vectors) == ["source", "target"]
+    assert (bank.num_copies, bank.num_shared) == (2, 2)
+    np.testing.assert_array_equal(bank.normal_scores(), expected.normal_scores())
+    with pytest.raises(BeatsError, match=r"^There are 0 different normal clips \(source\), and 3 are needed"):
+        MemoryBank({"source": source, "target": source}, DetectorSettings((0, 1)))
+
+
+def test_vectors_of_other_shapes_are_refused_with_both(generator):
+    vectors = normal_clips(generator, 5)
+    bank = MemoryBank({"": vectors}, DetectorSettings((0, 1)))
+    _, layers, bands, dim = vectors.shape
+    for call in (bank.score, bank.parts, bank.holds):
+        for wrong in (vectors[:, :1], vectors[0], vectors[..., :-1]):
+            with pytest.raises(UsageError) as caught:
+                call(wrong)
+            assert f"Vectors have the shape {wrong.shape}" in str(caught.value)
+            assert f"(num_clips, {layers}, {bands}, {dim})" in str(caught.value)
+    with pytest.raises(UsageError, match=r"have the shapes .* of source, .* of target: expected one shape"):
+        MemoryBank({"source": vectors, "target": vectors[:, :1]}, DetectorSettings((0, 1)))
 
 
 def test_a_bank_of_two_clips_is_refused_in_one_line(generator):

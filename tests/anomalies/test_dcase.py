@@ -38,6 +38,17 @@ from transformers_beats.utils.errors import UsageError
         ),
         ("/d/fan/test/anomaly_id_06_00000012.wav", DcaseClip("fan/section_06", "test", "", True)),
         ("/d/fan/test/section_00_0007.wav", DcaseClip("fan/section_00", "test", "", None)),
+        (
+            "/d/fan/source_test/section_03_source_test_0012.wav",
+            DcaseClip("fan/section_03", "test", "source", None),
+        ),
+        (
+            "/d/fan/target_test/section_05_target_test_0199.wav",
+            DcaseClip("fan/section_05", "test", "target", None),
+        ),
+        ("/d/ToyCar/test/id_05_00000399.wav", DcaseClip("ToyCar/section_05", "test", "", None)),
+        ("/d/fan/train/section_00_0007.wav", None),
+        ("/d/fan/train/id_05_00000399.wav", None),
         ("/d/fan/supplemental/section_00_source_supplement_clean_0001.wav", None),
         ("/d/fan/train/hum.wav", None),
         ("/d/fan/section_00_source_train_normal_0000.wav", None),
@@ -50,9 +61,46 @@ def test_names_tell_machine_split_domain_and_label(path, clip):
 def test_a_folder_with_another_kind_of_name_has_no_layout():
     known = PurePath("/d/fan/test/section_00_0007.wav")
     clean = PurePath("/d/fan/supplemental/section_00_supplement_clean_0001.wav")
-    assert read_names([known, PurePath("/d/fan/test/hum.wav")]) is None
+    assert read_names([PurePath("/d/fan/test/hum.wav"), clean]) is None
     assert read_names([known, clean]) == [read_name(known), None]
     assert read_names([clean]) is None
+
+
+@pytest.mark.parametrize("assign", [assign_normal, assign_tests])
+def test_a_foreign_file_among_clips_of_the_layout_is_refused(assign):
+    named = files(
+        "fan/readme.wav",
+        "fan/train/section_00_source_train_normal_0000.wav",
+        "fan/test/section_00_source_test_anomaly_0000.wav",
+    )
+    with pytest.raises(UsageError) as caught:
+        assign(named)
+    assert str(caught.value) == (
+        "/d/fan/readme.wav: is no name of DCASE's task 2, and 2 others are: move it out, or name the folder of one "
+        "machine."
+    )
+
+
+def test_one_section_in_two_places_is_refused_with_both():
+    names = [f"{year}/fan/train/section_00_source_train_normal_0000.wav" for year in ("2022", "2023")]
+    with pytest.raises(UsageError, match=r"^/d/2022/fan and /d/2023/fan both have clips of fan/section_00"):
+        assign_normal(files(*names))
+    # Training clips in one place and test clips in another are of one machine.
+    apart = files(names[0], "eval/fan/test/section_00_0000.wav", "eval/fan/train/section_03_source_train_normal_0.wav")
+    assert [role.machine for role in assign_normal(apart)] == ["fan/section_00", "fan/section_03"]
+    assert [role.file for role in assign_tests(apart)] == [apart[1]]
+
+
+def test_files_that_were_named_themselves_are_always_scored():
+    named = files(
+        "fan/train/section_00_source_train_normal_0000.wav",
+        "fan/train/section_00_source_train_normal_0001.wav",
+        "fan/test/section_00_source_test_anomaly_0000.wav",
+        "fan/supplemental/section_00_supplement_noise_0000.wav",
+    )
+    roles = assign_tests(named, [named[1].path, named[3].path])
+    assert [role.file for role in roles] == named[1:]
+    assert [role.is_anomalous for role in roles] == [False, True, None]
 
 
 @pytest.fixture
@@ -146,6 +194,13 @@ def test_a_folder_above_the_one_that_was_named_tells_nothing():
         assert len(assign_normal([AudioFile(path, relative)])) == 1
     (role,) = assign_tests([AudioFile(Path("/d/abnormal/a.wav"), Path("a.wav"))])
     assert role.is_anomalous
+
+
+def test_a_target_folder_that_leaves_no_source_or_has_no_normal_clips_is_refused():
+    with pytest.raises(UsageError, match=r"^--target holds all normal clips: name those of the other domain"):
+        assign_normal(files("t/a.wav"), files("t/a.wav", "t/b.wav"))
+    with pytest.raises(UsageError, match=r"^--target holds no normal clips"):
+        assign_normal(files("a.wav"), files("t/abnormal/b.wav"))
 
 
 def test_files_of_a_target_folder_are_its_domain():

@@ -103,6 +103,23 @@ def test_bad_files_are_named_and_copies_count_once(models, hums, tmp_path):
     assert len(AnomalyDetector.load(path).bank_of()) == 25
 
 
+def test_copies_in_both_domains_are_told_and_do_not_change_the_calibration(models, hums, tmp_path):
+    folder = shutil.copytree(hums / "fitted", tmp_path / "fitted")
+    for number in range(3):
+        write_hum(tmp_path / "target" / f"{number}.wav", 300 + number, whistle=3.0)
+    command = ["--target", tmp_path / "target", "-m", models / "beats_tiny"]
+    run("fit", folder, *command, "-o", tmp_path / "apart.safetensors")
+    for number in range(3):
+        shutil.copy(tmp_path / "target" / f"{number}.wav", folder / f"copy{number}.wav")
+    result = run("fit", folder, *command, "-o", tmp_path / "mixed.safetensors")
+    assert result.stderr.splitlines()[:2] == [
+        "3 clips are copies of others, and count once.",
+        "3 of them are in both domains, and count for the target only.",
+    ]
+    apart, mixed = (AnomalyDetector.load(tmp_path / f"{name}.safetensors") for name in ("apart", "mixed"))
+    np.testing.assert_allclose(mixed.normal_scores(), apart.normal_scores(), atol=1e-3)
+
+
 def test_few_clips_of_a_target_domain_have_a_bank_of_their_own(models, hums, tmp_path):
     for number in range(3):
         write_hum(tmp_path / "target" / f"{number}.wav", 300 + number, whistle=3.0)
@@ -157,11 +174,14 @@ def inference_of(models) -> WindowedInference:
         (["-o", "hum.safetensors", "--layers", "77"], 2, "There is no layer 77"),
         (["-o", "hum.safetensors", "--false-alarm-rate", "1.5"], 2, "must be between 0 and 1, got 1.5."),
         (["-o", "hum.safetensors", "--target", "nothing"], 2, "nothing: no such file or folder."),
+        (["-o", "hum.safetensors", "--target", "-"], 2, "standard input is none: name files or folders."),
+        (["-o", "hum.safetensors", "--target", "FITTED"], 2, "--target holds all normal clips: name those of the"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused_in_one_line(models, hums, tmp_path, monkeypatch, options, status, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here.safetensors").write_text("")
+    options = [str(hums / "fitted") if option == "FITTED" else option for option in options]
     command = ["fit", hums / "fitted", "-m", models / "beats_tiny", *options]
     (line,) = run(*command, exit_code=status).stderr.splitlines()
     assert message in line
@@ -185,11 +205,39 @@ def test_too_few_clips_are_refused_and_too_few_for_the_rate_are_told(models, hum
     assert len(records(tmp_path / "few.safetensors", folder, "--false-alarm-rate", 0.25)) == 3
 
 
+def test_few_clips_of_one_domain_are_refused_before_any_is_embedded(models, hums, tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "load", None)
+    path = tmp_path / "hum.safetensors"
+    for number in range(2):
+        write_hum(tmp_path / "target" / f"{number}.wav", number + 50)
+    command = ["fit", hums / "fitted", "--target", tmp_path / "target", "-m", models / "beats_tiny", "-o", path]
+    (line,) = run(*command, exit_code=1).stderr.splitlines()
+    assert line == "error: There are 2 different normal clips (target), and 3 are needed at least: add more."
+    assert {file.name for file in tmp_path.iterdir()} == {"target"}
+
+
+def test_vectors_are_kept_if_a_domain_turns_out_to_have_too_few_clips(models, hums, tmp_path):
+    path, target = tmp_path / "hum.safetensors", tmp_path / "target"
+    for number in range(2):
+        write_hum(target / f"{number}.wav", number + 50)
+    (target / "bad.wav").write_text("no audio")
+    command = ["fit", hums / "fitted", "--target", target, "-m", models / "beats_tiny", "-o", path]
+    lines = run(*command, exit_code=1).stderr.splitlines()
+    assert "bad.wav: holds text and no audio" in lines[0]
+    assert lines[1].startswith("error: There are 2 different normal clips (target), and 3 are needed at least")
+    assert lines[1].endswith("The 27 that are embedded are kept: add clips and pass --resume.")
+    write_hum(target / "bad.wav", 60)
+    assert run(*command, "--resume").stderr.splitlines()[0] == "27 of 28 files are done already."
+    assert len(AnomalyDetector.load(path).bank_of()) == 28
+
+
 def test_a_folder_without_a_clip_that_can_be_used_is_an_error(models, tmp_path):
-    (tmp_path / "bad.wav").write_text("no audio")
+    for number in range(3):
+        (tmp_path / f"bad{number}.wav").write_text("no audio")
     result = run("fit", tmp_path, "-m", models / "beats_tiny", "-o", tmp_path / "x.safetensors", exit_code=1)
-    assert "bad.wav: holds text and no audio" in result.stderr.splitlines()[0]
-    assert result.stderr.splitlines()[1] == "error: None of 1 files could be used."
+    assert "bad0.wav: holds text and no audio" in result.stderr.splitlines()[0]
+    assert result.stderr.splitlines()[3] == "error: None of 3 files could be used."
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 # Score
@@ -340,6 +388,7 @@ def test_all_machines_of_dcase_are_fitted_and_measured_at_once(machines, models,
         ["fan/section_00", "12"],
         ["valve/section_00", "12"],
     ]
+    assert result.stderr.splitlines()[0] == "46 files are no test clips, and are left out."
     with (tmp_path / "scores.csv").open(newline="") as file:
         found = list(csv.DictReader(file))
     assert len(found) == 24
@@ -349,6 +398,14 @@ def test_all_machines_of_dcase_are_fitted_and_measured_at_once(machines, models,
         for domain in ("source", "target")
         for label in ("normal", "anomaly")
     }
+
+
+def test_a_stray_file_among_machines_is_refused(machines, models, tmp_path):
+    folder = shutil.copytree(machines, tmp_path / "dc")
+    write_hum(folder / "fan" / "readme.wav", 1)
+    path = tmp_path / "machines.safetensors"
+    (line,) = run("fit", folder, "-m", models / "beats_tiny", "-o", path, exit_code=2).stderr.splitlines()
+    assert "fan/readme.wav: is no name of DCASE's task 2, and 70 others are: move it out" in line
 
 
 def test_a_machine_that_was_not_fitted_is_refused_before_anything_is_computed(machines, models, tmp_path):

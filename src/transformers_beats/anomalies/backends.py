@@ -18,8 +18,6 @@ from sklearn.neighbors import NearestNeighbors
 from .choices import BackendName
 
 
-# Clips of a bank: with fewer, there is no spread among those that are left when one is left out.
-MIN_CLIPS = 3
 # Share of the variance that the components of a bank explain.
 EXPLAINED = 0.95
 # Up to so many clips, each is left out alone where the back end has to be fitted anew for that; of more, a tenth.
@@ -32,7 +30,7 @@ ROWS = 1024
 
 class Backend(ABC):
     """
-    Scores against a bank of vectors `(num_clips, dim)` of normal clips, at least [`MIN_CLIPS`].
+    Scores against a bank of vectors `(num_clips, dim)` of normal clips, at least three.
 
     Args:
         bank (`np.ndarray` of shape `(num_clips, dim)`):
@@ -215,4 +213,4 @@ def make_backend(name: BackendName, bank: np.ndarray, num_neighbors: int = 1) ->
     return Mahalanobis(bank) if name == "mahalanobis" else PcaResidual(bank)
 
 
-__all__ = ["MIN_CLIPS", "Backend", "KNearest", "LocalDensity", "Mahalanobis", "PcaResidual", "make_backend"]
+__all__ = ["Backend", "KNearest", "LocalDensity", "Mahalanobis", "PcaResidual", "make_backend"]

@@ -2,14 +2,16 @@
 """Memory bank of a machine: a back end for each domain, layer and band, and one score of all of them."""
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 
 import numpy as np
 from sklearn.metrics import pairwise_distances_chunked
 
-from transformers_beats.utils.errors import BeatsError
+from transformers_beats.audio.machines import TARGET
+from transformers_beats.utils.errors import UsageError
 
-from .backends import MIN_CLIPS, make_backend
-from .choices import DetectorSettings
+from .backends import make_backend
+from .choices import DetectorSettings, check_num_clips
 
 
 # A spread of scores that is smaller, relative to their mean or at all, is rounding.
@@ -30,17 +32,25 @@ class MemoryBank:
 
     Args:
         vectors (`Mapping[str, np.ndarray]` with values `(num_clips, num_layers, num_bands, dim)`):
-            Vectors of the normal clips of each domain, float32.
+            Vectors of the normal clips of each domain, float32. Copies count once, since a clip with a copy in the
+            bank would be nearer to it than any new clip; a clip that several domains have is kept in the target.
         settings ([`DetectorSettings`]):
             Back end and neighbors.
         held_out (`Mapping[str, np.ndarray]` with values `(num_clips, num_layers, num_bands)`, *optional*):
             Scores of these clips, each against the others, as of [`~MemoryBank.held_out`] of an earlier bank.
-            Computed if not given.
+            Computed if not given. With them, the vectors are those of that bank, and no copies are looked for.
         name (`str`, *optional*):
             Name of the machine for messages.
 
+    Attributes:
+        num_copies (`int`):
+            Copies that were left out.
+        num_shared (`int`):
+            Those among them whose other copy is in another domain.
+
     Raises:
-        [`BeatsError`]: for a domain of fewer than three clips.
+        [`BeatsError`]: for a domain of fewer than three different clips.
+        [`UsageError`]: for domains with vectors of different shapes.
     """
 
     def __init__(
@@ -50,13 +60,17 @@ class MemoryBank:
         held_out: Mapping[str, np.ndarray] | None = None,
         name: str = "",
     ):
+        shapes = {domain: values.shape[1:] for domain, values in vectors.items()}
+        if len(set(shapes.values())) > 1 or not all(len(shape) == 3 for shape in shapes.values()):
+            found = ", ".join(f"{shape} of {domain or 'a clip'}" for domain, shape in shapes.items())
+            raise UsageError(
+                f"Vectors of a clip have the shapes {found}: expected one shape (num_layers, num_bands, dim)."
+            )
+        self.num_copies = self.num_shared = 0
+        if held_out is None:
+            vectors = self._without_copies(vectors)
         for domain, values in vectors.items():
-            if len(values) < MIN_CLIPS:
-                of = " of ".join(filter(None, (domain, name)))
-                raise BeatsError(
-                    f"There are {len(values)} different normal clips{of and f' ({of})'}, and {MIN_CLIPS} are needed "
-                    "at least: add more."
-                )
+            check_num_clips(len(values), domain, name)
         self.vectors = dict(vectors)
         self.backends = {
             domain: [
@@ -77,14 +91,45 @@ class MemoryBank:
             for domain, scores in self.held_out.items()
         }
 
+    def _without_copies(self, vectors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the vectors of each domain without those of copies, which are counted."""
+        # There are few clips of the target: it keeps its own.
+        order = sorted(vectors, key=lambda domain: domain != TARGET)
+        owners = [(domain, number) for domain in order for number in range(len(vectors[domain]))]
+        joined = np.concatenate([vectors[domain] for domain in order])
+        rows, squares = _flatten(joined)
+        kept: dict[int, None] = {}
+        for place, near in enumerate(_find_copies(joined, rows, squares)):
+            first = next((other for other in near if other in kept), None)
+            if first is None:
+                kept[place] = None
+            else:
+                self.num_copies += 1
+                self.num_shared += owners[first][0] != owners[place][0]
+        numbers: dict[str, list[int]] = {domain: [] for domain in vectors}
+        for place in kept:
+            domain, number = owners[place]
+            numbers[domain].append(number)
+        return {domain: values[numbers[domain]] for domain, values in vectors.items()}
+
+    def _check(self, vectors: np.ndarray) -> None:
+        """Raises a [`UsageError`] for vectors of another shape than those of the bank."""
+        expected = next(iter(self.vectors.values())).shape[1:]
+        if vectors.shape[1:] != expected:
+            raise UsageError(
+                f"Vectors have the shape {vectors.shape}, and those of the normal clips (num_clips, "
+                f"{', '.join(map(str, expected))}): embed clips with the model and the settings of the detector."
+            )
+
     def __len__(self) -> int:
         return sum(map(len, self.vectors.values()))
 
     def parts(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
         """
         Returns the standardised scores `(num_clips, num_layers, num_bands)`, float64, of clips `(num_clips,
-        num_layers, num_bands, dim)` in each domain.
+        num_layers, num_bands, dim)` in each domain; raises a [`UsageError`] for vectors of another shape.
         """
+        self._check(vectors)
         found = {}
         for domain, rows in self.backends.items():
             scores = [
@@ -129,33 +174,33 @@ class MemoryBank:
 
     def holds(self, vectors: np.ndarray) -> np.ndarray:
         """Returns which clips `(num_clips, num_layers, num_bands, dim)` are in the bank, `(num_clips,)`."""
-        found = [list(map(bool, _find_copies(vectors, values))) for values in self.vectors.values()]
+        self._check(vectors)
+        found = [list(map(bool, _find_copies(vectors, *flat))) for flat in self._flat]
         return np.any(found, axis=0)
 
-
-def without_copies(vectors: np.ndarray) -> np.ndarray:
-    """
-    Returns clips `(num_clips, num_layers, num_bands, dim)` without copies of those before them: left out of the bank,
-    a clip with a copy in it would be nearer to it than any new clip.
-    """
-    kept: dict[int, None] = {}
-    for number, near in enumerate(_find_copies(vectors, vectors)):
-        if kept.keys().isdisjoint(near):
-            kept[number] = None
-    return vectors[list(kept)]
+    @cached_property
+    def _flat(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Rows and squared lengths of each domain: clips come one at a time, and would each convert the bank."""
+        return [_flatten(values) for values in self.vectors.values()]
 
 
-def _find_copies(vectors: np.ndarray, bank: np.ndarray) -> Iterator[list[int]]:
-    """Yields for each clip the numbers of those of a bank that it is equal to, up to rounding."""
-    rows, others = (values.reshape(len(values), -1).astype(np.float64) for values in (vectors, bank))
-    lengths = np.linalg.norm(others, axis=1)
+def _flatten(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the vectors of clips as rows, float64, and their squared lengths."""
+    rows = vectors.reshape(len(vectors), -1).astype(np.float64)
+    return rows, np.square(rows).sum(axis=1)
+
+
+def _find_copies(vectors: np.ndarray, bank: np.ndarray, squares: np.ndarray) -> Iterator[list[int]]:
+    """Yields for each clip the numbers of rows of a bank, from [`_flatten`], that it is equal to, up to rounding."""
+    tolerances = COPY_TOLERANCE * np.sqrt(squares)
 
     def find(distances: np.ndarray, start: int) -> list[list[int]]:
-        return [np.flatnonzero(row <= COPY_TOLERANCE * lengths).tolist() for row in distances]
+        return [np.flatnonzero(row <= tolerances).tolist() for row in distances]
 
+    rows, _ = _flatten(vectors)
     # A few rows at a time: of many clips, all distances would not fit into memory.
-    for found in pairwise_distances_chunked(rows, others, reduce_func=find):
+    for found in pairwise_distances_chunked(rows, bank, reduce_func=find, Y_norm_squared=squares):
         yield from found
 
 
-__all__ = ["MemoryBank", "without_copies"]
+__all__ = ["MemoryBank"]

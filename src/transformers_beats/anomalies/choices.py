@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
-from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.errors import BeatsError, UsageError
 
 
 # Score of a vector against those of normal clips.
@@ -15,6 +15,8 @@ TimePooling: TypeAlias = Literal["mean", "gem", "rdp", "rdp-gem"]
 Bands: TypeAlias = Literal["separate", "mean", "concat"]
 # Exponents of the generalised mean, and of the weights of relative deviation pooling.
 GEM_POWER, RDP_POWER = 3.0, 4.0
+# Clips of a bank: with fewer, there is no spread among those that are left when one is left out.
+MIN_CLIPS = 3
 
 
 @dataclass(frozen=True)
@@ -54,4 +56,23 @@ class DetectorSettings:
             raise UsageError(f"`num_neighbors` must be a whole number of at least 1, got {self.num_neighbors!r}.")
 
 
-__all__ = ["GEM_POWER", "RDP_POWER", "BackendName", "Bands", "DetectorSettings", "TimePooling"]
+def check_num_clips(number: int, domain: str = "", machine: str = "") -> None:
+    """Raises a [`BeatsError`] if a domain of a machine has too few normal clips for a bank."""
+    if number < MIN_CLIPS:
+        of = " of ".join(filter(None, (domain, machine)))
+        raise BeatsError(
+            f"There are {number} different normal clips{of and f' ({of})'}, and {MIN_CLIPS} are needed at least: add "
+            "more."
+        )
+
+
+__all__ = [
+    "GEM_POWER",
+    "MIN_CLIPS",
+    "RDP_POWER",
+    "BackendName",
+    "Bands",
+    "DetectorSettings",
+    "TimePooling",
+    "check_num_clips",
+]

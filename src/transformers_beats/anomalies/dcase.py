@@ -3,8 +3,9 @@
 Task 2 of DCASE, anomalous sounds of machines: the layout of its folders since 2020, and its official metrics.
 
 A machine is a folder with the folders `train` and `test` (in 2021 `source_test` and `target_test`). Names of files are
-`section_00_source_train_normal_0000_ATTRIBUTES.wav` since 2021, `normal_id_00_00000000.wav` in 2020, and
-`section_00_0000.wav` in sets whose labels are not public.
+`section_00_source_train_normal_0000_ATTRIBUTES.wav` since 2021 and `normal_id_00_00000000.wav` in 2020. Test clips
+whose labels are not public are `section_00_0000.wav`, in 2021 `section_00_source_test_0000.wav` and in 2020
+`id_00_00000000.wav`.
 """
 
 import re
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from transformers_beats.audio.machines import TARGET
 from transformers_beats.utils.errors import UsageError
 
 
@@ -21,11 +23,14 @@ NAME = re.compile(
     r"section_(?P<section>\d+)_(?P<domain>source|target)_(?P<split>train|test)_(?P<label>normal|anomaly)_\d+(_.*)?"
 )
 NAME_OF_2020 = re.compile(r"(?P<label>normal|anomaly)_id_(?P<section>\d+)_\d+")
-NAME_WITHOUT_LABEL = re.compile(r"section_(?P<section>\d+)_\d+")
+# Test clips of evaluation sets.
+NAMES_WITHOUT_LABEL = (
+    re.compile(r"section_(?P<section>\d+)(_(?P<domain>source|target)_test)?_\d+"),
+    re.compile(r"id_(?P<section>\d+)_\d+"),
+)
 FOLDERS = {"train": "train", "test": "test", "source_test": "test", "target_test": "test"}
 # Recordings of the machine alone or of noise alone, since 2025: they are neither normal clips nor test clips.
 SUPPLEMENTAL = "supplemental"
-DOMAINS = ("source", "target")
 # The partial AUC is that up to this rate of false alarms.
 MAX_FALSE_ALARMS = 0.1
 
@@ -45,7 +50,7 @@ class DcaseClip(NamedTuple):
 def read_name(path: PurePath) -> DcaseClip | None:
     """Returns what the absolute path of a file says in the layout of DCASE's task 2; None for any other path."""
     split = FOLDERS.get(path.parent.name)
-    for pattern in (NAME, NAME_OF_2020, NAME_WITHOUT_LABEL):
+    for pattern in (NAME, NAME_OF_2020, *(NAMES_WITHOUT_LABEL if split == "test" else ())):
         if split is not None and (match := pattern.fullmatch(path.stem)) is not None:
             found = match.groupdict()
             label = found.get("label")
@@ -60,12 +65,29 @@ def read_name(path: PurePath) -> DcaseClip | None:
 
 def read_names(paths: Sequence[PurePath]) -> list[DcaseClip | None] | None:
     """
-    Returns what the absolute paths of files say, None for those of the folders `supplemental`; None if a file has
-    another kind of name, so that the folder is none of DCASE's.
+    Returns what the absolute paths of files say, None for those of the folders `supplemental`; None if no file has
+    such a name, so that the folder is none of DCASE's.
+
+    Raises:
+        [`UsageError`]: if only some have such names, since test clips would count as normal without the layout; or if
+            clips of one section of one machine are in two places, which may be those of two years.
     """
     clips = [read_name(path) for path in paths]
-    is_known = [clip is not None or path.parent.name == SUPPLEMENTAL for path, clip in zip(paths, clips)]
-    return clips if all(is_known) and any(clip is not None for clip in clips) else None
+    num_known = sum(clip is not None for clip in clips)
+    if not num_known:
+        return None
+    places: dict[tuple[str, str], PurePath] = {}
+    for path, clip in zip(paths, clips):
+        if clip is None and path.parent.name != SUPPLEMENTAL:
+            raise UsageError(
+                f"{path}: is no name of DCASE's task 2, and {num_known} others are: move it out, or name the folder "
+                "of one machine."
+            )
+        if clip is not None:
+            folder = path.parent.parent
+            if (other := places.setdefault((clip.machine, clip.split), folder)) != folder:
+                raise UsageError(f"{other} and {folder} both have clips of {clip.machine}: name one of the two only.")
+    return clips
 
 
 class SectionMetrics(NamedTuple):
@@ -104,7 +126,7 @@ def measure_section(labels: np.ndarray, scores: np.ndarray, domains: Sequence[st
     labels, scores = np.asarray(labels, dtype=bool), np.asarray(scores, dtype=np.float64)
     if not len(labels) == len(scores) == len(domains):
         raise UsageError(f"There are {len(labels)} labels, {len(scores)} scores and {len(domains)} domains.")
-    is_target = np.array([domain == "target" for domain in domains], dtype=bool)
+    is_target = np.array([domain == TARGET for domain in domains], dtype=bool)
 
     def auc(chosen: np.ndarray, max_fpr: float | None = None) -> float | None:
         if len(set(labels[chosen].tolist())) < 2:

@@ -3,13 +3,14 @@
 
 import os
 from collections.abc import Collection, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from transformers_beats.audio.files import AudioFile
+from transformers_beats.audio.files import AudioFile, place_of
+from transformers_beats.audio.machines import SOURCE, TARGET
 from transformers_beats.utils.errors import UsageError
 
-from .dcase import DOMAINS, read_names
+from .dcase import read_names
 
 
 # Folders that tell the label of what they hold, such as those of MIMII.
@@ -40,7 +41,8 @@ def assign_normal(files: Sequence[AudioFile], target: Collection[AudioFile] = ()
             Files of a target domain, which the others are then the source of.
 
     Raises:
-        [`UsageError`]: if there is none, or both the layout and `target` tell domains.
+        [`UsageError`]: if there is none, both the layout and `target` tell domains, one of these two has none, or only
+            some names are of the layout, see [`read_names`].
     """
     clips = read_names([PurePath(file.address) for file in files])
     if clips is not None:
@@ -54,26 +56,43 @@ def assign_normal(files: Sequence[AudioFile], target: Collection[AudioFile] = ()
             ],
             files,
         )
-    source, domain = (DOMAINS[0], DOMAINS[1]) if target else ("", "")
     places = {file.address for file in target}
-    roles = [Role(file, domain=source) for file in files if not _label_of(file) and file.address not in places]
-    return _checked(roles + [Role(file, domain=domain) for file in target if not _label_of(file)], files)
+    roles = [
+        Role(file, domain=SOURCE if target else "")
+        for file in files
+        if not _label_of(file) and file.address not in places
+    ]
+    others = [Role(file, domain=TARGET) for file in target if not _label_of(file)]
+    if target and not others:
+        raise UsageError("--target holds no normal clips, but anomalous ones only.")
+    if others and not roles:
+        raise UsageError("--target holds all normal clips: name those of the other domain as inputs.")
+    return _checked(roles + others, files)
 
 
-def assign_tests(files: Sequence[AudioFile]) -> list[Role]:
+def assign_tests(files: Sequence[AudioFile], named: Collection[Path] = ()) -> list[Role]:
     """
-    Returns the clips that are scored: in the layout of DCASE those of `test` if there are any, else all files. Labels
-    are those of the layout or, if all files lie in them, of folders `normal` and `abnormal`, `anomalous` or
-    `anomaly`.
+    Returns the clips that are scored: in the layout of DCASE those of `test` if there are any, and of `named`, else
+    all files. Labels are those of the layout or, if all files lie in them, of folders `normal` and `abnormal`,
+    `anomalous` or `anomaly`.
+
+    Args:
+        files (`Sequence[AudioFile]`):
+            The files.
+        named (`Collection[Path]`, defaults to `()`):
+            Files that were named themselves, not the folders that they lie in.
+
+    Raises:
+        [`UsageError`]: if only some names are of the layout, see [`read_names`].
     """
     clips = read_names([PurePath(file.address) for file in files])
     if clips is not None:
-        known = [(file, clip) for file, clip in zip(files, clips) if clip is not None]
-        has_tests = any(clip.split == "test" for _, clip in known)
+        wanted = {place_of(path) for path in named}
+        has_tests = any(clip is not None and clip.split == "test" for clip in clips)
         return [
-            Role(file, clip.machine, clip.domain, clip.is_anomalous)
-            for file, clip in known
-            if clip.split == "test" or not has_tests
+            Role(file) if clip is None else Role(file, clip.machine, clip.domain, clip.is_anomalous)
+            for file, clip in zip(files, clips)
+            if place_of(file.path) in wanted or (clip is not None and (clip.split == "test" or not has_tests))
         ]
     labels = [_label_of(file) for file in files]
     are_known = None not in labels

@@ -23,9 +23,10 @@ import numpy as np
 from .synthesis import SAMPLING_RATE, _add, _decay, _noise, _num_samples, _swell, _tone, _wander
 
 
-DOMAINS = ("source", "target")
+# Usual conditions, of which there are many clips, and others, of which there are few.
+SOURCE, TARGET = DOMAINS = ("source", "target")
 # Of machine to background, in dB: a target domain is noisier.
-BACKGROUND_DB = {"source": (12.0, 18.0), "target": (6.0, 12.0)}
+BACKGROUND_DB = {SOURCE: (12.0, 18.0), TARGET: (6.0, 12.0)}
 
 
 class _Track(NamedTuple):
@@ -38,7 +39,7 @@ class _Track(NamedTuple):
 def _motor(generator: np.random.Generator, duration: float, domain: str) -> _Track:
     """Harmonics of a rotation under changing load; a bearing knocks at 3.58 times the rotation, near 3 kHz."""
     count = _num_samples(duration)
-    low, high = (46, 50) if domain == "source" else (58, 62)
+    low, high = (46, 50) if domain == SOURCE else (58, 62)
     speed = generator.uniform(low, high) * (1 + 0.01 * _wander(generator, count, 1.5))
     partials = {
         order: generator.uniform(0.7, 1.0) / order**0.8 for order in (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 24.0)
@@ -58,7 +59,7 @@ def _motor(generator: np.random.Generator, duration: float, domain: str) -> _Tra
 def _fan(generator: np.random.Generator, duration: float, domain: str) -> _Track:
     """Rushing air and the tone of passing blades; a blade scrapes at its housing once in a rotation."""
     count = _num_samples(duration)
-    low, high = (18, 21) if domain == "source" else (25, 28)
+    low, high = (18, 21) if domain == SOURCE else (25, 28)
     rotation = generator.uniform(low, high) * (1 + 0.005 * _wander(generator, count, 1.0))
     air = _noise(generator, count, 100, generator.uniform(2200, 2800), slope=0.5)
     blades = 0.25 * _tone(7 * rotation, {1.0: 1.0, 2.0: 0.5, 3.0: 0.25})
@@ -69,7 +70,7 @@ def _fan(generator: np.random.Generator, duration: float, domain: str) -> _Track
 def _valve(generator: np.random.Generator, duration: float, domain: str) -> _Track:
     """Strokes that open and close in time; a leak hisses for as long as the valve is closed."""
     count = _num_samples(duration)
-    period = generator.uniform(0.48, 0.52) if domain == "source" else generator.uniform(0.33, 0.36)
+    period = generator.uniform(0.48, 0.52) if domain == SOURCE else generator.uniform(0.33, 0.36)
     body, track, leak = generator.uniform(900, 1100), np.zeros(count), np.zeros(count)
     stroke_length = _num_samples(0.08)
     start = generator.uniform(0, period)
@@ -95,7 +96,7 @@ def synthesize_machine(
     machine: str,
     generator: np.random.Generator,
     defect_db: float | None = None,
-    domain: str = "source",
+    domain: str = SOURCE,
     duration: float = 3.0,
 ) -> np.ndarray:
     """
@@ -137,4 +138,4 @@ def synthesize_machine(
     return np.clip(clip * level, -1.0, 1.0).astype(np.float32)
 
 
-__all__ = ["DOMAINS", "MACHINES", "SAMPLING_RATE", "synthesize_machine"]
+__all__ = ["DOMAINS", "MACHINES", "SAMPLING_RATE", "SOURCE", "TARGET", "synthesize_machine"]

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from transformers_beats.anomalies.choices import BackendName, Bands, DetectorSettings, TimePooling
+from transformers_beats.anomalies.choices import BackendName, Bands, DetectorSettings, TimePooling, check_num_clips
 from transformers_beats.audio.files import STDIN, AudioFile
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import check_absent, check_folder_of, replace_file
-from transformers_beats.utils.messages import next_command, note, warn
+from transformers_beats.utils.messages import next_command, warn
 from transformers_beats.utils.numbers import format_number
 from transformers_beats.utils.resume import begin_or_resume
 from transformers_beats.utils.table import print_table
@@ -24,7 +25,7 @@ from transformers_beats.utils.table import print_table
 from .arrays import parts_of
 from .notes import DecoderNotes
 from .options import Shared, with_shared_options
-from .processing import Open, count, find_inputs, finish, has_seconds_bar, process, settings_of
+from .processing import Open, count, find_inputs, finish, has_seconds_bar, note_left_out, process, settings_of
 from .writers import SETTINGS
 
 
@@ -97,11 +98,15 @@ def fit(
             f"{output}: was begun already: {parts} is of an interrupted run. To go on with the same settings, add "
             "--resume; otherwise remove it."
         )
-    if STDIN in shared.inputs:
+    if STDIN in (*shared.inputs, str(target)):
         raise UsageError("A detector is fitted on files, and standard input is none: name files or folders.")
     found = find_inputs(shared.inputs)
     targets = find_inputs([str(target)]) if target is not None else []
     roles = assign_normal(found, targets)
+    domains = {role.file: "" if one_domain else role.domain for role in roles}
+    # Fewer are not embedded first.
+    for (machine, domain), number in Counter((role.machine, domains[role.file]) for role in roles).items():
+        check_num_clips(number, domain, machine)
     num_others = len({file.address for file in (*found, *targets)}) - len(roles)
     # From here on, torch is imported.
     from transformers_beats.anomalies.calibration import check_rate
@@ -116,26 +121,29 @@ def fit(
     config = inference.plain_model.base_model.config
     chosen = choose_layers(-1 if layers is None else layers, config.num_hidden_layers)
     settings = DetectorSettings(tuple(chosen), pooling.value, bands.value, backend.value, neighbors)
-    if num_others:
-        note(f"{format_number(num_others)} files are no normal clips to fit on, and are left out.")
+    note_left_out(num_others, "no normal clips to fit on")
     options = {"layers": chosen, "pooling": pooling.value, "bands": bands.value}
     embedded_with = settings_of("anomalies fit", model, extractor, shared, **options)
     begin_or_resume(parts / SETTINGS, embedded_with, output, shared.resume)
     vectors, failures = embed_parts(parts, files, notes, inference, settings)
     try:
         if not vectors:
-            for line in failures:
-                warn(line)
+            # There is nothing to go on with.
+            shutil.rmtree(parts)
             raise BeatsError(f"None of {len(files)} files could be used.")
-        domains = {role.file: "" if one_domain else role.domain for role in roles}
         banks = make_banks([role for role in roles if role.file in vectors], vectors, domains)
         detector = AnomalyDetector(
             banks, settings, embedded_with["model"], place_of_model(shared.model), embedded_with["dtype"], rate
         )
-    except BeatsError:
-        # There is no use in going on with so few clips.
-        shutil.rmtree(parts)
-        raise
+    except BeatsError as error:
+        for line in failures:
+            warn(line)
+        if not vectors:
+            raise
+        raise type(error)(
+            f"{error} The {len(vectors)} that are embedded are kept: add clips and pass --resume."
+        ) from error
+    warn_of_copies(detector)
     detector.save(output)
     shutil.rmtree(parts)
     print_thresholds(detector)
@@ -180,22 +188,25 @@ def embed_parts(
 def make_banks(
     roles: list["Role"], vectors: dict[AudioFile, "np.ndarray"], domains: dict[AudioFile, str]
 ) -> dict[str, dict[str, "np.ndarray"]]:
-    """Returns the vectors of each machine and domain, without copies."""
+    """Returns the vectors of each machine and domain."""
     import numpy as np
-
-    from transformers_beats.anomalies.bank import without_copies
 
     grouped: dict[str, dict[str, list[np.ndarray]]] = {}
     for role in roles:
         grouped.setdefault(role.machine, {}).setdefault(domains[role.file], []).append(vectors[role.file])
-    banks = {
-        machine: {domain: without_copies(np.stack(values)) for domain, values in of_machine.items()}
+    return {
+        machine: {domain: np.stack(values) for domain, values in of_machine.items()}
         for machine, of_machine in grouped.items()
     }
-    num_copies = len(roles) - sum(len(values) for bank in banks.values() for values in bank.values())
-    if num_copies:
+
+
+def warn_of_copies(detector: "AnomalyDetector") -> None:
+    """Says how many clips are copies of others."""
+    banks = [detector.bank_of(machine) for machine in detector.machines]
+    if num_copies := sum(bank.num_copies for bank in banks):
         warn(f"{num_copies} clips are copies of others, and count once.")
-    return banks
+    if num_shared := sum(bank.num_shared for bank in banks):
+        warn(f"{num_shared} of them are in both domains, and count for the target only.")
 
 
 def print_thresholds(detector: "AnomalyDetector") -> None:

@@ -17,7 +17,7 @@ from transformers_beats.utils.table import print_table
 
 from .notes import DecoderNotes, decoder_notes
 from .options import Device, Json, MovedModel
-from .processing import Open, find_inputs, finish, has_seconds_bar, process
+from .processing import Open, find_inputs, finish, has_seconds_bar, note_left_out, process
 from .writers import OK, SKIPPED, STATUS, OutputError, to_csv, write_standard_output
 
 
@@ -78,7 +78,8 @@ def score(
             raise UsageError(f"{output}: scores are CSV: choose a name that ends in .csv.")
         check_absent(output, overwrite)
         check_folder_of(output)
-    roles = assign_tests(find_inputs(inputs))
+    found = find_inputs(inputs)
+    roles = assign_tests(found, [path for path in map(Path, inputs) if path.is_file()])
     files = [role.file for role in roles]
     if explain is not None:
         from transformers_beats.plotting.figures import check_matplotlib
@@ -96,6 +97,7 @@ def score(
         # A rate that the clips cannot tell is refused before anything is computed.
         for machine in dict.fromkeys(role.machine for role in roles):
             fitted.threshold(machine=machine)
+        note_left_out(len(found) - len(files), "no test clips")
         loaded = load_again(detector, fitted.model, fitted.fingerprint, device, fitted.dtype, model)
         inference = WindowedInference(*loaded, batch_size=batch_size, progress=has_seconds_bar(files))
         records, failures = score_files(fitted, inference, roles, notes)

@@ -11,6 +11,7 @@ from transformers_beats.audio.files import STDIN, AudioFile, find_audio
 from transformers_beats.utils.errors import FOREIGN_ERRORS, UsageError, first_line
 from transformers_beats.utils.machine import name_of
 from transformers_beats.utils.messages import is_quiet, note, warn
+from transformers_beats.utils.numbers import format_number
 
 from .notes import DecoderNotes
 from .options import Shared
@@ -128,6 +129,12 @@ def count(files: list[AudioFile], failures: list[str]) -> str:
     """Returns how many files have results: "3 of 4 files"."""
     total = f"{len(files)} file{'s' * (len(files) != 1)}"
     return f"{len(files) - len(failures)} of {total}" if failures else total
+
+
+def note_left_out(number: int, role: str) -> None:
+    """Says how many files a command leaves out, and why."""
+    if number:
+        note(f"{format_number(number)} files are {role}, and are left out.")
 
 
 def has_seconds_bar(files: list[AudioFile]) -> bool:

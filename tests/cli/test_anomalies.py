@@ -316,6 +316,37 @@ def test_pictures_are_drawn_of_the_clips_of_the_table(detector, hums, tmp_path):
             assert picture.size[0] > 1000
 
 
+def test_scores_are_written_before_pictures_which_may_fail(detector, hums, tmp_path, monkeypatch):
+    command = ["score", detector, hums / "new", "--top", 2, "--explain", tmp_path / "pictures", "--overwrite"]
+    command += ["-o", tmp_path / "scores.csv"]
+
+    def fail(error):
+        def draw(*arguments):
+            raise error
+
+        monkeypatch.setattr("transformers_beats.plotting.anomaly.draw_anomaly", draw)
+        result = run(*command, exit_code=1)
+        assert len((tmp_path / "scores.csv").read_text().splitlines()) == 13
+        assert result.stdout.startswith("File")
+        (tmp_path / "scores.csv").unlink()
+        return result.stderr.splitlines()
+
+    lines = fail(MemoryError("too large"))
+    assert [line.split(": ", 1)[1] for line in lines[:2]] == ["no picture: too large"] * 2
+    # After a full disk, no other picture is tried.
+    (line,) = fail(OSError(28, "No space left on device"))
+    assert line.startswith("error: ")
+    assert "No space left on device" in line
+
+
+def test_a_folder_for_pictures_that_cannot_be_made_is_refused_before_anything_is_scored(detector, hums, tmp_path):
+    (tmp_path / "file").write_text("")
+    command = ["score", detector, hums / "new", "--explain", tmp_path / "file", "-o", tmp_path / "scores.csv"]
+    (line,) = run(*command, exit_code=2).stderr.splitlines()
+    assert "file: cannot be an output directory" in line
+    assert not (tmp_path / "scores.csv").exists()
+
+
 def test_standard_input_is_scored(detector, hums):
     (record,) = records(detector, "-", input=(hums / "new" / "abnormal" / "0.wav").read_bytes())
     assert record["file"] == "-"

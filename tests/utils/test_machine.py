@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsModel
 from transformers_beats.cli.app import app
-from transformers_beats.inference.loading import load_model
+from transformers_beats.inference.loading import load, load_again, load_model
 from transformers_beats.inference.windowed import WindowedInference
+from transformers_beats.utils.fingerprint import model_fingerprint
 from transformers_beats.utils.machine import is_emulated, name_of
 
 
@@ -76,6 +77,20 @@ def test_a_precision_that_was_asked_for_is_used_with_a_warning(saved, half, emul
     warning = f"This CPU has no instructions for {name_of(half)}, which takes 7 to 8 times as long as float32"
     assert (warning in caplog.text) == emulated
     assert np.isfinite(inference.embed(np.full(16000, 0.1), 16000)).all()
+
+
+def test_the_model_of_an_output_keeps_its_precision_and_the_advice_can_be_followed(
+    saved, half, emulated, tmp_path, caplog
+):
+    fingerprint = model_fingerprint(*load(saved, "cpu", name_of(half)))
+    output = tmp_path / "hum.safetensors"
+    loaded = load_again(output, str(saved), fingerprint, "cpu", name_of(half))
+    WindowedInference(*loaded)
+    assert loaded[0].dtype == half
+    warning = f"{output}: was made in {name_of(half)}, which this CPU emulates"
+    assert (warning in caplog.text) == emulated
+    assert ("make it again with --dtype float32" in caplog.text) == emulated
+    assert 'dtype="float32"' not in caplog.text
 
 
 def test_the_command_line_says_what_it_uses(saved, half, emulated, tmp_path, caplog):

@@ -7,6 +7,8 @@ from typing import Any, Literal, TypeAlias, get_args
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 
+# Name of the file of a detector.
+SUFFIX = ".safetensors"
 # Score of a vector against those of normal clips.
 BackendName: TypeAlias = Literal["knn", "density", "mahalanobis", "pca"]
 # The columns of a clip: their mean, generalised mean, mean weighted by relative deviation, or both of these.
@@ -70,6 +72,7 @@ __all__ = [
     "GEM_POWER",
     "MIN_CLIPS",
     "RDP_POWER",
+    "SUFFIX",
     "BackendName",
     "Bands",
     "DetectorSettings",

@@ -103,9 +103,10 @@ class SectionMetrics(NamedTuple):
 
 def measure_section(labels: np.ndarray, scores: np.ndarray, domains: Sequence[str]) -> SectionMetrics:
     """
-    Computes the official metrics of a section, as the organisers' evaluator does (nttcslab/dcase2023_task2_evaluator):
-    the AUC of a domain is that of its normal clips and the anomalous clips of *both* domains; the partial AUC is that
-    of all clips up to a rate of false alarms of 0.1, scaled by McClish as in scikit-learn.
+    Computes the official metrics of a section, as the organisers' evaluator of 2023 does
+    (nttcslab/dcase2023_task2_evaluator): the AUC of a domain is that of its normal clips and the anomalous clips of
+    *both* domains; the partial AUC is that of all clips up to a rate of false alarms of 0.1, scaled by McClish as in
+    scikit-learn. Evaluators of other years may differ.
 
     Args:
         labels (`np.ndarray` of shape `(num_clips,)`):

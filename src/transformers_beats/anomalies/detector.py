@@ -20,7 +20,6 @@ from .choices import GEM_POWER, RDP_POWER, DetectorSettings
 
 
 VERSION = 1
-SUFFIX = ".safetensors"
 # Key of the description in the metadata of the file, as JSON.
 METADATA = "anomaly_detector"
 # What changes the vectors besides the settings.
@@ -40,7 +39,7 @@ class AnomalyDetector:
         settings ([`DetectorSettings`]):
             How they were computed, and the back end.
         fingerprint (`str`):
-            [`model_fingerprint`] of the model.
+            [`model_fingerprint`] of the model, which [`load_again`] compares.
         model (`str`):
             Its name or directory, for those who load it again.
         dtype (`str`):
@@ -51,12 +50,16 @@ class AnomalyDetector:
             Scores of the normal clips, see [`MemoryBank`]. Computed if not given.
 
     Raises:
-        [`BeatsError`]: for a domain of fewer than three clips.
+        [`BeatsError`]: for a domain of fewer than three different clips.
+        [`UsageError`]: for vectors of different shapes, see [`MemoryBank`].
 
     Example:
 
     ```python
-    >>> detector = AnomalyDetector.load(Path("fan.safetensors"))  # doctest: +SKIP
+    >>> path = Path("fan.safetensors")  # doctest: +SKIP
+    >>> detector = AnomalyDetector.load(path)  # doctest: +SKIP
+    >>> loaded = load_again(path, detector.model, detector.fingerprint, "auto", detector.dtype)  # doctest: +SKIP
+    >>> inference = WindowedInference(*loaded)  # doctest: +SKIP
     >>> vectors = np.stack(list(embed_clips(inference, ["new.wav"], detector.settings)))  # doctest: +SKIP
     >>> detector.score(vectors), detector.p_values(vectors)  # doctest: +SKIP
     (array([4.21]), array([0.0099]))
@@ -216,4 +219,4 @@ def _check_shapes(vectors: Mapping[str, Any], held_out: Mapping[str, Any], num_l
         raise ValueError(f"its banks have {len(dims)} shapes")
 
 
-__all__ = ["SUFFIX", "AnomalyDetector"]
+__all__ = ["AnomalyDetector"]

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from transformers_beats.anomalies.choices import BackendName, Bands, DetectorSettings, TimePooling, check_num_clips
+from transformers_beats.anomalies.choices import (
+    SUFFIX,
+    BackendName,
+    Bands,
+    DetectorSettings,
+    TimePooling,
+    check_num_clips,
+)
 from transformers_beats.audio.files import STDIN, AudioFile
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import check_absent, check_folder_of, replace_file
@@ -22,7 +29,7 @@ from transformers_beats.utils.numbers import format_number
 from transformers_beats.utils.resume import begin_or_resume
 from transformers_beats.utils.table import print_table
 
-from .arrays import parts_of
+from .arrays import check_parts, parts_of
 from .notes import DecoderNotes
 from .options import Shared, with_shared_options
 from .processing import Open, count, find_inputs, finish, has_seconds_bar, note_left_out, process, settings_of
@@ -42,7 +49,6 @@ if TYPE_CHECKING:
 BackendChoice = Enum("BackendChoice", {name: name for name in get_args(BackendName)}, type=str)
 BandsChoice = Enum("BandsChoice", {name: name for name in get_args(Bands)}, type=str)
 PoolingChoice = Enum("PoolingChoice", {name: name for name in get_args(TimePooling)}, type=str)
-DETECTOR_SUFFIX = ".safetensors"
 
 
 @functools.partial(with_shared_options, left_out=("window", "hop"))
@@ -93,11 +99,7 @@ def fit(
     check_detector_output(output, overwrite)
     # Vectors of the clips that are done, until the detector is written.
     parts = parts_of(output)
-    if parts.exists() and not shared.resume:
-        raise UsageError(
-            f"{output}: was begun already: {parts} is of an interrupted run. To go on with the same settings, add "
-            "--resume; otherwise remove it."
-        )
+    check_parts(output, shared.resume)
     if STDIN in (*shared.inputs, str(target)):
         raise UsageError("A detector is fitted on files, and standard input is none: name files or folders.")
     found = find_inputs(shared.inputs)
@@ -229,7 +231,7 @@ def print_thresholds(detector: "AnomalyDetector") -> None:
 
 def check_detector_output(output: Path, overwrite: bool) -> None:
     """Raises a [`UsageError`] for a place where no detector can be written."""
-    if output.suffix.lower() != DETECTOR_SUFFIX:
-        raise UsageError(f"{output}: a detector is one file: choose a name that ends in {DETECTOR_SUFFIX}.")
+    if output.suffix.lower() != SUFFIX:
+        raise UsageError(f"{output}: a detector is one file: choose a name that ends in {SUFFIX}.")
     check_absent(output, overwrite)
     check_folder_of(output)

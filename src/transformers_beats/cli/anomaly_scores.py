@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from transformers_beats.audio.files import AudioFile, check_names
-from transformers_beats.utils.errors import UsageError, first_line
+from transformers_beats.utils.errors import FOREIGN_ERRORS, UsageError, first_line
 from transformers_beats.utils.files import check_absent, check_folder_of, make_directory, replace_file
 from transformers_beats.utils.messages import warn
 from transformers_beats.utils.numbers import format_number
@@ -17,7 +17,7 @@ from transformers_beats.utils.table import print_table
 
 from .notes import DecoderNotes, decoder_notes
 from .options import Device, Json, MovedModel
-from .processing import Open, find_inputs, finish, has_seconds_bar, note_left_out, process
+from .processing import Open, ends_output, find_inputs, finish, has_seconds_bar, note_left_out, process
 from .writers import OK, SKIPPED, STATUS, OutputError, to_csv, write_standard_output
 
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from transformers_beats.anomalies.detector import AnomalyDetector
     from transformers_beats.anomalies.roles import Role
     from transformers_beats.audio.decoding import AudioReport
-    from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
     from transformers_beats.inference.windowed import WindowedInference
 
 
@@ -100,24 +99,26 @@ def score(
         note_left_out(len(found) - len(files), "no test clips")
         loaded = load_again(detector, fitted.model, fitted.fingerprint, device, fitted.dtype, model)
         inference = WindowedInference(*loaded, batch_size=batch_size, progress=has_seconds_bar(files))
+        if explain is not None:
+            make_directory(explain)
         records, failures = score_files(fitted, inference, roles, notes)
+        # Before anything else can fail.
+        if output is not None:
+            write_scores(output, records)
         ranked = sorted(
             (record for record in records if record["status"] == OK),
             key=lambda record: (record["p_value"], -record["score"]),
         )[:top]
+        by_address = {role.file.address: role for role in roles}
+        if json:
+            for record in records:
+                write_standard_output(json_format.dumps(record) + "\n")
+        else:
+            print_scores(ranked, {address: str(role.file.relative) for address, role in by_address.items()})
+            print_metrics(records)
         if explain is not None:
-            by_address = {role.file.address: role for role in roles}
-            make_directory(explain)
             shown = [(by_address[record["file"]], record) for record in ranked]
             failures += draw_all(fitted, inference, shown, notes, explain)
-    if json:
-        for record in records:
-            write_standard_output(json_format.dumps(record) + "\n")
-    else:
-        print_scores(ranked, {role.file.address: str(role.file.relative) for role in roles})
-        print_metrics(records)
-    if output is not None:
-        write_scores(output, records)
     used = [record for record in records if record["status"] == OK]
     closing = [
         f"{sum(record['anomalous'] for record in used)} of {len(used)} clips are anomalous at a rate of false alarms "
@@ -133,8 +134,10 @@ def score_files(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Returns the record of each file, in their order, and a line for each that cannot be used."""
     from transformers_beats.anomalies.embedding import embed_clips
+    from transformers_beats.plotting.spectrogram import band_edges
 
     by_file = {role.file: role for role in roles}
+    extractor = inference.feature_extractor
     records: dict[AudioFile, dict[str, Any]] = {}
     in_bank: list[str] = []
 
@@ -151,7 +154,7 @@ def score_files(
         bank = detector.bank_of(machine)
         _, (parts,) = bank.closest(values[None])
         value = parts.mean(keepdims=True)[0]
-        edges = band_edges(inference.feature_extractor, values.shape[1])
+        edges = band_edges(values.shape[1], extractor.feature_size, extractor.sampling_rate)
         band = int(parts.mean(axis=0).argmax())
         if bank.holds(values[None])[0]:
             in_bank.append(file.name)
@@ -172,21 +175,13 @@ def score_files(
         records[file] = {**begin(file), **empty, "warnings": [], "status": SKIPPED, "reason": reason}
 
     files = [role.file for role in roles]
-    rate_of_audio = inference.feature_extractor.sampling_rate
-    failures = process(files, lambda file: False, notes, rate_of_audio, compute, add, skip)
+    failures = process(files, lambda file: False, notes, extractor.sampling_rate, compute, add, skip)
     if in_bank:
         warn(
             f"{len(in_bank)} clips, such as {in_bank[0]}, are among the normal clips of the detector: their scores "
             "are lower than those of new clips."
         )
     return [records[file] for file in files if file in records], failures
-
-
-def band_edges(extractor: "BeatsFeatureExtractor", num_bands: int) -> "np.ndarray":
-    """Returns the frequencies between bands and at both ends, `(num_bands + 1,)`, in hertz."""
-    from transformers_beats.plotting.spectrogram import mel_edges
-
-    return mel_edges(extractor.feature_size, extractor.sampling_rate)[:: extractor.feature_size // num_bands]
 
 
 def draw_all(
@@ -216,7 +211,9 @@ def draw_all(
             numbers = f"score {format_number(found.score)}, p {format_number(record['p_value'])}: {verdict}"
             title = f"{role.file.relative}    {numbers}"
             draw_anomaly(reader.spectrogram(), found.bands, found.moments, found.moment_seconds, path, title)
-        except (OSError, ValueError, RuntimeError) as error:
+        except FOREIGN_ERRORS as error:
+            if ends_output(error):
+                raise
             failures.append(f"{role.file.name}: no picture: {first_line(error)}")
     return failures
 

@@ -245,6 +245,12 @@ def check_one_file(path: Path, resume: bool) -> None:
     if path.exists() and not (resume and parts.exists()):
         done = "is complete already" if resume else "exists already"
         raise UsageError(f"{path}: {done}: remove it, or choose another output.")
+    check_parts(path, resume)
+
+
+def check_parts(path: Path, resume: bool) -> None:
+    """Raises a [`UsageError`] for a file that was begun, see [`parts_of`], and is not to be continued."""
+    parts = parts_of(path)
     if parts.exists() and not resume:
         raise UsageError(
             f"{path}: was begun already: {parts} is of an interrupted run. To go on with the same settings, add "

@@ -102,7 +102,7 @@ def process(
             for warning in report.warnings:
                 warn(f"{file.name}: {warning}")
         except FOREIGN_ERRORS as error:
-            if isinstance(error, (OutputError, UsageError)) or getattr(error, "errno", None) in END_OF_OUTPUT:
+            if ends_output(error):
                 raise
             reason = first_line(error).removeprefix(f"{file.name}: ")
             failures.append(reason if file.name in reason else f"{file.name}: {reason}")
@@ -129,6 +129,11 @@ def count(files: list[AudioFile], failures: list[str]) -> str:
     """Returns how many files have results: "3 of 4 files"."""
     total = f"{len(files)} file{'s' * (len(files) != 1)}"
     return f"{len(files) - len(failures)} of {total}" if failures else total
+
+
+def ends_output(error: BaseException) -> bool:
+    """Returns whether the results of no other file can be written after an error, or computed after a wrong use."""
+    return isinstance(error, (OutputError, UsageError)) or getattr(error, "errno", None) in END_OF_OUTPUT
 
 
 def note_left_out(number: int, role: str) -> None:

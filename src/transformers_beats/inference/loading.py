@@ -229,7 +229,8 @@ def load_again(
     output: Path, saved: str, fingerprint: str, device: str, dtype: str, model: str | None = None
 ) -> tuple["PreTrainedModel", "BeatsFeatureExtractor"]:
     """
-    Loads the model that an output, such as an index, was made with, and its feature extractor.
+    Loads the model that an output, such as an index, was made with, and its feature extractor. A precision that this
+    CPU emulates is kept, with a warning, since embeddings are compared with those of the output.
 
     Args:
         output (`Path`):
@@ -251,6 +252,8 @@ def load_again(
     """
     from transformers_beats.utils.fingerprint import model_fingerprint
 
+    from .models import warn_if_emulated
+
     # An unknown one has nothing to do with the place of the model.
     choose_device(device)
     try:
@@ -264,6 +267,7 @@ def load_again(
         raise UsageError(
             f"{output}: is of another model than {model or saved} is: pass that one as --model, or make it again."
         )
+    warn_if_emulated(loaded, output)
     return loaded, extractor
 
 

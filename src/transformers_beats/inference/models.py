@@ -5,16 +5,24 @@ Kinds of models, and models inside wrappers. Classes are known by their names, s
 """
 
 import copy
+from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.machine import is_emulated, name_of
 
 from .kinds import KINDS, Kind
 
 
+logger = logging.get_logger(__name__)
+
+# Models of which was said that their precision is emulated.
+_TOLD: WeakSet[Any] = WeakSet()
 # Attributes in which wrappers keep the model: `torch.compile`, and PyTorch's `DataParallel` and others.
 INNER = ("_orig_mod", "module")
 
@@ -71,4 +79,26 @@ def check_extractor(feature_extractor: Any, model: PreTrainedModel) -> None:
             raise UsageError(f"The feature extractor has `{name}` {has}, the model needs {needs}.")
 
 
-__all__ = ["check_extractor", "is_beats_extractor", "kind_of", "merge_adapters", "unwrap"]
+def warn_if_emulated(model: Any, output: str | Path | None = None) -> None:
+    """
+    Warns once of a model, which may be wrapped, if this CPU emulates its precision. For the model of an `output`,
+    whose precision it has to keep, the advice is to make that again.
+    """
+    plain = unwrap(model)
+    if plain in _TOLD or not is_emulated(plain.dtype, plain.device):
+        return
+    _TOLD.add(plain)
+    name = name_of(plain.dtype)
+    if output is None:
+        logger.warning_once(
+            f"This CPU has no instructions for {name}, which takes 7 to 8 times as long as float32: load the model "
+            'with `dtype="float32"`.'
+        )
+    else:
+        logger.warning_once(
+            f"{output}: was made in {name}, which this CPU emulates, 7 to 8 times as slow as float32: use another "
+            "device, or make it again with --dtype float32."
+        )
+
+
+__all__ = ["check_extractor", "is_beats_extractor", "kind_of", "merge_adapters", "unwrap", "warn_if_emulated"]

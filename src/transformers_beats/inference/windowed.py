@@ -27,14 +27,13 @@ from transformers_beats.audio.decoding import AudioStream, loudness_was_reported
 from transformers_beats.fbank_beats import num_fbank_samples
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import BeatsError, UsageError
-from transformers_beats.utils.machine import is_emulated, name_of
 
 from .batching import Compute, Cut, fill_pool, make_batches
 from .grains import Grain, Pooling, check_grain
 from .kinds import REFUSED
 from .layers import LayerReader, Layers, choose_layers, is_single, join_columns
 from .loading import load
-from .models import check_extractor, kind_of, unwrap
+from .models import check_extractor, kind_of, unwrap, warn_if_emulated
 from .results import ClipScores, Columns, WindowScores, to_scores
 from .windows import (
     Window,
@@ -167,11 +166,7 @@ class WindowedInference:
             )
         if not isinstance(batch_size, Integral) or batch_size < 1:
             raise UsageError(f"`batch_size` must be a whole number of at least 1, got {batch_size!r}.")
-        if is_emulated(plain_model.dtype, plain_model.device):
-            logger.warning_once(
-                f"This CPU has no instructions for {name_of(plain_model.dtype)}, which takes 7 to 8 times as long as "
-                'float32: load the model with `dtype="float32"`.'
-            )
+        warn_if_emulated(plain_model)
         # A wrapper, such as that of `torch.compile`, stays around the model where its output is asked for.
         self.model = model
         self.plain_model = plain_model

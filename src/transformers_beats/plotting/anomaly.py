@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from .figures import make_figure, save_figure, set_time_axis, shorten
-from .spectrogram import Spectrogram, draw_over_mel, draw_spectrogram, mel_edges
+from .spectrogram import Spectrogram, band_edges, draw_over_mel, draw_spectrogram
 
 
 TITLE_LENGTH = 90
@@ -55,7 +55,7 @@ def draw_anomaly(
     figure.colorbar(cells, ax=below, label="Raises the score by", pad=0.01, aspect=12)
     set_time_axis(below, max(spectrogram.seconds, moment_seconds))
     above.tick_params(axis="x", labelbottom=False)
-    edges = mel_edges(num_mel_bins, spectrogram.sampling_rate)[:: num_mel_bins // len(bands)]
+    edges = band_edges(len(bands), num_mel_bins, spectrogram.sampling_rate)
     colors = ["tab:red" if band == bands.argmax() else "0.6" for band in range(len(bands))]
     beside.barh(edges[:-1], bands, np.diff(edges), align="edge", color=colors, edgecolor="white")
     beside.tick_params(axis="y", length=0)

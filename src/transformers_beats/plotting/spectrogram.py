@@ -170,6 +170,11 @@ def mel_edges(num_mel_bins: int, sampling_rate: int) -> np.ndarray:
     return mel_frequencies(2 * num_mel_bins + 3, fmin=LOW_FREQUENCY, fmax=sampling_rate / 2, htk=True)[1::2]
 
 
+def band_edges(num_bands: int, num_mel_bins: int, sampling_rate: int) -> np.ndarray:
+    """Returns the frequencies between bands of equally many filters and at both ends, `(num_bands + 1,)`, in hertz."""
+    return mel_edges(num_mel_bins, sampling_rate)[:: num_mel_bins // num_bands]
+
+
 def draw_over_mel(
     axes: Any, cells: np.ndarray, cell_seconds: float, num_mel_bins: int, sampling_rate: int, **options: Any
 ) -> Any:
@@ -184,7 +189,7 @@ def draw_over_mel(
     mesh = specshow(
         cells,
         x_coords=np.arange(num_columns + 1) * cell_seconds,
-        y_coords=mel_edges(num_mel_bins, sampling_rate)[:: num_mel_bins // num_rows],
+        y_coords=band_edges(num_rows, num_mel_bins, sampling_rate),
         x_axis="time",
         y_axis="mel",
         ax=axes,

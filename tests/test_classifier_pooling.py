@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification
 from transformers_beats import BeatsForAudioFrameClassification as FrameClassifier
@@ -171,3 +172,13 @@ def test_the_module_for_export_computes_the_same(head, tiny_config):
         expected = model(**extractor(clip, sampling_rate=16000, return_tensors="pt")).logits
         found = WaveformModel(model, extractor)(torch.from_numpy(clip)[None], torch.tensor([len(clip)]))[0]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", HEADS, ids=str)
+def test_adapters_of_the_classifier_count_in_every_pooling(head, tiny_config, inputs):
+    model = build(tiny_config, **head)
+    expected = model(**inputs).logits
+    adapted = get_peft_model(model, LoraConfig(target_modules=["classifier"], init_lora_weights=False))
+    assert (adapted(**inputs).logits - expected).abs().max() > 1e-3
+    with adapted.disable_adapter():
+        torch.testing.assert_close(adapted(**inputs).logits, expected)

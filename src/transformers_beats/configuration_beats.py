@@ -302,6 +302,11 @@ class BeatsConfig(BeatsBaseConfig):
 
     def _check_steps(self) -> None:
         self._check_positive("frames_per_second")
+        if self.frame_pooling == "sequence" and self.legacy_padding_mask:
+            raise ValueError(
+                '`frame_pooling="sequence"` counts the frames of a clip, which `legacy_padding_mask` does not tell: '
+                "set `legacy_padding_mask=False`."
+            )
         steps = range(1, self.patch_size + 1)
         steps = [step for step in steps if self.patch_size % step == 0 and FBANK_FRAMES_PER_SECOND % step == 0]
         rates = sorted(FBANK_FRAMES_PER_SECOND // step for step in steps)

@@ -917,8 +917,9 @@ class BeatsLayerAverage(nn.Module):
         if self.query is None:
             weights = self.weight.softmax(dim=0)
             return sum(weight * states for weight, states in zip(weights, hidden_states))
-        means = torch.stack([masked_mean(states, mask) for states in hidden_states])
-        weights = (self.weight[:, None] + means @ self.query * self.scaling).softmax(dim=0)
+        means = at_least_float32(torch.stack([masked_mean(states, mask) for states in hidden_states]))
+        logits = at_least_float32(self.weight)[:, None] + means @ at_least_float32(self.query) * self.scaling
+        weights = logits.softmax(dim=0).to(hidden_states[0].dtype)
         return sum(weight[:, None, None] * states for weight, states in zip(weights, hidden_states))
 
 
@@ -937,7 +938,7 @@ class BeatsAttentionPooling(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None, classifier: nn.Linear) -> torch.Tensor:
         """Returns logits `(batch_size, num_labels)` of states `(batch_size, num_patches, hidden_size)`."""
-        scores = at_least_float32(hidden_states @ self.query.T) * self.scaling
+        scores = at_least_float32(hidden_states) @ at_least_float32(self.query).T * self.scaling
         if mask is not None:
             scores = scores.masked_fill(~mask.unsqueeze(-1), torch.finfo(scores.dtype).min)
         weights = scores.softmax(dim=1)
@@ -947,8 +948,8 @@ class BeatsAttentionPooling(nn.Module):
         pooled = weights.to(hidden_states.dtype).transpose(1, 2) @ hidden_states
         if pooled.shape[1] == 1:
             return classifier(pooled[:, 0])
-        # A class reads what its own query has found.
-        return (pooled * classifier.weight).sum(dim=-1) + classifier.bias
+        # A class reads what its own query has found. The module is called, as adapters and hooks may belong to it.
+        return classifier(pooled).diagonal(dim1=1, dim2=2)
 
 
 class BeatsPrototypePooling(nn.Module):
@@ -957,8 +958,8 @@ class BeatsPrototypePooling(nn.Module):
     prototypes that belong to no class, binarised by their sign in every forward pass, `p = sign(p~)` in {-1, 1};
     cosines of patches and prototypes; for each prototype the largest cosine over the valid patches; a linear layer on
     these. Gradients pass the sign unchanged. Ours, since the sources that we have do not say: patches are standardised
-    by `mean` and `std`, which training sets, 0 is binarised to 1, and cosines are multiplied by the square root of
-    `hidden_size`, which gives them a variance of about 1.
+    by `mean` and `std`, which the probe sets and fine-tuning leaves as they are, 0 is binarised to 1, and cosines are
+    multiplied by the square root of `hidden_size`, which gives them a variance of about 1.
     """
 
     mean: torch.Tensor

@@ -268,6 +268,7 @@ def test_heads_of_other_classes_have_no_names_unless_they_are_given(encoder, wri
     checkpoint = read_checkpoint(path)
     assert checkpoint.kind == "event-classifier"
     assert notes_about(checkpoint, "the classes have no names")
+    assert notes_about(checkpoint, "nothing in the file says whether `strong_head` was trained")
     labels = write({"speech": 1, "dog": 0, "cat": 2}, "labels.json")
     assert read_checkpoint(path, labels=labels).config.id2label == {0: "dog", 1: "speech", 2: "cat"}
 
@@ -278,10 +279,11 @@ def test_heads_of_other_classes_have_no_names_unless_they_are_given(encoder, wri
     [
         (sed_heads() | {"seq_model.rnn.weight_ih_l0": torch.ones(3, 64)}, "`seq_model`, a recurrent layer"),
         (sed_heads(447, 527), "`strong_head` has 447 classes and `weak_head` 527"),
+        (sed_heads(527), "`strong_head` has the 527 classes of AudioSet's clips"),
         ({"weak_head.weight": torch.ones(527, 64), "weak_head.bias": torch.ones(527)}, "reads the mean of 250 steps"),
         ({"strong_head.weight": torch.ones(447, 64)}, "`strong_head` has no bias"),
     ],
-    ids=["recurrent", "weak", "weak alone", "no bias"],
+    ids=["recurrent", "weak", "of clips", "weak alone", "no bias"],
 )
 def test_other_heads_of_pretrained_sed_are_left_out_with_the_reason(heads, reason, encoder, write, assert_golden):
     checkpoint = read_checkpoint(write(under("model.model.", encoder) | heads))

@@ -94,6 +94,14 @@ def test_what_the_reference_cannot_be_is_refused(model_class, values, message, t
     assert not (tmp_path / "back.pt").exists()
 
 
+def test_settings_of_heads_do_not_matter_to_an_encoder(tmp_path):
+    config = BeatsConfig(**TINY, use_weighted_layer_sum=True, classifier_pooling="attention")
+    BeatsModel(config).save_pretrained(tmp_path / "ours")
+    BeatsFeatureExtractor().save_pretrained(tmp_path / "ours")
+    export(str(tmp_path / "ours"), tmp_path / "back.pt")
+    assert read_checkpoint(tmp_path / "back.pt").kind == "pretrained"
+
+
 def test_the_command_replaces_a_file_only_if_told_to(tmp_path):
     convert(FIXTURES / "beats_tiny.pt", tmp_path / "ours")
     (tmp_path / "back.pt").write_bytes(b"precious")

@@ -11,11 +11,17 @@ import torch
 from transformers import pipeline
 from typer.testing import CliRunner
 
-from transformers_beats import BeatsFeatureExtractor, BeatsForAudioFrameClassification, WindowedInference
+from transformers_beats import (
+    BeatsConfig,
+    BeatsFeatureExtractor,
+    BeatsForAudioFrameClassification,
+    WindowedInference,
+)
 from transformers_beats.cli.app import app
 from transformers_beats.inference.events import EventSettings, find_events
 from transformers_beats.inference.loading import describe
 from transformers_beats.inference.windows import count_steps
+from transformers_beats.utils.errors import UsageError
 
 
 RATE = 16_000
@@ -127,6 +133,13 @@ def test_windows_of_10_s_have_the_250_steps_of_a_clip_of_10_s(model):
     assert (len(first), len(last)) == (250, 250)
     # The next window begins with the second column of them, 9.92 s, and the last one with the last whole column.
     np.testing.assert_allclose(columns.values[:244], first[:244], atol=1e-5)
+
+
+def test_the_legacy_mask_is_refused_as_it_does_not_tell_frames(model):
+    with pytest.raises(ValueError, match="counts the frames of a clip, which `legacy_padding_mask` does not tell"):
+        BeatsConfig(frame_pooling="sequence", legacy_padding_mask=True)
+    with pytest.raises(UsageError, match="need the exact padding mask"):
+        WindowedInference(model, BeatsFeatureExtractor(legacy_padding_mask=True))
 
 
 def test_digital_silence_is_found_by_the_step(loud_steps):

@@ -388,6 +388,22 @@ def test_low_rank_adapters_are_merged_into_an_ordinary_model(recipe, folder, tmp
     assert metrics["accuracy"] > 0.6
 
 
+@pytest.mark.parametrize("pooling", ["attention", "prototypes"])
+def test_adapters_come_with_the_whole_head(recipe, folder, tmp_path, pooling):
+    pytest.importorskip("peft")
+    recipe["model_config"] |= {"classifier_pooling": pooling, "use_weighted_layer_sum": True}
+    metrics = run(recipe, lora={"r": 4}, learning_rate=0.02, max_steps=6, eval_dataset=str(folder))
+    output = Path(recipe["output_dir"])
+    saved, adapter = (
+        load_file(path) for path in (output / "model.safetensors", output / "adapter" / "adapter_model.safetensors")
+    )
+    for name in ("layer_average.weight", "pooling.query" if pooling == "attention" else "pooling.prototypes"):
+        (key,) = (key for key in adapter if key.endswith(name))
+        assert torch.equal(saved[name], adapter[key])
+        assert saved[name].any()
+    assert evaluate_directory(output, folder, tmp_path / "report") == pytest.approx(metrics, abs=1e-5)
+
+
 def test_without_peft_the_message_says_what_to_install(recipe, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ValueError, match=r"`lora` needs PEFT: pip install 'transformers-beats\[training\]'"):

@@ -313,6 +313,12 @@ def _find_sed_head(root: str, state_dict: Mapping[str, torch.Tensor]) -> tuple[s
         return "", "; no head, because `weak_head` reads the mean of 250 steps, which weighs patches unequally"
     if f"{root}strong_head.bias" not in state_dict:
         return "", "; no head, because `strong_head` has no bias"
+    if len(strong) == len(AUDIOSET_LABELS):
+        # Their code makes both heads, of as many classes, whichever is trained.
+        return "", (
+            f"; no head, because `strong_head` has the {len(strong)} classes of AudioSet's clips, which have no times "
+            "to train it"
+        )
     if weak is not None and len(weak) != len(strong):
         return "", (
             f"; no head, because `strong_head` has {len(strong)} classes and `weak_head` {len(weak)}: one of the two "
@@ -368,6 +374,8 @@ def _name_sed_labels(source: Source) -> None:
         source.notes.append(
             "its 447 classes are those of AudioSet-Strong, in PretrainedSED's order, unless others were given"
         )
+    else:
+        source.notes.append("nothing in the file says whether `strong_head` was trained: listen to its events")
 
 
 def _read_espnet_labels(source: Source, settings: Mapping[str, Any]) -> None:

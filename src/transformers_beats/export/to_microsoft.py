@@ -30,7 +30,8 @@ from transformers_beats.utils.files import check_absent, replace_file
 # Of our activations the first name that Microsoft's code has for each.
 REFERENCE_ACTIVATIONS = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
 # Settings that Microsoft's code fixes.
-FIXED = {"layer_norm_eps": 1e-5, "use_weighted_layer_sum": False, "classifier_pooling": "mean", "num_mel_bins": 128}
+FIXED = {"layer_norm_eps": 1e-5, "num_mel_bins": 128}
+FIXED_OF_CLASSIFIERS = {"use_weighted_layer_sum": False, "classifier_pooling": "mean"}
 MACHINE_IDS = {name: machine_id for machine_id, name in AUDIOSET_LABELS.items()}
 
 
@@ -68,7 +69,7 @@ def export_cfg(config: BeatsConfig, kind: Kind) -> dict[str, Any]:
     Raises:
         [`CheckpointError`]: if Microsoft's code does not have a setting.
     """
-    for name, value in FIXED.items():
+    for name, value in (FIXED | (FIXED_OF_CLASSIFIERS if kind == "finetuned" else {})).items():
         found = getattr(config, name, value)
         if found != value:
             raise CheckpointError(f"`{name}` is {found!r}, but Microsoft's code has {value!r} and no choice.")

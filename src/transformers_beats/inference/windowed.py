@@ -177,6 +177,10 @@ class WindowedInference:
         self.column_seconds = column_samples(feature_extractor) / rate
         has_frames = kind_of(plain_model) == "frames"
         self.has_steps = has_frames and plain_model.config.frame_pooling == "sequence"
+        if self.has_steps and not self.can_pad:
+            raise UsageError(
+                "Steps of frames need the exact padding mask: set the extractor's `legacy_padding_mask=False`."
+            )
         # The steps of 10 s are 250, also of the 160 ms after the last whole column: windows overlap there.
         self.window_samples = round(window_seconds * rate) if self.has_steps else None
         # Of scores; those of a clip-level model are repeated for each column.

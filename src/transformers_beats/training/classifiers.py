@@ -17,6 +17,7 @@ from transformers_beats import (
     BeatsForAudioFrameClassification,
 )
 from transformers_beats.inference.loading import find_model, load_model
+from transformers_beats.inference.models import HEAD_MODULES
 from transformers_beats.training.config.arguments import Arguments, BeatsTrainingArguments, FineTuningArguments
 from transformers_beats.training.data.augmentation import AugmentationArguments
 from transformers_beats.training.data.clips import Clips
@@ -41,7 +42,7 @@ EVALUATION = "evaluation"
 # Digests of the files that a model has learned from.
 TRAINING_CLIPS = "training_clips.npy"
 # Weights of a classifier that a pre-trained model does not have.
-NEW_WEIGHTS = ("classifier.", "layer_average.", "pooling.")
+NEW_WEIGHTS = tuple(f"{name}." for name in HEAD_MODULES)
 
 
 def build_model(

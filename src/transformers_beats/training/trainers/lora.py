@@ -7,10 +7,11 @@ from typing import Any
 from transformers import PreTrainedModel, Trainer
 
 from transformers_beats.inference.loading import without_peft_warning
+from transformers_beats.inference.models import HEAD_MODULES
 from transformers_beats.utils.errors import BeatsError
 
 
-# Beside the classifier, which is trained as it is: every linear layer of attention and feed-forward network.
+# Beside the head, which is trained as it is: every linear layer of attention and feed-forward network.
 DEFAULTS: dict[str, Any] = {
     "r": 8,
     "lora_alpha": 16,
@@ -32,7 +33,8 @@ def add_lora(model: PreTrainedModel, values: dict[str, Any]) -> Any:
     except ImportError as error:
         raise BeatsError("`lora` needs PEFT: pip install 'transformers-beats[training]'") from error
     try:
-        fields: dict[str, Any] = {"modules_to_save": ["classifier"]} | DEFAULTS | values
+        heads = [name for name in HEAD_MODULES if getattr(model, name, None) is not None]
+        fields: dict[str, Any] = {"modules_to_save": heads} | DEFAULTS | values
         config = LoraConfig(**fields)
     except TypeError as error:
         raise BeatsError(f"`lora`: {error}") from error

@@ -117,7 +117,7 @@ def test_a_clip_that_is_all_padding_has_no_steps(model, clips):
 
 
 def test_wrong_labels_name_the_step(model, clips):
-    with pytest.raises(ValueError, match=r"\(1, 250\), got \(1, 62\). A column spans 4 frames"):
+    with pytest.raises(ValueError, match=r"\(1, 250\), got \(1, 62\). A step spans 4 frames"):
         model(**extract(clips[:1]), labels=torch.zeros(1, 62, dtype=torch.long))
 
 

@@ -251,7 +251,9 @@ def step_weights(
     """
     Patches that each step of `frame_pooling="sequence"` is the mean of. Of n valid patches and s steps of a clip, step
     i has those from `floor(i n / s)` to `ceil((i + 1) n / s) - 1`, as in PyTorch's `adaptive_avg_pool1d`. For 10 s
-    without a mask, this is PretrainedSED's pooling of 496 patches to 250 steps.
+    without a mask, this is PretrainedSED's pooling of 496 patches to 250 steps. Up to 15 frames after the last whole
+    column are in no patch, and patches are spread over all frames: the last steps of a clip lie up to 150 ms after
+    their patches, those of 10 s 60 ms.
 
     Args:
         num_frames (`int`):
@@ -1225,8 +1227,8 @@ class BeatsForAudioFrameClassification(BeatsClassificationModel):
         if labels is not None:
             if labels.shape[:2] != logits.shape[:2]:
                 raise ValueError(
-                    f"`labels` must begin with (batch_size, num_columns) = {tuple(logits.shape[:2])}, got "
-                    f"{tuple(labels.shape)}. A column spans {self.config.frames_per_step} frames."
+                    f"`labels` must begin with (batch_size, num_steps) = {tuple(logits.shape[:2])}, got "
+                    f"{tuple(labels.shape)}. A step spans {self.config.frames_per_step} frames."
                 )
             loss = self.compute_loss(logits, labels, is_valid)
         return BeatsFrameClassifierOutput(

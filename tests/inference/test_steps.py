@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import pipeline
 from typer.testing import CliRunner
 
@@ -136,7 +137,9 @@ def test_windows_of_10_s_have_the_250_steps_of_a_clip_of_10_s(model):
 
 
 def test_the_legacy_mask_is_refused_as_it_does_not_tell_frames(model):
-    with pytest.raises(ValueError, match="counts the frames of a clip, which `legacy_padding_mask` does not tell"):
+    with pytest.raises(
+        StrictDataclassError, match="counts the frames of a clip, which `legacy_padding_mask` does not tell"
+    ):
         BeatsConfig(frame_pooling="sequence", legacy_padding_mask=True)
     with pytest.raises(UsageError, match="need the exact padding mask"):
         WindowedInference(model, BeatsFeatureExtractor(legacy_padding_mask=True))

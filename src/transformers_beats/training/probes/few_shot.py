@@ -19,6 +19,7 @@ from transformers_beats.utils.files import replace_file
 from transformers_beats.utils.numbers import format_interval, format_number
 
 from .embeddings import View
+from .neighbours import NearestNeighbour
 from .selection import Probe, predict
 from .settings import Settings
 
@@ -54,19 +55,21 @@ def draw_episodes(
 ) -> Episodes:
     """
     Fits a probe, with the `value` that was chosen for it, to so many clips of each class, drawn without replacement,
-    `num_episodes` times for each number of `shots`. Returns the accuracies on all clips of `unseen`.
+    `num_episodes` times for each number of `shots`. Neighbours are at most so many, too: of more, most are of other
+    classes. Returns the accuracies on all clips of `unseen`.
     """
     generator = np.random.default_rng(settings.seed)
     targets = labels.as_array()
     episodes: Episodes = {number: [] for number in shots}
     for number in shots:
+        of_shots = min(value, number) if isinstance(probe, NearestNeighbour) else value
         for _ in range(num_episodes):
             drawn = [
                 generator.choice(np.flatnonzero(targets == label), number, replace=False)
                 for label in range(len(labels.names))
             ]
             clips = np.sort(np.concatenate(drawn))
-            (fitted,) = probe.fit(train.select(clips), labels.select(clips.tolist()), settings, [value])
+            (fitted,) = probe.fit(train.select(clips), labels.select(clips.tolist()), settings, [of_shots])
             predictions = predict(fitted, unseen, unseen_labels)
             episodes[number].append(float(compute_metrics(predictions)["accuracy"] or 0.0))
     return episodes

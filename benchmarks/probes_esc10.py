@@ -26,6 +26,8 @@ the place of 100, and prototypes have a learning rate of 0.03 in the place of 0.
 two splits of folds 2 to 5, for layers 2 and 4 of the encoder of fold 1. Clips of these folds are those that the other
 four encoders are tested on, so that rows of probes that are trained by gradients may be a little optimistic.
 
+Nearest neighbours were measured again, once classes with equal votes no longer went to the first of them.
+
 For want of time, prototypes and queries for each class were trained on layers 2 and 4 only, which was decided before
 they had any result.
 

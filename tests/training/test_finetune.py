@@ -683,7 +683,7 @@ def test_a_class_with_one_clip_is_named(recipe, folder, monkeypatch):
         ({"average_checkpoints": 2, "save_strategy": "no"}, "but 0 checkpoint"),
         ({"bf16_full_eval": True}, "would change the model that is saved"),
         ({"resume_from_checkpoint": "somewhere"}, "goes on from its last checkpoint by itself"),
-        ({"freeze": True, "model_config": ENCODER | {"use_weighted_layer_sum": True}}, "reads a mean of all layers"),
+        ({"freeze": True, "model_config": ENCODER | {"use_weighted_layer_sum": True}}, "which `probe` sets"),
         ({"lora": {"rank": 4}}, "`lora`: .*unexpected keyword argument 'rank'"),
         ({"mixup_probability": 1.5}, r"`mixup_probability` must be at most 1, got 1\.5"),
         ({"layer_wise_gradient_decay_ratio": 0}, "`layer_wise_gradient_decay_ratio` must be positive, got 0"),

@@ -24,7 +24,7 @@ from transformers_beats import (
 )
 from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.training.config.arguments import FINETUNE_ARGUMENTS, Arguments, FineTuningArguments
-from transformers_beats.training.config.checks import PROBES
+from transformers_beats.training.config.checks import PROBES, READERS
 from transformers_beats.training.config.recipes import build_arguments, parse_arguments
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.finetune import finetune
@@ -152,6 +152,14 @@ def test_one_patch_of_a_clip_can_tell_its_class(probe, query):
     assert (fitted.scores(unseen).argmax(axis=1) == unseen_labels.as_array()).mean() > 0.8
 
 
+def test_layers_are_standardised_together():
+    view, labels = draw_layers()
+    head = LayerProbe().build(view, labels, SINGLE)
+    values = view.values.astype(np.float64)
+    np.testing.assert_allclose(head.mean, values.mean(axis=(0, 1)), atol=1e-6)
+    np.testing.assert_allclose(head.std, np.sqrt(values.var(axis=0).mean(axis=0)), rtol=1e-6)
+
+
 @pytest.mark.parametrize("layer_weights", ["learned", "attention"])
 def test_the_layer_that_tells_the_class_has_the_weight(layer_weights):
     view, labels = draw_layers()
@@ -263,6 +271,8 @@ def recipe(folder, tmp_path, no_pictures) -> dict:
 
 
 def run(recipe: dict, **values) -> dict:
+    if "probe_steps" not in values and not any(name in str(values["probe"]) for name in READERS["probe_steps"]):
+        recipe = {name: value for name, value in recipe.items() if name != "probe_steps"}
     return finetune(Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe | values)))
 
 
@@ -395,6 +405,17 @@ def test_intervals_of_differences_are_scipys():
         ({"probe": "attentive", "probe_query": "two"}, UsageError, "probe_query"),
         ({"probe": "attentive", "probe_steps": 0}, UsageError, "`probe_steps` must be at least 1"),
         ({"probe": "prototype", "probe_prototypes": 0}, UsageError, "`probe_prototypes` must be at least 1"),
+        ({"probe": "linear", "probe_steps": 5}, UsageError, "`probe_steps` is not read by `probe: linear`"),
+        (
+            {"probe": "multi_layer", "probe_layers": 2},
+            UsageError,
+            "`probe_layers` is not read by `probe: multi_layer`",
+        ),
+        ({"probe": "attentive", "probe_prototypes": 9}, UsageError, "leave it out, or name prototype"),
+        ({"probe": "knn", "probe_c": 9.0}, UsageError, "`probe_c` is not read by `probe: knn`"),
+        ({"probe": "linear,knn", "probe_query": "class"}, UsageError, "not read by `probe: linear, knn`"),
+        ({"probe": "linear", "model_config": {"classifier_pooling": "attention"}}, UsageError, "which `probe` sets"),
+        ({"probe": "knn", "push_to_hub": True}, UsageError, "nothing of it can be saved or published"),
         ({"probe": "linear", "lora": {}}, UsageError, "`freeze` and `lora` exclude each other"),
     ],
 )

@@ -22,7 +22,7 @@ from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.machine import is_emulated
 
 from .batch_plan import BatchArguments
-from .checks import NOT_SAVED, check_probes
+from .checks import check_kept, check_probes
 
 
 logger = logging.get_logger(__name__)
@@ -409,9 +409,7 @@ class Arguments:
             raise UsageError(
                 "`probe_shots` needs clips to evaluate on: set `num_folds`, `eval_share` or `eval_split`."
             )
-        is_evaluated = self.folds.is_given or self.evaluation.is_given
-        if self.tuning.freeze and self.tuning.probes == ["knn"] and (self.folds.final or not is_evaluated):
-            raise UsageError(NOT_SAVED)
+        check_kept(self)
         if self.tuning.search_space is not None and (self.tuning.freeze or not self.evaluation.is_given):
             raise UsageError("`search_space` needs full fine-tuning and clips to evaluate on, such as `eval_share`.")
         self._check_training()

@@ -2,6 +2,7 @@
 """Checks of a stage that `iterate` makes before its first one, too."""
 
 import math
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -13,9 +14,21 @@ from transformers_beats.utils.errors import BeatsError, UsageError
 
 # Kinds of probes, of which nearest neighbours alone have no weights.
 PROBES = ("linear", "knn", "attentive", "multi_layer", "prototype")
+# Options, and the kinds that read them; of others, they would be ignored.
+READERS = {
+    "probe_layers": ("linear", "knn", "attentive", "prototype"),
+    "probe_c": ("linear",),
+    "probe_query": ("attentive",),
+    "probe_layer_weights": ("multi_layer",),
+    "probe_prototypes": ("prototype",),
+    "probe_steps": ("attentive", "multi_layer", "prototype"),
+    "probe_learning_rate": ("attentive", "multi_layer", "prototype"),
+}
+# Settings of a configuration that a probe sets itself.
+OF_PROBES = ("classifier_pooling", "use_weighted_layer_sum")
 NOT_SAVED = (
-    "`probe: knn` is an evaluation only, and nothing of it can be saved: name another probe, or clips to evaluate on "
-    "and no `final`."
+    "`probe: knn` is an evaluation only, and nothing of it can be saved or published: name another probe, or clips to "
+    "evaluate on and neither `final` nor `push_to_hub`."
 )
 
 
@@ -26,6 +39,8 @@ def check_probes(tuning: Any) -> None:
         raise UsageError(f"`probe` has {unknown[0]!r}: choose {', '.join(PROBES[:-1])} or {PROBES[-1]}.")
     if not names or len({*names}) < len(names):
         raise UsageError(f"`probe` must be different names, such as [linear, knn], got {tuning.probe}.")
+    defaults = {each.name: each.default for each in fields(tuning)}
+    given = [name for name in READERS if getattr(tuning, name) != defaults[name]]
     if not tuning.freeze and (tuning.probe_layers is not None or tuning.probe_shots is not None):
         raise UsageError("`probe_layers` and `probe_shots` are for probes: set `freeze: true`, or leave them out.")
     for name, value, known in (
@@ -34,8 +49,22 @@ def check_probes(tuning: Any) -> None:
     ):
         if value not in known:
             raise UsageError(f"`{name}` is {value!r}: choose {' or '.join(known)}.")
+    for name in given if tuning.freeze else ():
+        if not {*READERS[name]} & {*names}:
+            read = " or ".join(READERS[name])
+            raise UsageError(f"`{name}` is not read by `probe: {', '.join(names)}`: leave it out, or name {read}.")
+    if tuning.freeze and (fixed := [name for name in OF_PROBES if name in (tuning.model_config or {})]):
+        raise UsageError(f"`model_config` has {fixed[0]!r}, which `probe` sets: leave it out, and choose a probe.")
     if "knn" in names and tuning.class_weights is not None:
         raise UsageError("`class_weights` are of a loss, which `probe: knn` has none of: leave one of them out.")
+
+
+def check_kept(arguments: Any) -> None:
+    """Raises a [`UsageError`] if only nearest neighbours are named, and something is to be kept or published."""
+    is_evaluated = arguments.folds.is_given or arguments.evaluation.is_given
+    is_kept = arguments.folds.final or arguments.training.push_to_hub or not is_evaluated
+    if arguments.tuning.freeze and arguments.tuning.probes == ["knn"] and is_kept:
+        raise UsageError(NOT_SAVED)
 
 
 def check_saves(

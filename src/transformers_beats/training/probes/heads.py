@@ -187,6 +187,19 @@ def _patch_statistics(view: PatchEmbeddings) -> tuple[torch.Tensor, torch.Tensor
     return _as_statistics(mean, (torch.as_tensor(square / max(count, 1)) - mean.square()).clamp(min=0.0).sqrt())
 
 
+def _layer_statistics(values: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Computes the mean over windows and layers, and the root of the mean of the layers' variances, float32
+    `(hidden_size,)`, of embeddings `(num_windows, num_layers, hidden_size)`, one layer in float64 at a time.
+    """
+    means, variances = torch.zeros(values.shape[-1]).double(), torch.zeros(values.shape[-1]).double()
+    for layer in range(values.shape[1]):
+        states = torch.from_numpy(values[:, layer]).double()
+        means += states.mean(dim=0)
+        variances += states.var(dim=0, correction=0)
+    return _as_statistics(means / values.shape[1], (variances / values.shape[1]).sqrt())
+
+
 def _as_statistics(mean: torch.Tensor, std: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns statistics in float32, with 1 for the deviation of a dimension that does not vary."""
     return mean.float(), torch.where(std > 1e-6, std, 1.0).float()
@@ -261,6 +274,4 @@ class LayerProbe(TrainedProbe):
         num_layers = view.values.shape[1] - 1
         values = {"use_weighted_layer_sum": True, "layer_weights": settings.layer_weights}
         config = _config(view, labels, num_hidden_layers=num_layers, **values)
-        states = torch.from_numpy(view.values).double()
-        statistics = _as_statistics(states.mean(dim=(0, 1)), states.var(dim=0, correction=0).mean(dim=0).sqrt())
-        return Head(BeatsLayerAverage(config), len(labels.names), *statistics)
+        return Head(BeatsLayerAverage(config), len(labels.names), *_layer_statistics(view.values))

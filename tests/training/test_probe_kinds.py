@@ -344,6 +344,12 @@ def test_a_probe_is_an_ordinary_model(probe, values, settings, recipe, folder):
     choice = json.loads((output / "probe.json").read_text())
     assert choice["probe"] == probe
     assert choice["steps of training"] in range(1, 41)
+    known = {name: choice[name] for name in choice if name.startswith("probe_")}
+    assert {*known} == {name for name, readers in READERS.items() if probe in readers} - {"probe_layers"}
+    assert known["probe_steps"] == 40
+    assert known["probe_learning_rate"] == KINDS[probe].learning_rate
+    described = json.loads((output / "evaluation" / "metrics.json").read_text())
+    assert str(known).strip("{}") in str(described)
 
 
 def test_a_probe_can_be_probed_again(recipe):

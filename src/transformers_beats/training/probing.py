@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from transformers_beats.inference.layers import choose_layers
 from transformers_beats.training.config.arguments import Arguments
+from transformers_beats.training.config.checks import READERS
 from transformers_beats.training.data.clips import Clips
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.reports.layers import SCORES_FILE, Scores, read_scores, report_layers, write_scores
@@ -119,7 +120,7 @@ def probe_once(
             write_digests(new, train[0])
             # Nearest neighbours alone are evaluated, too.
             shown = best if best is not None else int(np.argmin([choice.loss or 0.0 for choice in choices]))
-            write_choice(new, candidates, choices, shown, tuning.probe_c)
+            write_choice(new, candidates, choices, shown, tuning)
             if evaluation is not None and unseen is not None:
                 with keep_model():
                     predictions = []
@@ -204,12 +205,12 @@ def warn_of_neighbours(candidates: Sequence[Candidate], choices: Sequence[Choice
 
 
 def write_choice(
-    directory: Path, candidates: Sequence[Candidate], choices: Sequence[Choice], chosen: int, probe_c: float
+    directory: Path, candidates: Sequence[Candidate], choices: Sequence[Choice], chosen: int, tuning: Any
 ) -> None:
     """Writes `probe.json` beside a model."""
     probe, layer = candidates[chosen]
     found: dict[str, Any] = {"probe": probe.name, "layer": layer}
-    found |= {"probe_c": probe_c} if probe.name == "linear" else {}
+    found |= read_settings([probe], tuning)
     found |= {} if probe.chosen is None else {probe.chosen.removeprefix("the "): choices[chosen].value}
     found["log_losses"] = [
         {"probe": candidate.probe.name, "layer": candidate.layer, "log_loss": choice.loss}
@@ -217,6 +218,20 @@ def write_choice(
         if choice.loss is not None
     ]
     (directory / PROBE_FILE).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def read_settings(probes: Sequence[Any], tuning: Any) -> dict[str, Any]:
+    """Returns the settings that probes read beside layers, with their own learning rate if none is given."""
+    names = {probe.name for probe in probes}
+    found = {
+        option: getattr(tuning, option)
+        for option, readers in READERS.items()
+        if option != "probe_layers" and names & {*readers}
+    }
+    if found.get("probe_learning_rate", 0) is None:
+        rates = {probe.name: probe.learning_rate for probe in probes if hasattr(probe, "learning_rate")}
+        found["probe_learning_rate"] = next(iter(rates.values())) if len({*rates.values()}) == 1 else rates
+    return found
 
 
 def describe_probe(arguments: Arguments, candidate: Candidate | None = None) -> dict[str, Any]:
@@ -233,9 +248,5 @@ def describe_probe(arguments: Arguments, candidate: Candidate | None = None) -> 
     description: dict[str, Any] = {
         "trained": f"{title} {'of' if read is None else f'on {read} of'} the frozen encoder"
     }
-    description |= {"probe_c": tuning.probe_c} if any(probe.name == "linear" for probe in probes) else {}
-    if any(probe.name == "attentive" for probe in probes):
-        description["probe_query"] = tuning.probe_query
-    if any(probe.name == "multi_layer" for probe in probes):
-        description["probe_layer_weights"] = tuning.probe_layer_weights
+    description |= read_settings(probes, tuning)
     return description | ({} if tuning.class_weights is None else {"class_weights": tuning.class_weights})

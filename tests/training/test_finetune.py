@@ -391,7 +391,7 @@ def test_low_rank_adapters_are_merged_into_an_ordinary_model(recipe, folder, tmp
 @pytest.mark.parametrize("pooling", ["attention", "prototypes"])
 def test_adapters_come_with_the_whole_head(recipe, folder, tmp_path, pooling):
     pytest.importorskip("peft")
-    recipe["model_config"] |= {"classifier_pooling": pooling, "use_weighted_layer_sum": True}
+    recipe["model_config"] = recipe["model_config"] | {"classifier_pooling": pooling, "use_weighted_layer_sum": True}
     metrics = run(recipe, lora={"r": 4}, learning_rate=0.02, max_steps=6, eval_dataset=str(folder))
     output = Path(recipe["output_dir"])
     saved, adapter = (

@@ -1,12 +1,11 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Precisions that a CPU emulates: what is computed in then, and what is said."""
 
-import logging
-
 import numpy as np
 import pytest
 import soundfile
 import torch
+from transformers.utils import logging
 from typer.testing import CliRunner
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsModel
@@ -32,6 +31,8 @@ def emulated(request, monkeypatch) -> bool:
     """Whether the CPU reports no instructions for half precision."""
     for name in ("_is_mkldnn_bf16_supported", "_is_mkldnn_fp16_supported"):
         monkeypatch.setattr(torch.ops.mkldnn, name, lambda: not request.param)
+    # Another test of this process may have been warned.
+    logging.warning_once.cache_clear()
     return request.param
 
 
@@ -96,7 +97,7 @@ def test_the_model_of_an_output_keeps_its_precision_and_the_advice_can_be_follow
 def test_the_command_line_says_what_it_uses(saved, half, emulated, tmp_path, caplog):
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 16000), 16000)
     words = ["embed", str(tmp_path / "a.wav"), "--model", str(saved), "--device", "cpu"]
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level("WARNING"):
         result = CliRunner().invoke(app, [*words, "--output", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     said = caplog.text + result.output

@@ -22,8 +22,8 @@ Every row is a JSON file in OUTPUT/rows, and vectors are in OUTPUT/vectors: what
 OUTPUT is refused for other arguments.
 """
 
-import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args
 
@@ -37,6 +37,7 @@ from safetensors.numpy import load_file, save
 from scipy.stats import bootstrap
 
 from benchmarks.codes_ablation import make_teacher
+from benchmarks.resuming import read_or_compute
 from transformers_beats import BeatsFeatureExtractor, BeatsModel
 from transformers_beats.anomalies.bank import MemoryBank
 from transformers_beats.anomalies.calibration import threshold_of
@@ -223,15 +224,12 @@ def main(
                 if name == "ESC-10" and not by_domain:
                     continue
                 result = output / "rows" / f"{name} {row}.json".replace(" ", "-").replace(",", "")
-                if not result.exists():
-                    chosen = arrange_bands(vectors[settings.pooling][:, [place]], settings.bands)
-                    if name == "machines":
-                        found = measure_machines(clips, chosen, settings, by_domain)
-                    else:
-                        found = measure_esc10(clips, chosen, settings)
-                    with replace_file(result) as temporary:
-                        temporary.write_text(json.dumps(found), encoding="utf-8")
-                rows.setdefault(row, {}).update(json.loads(result.read_text(encoding="utf-8")))
+                chosen = arrange_bands(vectors[settings.pooling][:, [place]], settings.bands)
+                if name == "machines":
+                    measure = partial(measure_machines, clips, chosen, settings, by_domain)
+                else:
+                    measure = partial(measure_esc10, clips, chosen, settings)
+                rows.setdefault(row, {}).update(read_or_compute(result, measure))
     print_table(rows)
     print_differences(rows, f"pre-trained, layer {num_layers}")
 

@@ -11,6 +11,7 @@ JSON file in OUTPUT/rows; what is there is not computed again, and OUTPUT is ref
 
 import copy
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.resuming import read_or_compute
 from transformers_beats import BeatsFeatureExtractor, BeatsRandomProjectionTokenizer
 from transformers_beats import BeatsRandomProjectionTokenizerConfig as RandomProjectionConfig
 from transformers_beats.training.config.arguments import TRAIN_TOKENIZER_ARGUMENTS, DiagnosisArguments
@@ -29,7 +31,6 @@ from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.diagnose_codes import diagnose
 from transformers_beats.training.iterate import iterate
 from transformers_beats.training.train_tokenizer import train_tokenizer
-from transformers_beats.utils.files import replace_file
 from transformers_beats.utils.resume import begin_or_resume
 
 
@@ -112,6 +113,11 @@ def untrained_rows(teacher: Path, data: DataArguments, output: Path, size: int, 
     }
 
 
+def untrained_row(teacher: Path, data: DataArguments, output: Path, name: str, seed: int) -> dict[str, Any]:
+    """Returns one of [`untrained_rows`], whose name ends in its size."""
+    return untrained_rows(teacher, data, output, int(name.split()[-1]), seed)[name]
+
+
 def print_table(rows: dict[str, dict[str, Any]]) -> None:
     """Prints the rows."""
     names = ("codes", "perplexity", "in use", "class, nats (by chance)", "band", "position", "probe", "agreement")
@@ -151,14 +157,10 @@ def main(
     (output / "rows").mkdir(parents=True, exist_ok=True)
     for name in [*map(RANDOM.format, SIZES), *map(K_MEANS.format, SIZES), *DISTILLED]:
         file = output / "rows" / f"{name.replace(' ', '-').replace(',', '')}.json"
-        if not file.exists():
-            if name in DISTILLED:
-                row = distil(arguments, teacher, output, name, tokenizer_steps)
-            else:
-                row = untrained_rows(teacher, data, output, int(name.split()[-1]), seed)[name]
-            with replace_file(file) as temporary:
-                temporary.write_text(json.dumps(row, indent=1), encoding="utf-8")
-        rows[name] = json.loads(file.read_text(encoding="utf-8"))
+        if name in DISTILLED:
+            rows[name] = read_or_compute(file, partial(distil, arguments, teacher, output, name, tokenizer_steps))
+        else:
+            rows[name] = read_or_compute(file, partial(untrained_row, teacher, data, output, name, seed))
         print_table(rows)
 
 

@@ -236,9 +236,11 @@ def run_unit(arguments: IterateArguments, dataset: str, output: Path, fold: int,
     files = [Path(dataset) / name for name in table["file_name"]]
     labels, is_test = np.array(table["label"]), np.array(table["fold"]) == fold
     row: dict[str, Any] = {"clips": [name for name, tested in zip(table["file_name"], is_test) if tested]}
-    models: dict[str, Any] = {RANDOM: (make_random(arguments, output, seed), {})}
-    for name in [RANDOM, *MODELS]:
-        model, facts = models[name] if name == RANDOM else make_model(arguments, name, output, seed)
+    for name in (RANDOM, *MODELS):
+        if name == RANDOM:
+            model, facts = make_random(arguments, output, seed), {}
+        else:
+            model, facts = make_model(arguments, name, output, seed)
         row[name] = facts | {"right": probe(embed(model, files), labels, is_test, 100 * fold + seed)}
     return row
 

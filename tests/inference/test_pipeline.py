@@ -8,6 +8,7 @@ import soundfile
 import torch
 from datasets import Dataset
 from golden import FIXTURES
+from loud import RATE, recording
 from safetensors.torch import load_file, save_file
 from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
@@ -28,7 +29,6 @@ from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.plotting.spectrogram import SpectrogramReader, read_spectrogram
 
 
-RATE = 16000
 LABELS = {"Dog", "Rain", "Thunder", "Baby cry, infant cry", "Printer", "Speech"}
 
 
@@ -82,16 +82,6 @@ def scripted(tiny_config):
     tiny_config.problem_type = "multi_label_classification"
     model = ScriptedModel(tiny_config)
     return pipeline("audio-tagging", model=model, feature_extractor=BeatsFeatureExtractor(), device="cpu")
-
-
-def recording(*loud: tuple[float, float], seconds: float) -> np.ndarray:
-    """Near silence, of which a model may have events, with loud noise from when to when, in seconds."""
-    waveform = np.full(round(seconds * RATE), 1e-6, dtype=np.float32)
-    waveform[::2] *= -1
-    for start, end in loud:
-        part = slice(round(start * RATE), round(end * RATE))
-        waveform[part] = 0.5 * np.random.default_rng(0).standard_normal(len(waveform[part]))
-    return waveform
 
 
 # Clip-level labels

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from loud import RATE, recording
 from transformers import pipeline
 from typer.testing import CliRunner
 
@@ -25,7 +26,6 @@ from transformers_beats.inference.windows import count_steps
 from transformers_beats.utils.errors import UsageError
 
 
-RATE = 16_000
 EXTRACTOR = BeatsFeatureExtractor()
 LABELS = {"id2label": {0: "sound", 1: "silence"}, "label2id": {"sound": 0, "silence": 1}}
 
@@ -53,16 +53,6 @@ def model(tiny_config):
 @pytest.fixture
 def loud_steps(tiny_config):
     return LoudSteps(configure(tiny_config)).eval()
-
-
-def recording(*loud: tuple[float, float], seconds: float) -> np.ndarray:
-    """Near silence, with loud noise from when to when, in seconds."""
-    waveform = np.full(round(seconds * RATE), 1e-6, dtype=np.float32)
-    waveform[::2] *= -1
-    for start, end in loud:
-        part = slice(round(start * RATE), round(end * RATE))
-        waveform[part] = 0.5 * np.random.default_rng(0).standard_normal(len(waveform[part]))
-    return waveform
 
 
 def alone(model, waveform: np.ndarray) -> np.ndarray:

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from scipy.stats import bootstrap
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
-from tiny import ENCODER
+from tiny import ENCODER, write_pitches
 from transformers import pipeline
 
 from transformers_beats import (
@@ -251,15 +250,7 @@ def test_patches_are_those_of_the_layer():
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """Ten clips of each of three classes, whose spectra differ, of two lengths."""
-    generator = np.random.default_rng(0)
-    for label, frequency in (("high", 5000), ("low", 300), ("noise", None)):
-        (tmp_path / "clips" / label).mkdir(parents=True)
-        for number in range(10):
-            samples = 0.05 * generator.standard_normal(6400 + 3200 * (number % 2))
-            if frequency:
-                samples += 0.5 * np.sin(np.arange(len(samples)) * 2 * np.pi * frequency / 16000)
-            soundfile.write(tmp_path / "clips" / label / f"{number}.wav", samples, 16000)
-    return tmp_path / "clips"
+    return write_pitches(tmp_path / "clips", 10, (6400, 9600))
 
 
 @pytest.fixture

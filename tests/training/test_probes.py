@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from scipy.stats import ttest_1samp
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from tiny import ENCODER
+from tiny import ENCODER, write_pitches
 
 from transformers_beats import (
     BeatsConfig,
@@ -166,15 +165,7 @@ def test_the_interval_of_a_mean_is_students():
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """Twelve clips of each of three classes, whose spectra differ."""
-    generator = np.random.default_rng(0)
-    for label, frequency in (("high", 5000), ("low", 300), ("noise", None)):
-        (tmp_path / "clips" / label).mkdir(parents=True)
-        for number in range(12):
-            samples = 0.05 * generator.standard_normal(6400)
-            if frequency:
-                samples += 0.5 * np.sin(np.arange(6400) * 2 * np.pi * frequency / 16000)
-            soundfile.write(tmp_path / "clips" / label / f"{number}.wav", samples, 16000)
-    return tmp_path / "clips"
+    return write_pitches(tmp_path / "clips", 12)
 
 
 @pytest.fixture

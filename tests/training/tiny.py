@@ -74,3 +74,16 @@ def empty_pictures() -> Generator[None, None, None]:
         patch.setattr(curves, "draw_learning_curves", lambda *args: args[-1].touch())
         patch.setattr(page, "render_page", lambda *args: "")
         yield
+
+
+def write_pitches(folder: Path, num_clips: int, lengths: tuple[int, ...] = (6400,)) -> Path:
+    """Writes clips of each of three classes, whose spectra differ, of these lengths in turns, in samples."""
+    generator = np.random.default_rng(0)
+    for label, frequency in (("high", 5000), ("low", 300), ("noise", None)):
+        (folder / label).mkdir(parents=True)
+        for number in range(num_clips):
+            samples = 0.05 * generator.standard_normal(lengths[number % len(lengths)])
+            if frequency:
+                samples += 0.5 * np.sin(np.arange(len(samples)) * 2 * np.pi * frequency / 16000)
+            soundfile.write(folder / label / f"{number}.wav", samples, 16000)
+    return folder

@@ -1,0 +1,18 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Rows of a benchmark that are computed once."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers_beats.utils.files import replace_file
+
+
+def read_or_compute(file: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Returns the row in a JSON file; if there is none, computes it and writes the file, whole or not at all."""
+    if not file.exists():
+        row = compute()
+        with replace_file(file) as temporary:
+            temporary.write_text(json.dumps(row, indent=1), encoding="utf-8")
+    return json.loads(file.read_text(encoding="utf-8"))

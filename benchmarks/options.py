@@ -23,8 +23,10 @@ from transformers_beats.audio.synthesis import CLASSES, synthesize
 
 SAMPLING_RATE = 16000
 NUM_LABELS = 527
-# The dtype of the matrix products. "bf16" has weights in it, "autocast" leaves them in float32.
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "autocast": torch.bfloat16}
+# The dtype of the matrix products. "bf16" and "fp16" have weights in it, "autocast" leaves them in float32.
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "autocast": torch.bfloat16}
+# The layers are those of the options: 12 are base, and 24 large, as OpenBEATs has it.
+SIZES = {"base": {}, "large": {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}}
 MAX_GRAPHS = 256
 # What `set_attn_implementation` calls each.
 ATTENTION = {"eager": "eager", "sdpa": "sdpa", "flex": "flex_attention", "compiled": "sdpa"}
@@ -50,6 +52,8 @@ class Options:
             Layers of every model; the released ones and AST have 12.
         device (`str`):
             `"cpu"` or `"cuda"`.
+        size (`str`, defaults to `"base"`):
+            A key of `SIZES`, the width of pre-trained models.
     """
 
     sizes: tuple[tuple[int, float], ...]
@@ -59,6 +63,7 @@ class Options:
     repeats: int
     layers: int
     device: str
+    size: str = "base"
 
     @property
     def autocasts(self) -> list[bool]:
@@ -107,8 +112,8 @@ def build_variants(
         for implementation in implementations:
             variant = copy.deepcopy(model)
             variant.set_attn_implementation(ATTENTION[implementation])
-            if precision == "bf16":
-                variant = variant.to(torch.bfloat16)
+            if precision != "autocast":
+                variant = variant.to(DTYPES[precision])
             if implementation == "compiled":
                 # By default, all models together get eight graphs: after that, they would silently not be compiled.
                 torch._dynamo.config.recompile_limit = MAX_GRAPHS

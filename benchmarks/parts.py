@@ -38,7 +38,10 @@ from benchmarks.options import (
 )
 from benchmarks.peers import (
     AST,
+    PUBLISHED_MAP,
+    SHAPES,
     AudioSpectrogramTransformer,
+    avex_style,
     denormalize,
     openbeats_encoder,
     reference_style,
@@ -46,14 +49,18 @@ from benchmarks.peers import (
     reference_style_tokenizer,
 )
 from benchmarks.recordings import any_length, crops, ragged, recording_memory
-from benchmarks.report import Row, describe_size, milliseconds
-from benchmarks.training import finetuning, finetuning_memory, pretraining, pretraining_memory
+from benchmarks.report import OURS, Row, describe_size, milliseconds
+from benchmarks.training import finetuning, finetuning_memory, pretraining, pretraining_memory, processes
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsModel
 from transformers_beats.fbank_beats import num_fbank_frames
 from transformers_beats.verification.plain import plain_features
 
 
-REFERENCE = "reference-style fp32"
+REFERENCE, AVEX = "reference-style fp32", "avex-style fp32"
+# How far hidden states may be from those of the plain implementation in float32, relative to their norm: the rounding
+# of 24 bits, of 8 and of 11, over the layers.
+MAX_PARITY_CLIPS = 4
+TOLERANCES = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 5e-3, "autocast": 3e-2}
 ATTENTION_MEMORY_SIZES = ((1, 30.0), (4, 30.0))
 IMPORT_TURNS = 3
 IMPORTS = {"transformers": "import transformers", "both": "import transformers, transformers_beats"}
@@ -88,10 +95,11 @@ def encoder(options: Options) -> Iterator[Row]:
     classifier = build_classifier(options.layers, options.device)
     variants = build_variants(classifier.beats, options, options.implementations)
     reference = computing(reference_style(classifier.beats).encode, "fp32", options.device)
+    avex = computing(avex_style(classifier.beats).encode, "fp32", options.device)
     openbeats = build_openbeats(classifier.config, options)
     for batch_size, seconds in options.sizes:
         features = make_features(batch_size, seconds, options.device)
-        peers: dict[str, Call] = {REFERENCE: partial(reference, features)}
+        peers: dict[str, Call] = {REFERENCE: partial(reference, features), AVEX: partial(avex, features)}
         peers |= {name: partial(model, features) for name, model in openbeats.items()}
         ours = {", ".join(key): partial(model, features) for key, model in variants.items()}
         times, rates = measure(ours | peers, options)
@@ -113,6 +121,72 @@ def encoder(options: Options) -> Iterator[Row]:
                 details=details,
                 audio_seconds=batch_size * seconds,
             )
+
+
+def parity(options: Options) -> Iterator[Row]:
+    """How far fbank and states of all patches are from the plain implementation's in float32 on the CPU."""
+    classifier = build_classifier(options.layers, "cpu")
+    reference = computing(reference_style(classifier.beats).encode, "fp32", "cpu")
+    variants = build_variants(classifier.beats.to(options.device), options, options.implementations)
+    for batch_size, seconds in options.sizes:
+        batch_size = min(batch_size, MAX_PARITY_CLIPS)
+        features = make_features(batch_size, seconds, options.device)
+        plain = plain_features([torch.from_numpy(clip) for clip in make_clips(batch_size, seconds)])
+        expected = reference(plain)
+        yield Row(
+            "parity",
+            f"{describe_size(batch_size, seconds)}, fbank",
+            relative_difference(features, plain),
+            {"allowed": TOLERANCES["fp32"]},
+            unit="relative",
+        )
+        for (precision, implementation), model in variants.items():
+            states = model(features).last_hidden_state
+            yield Row(
+                "parity",
+                f"{describe_size(batch_size, seconds)}, {precision}, {implementation}",
+                relative_difference(states, expected),
+                {"allowed": TOLERANCES[precision]},
+                unit="relative",
+            )
+
+
+def relative_difference(values: torch.Tensor, expected: torch.Tensor) -> float:
+    """Norm of the difference, by the norm of what is expected."""
+    return (torch.dist(values.float().cpu(), expected) / expected.norm()).item()
+
+
+def published(options: Options) -> Iterator[Row]:
+    """A clip of 10 s, one at a time, from waveform to probabilities, and the accuracy that is published of each."""
+    ours, extractor = build_classifier(options.layers, options.device), BeatsFeatureExtractor()
+    (clip,) = clips = make_clips(1, 10.0)
+    shapes = {"AST": {}} | SHAPES
+    peers: dict[str, Call] = {
+        name: partial(
+            computing(
+                AudioSpectrogramTransformer(10.0, NUM_LABELS, options.layers, options.device, torch.float32, shape),
+                "fp32",
+                options.device,
+            ),
+            clips,
+        )
+        for name, shape in shapes.items()
+    }
+
+    def classify() -> torch.Tensor:
+        inputs = extractor(clip, sampling_rate=SAMPLING_RATE, return_tensors="pt", device=options.device)
+        return ours(inputs["input_values"]).logits.sigmoid()
+
+    times = time_alternately(
+        {OURS: computing(classify, "fp32", options.device)} | peers, options.repeats, options.device
+    )
+    yield Row(
+        "published",
+        f"{describe_size(1, 10.0)}, fp32",
+        1000 * times[OURS],
+        milliseconds(times, list(peers)),
+        details={f"mAP, {name}": PUBLISHED_MAP[name] for name in times},
+    )
 
 
 def build_openbeats(config: BeatsConfig, options: Options) -> dict[str, Callable]:
@@ -303,12 +377,15 @@ def imports(options: Options) -> Iterator[Row]:
 PARTS: dict[str, Callable[[Options], Iterator[Row]]] = {
     part.__name__: part
     for part in (
+        parity,
         fbank,
         encoder,
         inference,
+        published,
         tokenizer,
         finetuning,
         pretraining,
+        processes,
         position_convolution,
         attention_memory,
         finetuning_memory,

@@ -3,22 +3,24 @@
 What this package is compared with.
 
 "Reference-style" is `transformers_beats.verification.plain`, a plain transcription of the published algorithm. It
-takes its weights from a model of ours, so that both compute the same numbers.
+takes its weights from a model of ours, so that both compute the same numbers. "avex-style" is the same with PyTorch's
+fused attention, as avex (github.com/earthspecies/avex, 7cf81b1) computes it.
 
-The other peers are AST, the model of transformers for the same task with about as many parameters, and `openbeats`
-from the package index where that is installed.
+The other peers are AST, the model of transformers for the same task with about as many parameters, transformers in the
+shapes of CED's small models, and `openbeats` from the package index where that is installed.
 """
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, PreTrainedModel
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudioClassification, BeatsTokenizerModel
@@ -29,12 +31,54 @@ from transformers_beats.verification.plain import PlainBeats, plain_features
 
 # How rows name the other model of transformers.
 AST = "AST, same precision"
+# Settings of AST's encoder that make it CED's (Dinkel et al., 2023, arXiv 2308.11957): 64 mel filters, patches of
+# 16 by 16 that do not overlap, and the width and heads of its code (github.com/RicherMans/CED).
+_CED = {"num_mel_bins": 64, "frequency_stride": 16, "time_stride": 16}
+SHAPES = {
+    f"CED-{name}": _CED | {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // 64}
+    for name, width in {"tiny": 192, "mini": 256, "small": 384}.items()
+}
+# Mean average precision on AudioSet's evaluation set, of one model: Chen et al., 2023, table 1 (iter3+); Gong et al.,
+# 2021, arXiv 2104.01778; the table of CED's repository.
+PUBLISHED_MAP = {"ours": 48.6, "AST": 45.9, "CED-tiny": 48.1, "CED-mini": 49.0, "CED-small": 49.6}
 
 
 def reference_style(model: PreTrainedModel) -> PlainBeats:
     """The plain implementation with the weights of an encoder, classifier or tokenizer of ours."""
     kind = next(kind for kind, model_class in MODEL_CLASSES.items() if type(model) is model_class)
     return PlainBeats(export_cfg(model.config, kind), export_state_dict(model.state_dict(), model.config))
+
+
+class AvexStyleBeats(PlainBeats):
+    """
+    The plain implementation with fused attention: one table of the position bias for all clips, which each layer gates
+    into the mask of `scaled_dot_product_attention`.
+    """
+
+    def position_bias(self, length: int, batch_size: int) -> torch.Tensor:
+        """Returns the bias by relative position, `(batch_size, num_heads, length, length)`, in the memory of one."""
+        return super().position_bias(length, 1).unsqueeze(0).expand(batch_size, -1, -1, -1)
+
+    def attention(
+        self, name: str, hidden_states: torch.Tensor, position_bias: torch.Tensor, padding_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        query, key, value = (
+            self._linear(f"{name}.{part}_proj", hidden_states)
+            .unflatten(-1, (self.cfg["encoder_attention_heads"], -1))
+            .permute(1, 2, 0, 3)
+            for part in "qkv"
+        )
+        mask = self.gate(name, query) * position_bias
+        if padding_mask is not None:
+            mask = mask.masked_fill(padding_mask[:, None, None, :], float("-inf"))
+        output = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self._linear(f"{name}.out_proj", output.permute(2, 0, 1, 3).flatten(2))
+
+
+def avex_style(model: PreTrainedModel) -> AvexStyleBeats:
+    """The plain implementation with fused attention and the weights of an encoder of ours."""
+    plain = reference_style(model)
+    return AvexStyleBeats(plain.cfg, plain.weights)
 
 
 def reference_style_classifier(model: BeatsForAudioClassification) -> Callable[[list[torch.Tensor]], torch.Tensor]:
@@ -53,15 +97,25 @@ class AudioSpectrogramTransformer:
     """
     AST of transformers in its default size with random weights, for clips of a length, with its own feature extractor:
     waveforms to probabilities. Its default of 1,024 frames is for 10 s; other lengths have frames in proportion.
+    `shape` has settings of its configuration, such as one of `SHAPES`.
     """
 
-    def __init__(self, seconds: float, num_labels: int, num_layers: int, device: str, dtype: torch.dtype):
+    def __init__(
+        self,
+        seconds: float,
+        num_labels: int,
+        num_layers: int,
+        device: str,
+        dtype: torch.dtype,
+        shape: Mapping[str, int] = MappingProxyType({}),
+    ):
         max_length = max(16, round(102.4 * seconds))
         with warnings.catch_warnings():
             # Some of the 128 filters are empty, as in Kaldi.
             warnings.filterwarnings("ignore", "At least one mel filter", UserWarning)
-            self.extractor = ASTFeatureExtractor(max_length=max_length)
+            self.extractor = ASTFeatureExtractor(max_length=max_length, num_mel_bins=shape.get("num_mel_bins", 128))
         config = ASTConfig(
+            **shape,  # ty: ignore[invalid-argument-type]
             max_length=max_length,
             num_hidden_layers=num_layers,
             num_labels=num_labels,  # ty: ignore[unknown-argument]

@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.files import replace_file
 from transformers_beats.utils.machine import in_a_line
 
@@ -19,8 +20,10 @@ from transformers_beats.utils.machine import in_a_line
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 # Name of this package among its peers.
 OURS = "ours"
+# What decides how fast a machine is, of its description.
+SAME = ("device", "cpu", "cores", "threads", "instruction_sets")
 # How the values of a unit are printed.
-FORMATS = {"ms": "{:,.1f} ms", "MiB": "{:,.0f} MiB", "%": "{:.1f} %"}
+FORMATS = {"ms": "{:,.1f} ms", "MiB": "{:,.0f} MiB", "%": "{:.1f} %", "relative": "{:.1e}"}
 
 
 @dataclass
@@ -102,11 +105,12 @@ def make_tables(part: str, rows: list[Row]) -> list[Table]:
     for name in names:
         details.add_column(name, justify="right")
     for row in rows:
-        details.add_row(row.setting, *(_describe_detail(row.details.get(name)) for name in names))
+        details.add_row(row.setting, *(describe_detail(row.details.get(name)) for name in names))
     return [table, details]
 
 
-def _describe_detail(value: float | None) -> str:
+def describe_detail(value: float | None) -> str:
+    """Returns a value as text, empty if it is not known."""
     if value is None:
         return ""
     return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.6g}"
@@ -144,8 +148,58 @@ def draw(rows: list[Row], machine: dict[str, Any]) -> Figure:
     return figure
 
 
+def check_machine(machine: dict[str, Any], earlier: dict[str, Any], path: Path) -> None:
+    """
+    Raises:
+        [`BeatsError`]: if two runs are of machines that compute at different speeds.
+    """
+    other = [name for name in SAME if machine.get(name) != earlier.get(name)]
+    if other:
+        values = ", ".join(f"{name} {earlier.get(name)!r}, here {machine.get(name)!r}" for name in other)
+        raise BeatsError(
+            f"{path} is of another machine ({values}): measure both on one, and compare ratios between two."
+        )
+
+
+def compare(rows: list[Row], earlier: list[dict[str, Any]]) -> Table:
+    """Returns a table of how many times as long an earlier run took in the same settings, and its peers."""
+    found = {(row["part"], row["setting"]): row for row in earlier}
+    table = Table("part", "setting", "ours", "earlier", "earlier / ours", "its peers, earlier / now", title="compared")
+    for row in rows:
+        then = found.get((row.part, row.setting))
+        if then is None or then["unit"] != row.unit:
+            continue
+        style = FORMATS[row.unit]
+        peers = (
+            f"{name} {then['peers'][name] / value:.2f}" for name, value in row.peers.items() if name in then["peers"]
+        )
+        ratio = f"{then['ours'] / row.ours:.2f}"
+        table.add_row(
+            row.part, row.setting, style.format(row.ours), style.format(then["ours"]), ratio, ", ".join(peers)
+        )
+    return table
+
+
+def draw_published(row: Row, machine: dict[str, Any]) -> Figure:
+    """Draws published accuracy on AudioSet against the milliseconds of a clip, a point for each model."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    panel = figure.subplots()
+    for color, (name, value) in zip(COLORS, ({OURS: row.ours} | row.peers).items()):
+        accuracy = row.details[f"mAP, {name}"]
+        panel.scatter(value, accuracy, s=60, color=color)
+        label = "BEATs iter3+, this package" if name == OURS else name
+        panel.annotate(label, (value, accuracy), xytext=(7, 4), textcoords="offset points", fontsize=9)
+    panel.set_xscale("log")
+    panel.margins(x=0.25, y=0.15)
+    panel.grid(alpha=0.3)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.set(xlabel=f"milliseconds for a clip, {row.setting}", ylabel="published mAP on AudioSet, %")
+    figure.suptitle(textwrap.fill(in_a_line(machine), 100), fontsize=8)
+    return figure
+
+
 def write(output: Path, rows: list[Row], machine: dict[str, Any], options: dict[str, Any]) -> None:
-    """Writes `benchmark.json` and `benchmark.png`."""
+    """Writes `benchmark.json`, `benchmark.png` and, where that part was measured, `published.png`."""
     output.mkdir(parents=True, exist_ok=True)
     values = {
         "machine": machine,
@@ -156,3 +210,7 @@ def write(output: Path, rows: list[Row], machine: dict[str, Any], options: dict[
         path.write_text(json.dumps(values, indent=1) + "\n")
     with replace_file(output / "benchmark.png") as path:
         draw(rows, machine).savefig(path, format="png", dpi=120)
+    for row in rows:
+        if row.part == "published":
+            with replace_file(output / "published.png") as path:
+                draw_published(row, machine).savefig(path, format="png", dpi=120)

@@ -2,21 +2,26 @@
 """Parts of the benchmark about training: time and memory of steps of fine-tuning and of pre-training."""
 
 import math
+import statistics
+import tempfile
 import warnings
 from collections.abc import Iterator
 from functools import partial
+from itertools import product
+from pathlib import Path
 
 import torch
 from transformers import ASTForAudioClassification, PreTrainedModel
 
-from benchmarks.measuring import Call, count_operations, in_fresh_process, peak_memory, time_alternately
-from benchmarks.options import NUM_LABELS, Options, build_classifier, measure
+from benchmarks.measuring import Call, clock, count_operations, in_fresh_process, peak_memory, time_alternately
+from benchmarks.options import NUM_LABELS, SIZES, Options, build_classifier, measure
 from benchmarks.peers import AST, AudioSpectrogramTransformer
 from benchmarks.report import Row, describe_size
 from transformers_beats import BeatsConfig, BeatsForPreTraining
 from transformers_beats.modeling_beats import BeatsEncoder, gather_patches
 
 
+NUM_PROCESSES = 2
 ALL_PATCHES, PLAIN = "all patches", "fp32"
 # The new names of the methods for gradient checkpointing are younger than the oldest transformers that will do.
 warnings.filterwarnings("ignore", "`gradient_checkpointing", FutureWarning)
@@ -41,10 +46,12 @@ class Training:
     def step(self, batch: dict[str, torch.Tensor], bf16: bool = False, checkpointing: bool = False) -> float:
         """Does a step and returns the loss, when the device has computed it."""
         device = batch["input_values"].device.type
+        # That of several processes is wrapped.
+        model = getattr(self.model, "module", self.model)
         if checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.gradient_checkpointing_enable({"use_reentrant": False})
         else:
-            self.model.gradient_checkpointing_disable()
+            model.gradient_checkpointing_disable()
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
             loss = self.model(**batch).loss
         loss.backward()
@@ -58,11 +65,16 @@ class Training:
         return loss.item()
 
 
-def build_pretraining(encodes_all: bool, layers: int, device: str) -> Training:
+def build_pretraining(encodes_all: bool, layers: int, device: str, size: str = "base") -> Training:
     """Masked acoustic modelling without dropout, so that both ways of encoding compute the same."""
     torch.manual_seed(0)
     config = BeatsConfig(
-        num_hidden_layers=layers, hidden_dropout=0.0, attention_dropout=0.0, feat_proj_dropout=0.0, layerdrop=0.0
+        **SIZES[size],
+        num_hidden_layers=layers,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        feat_proj_dropout=0.0,
+        layerdrop=0.0,
     )
     model = BeatsForPreTraining(config)
     if encodes_all:
@@ -129,7 +141,8 @@ def finetuning(options: Options) -> Iterator[Row]:
 
 def pretraining(options: Options) -> Iterator[Row]:
     """A step of masked acoustic modelling: only the kept patches in the encoder, and all."""
-    ours, peer = (build_pretraining(encodes_all, options.layers, options.device) for encodes_all in (False, True))
+    size = (options.layers, options.device, options.size)
+    ours, peer = (build_pretraining(encodes_all, *size) for encodes_all in (False, True))
     for batch_size, seconds in options.training_sizes:
         batch = make_batch(batch_size, seconds, options.device, for_pretraining=True)
         calls: dict[str, Call] = {}
@@ -148,6 +161,7 @@ def pretraining(options: Options) -> Iterator[Row]:
                 {ALL_PATCHES: 1000 * times[f"{ALL_PATCHES}, {name}"]},
                 roofline=operations / times[name] / training_rate(rates, is_autocast),
                 details={
+                    "clips per second": batch_size / times[name],
                     "patches per second": batch["noise"].numel() / times[name],
                     "TFLOP": operations / 1e12,
                     f"TFLOP, {ALL_PATCHES}": of_peer / 1e12,
@@ -156,6 +170,53 @@ def pretraining(options: Options) -> Iterator[Row]:
                 },
                 audio_seconds=batch_size * seconds,
             )
+
+
+def step_in_processes(rank: int, address: str, output: str, size: tuple, batch: tuple, bf16: bool, steps: int) -> None:
+    """A process of several that pre-train one model: writes the median seconds of a step, of the first process."""
+    layers, device, name = size
+    torch.set_num_threads(max(1, torch.get_num_threads() // NUM_PROCESSES))
+    place = f"cuda:{rank}" if device == "cuda" else "cpu"
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+    backend = "nccl" if device == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, f"file://{address}", rank=rank, world_size=NUM_PROCESSES)
+    try:
+        training = build_pretraining(False, layers, place, name)
+        training.model = torch.nn.parallel.DistributedDataParallel(training.model)
+        inputs = make_batch(*batch, place, for_pretraining=True)
+        seconds = []
+        for _ in range(1 + steps):
+            torch.distributed.barrier()
+            seconds.append(clock(partial(training.step, inputs, bf16), device))
+        if rank == 0:
+            Path(output).write_text(str(statistics.median(seconds[1:])))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def processes(options: Options) -> Iterator[Row]:
+    """A step of two processes that share the gradients, each with a batch, and one process's steps on both batches."""
+    if options.device == "cuda" and torch.cuda.device_count() < NUM_PROCESSES:
+        return
+    size = (options.layers, options.device, options.size)
+    for (batch_size, seconds), is_autocast in product(options.training_sizes, options.autocasts):
+        with tempfile.TemporaryDirectory() as directory:
+            address, output = (str(Path(directory) / name) for name in ("address", "seconds"))
+            arguments = (address, output, size, (batch_size, seconds), is_autocast, options.repeats)
+            torch.multiprocessing.spawn(step_in_processes, arguments, nprocs=NUM_PROCESSES)
+            together = 1000 * float(Path(output).read_text())
+        alone = build_pretraining(False, *size)
+        batch = make_batch(batch_size, seconds, options.device, for_pretraining=True)
+        step = partial(alone.step, batch, is_autocast)
+        times = time_alternately({"one": step}, options.repeats, options.device)
+        yield Row(
+            "processes",
+            f"{NUM_PROCESSES} x {describe_size(batch_size, seconds)}, {name_precision(is_autocast)}",
+            together,
+            {"one process": 1000 * NUM_PROCESSES * times["one"]},
+            details={"clips per second": 1000 * NUM_PROCESSES * batch_size / together},
+        )
 
 
 def finetuning_peak(bf16: bool, checkpointing: bool, batch_size: int, seconds: float, layers: int, device: str) -> int:

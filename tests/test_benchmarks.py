@@ -4,7 +4,9 @@
 import json
 import os
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,12 +19,15 @@ from benchmarks.measuring import count_operations, in_fresh_process, peak_memory
 from benchmarks.options import Options, build_tokenizer
 from benchmarks.parts import PARTS, attention_peak
 from benchmarks.peers import (
+    PUBLISHED_MAP,
+    SHAPES,
     AudioSpectrogramTransformer,
+    avex_style,
     reference_style,
     reference_style_classifier,
     reference_style_tokenizer,
 )
-from benchmarks.report import FORMATS, Row, draw
+from benchmarks.report import FORMATS, Row, draw, draw_published, write
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -111,9 +116,10 @@ def test_the_reference_style_encoder_ignores_padding_as_our_model_does(features)
     attention_mask[1, 50:] = 0
     expected = model(features, attention_mask=attention_mask)
     is_valid = expected.patch_attention_mask
-    states = reference_style(model).encode(features, padding_mask=~is_valid)
     assert 0 < is_valid[1].sum() < is_valid.shape[1]
-    torch.testing.assert_close(states[is_valid], expected.last_hidden_state[is_valid], atol=1e-4, rtol=0)
+    for style in (reference_style, avex_style):
+        states = style(model).encode(features, padding_mask=~is_valid)
+        torch.testing.assert_close(states[is_valid], expected.last_hidden_state[is_valid], atol=1e-4, rtol=0)
 
 
 def test_the_reference_style_encoder_refuses_other_architectures():
@@ -143,6 +149,23 @@ def test_the_reference_style_classifier_gives_our_probabilities(waveforms, featu
 @torch.no_grad()
 def test_ast_reads_clips_of_other_lengths_than_its_own(waveforms):
     peer = AudioSpectrogramTransformer(1.0, num_labels=5, num_layers=1, device="cpu", dtype=torch.bfloat16)
+    assert peer([waveform.numpy() for waveform in waveforms]).shape == (2, 5)
+
+
+@pytest.mark.parametrize(("name", "millions"), [("CED-tiny", 5.5), ("CED-mini", 9.6), ("CED-small", 22)])
+def test_the_shapes_of_ced_have_its_published_parameters(name, millions):
+    with torch.device("meta"):
+        peer = AudioSpectrogramTransformer(
+            10.0, 527, num_layers=12, device="meta", dtype=torch.float32, shape=SHAPES[name]
+        )
+    assert peer.model.num_parameters() / 1e6 == pytest.approx(millions, rel=0.03)
+
+
+@torch.no_grad()
+def test_the_shapes_of_ced_read_clips(waveforms):
+    peer = AudioSpectrogramTransformer(
+        1.0, 5, num_layers=1, device="cpu", dtype=torch.float32, shape=SHAPES["CED-tiny"]
+    )
     assert peer([waveform.numpy() for waveform in waveforms]).shape == (2, 5)
 
 
@@ -248,6 +271,109 @@ def test_the_command_writes_what_it_prints(tmp_path, monkeypatch):
     assert report["machine"]["cpu"] in result.output
     assert report["options"]["layers"] == 1
     assert Image.open(tmp_path / "benchmark.png").size[0] > 500
+
+
+def run_benchmarks(*arguments):
+    app = typer.Typer()
+    app.command()(main)
+    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+
+
+def test_an_earlier_run_is_compared_if_it_is_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setitem(PARTS, "tokenizer", lambda options: iter([Row("tokenizer", "1 x 1 s", 2.0, {"peer": 3.0})]))
+    assert run_benchmarks("tokenizer", "--output", str(tmp_path)).exit_code == 0
+    path = tmp_path / "benchmark.json"
+    report = json.loads(path.read_text())
+    report["rows"][0] |= {"ours": 5.0, "peers": {"peer": 4.5}}
+    path.write_text(json.dumps(report))
+    result = run_benchmarks("tokenizer", "--against", str(path))
+    assert result.exit_code == 0, result.output
+    assert re.search(r"1 x 1 s.*2\.0 ms.*5\.0 ms.*2\.50.*peer 1\.50", result.output)
+
+    report["machine"]["instruction_sets"] = ["amx_int8"]
+    path.write_text(json.dumps(report))
+    result = run_benchmarks("tokenizer", "--against", str(path))
+    assert result.exit_code == 2
+    assert "of another machine (instruction_sets ['amx_int8'], here" in " ".join(
+        re.sub("[│╭╰─]", "", result.output).split()
+    )
+
+
+def test_precisions_that_the_cpu_emulates_are_measured_only_if_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setitem(PARTS, "tokenizer", lambda options: asked.append(options.precisions) or iter(()))
+    monkeypatch.setattr("benchmarks.__main__.is_emulated", lambda dtype, device: dtype != torch.float32)
+    for words in ([], ["--full"], ["--precision", "bf16"]):
+        assert run_benchmarks("tokenizer", *words).exit_code == 0
+    assert asked == [("fp32",), ("fp32",), ("bf16",)]
+
+
+def test_published_accuracy_is_drawn_against_time(tmp_path):
+    names = {"ours": 400.0, "AST": 900.0, "CED-tiny": 60.0}
+    details = {f"mAP, {name}": PUBLISHED_MAP[name] for name in names}
+    row = Row(
+        "published", "1 x 10 s, fp32", 400.0, {name: names[name] for name in ("AST", "CED-tiny")}, details=details
+    )
+    (panel,) = draw_published(row, MACHINE).axes
+    points = [tuple(points.get_offsets()[0]) for points in panel.collections]
+    assert points == [(milliseconds, PUBLISHED_MAP[name]) for name, milliseconds in names.items()]
+    write(tmp_path, [row], MACHINE, {})
+    assert Image.open(tmp_path / "published.png").size[0] > 500
+
+
+@pytest.mark.slow
+def test_one_layer_is_compared_in_all_precisions_and_trained_in_two_processes():
+    words = ["parity", "processes", "--layers", "1", "--seconds", "1", "--batch-size", "1", "--repeats", "1"]
+    words += ["--precision", "fp32", "--precision", "bf16", "--precision", "fp16", "--implementation", "sdpa"]
+    result = run_benchmarks(*words)
+    assert result.exit_code == 0, result.output
+    ratios = re.findall(r"1 x 1 s, (\w+).*allowed.*│ +([\d.]+) │", result.output)
+    assert [name for name, _ in ratios] == ["fbank", "fp32", "bf16", "fp16"]
+    assert all(float(ratio) > 1 for _, ratio in ratios)
+    assert "2 x 1 x 1 s, fp32" in result.output
+
+
+# Stages: each finds a row, or is stopped, or fails before it finds one, or finds one and fails.
+STAND_IN = """#!/bin/sh
+[ "$2" = benchmarks ] || exec {python} "$@"
+while [ "$1" != --output ]; do part=$part-$1; shift; done
+row='{{"part": "x", "setting": "'$part'", "ours": 2.0, "peers": {{"peer": 3.0}}, "unit": "ms", "roofline": 0.5'
+row=$row', "details": {{"loss": 7.1}}, "ratios": {{"peer": 1.5}}}}'
+case $part in *-fbank-*) exit 1 ;; *-inference-*) exit 124 ;; esac
+printf '{{"machine": %s, "rows": [%s]}}' '{machine}' "$row" >"$2/benchmark.json"
+case $part in *-processes-*) exit 1 ;; esac
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
+def test_the_gpu_script_goes_to_its_end_whatever_a_stage_does(tmp_path):
+    python = tmp_path / "python"
+    python.write_text(STAND_IN.format(python=sys.executable, machine=json.dumps(MACHINE)))
+    python.chmod(0o755)
+    output = tmp_path / "a folder"
+    script = Path(measuring.__file__).parent / "gpu.sh"
+    result = subprocess.run(
+        [script, "--rehearse", output], env=os.environ | {"PYTHON": str(python)}, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    report = json.loads((output / "gpu.json").read_text())
+    ended = {stage["stage"]: (stage["ended"], len(stage["rows"])) for stage in report["stages"]}
+    assert ended == {
+        "parity": ("finished", 1),
+        "front-end": ("failed (1)", 0),
+        "inference": ("stopped at its limit", 0),
+        "pretraining-base": ("finished", 1),
+        "pretraining-large": ("finished", 1),
+        "attention": ("finished", 1),
+        "compile": ("finished", 1),
+        "processes": ("failed (1)", 1),
+    }
+    assert "--layers-1" in report["stages"][0]["rows"][0]["setting"]
+    assert report["machine"] == MACHINE
+    table = (output / "gpu.md").read_text()
+    assert table == result.stdout
+    assert "| inference |  | stopped at its limit |" in table
+    assert "| 2.0 ms | peer | 3.0 ms | 1.50 | 50% | loss 7.1 |" in table
 
 
 def test_an_hour_of_audio_is_made_once(tmp_path):

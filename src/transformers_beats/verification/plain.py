@@ -145,6 +145,15 @@ class PlainBeats:
         values = F.embedding(bucket, table).permute(2, 0, 1)
         return values.unsqueeze(0).repeat(batch_size, 1, 1, 1).view(-1, length, length)
 
+    def gate(self, name: str, query: torch.Tensor) -> torch.Tensor:
+        """
+        Returns the factor `(batch_size, num_heads, length, 1)` of the position bias in the attention `name`, for
+        queries `(batch_size, num_heads, length, head_dim)` before they are scaled.
+        """
+        gates = self._linear(f"{name}.grep_linear", query)
+        gate_a, gate_b = gates.unflatten(-1, (2, 4)).sum(-1).sigmoid().chunk(2, dim=-1)
+        return gate_a * (gate_b * self.weights[f"{name}.grep_a"] - 1.0) + 2.0
+
     def attention(
         self, name: str, hidden_states: torch.Tensor, position_bias: torch.Tensor, padding_mask: torch.Tensor | None
     ) -> torch.Tensor:
@@ -164,9 +173,7 @@ class PlainBeats:
             scores = scores.view(batch_size, num_heads, length, length)
             scores = scores.masked_fill(padding_mask[:, None, None, :], float("-inf")).view(-1, length, length)
 
-        gates = self._linear(f"{name}.grep_linear", query.reshape(batch_size, num_heads, length, head_dim))
-        gate_a, gate_b = gates.view(batch_size, num_heads, length, 2, 4).sum(-1).sigmoid().chunk(2, dim=-1)
-        gate = gate_a * (gate_b * self.weights[f"{name}.grep_a"] - 1.0) + 2.0
+        gate = self.gate(name, query.reshape(batch_size, num_heads, length, head_dim))
         scores = scores + gate.view(-1, length, 1) * position_bias
 
         output = torch.bmm(F.softmax(scores, dim=-1), value)

@@ -24,10 +24,11 @@ from transformers_beats.training.config.arguments import FINETUNE_ARGUMENTS, Arg
 from transformers_beats.training.config.recipes import build_arguments, parse_arguments
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.finetune import finetune
+from transformers_beats.training.probes import selection
 from transformers_beats.training.probes.embeddings import Embedded, Embeddings, PooledLayers
 from transformers_beats.training.probes.few_shot import mean_interval
 from transformers_beats.training.probes.regression import fit_classifier
-from transformers_beats.training.probes.selection import choose, list_candidates, predict
+from transformers_beats.training.probes.selection import choose, list_candidates, predict, split_clips
 from transformers_beats.training.probes.settings import Settings
 from transformers_beats.utils.errors import BeatsError, UsageError
 
@@ -102,6 +103,40 @@ def test_the_layer_of_the_least_held_out_loss_is_chosen():
     position, losses = choose_layer(clips_of(layers), labels_of(targets, 3), Settings("single_label_classification"))
     assert position == 1
     assert losses[1] < losses[2] < losses[0]
+
+
+@pytest.mark.parametrize("num_groups", [2, 4, 8])
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_groups_are_never_on_both_sides_of_the_choice(num_groups, task):
+    _, targets = draw(48, 3)
+    labels = Labels(task, list("abc"), [[int(label)] for label in targets])
+    groups = [f"recording {number // 3 % num_groups}" for number in range(48)]
+    parts = list(split_clips(labels, 0, groups))
+    assert len(parts) == min(5, num_groups)
+    for train, held_out in parts:
+        assert not {groups[index] for index in train} & {groups[index] for index in held_out}
+        assert set(targets[held_out]) == {0, 1, 2}
+    assert sorted(np.concatenate([held_out for _, held_out in parts])) == list(range(48))
+
+
+def test_one_group_alone_is_parted_at_random():
+    labels = labels_of(draw(12, 3)[1], 3)
+    expected = list(split_clips(labels, 0))
+    for found, (train, held_out) in zip(split_clips(labels, 0, [1] * 12), expected, strict=True):
+        assert np.array_equal(found[0], train)
+        assert np.array_equal(found[1], held_out)
+
+
+def test_a_layer_that_knows_the_recording_is_not_chosen():
+    values, targets = draw(60, 3)
+    # A recording has clips of one class: a layer that tells recordings apart tells the classes of known ones.
+    recording = 3 * (np.arange(60) // 15) + targets
+    known = 8 * np.eye(12)[recording] + np.random.default_rng(1).standard_normal((60, 12))
+    means = clips_of(np.stack([known, np.pad(values, ((0, 0), (0, 6)))], axis=1))
+    labels, settings = labels_of(targets, 3), Settings("single_label_classification")
+    candidates, embedded = list_candidates(["linear"], [0, 1]), Embedded([0, 1], means, {})
+    assert choose(candidates, embedded, labels, settings)[0] == 0
+    assert choose(candidates, embedded, labels, settings, np.arange(60) // 15)[0] == 1
 
 
 def test_high_scores_of_wrong_classes_cost_where_classes_are_independent():
@@ -210,6 +245,25 @@ def test_layers_are_compared_and_the_chosen_one_is_in_the_model(recipe, folder, 
             scores = inference.classify(folder / name).scores
             np.testing.assert_allclose(scores, [float(high), float(low), float(noise)], atol=1e-4)
     assert (output / "final" / "model.safetensors").exists()
+
+
+def test_the_choice_keeps_the_folds_of_a_column_together(recipe, folder, tmp_path, monkeypatch):
+    paths = sorted(folder.rglob("*.wav"))
+    rows = [
+        {"file_name": str(path), "label": path.parent.name, "night": "abcd"[number % 4]}
+        for number, path in enumerate(paths)
+    ]
+    (tmp_path / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    seen = []
+
+    def spy(labels, seed, groups):
+        seen.append(list(groups))
+        return split_clips(labels, seed, groups)
+
+    monkeypatch.setattr(selection, "split_clips", spy)
+    values = {"dataset": str(tmp_path / "table.jsonl"), "num_folds": None, "fold_column": "night", "folds": ["b"]}
+    run(recipe, **values, probe_layers="all")
+    assert seen == [[row["night"] for row in rows if row["night"] != "b"]]
 
 
 @pytest.mark.parametrize("layer", [1, -1, "0"])

@@ -104,7 +104,9 @@ def probe_once(
     metrics: dict[str, float | None] = {}
     if process_state().is_main_process:
         settings = build_settings(arguments, train[1], str(model.config.problem_type))
-        best, choices = choose(candidates, embedded, train[1], settings)
+        column = arguments.folds.fold_column
+        groups = None if column is None else train[0].dataset[column]
+        best, choices = choose(candidates, embedded, train[1], settings, groups)
         warn_of_neighbours(candidates, choices, best)
         fitted = {}
         if best is not None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.reports.report import Predictions
@@ -86,10 +86,15 @@ def predict(fitted: Fitted, view: View, labels: Labels) -> Predictions:
 
 
 def choose(
-    candidates: Sequence[Candidate], embedded: Embedded, labels: Labels, settings: Settings
+    candidates: Sequence[Candidate],
+    embedded: Embedded,
+    labels: Labels,
+    settings: Settings,
+    groups: Sequence[Any] | None = None,
 ) -> tuple[int | None, list[Choice]]:
     """
-    Chooses by the least cross-validated log loss of the clips to learn from.
+    Chooses by the least cross-validated log loss of the clips to learn from. Clips of the same value in `groups`, such
+    as those of a recording, are never on both sides of it.
 
     Returns:
         `tuple[int | None, list[Choice]]`: the position of the best candidate that can be saved, None if none can; and
@@ -105,7 +110,7 @@ def choose(
     ]
     choices = [Choice(of_candidate[0], None) for of_candidate in values]
     if len(candidates) > 1 or len(values[0]) > 1:
-        splits = list(split_clips(labels, settings.seed))
+        splits = list(split_clips(labels, settings.seed, groups))
         if not splits:
             raise BeatsError(_too_few(candidates))
         choices = [
@@ -146,15 +151,31 @@ def _cross_validate(
     return Choice(values[best], losses[best])
 
 
-def split_clips(labels: Labels, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields indices of clips to learn from and held out; classes in the same shares where each has enough clips."""
+def split_clips(
+    labels: Labels, seed: int, groups: Sequence[Any] | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """
+    Yields indices of clips to learn from and held out; classes in the same shares where each has enough clips, whole
+    groups where there are two of them.
+    """
     targets = labels.as_array()
     if len(targets) < 2:
         return
-    splitter: Any = KFold(min(MAX_FOLDS, len(targets)), shuffle=True, random_state=seed)
-    if targets.ndim == 1 and (smallest := int(np.unique(targets, return_counts=True)[1].min())) >= 2:
-        splitter = StratifiedKFold(min(MAX_FOLDS, smallest), shuffle=True, random_state=seed)
-    for train, held_out in splitter.split(targets, targets if targets.ndim == 1 else None):
+    strata = targets if targets.ndim == 1 else None
+    smallest = 0 if strata is None else int(np.unique(strata, return_counts=True)[1].min())
+    found = None if groups is None else np.unique([str(group) for group in groups], return_inverse=True)[1]
+    num_groups = 0 if found is None else int(found.max()) + 1
+    num_parts = min(MAX_FOLDS, num_groups if num_groups >= 2 else len(targets))
+    splitter: Any
+    if num_groups >= 2:
+        splitter = GroupKFold(num_parts)
+        if smallest >= num_parts:
+            splitter = StratifiedGroupKFold(num_parts, shuffle=True, random_state=seed)
+    else:
+        found, splitter = None, KFold(num_parts, shuffle=True, random_state=seed)
+        if smallest >= 2:
+            splitter = StratifiedKFold(min(num_parts, smallest), shuffle=True, random_state=seed)
+    for train, held_out in splitter.split(targets, strata, found):
         # A part with one class has nothing to learn from.
         if targets.ndim == 2 or len(np.unique(targets[train])) > 1:
             yield train, held_out

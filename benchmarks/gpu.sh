@@ -40,9 +40,10 @@ stage() {
 
 # Seconds of a clip, and clips in a batch.
 if [ -n "$rehearse" ]; then
-    seconds=1 few=1 some=2 many=3
+    seconds=1 few=1 some=2 many=3 base=2 large=2
 else
-    seconds=10 few=1 some=16 many=256
+    # In training, what fits into 80 GB with the peer that encodes all patches.
+    seconds=10 few=1 some=16 many=256 base=64 large=16
 fi
 
 stage parity 50 parity --seconds $seconds --batch-size $few --implementation sdpa --implementation eager \
@@ -50,12 +51,12 @@ stage parity 50 parity --seconds $seconds --batch-size $few --implementation sdp
 stage front-end 30 fbank --seconds $seconds --batch-size $some
 stage inference 100 inference --seconds $seconds --batch-size $few --batch-size $some --batch-size $many \
     --implementation sdpa --precision fp32 --precision bf16
-stage pretraining-base 70 pretraining --seconds $seconds --batch-size $some --precision autocast
-stage pretraining-large 80 pretraining --seconds $seconds --batch-size $some --precision autocast \
+stage pretraining-base 70 pretraining --seconds $seconds --batch-size $base --precision autocast
+stage pretraining-large 80 pretraining --seconds $seconds --batch-size $large --precision autocast \
     --layers 24 --size large
 stage attention 80 encoder --seconds $seconds --batch-size $some --implementation sdpa --implementation flex \
     --precision fp32 --precision bf16
 stage compile 90 encoder --seconds $seconds --batch-size $some --implementation sdpa --implementation compiled \
     --precision bf16
-stage processes 60 processes --seconds $seconds --batch-size $some --precision autocast
+stage processes 60 processes --seconds $seconds --batch-size $base --precision autocast
 cat "$output/gpu.md"

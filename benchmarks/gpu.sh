@@ -42,8 +42,8 @@ stage() {
 if [ -n "$rehearse" ]; then
     seconds=1 few=1 some=2 many=3 base=2 large=2
 else
-    # In training, what fits into 80 GB with the peer that encodes all patches.
-    seconds=10 few=1 some=16 many=256 base=64 large=16
+    # In training, what should fit into 40 GB by the size of the activations: never tried.
+    seconds=10 few=1 some=16 many=256 base=64 large=32
 fi
 
 stage parity 50 parity --seconds $seconds --batch-size $few --implementation sdpa --implementation eager \

@@ -236,7 +236,8 @@ def training_settings(
     )
     for arguments in others:
         settings |= asdict(arguments)
-    if settings.get("teacher_normalization") == "center" or settings.get("mixture_probability"):
+    of_devices = [settings.get(name) for name in ("mixture_probability", "mixup_alpha")]
+    if settings.get("teacher_normalization") == "center" or any(of_devices):
         # Means and mixtures are of the clips of a device.
         settings["per_device_train_batch_size"] = training.per_device_train_batch_size
     if crops is not None:

@@ -145,6 +145,13 @@ def test_a_student_can_learn_logits_only(values):
     assert "representation_loss" not in history[0]
 
 
+def test_gradient_checkpointing_learns_the_same(values, tmp_path):
+    expected = history_of(run(values, max_steps=2))
+    found = history_of(run(values, max_steps=2, output_dir=str(tmp_path / "other"), gradient_checkpointing=True))
+    for own, others in zip(found, expected, strict=True):
+        assert own == pytest.approx(others, rel=1e-4)
+
+
 def test_the_report_says_what_was_done(values, teacher):
     student = run(values, max_steps=2)
     found = description_of(student)

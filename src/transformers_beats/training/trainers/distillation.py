@@ -76,6 +76,16 @@ def distances_of_states(states: torch.Tensor, teacher_states: torch.Tensor, mask
     return masked_mean((1 - cosine).unsqueeze(-1), mask).squeeze(-1)
 
 
+def run_model(
+    model: Any, input_values: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Any
+) -> tuple[Any, torch.Tensor | None]:
+    """Returns the output of the encoder of a student or a teacher, and the logits of a classifier, else None."""
+    if not isinstance(model, BeatsForAudioClassification):
+        return model(input_values, attention_mask=attention_mask, return_dict=True, **kwargs), None
+    outputs, states = model.encode(input_values, attention_mask, **kwargs)
+    return outputs, model.classify(states, outputs["patch_attention_mask"])
+
+
 class BeatsForDistillation(BeatsPreTrainedModel):
     """
     Student that learns a teacher's logits and representations. For these it has a linear projection of its last hidden
@@ -131,12 +141,8 @@ class BeatsForDistillation(BeatsPreTrainedModel):
             teacher_states (`torch.FloatTensor` of shape `(batch_size, num_patches, teacher_hidden_size)`, *optional*):
                 The teacher's representations of the same `input_values`.
         """
-        logits = logits_loss = representation_loss = agreement = None
-        if isinstance(self.student, BeatsForAudioClassification):
-            outputs, states = self.student.encode(input_values, attention_mask)
-            logits = self.student.classify(states, outputs["patch_attention_mask"])
-        else:
-            outputs = self.student(input_values, attention_mask=attention_mask, return_dict=True)
+        logits_loss = representation_loss = agreement = None
+        outputs, logits = run_model(self.student, input_values, attention_mask)
         losses = []
         if logits is not None and teacher_logits is not None:
             distances = distances_of_logits(logits, teacher_logits, self.problem_type, self.temperature)
@@ -198,15 +204,18 @@ class DistillationTrainer(BeatsTrainer):
     def teach(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """Computes the targets of [`BeatsForDistillation`] of a batch."""
         model: Any = self.accelerator.unwrap_model(self.model)
+        # Of a large model, all hidden states are many.
+        needs_all = model.projection is not None and self.layers != [-1]
         with self.accelerator.autocast():
-            outputs: Any = self.teacher(
-                input_values, attention_mask=attention_mask, output_hidden_states=model.projection is not None
-            )
+            outputs, logits = run_model(self.teacher, input_values, attention_mask, output_hidden_states=needs_all)
         targets = {}
-        if isinstance(self.teacher, BeatsForAudioClassification) and model.logits_weight:
-            targets["teacher_logits"] = outputs.logits
+        if logits is not None and model.logits_weight:
+            targets["teacher_logits"] = logits
         if model.projection is not None:
-            targets["teacher_states"] = mean_of_states([outputs.hidden_states[layer] for layer in self.layers])
+            states = [outputs["last_hidden_state"]]
+            if needs_all:
+                states = [outputs["hidden_states"][layer] for layer in self.layers]
+            targets["teacher_states"] = mean_of_states(states)
         return targets
 
     def measure(self, outputs: Mapping, inputs: Mapping) -> dict[str, torch.Tensor]:

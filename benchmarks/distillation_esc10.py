@@ -175,22 +175,21 @@ def describe(value: float, draws: np.ndarray, unit: str = "%") -> str:
 
 
 def print_table(rows: dict[str, dict[int, dict[str, Any]]], times: dict[str, float]) -> dict[str, float]:
-    """Prints the models whose folds are those of the teacher; returns their accuracies."""
-    folds = sorted(rows.get("teacher", {}))
-    models = {name: of_model for name, of_model in rows.items() if folds and sorted(of_model) == folds}
+    """Prints the models on the folds that all have; returns their accuracies."""
+    folds = sorted(set.intersection(*(set(of_model) for of_model in rows.values()))) if "teacher" in rows else []
+    if not folds:
+        return {}
     right = {
         name: np.array([value for fold in folds for value in of_model[fold]["right"].values()])
-        for name, of_model in models.items()
+        for name, of_model in rows.items()
     }
-    if not right:
-        return {}
     size = len(right["teacher"])
     draws = np.random.default_rng(0).integers(size, size=(NUM_RESAMPLES, size))
     drawn = {name: accuracy_of(draws, values) for name, values in right.items()}
     means = {name: float(values.mean()) for name, values in right.items()}
     names = ("model", "parameters", "ms", "accuracy, %", "distilled - alone, points", "gain kept, %", "by folds, %")
     table = Table(*names, title=f"ESC-10, folds {folds}, 95 % intervals over {size} clips")
-    for name, of_model in models.items():
+    for name, of_model in rows.items():
         student, _, method = name.partition(" ")
         cells = ["", ""]
         if method == "distilled" and (alone := f"{student} alone") in means:
@@ -232,7 +231,9 @@ def main(
     dataset: Annotated[str, typer.Option(help="Folder of ESC-10, with metadata.csv")] = "esc10",
     output: Annotated[Path, typer.Option(help="Where models go")] = Path("runs/distillation"),
     rows: Annotated[Path, typer.Option(help="Where results go")] = ROWS,
-    folds: Annotated[str, typer.Option(help="Folds to test on")] = "1,2,3,4,5",
+    folds: Annotated[
+        str, typer.Option(help="Folds to test on; empty: none, rows that are there are printed")
+    ] = "1,2,3,4,5",
     students: Annotated[str, typer.Option(help="Students to train; empty: the teachers only")] = ",".join(STUDENTS),
     threads: Annotated[int, typer.Option(help="Threads; 0 for all")] = 0,
     times: Annotated[bool, typer.Option(help="Time the models, which must be in OUTPUT")] = False,
@@ -243,7 +244,7 @@ def main(
         torch.set_num_threads(threads)
     rows.mkdir(parents=True, exist_ok=True)
     asked = [name for name in students.split(",") if name]
-    for fold in map(int, folds.split(",")):
+    for fold in [int(fold) for fold in folds.split(",") if fold]:
         for student, method in [("", ""), *((name, method) for name in asked for method in METHODS)]:
             file = rows / f"{'-'.join(filter(None, (student or 'teacher', method)))}-fold{fold}.json"
             read_or_compute(file, lambda: compute_row(dataset, output, fold, student, method))  # noqa: B023

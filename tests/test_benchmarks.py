@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 import typer
-from benchmarks import an_hour_of_audio, anomalies, codes_ablation, measuring
+from benchmarks import an_hour_of_audio, anomalies, codes_ablation, distillation_esc10, measuring
 from benchmarks.__main__ import choose_sizes, main
 from benchmarks.measuring import count_operations, in_fresh_process, peak_memory, time_alternately
 from benchmarks.options import Options, build_tokenizer
@@ -467,3 +467,30 @@ def test_intervals_hold_their_means():
     assert anomalies.interval([0.5, 0.5]) == "50.0"
     mean, low, high = map(float, re.findall(r"[\d.]+", anomalies.interval([0.5, 0.6, 0.7, 0.9])))
     assert low < mean == 67.5 < high
+
+
+def test_the_share_of_a_gain_is_that_of_distillation(tmp_path, capsys):
+    clips = [f"{number}.wav" for number in range(100)]
+
+    def row(num_right: int) -> dict[int, dict]:
+        right = dict(zip(clips, [1] * num_right + [0] * (100 - num_right)))
+        return {fold: {"parameters": 1000, "right": right} for fold in (1, 2)}
+
+    rows = {"teacher": row(90), "fast alone": row(50), "fast distilled": {1: row(80)[1]}}
+    means = distillation_esc10.print_table(rows, {"teacher": 12.0, "fast": 3.0})
+    # On the fold that all have.
+    assert means == pytest.approx({"teacher": 0.9, "fast alone": 0.5, "fast distilled": 0.8})
+    line = next(line for line in capsys.readouterr().out.splitlines() if "fast distilled" in line)
+    assert "│ 80.0 (" in line
+    assert line.split("│")[-2].strip() == "80.0"
+    assert "+30.0 (+" in line
+    assert "75.0 (" in line
+    distillation_esc10.draw(means, {"teacher": 12.0, "fast": 3.0}, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 0
+
+
+def test_synthesised_clips_of_a_distillation_have_a_fold_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(distillation_esc10, "NUM_SYNTHESISED", 2)
+    folder = distillation_esc10.make_sounds(tmp_path / "sounds")
+    assert (folder / "metadata.csv").read_text() == "file_name,fold\n000.wav,0\n001.wav,0\n"
+    assert soundfile.info(folder / "001.wav").duration == 5

@@ -136,7 +136,9 @@ def test_a_student_of_another_model_is_an_encoder(values, tmp_path, model_class)
 
 
 def test_without_logits_a_classifier_has_an_encoder_as_student(values):
-    assert type(load(run(values, logits_weight=0.0, max_steps=1))[0]).__name__ == "BeatsModel"
+    model, _ = load(run(values, logits_weight=0.0, max_steps=1))
+    assert type(model).__name__ == "BeatsModel"
+    assert model.config.id2label == BeatsConfig().id2label
 
 
 def test_a_student_can_learn_logits_only(values):
@@ -324,6 +326,7 @@ def test_an_existing_student_is_never_overwritten(values):
         ({"teacher_layers": [1], "representation_weight": 0}, "`teacher_layers` are those of the representations"),
         ({"balanced_sampling": True}, "`balanced_sampling` needs labels"),
         ({"precompute_fbank": True, "roll": True}, "`roll` and `mixup_alpha` change the audio"),
+        ({"mixup_alpha": 0.5, "per_device_train_batch_size": 1}, "`mixup_alpha` mixes clips of a batch"),
         ({"eval_strategy": "steps"}, "has no clips to evaluate on"),
     ],
 )

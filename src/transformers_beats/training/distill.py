@@ -25,6 +25,7 @@ from transformers_beats.training.config.arguments import BeatsTrainingArguments,
 from transformers_beats.training.config.batch_plan import BatchArguments
 from transformers_beats.training.config.distillation import (
     DISTILL_ARGUMENTS,
+    OF_CLASSES,
     SIZES,
     DistillationArguments,
     check_views,
@@ -94,7 +95,8 @@ def build_config(arguments: DistillationArguments, teacher: PreTrainedModel) -> 
     Raises:
         [`UsageError`]: if a configuration does not accept the values.
     """
-    values = {name: value for name, value in teacher.config.to_dict().items() if name not in NOT_ARCHITECTURE}
+    left_out = NOT_ARCHITECTURE if logits_weight_of(arguments, teacher) else (*NOT_ARCHITECTURE, *OF_CLASSES)
+    values = {name: value for name, value in teacher.config.to_dict().items() if name not in left_out}
     if values["classifier_pooling"] == "prototypes":
         values["classifier_pooling"] = "mean"
     values |= SIZES.get(arguments.size or "", {}) | (arguments.model_config or {})
@@ -191,8 +193,8 @@ def distill(
         [`BeatsError`]: if the teacher is no BEATs classifier or encoder, or the student does not fit it.
     """
     check_no_evaluation(training)
-    check_views(augmentation, data)
     output_dir = prepare_training(training, batch, data)
+    check_views(augmentation, data, training)
     teacher = load_teacher(arguments.teacher)
     logits_weight = logits_weight_of(arguments, teacher)
     check_layers(arguments.teacher_layers, teacher)

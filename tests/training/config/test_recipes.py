@@ -146,8 +146,8 @@ def test_recipes_of_probes_leave_nothing_out(name, caplog):
 def test_recipes_of_distillation_parse(name):
     words = ["--config", name, "--teacher", "teacher"]
     _, data, augmentation, batch, training = parse_arguments(DISTILL_ARGUMENTS, words)
-    check_views(augmentation, data)
     plan = apply_batch_plan(training, batch, data.crop_seconds)
+    check_views(augmentation, data, training)
     assert plan.seconds == DISTILL[name]
 
 

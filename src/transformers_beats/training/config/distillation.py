@@ -26,11 +26,10 @@ SIZES: dict[str, dict[str, int]] = {
     }
     for name, width in (("tiny", 192), ("mini", 256), ("small", 384))
 }
+# Settings of a classifier's configuration that an encoder has no use for.
+OF_CLASSES = ("num_labels", "id2label", "label2id", "problem_type")
 # Settings that a student has of its teacher: the fbank and the patches that both read, and the classes.
-INHERITED = (
-    *("num_mel_bins", "patch_size", "legacy_padding_mask"),
-    *("num_labels", "id2label", "label2id", "problem_type"),
-)
+INHERITED = ("num_mel_bins", "patch_size", "legacy_padding_mask", *OF_CLASSES)
 
 
 @dataclass
@@ -90,11 +89,13 @@ DISTILL_ARGUMENTS: tuple[Any, ...] = (
 )
 
 
-def check_views(augmentation: AugmentationArguments, data: DataArguments) -> None:
-    """Raises a [`UsageError`] for augmentation that needs labels, or audio that is not read."""
+def check_views(augmentation: AugmentationArguments, data: DataArguments, training: BeatsTrainingArguments) -> None:
+    """Raises a [`UsageError`] for augmentation that needs labels, audio that is not read, or another clip."""
     if augmentation.balanced_sampling:
         raise UsageError("`balanced_sampling` needs labels, which a distillation does not read: leave it out.")
     if data.precompute_fbank and (augmentation.roll or augmentation.mixes):
         raise UsageError(
             "`roll` and `mixup_alpha` change the audio, which `precompute_fbank` does not read: leave one of them out."
         )
+    if augmentation.mixes and training.per_device_train_batch_size < 2:
+        raise UsageError("`mixup_alpha` mixes clips of a batch: set `per_device_train_batch_size` to at least 2.")

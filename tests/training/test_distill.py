@@ -26,7 +26,7 @@ from transformers_beats import (
 from transformers_beats.inference.loading import load
 from transformers_beats.training.config.distillation import DISTILL_ARGUMENTS, SIZES, DistillationArguments
 from transformers_beats.training.config.recipes import build_arguments
-from transformers_beats.training.distill import build_config, choose_copied, distill, main
+from transformers_beats.training.distill import build_config, choose_copied, distill, main, name_words
 from transformers_beats.training.evaluate import EVALUATE_ARGUMENTS, evaluate
 from transformers_beats.training.trainers import checkpoints as checkpoints_module
 from transformers_beats.utils.errors import UsageError
@@ -182,6 +182,16 @@ def test_the_command_line_takes_the_teacher_as_its_first_word(teacher, sounds, t
     main(words)
     assert description_of(tmp_path / "student")["starts_from"] == "layers 4 of the teacher"
     assert f"evaluate --model {tmp_path / 'student'}" in capsys.readouterr().err
+
+
+def test_short_words_come_after_recipes():
+    assert name_words(["teacher", "-o", "out", "--config", "esc10_distill", "--size", "tiny"]) == [
+        *("--config", "esc10_distill", "--size", "tiny"),
+        *("--teacher", "teacher", "--output_dir", "out"),
+    ]
+    assert name_words(["--help"]) == ["--help"]
+    with pytest.raises(UsageError, match="-o: its value is missing"):
+        name_words(["teacher", "-o"])
 
 
 # Sizes, and where a student starts

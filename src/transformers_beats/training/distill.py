@@ -272,9 +272,23 @@ def save_student(final: Path, trainer: DistillationTrainer, description: Mapping
 
 
 def name_words(words: list[str]) -> list[str]:
-    """Returns the words of the command line with keys: a first word is the teacher, and `-o` the output directory."""
-    words = ["--output_dir" if word == "-o" else word for word in words]
-    return ["--teacher", *words] if words and not words[0].startswith("-") else words
+    """
+    Returns the words of the command line with keys: a first word is the teacher, and `-o` the output directory. They
+    come last, so that no recipe replaces them.
+
+    Raises:
+        [`UsageError`]: if `-o` is the last word.
+    """
+    words, named = list(words), []
+    if words and not words[0].startswith("-"):
+        named += ["--teacher", words.pop(0)]
+    while "-o" in words:
+        place = words.index("-o")
+        if place + 1 == len(words):
+            raise UsageError("-o: its value is missing, the directory that the student is written to.")
+        named += ["--output_dir", words.pop(place + 1)]
+        words.pop(place)
+    return [*words, *named]
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -277,6 +277,9 @@ def test_an_interrupted_training_learns_what_one_in_one_go_learns(values, tmp_pa
     assert not Path(values["output_dir"]).exists()
     with pytest.raises(UsageError, match=r"`temperature` \(1\.0, now 3\.0\)"):
         run(values, temperature=3.0)
+    # Mixtures are of the clips of a device.
+    with pytest.raises(UsageError, match="`per_device_train_batch_size`"):
+        run(values, per_device_train_batch_size=2, gradient_accumulation_steps=2)
     student = run(values)
     assert history_of(student) == history_of(expected)
     assert len(history_of(student)) == 6

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, set_seed
 
 from transformers_beats import BeatsConfig, BeatsForAudioClassification, BeatsModel
@@ -61,8 +62,11 @@ from .stages import (
 DESCRIPTION = "distillation.json"
 # What a saved configuration has, and a new model gets anew.
 NOT_ARCHITECTURE = ("architectures", "auto_map", "dtype", "model_type", "transformers_version")
-# Settings by which layers of the same shapes compute other things.
-LAYER_SETTINGS = ("num_attention_heads", "hidden_act", "deep_norm", "layer_norm_first", "gru_rel_pos")
+# Settings by which layers of the same shapes compute other things. The depth is no such setting: see `copy_layer`.
+LAYER_SETTINGS = (
+    *("num_attention_heads", "hidden_act", "deep_norm", "layer_norm_first", "layer_norm_eps"),
+    *("relative_position_embedding", "gru_rel_pos"),
+)
 
 
 def logits_weight_of(arguments: DistillationArguments, teacher: PreTrainedModel) -> float:
@@ -158,9 +162,13 @@ def copy_layers(student: Any, teacher: Any) -> list[int]:
         return []
     chosen = choose_copied(*depths)
     for layer, number in zip(own.encoder.layers, chosen):
-        layer.load_state_dict(others.encoder.layers[number - 1].state_dict())
+        copy_layer(layer, others.encoder.layers[number - 1])
     pairs = [(own.embeddings, others.embeddings)]
-    for name in ("pos_conv_embed", "layer_norm", "relative_position"):
+    names = ["pos_conv_embed", "layer_norm"]
+    if own.config.max_bucket_distance == others.config.max_bucket_distance:
+        # Otherwise the buckets of the same table are of other distances.
+        names.append("relative_position")
+    for name in names:
         pairs.append((getattr(own.encoder, name), getattr(others.encoder, name)))
     for name in HEAD_MODULES:
         pairs.append((getattr(student, name, None), getattr(teacher, name, None)))
@@ -168,6 +176,20 @@ def copy_layers(student: Any, teacher: Any) -> list[int]:
         if module is not None and other is not None and shapes_of(module) == shapes_of(other):
             module.load_state_dict(other.state_dict())
     return chosen
+
+
+@torch.no_grad()
+def copy_layer(layer: Any, other: Any) -> None:
+    """
+    Gives a layer the weights of a layer of another encoder, so that it computes the same. DeepNorm's scale of the
+    residual, (2N)^(1/4), is that of N layers: what the attention and the feed-forward network add to it is scaled
+    alike, and the layer norm that follows each sum takes the common factor away.
+    """
+    layer.load_state_dict(other.state_dict())
+    factor = layer.residual_scale / other.residual_scale
+    for module in (layer.self_attn.out_proj, layer.mlp.fc2):
+        for value in module.parameters():
+            value.mul_(factor)
 
 
 def shapes_of(module: Any) -> dict[str, Any]:

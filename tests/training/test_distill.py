@@ -35,6 +35,7 @@ from transformers_beats.training.distill import (
     name_words,
 )
 from transformers_beats.training.evaluate import EVALUATE_ARGUMENTS, evaluate
+from transformers_beats.training.stages import load_teacher
 from transformers_beats.training.trainers import checkpoints as checkpoints_module
 from transformers_beats.utils.errors import UsageError
 
@@ -173,6 +174,30 @@ def test_the_report_says_what_was_done(values, teacher):
     card = (student / "README.md").read_text()
     assert "Classifier of audio clips into 2 classes, distilled from teacher" in card
     assert "- starts_from: layers 2, 4 of the teacher" in card
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("model_class", [BeatsForAudioClassification, BeatsForAudioFrameClassification, BeatsModel])
+def test_a_teacher_computes_in_float32_whatever_it_was_saved_in(tmp_path, model_class, dtype):
+    directory = save_teacher(tmp_path / "teacher", model_class)
+    saved = load(directory)[0].to(dtype)
+    saved.save_pretrained(directory)
+    teacher = load_teacher(str(directory))
+    assert {value.dtype for value in teacher.parameters()} == {torch.float32}
+    weights = saved.state_dict()
+    for name, value in teacher.state_dict().items():
+        assert torch.equal(value, weights.get(name, weights.get(f"beats.{name}")).float()), name
+
+
+def test_a_teacher_in_half_precision_teaches_as_its_copy_in_float32(values, teacher, tmp_path):
+    model, _ = load(teacher)
+    model.bfloat16().save_pretrained(teacher)
+    found = run(values, max_steps=2)
+    model.float().save_pretrained(teacher)
+    expected = run(values, max_steps=2, output_dir=str(tmp_path / "other"))
+    assert history_of(found) == history_of(expected)
+    assert description_of(found)["teacher_fingerprint"] == description_of(expected)["teacher_fingerprint"]
+    assert load(found)[0].dtype == torch.float32
 
 
 def test_an_evaluation_knows_the_clips_of_the_student(values, labelled, tmp_path, no_pictures, caplog):

@@ -155,12 +155,13 @@ def load_tokenizer(name: str) -> PreTrainedModel:
 
 def load_teacher(name: str) -> PreTrainedModel:
     """
-    Loads the teacher of a directory or Hub repository: the whole classifier if it was fine-tuned, else the encoder.
+    Loads the teacher of a directory or Hub repository: the whole classifier if it was fine-tuned, else the encoder; in
+    float32, as the model that learns, whatever it was saved in. A training with `bf16` computes both by autocast.
 
     Raises:
         [`BeatsError`]: if it holds another kind of model.
     """
-    teacher: Any = load_model(name)
+    teacher: Any = load_model(name, dtype="float32")
     if isinstance(teacher, BeatsForAudioFrameClassification):
         teacher = teacher.beats
     if not isinstance(teacher, (BeatsForAudioClassification, BeatsModel)):

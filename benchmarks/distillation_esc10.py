@@ -26,8 +26,9 @@ Added after the first test of `fast` (fold 1: alone 67.5 %, distilled 66.2 %), w
 with its teacher on 69 % of the views: `--steps 1000` trains both students of both kinds for 1,000 steps, with rows of
 their own. Both tables are to be reported.
 
-A finished row is a file in ROWS and not computed again; models in OUTPUT are not trained again. `--picture` draws
-accuracy against milliseconds.
+A finished row is a file in ROWS and not computed again; models in OUTPUT are not trained again. Times are measured
+again if OUTPUT has a model that they lack, or if machine or threads are others. `--picture` draws accuracy against
+milliseconds, of the models that have been timed.
 """
 
 import json
@@ -53,7 +54,7 @@ from transformers_beats.training.evaluate import EVALUATE_ARGUMENTS, evaluate
 from transformers_beats.training.finetune import finetune
 from transformers_beats.training.reports.report import read_predictions
 from transformers_beats.utils.files import new_directory
-from transformers_beats.utils.machine import describe_machine
+from transformers_beats.utils.machine import describe_machine, in_a_line
 
 from .measuring import time_alternately
 from .resuming import read_or_compute
@@ -74,6 +75,11 @@ STUDENTS: dict[str, dict[str, int]] = {
 METHODS = ("alone", "distilled")
 NUM_SYNTHESISED, SECONDS, SAMPLING_RATE = 320, 5, 16000
 NUM_RESAMPLES = 5000
+DIFFERENCE = (
+    "A distilled student and the same one alone differ in more than the teacher: a quarter of its clips are "
+    "synthesised, some are mixed, and `third` starts from the teacher's last layer and not from random weights. Their "
+    "difference is that of all of it together."
+)
 STEPS = 250
 TURNS = 25
 
@@ -148,13 +154,28 @@ def compute_row(dataset: str, output: Path, fold: int, student: str, method: str
     return make_row(model, model / "evaluation")
 
 
-def measure_times(output: Path, steps: int) -> dict[str, Any]:
-    """Times the models of the first fold, in turns."""
-    clip = synthesize(CLASSES[0], np.random.default_rng(0), float(SECONDS))
-    places = {"teacher": output / "teacher"} | {name: output / name_of(name, "distilled", steps) for name in STUDENTS}
-    calls = {name: classify(place / "fold-1", clip) for name, place in places.items() if place.exists()}
-    times = time_alternately(calls, TURNS, "cpu")
-    return {"machine": describe_machine("cpu"), "ms": {name: round(1000 * each, 2) for name, each in times.items()}}
+def read_times(file: Path, output: Path, steps: int) -> dict[str, Any]:
+    """
+    Returns the milliseconds of the models of the first fold in OUTPUT, and the machine, from a file. All are timed
+    anew, in turns, if one of them is not in the file, or its times are of another machine or number of threads.
+    """
+    names = {"teacher": ("", "")} | {student: (student, "distilled") for student in STUDENTS}
+    places = {name: output / name_of(*model, steps) / "fold-1" for name, model in names.items()}
+    places = {name: place for name, place in places.items() if place.exists()}
+    if not places:
+        raise typer.BadParameter(f"--times: there are no models of fold 1 in {output}, which are timed")
+
+    def measure() -> dict[str, Any]:
+        clip = synthesize(CLASSES[0], np.random.default_rng(0), float(SECONDS))
+        times = time_alternately({name: classify(place, clip) for name, place in places.items()}, TURNS, "cpu")
+        milliseconds = {name: round(1000 * each, 2) for name, each in times.items()}
+        return {"machine": describe_machine("cpu"), "ms": milliseconds}
+
+    def is_current(row: dict[str, Any]) -> bool:
+        machines = [{**machine, "load": None} for machine in (row["machine"], describe_machine("cpu"))]
+        return machines[0] == machines[1] and places.keys() <= row["ms"].keys()
+
+    return read_or_compute(file, measure, is_current)
 
 
 def classify(place: Path, clip: np.ndarray) -> Callable[[], torch.Tensor]:
@@ -198,7 +219,8 @@ def print_table(rows: dict[str, dict[int, dict[str, Any]]], times: dict[str, flo
     drawn = {name: accuracy_of(draws, values) for name, values in right.items()}
     means = {name: float(values.mean()) for name, values in right.items()}
     names = ("model", "parameters", "ms", "accuracy, %", "distilled - alone, points", "gain kept, %", "by folds, %")
-    table = Table(*names, title=f"ESC-10, folds {folds}, 95 % intervals over {size} clips")
+    title = f"ESC-10, folds {folds}, 95 % intervals over {size} clips"
+    table = Table(*names, title=title, caption=DIFFERENCE, caption_justify="left")
     for name, of_model in rows.items():
         student, _, method = name.partition(" ")
         cells = ["", ""]
@@ -253,6 +275,8 @@ def main(
     picture: Annotated[Path | None, typer.Option(help="PNG of accuracy against milliseconds")] = None,
 ) -> None:
     """Measures what distillation is worth on ESC-10."""
+    if picture is not None and not times and not (rows / "times.json").exists():
+        raise typer.BadParameter("--picture needs the times of models: measure them with --times")
     if threads:
         torch.set_num_threads(threads)
     rows.mkdir(parents=True, exist_ok=True)
@@ -262,17 +286,19 @@ def main(
             file = rows / f"{name_of(student, method, steps)}-fold{fold}.json"
             read_or_compute(file, lambda: compute_row(dataset, output, fold, student, method, steps))  # noqa: B023
     if times:
-        read_or_compute(rows / "times.json", lambda: measure_times(output, steps))
+        read_times(rows / "times.json", output, steps)
     known: dict[str, dict[int, dict[str, Any]]] = {}
     for student, method in [("", ""), *((name, method) for name in STUDENTS for method in METHODS)]:
         name = f"{student} {method}".strip() or "teacher"
         files = {fold: rows / f"{name_of(student, method, steps)}-fold{fold}.json" for fold in FOLDS}
         found = {fold: json.loads(file.read_text("utf-8")) for fold, file in files.items() if file.exists()}
         known |= {name: found} if found else {}
-    measured = json.loads((rows / "times.json").read_text("utf-8"))["ms"] if (rows / "times.json").exists() else {}
-    means = print_table(known, measured)
-    if picture is not None and measured:
-        draw(means, measured, picture)
+    timed = json.loads((rows / "times.json").read_text("utf-8")) if (rows / "times.json").exists() else {"ms": {}}
+    means = print_table(known, timed["ms"])
+    if timed["ms"]:
+        print(f"ms: {in_a_line(timed['machine'])}")
+    if picture is not None:
+        draw(means, timed["ms"], picture)
 
 
 if __name__ == "__main__":

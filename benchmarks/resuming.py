@@ -9,9 +9,15 @@ from typing import Any
 from transformers_beats.utils.files import replace_file
 
 
-def read_or_compute(file: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Returns the row in a JSON file; if there is none, computes it and writes the file, whole or not at all."""
-    if not file.exists():
+def read_or_compute(
+    file: Path, compute: Callable[[], dict[str, Any]], is_current: Callable[[dict[str, Any]], bool] | None = None
+) -> dict[str, Any]:
+    """
+    Returns the row in a JSON file; if there is none, or `is_current` says that it no longer holds, computes it and
+    writes the file, whole or not at all.
+    """
+    is_known = file.exists() and (is_current is None or is_current(json.loads(file.read_text(encoding="utf-8"))))
+    if not is_known:
         row = compute()
         with replace_file(file) as temporary:
             temporary.write_text(json.dumps(row, indent=1), encoding="utf-8")

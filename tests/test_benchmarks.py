@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 import typer
-from benchmarks import an_hour_of_audio, anomalies, codes_ablation, measuring
+from benchmarks import an_hour_of_audio, anomalies, codes_ablation, distillation_esc10, measuring
 from benchmarks.__main__ import choose_sizes, main
 from benchmarks.measuring import count_operations, in_fresh_process, peak_memory, time_alternately
 from benchmarks.options import Options, build_tokenizer
@@ -467,3 +467,86 @@ def test_intervals_hold_their_means():
     assert anomalies.interval([0.5, 0.5]) == "50.0"
     mean, low, high = map(float, re.findall(r"[\d.]+", anomalies.interval([0.5, 0.6, 0.7, 0.9])))
     assert low < mean == 67.5 < high
+
+
+def test_the_share_of_a_gain_is_that_of_distillation(tmp_path, capsys):
+    clips = [f"{number}.wav" for number in range(100)]
+
+    def row(num_right: int) -> dict[int, dict]:
+        right = dict(zip(clips, [1] * num_right + [0] * (100 - num_right)))
+        return {fold: {"parameters": 1000, "right": right} for fold in (1, 2)}
+
+    rows = {"teacher": row(90), "fast alone": row(50), "fast distilled": {1: row(80)[1]}}
+    means = distillation_esc10.print_table(rows, {"teacher": 12.0, "fast": 3.0})
+    # On the fold that all have.
+    assert means == pytest.approx({"teacher": 0.9, "fast alone": 0.5, "fast distilled": 0.8})
+    printed = capsys.readouterr().out
+    line = next(line for line in printed.splitlines() if "fast distilled" in line)
+    assert "│ 80.0 (" in line
+    assert line.split("│")[-2].strip() == "80.0"
+    assert "+30.0 (+" in line
+    assert "75.0 (" in line
+    assert "differ in more than the teacher: a quarter of its clips are synthesised" in " ".join(printed.split())
+    distillation_esc10.draw(means, {"teacher": 12.0, "fast": 3.0}, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("times", [{"teacher": 12.0, "fast": 3.0}, {"teacher": 12.0}, {}])
+def test_models_that_were_not_timed_are_not_drawn(tmp_path, monkeypatch, times):
+    drawn = []
+    monkeypatch.setattr(distillation_esc10, "save_figure", lambda figure, path: drawn.append(figure))
+    means = {"teacher": 0.9, "fast alone": 0.5, "third alone": 0.6, "third distilled": 0.8}
+    distillation_esc10.draw(means, times, tmp_path / "curve.png")
+    points = [point for line in drawn[0].axes[0].lines for point in zip(*line.get_data())]
+    expected = {"teacher": (12.0, 90.0), "fast": (3.0, 50.0)}
+    assert sorted(points) == sorted(expected[name] for name in times)
+
+
+def test_times_are_those_of_all_models_on_this_machine(tmp_path, monkeypatch):
+    machine = {"cpu": "a CPU", "threads": 1, "load": 0.0}
+    measured = []
+
+    def time_models(calls, repeats, device):
+        measured.append(sorted(calls))
+        return dict.fromkeys(calls, 0.002)
+
+    monkeypatch.setattr(distillation_esc10, "describe_machine", lambda device: dict(machine))
+    monkeypatch.setattr(distillation_esc10, "classify", lambda place, clip: place)
+    monkeypatch.setattr(distillation_esc10, "time_alternately", time_models)
+
+    def read_times() -> list[list[str]]:
+        """Returns which models are timed now, in turns."""
+        measured.clear()
+        row = distillation_esc10.read_times(tmp_path / "times.json", tmp_path, distillation_esc10.STEPS)
+        assert row["machine"]["threads"] == machine["threads"]
+        return list(measured)
+
+    with pytest.raises(typer.BadParameter, match="there are no models of fold 1"):
+        read_times()
+    for place in ("teacher/fold-1", "fast-distilled/fold-1", "third-distilled/fold-2"):
+        (tmp_path / place).mkdir(parents=True)
+    assert read_times() == [["fast", "teacher"]]
+    machine["load"] = 1.0
+    assert read_times() == []
+    (tmp_path / "third-distilled" / "fold-1").mkdir()
+    assert read_times() == [["fast", "teacher", "third"]]
+    for name, value in (("threads", 2), ("cpu", "another CPU")):
+        machine[name] = value
+        assert read_times() == [["fast", "teacher", "third"]]
+        assert read_times() == []
+    # The same times, while a model is not there.
+    (tmp_path / "third-distilled" / "fold-1").rmdir()
+    assert read_times() == []
+
+
+def test_a_picture_needs_times(tmp_path):
+    with pytest.raises(typer.BadParameter, match="--picture needs the times of models"):
+        distillation_esc10.main(rows=tmp_path / "rows", folds="", picture=tmp_path / "curve.png")
+    assert not (tmp_path / "rows").exists()
+
+
+def test_synthesised_clips_of_a_distillation_have_a_fold_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(distillation_esc10, "NUM_SYNTHESISED", 2)
+    folder = distillation_esc10.make_sounds(tmp_path / "sounds")
+    assert (folder / "metadata.csv").read_text() == "file_name,fold\n000.wav,0\n001.wav,0\n"
+    assert soundfile.info(folder / "001.wav").duration == 5

@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import ENCODER, make_recipe, make_sounds
+from tiny import ENCODER, TRAINING, make_recipe, make_sounds
 from worker import run_iterate, train_steps
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudioClassification, BeatsForPreTraining
 from transformers_beats.training.compute_codes import load_codes
+from transformers_beats.training.config.distillation import DISTILL_ARGUMENTS
 from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.data.sources import DataArguments
+from transformers_beats.training.distill import distill
 from transformers_beats.training.evaluate import EVALUATE_ARGUMENTS, evaluate
 
 
@@ -37,7 +39,7 @@ def launch(tasks: list[tuple[str, Any]], directory: Path, is_killed: bool = Fals
 
 def losses_of(directory: Path) -> dict[str, list[float]]:
     history = json.loads((directory / "log_history.json").read_text())
-    names = ("loss", "accuracy", "distillation_loss", "code_perplexity")
+    names = ("loss", "accuracy", "distillation_loss", "code_perplexity", "logits_loss", "representation_loss")
     return {name: [entry[name] for entry in history if name in entry] for name in names}
 
 
@@ -65,7 +67,11 @@ def together(tmp_path_factory, cache_of_the_module) -> Path:
     model, batches = make_pretraining_model()
     model.save_pretrained(sharded["model"])
     torch.save(batches, sharded["batches"])
-    tasks = [("iterate", recipe), ("record_masks", masks), ("evaluate", classifier), ("fully_shard", sharded)]
+    student = make_distillation(directory) | {"output_dir": str(directory / "student")}
+    student["per_device_train_batch_size"] //= 2
+    tasks = [("iterate", recipe), ("record_masks", masks), ("evaluate", classifier), ("distill", student)]
+    # The last ends the processes.
+    tasks.append(("fully_shard", sharded))
     launch(tasks, directory)
     return directory
 
@@ -81,6 +87,12 @@ def make_classifier(directory: Path) -> dict:
     BeatsFeatureExtractor().save_pretrained(directory / "classifier")
     # Windows of half a second: one or two for each clip, and more for one process than for the other.
     return {"model": str(directory / "classifier"), "dataset": str(sounds), "crop_seconds": 0.5, "batch_size": 4}
+
+
+def make_distillation(directory: Path) -> dict:
+    """Returns arguments of `distill`, of a student of the classifier in a directory."""
+    values = {"teacher": str(directory / "classifier"), "dataset": str(directory / "sounds"), "crop_seconds": 1.0}
+    return {**values, "model_config": {"num_hidden_layers": 1, "hidden_size": 16, "embed_dim": 16}, **TRAINING}
 
 
 def make_pretraining_model() -> tuple[BeatsForPreTraining, list[dict]]:
@@ -127,6 +139,17 @@ def test_two_processes_classify_as_one_does(together, tmp_path):
     assert one["num_clips"] == two["num_clips"] == 12
     scores = [np.genfromtxt(run / "predictions.csv", delimiter=",", skip_header=1)[:, 3:] for run in runs]
     np.testing.assert_allclose(scores[1], scores[0], atol=1e-6)
+
+
+def test_two_processes_distill_what_one_does(together, tmp_path):
+    values = make_distillation(together) | {"output_dir": str(tmp_path / "student")}
+    distill(*build_arguments(DISTILL_ARGUMENTS, values))
+    expected, actual = (losses_of(place / "student") for place in (tmp_path, together))
+    assert len(expected["loss"]) == len(expected["representation_loss"]) == 6
+    for name, found in expected.items():
+        assert actual[name] == pytest.approx(found, abs=1e-5), name
+    expected, actual = (load_file(place / "student" / "model.safetensors") for place in (tmp_path, together))
+    check_weights(actual, expected)
 
 
 def test_fully_sharded_training_is_the_same_and_reloads(together):

@@ -20,8 +20,10 @@ from transformers.trainer_callback import TrainerState
 
 from transformers_beats import BeatsConfig, BeatsForPreTraining
 from transformers_beats.training.config.arguments import PRETRAIN_ARGUMENTS
+from transformers_beats.training.config.distillation import DISTILL_ARGUMENTS
 from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments
+from transformers_beats.training.distill import distill
 from transformers_beats.training.evaluate import EVALUATE_ARGUMENTS, evaluate
 from transformers_beats.training.iterate import iterate
 from transformers_beats.training.trainers.checkpoints import TRAINER_STATE
@@ -172,6 +174,7 @@ if __name__ == "__main__":
         "record_clips": record_clips,
         "die_at": die_at,
         "fully_shard": train_fully_sharded,
+        "distill": lambda values: distill(*build_arguments(DISTILL_ARGUMENTS, values)),
         "evaluate": lambda values: evaluate(*build_arguments(EVALUATE_ARGUMENTS, values)),
     }
     run_command(lambda: [tasks[name](values) for name, values in json.loads(Path(sys.argv[1]).read_text())])

@@ -53,6 +53,7 @@ TRAINING = {
         example="--config folder_probe --dataset FOLDER --model_name_or_path MODEL --output_dir DIR",
         added=("--freeze", "true"),
     ),
+    "distill": Forwarded("training.distill", "Train a smaller model on the outputs of a larger one."),
     "pretrain": Forwarded("training.pretrain", "Pre-train an encoder on codes of a tokenizer."),
     "train-tokenizer": Forwarded("training.train_tokenizer", "Train an acoustic tokenizer on an encoder."),
     "compute-codes": Forwarded("training.compute_codes", "Compute the codes that an encoder is pre-trained on."),

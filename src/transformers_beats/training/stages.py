@@ -155,12 +155,13 @@ def load_tokenizer(name: str) -> PreTrainedModel:
 
 def load_teacher(name: str) -> PreTrainedModel:
     """
-    Loads the teacher of a directory or Hub repository: the whole classifier if it was fine-tuned, else the encoder.
+    Loads the teacher of a directory or Hub repository: the whole classifier if it was fine-tuned, else the encoder; in
+    float32, as the model that learns, whatever it was saved in. A training with `bf16` computes both by autocast.
 
     Raises:
         [`BeatsError`]: if it holds another kind of model.
     """
-    teacher: Any = load_model(name)
+    teacher: Any = load_model(name, dtype="float32")
     if isinstance(teacher, BeatsForAudioFrameClassification):
         teacher = teacher.beats
     if not isinstance(teacher, (BeatsForAudioClassification, BeatsModel)):
@@ -236,7 +237,8 @@ def training_settings(
     )
     for arguments in others:
         settings |= asdict(arguments)
-    if settings.get("teacher_normalization") == "center" or settings.get("mixture_probability"):
+    of_devices = [settings.get(name) for name in ("mixture_probability", "mixup_alpha")]
+    if settings.get("teacher_normalization") == "center" or any(of_devices):
         # Means and mixtures are of the clips of a device.
         settings["per_device_train_batch_size"] = training.per_device_train_batch_size
     if crops is not None:

@@ -453,7 +453,7 @@ BASE = {"output_dir": "run", "data": {"dataset": "audio", "crop_seconds": 10.0}}
         ("model", {"per_device_train_batch_size": 0}, "model: `per_device_train_batch_size` must be at least 1"),
         ("model", {"model_config": {"hidden_size": 7}}, "model: `num_attention_heads` (12) must divide"),
         ("model", {"model_config": {"codebook_size": 512}}, "`model.model_config.codebook_size` is 512, but"),
-        ("tokenizer", {"eval_strategy": "epoch"}, "tokenizer: `eval_strategy`: pre-training has no clips to evaluate"),
+        ("tokenizer", {"eval_strategy": "epoch"}, "tokenizer: `eval_strategy`: there are no clips to evaluate on"),
         ("tokenizer", {"max_steps": -5}, "tokenizer: `max_steps` must be at least -1, got -5"),
         ("model", {"report_to": "abacus"}, "model: `report_to` names trackers that are not known or not"),
         ("model", {"model_name_or_path": "/no/model"}, "/no/model: no such directory"),

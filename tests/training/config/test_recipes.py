@@ -18,6 +18,7 @@ from transformers_beats.training.config.arguments import (
     check_config,
 )
 from transformers_beats.training.config.batch_plan import apply_batch_plan
+from transformers_beats.training.config.distillation import DISTILL_ARGUMENTS, check_views
 from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import RECIPES, build_arguments, list_recipes, parse_arguments
 from transformers_beats.utils.errors import UsageError
@@ -36,11 +37,13 @@ FINE_TUNING = {
     "speech_commands_v2_finetune": (3e-5, 128),
 }
 PROBES = ["folder_probe"]
+# Seconds of audio in a step.
+DISTILL = {"esc10_distill": 160, "folder_distill": 1280}
 ITERATE = ["audioset_iterate", "esc10_iterate", "folder_iterate"]
 # Recipes that stand after one of these and change it.
 CHANGES = ["iterate_large", "iterate_supervised"]
-ALL = [*FLAT, *FINE_TUNING, *PROBES, *ITERATE, *CHANGES]
-SOURCE = re.compile(r"#.*\b(paper|Microsoft|ESPnet|OpenBEATs|appendix|our choice)\b", re.IGNORECASE)
+ALL = [*FLAT, *FINE_TUNING, *PROBES, *DISTILL, *ITERATE, *CHANGES]
+SOURCE = re.compile(r"#.*\b(paper|CED|Microsoft|ESPnet|OpenBEATs|appendix|our choice)\b", re.IGNORECASE)
 
 
 @pytest.fixture(params=[True, False], ids=["with bf16", "without bf16"])
@@ -137,6 +140,15 @@ def test_recipes_of_probes_leave_nothing_out(name, caplog):
     assert arguments.tuning.freeze
     assert (arguments.folds.num_folds, arguments.tuning.probe_c) == (5, 1.0)
     assert "left out" not in caplog.text
+
+
+@pytest.mark.parametrize("name", DISTILL)
+def test_recipes_of_distillation_parse(name):
+    words = ["--config", name, "--teacher", "teacher"]
+    _, data, augmentation, batch, training = parse_arguments(DISTILL_ARGUMENTS, words)
+    plan = apply_batch_plan(training, batch, data.crop_seconds)
+    check_views(augmentation, data, training)
+    assert plan.seconds == DISTILL[name]
 
 
 @pytest.mark.parametrize("name", FLAT)

@@ -475,9 +475,9 @@ DIAGNOSE_ARGUMENTS = (DiagnosisArguments, DataArguments, LabelArguments)
 
 
 def check_no_evaluation(training: TrainingArguments) -> None:
-    """Raises `UsageError` if an evaluation is asked for, which pre-training has no clips for."""
+    """Raises `UsageError` if an evaluation is asked for, for a command that has no clips for one."""
     if training.eval_strategy != "no":
-        raise UsageError("`eval_strategy`: pre-training has no clips to evaluate on; leave it out.")
+        raise UsageError("`eval_strategy`: there are no clips to evaluate on; leave it out.")
 
 
 def check_config(config_class: type, values: dict | None) -> None:

@@ -1,5 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Model card of a fine-tuned classifier, from its report."""
+"""Model cards: of a fine-tuned classifier, from its report, and of a distilled model."""
 
 import shutil
 from collections.abc import Mapping
@@ -34,9 +34,11 @@ def write_card(
     spread: Metrics | None = None,
     repo_id: str | None = None,
     remark: str = "",
+    method: str = "fine-tuned",
 ) -> None:
     """
-    Writes `README.md` to the directory of a classifier, with copies of the pictures of the report beside it.
+    Writes `README.md` to the directory of a classifier or an encoder, with copies of the pictures of the report beside
+    it.
 
     Args:
         directory (`Path`):
@@ -49,16 +51,19 @@ def write_card(
             Repository on the Hub that the example loads; the directory by default.
         remark (`str`):
             Sentence before the metrics, such as which clips they are of.
+        method (`str`, defaults to `"fine-tuned"`):
+            Past participle of how the model came from `base_model`.
     """
     config: Any = BeatsConfig.from_pretrained(directory)
     extractor = BeatsFeatureExtractor.from_pretrained(directory)
-    is_frames = str((config.architectures or [""])[0]).endswith("AudioFrameClassification")
+    architecture = str((config.architectures or [""])[0])
+    is_frames, is_encoder = architecture.endswith("AudioFrameClassification"), architecture.endswith("Model")
     dataset, base = str(description["training_dataset"]), str(description["base_model"])
     known = {name: value for name, value in description.items() if value is not None and name not in PRIVATE}
     title = hub_name(repo_id or str(directory)).split("/")[-1]
     data = ModelCardData(
         library_name="transformers",
-        pipeline_tag="audio-classification",
+        pipeline_tag="feature-extraction" if is_encoder else "audio-classification",
         tags=["audio", "beats", "transformers-beats"],
         base_model=base if is_id(base) else None,
         datasets=[dataset] if is_id(dataset) else None,
@@ -71,17 +76,19 @@ def write_card(
             shutil.copyfile(report_dir / name, directory / name)
             pictures.append((caption, name))
     kind = f"of every {1000 * config.frame_seconds:g} ms of audio" if is_frames else "of audio clips"
+    kind = f"Classifier {kind} into {format_number(config.num_labels)} classes"
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined)
     environment.filters |= {"number": format_number, "interval": format_interval}
     text = environment.get_template(TEMPLATE).render(
         card_data=data.to_yaml(),
         title=title,
-        summary=f"Classifier {kind} into {format_number(config.num_labels)} classes, fine-tuned from {hub_name(base)} "
+        summary=f"{'Encoder of audio' if is_encoder else kind}, {method} from {hub_name(base)} "
         f"([BEATs](https://arxiv.org/abs/2212.09058)) on {hub_name(dataset)}.",
+        method=method,
         pipeline="audio-tagging" if is_frames else "audio-classification",
         path=repo_id or str(directory),
         sampling_rate=extractor.sampling_rate,
-        classes=[config.id2label[index] for index in sorted(config.id2label)],
+        classes=[] if is_encoder else [config.id2label[index] for index in sorted(config.id2label)],
         report=report,
         results_note=remark or "On clips that the model has not learned from:",
         num_clips=report["num_clips"] if report else 0,

@@ -155,9 +155,9 @@ class BeatsTrainer(WaveformTrainer):
         outputs = model(**inputs)
         measured = {"loss": outputs["loss"], **self.measure(outputs, inputs)}
         if self.args.world_size > 1:
-            # A mean over processes follows: with this, every patch counts alike, wherever it is.
-            num_patches = self.num_patches(outputs).float()
-            weight = num_patches * self.args.world_size / self.accelerator.reduce(num_patches).clamp(min=1)
+            # A mean over processes follows: with this, every patch (or clip) counts alike, wherever it is.
+            num_counted = self.num_counted(outputs).float()
+            weight = num_counted * self.args.world_size / self.accelerator.reduce(num_counted).clamp(min=1)
             measured = {name: value if name == "code_counts" else value * weight for name, value in measured.items()}
         loss = measured.pop("loss")
         sums, counts = self._sums[model.training], self._counts[model.training]
@@ -170,8 +170,8 @@ class BeatsTrainer(WaveformTrainer):
         """Returns scalars to average, and under `code_counts` a histogram to add up, until the next log."""
         raise NotImplementedError
 
-    def num_patches(self, outputs: Mapping) -> torch.Tensor:
-        """Returns the number of patches that the loss is a mean over."""
+    def num_counted(self, outputs: Mapping) -> torch.Tensor:
+        """Returns the number of patches, or of clips, that the loss is a mean over."""
         raise NotImplementedError
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
@@ -257,7 +257,7 @@ class BeatsPreTrainer(BeatsTrainer):
         counts, _ = code_usage(labels.clamp(min=0), is_patch, logits.shape[-1])
         return {"accuracy": outputs["accuracy"], "code_counts": counts}
 
-    def num_patches(self, outputs: Mapping) -> torch.Tensor:
+    def num_counted(self, outputs: Mapping) -> torch.Tensor:
         return (outputs["masked_positions"] != -100).sum()
 
 
@@ -299,7 +299,7 @@ class BeatsTokenizerTrainer(BeatsTrainer):
     def measure(self, outputs: Mapping, inputs: Mapping) -> dict[str, torch.Tensor]:
         return {name: outputs[name] for name in ("distillation_loss", "commitment_loss", "code_counts")}
 
-    def num_patches(self, outputs: Mapping) -> torch.Tensor:
+    def num_counted(self, outputs: Mapping) -> torch.Tensor:
         return outputs["code_counts"].sum()
 
     def check(self, measured: dict[str, float]) -> None:
@@ -343,13 +343,21 @@ def teacher_outputs(
     else:
         outputs = teacher(input_values, attention_mask=attention_mask, output_hidden_states=layers is not None)
         states = [outputs.last_hidden_state] if layers is None else [outputs.hidden_states[layer] for layer in layers]
-    if normalization == "layer_norm":
-        states = [nn.functional.layer_norm(at_least_float32(values), values.shape[-1:]) for values in states]
-    mean = states[0] if len(states) == 1 else torch.stack(states).mean(dim=0)
+    mean = mean_of_states(states, normalization)
     if normalization != "center":
         return mean
     num_bands = teacher.config.num_freq_patches
     return center_bands(mean, outputs["patch_attention_mask"], num_bands)
+
+
+def mean_of_states(states: list[torch.Tensor], normalization: str | None = None) -> torch.Tensor:
+    """
+    Returns the mean of layers' states of one shape; with the `normalization` `"layer_norm"`, each state of a patch has
+    zero mean and unit variance before it, and is float32.
+    """
+    if normalization == "layer_norm":
+        states = [nn.functional.layer_norm(at_least_float32(values), values.shape[-1:]) for values in states]
+    return states[0] if len(states) == 1 else torch.stack(states).mean(dim=0)
 
 
 def center_bands(states: torch.Tensor, mask: torch.Tensor, num_bands: int) -> torch.Tensor:
@@ -373,7 +381,12 @@ def check_teacher(teacher: PreTrainedModel, layers: list[int] | None) -> None:
         raise BeatsError(
             "`teacher_layers` are those of an encoder, and a classifier teaches its logits: leave them out."
         )
+    check_layers(layers, teacher)
+
+
+def check_layers(layers: list[int] | None, teacher: PreTrainedModel) -> None:
+    """Raises a [`UsageError`] for `teacher_layers` that a teacher does not have."""
     try:
-        choose_layers(layers, teacher.config.num_hidden_layers)
+        choose_layers([-1] if layers is None else layers, teacher.config.num_hidden_layers)
     except UsageError as error:
         raise UsageError(f"`teacher_layers`: {error}") from None

@@ -1,0 +1,34 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Model cards: what they say of models with and without an evaluation."""
+
+import pytest
+from tiny import ENCODER
+
+from transformers_beats import (
+    BeatsConfig,
+    BeatsFeatureExtractor,
+    BeatsForAudioClassification,
+    BeatsForAudioFrameClassification,
+    BeatsModel,
+)
+from transformers_beats.training.reports.card import write_card
+
+
+DESCRIPTION = {"base_model": "teacher", "training_dataset": "sounds"}
+REPORT = {"metrics": {"accuracy": 0.5}, "num_clips": 8, "intervals": {}, "intervals_by": "", "notes": []}
+
+
+@pytest.mark.parametrize("model_class", [BeatsForAudioClassification, BeatsForAudioFrameClassification, BeatsModel])
+def test_the_limits_of_a_model_are_those_of_its_evaluation(tmp_path, model_class):
+    model_class(BeatsConfig(**ENCODER)).save_pretrained(tmp_path)
+    BeatsFeatureExtractor().save_pretrained(tmp_path)
+    for report in (None, REPORT):
+        write_card(tmp_path, DESCRIPTION, report)
+        card = (tmp_path / "README.md").read_text()
+        limits = [line for line in card.partition("## Limits")[2].splitlines() if line]
+        assert ("No clips were left out to evaluate on." in card) == (report is None)
+        assert limits[0].startswith("- How good it is was not measured" if report is None else "- The figures hold")
+        assert sum("figures" in line for line in limits) == (report is not None)
+        # Then of the classes, which an encoder has none of.
+        assert [line[:12] for line in limits[1:-1]] == ["- Scores are"] * (model_class is not BeatsModel)
+        assert "\n\n\n" not in card.partition("## Limits")[2]

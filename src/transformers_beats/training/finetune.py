@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets.fingerprint import Hasher
 from transformers import EarlyStoppingCallback, set_seed
 
@@ -54,6 +53,8 @@ from .classifiers import (
     describe,
     load_evaluation_clips,
     load_training_clips,
+    select,
+    with_events,
     write_digests,
 )
 from .closing import FINAL, CrossValidation, choose_epoch, choose_repository, close, join_epochs
@@ -255,7 +256,7 @@ def finetune(arguments: Arguments, prints: bool = True) -> dict[str, Any]:
     train, evaluation = (clips, labels), load_evaluation_clips(arguments, labels.names)
     if arguments.evaluation.eval_share is not None:
         drawn = draw_share(labels, arguments.evaluation.eval_share, arguments.training.seed)
-        train, evaluation = select(clips, labels, drawn.train), select(clips, labels, drawn.test)
+        train, evaluation = select(clips, labels, drawn.train), with_events(*select(clips, labels, drawn.test))
     if evaluation is not None:
         check_overlap(train[0], evaluation[0], arguments.evaluation.allow_overlap)
     metrics = run(arguments, train, evaluation, output_dir)
@@ -281,7 +282,7 @@ def cross_validate(
             announce(f"Fold {fold.name}: {fold_dir} is there already.")
             continue
         announce(f"Fold {fold.name}: {len(fold.train)} clips to learn from, {len(fold.test)} to evaluate on.")
-        train, test = select(clips, labels, fold.train), select(clips, labels, fold.test)
+        train, test = select(clips, labels, fold.train), with_events(*select(clips, labels, fold.test))
         check_overlap(train[0], test[0], arguments.evaluation.allow_overlap)
         run(arguments, train, test, fold_dir, fold.name)
     names = [fold.name for fold in folds]
@@ -312,13 +313,6 @@ def fingerprint(clips: Clips, labels: Labels, fold_column: str | None) -> str:
     """Returns a digest that changes with the clips, their labels and their folds."""
     folds = None if fold_column is None else list(clips.dataset[fold_column])
     return Hasher.hash((list(clips.names), clips.num_samples.tolist(), labels.values, folds))
-
-
-def select(clips: Clips, labels: Labels, indices: np.ndarray) -> tuple[Clips, Labels]:
-    """Returns some of the clips, and their labels."""
-    names = [clips.names[index] for index in indices]
-    dataset, num_samples, digests = clips.dataset.select(indices), clips.num_samples[indices], clips.digests[indices]
-    return Clips(dataset, num_samples, names, 0, digests, whole=(clips, indices)), labels.select(indices.tolist())
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -364,6 +364,7 @@ class EvaluationDataArguments:
     eval_dataset: str | list[str] | None = argument("As `dataset`. Default: the same.", None)
     eval_split: str | None = argument("As `split`.", None)
     eval_select: dict | None = argument("As `select`: {fold: 5}.", None)
+    eval_event_files: str | list[str] | None = argument("As `event_files`. Default: the same.", None)
     eval_share: float | None = argument(
         "Share of the clips, such as 0.2, that is drawn to evaluate on, with equal shares of classes.",
         None,
@@ -376,6 +377,8 @@ class EvaluationDataArguments:
         check_numbers(self)
         if self.eval_share is not None and self.has_clips:
             raise UsageError("`eval_share` draws clips: leave `eval_dataset`, `eval_split` and `eval_select` out.")
+        if self.eval_event_files is not None and not self.has_clips:
+            raise UsageError("`eval_event_files` are those of other clips: name these by `eval_dataset` or its like.")
 
     @property
     def has_clips(self) -> bool:

@@ -64,6 +64,8 @@ def build_model(
         "id2label": dict(enumerate(labels.names)),
         "label2id": {name: index for index, name in enumerate(labels.names)},
         "problem_type": allowed[-1 if augmentation.mixes else 0],
+        # They were tuned for other weights.
+        "event_settings": None,
         **(arguments.model_config or {}),
     }
     if values["problem_type"] not in allowed:

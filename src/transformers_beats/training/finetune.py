@@ -200,9 +200,10 @@ def finish_training(
         write_digests(final, train)
     if evaluation is not None and predictions is not None:
         with keep_model():
-            metrics |= clip_and_event_metrics(output, predictions, windows, evaluation[1])
+            evidence = Evidence(histories={"training": trainer.state.log_history})
+            config = trainer.accelerator.unwrap_model(trainer.classifier).config
+            metrics |= clip_and_event_metrics(output, predictions, windows, evaluation[1], evidence, config)
             if trainer.is_world_process_zero():
-                evidence = Evidence(histories={"training": trainer.state.log_history})
                 if fold is None:
                     # Those of folds are in one report for all.
                     evidence.extractor = trainer.feature_extractor

@@ -22,6 +22,9 @@ def model_fingerprint(model: "PreTrainedModel", feature_extractor: "FeatureExtra
         values = json.loads(settings.to_json_string())
         # The installed version, which is no setting: an update of transformers leaves the model what it is.
         values.pop("transformers_version", None)
+        if values.get("event_settings") is None:
+            # So that models without any have the fingerprint that they had.
+            values.pop("event_settings", None)
         digest.update(json.dumps(values, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -168,7 +168,7 @@ def select(clips: Clips, labels: Labels, indices: np.ndarray) -> tuple[Clips, La
 
 def load_training_clips(arguments: Arguments) -> tuple[Clips, Labels]:
     """Loads the clips to learn from; see [`load_clips`]."""
-    kinds = ["events"]
+    kinds = arguments.events.kinds
     # A folder `train` is a split, and no class of railway sounds, if the other split lies beside it.
     return load_clips(arguments.data, arguments.labels, beside=arguments.evaluation.eval_split, kinds=kinds)
 
@@ -250,7 +250,14 @@ def decisive_settings(
     arguments: Arguments, training: BeatsTrainingArguments, crops: CropDataset | None = None
 ) -> dict[str, Any]:
     """Returns the settings that must not change between an interrupted training, or the other folds, and this one."""
-    parts = arguments.tuning, arguments.data, arguments.labels, arguments.augmentation, arguments.folds
+    parts = (
+        arguments.tuning,
+        arguments.data,
+        arguments.labels,
+        arguments.augmentation,
+        arguments.folds,
+        arguments.events,
+    )
     settings = training_settings(training, *parts, crops=crops)
     settings["eval_share"] = arguments.evaluation.eval_share
     # They do not change another fold.

@@ -10,6 +10,7 @@ On several devices: `accelerate launch -m transformers_beats.training.finetune` 
 """
 
 import copy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ from transformers_beats.training.trainers.averaging import (
 )
 from transformers_beats.training.trainers.checkpoints import SETTINGS, train_and_save
 from transformers_beats.training.trainers.classification import ClassificationTrainer, StopAtEpoch
+from transformers_beats.training.trainers.event_logits import EventLogits
+from transformers_beats.training.trainers.events import EventTrainer
 from transformers_beats.training.trainers.layerwise import UnfreezeByEpoch
 from transformers_beats.training.trainers.lora import add_lora, save_merged
 from transformers_beats.training.trainers.search import search_hyperparameters
@@ -84,8 +87,8 @@ def finetune_once(
         `dict[str, float | None]`: the metrics on the evaluation clips, on the main process.
     """
     tuning, training = arguments.tuning, copy.deepcopy(arguments.training)
-    if train[1].task == "frames" and arguments.augmentation.roll:
-        raise BeatsError("`roll` would move the events of frames away from their labels: leave it out.")
+    if arguments.events.is_given and train[1].task != "frames":
+        raise BeatsError("Losses of clips, mean teacher and `event_logits` are for events: the labels are classes.")
     training.output_dir = str(output_dir)
     output_dir = prepare_training(training, arguments.batch, arguments.data)
     training.label_names = ["labels"]
@@ -143,18 +146,32 @@ def build_trainer(
             evaluation[0], arguments.data, extractor, LabelledClips(evaluation[1], as_indices, extractor, model.config)
         )
         compute = metrics_function(windows, evaluation[1], problem_type)
-    trainer = ClassificationTrainer(
+    events, augmentation, rolls = arguments.events, arguments.augmentation, False
+    targets = LabelledClips(train[1], as_indices, extractor, model.config)
+    trainer_class: Any = ClassificationTrainer
+    if train[1].task == "frames":
+        # Crops are rolled with their events.
+        rolls, augmentation = augmentation.roll, replace(augmentation, roll=False)
+        targets.with_clips = bool(events.clip_loss_weight)
+        trainer_class = partial(EventTrainer, events=events)
+        if events.event_logits is not None:
+            targets.teacher = EventLogits(
+                events.event_logits,
+                train[0].names,
+                len(train[1].names),
+                targets.column_seconds,
+                events.event_logits_seconds,
+            )
+    trainer = trainer_class(
         None if searches else model,
         training,
         model_init=build if searches else None,
         data_collator=collate_waveforms,
-        train_dataset=TrainingCrops(
-            train[0], LabelledClips(train[1], as_indices, extractor, model.config), arguments.data, training.seed
-        ),
+        train_dataset=TrainingCrops(train[0], targets, arguments.data, training.seed, rolls),
         eval_dataset=windows,
         compute_metrics=compute,
         feature_extractor=extractor,
-        augmentation=arguments.augmentation,
+        augmentation=augmentation,
         learning_rate_decay=tuning.layer_wise_learning_rate_decay,
         gradient_decay=tuning.layer_wise_gradient_decay_ratio,
         weight_average=None if tuning.ema_decay is None else WeightAverage(tuning.ema_decay),

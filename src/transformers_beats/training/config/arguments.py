@@ -23,6 +23,7 @@ from transformers_beats.utils.machine import is_emulated
 
 from .batch_plan import BatchArguments
 from .checks import check_kept, check_probes
+from .event_arguments import EventTrainingArguments, check_events
 
 
 logger = logging.get_logger(__name__)
@@ -377,8 +378,6 @@ class EvaluationDataArguments:
         check_numbers(self)
         if self.eval_share is not None and self.has_clips:
             raise UsageError("`eval_share` draws clips: leave `eval_dataset`, `eval_split` and `eval_select` out.")
-        if self.eval_event_files is not None and not self.has_clips:
-            raise UsageError("`eval_event_files` are those of other clips: name these by `eval_dataset` or its like.")
 
     @property
     def has_clips(self) -> bool:
@@ -402,6 +401,7 @@ class Arguments:
     augmentation: AugmentationArguments
     batch: BatchArguments
     training: BeatsTrainingArguments
+    events: EventTrainingArguments
 
     def __post_init__(self):
         if self.data.streaming or self.data.precompute_fbank:
@@ -413,6 +413,7 @@ class Arguments:
                 "`probe_shots` needs clips to evaluate on: set `num_folds`, `eval_share` or `eval_split`."
             )
         check_kept(self)
+        check_events(self)
         if self.tuning.search_space is not None and (self.tuning.freeze or not self.evaluation.is_given):
             raise UsageError("`search_space` needs full fine-tuning and clips to evaluate on, such as `eval_share`.")
         self._check_training()

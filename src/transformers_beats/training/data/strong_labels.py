@@ -306,9 +306,10 @@ class Recordings:
         parts = PurePosixPath(key_of(row.recording)).parts
         ends = ["/".join(parts[-count:]) for count in range(len(parts), 0, -1)]
         found = next((self.by_end[end] for end in ends if end in self.by_end), None)
-        if found is None and (segment := CLIP_NAME.fullmatch(parts[-1])) and segment["start"] is not None:
-            start = float(segment["start"]) / 1000
-            found = [index for index in self.by_video.get(segment["ytid"], []) if self._has_start(index, start)]
+        if found is None and (segment := CLIP_NAME.fullmatch(parts[-1])):
+            start = segment["start"]
+            of_video = self.by_video.get(segment["ytid"], [])
+            found = [index for index in of_video if start is None or self._has_start(index, float(start) / 1000)]
         if not found:
             return None
         if len(found) > 1:

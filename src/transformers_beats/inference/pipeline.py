@@ -77,9 +77,10 @@ def event_settings(parameters: dict[str, Any], config: Any = None) -> tuple[Even
     given = {field: parameters.get(name) for name, field in EVENT_PARAMETERS.items()}
     given = {field: value for field, value in given.items() if value is not None}
     try:
-        return EventSettings(**given), settings_of_labels(config, given)
+        settings = EventSettings(**given)
     except UsageError as error:
         raise UsageError(str(error).replace("`threshold`", "`event_threshold`")) from None
+    return settings, settings_of_labels(config, given)
 
 
 def _with_rate(recording: Any, sampling_rate: int | None) -> Any:

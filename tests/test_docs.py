@@ -38,7 +38,16 @@ DOCS = ROOT / "docs"
 FAST = ["design", "faq", "front-end", "index", "released", "web"]
 SLOW = [
     "anomalies",
-    *("convert", "deploy", "finetuning", "long-recordings", "migrate-espnet", "migrate-microsoft", "pretraining"),
+    *(
+        "convert",
+        "deploy",
+        "events",
+        "finetuning",
+        "long-recordings",
+        "migrate-espnet",
+        "migrate-microsoft",
+        "pretraining",
+    ),
     *("publish-classifier", "publishing", "search"),
 ]
 # Pages about measurements, fuzzing and benchmarks, whose commands other tests run, or which take long.

@@ -84,7 +84,7 @@ def print_report(console: Console, predictions: Predictions, report: Mapping[str
     if events := sorted(report.get("events", []), key=lambda entry: (entry["collar_f1"] is None, entry["collar_f1"])):
         keys = ("label", "events", "collar_f1", "segment_f1", "psds1", "threshold", "median_seconds", "box_seconds")
         rows = [[entry.get(key) for key in keys] for entry in events[:MAX_LISTED_CLASSES]]
-        headers = ("class", "events", "collar F1", "segment F1", "PSDS1", "threshold", "median (s)", "boxes (s)")
+        headers = ("class", "events", "collar F1", "segment F1", "PSDS1", "threshold", "median", "boxes")
         print_table(headers, rows, "Events, the worst first", console=console)
     if not predictions.is_multi_label and (confusions := worst_confusions(predictions)):
         rows = [[*others, share] for *others, share in confusions]

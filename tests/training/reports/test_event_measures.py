@@ -95,6 +95,17 @@ def test_a_temperature_makes_scores_as_frequent_as_they_say():
     assert np.isfinite(fit_temperature(np.round(too_sure), labels))
 
 
+def test_the_calibration_of_moments_counts_all_classes():
+    clips = make_clips()
+    plain = score_events(clips, {}).calibration
+    assert plain.of_moments
+    assert plain.counts.sum() == 12 * 100 * 3
+    # "soft" is at 0.3, and sounds in all of these moments.
+    assert plain.accuracies[3] == 1
+    tuned = score_events(clips, {"soft": EventSettings(temperature=0.1)}).calibration
+    assert tuned.counts[3] == 0
+
+
 def test_filters_that_are_tried_have_different_numbers_of_columns():
     for seconds in (0.04, 0.16):
         sizes = [round(each.median_seconds / seconds) for each in candidates("median", seconds)]
@@ -149,6 +160,13 @@ def call_evaluate(folder: Path, output: str, **arguments) -> dict:
     data = DataArguments(dataset=str(folder / "sounds"), crop_seconds=1.0)
     labels = LabelArguments(event_files=str(folder / "all.tsv"))
     return evaluate(EvaluateArguments(str(folder / "model"), str(folder / output), **arguments), data, labels)
+
+
+def test_the_report_of_a_model_of_events_has_its_calibration(folder):
+    run(folder, event_files=str(folder / "all.tsv"), max_steps=2)
+    page = (folder / "model" / "evaluation" / "report.html").read_text()
+    assert "Moments of each class in ten bins by its score" in page
+    assert "Collar-based F1" in page
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -27,9 +27,11 @@ from transformers_beats.metrics.sound_event_detection import (
     count_events,
     f1_of_counts,
 )
+from transformers_beats.training.data.labels import frame_labels
 from transformers_beats.utils.errors import BeatsError, UsageError, name_some
 from transformers_beats.utils.files import replace_file
 
+from .calibration import Calibration, bin_scores
 from .intervals import MAX_RESAMPLES, Interval, percentiles
 
 
@@ -85,12 +87,14 @@ class ClipEvents:
 class EventScores:
     """
     Measures of events: `collar_f1`, `segment_f1`, `psds1` and `psds2`, None where undefined; intervals of 95 % of the
-    first two; and for each class `label`, `events` (their number), these measures and its settings.
+    first two; for each class `label`, `events` (their number), these measures and its settings; and the calibration
+    of the scores of moments.
     """
 
     metrics: dict[str, float | None]
     intervals: dict[str, Interval | None] = field(default_factory=dict)
     classes: list[dict[str, Any]] = field(default_factory=list)
+    calibration: Calibration | None = None
 
 
 def process_tables(clips: ClipEvents, settings: Mapping[str, EventSettings]) -> list[np.ndarray]:
@@ -149,7 +153,8 @@ def score_events(clips: ClipEvents, settings: Mapping[str, EventSettings], seed:
         }
         for label, name in enumerate(clips.names)
     ]
-    return EventScores(metrics, intervals_of(counts, clips.files, seed), classes)
+    intervals = intervals_of(counts, clips.files, seed)
+    return EventScores(metrics, intervals, classes, calibrate_events(clips, settings))
 
 
 def resample_f1(counts: EventCounts, files: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
@@ -223,8 +228,6 @@ def fit_temperature(scores: np.ndarray, labels: np.ndarray) -> float:
 
 def column_labels(clips: ClipEvents) -> list[np.ndarray]:
     """Returns the classes that sound in each column of each clip, `(num_columns, num_labels)`, by [`frame_labels`]."""
-    from transformers_beats.training.data.labels import frame_labels
-
     return [
         frame_labels(
             [(event["label"], event["onset"], event["offset"]) for event in events],
@@ -300,11 +303,11 @@ def keep_settings(model: str, settings: Mapping[str, EventSettings]) -> None:
         raise BeatsError(f"{path}: cannot be written: {error.strerror}.") from error
 
 
-def reliability(clips: ClipEvents, settings: Mapping[str, EventSettings]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the scores of all columns and labels after temperature, and whether the label sounds, both flat."""
+def calibrate_events(clips: ClipEvents, settings: Mapping[str, EventSettings]) -> Calibration:
+    """Compares the scores of all moments and labels, after temperature, with how often the labels sound."""
     temperatures = np.array([settings.get(name, EventSettings()).temperature for name in clips.names])
-    scores = np.concatenate(clips.tables).astype(np.float64)
-    return expit(logit(scores) / temperatures).ravel(), np.concatenate(column_labels(clips)).ravel() > 0
+    scores = expit(logit(np.concatenate(clips.tables).astype(np.float64)) / temperatures)
+    return bin_scores(scores.ravel(), np.concatenate(column_labels(clips)).ravel() > 0, of_moments=True)
 
 
 __all__ = [

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from huggingface_hub import EvalResult, ModelCardData
@@ -26,6 +26,10 @@ from transformers_beats.utils.files import new_directory
 from transformers_beats.utils.numbers import format_number
 
 from .intervals import Interval, describe_intervals, metric_intervals
+
+
+if TYPE_CHECKING:
+    from .calibration import Calibration
 
 
 logger = logging.get_logger(__name__)
@@ -60,6 +64,10 @@ METRIC_NAMES = {
     "d_prime": "d-prime",
     "f1": "F1",
     "ap": "Average precision",
+    "collar_f1": "Collar-based F1",
+    "segment_f1": "Segment-based F1",
+    "psds1": "PSDS1",
+    "psds2": "PSDS2",
 }
 # None if a metric is undefined for the clips.
 Metrics = Mapping[str, float | None]
@@ -152,8 +160,9 @@ class Evidence:
             Reads the first samples of the clip of a name; and the model's feature extractor, for spectrograms.
         notes (`list[str]`):
             Sentences above the metrics.
-        intervals (`Mapping[str, Interval]`), events (`list[dict]`):
-            Of the events of a frame-level model: intervals of their measures, and these by class.
+        intervals (`Mapping[str, Interval]`), events (`list[dict]`), calibration ([`Calibration`]):
+            Of the events of a frame-level model: intervals of their measures, these by class, and whether the scores
+            of moments are as often right as they say.
     """
 
     histories: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -165,6 +174,7 @@ class Evidence:
     notes: list[str] = field(default_factory=list)
     intervals: Mapping[str, Interval | None] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
+    calibration: "Calibration | None" = None
 
 
 def compute_metrics(predictions: Predictions) -> dict[str, float | None]:

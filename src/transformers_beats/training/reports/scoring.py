@@ -114,7 +114,7 @@ def clip_and_event_metrics(
     if labels.task != "frames":
         return compute_metrics(predictions)
     found = event_scores(output, windows, labels, config)
-    evidence.intervals, evidence.events = found.intervals, found.classes
+    evidence.intervals, evidence.events, evidence.calibration = found.intervals, found.classes, found.calibration
     return compute_metrics(predictions) | found.metrics
 
 

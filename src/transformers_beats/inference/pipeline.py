@@ -69,18 +69,18 @@ class BeatsModelForTask:
         return load_model(pretrained_model_name_or_path, **kwargs)
 
 
-def event_settings(parameters: dict[str, Any], config: Any = None) -> tuple[EventSettings, dict[str, EventSettings]]:
-    """
-    Picks the settings of events among the parameters of a pipeline; `None` stands for the default. The second are
-    those of labels in a model's configuration, which the parameters precede.
-    """
+def given_event_settings(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Picks the fields of [`EventSettings`] among the parameters of a pipeline; `None` stands for the default."""
     given = {field: parameters.get(name) for name, field in EVENT_PARAMETERS.items()}
-    given = {field: value for field, value in given.items() if value is not None}
+    return {field: value for field, value in given.items() if value is not None}
+
+
+def event_settings(parameters: dict[str, Any]) -> EventSettings:
+    """Returns the settings of events among the parameters of a pipeline."""
     try:
-        settings = EventSettings(**given)
+        return EventSettings(**given_event_settings(parameters))
     except UsageError as error:
         raise UsageError(str(error).replace("`threshold`", "`event_threshold`")) from None
-    return settings, settings_of_labels(config, given)
 
 
 def _with_rate(recording: Any, sampling_rate: int | None) -> Any:
@@ -297,7 +297,9 @@ class BeatsAudioTaggingPipeline(Pipeline):
 
     def _check_parameters(self, parameters: dict[str, Any]) -> None:
         """Raises a [`UsageError`], before anything is computed, for parameters that do not fit the pipeline's."""
-        event_settings({**self._postprocess_params, **parameters}, self.model.config)
+        merged = {**self._postprocess_params, **parameters}
+        event_settings(merged)
+        settings_of_labels(self.model.config, given_event_settings(merged))
         merged = {**self._forward_params, **parameters}
         self.inferences(True, **{name: merged[name] for name in WINDOW_PARAMETERS if name in merged})
 
@@ -447,8 +449,9 @@ class BeatsAudioTaggingPipeline(Pipeline):
         labels = [Label(id2label[int(index)], float(scores[index])) for index in ranking if scores[index] >= lowest]
         if columns is None:
             return Tags(labels)
-        settings = event_settings(parameters, self.model.config)
-        return Tags(labels, find_events(columns, id2label, *settings))
+        # Those that are given precede those that the model keeps for its labels.
+        of_labels = settings_of_labels(self.model.config, given_event_settings(parameters))
+        return Tags(labels, find_events(columns, id2label, event_settings(parameters), of_labels))
 
 
 __all__ = ["TASK", "BeatsAudioTaggingPipeline", "BeatsModelForTask", "Label", "Tags"]

@@ -330,7 +330,8 @@ def cross_validate(
 def fingerprint(clips: Clips, labels: Labels, fold_column: str | None) -> str:
     """Returns a digest that changes with the clips, their labels and their folds."""
     folds = None if fold_column is None else list(clips.dataset[fold_column])
-    return Hasher.hash((list(clips.names), clips.num_samples.tolist(), labels.values, folds))
+    values = labels.values if labels.knowledge is None else (labels.values, labels.knowledge)
+    return Hasher.hash((list(clips.names), clips.num_samples.tolist(), values, folds))
 
 
 def main(argv: list[str] | None = None) -> None:

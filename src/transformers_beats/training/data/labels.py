@@ -362,7 +362,10 @@ def read_labels(
     Raises:
         [`BeatsError`]: no clip, no column, a label that is not known, a clip without a class or with several where one
             is needed, an event that ends before it begins, or fewer than two classes.
+        [`UsageError`]: for `event_files`, which are read elsewhere.
     """
+    if arguments.event_files is not None:
+        raise UsageError("`event_files` are for fine-tuning and evaluations of events: leave them out.")
     if len(dataset) == 0:
         raise BeatsError("The dataset is empty: there is no clip to read labels of.")
     if known is None and arguments.label_set is not None:

@@ -221,13 +221,14 @@ def _read_desed(path: Path) -> Iterator[Row]:
             f"{path}: needs the columns filename, onset, offset and event_label (or event_labels), has "
             f"{', '.join(names)}."
         )
-    for index, record in enumerate(table.dataset):
-        place = table.place(index)
-        if is_strong:
-            yield make_row(place, record[file], record[label], record[onset], record[offset])
-        else:
-            classes = [name.strip() for name in record[weak].split(",") if name.strip()]
-            yield from (Row(place, record[file], name, is_weak=True) for name in classes or [None])
+    columns: Any = table.dataset.to_dict()
+    if is_strong:
+        for index, cells in enumerate(zip(*(columns[name] for name in (file, label, onset, offset)))):
+            yield make_row(table.place(index), *cells)
+        return
+    for index, (recording, text) in enumerate(zip(columns[file], columns[weak])):
+        classes = [name.strip() for name in text.split(",") if name.strip()]
+        yield from (Row(table.place(index), recording, name, is_weak=True) for name in classes or [None])
 
 
 def _read_strong(path: Path) -> Iterator[Row]:
@@ -236,8 +237,9 @@ def _read_strong(path: Path) -> Iterator[Row]:
     if missing := [name for name in STRONG_COLUMNS if name not in table.dataset.column_names]:
         raise BeatsError(f"{path}: has no column {name_some(missing)}, only {', '.join(table.dataset.column_names)}.")
     names = AUDIOSET_LABELS | AUDIOSET_STRONG_LABELS
-    for index, record in enumerate(table.dataset):
-        segment, onset, offset, label = (record[name] for name in STRONG_COLUMNS)
+    # A row at a time, the million of its training set would take minutes.
+    columns: Any = table.dataset.to_dict()
+    for index, (segment, onset, offset, label) in enumerate(zip(*(columns[name] for name in STRONG_COLUMNS))):
         yield make_row(table.place(index), segment, names.get(label, label), onset, offset)
 
 
@@ -294,6 +296,8 @@ class Recordings:
         self.names = names
         self.by_end: dict[str, list[int]] = {}
         self.by_video: dict[str, list[int]] = {}
+        # A recording has many rows.
+        self.known: dict[str, int | None] = {}
         for index, name in enumerate(names):
             parts = PurePosixPath(key_of(name)).parts
             for count in range(1, len(parts) + 1):
@@ -303,6 +307,11 @@ class Recordings:
 
     def find(self, row: Row) -> int | None:
         """Returns the number of a row's recording, None if there is none; raises a [`BeatsError`] if several fit."""
+        if row.recording not in self.known:
+            self.known[row.recording] = self._find(row)
+        return self.known[row.recording]
+
+    def _find(self, row: Row) -> int | None:
         parts = PurePosixPath(key_of(row.recording)).parts
         ends = ["/".join(parts[-count:]) for count in range(len(parts), 0, -1)]
         found = next((self.by_end[end] for end in ends if end in self.by_end), None)

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 import typer
-from benchmarks import an_hour_of_audio, anomalies, codes_ablation, measuring
+from benchmarks import an_hour_of_audio, anomalies, codes_ablation, events_esc10, measuring
 from benchmarks.__main__ import choose_sizes, main
 from benchmarks.measuring import count_operations, in_fresh_process, peak_memory, time_alternately
 from benchmarks.options import Options, build_tokenizer
@@ -467,3 +467,27 @@ def test_intervals_hold_their_means():
     assert anomalies.interval([0.5, 0.5]) == "50.0"
     mean, low, high = map(float, re.findall(r"[\d.]+", anomalies.interval([0.5, 0.6, 0.7, 0.9])))
     assert low < mean == 67.5 < high
+
+
+def test_events_are_compared_on_the_same_draws(tmp_path, capsys):
+    rows, generator = {}, np.random.default_rng(0)
+    (tmp_path / "draws").mkdir()
+    common = generator.normal(0, 0.1, 1000)
+    for head, level in (("mean", 0.3), ("sequence", 0.4)):
+        for seed in events_esc10.SEEDS:
+            metrics = {"collar_f1": level + 0.01 * seed, "segment_f1": level, "psds1": level}
+            rows[head, seed] = {name: {"metrics": metrics} for name in events_esc10.FILTERS}
+            draws = {f"{name}-{key}": level + common for name in events_esc10.FILTERS for key in events_esc10.F1}
+            np.savez(tmp_path / "draws" / f"{head}-{seed}.npz", **draws)
+    # One seed of a head is no row.
+    rows["concat", 0] = rows["mean", 0]
+    lines = events_esc10.summarise(rows, tmp_path)
+    assert [(line["head"], line["filters"]) for line in lines[:2]] == [("mean", "none"), ("sequence", "none")]
+    assert lines[0]["collar_f1"]["mean"] == pytest.approx(0.31)
+    assert lines[0]["collar_f1"]["interval_of_difference"] is None
+    # The draws have the same clips: their spread is no part of the difference.
+    assert lines[1]["collar_f1"]["interval_of_difference"] == pytest.approx((0.1, 0.1))
+    low, high = lines[1]["segment_f1"]["interval"]
+    assert high - low > 0.3
+    events_esc10.print_summary(lines)
+    assert "+10.0 to +10.0" in capsys.readouterr().out

@@ -54,7 +54,7 @@ def tag(
         Path | None, typer.Option(metavar="DIRECTORY", help="Draw the spectrogram and events of each file, as .png.")
     ] = None,
     event_threshold: Annotated[
-        float | None, event_option("SCORE", "Events reach this score (default: 0.5).", max=1)
+        float | None, event_option("SCORE", "Events reach this score (default: 0.5, or the model's own).", max=1)
     ] = None,
     low_threshold: Annotated[
         float | None, event_option("SCORE", "Events go on with this score or more (default: the same).", max=1)

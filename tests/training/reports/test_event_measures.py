@@ -16,6 +16,7 @@ from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudio
 from transformers_beats.inference.events import EventSettings, settings_of_labels
 from transformers_beats.inference.loading import load
 from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
+from transformers_beats.training import evaluate as evaluate_module
 from transformers_beats.training.data.labels import LabelArguments
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.evaluate import EvaluateArguments, evaluate
@@ -213,7 +214,7 @@ def test_a_model_is_tuned_by_evaluate_and_used_with_its_settings(folder):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_what_cannot_be_tuned_is_refused_and_changes_nothing(folder):
+def test_what_cannot_be_tuned_is_refused_and_changes_nothing(folder, monkeypatch):
     names = {0: "high", 1: "low"}
     model = BeatsForAudioFrameClassification(BeatsConfig(**ENCODER, num_labels=2, id2label=names))
     model.save_pretrained(folder / "model")
@@ -222,6 +223,10 @@ def test_what_cannot_be_tuned_is_refused_and_changes_nothing(folder):
     before = (folder / "model" / "config.json").read_bytes()
     with pytest.raises(BeatsError, match="plain"):
         call_evaluate(folder, "plain", tune_events="median")
+    assert (folder / "model" / "config.json").read_bytes() == before
+    monkeypatch.setattr(evaluate_module, "has_library", lambda: False)
+    with pytest.raises(BeatsError, match=r"Measures of events need sed_scores_eval: pip install"):
+        call_evaluate(folder, "report", tune_events="median")
     assert (folder / "model" / "config.json").read_bytes() == before
     with pytest.raises(UsageError, match="no such directory"):
         evaluate(

@@ -22,7 +22,7 @@ The protocol, fixed before the first run:
   those of differences from the row `mean` with the same filters are of the same draws. PSDS1 has no interval. They
   know nothing of other folds: which recordings are tested on is not drawn anew.
 
-A unit that is done is a file in ROWS, and is not computed again; the draws of its bootstrap are in OUTPUT.
+A unit that is done is a file in ROWS, with the draws of its bootstrap, and is not computed again.
 """
 
 import csv
@@ -66,6 +66,8 @@ SETTINGS = SoundscapeSettings(seconds=5.0, num_events=(1, 4), snr_db=(5.0, 20.0)
 HEADS, SEEDS = ("mean", "sequence", "concat"), (0, 1, 2)
 FILTERS = ("none", "median", "boxes")
 F1 = ("collar_f1", "segment_f1")
+# Of the draws in a row.
+DECIMALS = 4
 
 
 def write_scenes(dataset: Path, output: Path, counts: dict[str, int]) -> None:
@@ -147,28 +149,27 @@ def score_scenes(model_dir: Path, folder: Path) -> ClipEvents:
     return ClipEvents(tables, events, model.config.frame_seconds, names, np.arange(len(files)))
 
 
-def compute_row(model_dir: Path, output: Path, draws: Path) -> dict[str, Any]:
-    """Tests a model with each kind of filters; the draws of the bootstrap go to a file of numpy."""
+def compute_row(model_dir: Path, output: Path) -> dict[str, Any]:
+    """Tests a model with each kind of filters."""
     validation, test = (score_scenes(model_dir, output / part) for part in ("validation", "test"))
-    row, kept = {}, {}
+    row: dict[str, Any] = {}
     for name in FILTERS:
         settings: dict[str, EventSettings] = {} if name == "none" else tune_settings(validation, name)
         scores = score_events(test, settings)
         counts = count_events(detect(test, settings), test.references, test.column_seconds)
-        kept |= {f"{name}-{key}": values for key, values in resample_f1(counts, test.files).items()}
+        draws = resample_f1(counts, test.files)
         classes = [{key: each[key] for key in ("label", "events", *F1, "psds1")} for each in scores.classes]
         row[name] = {
             "metrics": scores.metrics,
             "intervals": scores.intervals,
             "settings": {label: as_kept(each) for label, each in settings.items()},
             "classes": classes,
+            "draws": {key: values.round(DECIMALS).tolist() for key, values in draws.items()},
         }
-    draws.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(draws, **kept)
     return row
 
 
-def summarise(rows: dict[tuple[str, int], dict[str, Any]], output: Path) -> list[dict[str, Any]]:
+def summarise(rows: dict[tuple[str, int], dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns means over the seeds of each head and kind of filters, and intervals of them and of differences."""
     lines: list[dict[str, Any]] = []
     for name in FILTERS:
@@ -182,8 +183,7 @@ def summarise(rows: dict[tuple[str, int], dict[str, Any]], output: Path) -> list
                 values = [float(each[metric]) for each in known]
                 line[metric] = {"mean": float(np.mean(values)), "seeds": values}
             for metric in F1:
-                files = [output / "draws" / f"{head}-{seed}.npz" for seed in SEEDS]
-                draws = np.mean([np.load(file)[f"{name}-{metric}"] for file in files], axis=0)
+                draws = np.mean([rows[head, seed][name]["draws"][metric] for seed in SEEDS], axis=0)
                 baseline.setdefault(metric, draws)
                 line[metric] |= {
                     "interval": percentiles(draws),
@@ -234,10 +234,10 @@ def main(
 
             def compute(head: str = head, seed: int = seed) -> dict[str, Any]:
                 model = train(dataset, output, head, seed, epochs, clip_epochs)
-                return compute_row(model, output, output / "draws" / f"{head}-{seed}.npz")
+                return compute_row(model, output)
 
             found[head, seed] = read_or_compute(rows / f"{head}-{seed}.json", compute)
-    lines = summarise(found, output)
+    lines = summarise(found)
     read_or_compute(rows / "summary.json", lambda: {"rows": lines})
     print_summary(lines)
 

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformers_beats.inference.events import Event, EventSettings, find_boxes, find_events, settings_of_labels
+from transformers_beats.inference.events import (
+    Event,
+    EventSettings,
+    find_boxes,
+    find_events,
+    process_scores,
+    settings_of_labels,
+)
 from transformers_beats.inference.results import Columns
 from transformers_beats.utils.errors import UsageError
 
@@ -205,6 +212,39 @@ def test_a_temperature_changes_scores_before_the_threshold():
     assert find_events(columns, {0: "dog"}, EventSettings(threshold=0.67, temperature=2.0)) == []
     # A score of 0.8 is one of 0.94 where the model is too modest, and reaches what it would not.
     assert find_events(columns, {0: "dog"}, EventSettings(threshold=0.9, temperature=0.5))
+
+
+def test_scores_that_a_temperature_makes_one_are_found():
+    columns = Columns(np.array([[0.1], [0.9], [0.1]], dtype=np.float32), 0, COLUMN)
+    (event,) = find_events(columns, {0: "dog"}, EventSettings(threshold=1.0, temperature=0.1))
+    assert (event.score, event.start, event.end) == (1.0, 0.16, 0.32)
+
+
+@given(
+    scores=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=40),
+    threshold=st.floats(0, 1, width=32),
+    temperature=st.sampled_from([0.1, 0.5, 1.0, 2.0, 10.0]),
+    median=st.integers(0, 5),
+    box=st.integers(0, 5),
+)
+def test_no_event_is_left_out_before_scores_are_processed(scores, threshold, temperature, median, box):
+    settings = EventSettings(
+        threshold, median_seconds=median * COLUMN, box_seconds=box * COLUMN, temperature=temperature
+    )
+    values = np.array(scores, dtype=np.float32)
+    processed = process_scores(values, settings, COLUMN, np.zeros(len(values), dtype=bool))
+    found = np.zeros(len(values), dtype=bool)
+    for event in find_events(Columns(values[:, None], 0, COLUMN), {0: "dog"}, settings):
+        found[round(event.start / COLUMN) : round(event.end / COLUMN)] = True
+    np.testing.assert_array_equal(found, processed >= np.float32(threshold))
+
+
+def test_silence_lowers_no_box_beside_it():
+    silent = np.array([1, 1, 0, 1, 0, 0, 0, 0], dtype=bool)
+    columns = Columns(np.full((8, 1), 0.8, dtype=np.float32), 0, COLUMN, silent)
+    settings = EventSettings(median_seconds=3 * COLUMN, box_seconds=2 * COLUMN)
+    # The column between both parts is lost by the median; it has no part in the mean of the next.
+    assert find_events(columns, {0: "dog"}, settings) == [Event("dog", pytest.approx(0.8), 0.64, 1.28)]
 
 
 def test_labels_have_settings_of_their_own():

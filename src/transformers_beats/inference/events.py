@@ -136,9 +136,13 @@ def find_events(
     names = [id2label[label] for label in range(values.shape[1])]
     each = [(of_labels or {}).get(name, settings) for name in names]
     # Most labels of a large set never reach the threshold, and a median or mean is at most the largest of its values.
-    lowest = np.array([_uncalibrate(one.threshold, one.temperature) for one in each])
+    highest = np.fmax.reduce(values, axis=0, initial=NO_SCORE).astype(np.float64)
+    thresholds, temperatures = (
+        np.array([getattr(one, name) for one in each]) for name in ("threshold", "temperature")
+    )
+    calibrated = np.where(temperatures == 1, highest, calibrate(highest, temperatures))
     events = []
-    for label in np.flatnonzero((values >= lowest).any(axis=0)):
+    for label in np.flatnonzero(calibrated >= thresholds * (1 - TOLERANCE)):
         own = each[label]
         scores = process_scores(values[:, label], own, seconds, silent)
         max_gap, min_length = own.gap_seconds / seconds + TOLERANCE, own.min_seconds / seconds - TOLERANCE
@@ -156,7 +160,7 @@ def process_scores(scores: np.ndarray, settings: EventSettings, seconds: float, 
     are below every threshold.
     """
     if settings.temperature != 1:
-        scores = expit(logit(scores.astype(np.float64).clip(0, 1)) / settings.temperature).astype(scores.dtype)
+        scores = calibrate(scores, settings.temperature).astype(scores.dtype)
     # A filter longer than the recording on either side gives the same.
     median_columns = min(settings.median_seconds / seconds, 2 * len(scores))
     size = 2 * math.floor(median_columns / 2 + TOLERANCE) + 1
@@ -164,16 +168,17 @@ def process_scores(scores: np.ndarray, settings: EventSettings, seconds: float, 
         scores = ndimage.median_filter(scores, size=size, mode="nearest")
     if settings.box_seconds:
         half = max(1, round(min(settings.box_seconds / seconds, 2 * len(scores)) / 2))
-        boxes = find_boxes(np.where(silent, 0.0, scores), half, settings.merge_drop, settings.merge_ratio)
+        # A median beside silence may be below every threshold, and would count in means.
+        boxes = find_boxes(np.where(silent, 0.0, scores).clip(0), half, settings.merge_drop, settings.merge_ratio)
         scores = np.full(len(scores), NO_SCORE)
         for start, end, score in boxes:
             scores[start:end] = score
     return np.where(silent, NO_SCORE, scores) if silent.any() else scores
 
 
-def _uncalibrate(score: float, temperature: float) -> float:
-    """Returns the lowest score of a model that has this one with a temperature, or a little less."""
-    return score if temperature == 1 else float(expit(logit(score) * temperature)) - TOLERANCE
+def calibrate(scores: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
+    """Returns scores, float64, whose logits are divided by a temperature; those below 0 are 0."""
+    return expit(logit(scores.astype(np.float64).clip(0, 1)) / temperature)
 
 
 def find_boxes(
@@ -259,9 +264,12 @@ def settings_of_labels(config: Any, given: Mapping[str, Any] | None = None) -> d
 
 def _find_runs(scores: np.ndarray, settings: EventSettings) -> list[tuple[int, int]]:
     """Finds the runs at or above the low threshold that reach the other: first column, and column after the last."""
-    above = np.concatenate([[False], scores >= settings.low_threshold, [False]])
+    # A threshold with few digits is the number of that precision which is nearest.
+    kind = np.result_type(scores, np.float32)
+    low, high = (np.asarray(value, kind) for value in (settings.low_threshold, settings.threshold))
+    above = np.concatenate([[False], scores >= low, [False]])
     starts, ends = np.flatnonzero(np.diff(above.astype(np.int8))).reshape(-1, 2).T
-    return [(start, end) for start, end in zip(starts, ends) if scores[start:end].max() >= settings.threshold]
+    return [(start, end) for start, end in zip(starts, ends) if scores[start:end].max() >= high]
 
 
 def _join(runs: list[tuple[int, int]], max_gap: float) -> list[tuple[int, int]]:

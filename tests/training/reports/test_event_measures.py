@@ -13,9 +13,10 @@ from test_event_training import run
 from tiny import ENCODER
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudioFrameClassification
-from transformers_beats.inference.events import EventSettings, settings_of_labels
+from transformers_beats.inference.events import EventSettings, find_events, settings_of_labels
 from transformers_beats.inference.loading import load
 from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
+from transformers_beats.inference.results import Columns
 from transformers_beats.training import evaluate as evaluate_module
 from transformers_beats.training.data.labels import LabelArguments
 from transformers_beats.training.data.sources import DataArguments
@@ -82,6 +83,33 @@ def test_each_class_gets_the_threshold_and_the_filter_that_it_needs(method, capl
     by_class = {entry["label"]: entry for entry in tuned.classes}
     assert (by_class["soft"]["events"], by_class["absent"]["collar_f1"]) == (12, None)
     assert by_class["soft"]["threshold"] == pytest.approx(settings["soft"].threshold, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(1e-7, 6e-7), (3e-7, 9e-7), (1e-30, 3e-30), (0.0, 1e-40), (0.3, np.nextafter(np.float32(0.3), 1)), (0.999999, 1)],
+)
+def test_a_kept_threshold_divides_scores_however_close_they_are(low, high, tmp_path):
+    table = np.full((100, 1), low, dtype=np.float32)
+    table[40:48] = high
+    clips = ClipEvents([table], [[{"label": 0, "onset": 1.6, "offset": 1.92}]], COLUMN, ["rare"], np.zeros(1))
+    BeatsConfig(num_labels=3).save_pretrained(tmp_path)
+    keep_settings(str(tmp_path), tune_settings(clips, "median"))
+    kept = settings_of_labels(BeatsConfig.from_pretrained(tmp_path))
+    assert score_events(clips, kept).metrics["collar_f1"] == 1
+    (event,) = find_events(Columns(table, 0, COLUMN), {0: "rare"}, EventSettings(), kept)
+    assert (event.start, event.end) == (1.6, 1.92)
+    assert find_events(Columns(np.full_like(table, low), 0, COLUMN), {0: "rare"}, EventSettings(), kept) == []
+
+
+@pytest.mark.parametrize(("low", "is_kept"), [(0.2, True), (0.0, False)])
+def test_a_threshold_is_never_zero(low, is_kept, caplog):
+    # The event is all of the clip: every score is to be found.
+    table = np.linspace(low, 0.6, 25, dtype=np.float32)[:, None]
+    clips = ClipEvents([table], [[{"label": 0, "onset": 0.0, "offset": 1.0}]], COLUMN, ["hum"], np.zeros(1))
+    settings = tune_settings(clips, "median")
+    assert [each.threshold for each in settings.values()] == ([0.2] if is_kept else [])
+    assert ("1 of 1 classes" in caplog.text) != is_kept
 
 
 def test_a_temperature_makes_scores_as_frequent_as_they_say():

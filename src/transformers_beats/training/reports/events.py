@@ -7,7 +7,7 @@ class.
 import importlib.util
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -191,7 +191,22 @@ def as_kept(settings: EventSettings) -> dict[str, float]:
     """Returns settings as a model's configuration keeps them: the threshold, and what differs from the default."""
     default = asdict(EventSettings(threshold=settings.threshold))
     values = {name: value for name, value in asdict(settings).items() if name == "threshold" or value != default[name]}
-    return {name: round(float(value), 6) for name, value in values.items()}
+    # Scores of rare classes differ by less than any number of decimals.
+    exact = ("threshold", "low_threshold")
+    return {name: float(value) if name in exact else round(float(value), 6) for name, value in values.items()}
+
+
+def place_threshold(threshold: float, scores: Iterable[np.ndarray]) -> float | None:
+    """
+    Returns the number of the fewest digits that divides the `scores` of a label, float32, as a tuned threshold does,
+    which is -inf if all are to be found. None if it would have to be 0, of which silence is an event, or is above 1.
+    """
+    if threshold == -math.inf:
+        threshold = min(float(of_clip.min()) for of_clip in scores)
+    value = np.float32(threshold)
+    # Between two neighbouring numbers there is none: the upper one divides as well.
+    value = np.nextafter(value, np.float32(np.inf)) if value < threshold else value
+    return float(str(value)) if 0 < value <= 1 else None
 
 
 def candidates(method: str, column_seconds: float) -> Iterator[EventSettings]:
@@ -268,13 +283,14 @@ def tune_settings(clips: ClipEvents, method: str) -> dict[str, EventSettings]:
         each = {
             name: replace(candidate, temperature=value) for name, value in zip(clips.names, temperatures, strict=True)
         }
-        f1, thresholds = best_collar_f1(inputs, process_tables(clips, each))
+        processed = process_tables(clips, each)
+        f1, thresholds = best_collar_f1(inputs, processed)
         for label, name in enumerate(clips.names):
-            # A threshold between two scores that are almost 1 may be 1.
-            if thresholds[label] <= 1 and f1[label] > best[label] + 1e-9:
-                best[label] = f1[label]
-                value = float(np.clip(thresholds[label], 0, 1))
-                chosen[name] = replace(each[name], threshold=value, low_threshold=value)
+            if f1[label] > best[label] + 1e-9:
+                value = place_threshold(thresholds[label], (table[:, label] for table in processed))
+                if value is not None:
+                    best[label] = f1[label]
+                    chosen[name] = replace(each[name], threshold=value, low_threshold=value)
     if missing := [name for name in clips.names if name not in chosen]:
         logger.warning(
             f"{len(missing)} of {len(clips.names)} classes have no event here that could be found, and keep the "

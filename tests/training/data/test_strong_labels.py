@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from transformers_beats.audio.audioset import AUDIOSET_STRONG_LABELS
+from transformers_beats.audio.audioset import AUDIOSET_LABELS, AUDIOSET_STRONG_LABELS
 from transformers_beats.inference.events import Event
 from transformers_beats.training.data.labels import LabelArguments
 from transformers_beats.training.data.strong_labels import read_event_files, read_rows
@@ -176,7 +176,7 @@ HEADER = "filename\tonset\toffset\tevent_label\n"
         ("a.wav\t0\t1\t", "line 2: the event has no label"),
         ("a.wav\t0\t\t", "line 2: the event has no label and no offset"),
         ("a.wav\t0\t1", "line 2: has 3 cells, but the header 4"),
-        ("a.wav\t10\t11\tDog", "line 2: 'Dog' from 10 to 11 s is not within train/a.wav, which lasts 10 s"),
+        ("a.wav\t10\t11.1\tDog", "line 2: 'Dog' from 10 to 11.1 s is not within train/a.wav, which lasts 10 s"),
         ("a.wav\t9\t12\tDog", "line 2: 'Dog' from 9 to 12 s is not within train/a.wav, which lasts 10 s"),
         ("a.wav\t0\t1\tWolf", "line 2: 'Wolf' is not among the classes: there are 'Dog', 'Speech'"),
     ],
@@ -201,6 +201,26 @@ def test_a_bad_row_is_named(text, message, tmp_path):
         ("a.jsonl", '{"file": "a.wav", "events": [{"label": "Dog", "onset": 1}]}', "line 1: an event has no label"),
         ("a.jsonl", '{"file": "a.wav", "events": 3}', "line 1: `events` must be a list"),
         ("a.jsonl", '{"label": "Dog", "onset": 1, "offset": 2}', "has no column of recordings"),
+        (
+            "a.jsonl",
+            '{"file": "a.wav", "class": "Dog", "t0": 0, "t1": 1}',
+            "needs label, onset and offset of an event",
+        ),
+        (
+            "a.jsonl",
+            '{"file": "a.wav", "label": "Dog"}',
+            "needs label, onset and offset of an event, or `events`, has",
+        ),
+        (
+            "a.jsonl",
+            '{"file": "a.wav", "status": "ok", "labels": [{"label": "Dog", "score": 0.5}]}',
+            "or `events`, has",
+        ),
+        (
+            "a.jsonl",
+            '{"file": "a.wav", "events": []}\n{"file": "c", "t0": 1}',
+            "line 2: `events` must be a list",
+        ),
         ("a.selections.txt", "Begin Time (s)\tLabel\n1\tDog\n", "has no column 'End Time \\(s\\)'"),
         ("a.tsv", "segment_id\tlabel\nb\tDog\n", "has no column 'start_time_seconds', 'end_time_seconds'"),
     ],
@@ -228,14 +248,117 @@ def test_a_format_can_be_named(tmp_path):
     path = write(tmp_path, "a.txt", "start\tend\tfile\tlabel\n0\t1\ta\tDog\n")
     assert [row.label for row in read_rows(path)] == ["Dog"]
     with pytest.raises(BeatsError, match="line 1: is no `onset, offset, label`"):
-        read_rows(path, "audacity")
+        read_rows(path, LabelArguments(event_files=str(path), event_format="audacity"))
+    with pytest.raises(BeatsError, match=r"has no column 'Begin Time \(s\)', 'End Time \(s\)', only start, end"):
+        read_rows(path, LabelArguments(event_files=str(path), event_format="raven"))
+
+
+DISTANT = "filename\tonset\toffset\tevent_label\n{first}/001.wav\t0\t1\tdog\n{second}/001.wav\t2\t3\tcat\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [("001.wav", "fold1", "fold2"), ("x/001.wav", "a/x", "b/x"), ("001.wav", "/a/b", "/a/c")],
+)
+def test_rows_of_two_recordings_are_not_of_one(name, first, second, tmp_path):
+    path = write(tmp_path, "all.tsv", DISTANT.format(first=first, second=second))
+    with pytest.raises(BeatsError, match=r"line 3: '.*/001.wav' would be .*001.wav, and so would '.*/001': leave out"):
+        read(path, [name], [10.0])
+    # With their folders, both are there.
+    names = [f"{folder.strip('/')}/001.wav" for folder in (first, second)]
+    assert [len(values) for values in read(path, names, [10.0, 10.0]).values] == [1, 1]
+
+
+def test_a_row_of_another_folder_is_of_no_recording(tmp_path, caplog):
+    path = write(tmp_path, "all.tsv", DISTANT.format(first="data/train", second="eval"))
+    assert events_of(read(path, ["train/001.wav"], [10.0]), 0) == [("dog", 0.0, 1.0)]
+    assert "1 rows are of recordings that are not there" in caplog.text
+    with pytest.raises(BeatsError, match="none of the recordings is there"):
+        read(path, ["test/001.wav"], [10.0])
+
+
+def test_tracks_of_other_folders_are_of_recordings_by_their_folders(tmp_path):
+    tracks = [write(tmp_path, f"labels/{fold}/001.txt", f"0\t1\t{fold}\n") for fold in ("fold1", "fold2")]
+    labels = read(tracks, ["fold1/001.wav", "fold2/001.wav"], [10.0, 10.0])
+    assert [events_of(labels, clip)[0][0] for clip in range(2)] == ["fold1", "fold2"]
+    # A file that is named is about the recording of its name, wherever it lies; two are not about one.
+    assert len(read(tracks[0], ["x/001.wav"], [10.0]).values[0]) == 1
+    for source in (tracks, tmp_path / "labels"):
+        with pytest.raises(BeatsError, match=r"fold2.* would be 001.wav, and so would .*fold1/001'"):
+            read(source, ["001.wav"], [10.0])
+    with pytest.raises(BeatsError, match="no file of events that is named after a recording"):
+        read(tmp_path / "labels", ["fold3/001.wav"], [10.0])
+
+
+@pytest.mark.parametrize("name", ["dog_bark_01.wav", "YaB3_-dE5Fgh.wav"])
+def test_only_segments_of_audioset_are_found_by_a_video(name, tmp_path):
+    path = write(tmp_path, "train.tsv", f"{HEADER}{name.removesuffix('.wav').removeprefix('Y')}_2.wav\t0\t1\tDog\n")
+    with pytest.raises(BeatsError, match="none of the recordings is there"):
+        read(path, [name], [10.0])
+
+
+def test_two_segments_are_not_of_one_video(tmp_path):
+    text = "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n"
+    text += "".join(f"aB3_-dE5Fgh_{start}\t0\t1\t/m/09x0r\n" for start in (30000, 30000, 60000))
+    with pytest.raises(BeatsError, match=r"line 4: 'aB3_-dE5Fgh_60000' would be YaB3_-dE5Fgh.wav, and so would"):
+        read(write(tmp_path, "strong.tsv", text), ["YaB3_-dE5Fgh.wav"], [10.0])
+
+
+def test_a_class_with_two_names_has_the_one_that_is_known(tmp_path):
+    mid = "/m/09ddx"
+    assert AUDIOSET_LABELS[mid] != AUDIOSET_STRONG_LABELS[mid]
+    text = f"segment_id\tstart_time_seconds\tend_time_seconds\tlabel\na_30000\t0\t1\t{mid}\n"
+    path = write(tmp_path, "strong.tsv", text)
+    for arguments, name in (
+        ({}, AUDIOSET_STRONG_LABELS[mid]),
+        ({"label_set": "audioset_strong"}, AUDIOSET_STRONG_LABELS[mid]),
+        ({"label_set": "audioset"}, AUDIOSET_LABELS[mid]),
+        ({"known": [AUDIOSET_LABELS[mid], "Dog"]}, AUDIOSET_LABELS[mid]),
+    ):
+        assert events_of(read(path, ["a_30000.wav"], [10.0], **arguments), 0) == [(name, 0.0, 1.0)]
+
+
+def test_classes_with_commas_have_another_separator(tmp_path):
+    path = write(tmp_path, "weak.tsv", "filename\tevent_labels\na.wav\tMale speech, man speaking; Dog\n")
+    assert read(path, label_separator=";").names == ["Dog", "Male speech, man speaking"]
+
+
+@pytest.mark.parametrize("text", [RAVEN.lower(), RAVEN.replace("\t", ",").upper()])
+def test_columns_of_raven_are_known_in_any_case(text, tmp_path):
+    labels = read(write(tmp_path, "a.selections.txt", text))
+    assert [event[1:] for event in labels.values[0]] == [(0.5, 1.25), (1.0, 2.0)]
+
+
+def test_lines_of_events_and_of_recordings_may_be_mixed(tmp_path):
+    lines = [
+        {"file": "a.wav", "label": "Dog", "onset": 0, "offset": 1},
+        {"file": "c.wav", "events": [{"label": "Cat", "onset": 0, "offset": 1}]},
+        {"file": "b b.flac", "events": []},
+    ]
+    labels = read(write(tmp_path, "all.jsonl", "\n".join(map(json.dumps, lines))))
+    assert [len(values) for values in labels.values] == [1, 0, 1]
+    assert labels.knowledge == ["events"] * 3
+
+
+def test_an_event_after_a_recording_that_was_cut_short_is_left_out(tmp_path, caplog):
+    text = f"{HEADER}a.wav\t9.98\t10\tDog\na.wav\t9\t10\tCat\nc.wav\t9.97\t10.5\tDog\n"
+    labels = read(write(tmp_path, "train.tsv", text), seconds=[9.97, 4.0, 9.97])
+    assert (labels.names, events_of(labels, 0)) == (["Cat"], [("Cat", 9.0, 9.97)])
+    # That of its recording is known: it has no event.
+    assert (labels.values[2], labels.knowledge) == ([], ["events", "nothing", "events"])
+    assert "2 events begin where their recording has ended, and are left out" in caplog.text
+
+
+def test_recordings_that_are_not_there_give_no_class(tmp_path):
+    path = write(tmp_path, "train.tsv", f"{HEADER}a.wav\t0\t1\tDog\nlost.wav\t0\t1\tCat\n")
+    assert read(path).names == ["Dog"]
+    assert read(path, known=["Dog"]).names == ["Dog"]
 
 
 @pytest.mark.parametrize(
     "values",
     [
         {"event_format": "desed"},
-        {"event_files": "x", "label_separator": ","},
         {"event_files": "x", "label_folder": "first"},
         {"event_files": "x", "task": "single_label"},
     ],

@@ -82,8 +82,8 @@ class LabelArguments:
             raise UsageError("`label_folder` and `label_column` exclude each other.")
         if self.event_files is None and self.event_format is not None:
             raise UsageError("`event_format` is that of `event_files`: name these as well.")
-        if self.event_files is not None and (self.label_folder, self.label_separator) != (None, None):
-            raise UsageError("`event_files` have the labels: leave `label_folder` and `label_separator` out.")
+        if self.event_files is not None and self.label_folder is not None:
+            raise UsageError("`event_files` have the labels: leave `label_folder` out.")
         if self.event_files is not None and self.task not in (None, "frames"):
             raise UsageError(f"`event_files` have events, whose `task` is frames: leave `task: {self.task}` out.")
 

@@ -8,17 +8,18 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 from transformers.utils import logging
 
-from transformers_beats.audio.audioset import AUDIOSET_LABELS, AUDIOSET_STRONG_LABELS, CLIP_NAME, is_start
-from transformers_beats.audio.files import AUDIO_SUFFIXES, has_suffix, search_folder
+from transformers_beats.audio.audioset import AUDIOSET_LABELS, AUDIOSET_STRONG_LABELS
+from transformers_beats.audio.event_rows import Recordings, Row
+from transformers_beats.audio.files import search_folder
 from transformers_beats.utils.errors import BeatsError, did_you_mean, name_some
 
-from .labels import LabelArguments, Labels, label_name, sort_names
+from .labels import LabelArguments, Labels, as_lists, label_name, sort_names
 from .tables import JSON_LINES_SUFFIXES, read_delimited, read_table, read_text
 
 
@@ -33,6 +34,7 @@ ONSETS, OFFSETS = ("onset", "start"), ("offset", "end")
 EVENT_COLUMNS, WEAK_COLUMNS = ("event_label", "label"), ("event_labels",)
 STRONG_COLUMNS = ("segment_id", "start_time_seconds", "end_time_seconds", "label")
 RAVEN_BEGIN, RAVEN_END, RAVEN_FILE, RAVEN_OFFSET = ("Begin Time (s)", "End Time (s)", "Begin File", "File Offset (s)")
+RAVEN_SELECTION = "Selection"
 # Columns in which users of Raven write the class, which has no name of its own.
 ANNOTATIONS = ("annotation", "label", "class", "species", "tag", "type", "call type", "id")
 # Of the name of a selection table, `NAME.Table.1.selections.txt`.
@@ -41,20 +43,6 @@ NUMBER, COMMA_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"), re.
 MISSING = ("", "nan", "none", "null")
 # An event may end so much later than its recording, in seconds: lengths in tables are rounded ones.
 END_TOLERANCE = 1.0
-
-
-class Row(NamedTuple):
-    """
-    Row of a file of events: its place for messages, the recording, and an event. Without a label, the recording has
-    none; with a label without times, it has the class at some moment.
-    """
-
-    place: str
-    recording: str
-    label: str | None = None
-    onset: float | None = None
-    offset: float | None = None
-    is_weak: bool = False
 
 
 def as_time(value: Any, place: str, name: str) -> float:
@@ -125,17 +113,18 @@ def _is_track_line(line: str) -> bool:
     )
 
 
-def read_rows(path: Path, format: str | None = None, label_column: str | None = None) -> list[Row]:
+def read_rows(path: Path, arguments: LabelArguments | None = None, known: Collection[str] | None = None) -> list[Row]:
     """
     Reads a file of events. Files of one recording, which do not name it, have their own name without suffixes for it.
 
     Args:
         path (`Path`):
             File in UTF-8, or in UTF-16 with its mark; with any kind of line ends.
-        format (`str`, *optional*):
-            One of `FORMATS`; by default, the one that the first line shows.
-        label_column (`str`, *optional*):
-            Column of the class in a selection table of Raven.
+        arguments ([`LabelArguments`], *optional*):
+            Format, by default the one that the first line shows; column of the class in a selection table of Raven;
+            and separator of the classes in `event_labels`, by default a comma.
+        known (`Collection[str]`, *optional*):
+            Classes, by which a machine id of AudioSet with two names has one.
 
     Returns:
         `list[Row]`: in the order of the file. An empty label track is one row without an event.
@@ -144,8 +133,9 @@ def read_rows(path: Path, format: str | None = None, label_column: str | None = 
         [`BeatsError`]: naming the file and the row: a file that cannot be read or is of no such format, a column that
             is missing, a time that is none, an event of no length.
     """
+    arguments = arguments or LabelArguments()
     text = read_text(path, may_be_empty=True)
-    format = format or recognise(path, text)
+    format = arguments.event_format or recognise(path, text)
     if format == "audacity":
         return _read_track(path, text)
     if format == "jsonl":
@@ -153,8 +143,10 @@ def read_rows(path: Path, format: str | None = None, label_column: str | None = 
     if not text.strip():
         raise BeatsError(f"{path}: is empty, without the header of a table.")
     if format == "raven":
-        return _read_raven(path, label_column)
-    return list(_read_strong(path) if format == "audioset_strong" else _read_desed(path))
+        return _read_raven(path, arguments.label_column)
+    if format == "audioset_strong":
+        return list(_read_strong(path, known or ()))
+    return list(_read_desed(path, arguments.label_separator or ","))
 
 
 def _read_track(path: Path, text: str) -> list[Row]:
@@ -173,26 +165,28 @@ def _read_track(path: Path, text: str) -> list[Row]:
         onset, offset = (as_time(cell, place, name) for cell, name in zip(cells, ("onset", "offset")))
         if onset == offset:
             raise BeatsError(f"{place}: {label!r} is a point at {onset:g} s: stretch it to the length of its sound.")
-        rows.append(check_times(Row(place, recording, label, onset, offset)))
-    return rows or [Row(str(path), recording)]
+        rows.append(check_times(Row(place, recording, label, onset, offset, named_by="track")))
+    return rows or [Row(str(path), recording, named_by="track")]
 
 
 def _read_json_lines(path: Path) -> Iterator[Row]:
     """
     Reads a line for each event, with a file, a label, onset and offset; or for each recording, with its `events`, as
-    `tag --events` writes them. Of the latter, others than that of the status "ok" have none.
+    `tag --events` writes them. Of the latter, nothing is known of others than that of the status "ok".
     """
     table = read_table(path)
     names = table.dataset.column_names
     file = find_column(names, FILE_COLUMNS)
     if file is None:
         raise BeatsError(f"{path}: has no column of recordings ({', '.join(FILE_COLUMNS)}), only {', '.join(names)}.")
+    is_by_event = all(find_column(names, kind) for kind in (EVENT_COLUMNS, ONSETS, OFFSETS))
+    if "events" not in names and not is_by_event:
+        raise BeatsError(f"{path}: needs label, onset and offset of an event, or `events`, has {', '.join(names)}.")
     for index, record in enumerate(table.dataset):
-        place, recording = table.place(index), record[file]
-        if "events" not in names:
+        place, recording, events = table.place(index), record[file], record.get("events")
+        if events is None and is_by_event:
             yield make_row(place, recording, *_event_cells(record, EVENT_COLUMNS))
         elif record.get("status") in (None, "ok"):
-            events = record["events"] or []
             if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
                 raise BeatsError(f"{place}: `events` must be a list of {{label, onset, offset}}, got {events!r:.60}.")
             if not events:
@@ -205,12 +199,12 @@ def _read_json_lines(path: Path) -> Iterator[Row]:
 
 
 def _event_cells(record: dict[str, Any], labels: Sequence[str]) -> list[Any]:
-    kinds = (labels, ONSETS, OFFSETS)
-    return [next((record[name] for name in kind if record.get(name) is not None), None) for kind in kinds]
+    known = {name.strip().lower(): value for name, value in record.items() if value is not None}
+    return [next((known[name] for name in kind if name in known), None) for kind in (labels, ONSETS, OFFSETS)]
 
 
-def _read_desed(path: Path) -> Iterator[Row]:
-    """Reads strong labels, or weak ones: the classes of a recording, with commas between them, in `event_labels`."""
+def _read_desed(path: Path, separator: str) -> Iterator[Row]:
+    """Reads strong labels, or weak ones: the classes of a recording, with a separator between, in `event_labels`."""
     table = read_delimited(path, "\t")
     names = table.dataset.column_names
     file, weak = find_column(names, FILE_COLUMNS), find_column(names, WEAK_COLUMNS)
@@ -227,20 +221,25 @@ def _read_desed(path: Path) -> Iterator[Row]:
             yield make_row(table.place(index), *cells)
         return
     for index, (recording, text) in enumerate(zip(columns[file], columns[weak])):
-        classes = [name.strip() for name in text.split(",") if name.strip()]
+        (classes,) = as_lists([text], separator)
         yield from (Row(table.place(index), recording, name, is_weak=True) for name in classes or [None])
 
 
-def _read_strong(path: Path) -> Iterator[Row]:
-    """Reads AudioSet-Strong: the id of a segment is that of its video, and its start in milliseconds."""
+def _read_strong(path: Path, known: Collection[str]) -> Iterator[Row]:
+    """
+    Reads AudioSet-Strong: the id of a segment is that of its video, and its start in milliseconds. A class has the
+    name that is `known`, or else that of the strong labels.
+    """
     table = read_delimited(path, "\t")
     if missing := [name for name in STRONG_COLUMNS if name not in table.dataset.column_names]:
         raise BeatsError(f"{path}: has no column {name_some(missing)}, only {', '.join(table.dataset.column_names)}.")
     names = AUDIOSET_LABELS | AUDIOSET_STRONG_LABELS
+    names |= {key: name for key, name in AUDIOSET_LABELS.items() if name in known and names[key] not in known}
     # A row at a time, the million of its training set would take minutes.
     columns: Any = table.dataset.to_dict()
     for index, (segment, onset, offset, label) in enumerate(zip(*(columns[name] for name in STRONG_COLUMNS))):
-        yield make_row(table.place(index), segment, names.get(label, label), onset, offset)
+        row = make_row(table.place(index), segment, names.get(label, label), onset, offset)
+        yield row._replace(named_by="segment")
 
 
 def _read_raven(path: Path, label_column: str | None) -> list[Row]:
@@ -254,20 +253,24 @@ def _read_raven(path: Path, label_column: str | None) -> list[Row]:
         raise BeatsError(
             f"{path}: has no column {asked!r} of classes, only {', '.join(names)}{hint or ': set `label_column`.'}"
         )
-    if RAVEN_END not in names:
-        raise BeatsError(f"{path}: has no column {RAVEN_END!r}, only {', '.join(names)}.")
+    begin, end, file, offset, selection = (
+        find_column(names, [name]) for name in (RAVEN_BEGIN, RAVEN_END, RAVEN_FILE, RAVEN_OFFSET, RAVEN_SELECTION)
+    )
+    if begin is None or end is None:
+        missing = [name for name, found in ((RAVEN_BEGIN, begin), (RAVEN_END, end)) if found is None]
+        raise BeatsError(f"{path}: has no column {name_some(missing)}, only {', '.join(names)}.")
     rows: dict[tuple, Row] = {}
     for index, record in enumerate(table.dataset):
         place = table.place(index)
-        recording, begin = name_of_track(path), record[RAVEN_BEGIN]
-        row = make_row(place, recording, record[column], begin, record[RAVEN_END])
-        if record.get(RAVEN_FILE):
-            row = row._replace(recording=record[RAVEN_FILE])
-            if record.get(RAVEN_OFFSET) and row.onset is not None and row.offset is not None:
+        row = make_row(place, name_of_track(path), record[column], record[begin], record[end])
+        row = row._replace(named_by="track")
+        if file and record[file]:
+            row = row._replace(recording=record[file], named_by="path")
+            if offset and record[offset] and row.onset is not None and row.offset is not None:
                 # Times count from the beginning of several files that are open one after another.
-                onset = as_time(record[RAVEN_OFFSET], place, "file offset")
+                onset = as_time(record[offset], place, "file offset")
                 row = row._replace(onset=onset, offset=onset + row.offset - row.onset)
-        rows.setdefault((record.get("Selection") or place, *row[1:]), row)
+        rows.setdefault(((selection and record[selection]) or place, *row[1:]), row)
     return list(rows.values())
 
 
@@ -277,77 +280,26 @@ def name_of_track(path: str | Path) -> str:
     return str(track.with_name(RAVEN_NAME.sub("", track.stem) or track.stem))
 
 
-# Recordings
-
-
-def key_of(name: str) -> str:
-    """Returns the name of a recording without the suffix of an audio file."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    return str(path.with_suffix("")) if has_suffix(path.name, AUDIO_SUFFIXES) else str(path)
-
-
-class Recordings:
-    """
-    Recordings by their names: `train/1.wav` is found by `train/1.wav`, `1.wav`, `1`, and `audio/train/1.wav`, as long
-    as no other has the same end of its name. An id of AudioSet-Strong finds the clip of its video.
-    """
-
-    def __init__(self, names: Sequence[str]):
-        self.names = names
-        self.by_end: dict[str, list[int]] = {}
-        self.by_video: dict[str, list[int]] = {}
-        # A recording has many rows.
-        self.known: dict[str, int | None] = {}
-        for index, name in enumerate(names):
-            parts = PurePosixPath(key_of(name)).parts
-            for count in range(1, len(parts) + 1):
-                self.by_end.setdefault("/".join(parts[-count:]), []).append(index)
-            if match := CLIP_NAME.fullmatch(parts[-1]):
-                self.by_video.setdefault(match["ytid"], []).append(index)
-
-    def find(self, row: Row) -> int | None:
-        """Returns the number of a row's recording, None if there is none; raises a [`BeatsError`] if several fit."""
-        if row.recording not in self.known:
-            self.known[row.recording] = self._find(row)
-        return self.known[row.recording]
-
-    def _find(self, row: Row) -> int | None:
-        parts = PurePosixPath(key_of(row.recording)).parts
-        ends = ["/".join(parts[-count:]) for count in range(len(parts), 0, -1)]
-        found = next((self.by_end[end] for end in ends if end in self.by_end), None)
-        if found is None and (segment := CLIP_NAME.fullmatch(parts[-1])):
-            start = segment["start"]
-            of_video = self.by_video.get(segment["ytid"], [])
-            found = [index for index in of_video if start is None or self._has_start(index, float(start) / 1000)]
-        if not found:
-            return None
-        if len(found) > 1:
-            several = name_some([self.names[index] for index in found], 3)
-            raise BeatsError(f"{row.place}: {row.recording!r} may be any of {several}: name its folder as well.")
-        return found[0]
-
-    def _has_start(self, index: int, start: float) -> bool:
-        match = CLIP_NAME.fullmatch(PurePosixPath(key_of(self.names[index])).name)
-        return match is not None and (match["start"] is None or is_start(float(match["start"]), start))
-
-
-def collect_rows(source: str, recordings: Recordings, arguments: LabelArguments) -> list[Row]:
-    """Reads a file of events, or in a folder those files that are named after a recording."""
+def collect_rows(
+    source: str, recordings: Recordings, arguments: LabelArguments, known: Collection[str] | None
+) -> list[Row]:
+    """Reads a file of events, or in a folder those files that are named after a recording; see [`read_rows`]."""
     path = Path(source)
     if not path.exists():
         raise BeatsError(f"`event_files`: {source}: no such file or folder.")
     if not path.is_dir():
-        return read_rows(path, arguments.event_format, arguments.label_column)
+        return read_rows(path, arguments, known)
     rows, others = [], []
     for file in search_folder(path, TRACK_SUFFIXES):
         name = name_of_track(os.path.relpath(file, path))
         if recordings.find(Row(str(file), name)) is None:
             others.append(file.name)
         else:
-            of_file = read_rows(file, arguments.event_format, arguments.label_column)
             # Relative to the folder, as recordings are.
-            whole = name_of_track(file)
-            rows += [row._replace(recording=name) if row.recording == whole else row for row in of_file]
+            rows += [
+                row._replace(recording=name, named_by="path") if row.named_by == "track" else row
+                for row in read_rows(file, arguments, known)
+            ]
     if not rows:
         found = f", only {name_some(others, 3)}" if others else ""
         raise BeatsError(f"`event_files`: {source}: holds no file of events that is named after a recording{found}.")
@@ -381,63 +333,82 @@ def read_event_files(
 
     Raises:
         [`BeatsError`]: see [`read_rows`]; names of recordings none of which is there; a label that is no class; or an
-            event that begins after its recording, or ends more than a second after it. The message names the file and
-            the row.
+            event that ends more than a second after its recording. The message names the file and the row.
     """
     sources = arguments.event_files or []
     recordings = Recordings(names)
+    if known is None and arguments.label_set is not None:
+        strong = arguments.label_set == "audioset_strong"
+        known = list((AUDIOSET_STRONG_LABELS if strong else AUDIOSET_LABELS).values())
     rows = [
         row
         for source in ([sources] if isinstance(sources, str) else sources)
-        for row in collect_rows(source, recordings, arguments)
+        for row in collect_rows(source, recordings, arguments, known)
     ]
-    known, rows = choose_classes(arguments, known, rows)
-    index = {name: number for number, name in enumerate(known)}
-    values: list[list] = [[] for _ in names]
-    knowledge = ["nothing"] * len(names)
+    found: list[tuple[Row, int]] = []
     lost: list[str] = []
-    num_twice = 0
-    # Of recordings with both, classes come first, and are replaced.
-    for row in sorted(rows, key=lambda row: not row.is_weak):
+    num_late = num_twice = 0
+    for row in rows:
         clip = recordings.find(row)
         if clip is None:
             lost.append(f"{row.place}: {row.recording}")
-            continue
+        else:
+            inside = fit_times(row, names[clip], float(seconds[clip]))
+            num_late += inside.label != row.label
+            found.append((inside, clip))
+    if not found:
+        such = f", such as {name_some(lost, 1)}" if lost else ": there is no row"
+        raise BeatsError(f"`event_files`: none of the recordings is there{such}.")
+    if lost:
+        logger.warning(f"{len(lost)} rows are of recordings that are not there, such as {lost[0]}.")
+    if num_late:
+        logger.warning(f"{num_late} events begin where their recording has ended, and are left out.")
+    known, rows = choose_classes(arguments, known, [row for row, _ in found])
+    index = {name: number for number, name in enumerate(known)}
+    values: list[list] = [[] for _ in names]
+    knowledge = ["nothing"] * len(names)
+    # Of recordings with both, classes come first, and are replaced.
+    clips = [clip for _, clip in found]
+    for row, clip in sorted(zip(rows, clips), key=lambda pair: not pair[0].is_weak):
         kind = "classes" if row.is_weak else "events"
         if knowledge[clip] != kind:
             knowledge[clip], values[clip] = kind, []
         if row.label is None:
             continue
-        if row.onset is None or row.offset is None:
-            event = (index[row.label], 0.0, math.inf)
-        else:
-            end = float(seconds[clip])
-            if row.onset >= end or row.offset > end + END_TOLERANCE:
-                raise BeatsError(
-                    f"{row.place}: {row.label!r} from {row.onset:g} to {row.offset:g} s is not within "
-                    f"{names[clip]}, which lasts {end:g} s."
-                )
-            event = (index[row.label], row.onset, min(row.offset, end))
+        has_times = row.onset is not None and row.offset is not None
+        event = (index[row.label], *((row.onset, row.offset) if has_times else (0.0, math.inf)))
         if event in values[clip]:
             num_twice += 1
         else:
             values[clip].append(event)
-    if "events" not in knowledge and "classes" not in knowledge:
-        raise BeatsError(f"`event_files`: none of the recordings is there, such as {name_some(lost, 1)}.")
-    if lost:
-        logger.warning(f"{len(lost)} rows are of recordings that are not there, such as {lost[0]}.")
     if num_twice:
         logger.warning(f"{num_twice} rows of events appear twice, and count once.")
     return Labels("frames", list(known), values, knowledge)
+
+
+def fit_times(row: Row, name: str, seconds: float) -> Row:
+    """
+    Returns a row whose event ends with its recording, at the latest; without the event if it begins there.
+
+    Raises:
+        [`BeatsError`]: if it ends more than a second later.
+    """
+    if row.onset is None or row.offset is None:
+        return row
+    if row.offset > seconds + END_TOLERANCE:
+        raise BeatsError(
+            f"{row.place}: {row.label!r} from {row.onset:g} to {row.offset:g} s is not within {name}, which lasts "
+            f"{seconds:g} s."
+        )
+    if row.onset >= seconds:
+        return row._replace(label=None, onset=None, offset=None)
+    return row._replace(offset=min(row.offset, seconds))
 
 
 def choose_classes(
     arguments: LabelArguments, known: Sequence[str] | None, rows: list[Row]
 ) -> tuple[list[str], list[Row]]:
     """Returns the classes, and the rows whose labels are among them; raises a [`BeatsError`] for any other label."""
-    if known is None and arguments.label_set is not None:
-        strong = arguments.label_set == "audioset_strong"
-        known = list((AUDIOSET_STRONG_LABELS if strong else AUDIOSET_LABELS).values())
     if known is None:
         known = sort_names({row.label for row in rows if row.label is not None})
         if not known:
@@ -460,4 +431,4 @@ def choose_classes(
     return list(known), rows
 
 
-__all__ = ["FORMATS", "Recordings", "Row", "read_event_files", "read_rows"]
+__all__ = ["FORMATS", "read_event_files", "read_rows"]

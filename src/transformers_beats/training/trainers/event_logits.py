@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import expit
 from transformers.utils import logging
 
-from transformers_beats.training.data.strong_labels import Recordings, Row
+from transformers_beats.audio.event_rows import Recordings, Row
 from transformers_beats.utils.errors import BeatsError, first_line
 
 
@@ -57,7 +57,7 @@ class EventLogits:
         self.row_of: dict[int, int] = {}
         for row, name in enumerate(file[FILENAMES][:]):
             text = name.decode("utf-8") if isinstance(name, bytes) else str(name)
-            clip = recordings.find(Row(f"{path}, file {row + 1}", text))
+            clip = recordings.find(Row(f"{path}, file {row + 1}", text, named_by="segment"))
             if clip is not None:
                 self.row_of[clip] = row
         if not self.row_of:

@@ -5,6 +5,7 @@ import soundfile
 
 from transformers_beats.audio.soundscapes import (
     SoundscapeSettings,
+    cut_event,
     find_active,
     make_soundscape,
     write_soundscapes,
@@ -46,6 +47,33 @@ def test_events_are_where_the_labels_say(seed):
     for event in scene.events:
         part = scene.samples[round(event.onset * RATE) : round(event.offset * RATE)]
         assert 50 < np.square(part).mean() / background < 220
+
+
+@pytest.mark.parametrize("event_seconds", [(0.02, 0.05), (0.05, 0.3), (0.25, 1.0)])
+def test_no_event_begins_or_ends_in_a_pause(event_seconds):
+    # Bursts of 20 ms, and digital silence between them.
+    bursts = np.zeros(2 * RATE)
+    for begin in range(0, 2 * RATE, RATE // 8):
+        bursts[begin : begin + RATE // 50] = tone(1000, 0.02)
+    block, lengths = RATE // 50, []
+    for seed in range(30):
+        event = cut_event(bursts, np.random.default_rng(seed), event_seconds)
+        lengths.append(len(event) / RATE)
+        assert np.any(event[:block])
+        assert np.any(event[-block:])
+    assert max(lengths) <= event_seconds[1]
+    settings = SoundscapeSettings(event_seconds=event_seconds, num_events=(8, 8))
+    scene = make_soundscape({"bursts": [bursts]}, np.random.default_rng(0), settings)
+    assert np.isfinite(scene.samples).all()
+    assert scene.events
+
+
+def test_a_click_of_which_fades_leave_nothing_is_left_out():
+    click = np.zeros(RATE)
+    click[0] = 1.0
+    scene = make_soundscape({"click": [click]}, np.random.default_rng(0), SoundscapeSettings(num_events=(3, 3)))
+    assert np.isfinite(scene.samples).all()
+    assert scene.events == []
 
 
 @pytest.mark.parametrize("polyphony", [1, 2, 3])

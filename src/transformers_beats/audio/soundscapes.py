@@ -21,6 +21,7 @@ from .synthesis import SAMPLING_RATE, _noise
 # Part of a recording in which its sound is: within so many decibels of its loudest block of 20 ms, with pauses of at
 # most so many seconds.
 ACTIVE_DB, BLOCK_SECONDS, MAX_PAUSE = 30.0, 0.02, 0.15
+BLOCK, MIN_POWER = round(BLOCK_SECONDS * SAMPLING_RATE), 10 ** (-ACTIVE_DB / 10)
 FADE_SECONDS = 0.01
 # Between two events of one class, in seconds: closer ones could be heard as one.
 MIN_GAP = 0.3
@@ -55,11 +56,13 @@ class SoundscapeSettings:
         seconds (`float`, defaults to 10.0):
             Length.
         num_events (`tuple[int, int]`, defaults to (1, 6)):
-            Fewest and most events that are drawn. One for which no place is found is left out.
+            Fewest and most events that are drawn. One for which no place is found is left out, and so is one of which
+            fades leave nothing.
         snr_db (`tuple[float, float]`, defaults to (5.0, 20.0)):
             Lowest and highest power of an event over that of the background, each a mean over the event, in decibels.
         event_seconds (`tuple[float, float]`, defaults to (0.25, 3.0)):
-            Shortest and longest event. A recording whose sound is shorter is taken as it is.
+            Shortest and longest event. A recording whose sound is shorter is taken as it is. An event that would begin
+            or end in a pause of its recording is shorter by it.
         max_polyphony (`int`, defaults to 2):
             Most events at a time, which are of different classes.
 
@@ -89,30 +92,56 @@ def find_active(samples: np.ndarray) -> tuple[int, int]:
     Returns the first sample of the longest part of a recording in which its sound is, and the one after it: blocks of
     20 ms within 30 dB of the loudest one, with pauses of at most 0.15 s. Both are 0 if all is silence.
     """
-    block = round(BLOCK_SECONDS * SAMPLING_RATE)
-    num_blocks = -(-len(samples) // block)
-    padded = np.pad(samples.astype(np.float64), (0, num_blocks * block - len(samples)))
-    power = np.square(padded).reshape(-1, block).mean(axis=1)
+    power = block_power(samples)
     if not len(power) or power.max() == 0:
         return 0, 0
-    loud = np.flatnonzero(power >= power.max() * 10 ** (-ACTIVE_DB / 10))
+    loud = np.flatnonzero(power >= power.max() * MIN_POWER)
     breaks = np.flatnonzero(np.diff(loud) > 1 + MAX_PAUSE / BLOCK_SECONDS)
     firsts, lasts = loud[np.concatenate([[0], breaks + 1])], loud[np.concatenate([breaks, [len(loud) - 1]])]
     longest = int(np.argmax(lasts - firsts))
-    return int(firsts[longest]) * block, min(int(lasts[longest] + 1) * block, len(samples))
+    return int(firsts[longest]) * BLOCK, min(int(lasts[longest] + 1) * BLOCK, len(samples))
+
+
+def block_power(samples: np.ndarray) -> np.ndarray:
+    """Returns the power of blocks of 20 ms, the last of which may reach over the end."""
+    num_blocks = -(-len(samples) // BLOCK)
+    padded = np.pad(samples.astype(np.float64), (0, num_blocks * BLOCK - len(samples)))
+    return np.square(padded).reshape(-1, BLOCK).mean(axis=1)
+
+
+def trim_pauses(samples: np.ndarray, first: int, last: int, lowest: float) -> tuple[int, int]:
+    """Returns the part from `first` to `last` without blocks of less power at both ends; 0 and 0 if there is none."""
+    part = samples[first:last]
+    begins, ends = (np.flatnonzero(block_power(each) >= lowest) for each in (part, part[::-1]))
+    if not len(begins) or not len(ends):
+        return 0, 0
+    first, last = first + int(begins[0]) * BLOCK, last - int(ends[0]) * BLOCK
+    return (first, last) if first < last else (0, 0)
 
 
 def cut_event(samples: np.ndarray, generator: np.random.Generator, bounds: tuple[float, float]) -> np.ndarray:
-    """Returns a part of the sound of a recording, of a random length and place, with fades of 10 ms."""
+    """
+    Returns a part of the sound of a recording, of a random length and place, with fades of 10 ms. It neither begins
+    nor ends in a pause, without which it may be shorter.
+    """
     start, end = find_active(samples)
+    lowest = block_power(samples).max() * MIN_POWER
     shortest, longest = (round(seconds * SAMPLING_RATE) for seconds in bounds)
     length = min(end - start, int(generator.integers(shortest, longest + 1)))
-    first = start + int(generator.integers(end - start - length + 1))
-    event = samples[first : first + length].astype(np.float64)
-    fade = min(round(FADE_SECONDS * SAMPLING_RATE), length // 2)
+    # If all places that are drawn are in pauses.
+    begin, stop = start, min(start + BLOCK, end)
+    for _ in range(MAX_ATTEMPTS):
+        first = start + int(generator.integers(end - start - length + 1))
+        part = trim_pauses(samples, first, first + length, lowest)
+        if part[1] - part[0] > stop - begin:
+            begin, stop = part
+        if stop - begin >= min(shortest, length):
+            break
+    event = samples[begin:stop].astype(np.float64)
+    fade = min(round(FADE_SECONDS * SAMPLING_RATE), len(event) // 2)
     ramp = np.linspace(0, 1, fade, endpoint=False)
     event[:fade] *= ramp
-    event[length - fade :] *= ramp[::-1]
+    event[len(event) - fade :] *= ramp[::-1]
     return event
 
 
@@ -148,10 +177,12 @@ def make_soundscape(
         event = cut_event(recordings[int(generator.integers(len(recordings)))], generator, settings.event_seconds)
         snr = float(generator.uniform(*settings.snr_db))
         start = find_place(label, len(event), num_samples, events, settings.max_polyphony, generator)
-        if start is None:
+        power = np.square(event).mean()
+        # Nothing is left of a click that is a fade.
+        if start is None or not power:
             continue
         part = slice(start, start + len(event))
-        noise_power, power = np.square(background[part]).mean(), np.square(event).mean()
+        noise_power = np.square(background[part]).mean()
         scene[part] += event * np.sqrt(noise_power / power * 10 ** (snr / 10))
         events.append(PlacedEvent(label, start / SAMPLING_RATE, part.stop / SAMPLING_RATE, snr))
     scene *= min(1.0, PEAK / np.abs(scene).max())

@@ -124,6 +124,9 @@ def tag(
     settings = {}
     if output is not None:
         settings = settings_of("tag", model, extractor, shared, events=with_events, **label_options, **event_options)
+        if with_events and model.config.event_settings:
+            # They are no part of the fingerprint of a model.
+            settings["event_settings"] = model.config.event_settings
     writer = open_writer(kind, output, with_events, shared.resume, settings, files)
     try:
         failures = tag_files(files, notes, tagger, writer, pictures, shared.batch_size)

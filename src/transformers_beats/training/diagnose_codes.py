@@ -38,7 +38,7 @@ from transformers_beats.training.reports.codes import (
 )
 from transformers_beats.training.reports.report import check_drawing
 from transformers_beats.training.trainers.pretraining import center_bands, check_teacher, teacher_outputs
-from transformers_beats.utils.errors import BeatsError, first_line, run_command
+from transformers_beats.utils.errors import BeatsError, UsageError, first_line, run_command
 from transformers_beats.utils.files import check_new
 from transformers_beats.utils.messages import note
 
@@ -202,6 +202,8 @@ def diagnose(arguments: DiagnosisArguments, data: DataArguments, labels: LabelAr
     check_drawing()
     if data.streaming:
         raise BeatsError("A diagnosis needs the clips of a dataset: set `streaming: false`.")
+    if labels.event_files is not None:
+        raise UsageError("A diagnosis needs one class of each clip, and `event_files` have events: leave them out.")
     data, crops, extractor = load_clips(arguments, data)
     found = None
     try:

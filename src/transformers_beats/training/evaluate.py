@@ -50,6 +50,7 @@ from .stages import process_state
 
 logger = logging.get_logger(__name__)
 
+NO_MOMENTS = "has scores of clips, none of moments, and the labels are events: name the column of classes instead."
 TUNED = "Thresholds and filters of events were chosen by these clips: their F1 is optimistic."
 
 
@@ -107,8 +108,12 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArg
         problem_type, labels.task = "multi_label_classification", "frames"
     elif arguments.tune_events is not None:
         raise BeatsError(f"{arguments.model}: has no scores of moments, whose events could be tuned: leave it out.")
+    elif labels.event_files is not None:
+        raise BeatsError(f"{arguments.model}: {NO_MOMENTS}")
     names = list(labels_of(model).values())
     clips, known_labels = load_clips(data, labels, names)
+    if known_labels.task == "frames" and not isinstance(model, BeatsForAudioFrameClassification):
+        raise BeatsError(f"{arguments.model}: {NO_MOMENTS}")
     if num_learned := count_learned(arguments.model, clips):
         logger.warning(
             f"{num_learned} of {len(clips.names)} clips are among those that this model has learned from: metrics "

@@ -12,7 +12,12 @@ from test_event_training import folder as folder
 from test_event_training import run
 from tiny import ENCODER
 
-from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudioFrameClassification
+from transformers_beats import (
+    BeatsConfig,
+    BeatsFeatureExtractor,
+    BeatsForAudioClassification,
+    BeatsForAudioFrameClassification,
+)
 from transformers_beats.inference.events import EventSettings, find_events, settings_of_labels
 from transformers_beats.inference.loading import load
 from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
@@ -256,6 +261,18 @@ def test_what_cannot_be_tuned_is_refused_and_changes_nothing(folder, monkeypatch
     with pytest.raises(BeatsError, match=r"Measures of events need sed_scores_eval: pip install"):
         call_evaluate(folder, "report", tune_events="median")
     assert (folder / "model" / "config.json").read_bytes() == before
+    # A model of clips has no scores of moments.
+    BeatsForAudioClassification(model.config).save_pretrained(folder / "model")
+    with pytest.raises(BeatsError, match="has scores of clips, none of moments, and the labels are events"):
+        call_evaluate(folder, "events")
+    events = [{"file_name": "00.wav", "labels": [{"label": "high", "onset": 0.0, "offset": 0.3}]}]
+    (folder / "sounds" / "metadata.jsonl").write_text("\n".join(map(json.dumps, events)) + "\n")
+    with pytest.raises(BeatsError, match="has scores of clips, none of moments, and the labels are events"):
+        evaluate(
+            EvaluateArguments(str(folder / "model"), str(folder / "other")),
+            DataArguments(dataset=str(folder / "sounds")),
+            LabelArguments(label_column="labels"),
+        )
     with pytest.raises(UsageError, match="no such directory"):
         evaluate(
             EvaluateArguments("beats-iter3", str(folder / "other"), tune_events="median"),

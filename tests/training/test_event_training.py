@@ -3,6 +3,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudio
 from transformers_beats.training.config.arguments import FINETUNE_ARGUMENTS, Arguments
 from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.data.augmentation import AugmentationArguments, augment
+from transformers_beats.training.data.folds import draw_folds, draw_share
 from transformers_beats.training.data.labelled import LabelledClips, roll_events
 from transformers_beats.training.data.labels import Labels, frame_labels
-from transformers_beats.training.finetune import finetune
+from transformers_beats.training.finetune import finetune, fingerprint
 from transformers_beats.training.trainers.event_logits import EventLogits
-from transformers_beats.training.trainers.events import consistency_share, known_loss, pool_scores
+from transformers_beats.training.trainers.events import consistency_share, known_loss, mix_targets, pool_scores
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 
@@ -111,6 +113,40 @@ def test_clips_that_nothing_is_known_of_are_no_training(folder):
         run(folder, event_files=str(folder / "weak.tsv"))
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_a_share_is_drawn_of_the_clips_whose_events_are_known(folder):
+    values = {"eval_dataset": None, "eval_event_files": None, "eval_share": 0.5, "clip_loss_weight": 1.0}
+    run(folder, **values, consistency_weight=1.0, ema_decay=0.9)
+    report = json.loads((folder / "model" / "evaluation" / "metrics.json").read_text())
+    # Of four, two are evaluated on, and all others are learned from.
+    assert report["description"]["training_clips"] == NUM_CLIPS - 2
+
+
+def test_shares_and_folds_have_clips_whose_events_are_known():
+    kinds = ["events", "nothing", "classes", "nothing"] * 5
+    labels = Labels("frames", ["a"], [[] for _ in kinds], kinds)
+    for seed in range(3):
+        fold = draw_share(labels, 0.4, seed)
+        assert {kinds[index] for index in fold.test} == {"events"}
+        assert (len(fold.test), sorted([*fold.train, *fold.test])) == (2, list(range(20)))
+        folds = draw_folds(labels, 5, seed)
+        assert sorted(folds[np.array(kinds) == "events"]) == list("12345")
+        assert sorted(folds) == sorted("12345" * 4)
+    with pytest.raises(BeatsError, match="5 clips do not make 6 folds"):
+        draw_folds(labels, 6, 0)
+
+
+def test_clips_that_are_never_drawn_are_no_training(folder):
+    with pytest.raises(BeatsError, match="`balanced_sampling` draws by classes, and never the 4 clips without labels"):
+        run(folder, balanced_sampling=True, consistency_weight=1.0, ema_decay=0.9)
+
+
+def test_what_is_known_is_a_part_of_the_digest_of_a_training():
+    clips = SimpleNamespace(names=["a", "b"], num_samples=np.array([1, 1]))
+    kinds = (None, ["events", "events"], ["events", "nothing"], ["nothing", "events"])
+    assert len({fingerprint(clips, Labels("frames", ["x"], [[], []], kind), None) for kind in kinds}) == 4
+
+
 # Targets
 
 
@@ -140,24 +176,30 @@ def test_events_are_rolled_with_the_sound(shift):
     np.testing.assert_array_equal(rolled, np.roll(plain, shift, axis=0))
 
 
-def test_a_mixture_with_what_is_not_known_is_not_known():
+@pytest.mark.parametrize("num_columns", [2, 4])
+def test_a_mixture_with_what_is_not_known_is_not_known(num_columns):
     torch.manual_seed(0)
     batch = {
         "waveforms": torch.ones(4, 100),
         "num_samples": torch.full((4,), 100),
-        "labels": torch.tensor([1.0, torch.nan, 0.0, 1.0])[:, None, None].repeat(1, 3, 2),
+        "labels": torch.tensor([1.0, torch.nan, 0.0, 1.0])[:, None, None].repeat(1, 3, num_columns),
         "clip_labels": torch.tensor([1.0, 0.0, torch.nan, 1.0])[:, None].repeat(1, 2),
     }
     for probability in (0.0, 1.0):
         mixed = augment(
             batch, AugmentationArguments(mixup_alpha=1.0, mixup_probability=probability), torch.device("cpu")
         )
-        assert mixed["labels"].shape == (4, 3, 2)
+        # A teacher's scores are further columns.
+        assert mixed["labels"].shape == (4, 3, num_columns)
         assert mixed["clip_labels"].shape == (4, 2)
         unknown = torch.isnan(mixed["labels"][:, 0, 0])
         # Each clip is mixed with another one: the unknown one makes two.
         assert int(unknown.sum()) == (1 if probability == 0 else 2)
         assert unknown[1]
+        # One clip knows no classes: it and what it is mixed with.
+        assert int(torch.isnan(mixed["clip_labels"]).any(dim=1).sum()) == (1 if probability == 0 else 2)
+        both = ~torch.isnan(mixed["clip_labels"][:, 0]) & ~unknown
+        torch.testing.assert_close(mixed["clip_labels"][both], mixed["labels"][both, 0, :2])
 
 
 # Losses
@@ -173,6 +215,18 @@ def test_the_loss_is_a_mean_over_what_is_known():
     scores, targets = torch.tensor([[0.5, 0.9], [0.2, 0.3]]), torch.tensor([[1.0, torch.nan], [torch.nan, torch.nan]])
     torch.testing.assert_close(known_loss(scores, targets), torch.tensor(0.5).log().neg())
     assert known_loss(scores, torch.full_like(targets, torch.nan)) == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_labels_count_in_full_where_the_teacher_has_no_score(share):
+    nan = float("nan")
+    labels, teacher = torch.tensor([1.0, 1.0, nan, nan]), torch.tensor([0.2, nan, 0.2, nan])
+    mixed = mix_targets(labels, teacher, share)
+    torch.testing.assert_close(mixed, torch.tensor([1 - 0.8 * share, 1.0, 0.2, nan]), equal_nan=True)
+    logits = torch.tensor(0.7)
+    both = [torch.nn.functional.binary_cross_entropy_with_logits(logits, target) for target in (labels[0], teacher[0])]
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, mixed[0])
+    torch.testing.assert_close(loss, (1 - share) * both[0] + share * both[1])
 
 
 def test_the_weight_of_the_mean_teacher_rises():
@@ -223,6 +277,17 @@ def test_logits_that_do_not_fit_are_refused(write_logits, tmp_path):
     ):
         with pytest.raises(BeatsError, match=message):
             EventLogits(*arguments)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_teacher_of_some_clips_goes_with_every_other_loss(folder, write_logits):
+    path = write_logits([f"{number:02d}" for number in range(0, NUM_CLIPS, 3)], np.zeros((4, 2, 25)))
+    values = {"clip_loss_weight": 1.0, "consistency_weight": 1.0, "ema_decay": 0.9}
+    run(folder, event_logits=path, mixup_alpha=0.5, roll=True, distillation_weight=1.0, max_steps=3, **values)
+    history = json.loads((folder / "model" / "log_history.json").read_text())
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    assert np.isfinite(losses).all()
+    assert min(losses) > 0
 
 
 @pytest.mark.usefixtures("no_pictures")

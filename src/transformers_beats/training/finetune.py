@@ -89,6 +89,11 @@ def finetune_once(
     tuning, training = arguments.tuning, copy.deepcopy(arguments.training)
     if arguments.events.is_given and train[1].task != "frames":
         raise BeatsError("Losses of clips, mean teacher and `event_logits` are for events: the labels are classes.")
+    if arguments.augmentation.balanced_sampling and (num_unknown := (train[1].knowledge or []).count("nothing")):
+        raise BeatsError(
+            f"`balanced_sampling` draws by classes, and never the {num_unknown} clips without labels: leave it out, "
+            "or `consistency_weight` and `event_logits`."
+        )
     training.output_dir = str(output_dir)
     output_dir = prepare_training(training, arguments.batch, arguments.data)
     training.label_names = ["labels"]
@@ -116,6 +121,9 @@ def finetune_once(
     )
     crops: Any = trainer.train_dataset
     settings = decisive_settings(arguments, training, crops) | {"stop_epoch": stop_epoch}
+    if train[1].knowledge is not None:
+        # Files of events are no part of the clips.
+        settings["labels"] = fingerprint(*train, None)
     train_and_save(trainer, output_dir, settings, finish)
     return metrics
 
@@ -274,7 +282,7 @@ def finetune(arguments: Arguments, prints: bool = True) -> dict[str, Any]:
     train, evaluation = (clips, labels), load_evaluation_clips(arguments, labels.names)
     if arguments.evaluation.eval_share is not None:
         drawn = draw_share(labels, arguments.evaluation.eval_share, arguments.training.seed)
-        train, evaluation = select(clips, labels, drawn.train), with_events(*select(clips, labels, drawn.test))
+        train, evaluation = select(clips, labels, drawn.train), select(clips, labels, drawn.test)
     if evaluation is not None:
         check_overlap(train[0], evaluation[0], arguments.evaluation.allow_overlap)
     metrics = run(arguments, train, evaluation, output_dir)
@@ -328,7 +336,7 @@ def cross_validate(
 
 
 def fingerprint(clips: Clips, labels: Labels, fold_column: str | None) -> str:
-    """Returns a digest that changes with the clips, their labels and their folds."""
+    """Returns a digest that changes with the clips, what is known of them, and their folds."""
     folds = None if fold_column is None else list(clips.dataset[fold_column])
     values = labels.values if labels.knowledge is None else (labels.values, labels.knowledge)
     return Hasher.hash((list(clips.names), clips.num_samples.tolist(), values, folds))

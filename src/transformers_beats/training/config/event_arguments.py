@@ -34,7 +34,10 @@ class EventTrainingArguments:
     )
     event_logits_seconds: float = argument("Time from one of their steps to the next.", 0.04, positive=True)
     distillation_weight: float = argument(
-        "Share of the loss of these scores; the rest is that of the labels.", 0.9, min=0, max=1
+        "Share of the loss of these scores where labels are known as well; the rest is that of the labels.",
+        0.9,
+        min=0,
+        max=1,
     )
 
     def __post_init__(self):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import betaincinv
+from torch.nn.functional import pad
 from torch.utils.data import Sampler, WeightedRandomSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import logging
@@ -72,8 +73,10 @@ def augment(
     if arguments.mixes:
         labels = batch["labels"]
         if "clip_labels" in batch:
-            # Before those of moments, so that both are mixed alike.
-            labels = torch.cat([batch["clip_labels"].unsqueeze(1), labels], dim=1)
+            # Before those of moments, so that both are mixed alike; these have further columns of a teacher.
+            num_labels = batch["clip_labels"].shape[1]
+            of_clips = pad(batch["clip_labels"], (0, labels.shape[2] - num_labels))
+            labels = torch.cat([of_clips.unsqueeze(1), labels], dim=1)
         batch["waveforms"], batch["num_samples"], labels = mixup_waveforms(
             batch["waveforms"],
             batch["num_samples"],
@@ -82,7 +85,7 @@ def augment(
             probability=arguments.mixup_probability,
         )
         if "clip_labels" in batch:
-            batch["clip_labels"], labels = labels[:, 0], labels[:, 1:]
+            batch["clip_labels"], labels = labels[:, 0, :num_labels], labels[:, 1:]
         batch["labels"] = labels
     return batch
 

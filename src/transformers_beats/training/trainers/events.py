@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch.func import functional_call
-from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy
 
 from transformers_beats.training.config.event_arguments import EventTrainingArguments
 
@@ -44,6 +44,15 @@ def known_loss(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return (each * is_known).sum() / is_known.sum().clamp(min=1)
 
 
+def mix_targets(labels: torch.Tensor, teacher: torch.Tensor, share: float) -> torch.Tensor:
+    """
+    Mixes labels of moments with a `share` of the scores of a teacher, of the same shape. Where one of both is NaN, the
+    other counts alone. The binary cross-entropy of the mixture is the same mixture of both losses.
+    """
+    mixed = (1 - share) * labels + share * teacher
+    return torch.where(torch.isnan(labels), teacher, torch.where(torch.isnan(teacher), labels, mixed))
+
+
 def consistency_share(step: int, num_steps: float) -> float:
     """Returns the share of the weight of a mean teacher in a step: exp(-5 (1 - t)^2), 1 from `num_steps` on."""
     return math.exp(-STEEPNESS * (1 - min(1.0, step / max(1.0, num_steps))) ** 2)
@@ -65,7 +74,8 @@ class EventTrainer(ClassificationTrainer):
         if labels is not None and self.classifier.training:
             num_labels = self.num_labels
             if labels.shape[-1] > num_labels:
-                inputs["teacher_scores"], labels = labels[..., num_labels:], labels[..., :num_labels]
+                labels, teacher = labels[..., :num_labels], labels[..., num_labels:]
+                labels = mix_targets(labels, teacher, self.events.distillation_weight)
             # What does not count to the model.
             inputs["labels"] = labels.nan_to_num(nan=-100.0)
         return inputs
@@ -76,26 +86,17 @@ class EventTrainer(ClassificationTrainer):
         return self.accelerator.unwrap_model(self.classifier).config.num_labels
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        clip_labels, teacher = inputs.pop("clip_labels", None), inputs.pop("teacher_scores", None)
+        clip_labels = inputs.pop("clip_labels", None)
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training:
             is_valid = outputs["column_attention_mask"]
-            logits = outputs["logits"].float()
-            if teacher is not None:
-                share = self.events.distillation_weight
-                loss = (1 - share) * loss + share * self._teacher_loss(logits, teacher, is_valid)
-            scores = logits.sigmoid()
+            scores = outputs["logits"].float().sigmoid()
             clips = pool_scores(scores, is_valid)
             if clip_labels is not None and self.events.clip_loss_weight:
                 loss = loss + self.events.clip_loss_weight * known_loss(clips, clip_labels.to(clips))
             if self.events.consistency_weight:
                 loss = loss + self._consistency_weight() * self._consistency(model, inputs, scores, clips, is_valid)
         return (loss, outputs) if return_outputs else loss
-
-    def _teacher_loss(self, logits: torch.Tensor, teacher: torch.Tensor, is_valid: torch.Tensor) -> torch.Tensor:
-        is_known = ~torch.isnan(teacher) & is_valid.bool().unsqueeze(-1)
-        each = binary_cross_entropy_with_logits(logits, teacher.to(logits).nan_to_num(0.0), reduction="none")
-        return (each * is_known).sum() / is_known.sum().clamp(min=1)
 
     def _consistency_weight(self) -> float:
         warmup = self.events.consistency_warmup

@@ -2,6 +2,7 @@
 """Training on events from the files of the field, with clips of which classes or nothing is known."""
 
 import json
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -266,6 +267,17 @@ def test_scores_of_a_teacher_are_those_of_the_clip_and_the_time(write_logits):
     np.testing.assert_allclose(teacher.scores(1, 0.0, 1)[0], scores[0, :, :4].mean(axis=1), rtol=1e-5)
     assert np.isnan(teacher.scores(0, 1.0, 2)).all()
     assert np.isnan(teacher.scores(2, 0.0, 2)).all()
+
+
+def test_each_process_opens_the_logits_itself(write_logits, monkeypatch):
+    teacher = EventLogits(write_logits(["a"], np.zeros((1, 3, 25))), ["a.wav"], 3, 0.04, 0.04)
+    # What a process inherits by fork is closed.
+    assert teacher._file is None
+    of_parent = teacher.open()
+    assert teacher.open() is of_parent
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    assert teacher.open() is not of_parent
+    assert pickle.loads(pickle.dumps(teacher)).scores(0, 0.0, 1).tolist() == [[0.5, 0.5, 0.5]]
 
 
 def test_logits_that_do_not_fit_are_refused(write_logits, tmp_path):

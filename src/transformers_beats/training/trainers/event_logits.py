@@ -2,6 +2,7 @@
 """Logits of a teacher for moments of clips, in HDF5, as PretrainedSED publishes those of an ensemble."""
 
 import importlib
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,18 +45,21 @@ class EventLogits:
         self.path, self.column_seconds, self.step_seconds = path, column_seconds, step_seconds
         self.num_labels = num_labels
         self._file: Any = None
-        file = self.open()
-        if missing := [name for name in (FILENAMES, LOGITS) if name not in file]:
-            raise BeatsError(f"`event_logits`: {path} has no {' and no '.join(missing)}, only {', '.join(file)}.")
-        shape, num_files = file[LOGITS].shape, len(file[FILENAMES])
-        if len(shape) != 3 or shape[:2] != (num_files, num_labels):
-            raise BeatsError(
-                f"`event_logits`: {path} has logits of {shape}, where {(num_files, num_labels)} and the steps are "
-                "needed: the classes must be those of the model, such as of `label_set: audioset_strong`."
-            )
+        self._process = 0
+        # Not kept: processes of a loader that are forked from this one would share its place in the file.
+        with self._open() as file:
+            if missing := [name for name in (FILENAMES, LOGITS) if name not in file]:
+                raise BeatsError(f"`event_logits`: {path} has no {' and no '.join(missing)}, only {', '.join(file)}.")
+            shape, num_files = file[LOGITS].shape, len(file[FILENAMES])
+            if len(shape) != 3 or shape[:2] != (num_files, num_labels):
+                raise BeatsError(
+                    f"`event_logits`: {path} has logits of {shape}, where {(num_files, num_labels)} and the steps are "
+                    "needed: the classes must be those of the model, such as of `label_set: audioset_strong`."
+                )
+            filenames = file[FILENAMES][:]
         recordings = Recordings(names)
         self.row_of: dict[int, int] = {}
-        for row, name in enumerate(file[FILENAMES][:]):
+        for row, name in enumerate(filenames):
             text = name.decode("utf-8") if isinstance(name, bytes) else str(name)
             clip = recordings.find(Row(f"{path}, file {row + 1}", text, named_by="segment"))
             if clip is not None:
@@ -66,20 +70,23 @@ class EventLogits:
             logger.warning(f"`event_logits` has {len(self.row_of)} of {len(names)} clips: others have labels only.")
 
     def open(self) -> Any:
-        """Opens the file, in each process once."""
-        if self._file is None:
-            try:
-                library = importlib.import_module("h5py")
-            except ImportError as error:
-                raise BeatsError("`event_logits` needs h5py: pip install 'transformers-beats[strong]'") from error
-            try:
-                self._file = library.File(self.path, "r")
-            except OSError as error:
-                raise BeatsError(f"`event_logits`: {self.path} cannot be read: {first_line(error)}.") from error
+        """Returns the file, which each process opens once."""
+        if self._file is None or self._process != os.getpid():
+            self._file, self._process = self._open(), os.getpid()
         return self._file
 
+    def _open(self) -> Any:
+        try:
+            library = importlib.import_module("h5py")
+        except ImportError as error:
+            raise BeatsError("`event_logits` needs h5py: pip install 'transformers-beats[strong]'") from error
+        try:
+            return library.File(self.path, "r")
+        except OSError as error:
+            raise BeatsError(f"`event_logits`: {self.path} cannot be read: {first_line(error)}.") from error
+
     def __getstate__(self) -> dict[str, Any]:
-        # A process of a loader opens its own.
+        # No open file can be sent to another process.
         return self.__dict__ | {"_file": None}
 
     def scores(self, clip: int, begin_seconds: float, num_columns: int) -> np.ndarray:

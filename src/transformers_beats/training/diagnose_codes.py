@@ -60,6 +60,8 @@ def read_classes(crops: CropDataset, labels: LabelArguments) -> tuple[Labels | N
     """Reads the class of each clip, if there is one; else None, and the reason."""
     try:
         found = read_labels(crops.clips.dataset, labels, crops.clips.names)
+    except UsageError:
+        raise
     except BeatsError as error:
         return None, f"Without classes: {first_line(error)}"
     if found.task != "single_label":
@@ -202,8 +204,6 @@ def diagnose(arguments: DiagnosisArguments, data: DataArguments, labels: LabelAr
     check_drawing()
     if data.streaming:
         raise BeatsError("A diagnosis needs the clips of a dataset: set `streaming: false`.")
-    if labels.event_files is not None:
-        raise UsageError("A diagnosis needs one class of each clip, and `event_files` have events: leave them out.")
     data, crops, extractor = load_clips(arguments, data)
     found = None
     try:

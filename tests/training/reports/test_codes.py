@@ -317,7 +317,7 @@ def test_clips_without_classes_are_examined_without(sounds, tokenizer, tmp_path)
         diagnose(folds, data, LabelArguments())
     with pytest.raises(BeatsError, match="new exists already"):
         diagnose(DiagnosisArguments(str(tmp_path / "new"), tokenizer), data, LabelArguments())
-    with pytest.raises(UsageError, match="needs one class of each clip, and `event_files` have events"):
+    with pytest.raises(UsageError, match="`event_files` are for fine-tuning and evaluations of events"):
         diagnose(DiagnosisArguments(str(tmp_path / "more"), tokenizer), data, LabelArguments(event_files="events.tsv"))
 
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import expit, logit
+from scipy.special import logit
 from transformers.utils import logging
 
-from transformers_beats.inference.events import EventSettings, find_events, process_scores
+from transformers_beats.inference.events import EventSettings, calibrate, find_events, process_scores
 from transformers_beats.inference.results import Columns
 from transformers_beats.metrics.sound_event_detection import (
     EventCounts,
@@ -322,7 +322,7 @@ def keep_settings(model: str, settings: Mapping[str, EventSettings]) -> None:
 def calibrate_events(clips: ClipEvents, settings: Mapping[str, EventSettings]) -> Calibration:
     """Compares the scores of all moments and labels, after temperature, with how often the labels sound."""
     temperatures = np.array([settings.get(name, EventSettings()).temperature for name in clips.names])
-    scores = expit(logit(np.concatenate(clips.tables).astype(np.float64)) / temperatures)
+    scores = calibrate(np.concatenate(clips.tables), temperatures)
     return bin_scores(scores.ravel(), np.concatenate(column_labels(clips)).ravel() > 0, of_moments=True)
 
 

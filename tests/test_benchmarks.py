@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 import typer
-from benchmarks import an_hour_of_audio, anomalies, codes_ablation, distillation_esc10, measuring
+from benchmarks import an_hour_of_audio, anomalies, codes_ablation, distillation_esc10, events_esc10, measuring
 from benchmarks.__main__ import choose_sizes, main
 from benchmarks.measuring import count_operations, in_fresh_process, peak_memory, time_alternately
 from benchmarks.options import Options, build_tokenizer
@@ -550,3 +550,25 @@ def test_synthesised_clips_of_a_distillation_have_a_fold_of_their_own(tmp_path, 
     folder = distillation_esc10.make_sounds(tmp_path / "sounds")
     assert (folder / "metadata.csv").read_text() == "file_name,fold\n000.wav,0\n001.wav,0\n"
     assert soundfile.info(folder / "001.wav").duration == 5
+
+
+def test_events_are_compared_on_the_same_draws(capsys):
+    rows, generator = {}, np.random.default_rng(0)
+    common = generator.normal(0, 0.1, 1000)
+    for head, level in (("mean", 0.3), ("sequence", 0.4)):
+        for seed in events_esc10.SEEDS:
+            metrics = {"collar_f1": level + 0.01 * seed, "segment_f1": level, "psds1": level}
+            draws = dict.fromkeys(events_esc10.F1, level + common)
+            rows[head, seed] = {name: {"metrics": metrics, "draws": draws} for name in events_esc10.FILTERS}
+    # One seed of a head is no row.
+    rows["concat", 0] = rows["mean", 0]
+    lines = events_esc10.summarise(rows)
+    assert [(line["head"], line["filters"]) for line in lines[:2]] == [("mean", "none"), ("sequence", "none")]
+    assert lines[0]["collar_f1"]["mean"] == pytest.approx(0.31)
+    assert lines[0]["collar_f1"]["interval_of_difference"] is None
+    # The draws have the same clips: their spread is no part of the difference.
+    assert lines[1]["collar_f1"]["interval_of_difference"] == pytest.approx((0.1, 0.1))
+    low, high = lines[1]["segment_f1"]["interval"]
+    assert high - low > 0.3
+    events_esc10.print_summary(lines)
+    assert "+10.0 to +10.0" in capsys.readouterr().out

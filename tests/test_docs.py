@@ -38,8 +38,8 @@ DOCS = ROOT / "docs"
 FAST = ["design", "faq", "front-end", "index", "released", "web"]
 SLOW = [
     "anomalies",
-    *("convert", "deploy", "distillation", "finetuning", "long-recordings", "migrate-espnet", "migrate-microsoft"),
-    *("pretraining", "publish-classifier", "publishing", "search"),
+    *("convert", "deploy", "distillation", "events", "finetuning", "long-recordings", "migrate-espnet"),
+    *("migrate-microsoft", "pretraining", "publish-classifier", "publishing", "search"),
 ]
 # Pages about measurements, fuzzing and benchmarks, whose commands other tests run, or which take long.
 NOT_RUN = ["choosing", "performance", "public-benchmarks", "reliability", "results", "tutorials/index"]

@@ -159,6 +159,9 @@ class BeatsConfig(BeatsBaseConfig):
         frames_per_second (`int`, defaults to 25):
             Number of these steps in a second, with `frame_pooling="sequence"`. A step is a whole number of frames of
             10 ms that divides `patch_size`: 25, 50 or 100 with patches of 16.
+        event_settings (`dict[str, dict[str, float]]`, *optional*):
+            Thresholds and filters of the events of labels, by their names, as `evaluate --tune_events` writes them:
+            fields of `EventSettings`. The network does not depend on them.
         codebook_size (`int`, defaults to 1024):
             Number of codes of the acoustic tokenizer whose codes `BeatsForPreTraining` predicts.
         num_codebooks (`int`, defaults to 1):
@@ -233,6 +236,7 @@ class BeatsConfig(BeatsBaseConfig):
     num_prototypes: int = 40
     frame_pooling: Literal["mean", "concat", "sequence"] = "mean"
     frames_per_second: int = 25
+    event_settings: dict | None = None
     codebook_size: int = 1024
     num_codebooks: int = 1
     mask_ratio: float = 0.75
@@ -292,6 +296,9 @@ class BeatsConfig(BeatsBaseConfig):
             raise ValueError("`layer_weights` weigh all layers: set `use_weighted_layer_sum=True`.")
         if self.frame_pooling == "sequence":
             self._check_steps()
+        for label, values in (self.event_settings or {}).items():
+            if not isinstance(values, dict):
+                raise ValueError(f"`event_settings` must be {{label: {{name: value}}}}, got {values!r} for {label!r}.")
         if self.num_buckets < 4 or self.num_buckets % 2 != 0:
             raise ValueError(f"`num_buckets` must be even and at least 4, got {self.num_buckets}.")
         if self.max_bucket_distance <= self.num_buckets // 4:

@@ -323,6 +323,24 @@ def test_a_model_may_move(models, sounds, tmp_path):
     assert "4 of 4" in run("tag", "-m", tmp_path / "copy", *arguments, "--resume").stderr
 
 
+def test_thresholds_that_were_tuned_are_settings_of_events_alone(models, sounds, tmp_path):
+    model, source = tmp_path / "model", sounds / "a.wav"
+    shutil.copytree(models / "beats_tiny_finetuned", model)
+    command = ("tag", "-m", model, "--device", "cpu", source)
+    of_events = (*command, "--events", "-o", tmp_path / "events.jsonl")
+    of_labels = (*command, "-o", tmp_path / "labels.jsonl")
+    embedded = ("embed", "-m", model, "--device", "cpu", source, "-o", tmp_path / "embedded")
+    for arguments in (of_events, of_labels, embedded):
+        run(*arguments)
+    config = json.loads((model / "config.json").read_text())
+    label = next(iter(config["id2label"].values()))
+    (model / "config.json").write_text(json.dumps(config | {"event_settings": {label: {"threshold": 0.9}}}))
+    for arguments in (of_labels, embedded):
+        assert "1 of 1" in run(*arguments, "--resume").stderr
+    (line,) = run(*of_events, "--resume", exit_code=2).stderr.splitlines()
+    assert "event_settings" in line
+
+
 def test_embeddings_of_a_model_that_was_trained_again_are_not_mixed(models, sounds, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(models / "beats_tiny", model)

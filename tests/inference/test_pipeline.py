@@ -400,6 +400,28 @@ def test_event_settings_are_passed_on(scripted):
     assert sounds(event_threshold=1.0) == []
 
 
+def test_settings_in_the_configuration_are_those_of_events_unless_others_are_given(scripted):
+    audio = recording((1.6, 3.2), (3.52, 4.0), (6.4, 6.56), seconds=10)
+    config = scripted.model.config
+
+    def sounds(**settings):
+        events = scripted(audio, return_events=True, **settings)["events"]
+        return [(event["start"], event["end"]) for event in events if event["label"] == "sound"]
+
+    plain = sounds()
+    config.event_settings = {"sound": {"threshold": 0.5, "gap_seconds": 0.32, "min_seconds": 0.5}}
+    assert sounds() == [(1.6, 4.0)]
+    assert sounds(min_seconds=0.0) == [(1.6, 4.0), (6.4, 6.56)]
+    assert sounds(min_seconds=0.0, gap_seconds=0.0) == plain
+    # Labels do not depend on them.
+    config.event_settings = {"sound": {"threshold": 1.0}, "no such label": {"threshold": 0.1}}
+    assert sounds() == []
+    assert scores_of(scripted(audio))["sound"] > 0.9
+    config.event_settings = {"sound": {"threshold": 2.0}}
+    with pytest.raises(ValueError, match="`event_settings` of 'sound': The `threshold` must be a number from 0 to 1"):
+        scripted(audio, return_events=True)
+
+
 def test_a_frame_level_models_label_is_as_present_as_in_its_best_column(scripted):
     labels = scores_of(scripted(recording((1.6, 1.76), seconds=10)))
     assert labels["sound"] > 0.9

@@ -19,7 +19,13 @@ from transformers_beats.metrics import METRICS, load_metric
 from transformers_beats.metrics.accuracy import compute_accuracy
 from transformers_beats.metrics.audioset_map import compute_audioset_map, d_prime
 from transformers_beats.metrics.macro_f1 import compute_macro_f1
-from transformers_beats.metrics.sound_event_detection import compute_sound_event_detection
+from transformers_beats.metrics.sound_event_detection import (
+    LibraryInputs,
+    best_collar_f1,
+    compute_sound_event_detection,
+    count_events,
+    f1_of_counts,
+)
 
 
 SEEDS = range(20)
@@ -304,7 +310,7 @@ class TestSoundEventDetectionInput:
             compute_sound_event_detection(self.SCORES, [[event(0, 0.0, 1.0)]], column_seconds=0)
 
     def test_without_events_is_undefined(self):
-        names = ("segment_f1", "psds1", "psds2")
+        names = ("segment_f1", "collar_f1", "psds1", "psds2")
         result = compute_sound_event_detection(self.SCORES, [[]])
         assert result == {**dict.fromkeys(names), "num_classes_without_events": 2}
         result = compute_sound_event_detection(self.SCORES, [[]], per_class=True)
@@ -371,7 +377,7 @@ class TestSoundEventDetection:
         scores[:8, 0] = scores[8:, 1] = 0.9
         events = [[event(0, 0, 2), event(1, 2, 4)]]
         result = compute_sound_event_detection([scores], events, column_seconds=0.25)
-        assert result == {"segment_f1": 1, "psds1": 1, "psds2": 1, "num_classes_without_events": 0}
+        assert result == {"segment_f1": 1, "collar_f1": 1, "psds1": 1, "psds2": 1, "num_classes_without_events": 0}
 
     def test_a_score_at_the_threshold_is_a_detection(self):
         scores, events = [np.full((4, 1), 0.5)], [[event(0, 0, 1)]]
@@ -404,4 +410,47 @@ class TestSoundEventDetection:
         metric.add(prediction=scores[3], reference=events[3])
         result = metric.compute(column_seconds=0.25, per_class=True)
         assert result == compute_sound_event_detection(scores, events, column_seconds=0.25, per_class=True)
-        assert all(np.isfinite(result[key]) for key in ("segment_f1", "psds1", "psds2"))
+        assert all(np.isfinite(result[key]) for key in ("segment_f1", "collar_f1", "psds1", "psds2"))
+
+    @pytest.mark.parametrize(
+        ("onset", "offset", "is_right"),
+        [
+            (1.0, 3.0, True),
+            (1.2, 3.0, True),
+            (0.8, 3.0, True),
+            (1.25, 3.0, False),
+            (1.0, 3.4, True),
+            (1.0, 3.45, False),
+        ],
+    )
+    def test_an_event_is_right_within_its_collars(self, onset, offset, is_right):
+        # 200 ms at its beginning, and 20 % of its two seconds at its end.
+        columns = 0.05 * np.arange(100)
+        scores = ((columns >= onset - 1e-9) & (columns < offset - 1e-9)).astype(float)[:, None]
+        result = compute_sound_event_detection([scores], [[event(0, 1, 3)]], column_seconds=0.05)
+        assert result["collar_f1"] == is_right
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_counts_of_clips_give_the_f1_of_the_library(self, seed):
+        scores, events = random_events(seed)
+        whole = compute_sound_event_detection(scores, events, column_seconds=0.25, threshold=0.6, per_class=True)
+        counts = count_events([table >= 0.6 for table in scores], events, column_seconds=0.25)
+        for key, of_clips in (("collar_f1", counts.collars), ("segment_f1", counts.segments)):
+            assert f1_of_counts(of_clips.sum(axis=0))[:2] == pytest.approx(whole[f"per_class_{key}"][:2])
+            assert (of_clips[:, 2] == 0).all()
+        assert counts.collars[..., 2].sum(axis=0).tolist() == whole["support"]
+
+    def test_the_best_threshold_is_as_good_as_any(self):
+        scores, events = random_events(1)
+        scores = [table + 0.3 * (np.arange(len(table)) % 7 == 3)[:, None] for table in scores]
+        inputs = LibraryInputs(scores, events, 0.25)
+        best, thresholds = best_collar_f1(inputs, scores)
+        tried = [
+            compute_sound_event_detection(scores, events, 0.25, threshold=value, per_class=True)["per_class_collar_f1"]
+            for value in np.unique(np.concatenate(scores))[::5]
+        ]
+        assert np.isnan(best[2])
+        for label in (0, 1):
+            assert best[label] >= max(values[label] for values in tried)
+            again = compute_sound_event_detection(scores, events, 0.25, threshold=thresholds[label], per_class=True)
+            assert again["per_class_collar_f1"][label] == pytest.approx(best[label])

@@ -28,6 +28,12 @@ def test_a_fingerprint_follows_the_settings(model):
     assert model_fingerprint(model) != before
 
 
+def test_a_fingerprint_is_the_same_with_other_thresholds_of_events(model):
+    before = model_fingerprint(model)
+    model.config.event_settings = {"dog": {"threshold": 0.3}}
+    assert model_fingerprint(model) == before
+
+
 def test_a_fingerprint_follows_the_feature_extractor(model):
     fingerprints = {model_fingerprint(model, extractor) for extractor in (None, BeatsFeatureExtractor())}
     fingerprints.add(model_fingerprint(model, BeatsFeatureExtractor(fbank_mean=0.0)))

@@ -326,6 +326,22 @@ class TestAnalysis:
             lengths[index] += len(block.values)
         assert lengths == [500, 500]
 
+    def test_settings_that_a_model_keeps_are_used_at_the_first_threshold(self, checkpoints, noise, monkeypatch):
+        model, _ = analysis_module.load(checkpoints["frames"].path, "cpu")
+        label = model.config.id2label[0]
+        windows = (10.0, 10.0)
+        *_, plain = analyse(noise, checkpoints["frames"], Settings(0.5, *windows), max_seconds=10)
+        monkeypatch.setattr(model.config, "event_settings", {label: {"threshold": 0.0}})
+        *_, tuned = analyse(noise, checkpoints["frames"], Settings(0.5, *windows), max_seconds=10)
+        *_, chosen = analyse(noise, checkpoints["frames"], Settings(0.51, *windows), max_seconds=10)
+        (whole,) = (event for event in tuned.events if event.label == label)
+        assert whole.start == 0.0
+        assert [event for event in tuned.events if event.label != label] == [
+            event for event in plain.events if event.label != label
+        ]
+        assert tuned.caption.endswith("Thresholds and filters are those that were tuned for this model.")
+        assert "tuned" not in plain.caption + chosen.caption
+
     @pytest.mark.parametrize("kind", ["clips", "frames"])
     def test_windows_of_events_do_not_change_the_means(self, checkpoints, noise, kind):
         # At this threshold, no event takes the place of a mean.
@@ -354,6 +370,11 @@ class TestScores:
     def test_without_events_the_means_are_said_to_be_means(self, tagger):
         caption = describe_scores([Label("rain", 0.4)], [], 0.5, tagger)
         assert caption == "Means over the whole recording. At no moment does a class reach the threshold of 0.5."
+
+    def test_a_model_that_was_tuned_is_said_to_be(self, tagger, monkeypatch):
+        monkeypatch.setattr(tagger.model.config, "event_settings", {"rain": {"threshold": 0.9}})
+        assert describe_scores([Label("rain", 0.4)], [], 0.5, tagger).endswith("does a class reach its threshold.")
+        assert describe_scores([Label("rain", 0.4)], [], 0.6, tagger).endswith("reach the threshold of 0.6.")
 
     def test_a_model_of_one_class_at_a_time_is_said_to_be_one(self, tagger):
         caption = describe_scores([Label("dog", 0.9), Label("rain", 0.4)], self.EVENTS, 0.5, tagger)

@@ -54,7 +54,7 @@ def tag(
         Path | None, typer.Option(metavar="DIRECTORY", help="Draw the spectrogram and events of each file, as .png.")
     ] = None,
     event_threshold: Annotated[
-        float | None, event_option("SCORE", "Events reach this score (default: 0.5).", max=1)
+        float | None, event_option("SCORE", "Events reach this score (default: 0.5, or the model's own).", max=1)
     ] = None,
     low_threshold: Annotated[
         float | None, event_option("SCORE", "Events go on with this score or more (default: the same).", max=1)
@@ -124,6 +124,9 @@ def tag(
     settings = {}
     if output is not None:
         settings = settings_of("tag", model, extractor, shared, events=with_events, **label_options, **event_options)
+        if with_events and model.config.event_settings:
+            # They are no part of the fingerprint of a model.
+            settings["event_settings"] = model.config.event_settings
     writer = open_writer(kind, output, with_events, shared.resume, settings, files)
     try:
         failures = tag_files(files, notes, tagger, writer, pictures, shared.batch_size)

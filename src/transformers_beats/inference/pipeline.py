@@ -21,7 +21,7 @@ from transformers_beats.fbank_beats import split_pair
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import UsageError, name_some
 
-from .events import Event, EventSettings, check_range, find_events
+from .events import Event, EventSettings, check_range, find_events, settings_of_labels
 from .kinds import REFUSED
 from .loading import load_model
 from .models import kind_of, unwrap
@@ -69,11 +69,16 @@ class BeatsModelForTask:
         return load_model(pretrained_model_name_or_path, **kwargs)
 
 
-def event_settings(parameters: dict[str, Any]) -> EventSettings:
-    """Picks the settings of events among the parameters of a pipeline; `None` stands for the default."""
+def given_event_settings(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Picks the fields of [`EventSettings`] among the parameters of a pipeline; `None` stands for the default."""
     given = {field: parameters.get(name) for name, field in EVENT_PARAMETERS.items()}
+    return {field: value for field, value in given.items() if value is not None}
+
+
+def event_settings(parameters: dict[str, Any]) -> EventSettings:
+    """Returns the settings of events among the parameters of a pipeline."""
     try:
-        return EventSettings(**{field: value for field, value in given.items() if value is not None})
+        return EventSettings(**given_event_settings(parameters))
     except UsageError as error:
         raise UsageError(str(error).replace("`threshold`", "`event_threshold`")) from None
 
@@ -232,7 +237,9 @@ class BeatsAudioTaggingPipeline(Pipeline):
             return_events (`bool`, defaults to `False`):
                 Whether to return events as well.
             event_threshold, low_threshold, median_seconds, gap_seconds, min_seconds:
-                Settings of events: see [`EventSettings`], where the first is `threshold`, 0.5 by default.
+                Settings of events: see [`EventSettings`], where the first is `threshold`; `box_seconds`, `merge_drop`,
+                `merge_ratio` and `temperature` are others. By default, those of each label in the configuration
+                (`event_settings`), and of others 0.5 without any filter.
             window_seconds, hop_seconds:
                 Windows of the labels, 10 s by default: see [`WindowedInference`].
             event_window_seconds, event_hop_seconds:
@@ -290,7 +297,9 @@ class BeatsAudioTaggingPipeline(Pipeline):
 
     def _check_parameters(self, parameters: dict[str, Any]) -> None:
         """Raises a [`UsageError`], before anything is computed, for parameters that do not fit the pipeline's."""
-        event_settings({**self._postprocess_params, **parameters})
+        merged = {**self._postprocess_params, **parameters}
+        event_settings(merged)
+        settings_of_labels(self.model.config, given_event_settings(merged))
         merged = {**self._forward_params, **parameters}
         self.inferences(True, **{name: merged[name] for name in WINDOW_PARAMETERS if name in merged})
 
@@ -438,7 +447,11 @@ class BeatsAudioTaggingPipeline(Pipeline):
         lowest = -math.inf if threshold is None else threshold
         ranking = np.argsort(-scores, kind="stable")[: parameters.get("top_k", 5)]
         labels = [Label(id2label[int(index)], float(scores[index])) for index in ranking if scores[index] >= lowest]
-        return Tags(labels, None if columns is None else find_events(columns, id2label, event_settings(parameters)))
+        if columns is None:
+            return Tags(labels)
+        # Those that are given precede those that the model keeps for its labels.
+        of_labels = settings_of_labels(self.model.config, given_event_settings(parameters))
+        return Tags(labels, find_events(columns, id2label, event_settings(parameters), of_labels))
 
 
 __all__ = ["TASK", "BeatsAudioTaggingPipeline", "BeatsModelForTask", "Label", "Tags"]

@@ -1,8 +1,10 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Sound event detection from frame-level scores: segment-based F1 and PSDS, by the library sed_scores_eval."""
+"""Sound event detection from frame-level scores: F1 of segments and events, PSDS, by the library sed_scores_eval."""
 
 import importlib
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import datasets
@@ -16,9 +18,11 @@ _DESCRIPTION = """
 Measures of sound event detection for frame-level scores, by the library sed_scores_eval (`pip install
 sed_scores_eval 'setuptools<81'`). Segment-based F1: time is divided into segments of one second, and a class counts as
 present in a segment if one of its scores there reaches the threshold, or one of its events reaches into it; the F1 of
-the classes are averaged. PSDS, the polyphonic sound detection score, needs no threshold: it is the area under a curve
-of event detections over false alarms per hour, in the two scenarios of the DCASE challenge. Classes without events are
-left out of all three, which are None if no class has events.
+the classes are averaged. Collar-based F1: a run of scores that reach the threshold is right if it begins within 200 ms
+of an event, and ends within 200 ms of its end or 20 % of its length, whichever is more; each event counts once. PSDS,
+the polyphonic sound detection score, needs no threshold: it is the area under a curve of event detections over false
+alarms per hour, in the two scenarios of the DCASE challenge. Classes without events are left out of all four, which
+are None if no class has events.
 """
 
 _KWARGS_DESCRIPTION = """
@@ -42,19 +46,19 @@ Args:
 
 Returns:
     `dict[str, Any]`:
-        - `segment_f1` (`float`), in [0, 1];
+        - `segment_f1` and `collar_f1` (`float`), in [0, 1];
         - `psds1` (`float`), in [0, 1]: detections and events must overlap by 70 %;
         - `psds2` (`float`), in [0, 1]: 10 % are enough, but detections of another class' events cost;
         - `num_classes_without_events` (`int`);
-        - with `per_class`: `per_class_segment_f1`, `per_class_psds1` and `per_class_psds2` (`list[float | None]` of
-          length `num_labels`; their mean is not quite the PSDS, which also has a cost of instability across classes)
-          and `support` (`list[int]`), the number of events.
+        - with `per_class`: `per_class_segment_f1`, `per_class_collar_f1`, `per_class_psds1` and `per_class_psds2`
+          (`list[float | None]` of length `num_labels`; their mean is not quite the PSDS, which also has a cost of
+          instability across classes) and `support` (`list[int]`), the number of events.
 
 Example:
 
     >>> events = [[{"label": 0, "onset": 0.0, "offset": 0.5}]]
     >>> metric.compute(predictions=[[[0.9], [0.8], [0.1], [0.1]]], references=events, column_seconds=0.25)
-    {'segment_f1': 1.0, 'psds1': 1.0, 'psds2': 1.0, 'num_classes_without_events': 0}
+    {'segment_f1': 1.0, 'collar_f1': 1.0, 'psds1': 1.0, 'psds2': 1.0, 'num_classes_without_events': 0}
 """
 
 _CITATION = """
@@ -76,6 +80,8 @@ _CITATION = """
 # The scenarios of task 4 of the DCASE challenges 2021 to 2023.
 PSDS1 = {"dtc_threshold": 0.7, "gtc_threshold": 0.7, "alpha_ct": 0.0, "alpha_st": 1.0}
 PSDS2 = {"dtc_threshold": 0.1, "gtc_threshold": 0.1, "cttc_threshold": 0.3, "alpha_ct": 0.5, "alpha_st": 1.0}
+# Those of collar-based F1 in these challenges: 200 ms, and for ends at least 20 % of the event.
+COLLARS = {"onset_collar": 0.2, "offset_collar": 0.2, "offset_collar_rate": 0.2}
 # The last samples of a clip, fewer than two columns of them, are in no column: events may begin there.
 UNREAD_COLUMNS = 2
 
@@ -190,6 +196,98 @@ def make_frame(table: np.ndarray, labels: list[int], column_seconds: float) -> W
     return WritableFrame(columns | {str(label): table[:, label] for label in labels})
 
 
+class LibraryInputs:
+    """
+    Inputs of sed_scores_eval, for the labels that have events: scores and events of each clip by its name, durations.
+    """
+
+    def __init__(
+        self, predictions: Any, references: Any, column_seconds: float, durations: Sequence[float] | None = None
+    ):
+        self.tables = check_scores(predictions)
+        events, seconds = check_references(references, self.tables, column_seconds, durations)
+        self.num_labels, self.column_seconds = self.tables[0].shape[1], column_seconds
+        self.support = np.bincount([label for clip in events for _, _, label in clip], minlength=self.num_labels)
+        # The library refuses classes without events.
+        self.labels = np.flatnonzero(self.support).tolist()
+        self.names = [f"{clip:09d}" for clip in range(len(self.tables))]
+        self.truth = {
+            name: [(on, off, str(label)) for on, off, label in clip] for name, clip in zip(self.names, events)
+        }
+        self.durations = dict(zip(self.names, seconds))
+
+    def frames(self, tables: Sequence[np.ndarray] | None = None) -> dict[str, WritableFrame]:
+        """Returns the scores as tables of the library; others of the same shapes, if they are given."""
+        tables = self.tables if tables is None else tables
+        return {name: make_frame(table, self.labels, self.column_seconds) for name, table in zip(self.names, tables)}
+
+    def by_label(self, values: dict[str, Any]) -> list[float | None]:
+        """Returns values of the library for each label, `(num_labels,)`."""
+        return [float(values[str(label)]) if self.support[label] else None for label in range(self.num_labels)]
+
+
+@dataclass
+class EventCounts:
+    """
+    Counts of each clip and label, int64 `(num_clips, num_labels, 3)`: right detections, wrong ones, and what there is
+    to detect; of events by their collars, and of segments. Those of labels without any event are 0.
+    """
+
+    collars: np.ndarray
+    segments: np.ndarray
+
+
+def count_events(
+    detections: Any,
+    references: Any,
+    column_seconds: float = 0.16,
+    durations: Sequence[float] | None = None,
+    segment_seconds: float = 1.0,
+) -> EventCounts:
+    """
+    Counts detections by clip and label, from which F1 follows by [`f1_of_counts`], also for clips that are drawn.
+
+    Args:
+        detections (sequence of length `num_clips` of `bool` tables of shape `(num_columns, num_labels)`):
+            Columns in which a label is detected; a run of them is an event.
+        references, column_seconds, durations, segment_seconds:
+            As of [`compute_sound_event_detection`].
+
+    Raises:
+        `ValueError`: if shapes or events do not fit.
+        `ImportError`: if sed_scores_eval is not installed.
+    """
+    inputs = LibraryInputs(detections, references, column_seconds, durations)
+    shape = (len(inputs.tables), inputs.num_labels, 3)
+    counts = EventCounts(np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64))
+    if not inputs.labels:
+        return counts
+    library, frames = import_sed_scores_eval(), inputs.frames()
+    of_collars = library.collar_based.intermediate_statistics_deltas(frames, inputs.truth, **COLLARS)
+    segments = importlib.import_module("sed_scores_eval.segment_based.intermediate_statistics")
+    of_segments = segments.intermediate_statistics_deltas(
+        frames, inputs.truth, inputs.durations, segment_length=segment_seconds
+    )
+    for clip, name in enumerate(inputs.names):
+        num_events = Counter(label for _, _, label in inputs.truth[name])
+        for label in inputs.labels:
+            for target, deltas in ((counts.collars, of_collars), (counts.segments, of_segments)):
+                scores, found = deltas[name].get(str(label), (np.zeros(0), {"tps": np.zeros(0), "fps": np.zeros(0)}))
+                is_detected = np.asarray(scores) > 0.5
+                for column, kind in enumerate(("tps", "fps")):
+                    target[clip, label, column] = np.asarray(found[kind])[is_detected].sum()
+            counts.collars[clip, label, 2] = num_events[str(label)]
+            counts.segments[clip, label, 2] = np.asarray(of_segments[name][str(label)][1]["tps"]).sum()
+    return counts
+
+
+def f1_of_counts(counts: np.ndarray) -> np.ndarray:
+    """Computes F1 `(...)` from counts `(..., 3)` of [`EventCounts`]; NaN without events and detections."""
+    right, wrong, present = (counts[..., column].astype(np.float64) for column in range(3))
+    total = right + wrong + present
+    return np.divide(2 * right, total, out=np.full(total.shape, np.nan), where=total > 0)
+
+
 def compute_sound_event_detection(
     predictions: Any,
     references: Any,
@@ -211,43 +309,54 @@ def compute_sound_event_detection(
             "column_seconds and segment_seconds must be positive and threshold finite, "
             f"got {column_seconds}, {segment_seconds} and {threshold}."
         )
-    tables = check_scores(predictions)
-    events, clip_seconds = check_references(references, tables, column_seconds, durations)
-    num_labels = tables[0].shape[1]
-    support = np.bincount([label for clip in events for _, _, label in clip], minlength=num_labels)
-    # The library refuses classes without events.
-    labels = np.flatnonzero(support).tolist()
+    inputs = LibraryInputs(predictions, references, column_seconds, durations)
+    labels, num_labels = inputs.labels, inputs.num_labels
     if not labels:
-        names = ("segment_f1", "psds1", "psds2")
+        names = ("segment_f1", "collar_f1", "psds1", "psds2")
         undefined: dict[str, Any] = {**dict.fromkeys(names), "num_classes_without_events": num_labels}
-        by_class = {f"per_class_{name}": [None] * num_labels for name in names} | {"support": support.tolist()}
+        by_class = {f"per_class_{name}": [None] * num_labels for name in names} | {"support": inputs.support.tolist()}
         return undefined | by_class if per_class else undefined
     library = import_sed_scores_eval()
 
-    names = [f"{clip:09d}" for clip in range(len(tables))]
-    frames = {name: make_frame(table, labels, column_seconds) for name, table in zip(names, tables)}
-    truth = {name: [(on, off, str(label)) for on, off, label in clip] for name, clip in zip(names, events)}
-    audio_durations = dict(zip(names, clip_seconds))
+    frames, truth, audio_durations = inputs.frames(), inputs.truth, inputs.durations
     # To the library, a detection is a score above the threshold.
     below = float(np.nextafter(threshold, -np.inf))
     f1, *_ = library.segment_based.fscore(frames, truth, audio_durations, below, segment_length=segment_seconds)
+    collar_f1, *_ = library.collar_based.fscore(frames, truth, below, **COLLARS)
     # Without other classes there are no cross triggers, whose mean the library would take.
     scenario2 = PSDS2 if len(labels) > 1 else {**PSDS2, "cttc_threshold": None, "alpha_ct": 0.0}
     psds1, per_class_psds1, *_ = library.intersection_based.psds(frames, truth, audio_durations, **PSDS1)
     psds2, per_class_psds2, *_ = library.intersection_based.psds(frames, truth, audio_durations, **scenario2)
     result: dict[str, Any] = {
         "segment_f1": float(f1["macro_average"]),
+        "collar_f1": float(collar_f1["macro_average"]),
         "psds1": float(psds1),
         "psds2": float(psds2),
         "num_classes_without_events": num_labels - len(labels),
     }
     if per_class:
-        for key, values in (("segment_f1", f1), ("psds1", per_class_psds1), ("psds2", per_class_psds2)):
-            result[f"per_class_{key}"] = [
-                float(values[str(label)]) if support[label] else None for label in range(num_labels)
-            ]
-        result["support"] = support.tolist()
+        by_class = {"segment_f1": f1, "collar_f1": collar_f1, "psds1": per_class_psds1, "psds2": per_class_psds2}
+        result |= {f"per_class_{key}": inputs.by_label(values) for key, values in by_class.items()}
+        result["support"] = inputs.support.tolist()
     return result
+
+
+def best_collar_f1(inputs: LibraryInputs, tables: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Finds the threshold of each label with the highest collar-based F1, for scores of the shapes of `inputs`.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: F1 and thresholds `(num_labels,)`, float64; a threshold lies between two
+        scores of detections. Both are NaN for labels without events, and the threshold where F1 is 0.
+    """
+    scores, thresholds = (np.full(inputs.num_labels, np.nan) for _ in range(2))
+    if inputs.labels:
+        library = import_sed_scores_eval()
+        f1, _, _, found, _ = library.collar_based.best_fscore(inputs.frames(tables), inputs.truth, **COLLARS)
+        for label in inputs.labels:
+            scores[label] = f1[str(label)]
+            thresholds[label] = found[str(label)] if f1[str(label)] > 0 else np.nan
+    return scores, thresholds
 
 
 @add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)

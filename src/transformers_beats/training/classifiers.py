@@ -3,7 +3,9 @@
 
 import copy
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from transformers_beats.training.data.clips import Clips
 from transformers_beats.training.data.crops import CropDataset
 from transformers_beats.training.data.labels import LabelArguments, Labels, read_labels
 from transformers_beats.training.data.sources import DataArguments, decode_row
+from transformers_beats.training.data.strong_labels import read_event_files
 from transformers_beats.training.trainers.losses import weigh_classes
 from transformers_beats.utils.errors import BeatsError, UsageError, name_some
 
@@ -61,6 +64,8 @@ def build_model(
         "id2label": dict(enumerate(labels.names)),
         "label2id": {name: index for index, name in enumerate(labels.names)},
         "problem_type": allowed[-1 if augmentation.mixes else 0],
+        # They were tuned for other weights.
+        "event_settings": None,
         **(arguments.model_config or {}),
     }
     if values["problem_type"] not in allowed:
@@ -102,11 +107,16 @@ def build_extractor(arguments: FineTuningArguments, fold: str | None) -> BeatsFe
 
 
 def load_clips(
-    data: DataArguments, labels: LabelArguments, known: list[str] | None = None, beside: str | None = None
+    data: DataArguments,
+    labels: LabelArguments,
+    known: list[str] | None = None,
+    beside: str | None = None,
+    kinds: Collection[str] = ("events",),
 ) -> tuple[Clips, Labels]:
     """
     Loads the clips that can be read, and their labels; `known` are the classes of a model or of the training clips,
-    and `beside` is another split of the dataset.
+    and `beside` is another split of the dataset. Of those of `event_files`, clips of which other than `kinds` is known
+    are left out; see [`with_known`].
 
     Raises:
         [`UsageError`]: if datasets have shares of an epoch.
@@ -114,14 +124,53 @@ def load_clips(
     """
     if data.mixes:
         raise UsageError("`dataset_weights` and `dataset_temperature` are for pre-training: leave them out.")
-    clips = prepare_dataset(data, BeatsFeatureExtractor().sampling_rate, beside)
-    return clips, read_labels(clips.dataset, labels, clips.names, known)
+    sampling_rate = BeatsFeatureExtractor().sampling_rate
+    clips = prepare_dataset(data, sampling_rate, beside)
+    if labels.event_files is None:
+        return clips, read_labels(clips.dataset, labels, clips.names, known)
+    found = read_event_files(labels, clips.names, (clips.num_samples / sampling_rate).tolist(), known)
+    return with_known(clips, found, kinds)
+
+
+def with_known(clips: Clips, labels: Labels, kinds: Collection[str]) -> tuple[Clips, Labels]:
+    """
+    Returns the clips of which `kinds` are known (`"events"`, `"classes"`, `"nothing"`), with a warning of the others.
+
+    Raises:
+        [`BeatsError`]: if there are none.
+    """
+    known = [labels.knows(index) for index in range(len(labels))]
+    kept = [index for index, kind in enumerate(known) if kind in kinds]
+    if len(kept) == len(labels):
+        return clips, labels
+    others = Counter(kind for kind in known if kind not in kinds)
+    counts = ", ".join(
+        f"{count} with {kind} alone" if kind == "classes" else f"{count} without labels"
+        for kind, count in sorted(others.items())
+    )
+    if not kept:
+        raise BeatsError(f"There is no clip whose {' or '.join(sorted(kinds))} are known: {counts}.")
+    logger.warning(f"{len(labels) - len(kept)} of {len(labels)} clips are left out: {counts}.")
+    return select(clips, labels, np.array(kept))
+
+
+def with_events(clips: Clips, labels: Labels) -> tuple[Clips, Labels]:
+    """Returns the clips that can be evaluated on: of events, those whose events are known; see [`with_known`]."""
+    return with_known(clips, labels, ("events",))
+
+
+def select(clips: Clips, labels: Labels, indices: np.ndarray) -> tuple[Clips, Labels]:
+    """Returns some of the clips, and their labels."""
+    names = [clips.names[index] for index in indices]
+    dataset, num_samples, digests = clips.dataset.select(indices), clips.num_samples[indices], clips.digests[indices]
+    return Clips(dataset, num_samples, names, 0, digests, whole=(clips, indices)), labels.select(indices.tolist())
 
 
 def load_training_clips(arguments: Arguments) -> tuple[Clips, Labels]:
     """Loads the clips to learn from; see [`load_clips`]."""
+    kinds = arguments.events.kinds
     # A folder `train` is a split, and no class of railway sounds, if the other split lies beside it.
-    return load_clips(arguments.data, arguments.labels, beside=arguments.evaluation.eval_split)
+    return load_clips(arguments.data, arguments.labels, beside=arguments.evaluation.eval_split, kinds=kinds)
 
 
 def load_evaluation_clips(arguments: Arguments, known: list[str]) -> tuple[Clips, Labels] | None:
@@ -134,7 +183,10 @@ def load_evaluation_clips(arguments: Arguments, known: list[str]) -> tuple[Clips
     data.split = evaluation.eval_split or data.split
     # The selection of the training clips is not that of the others.
     data.select = evaluation.eval_select
-    return load_clips(data, arguments.labels, known)
+    labels = arguments.labels
+    if evaluation.eval_event_files is not None:
+        labels = replace(labels, event_files=evaluation.eval_event_files)
+    return load_clips(data, labels, known)
 
 
 def clip_reader(clips: Clips, sampling_rate: int) -> Callable[[str, int], np.ndarray]:
@@ -198,7 +250,14 @@ def decisive_settings(
     arguments: Arguments, training: BeatsTrainingArguments, crops: CropDataset | None = None
 ) -> dict[str, Any]:
     """Returns the settings that must not change between an interrupted training, or the other folds, and this one."""
-    parts = arguments.tuning, arguments.data, arguments.labels, arguments.augmentation, arguments.folds
+    parts = (
+        arguments.tuning,
+        arguments.data,
+        arguments.labels,
+        arguments.augmentation,
+        arguments.folds,
+        arguments.events,
+    )
     settings = training_settings(training, *parts, crops=crops)
     settings["eval_share"] = arguments.evaluation.eval_share
     # They do not change another fold.

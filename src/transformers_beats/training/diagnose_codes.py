@@ -38,7 +38,7 @@ from transformers_beats.training.reports.codes import (
 )
 from transformers_beats.training.reports.report import check_drawing
 from transformers_beats.training.trainers.pretraining import center_bands, check_teacher, teacher_outputs
-from transformers_beats.utils.errors import BeatsError, first_line, run_command
+from transformers_beats.utils.errors import BeatsError, UsageError, first_line, run_command
 from transformers_beats.utils.files import check_new
 from transformers_beats.utils.messages import note
 
@@ -60,6 +60,8 @@ def read_classes(crops: CropDataset, labels: LabelArguments) -> tuple[Labels | N
     """Reads the class of each clip, if there is one; else None, and the reason."""
     try:
         found = read_labels(crops.clips.dataset, labels, crops.clips.names)
+    except UsageError:
+        raise
     except BeatsError as error:
         return None, f"Without classes: {first_line(error)}"
     if found.task != "single_label":

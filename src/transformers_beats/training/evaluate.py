@@ -12,7 +12,7 @@ On several devices: `accelerate launch -m transformers_beats.training.evaluate` 
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
@@ -43,11 +43,15 @@ from transformers_beats.utils.files import check_new, make_directory, replace_di
 from transformers_beats.utils.messages import note
 
 from .classifiers import clip_reader, count_learned, load_clips, name_dataset
-from .reports.scoring import as_predictions, clip_and_event_metrics
+from .reports.events import MISSING, as_kept, check_model_directory, has_library, keep_settings, tune_settings
+from .reports.scoring import as_predictions, clip_and_event_metrics, event_clips
 from .stages import process_state
 
 
 logger = logging.get_logger(__name__)
+
+NO_MOMENTS = "has scores of clips, none of moments, and the labels are events: name the column of classes instead."
+TUNED = "Thresholds and filters of events were chosen by these clips: their F1 is optimistic."
 
 
 @dataclass
@@ -60,6 +64,11 @@ class EvaluateArguments:
     batch_size: int = argument("Windows that a device takes at a time.", 16, min=1)
     num_workers: int = argument("Processes that decode audio for each device.", 0, min=0)
     bf16: bool = argument("Compute in bfloat16.", False)
+    tune_events: Literal["median", "boxes"] | None = argument(
+        "Choose threshold, temperature and filter of the events of each class on these clips, and keep them in the "
+        "model's directory: median filters, or boxes, which are tried as well.",
+        None,
+    )
 
     def __post_init__(self):
         check_numbers(self)
@@ -85,6 +94,10 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArg
     if data.streaming or data.precompute_fbank:
         raise BeatsError("An evaluation reads audio from disk: leave `streaming` and `precompute_fbank` out.")
     check_drawing()
+    if arguments.tune_events is not None:
+        check_model_directory(arguments.model)
+        if not has_library():
+            raise BeatsError(MISSING)
     model, extractor = load(arguments.model, revision=arguments.revision or "main")
     if not isinstance(model, (BeatsForAudioClassification, BeatsForAudioFrameClassification)):
         raise BeatsError(f"{arguments.model}: holds a {type(model).__name__}, no fine-tuned classifier.")
@@ -93,8 +106,14 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArg
         raise BeatsError(f"{arguments.model}: is a model of regression, and an evaluation needs a classifier.")
     if isinstance(model, BeatsForAudioFrameClassification):
         problem_type, labels.task = "multi_label_classification", "frames"
+    elif arguments.tune_events is not None:
+        raise BeatsError(f"{arguments.model}: has no scores of moments, whose events could be tuned: leave it out.")
+    elif labels.event_files is not None:
+        raise BeatsError(f"{arguments.model}: {NO_MOMENTS}")
     names = list(labels_of(model).values())
     clips, known_labels = load_clips(data, labels, names)
+    if known_labels.task == "frames" and not isinstance(model, BeatsForAudioFrameClassification):
+        raise BeatsError(f"{arguments.model}: {NO_MOMENTS}")
     if num_learned := count_learned(arguments.model, clips):
         logger.warning(
             f"{num_learned} of {len(clips.names)} clips are among those that this model has learned from: metrics "
@@ -114,13 +133,19 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArg
         output = trainer.predict(windows, ignore_keys=["hidden_states", "attentions"]).predictions
         windows.targets = LabelledClips(known_labels, True, extractor, model.config)
         predictions = as_predictions(output, windows, known_labels, problem_type)
-        metrics = clip_and_event_metrics(output, predictions, windows, known_labels)
+        evidence = Evidence(read_audio=clip_reader(clips, extractor.sampling_rate), extractor=extractor)
+        if arguments.tune_events is not None:
+            tuned = tune_settings(event_clips(output, windows, known_labels), arguments.tune_events)
+            model.config.event_settings = {name: as_kept(settings) for name, settings in tuned.items()}
+            evidence.notes.append(TUNED)
+        metrics = clip_and_event_metrics(output, predictions, windows, known_labels, evidence, model.config)
         if process_state().is_main_process:
-            evidence = Evidence(read_audio=clip_reader(clips, extractor.sampling_rate), extractor=extractor)
             if num_learned:
                 evidence.notes.append(f"{num_learned} of the clips were learned from: metrics are optimistic.")
             description = describe(arguments, data, num_learned)
             report = write_report(work / "new", predictions, metrics, description, evidence)
+            if arguments.tune_events is not None:
+                keep_settings(arguments.model, tuned)
             replace_directory(work / "new", output_dir)
             print_report(Console(), predictions, report)
     process_state().wait_for_everyone()

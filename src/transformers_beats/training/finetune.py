@@ -10,11 +10,11 @@ On several devices: `accelerate launch -m transformers_beats.training.finetune` 
 """
 
 import copy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets.fingerprint import Hasher
 from transformers import EarlyStoppingCallback, set_seed
 
@@ -36,6 +36,8 @@ from transformers_beats.training.trainers.averaging import (
 )
 from transformers_beats.training.trainers.checkpoints import SETTINGS, train_and_save
 from transformers_beats.training.trainers.classification import ClassificationTrainer, StopAtEpoch
+from transformers_beats.training.trainers.event_logits import EventLogits
+from transformers_beats.training.trainers.events import EventTrainer
 from transformers_beats.training.trainers.layerwise import UnfreezeByEpoch
 from transformers_beats.training.trainers.lora import add_lora, save_merged
 from transformers_beats.training.trainers.search import search_hyperparameters
@@ -54,6 +56,8 @@ from .classifiers import (
     describe,
     load_evaluation_clips,
     load_training_clips,
+    select,
+    with_events,
     write_digests,
 )
 from .closing import FINAL, CrossValidation, choose_epoch, choose_repository, close, join_epochs
@@ -83,8 +87,13 @@ def finetune_once(
         `dict[str, float | None]`: the metrics on the evaluation clips, on the main process.
     """
     tuning, training = arguments.tuning, copy.deepcopy(arguments.training)
-    if train[1].task == "frames" and arguments.augmentation.roll:
-        raise BeatsError("`roll` would move the events of frames away from their labels: leave it out.")
+    if arguments.events.is_given and train[1].task != "frames":
+        raise BeatsError("Losses of clips, mean teacher and `event_logits` are for events: the labels are classes.")
+    if arguments.augmentation.balanced_sampling and (num_unknown := (train[1].knowledge or []).count("nothing")):
+        raise BeatsError(
+            f"`balanced_sampling` draws by classes, and never the {num_unknown} clips without labels: leave it out, "
+            "or `consistency_weight` and `event_logits`."
+        )
     training.output_dir = str(output_dir)
     output_dir = prepare_training(training, arguments.batch, arguments.data)
     training.label_names = ["labels"]
@@ -112,6 +121,9 @@ def finetune_once(
     )
     crops: Any = trainer.train_dataset
     settings = decisive_settings(arguments, training, crops) | {"stop_epoch": stop_epoch}
+    if train[1].knowledge is not None:
+        # Files of events are no part of the clips.
+        settings["labels"] = fingerprint(*train, None)
     train_and_save(trainer, output_dir, settings, finish)
     return metrics
 
@@ -142,18 +154,32 @@ def build_trainer(
             evaluation[0], arguments.data, extractor, LabelledClips(evaluation[1], as_indices, extractor, model.config)
         )
         compute = metrics_function(windows, evaluation[1], problem_type)
-    trainer = ClassificationTrainer(
+    events, augmentation, rolls = arguments.events, arguments.augmentation, False
+    targets = LabelledClips(train[1], as_indices, extractor, model.config)
+    trainer_class: Any = ClassificationTrainer
+    if train[1].task == "frames":
+        # Crops are rolled with their events.
+        rolls, augmentation = augmentation.roll, replace(augmentation, roll=False)
+        targets.with_clips = bool(events.clip_loss_weight)
+        trainer_class = partial(EventTrainer, events=events)
+        if events.event_logits is not None:
+            targets.teacher = EventLogits(
+                events.event_logits,
+                train[0].names,
+                len(train[1].names),
+                targets.column_seconds,
+                events.event_logits_seconds,
+            )
+    trainer = trainer_class(
         None if searches else model,
         training,
         model_init=build if searches else None,
         data_collator=collate_waveforms,
-        train_dataset=TrainingCrops(
-            train[0], LabelledClips(train[1], as_indices, extractor, model.config), arguments.data, training.seed
-        ),
+        train_dataset=TrainingCrops(train[0], targets, arguments.data, training.seed, rolls),
         eval_dataset=windows,
         compute_metrics=compute,
         feature_extractor=extractor,
-        augmentation=arguments.augmentation,
+        augmentation=augmentation,
         learning_rate_decay=tuning.layer_wise_learning_rate_decay,
         gradient_decay=tuning.layer_wise_gradient_decay_ratio,
         weight_average=None if tuning.ema_decay is None else WeightAverage(tuning.ema_decay),
@@ -199,9 +225,10 @@ def finish_training(
         write_digests(final, train)
     if evaluation is not None and predictions is not None:
         with keep_model():
-            metrics |= clip_and_event_metrics(output, predictions, windows, evaluation[1])
+            evidence = Evidence(histories={"training": trainer.state.log_history})
+            config = trainer.accelerator.unwrap_model(trainer.classifier).config
+            metrics |= clip_and_event_metrics(output, predictions, windows, evaluation[1], evidence, config)
             if trainer.is_world_process_zero():
-                evidence = Evidence(histories={"training": trainer.state.log_history})
                 if fold is None:
                     # Those of folds are in one report for all.
                     evidence.extractor = trainer.feature_extractor
@@ -281,7 +308,7 @@ def cross_validate(
             announce(f"Fold {fold.name}: {fold_dir} is there already.")
             continue
         announce(f"Fold {fold.name}: {len(fold.train)} clips to learn from, {len(fold.test)} to evaluate on.")
-        train, test = select(clips, labels, fold.train), select(clips, labels, fold.test)
+        train, test = select(clips, labels, fold.train), with_events(*select(clips, labels, fold.test))
         check_overlap(train[0], test[0], arguments.evaluation.allow_overlap)
         run(arguments, train, test, fold_dir, fold.name)
     names = [fold.name for fold in folds]
@@ -309,16 +336,10 @@ def cross_validate(
 
 
 def fingerprint(clips: Clips, labels: Labels, fold_column: str | None) -> str:
-    """Returns a digest that changes with the clips, their labels and their folds."""
+    """Returns a digest that changes with the clips, what is known of them, and their folds."""
     folds = None if fold_column is None else list(clips.dataset[fold_column])
-    return Hasher.hash((list(clips.names), clips.num_samples.tolist(), labels.values, folds))
-
-
-def select(clips: Clips, labels: Labels, indices: np.ndarray) -> tuple[Clips, Labels]:
-    """Returns some of the clips, and their labels."""
-    names = [clips.names[index] for index in indices]
-    dataset, num_samples, digests = clips.dataset.select(indices), clips.num_samples[indices], clips.digests[indices]
-    return Clips(dataset, num_samples, names, 0, digests, whole=(clips, indices)), labels.select(indices.tolist())
+    values = labels.values if labels.knowledge is None else (labels.values, labels.knowledge)
+    return Hasher.hash((list(clips.names), clips.num_samples.tolist(), values, folds))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -12,7 +12,6 @@ The clips lie anywhere under the folder and are named by their YouTube id, as th
 
 import csv
 import math
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 import datasets
 
-from transformers_beats.audio.audioset import AUDIOSET_LABELS
+from transformers_beats.audio.audioset import AUDIOSET_LABELS, CLIP_NAME, YTID, is_start
 from transformers_beats.audio.files import search_folder
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.utils.arguments import argument
@@ -30,10 +29,6 @@ from transformers_beats.utils.messages import next_command, note
 
 
 COLUMNS = ("YTID", "start_seconds", "end_seconds", "positive_labels")
-YTID = re.compile(r"[\w-]{11}", re.ASCII)
-NUMBER = r"\d+(?:\.\d+)?"
-# An id after `Y`, or an id with a start: a name fits one of them at most.
-CLIP_NAME = re.compile(rf"Y?(?P<ytid>{YTID.pattern})(?:_(?P<start>{NUMBER})(?:[_-]{NUMBER})?)?", re.ASCII)
 
 
 @dataclass
@@ -129,12 +124,6 @@ def as_seconds(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
-
-
-def is_start(stated: float, start_seconds: float) -> bool:
-    """Returns whether a number in a name is the start of a segment: in seconds, whole seconds or milliseconds."""
-    readings = (start_seconds, math.floor(start_seconds), 1000 * start_seconds)
-    return any(math.isclose(stated, reading, abs_tol=1e-3) for reading in readings)
 
 
 def find_clips(folder: Path, segments: dict[str, Segment]) -> FoundClips:

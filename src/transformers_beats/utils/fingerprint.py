@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 def model_fingerprint(model: "PreTrainedModel", feature_extractor: "FeatureExtractionMixin | None" = None) -> str:
     """
     Returns 40 hexadecimal digits, as many as a commit has, that change with weights, dtype and settings of a model,
-    and with the settings of its feature extractor. Name and directory do not count.
+    and with the settings of its feature extractor. Name and directory do not count, nor do the settings of events,
+    which are read after the model.
     """
     import torch
 
@@ -22,6 +23,8 @@ def model_fingerprint(model: "PreTrainedModel", feature_extractor: "FeatureExtra
         values = json.loads(settings.to_json_string())
         # The installed version, which is no setting: an update of transformers leaves the model what it is.
         values.pop("transformers_version", None)
+        # An index or a cache of embeddings stays what it is when thresholds are tuned.
+        values.pop("event_settings", None)
         digest.update(json.dumps(values, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -46,6 +46,9 @@ DEFAULT_WINDOWS: dict[Kind, tuple[float, float]] = {
 WINDOW_SECONDS = (0.5, 30.0)
 # Largest number of windows that overlap, which bounds the work.
 MAX_OVERLAP = 8
+# Threshold that the page begins with: of a model with settings of its own (`event_settings`), these.
+EVENT_THRESHOLD = 0.5
+TUNED = "Thresholds and filters are those that were tuned for this model."
 # A result is shown again when the bar has moved by this share.
 SHOWN_STEP = 0.01
 MEANS = "Means over the whole recording."
@@ -313,9 +316,12 @@ def analyse(
             labels = tagger.find_tags(blocks, top_k=TOP_K).labels
             result = replace(result, stage="events", labels=labels, caption=MEANS, share=costs[0] / sum(costs))
             yield result
-    events = tagger.find_tags(blocks, return_events=True, event_threshold=settings.threshold).events or []
+    threshold = None if settings.threshold == EVENT_THRESHOLD else settings.threshold
+    events = tagger.find_tags(blocks, return_events=True, event_threshold=threshold).events or []
     labels = best_scores(result.labels, events)
     caption = describe_scores(labels, events, settings.threshold, tagger)
+    if threshold is None and tagger.model.config.event_settings:
+        caption = f"{caption} {TUNED}"
     result = replace(result, stage="picture", labels=labels, caption=caption, share=1.0)
     yield replace(result, events=events, spectrogram=picture.spectrogram())
 
@@ -342,7 +348,9 @@ def describe_scores(
 ) -> str:
     """Returns the meaning of the scores of [`best_scores`], in sentences."""
     if not events:
-        return f"{MEANS} At no moment does a class reach the threshold of {threshold:g}."
+        tuned = threshold == EVENT_THRESHOLD and tagger.model.config.event_settings
+        reached = "its threshold" if tuned else f"the threshold of {threshold:g}"
+        return f"{MEANS} At no moment does a class reach {reached}."
     heard = {event.label for event in events}
     others = [label for label, _ in labels if label not in heard]
     sentences = ["The highest score of each class in its events."]

@@ -28,6 +28,7 @@ from transformers_beats.utils.files import work_directory
 from .alike import Alike, Library, add_alike, connect_alike, respond_with_comparison, respond_with_similar
 from .analysis import (
     DEFAULT_WINDOWS,
+    EVENT_THRESHOLD,
     WINDOW_SECONDS,
     Checkpoint,
     Limits,
@@ -326,7 +327,8 @@ def add_inputs(clip: Any, classifiers: dict[str, Checkpoint], samples: dict[str,
     shortest, longest = WINDOW_SECONDS
     seconds, hop_seconds = DEFAULT_WINDOWS[next(iter(classifiers.values())).kind]
     with gr.Accordion("Settings", open=False):
-        threshold = gr.Slider(0, 1, 0.5, step=0.01, label="Threshold of events")
+        tuned = f"{EVENT_THRESHOLD:g}: the model's own, if it was tuned"
+        threshold = gr.Slider(0, 1, EVENT_THRESHOLD, step=0.01, label="Threshold of events", info=tuned)
         window = gr.Slider(shortest, longest, seconds, step=0.1, label="Window of events (seconds)")
         hop = gr.Slider(
             0.1, longest, hop_seconds, step=0.1, label="Hop of events (seconds), an eighth of the window or more"

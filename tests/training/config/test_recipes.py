@@ -29,8 +29,11 @@ FLAT = {"audioset_pretrain": PRETRAIN_ARGUMENTS, "audioset_tokenizer": TRAIN_TOK
 FINE_TUNING = {
     "audioset2m_finetune": (1e-4, 10000),
     "audioset20k_finetune": (3e-5, 800),
+    "audioset_strong_events": (1e-4, 2560),
+    "desed_events": (1e-4, 4680),
     "esc10_finetune": (1e-3, 160),
     "esc50_finetune": (3e-5, 300),
+    "folder_events": (1e-4, 160),
     "folder_finetune": (1e-4, 160),
     "iemocap_finetune": (3e-5, 320),
     "speech_commands_v1_finetune": (3e-5, 128),
@@ -43,7 +46,9 @@ ITERATE = ["audioset_iterate", "esc10_iterate", "folder_iterate"]
 # Recipes that stand after one of these and change it.
 CHANGES = ["iterate_large", "iterate_supervised"]
 ALL = [*FLAT, *FINE_TUNING, *PROBES, *DISTILL, *ITERATE, *CHANGES]
-SOURCE = re.compile(r"#.*\b(paper|CED|Microsoft|ESPnet|OpenBEATs|appendix|our choice)\b", re.IGNORECASE)
+SOURCE = re.compile(
+    r"#.*\b(paper|CED|Microsoft|ESPnet|OpenBEATs|PretrainedSED|CP-JKU|appendix|our choice)\b", re.IGNORECASE
+)
 
 
 @pytest.fixture(params=[True, False], ids=["with bf16", "without bf16"])

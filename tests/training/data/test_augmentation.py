@@ -14,6 +14,7 @@ from transformers_beats.training.data.augmentation import (
     AugmentationArguments,
     BalancedSampler,
     balanced_sample_weights,
+    filter_augment,
     mixup_waveforms,
     roll_waveforms,
     spec_augment,
@@ -407,3 +408,36 @@ def test_a_resumed_training_draws_the_clips_that_it_would_have_drawn(tmp_path):
     assert len(whole) == 24
     assert whole[:12] != whole[12:]
     assert record(tmp_path, str(tmp_path / "checkpoint-8")) == whole[16:]
+
+
+# Filter augmentation
+
+
+def test_a_filter_raises_frequencies_of_a_whole_clip_by_at_most_its_gain():
+    values, mask = torch.zeros(64, 5, 128), torch.ones(64, 5)
+    mask[:, 3:] = 0
+    std = 3.0
+    changed = filter_augment(values, mask, 6.0, std, seeded())
+    # The same in every frame, and nothing in padding.
+    assert torch.equal(changed[:, 0], changed[:, 2])
+    assert not changed[:, 3:].any()
+    # 6 dB of a logarithm of power, divided by twice the standard deviation.
+    highest = 6 * math.log(10) / 10 / (2 * std)
+    assert 0.9 * highest < changed.max() <= highest + 1e-6
+    assert -highest - 1e-6 <= changed.min() < -0.9 * highest
+    # Linear but for the ends of three to five bands, of which two may be nearer than a bin.
+    bends = (changed[:, 0].diff(n=2, dim=1).abs() > 1e-5).sum(dim=1)
+    assert bends.max() <= 2 * 4
+    assert len({tuple(row.tolist()) for row in changed[:, 0]}) == 64
+
+
+def test_a_filter_is_that_of_the_extractor():
+    """Twice the amplitude is 6 dB more in each band of a filter bank as well."""
+    extractor = BeatsFeatureExtractor()
+    noise = 0.1 * torch.randn(16000, generator=seeded()).numpy()
+    soft, loud = (extractor(gain * noise, sampling_rate=16000)["input_values"][0] for gain in (1, 2))
+    decibels = 20 * math.log10(2)
+    expected = decibels * math.log(10) / 10 / (2 * extractor.fbank_std)
+    # Some of the lowest filters hold no frequency of the transform, and are at their floor.
+    difference = np.asarray(loud) - np.asarray(soft)
+    np.testing.assert_allclose(difference[:, 16:], expected, atol=1e-4)

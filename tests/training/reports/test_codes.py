@@ -37,7 +37,7 @@ from transformers_beats.training.reports.codes import (
     split_clips,
     write_diagnosis,
 )
-from transformers_beats.utils.errors import BeatsError
+from transformers_beats.utils.errors import BeatsError, UsageError
 
 
 def sample_of(generator, num_clips: int = 40, num_codes: int = 8, num_codebooks: int | None = None) -> CodeSample:
@@ -317,6 +317,8 @@ def test_clips_without_classes_are_examined_without(sounds, tokenizer, tmp_path)
         diagnose(folds, data, LabelArguments())
     with pytest.raises(BeatsError, match="new exists already"):
         diagnose(DiagnosisArguments(str(tmp_path / "new"), tokenizer), data, LabelArguments())
+    with pytest.raises(UsageError, match="`event_files` are for fine-tuning and evaluations of events"):
+        diagnose(DiagnosisArguments(str(tmp_path / "more"), tokenizer), data, LabelArguments(event_files="events.tsv"))
 
 
 @pytest.mark.parametrize(("given", "kwargs"), [("neither", {}), ("both", {"tokenizer": "a", "codes": "b"})])

@@ -69,12 +69,21 @@ def many_classes(num_labels: int, is_multi_label: bool = False) -> Predictions:
     return Predictions([f"{clip}.wav" for clip in range(len(labels))], scores, targets, names)
 
 
-def printed(predictions: Predictions, metrics: dict) -> str:
+def printed(predictions: Predictions, metrics: dict, **others) -> str:
     file = io.StringIO()
     report = {"num_clips": len(predictions.names), "per_class": per_class(predictions), "metrics": metrics}
     report |= {"intervals": metric_intervals([predictions]), "intervals_by": describe_intervals([predictions])}
-    print_report(Console(file=file, width=100), predictions, report)
+    print_report(Console(file=file, width=100), predictions, report | others)
     return file.getvalue()
+
+
+def test_thresholds_of_events_are_printed_however_small():
+    values = {"collar_f1": 1.0, "segment_f1": 1.0, "psds1": 0.5}
+    events = [{"label": "rare", "events": 3, **values, "threshold": 3.5e-7}, {"label": "dog", "events": 3, **values}]
+    events[1]["threshold"] = 0.29838297
+    text = printed(many_classes(3), {"accuracy": 1.0}, events=events)
+    assert "3.5e-07" in text
+    assert "0.298 " in text
 
 
 def read_csv(path) -> list[list[str]]:

@@ -23,6 +23,7 @@ from transformers_beats.utils.machine import is_emulated
 
 from .batch_plan import BatchArguments
 from .checks import check_kept, check_probes
+from .event_arguments import EventTrainingArguments, check_events
 
 
 logger = logging.get_logger(__name__)
@@ -364,6 +365,7 @@ class EvaluationDataArguments:
     eval_dataset: str | list[str] | None = argument("As `dataset`. Default: the same.", None)
     eval_split: str | None = argument("As `split`.", None)
     eval_select: dict | None = argument("As `select`: {fold: 5}.", None)
+    eval_event_files: str | list[str] | None = argument("As `event_files`. Default: the same.", None)
     eval_share: float | None = argument(
         "Share of the clips, such as 0.2, that is drawn to evaluate on, with equal shares of classes.",
         None,
@@ -399,6 +401,7 @@ class Arguments:
     augmentation: AugmentationArguments
     batch: BatchArguments
     training: BeatsTrainingArguments
+    events: EventTrainingArguments
 
     def __post_init__(self):
         if self.data.streaming or self.data.precompute_fbank:
@@ -410,6 +413,7 @@ class Arguments:
                 "`probe_shots` needs clips to evaluate on: set `num_folds`, `eval_share` or `eval_split`."
             )
         check_kept(self)
+        check_events(self)
         if self.tuning.search_space is not None and (self.tuning.freeze or not self.evaluation.is_given):
             raise UsageError("`search_space` needs full fine-tuning and clips to evaluate on, such as `eval_share`.")
         self._check_training()

@@ -6,6 +6,7 @@ All random numbers are torch's, drawn on the CPU unless a generator of another d
 same on every device, and a checkpoint of `Trainer` restores them. Nothing changes its arguments.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import betaincinv
+from torch.nn.functional import pad
 from torch.utils.data import Sampler, WeightedRandomSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import logging
@@ -25,6 +27,8 @@ from transformers_beats.utils.errors import BeatsError
 
 logger = logging.get_logger(__name__)
 
+# Numbers of bands of filter augmentation, as in PretrainedSED.
+MIN_BANDS, MAX_BANDS = 3, 5
 # torch.multinomial draws from no more.
 MAX_DRAWN = 2**24
 
@@ -44,6 +48,9 @@ class AugmentationArguments:
     num_time_masks: int = argument("SpecAugment: time masks of each clip.", 1, min=0)
     freq_mask_bins: int = argument("SpecAugment: widest frequency mask, in mel bins. 0: none.", 0, min=0)
     num_freq_masks: int = argument("SpecAugment: frequency masks of each clip.", 1, min=0)
+    filter_db: float = argument(
+        "Filter augmentation: largest gain, in decibels, of random bands of each clip. 0: none.", 0.0, min=0, max=60
+    )
     balanced_sampling: bool = argument(
         "Draw clips of rare classes more often, with replacement, as for AudioSet.", False
     )
@@ -64,13 +71,22 @@ def augment(
     if arguments.roll:
         batch["waveforms"] = roll_waveforms(batch["waveforms"], batch["num_samples"])
     if arguments.mixes:
-        batch["waveforms"], batch["num_samples"], batch["labels"] = mixup_waveforms(
+        labels = batch["labels"]
+        if "clip_labels" in batch:
+            # Before those of moments, so that both are mixed alike; these have further columns of a teacher.
+            num_labels = batch["clip_labels"].shape[1]
+            of_clips = pad(batch["clip_labels"], (0, labels.shape[2] - num_labels))
+            labels = torch.cat([of_clips.unsqueeze(1), labels], dim=1)
+        batch["waveforms"], batch["num_samples"], labels = mixup_waveforms(
             batch["waveforms"],
             batch["num_samples"],
-            batch["labels"],
+            labels,
             alpha=arguments.mixup_alpha,
             probability=arguments.mixup_probability,
         )
+        if "clip_labels" in batch:
+            batch["clip_labels"], labels = labels[:, 0, :num_labels], labels[:, 1:]
+        batch["labels"] = labels
     return batch
 
 
@@ -133,8 +149,8 @@ def mixup_waveforms(
         waveforms, num_samples:
             See [`roll_waveforms`]; padding is zero.
         labels (`torch.FloatTensor` of shape `(batch_size, num_labels)` or `(batch_size, num_columns, num_labels)`):
-            Zeros and ones, one-hot for a single label. The mixed ones are targets of binary cross-entropy, also for a
-            single label, as in the paper.
+            Zeros and ones, one-hot for a single label; NaN where not known, and so is a mixture with it. The mixed
+            ones are targets of binary cross-entropy, also for a single label, as in the paper.
         alpha (`float`):
             Positive. Small values mostly keep one clip of the two, 1.0 makes all weights equally likely.
         probability (`float`, defaults to 1.0):
@@ -163,7 +179,9 @@ def mixup_waveforms(
 
     def mix(values: torch.Tensor) -> torch.Tensor:
         weight = weights.to(values.device, values.dtype).view(-1, *[1] * (values.ndim - 1))
-        return weight * values + (1 - weight) * values[partners.to(values.device)]
+        mixed = weight * values + (1 - weight) * values[partners.to(values.device)]
+        # Labels that are not known are NaN, also 0 times.
+        return torch.where(weight < 1, mixed, values)
 
     longer = torch.maximum(num_samples, num_samples[partners])
     return mix(waveforms), torch.where(is_mixed, longer, num_samples), mix(labels)
@@ -209,6 +227,46 @@ def spec_augment(
     hides_bin = random_stretches(bins, widths, arguments.num_freq_masks, num_mel_bins, generator)
     hides = (hides_frame.unsqueeze(2) | hides_bin.unsqueeze(1)) & is_valid.unsqueeze(2)
     return input_values.masked_fill(hides, 0.0)
+
+
+def filter_augment(
+    input_values: torch.Tensor,
+    attention_mask: torch.Tensor,
+    max_db: float,
+    fbank_std: float,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """
+    Raises and lowers frequencies (FilterAugment, Nam et al., 2022, arXiv 2110.03282, linear type), by other gains for
+    every clip: between the ends of three to five bands, whose ends are random, gains are linear in mel bins. Padding
+    stays as it is.
+
+    Args:
+        input_values (`torch.FloatTensor` of shape `(batch_size, num_frames, num_mel_bins)`):
+            Normalised filter banks.
+        attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`):
+            1 for frames of audio, 0 for padding.
+        max_db (`float`):
+            Largest gain at the end of a band, in decibels; from minus that on, all are equally likely.
+        fbank_std (`float`):
+            Standard deviation of the feature extractor: a filter bank is a logarithm of power, divided by twice that.
+        generator (`torch.Generator`, *optional*):
+            Source of the random numbers.
+    """
+    batch_size, _, num_bins = input_values.shape
+    places = torch.arange(num_bins, dtype=torch.float64) / max(1, num_bins - 1)
+    gains = []
+    for _ in range(batch_size):
+        num_bands = MIN_BANDS + int(_random_integers(torch.tensor(MAX_BANDS - MIN_BANDS), generator))
+        inner = _uniform((num_bands - 1,), generator).cpu().sort().values
+        ends = torch.cat([torch.zeros(1), inner, torch.ones(1)]).double()
+        levels = max_db * (2 * _uniform((num_bands + 1,), generator).cpu() - 1)
+        # Numpy interpolates, torch does not.
+        gains.append(torch.from_numpy(np.interp(places.numpy(), ends.numpy(), levels.numpy())))
+    shift = torch.stack(gains) * (math.log(10) / 10 / (2 * fbank_std))
+    shift = shift.to(input_values.device, input_values.dtype).unsqueeze(1)
+    is_audio = attention_mask.to(input_values.device).bool().unsqueeze(2)
+    return torch.where(is_audio, input_values + shift, input_values)
 
 
 def random_stretches(

@@ -78,36 +78,47 @@ def read_folds(dataset: datasets.Dataset, labels: Labels, arguments: FoldArgumen
 
 def draw_share(labels: Labels, share: float, seed: int) -> Fold:
     """
-    Draws the share of the clips that is evaluated on, with equal shares of classes where a clip has one.
+    Draws the share of the clips that is evaluated on, with equal shares of classes where a clip has one. It is one of
+    the clips that can be evaluated on, whose events are known; all others are learned from.
 
     Raises:
         [`BeatsError`]: if there are too few clips, in all or of a class.
     """
     try:
-        train, test = train_test_split(
-            np.arange(len(labels)),
+        _, test = train_test_split(
+            clips_to_test(labels),
             test_size=share,
             random_state=seed,
             stratify=labels.as_array() if labels.task == "single_label" else None,
         )
     except ValueError as error:
         raise BeatsError(f"`eval_share` is {share:g}, which cannot be drawn: {one_line(error)}") from error
-    return Fold("share", np.sort(train), np.sort(test))
+    return Fold("share", np.setdiff1d(np.arange(len(labels)), test), np.sort(test))
+
+
+def clips_to_test(labels: Labels) -> np.ndarray:
+    """Returns the clips that can be evaluated on: of events, those whose events are known."""
+    return np.flatnonzero([labels.knows(index) == "events" for index in range(len(labels))])
 
 
 def draw_folds(labels: Labels, num_folds: int, seed: int) -> np.ndarray:
-    """Draws the fold of each clip; names are numbers from 1, as text."""
+    """
+    Draws the fold of each clip; names are numbers from 1, as text. Each has as many of the clips that can be evaluated
+    on as any other, and of those that cannot.
+    """
+    known = clips_to_test(labels)
     if labels.task == "single_label":
         few = [name for name, count in zip(labels.names, labels.counts()) if count < num_folds]
         if few:
             raise BeatsError(f"`num_folds` is {num_folds}, but there are fewer clips of {name_some(few)}.")
         splits = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
         parts = splits.split(np.zeros(len(labels)), labels.as_array())
-    elif len(labels) < num_folds:
-        raise BeatsError(f"{len(labels)} clips do not make {num_folds} folds.")
+    elif len(known) < num_folds:
+        raise BeatsError(f"{len(known)} clips do not make {num_folds} folds.")
     else:
-        parts = KFold(num_folds, shuffle=True, random_state=seed).split(np.zeros(len(labels)))
-    of_clips = np.empty(len(labels), dtype=object)
+        parts = KFold(num_folds, shuffle=True, random_state=seed).split(np.zeros(len(known)))
+    # Those of other clips are in turn.
+    of_clips = (np.arange(len(labels)) % num_folds + 1).astype(str).astype(object)
     for number, (_, test) in enumerate(parts, start=1):
-        of_clips[test] = str(number)
+        of_clips[known[test]] = str(number)
     return of_clips.astype(str)

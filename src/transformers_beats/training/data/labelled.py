@@ -1,8 +1,9 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Datasets of labelled audio: crops for fine-tuning, windows for evaluation."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,14 +22,28 @@ from .reading import ItemReader
 from .sources import DataArguments, decode_row
 
 
+if TYPE_CHECKING:
+    from transformers_beats.training.trainers.event_logits import EventLogits
+
+
 class LabelledClips:
     """
     Targets of parts of clips, for a model of this `config`. With `as_indices`, a single class is an index instead of
-    zeros and a one.
+    zeros and a one. Events may have targets of clips beside those of columns, by `with_clips`, and scores of a
+    `teacher`, in as many further columns of labels. What is not known is NaN.
     """
 
-    def __init__(self, labels: Labels, as_indices: bool, extractor: BeatsFeatureExtractor, config: BeatsConfig):
+    def __init__(
+        self,
+        labels: Labels,
+        as_indices: bool,
+        extractor: BeatsFeatureExtractor,
+        config: BeatsConfig,
+        with_clips: bool = False,
+        teacher: "EventLogits | None" = None,
+    ):
         self.labels, self.extractor, self.config = labels, extractor, config
+        self.with_clips, self.teacher = with_clips, teacher
         self.targets = None if labels.task == "frames" else labels.as_array()
         if labels.task == "single_label" and not as_indices:
             self.targets = np.eye(len(labels.names), dtype=np.float32)[labels.as_array()]
@@ -38,18 +53,59 @@ class LabelledClips:
         """Time from one score of a frame-level model to the next, in seconds."""
         return self.config.frame_seconds
 
-    def target(self, clip: int, start: int, num_samples: int) -> torch.Tensor:
-        """Returns the target of the part of a clip that begins at sample `start`."""
+    def target(self, clip: int, start: int, num_samples: int, shift: int = 0) -> torch.Tensor:
+        """
+        Returns the target of the part of a clip that begins at sample `start`; of events, once it is rolled by `shift`
+        samples.
+        """
         if self.targets is not None:
             return torch.as_tensor(self.targets[clip])
-        labels = frame_labels(
-            self.labels.values[clip],
-            len(self.labels.names),
-            count_steps(num_samples, self.config, self.extractor),
-            self.column_seconds,
-            start=start / self.extractor.sampling_rate,
-        )
-        return torch.from_numpy(labels)
+        num_labels = len(self.labels.names)
+        num_columns = count_steps(num_samples, self.config, self.extractor)
+        rate = self.extractor.sampling_rate
+        if self.labels.knows(clip) == "events":
+            events, begin = self.labels.values[clip], start / rate
+            if shift:
+                events, begin = roll_events(events, begin, num_samples / rate, shift / rate), 0.0
+            found = torch.from_numpy(frame_labels(events, num_labels, num_columns, self.column_seconds, start=begin))
+        else:
+            found = torch.full((num_columns, num_labels), torch.nan)
+        if self.teacher is None:
+            return found
+        scores = self.teacher.scores(clip, begin_seconds=start / rate, num_columns=num_columns)
+        return torch.cat([found, torch.from_numpy(np.roll(scores, round(shift / rate / self.column_seconds), 0))], 1)
+
+    def clip_target(self, clip: int, frames: torch.Tensor, is_whole: bool) -> torch.Tensor:
+        """
+        Returns the target of a part of a clip as one, `(num_labels,)`: classes of its columns `frames`; or those of
+        the clip, of which a part that is not the whole may lack some.
+        """
+        num_labels = len(self.labels.names)
+        knowledge = self.labels.knows(clip)
+        if knowledge == "events":
+            return frames[:, :num_labels].amax(dim=0)
+        target = torch.full((num_labels,), 0.0 if knowledge == "classes" else torch.nan)
+        target[self.labels.classes_of(clip)] = 1.0 if is_whole else torch.nan
+        return target
+
+
+def roll_events(events: Sequence[tuple], start: float, seconds: float, shift: float) -> list[tuple]:
+    """
+    Returns the events of a part of a clip, class, onset and offset, once it is rolled by `shift` seconds: one that
+    reaches over its end goes on at its beginning. The part begins at `start` and lasts `seconds`.
+    """
+    rolled = []
+    for label, onset, offset in events:
+        onset, offset = max(onset - start, 0.0), min(offset - start, seconds)
+        if onset >= offset:
+            continue
+        onset, offset = onset + shift, offset + shift
+        if onset >= seconds:
+            onset, offset = onset - seconds, offset - seconds
+        if offset > seconds:
+            rolled.append((label, 0.0, offset - seconds))
+        rolled.append((label, onset, min(offset, seconds)))
+    return rolled
 
 
 class TrainingCrops(CropDataset):
@@ -59,9 +115,11 @@ class TrainingCrops(CropDataset):
     what a `DataLoader` has read ahead, and a training that was interrupted would go on with other ones.
     """
 
-    def __init__(self, clips: Clips, targets: LabelledClips, arguments: DataArguments, seed: int = 0):
+    def __init__(
+        self, clips: Clips, targets: LabelledClips, arguments: DataArguments, seed: int = 0, rolls: bool = False
+    ):
         super().__init__(clips, arguments, sampling_rate=targets.extractor.sampling_rate)
-        self.targets, self.seed = targets, seed
+        self.targets, self.seed, self.rolls = targets, seed, rolls
         # Workers that live for several epochs see the same memory.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -80,11 +138,20 @@ class TrainingCrops(CropDataset):
         return np.minimum(self.clips.num_samples, self.num_samples)[self.clip_of]
 
     def read_item(self, index: int, repetition: int = 0) -> dict[str, Any]:
-        """Returns `waveform` `(num_samples,)`, float32, and `labels`, see [`LabelledClips`]."""
+        """
+        Returns `waveform` `(num_samples,)`, float32, and `labels`, see [`LabelledClips`], with `clip_labels` if these
+        are asked for. A crop that `rolls` is rolled in time with its events.
+        """
         clip = self.clip_index(index)
-        seeds = [self.arguments.crop_seed, self.seed, int(self._epoch), index, repetition]
-        start, waveform = self.decode_crop(clip, np.random.default_rng(seeds))
-        return {"waveform": waveform, "labels": self.targets.target(clip, start, len(waveform))}
+        generator = np.random.default_rng([self.arguments.crop_seed, self.seed, int(self._epoch), index, repetition])
+        start, waveform = self.decode_crop(clip, generator)
+        shift = int(generator.integers(len(waveform))) if self.rolls and len(waveform) else 0
+        labels = self.targets.target(clip, start, len(waveform), shift)
+        item = {"waveform": np.roll(waveform, shift) if shift else waveform, "labels": labels}
+        if self.targets.with_clips:
+            is_whole = len(waveform) >= int(self.clips.num_samples[clip])
+            item["clip_labels"] = self.targets.clip_target(clip, labels, is_whole)
+        return item
 
 
 class Windows(Dataset):
@@ -135,8 +202,8 @@ def collate_waveforms(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     Pads waveforms, and the labels of frames, to the longest of a batch.
 
     Returns:
-        `waveforms` `(batch_size, max_samples)`, float32; `num_samples` `(batch_size,)`; and `labels`, if the items
-        have any.
+        `waveforms` `(batch_size, max_samples)`, float32; `num_samples` `(batch_size,)`; and `labels` and
+        `clip_labels`, if the items have any.
     """
     waveforms = [torch.from_numpy(item["waveform"]) for item in items]
     batch = {
@@ -146,4 +213,6 @@ def collate_waveforms(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     if "labels" in items[0]:
         labels = [item["labels"] for item in items]
         batch["labels"] = pad_sequence(labels, batch_first=True) if labels[0].ndim == 2 else torch.stack(labels)
+    if "clip_labels" in items[0]:
+        batch["clip_labels"] = torch.stack([item["clip_labels"] for item in items])
     return batch

@@ -16,7 +16,7 @@ import datasets
 import numpy as np
 from transformers.utils import logging
 
-from transformers_beats.audio.audioset import AUDIOSET_LABELS
+from transformers_beats.audio.audioset import AUDIOSET_LABELS, AUDIOSET_STRONG_LABELS
 from transformers_beats.utils.arguments import argument
 from transformers_beats.utils.errors import BeatsError, UsageError, name_some
 
@@ -56,8 +56,18 @@ class LabelArguments:
         None,
     )
     label_separator: str | None = argument("Separator of several classes in one text, such as `,` or `;`.", None)
-    label_set: Literal["audioset"] | None = argument(
-        "audioset: AudioSet's 527 classes in their order, whether they appear or not.", None
+    label_set: Literal["audioset", "audioset_strong"] | None = argument(
+        "audioset: AudioSet's 527 classes in their order, whether they appear or not; audioset_strong: the 447 of its "
+        "training events.",
+        None,
+    )
+    event_files: str | list[str] | None = argument(
+        "Files of events, in the place of a column: tables of DESED or AudioSet-Strong, label tracks of Audacity, "
+        "selection tables of Raven, JSON lines; or a folder with a file for each recording, such as `dataset` itself.",
+        None,
+    )
+    event_format: Literal["desed", "audioset_strong", "audacity", "raven", "jsonl"] | None = argument(
+        "Format of all of them. Default: that which the first line of each shows.", None
     )
     task: Task | None = argument(
         "single_label, multi_label or frames (a prediction for every 160 ms; for every 40 ms with `frame_pooling: "
@@ -70,25 +80,39 @@ class LabelArguments:
             raise UsageError("`label_separator` is empty: in a recipe, it is written in quotes.")
         if self.label_folder is not None and self.label_column is not None:
             raise UsageError("`label_folder` and `label_column` exclude each other.")
+        if self.event_files is None and self.event_format is not None:
+            raise UsageError("`event_format` is that of `event_files`: name these as well.")
+        if self.event_files is not None and self.label_folder is not None:
+            raise UsageError("`event_files` have the labels: leave `label_folder` out.")
+        if self.event_files is not None and self.task not in (None, "frames"):
+            raise UsageError(f"`event_files` have events, whose `task` is frames: leave `task: {self.task}` out.")
 
 
 @dataclass
 class Labels:
     """
     Classes of every clip: the kind of labels (one class, any number of them, or events), the names of the classes, and
-    for each clip the indices of its classes; for `"frames"` class, onset and offset in seconds of each event.
+    for each clip the indices of its classes; for `"frames"` class, onset and offset in seconds of each event. Of a
+    clip whose `knowledge` is `"classes"`, these events have no times, and with `"nothing"` none is known; by default,
+    it is `"events"` for all.
     """
 
     task: Task
     names: list[str]
     values: list[list]
+    knowledge: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.values)
 
     def select(self, indices: Sequence[int]) -> "Labels":
         """Returns the labels of some of the clips."""
-        return Labels(self.task, self.names, [self.values[index] for index in indices])
+        knowledge = None if self.knowledge is None else [self.knowledge[index] for index in indices]
+        return Labels(self.task, self.names, [self.values[index] for index in indices], knowledge)
+
+    def knows(self, index: int) -> str:
+        """Returns what is known of a clip: `"events"`, which are labels of any task, `"classes"` or `"nothing"`."""
+        return "events" if self.knowledge is None else self.knowledge[index]
 
     def classes_of(self, index: int) -> list[int]:
         """Returns the classes of a clip, each once."""
@@ -338,11 +362,14 @@ def read_labels(
     Raises:
         [`BeatsError`]: no clip, no column, a label that is not known, a clip without a class or with several where one
             is needed, an event that ends before it begins, or fewer than two classes.
+        [`UsageError`]: for `event_files`, which are read elsewhere.
     """
+    if arguments.event_files is not None:
+        raise UsageError("`event_files` are for fine-tuning and evaluations of events: leave them out.")
     if len(dataset) == 0:
         raise BeatsError("The dataset is empty: there is no clip to read labels of.")
-    if known is None and arguments.label_set == "audioset":
-        known = list(AUDIOSET_LABELS.values())
+    if known is None and arguments.label_set is not None:
+        known = list((AUDIOSET_LABELS if arguments.label_set == "audioset" else AUDIOSET_STRONG_LABELS).values())
     column = find_label_column(dataset, arguments)
     described = "the folders" if column is None else f"column {column!r}"
     if column is None:

@@ -140,7 +140,7 @@ def read_table(path: Path) -> Table:
     if suffix == ".parquet":
         table = _read_parquet(path)
     elif suffix in DELIMITERS:
-        table = _read_delimited(path, DELIMITERS[suffix])
+        table = read_delimited(path, DELIMITERS[suffix])
     else:
         table = _read_json(path, suffix in JSON_LINES_SUFFIXES)
     if not len(table.dataset):
@@ -148,7 +148,8 @@ def read_table(path: Path) -> Table:
     return table
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path, may_be_empty: bool = False) -> str:
+    """Reads text in UTF-8, or UTF-16 with its mark; raises a [`BeatsError`] that names the file and the line."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -162,13 +163,14 @@ def _read_text(path: Path) -> str:
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise BeatsError(f"{path}, line {line}: holds a zero byte, so it is no text in UTF-8: save it as UTF-8.")
-    if not text.strip():
+    if not text.strip() and not may_be_empty:
         raise BeatsError(f"{path}: is empty.")
     return text
 
 
-def _read_delimited(path: Path, delimiter: str) -> Table:
-    text = _read_text(path)
+def read_delimited(path: Path, delimiter: str) -> Table:
+    """Reads delimited text with a header, by default with this `delimiter`; see [`read_table`]."""
+    text = read_text(path)
     header_line = text.lstrip("\r\n").splitlines()[0]
     if delimiter not in header_line:
         # As Excel writes a CSV where the comma is the decimal sign.
@@ -199,7 +201,7 @@ def _read_delimited(path: Path, delimiter: str) -> Table:
 
 def _read_json(path: Path, is_lines: bool) -> Table:
     """Reads JSON lines; a list of records, also as the only entry of a mapping; or a mapping of columns."""
-    text = _read_text(path)
+    text = read_text(path)
     if not is_lines:
         try:
             content = json.loads(text)

@@ -17,13 +17,14 @@ MIN_CLIPS = 50
 class Calibration:
     """
     Expected calibration error, and for each of ten bins of scores, `(10,)`: number of clips, mean score and accuracy,
-    which are NaN without clips.
+    which are NaN without clips. Of a model of events, moments of each class count in the place of clips.
     """
 
     error: float
     counts: np.ndarray
     scores: np.ndarray
     accuracies: np.ndarray
+    of_moments: bool = False
 
 
 def calibrate(predictions: Predictions) -> Calibration | None:
@@ -37,11 +38,15 @@ def calibrate(predictions: Predictions) -> Calibration | None:
     """
     if predictions.is_multi_label or len(predictions.names) < MIN_CLIPS:
         return None
-    scores = predictions.scores.max(axis=1).astype(np.float64)
-    is_right = predictions.predicted == predictions.labels
+    return bin_scores(predictions.scores.max(axis=1), predictions.predicted == predictions.labels)
+
+
+def bin_scores(scores: np.ndarray, is_right: np.ndarray, of_moments: bool = False) -> Calibration:
+    """Computes [`Calibration`] of scores `(num_scores,)` in [0, 1], beside what of them is right, boolean."""
+    scores = scores.astype(np.float64)
     bins = np.minimum((scores * NUM_BINS).astype(int), NUM_BINS - 1)
     counts = np.bincount(bins, minlength=NUM_BINS)
     divisor = np.where(counts > 0, counts, np.nan)
     means, accuracies = (np.bincount(bins, values, NUM_BINS) / divisor for values in (scores, is_right))
     error = np.nansum(counts * np.abs(means - accuracies)) / len(scores)
-    return Calibration(float(error), counts, means, accuracies)
+    return Calibration(float(error), counts, means, accuracies, of_moments)

@@ -56,7 +56,7 @@ def render_page(report: Mapping[str, Any], predictions: Predictions, evidence: E
     """Returns the page of a report; see [`write_report`], whose `metrics.json` is `report`."""
     environment = make_environment()
     description = {key: value for key, value in report["description"].items() if value is not None}
-    ranked, calibration = rank_classes(predictions), calibrate(predictions)
+    ranked, calibration = rank_classes(predictions), evidence.calibration or calibrate(predictions)
     num_classes, num_rows = len(predictions.label_names), len(predictions.names)
     of = f", {len(evidence.folds)} folds" if evidence.folds else ""
     rows = resample(predictions).classes

@@ -133,7 +133,7 @@ def as_svg(figure: Figure, name: str) -> str:
 
 
 def draw_reliability(calibration: Calibration) -> Figure:
-    """Draws the accuracy of the clips in each bin of scores, with the number of clips above."""
+    """Draws the accuracy of the clips, or moments, in each bin of scores, with their number above."""
     figure = make_figure(SVG_WIDTH, SVG_HEIGHT)
     axes = figure.subplots()
     has_clips = calibration.counts > 0
@@ -147,6 +147,10 @@ def draw_reliability(calibration: Calibration) -> Figure:
     axes.set_ylim(0, 1.1)
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("Score of the predicted class (numbers: clips)")
-    axes.set_ylabel("Accuracy")
+    if calibration.of_moments:
+        axes.set_xlabel("Score of a class at a moment (numbers: moments)")
+        axes.set_ylabel("Share in which it sounds")
+    else:
+        axes.set_xlabel("Score of the predicted class (numbers: clips)")
+        axes.set_ylabel("Accuracy")
     return figure

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from huggingface_hub import EvalResult, ModelCardData
@@ -25,7 +25,11 @@ from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.files import new_directory
 from transformers_beats.utils.numbers import format_number
 
-from .intervals import describe_intervals, metric_intervals
+from .intervals import Interval, describe_intervals, metric_intervals
+
+
+if TYPE_CHECKING:
+    from .calibration import Calibration
 
 
 logger = logging.get_logger(__name__)
@@ -60,6 +64,10 @@ METRIC_NAMES = {
     "d_prime": "d-prime",
     "f1": "F1",
     "ap": "Average precision",
+    "collar_f1": "Collar-based F1",
+    "segment_f1": "Segment-based F1",
+    "psds1": "PSDS1",
+    "psds2": "PSDS2",
 }
 # None if a metric is undefined for the clips.
 Metrics = Mapping[str, float | None]
@@ -152,6 +160,9 @@ class Evidence:
             Reads the first samples of the clip of a name; and the model's feature extractor, for spectrograms.
         notes (`list[str]`):
             Sentences above the metrics.
+        intervals (`Mapping[str, Interval]`), events (`list[dict]`), calibration ([`Calibration`]):
+            Of the events of a frame-level model: intervals of their measures, these by class, and whether the scores
+            of moments are as often right as they say.
     """
 
     histories: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -161,6 +172,9 @@ class Evidence:
     read_audio: Callable[[str, int], np.ndarray] | None = None
     extractor: BeatsFeatureExtractor | None = None
     notes: list[str] = field(default_factory=list)
+    intervals: Mapping[str, Interval | None] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    calibration: "Calibration | None" = None
 
 
 def compute_metrics(predictions: Predictions) -> dict[str, float | None]:
@@ -258,7 +272,7 @@ def write_report(
 
     - `report.html`: all of it, and what `evidence` adds, in one page that needs no other file;
     - `metrics.json`: `description`, `num_clips`, `metrics`, `intervals` of these (see [`metric_intervals`]),
-      `per_class` (see [`per_class`]) and `notes`;
+      `per_class` (see [`per_class`]), `notes`, and of events those of `evidence`;
     - `predictions.csv`: file, true class, predicted class and the scores of each clip; of a multi-label model the
       classes are a JSON list, and predicted from a score of 0.5 on;
     - `model_index.md`: the metrics as metadata of a model card, in the Hub's `model-index` format, and as a table;
@@ -323,7 +337,7 @@ def write_json(
 ) -> dict[str, Any]:
     """Writes `metrics.json`, and returns its content; see [`write_report`]."""
     parts = list(evidence.folds.values()) or [predictions]
-    intervals = metric_intervals(parts)
+    intervals = {**metric_intervals(parts), **evidence.intervals}
     report = {
         "description": dict(description),
         "num_clips": len(predictions.names),
@@ -333,6 +347,8 @@ def write_json(
         "per_class": per_class(predictions),
         "notes": evidence.notes,
     }
+    if evidence.events:
+        report["events"] = evidence.events
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False, default=str)
     path.write_text(text + "\n", encoding="utf-8")
     return report

@@ -1,7 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Scores of clips and of time columns from a classifier's logits, and their metrics."""
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +9,13 @@ import torch
 from transformers import EvalPrediction
 from transformers.utils import logging
 
-from transformers_beats.metrics.sound_event_detection import compute_sound_event_detection
+from transformers_beats.inference.events import settings_of_labels
 from transformers_beats.training.data.labelled import Windows
 from transformers_beats.training.data.labels import Labels
-from transformers_beats.training.reports.report import Predictions, compute_metrics
 from transformers_beats.utils.errors import BeatsError
+
+from .events import MISSING, ClipEvents, EventScores, has_library, score_events
+from .report import Evidence, Predictions, compute_metrics
 
 
 logger = logging.get_logger(__name__)
@@ -73,14 +74,8 @@ def as_predictions(output: Any, windows: Windows, labels: Labels, problem_type: 
     return Predictions(columns, np.concatenate(of_windows), np.concatenate(targets), labels.names)
 
 
-def event_metrics(output: Any, windows: Windows, labels: Labels) -> dict[str, float | None]:
-    """
-    Computes segment-based F1 and PSDS of a frame-level model, each window being a clip; nothing, with a warning, where
-    the library behind them is not installed. `output` is that of `Trainer.predict`.
-    """
-    if importlib.util.find_spec("sed_scores_eval") is None:
-        logger.warning("Segment-based F1 and PSDS need sed_scores_eval: pip install 'transformers-beats[sed]'")
-        return {}
+def event_clips(output: Any, windows: Windows, labels: Labels) -> ClipEvents:
+    """Returns the scores and events of the windows of a frame-level model. `output` is that of `Trainer.predict`."""
     if windows.targets is None:
         raise BeatsError("These clips have no labels.")
     column_seconds = windows.targets.column_seconds
@@ -95,16 +90,32 @@ def event_metrics(output: Any, windows: Windows, labels: Labels) -> dict[str, fl
                 for label, onset, offset in inside
             ]
         )
-    found = compute_sound_event_detection(scores, events, column_seconds=column_seconds)
-    return {name: found[name] for name in ("segment_f1", "psds1", "psds2")}
+    return ClipEvents(scores, events, column_seconds, labels.names, windows.clip_of)
+
+
+def event_scores(output: Any, windows: Windows, labels: Labels, config: Any) -> EventScores:
+    """
+    Computes the measures of events of a frame-level model, each window being a clip, with the settings of its
+    configuration; nothing, with a warning, where the library behind them is not installed.
+    """
+    if not has_library():
+        logger.warning(MISSING)
+        return EventScores({})
+    return score_events(event_clips(output, windows, labels), settings_of_labels(config))
 
 
 def clip_and_event_metrics(
-    output: Any, predictions: Predictions, windows: Windows, labels: Labels
+    output: Any, predictions: Predictions, windows: Windows, labels: Labels, evidence: Evidence, config: Any
 ) -> dict[str, float | None]:
-    """Computes the metrics of [`as_predictions`], with [`event_metrics`] for a frame-level model."""
-    events = event_metrics(output, windows, labels) if labels.task == "frames" else {}
-    return compute_metrics(predictions) | events
+    """
+    Computes the metrics of [`as_predictions`], with [`event_scores`] for a frame-level model, whose intervals and
+    classes go into `evidence`.
+    """
+    if labels.task != "frames":
+        return compute_metrics(predictions)
+    found = event_scores(output, windows, labels, config)
+    evidence.intervals, evidence.events, evidence.calibration = found.intervals, found.classes, found.calibration
+    return compute_metrics(predictions) | found.metrics
 
 
 def metrics_function(windows: Windows, labels: Labels, problem_type: str) -> Callable[[EvalPrediction], dict]:

@@ -81,6 +81,13 @@ def print_report(console: Console, predictions: Predictions, report: Mapping[str
     print_table(("class", "clips", *keys), rows, title, gap, console)
     if num_left_out := num_classes - len(ranked):
         console.print(f"Left out, for want of clips: {num_left_out} of {num_classes} classes")
+    if events := sorted(report.get("events", []), key=lambda entry: (entry["collar_f1"] is None, entry["collar_f1"])):
+        keys = ("label", "events", "collar_f1", "segment_f1", "psds1", "threshold", "median_seconds", "box_seconds")
+        # Thresholds of rare classes have no three decimals.
+        texts = [entry | {"threshold": f"{entry['threshold']:.3g}"} for entry in events[:MAX_LISTED_CLASSES]]
+        rows = [[entry.get(key) for key in keys] for entry in texts]
+        headers = ("class", "events", "collar F1", "segment F1", "PSDS1", "threshold", "median", "boxes")
+        print_table(headers, rows, "Events, the worst first", console=console)
     if not predictions.is_multi_label and (confusions := worst_confusions(predictions)):
         rows = [[*others, share] for *others, share in confusions]
         print_table(("true class", "predicted", "clips", "share"), rows, "Worst confusions", console=console)

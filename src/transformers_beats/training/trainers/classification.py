@@ -14,6 +14,7 @@ from transformers_beats.training.data.augmentation import (
     LengthSampler,
     augment,
     balanced_sample_weights,
+    filter_augment,
     spec_augment,
 )
 from transformers_beats.utils.errors import BeatsError
@@ -116,6 +117,8 @@ class ClassificationTrainer(WaveformTrainer):
             return super()._prepare_inputs(inputs)
         inputs = super()._prepare_inputs(augment(inputs, self.augmentation, self.args.device))
         values, mask = inputs["input_values"], inputs["attention_mask"]
+        if self.augmentation.filter_db:
+            values = filter_augment(values, mask, self.augmentation.filter_db, self.feature_extractor.fbank_std)
         inputs["input_values"] = spec_augment(values, mask, self.augmentation)
         return inputs
 

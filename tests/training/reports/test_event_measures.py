@@ -1,0 +1,281 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Measures of events with intervals, and the choice of thresholds and filters for each class."""
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from test_event_training import folder as folder
+from test_event_training import run
+from tiny import ENCODER
+
+from transformers_beats import (
+    BeatsConfig,
+    BeatsFeatureExtractor,
+    BeatsForAudioClassification,
+    BeatsForAudioFrameClassification,
+)
+from transformers_beats.inference.events import EventSettings, find_events, settings_of_labels
+from transformers_beats.inference.loading import load
+from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
+from transformers_beats.inference.results import Columns
+from transformers_beats.training import evaluate as evaluate_module
+from transformers_beats.training.data.labels import LabelArguments
+from transformers_beats.training.data.sources import DataArguments
+from transformers_beats.training.evaluate import EvaluateArguments, evaluate
+from transformers_beats.training.reports.events import (
+    ClipEvents,
+    as_kept,
+    candidates,
+    check_model_directory,
+    fit_temperature,
+    keep_settings,
+    resample_f1,
+    score_events,
+    tune_settings,
+)
+from transformers_beats.utils.errors import BeatsError, UsageError
+
+
+COLUMN = 0.04
+
+
+@pytest.fixture(autouse=True)
+def library():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip("sed_scores_eval")
+        yield
+
+
+def make_clips(num_clips: int = 12, seed: int = 0) -> ClipEvents:
+    """
+    Scores of two classes in clips of 4 s. That of "soft" is 0.3 where it sounds and 0.05 elsewhere, that of "spiky"
+    has spikes of one column everywhere. "absent" never sounds.
+    """
+    generator = np.random.default_rng(seed)
+    tables, references = [], []
+    for _ in range(num_clips):
+        table = np.full((100, 3), 0.05, dtype=np.float32)
+        events = []
+        for label, score in ((0, 0.3), (1, 0.9)):
+            first = int(generator.integers(5, 60))
+            table[first : first + 30, label] = score
+            events.append({"label": label, "onset": first * COLUMN, "offset": (first + 30) * COLUMN})
+        spikes = np.arange(3, 100, 9)
+        table[spikes, 1] = 0.95 - table[spikes, 1] * 0.9
+        tables.append(table)
+        references.append(events)
+    return ClipEvents(tables, references, COLUMN, ["soft", "spiky", "absent"], np.arange(num_clips))
+
+
+@pytest.mark.parametrize("method", ["median", "boxes"])
+def test_each_class_gets_the_threshold_and_the_filter_that_it_needs(method, caplog):
+    settings = tune_settings(make_clips(), method)
+    assert set(settings) == {"soft", "spiky"}
+    assert "1 of 3 classes have no event here that could be found" in caplog.text
+    assert settings["spiky"].median_seconds > COLUMN or settings["spiky"].box_seconds
+    others = make_clips(seed=1)
+    plain, tuned = score_events(others, {}), score_events(others, settings)
+    assert plain.metrics["collar_f1"] == 0
+    assert tuned.metrics["collar_f1"] == 1
+    assert tuned.metrics["segment_f1"] > 0.95
+    assert tuned.metrics["psds1"] > plain.metrics["psds1"]
+    assert tuned.intervals["collar_f1"] == (1, 1)
+    by_class = {entry["label"]: entry for entry in tuned.classes}
+    assert (by_class["soft"]["events"], by_class["absent"]["collar_f1"]) == (12, None)
+    assert by_class["soft"]["threshold"] == pytest.approx(settings["soft"].threshold, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(1e-7, 6e-7), (3e-7, 9e-7), (1e-30, 3e-30), (0.0, 1e-40), (0.3, np.nextafter(np.float32(0.3), 1)), (0.999999, 1)],
+)
+def test_a_kept_threshold_divides_scores_however_close_they_are(low, high, tmp_path):
+    table = np.full((100, 1), low, dtype=np.float32)
+    table[40:48] = high
+    clips = ClipEvents([table], [[{"label": 0, "onset": 1.6, "offset": 1.92}]], COLUMN, ["rare"], np.zeros(1))
+    BeatsConfig(num_labels=3).save_pretrained(tmp_path)
+    keep_settings(str(tmp_path), tune_settings(clips, "median"))
+    kept = settings_of_labels(BeatsConfig.from_pretrained(tmp_path))
+    assert score_events(clips, kept).metrics["collar_f1"] == 1
+    (event,) = find_events(Columns(table, 0, COLUMN), {0: "rare"}, EventSettings(), kept)
+    assert (event.start, event.end) == (1.6, 1.92)
+    assert find_events(Columns(np.full_like(table, low), 0, COLUMN), {0: "rare"}, EventSettings(), kept) == []
+
+
+@pytest.mark.parametrize(("low", "is_kept"), [(0.2, True), (0.0, False)])
+def test_a_threshold_is_never_zero(low, is_kept, caplog):
+    # The event is all of the clip: every score is to be found.
+    table = np.linspace(low, 0.6, 25, dtype=np.float32)[:, None]
+    clips = ClipEvents([table], [[{"label": 0, "onset": 0.0, "offset": 1.0}]], COLUMN, ["hum"], np.zeros(1))
+    settings = tune_settings(clips, "median")
+    assert [each.threshold for each in settings.values()] == ([0.2] if is_kept else [])
+    assert ("1 of 1 classes" in caplog.text) != is_kept
+
+
+def test_a_temperature_makes_scores_as_frequent_as_they_say():
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 2, 20000)
+    labels = (generator.random(20000) < 1 / (1 + np.exp(-logits))).astype(np.float32)
+    too_sure = 1 / (1 + np.exp(-3 * logits))
+    assert fit_temperature(too_sure, labels) == pytest.approx(3, rel=0.05)
+    assert fit_temperature(1 / (1 + np.exp(-logits)), labels) == pytest.approx(1, rel=0.05)
+    assert fit_temperature(too_sure, np.zeros_like(labels)) == 1
+    # Scores of exactly 0 and 1 have no finite logits.
+    assert np.isfinite(fit_temperature(np.round(too_sure), labels))
+
+
+def test_the_calibration_of_moments_counts_all_classes():
+    clips = make_clips()
+    plain = score_events(clips, {}).calibration
+    assert plain.of_moments
+    assert plain.counts.sum() == 12 * 100 * 3
+    # "soft" is at 0.3, and sounds in all of these moments.
+    assert plain.accuracies[3] == 1
+    tuned = score_events(clips, {"soft": EventSettings(temperature=0.1)}).calibration
+    assert tuned.counts[3] == 0
+
+
+def test_filters_that_are_tried_have_different_numbers_of_columns():
+    for seconds in (0.04, 0.16):
+        sizes = [round(each.median_seconds / seconds) for each in candidates("median", seconds)]
+        assert sizes == sorted(set(sizes))
+        assert sizes[0] == 0
+        assert all(size % 2 for size in sizes[1:])
+    assert len(list(candidates("boxes", 0.04))) == len(list(candidates("median", 0.04))) + 18
+
+
+def test_intervals_draw_whole_recordings():
+    clips = make_clips()
+    clips.tables[0][:] = 0.05
+    settings = {name: EventSettings(0.2) for name in clips.names}
+    low, high = score_events(clips, settings).intervals["segment_f1"]
+    assert low < score_events(clips, settings).metrics["segment_f1"] <= high
+    counts_of_one = score_events(
+        ClipEvents(clips.tables, clips.references, COLUMN, clips.names, np.zeros(12)), settings
+    )
+    # A single recording is in every draw.
+    low, high = counts_of_one.intervals["segment_f1"]
+    assert low == high
+
+
+def test_draws_are_those_of_other_detections():
+    from transformers_beats.metrics.sound_event_detection import count_events
+    from transformers_beats.training.reports.events import detect
+
+    clips = make_clips()
+    counts = count_events(detect(clips, {}), clips.references, COLUMN)
+    first, second = (resample_f1(counts, clips.files)["segment_f1"] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_settings_are_kept_beside_the_rest_of_a_configuration(tmp_path):
+    BeatsConfig(num_labels=3).save_pretrained(tmp_path)
+    before = json.loads((tmp_path / "config.json").read_text())
+    settings = {"dog": EventSettings(0.25, median_seconds=0.2), "rain": EventSettings(0.5, 0.5, box_seconds=0.48)}
+    keep_settings(str(tmp_path), settings)
+    config = BeatsConfig.from_pretrained(tmp_path)
+    assert config.event_settings == {"dog": as_kept(settings["dog"]), "rain": {"threshold": 0.5, "box_seconds": 0.48}}
+    assert settings_of_labels(config) == settings
+    after = json.loads((tmp_path / "config.json").read_text())
+    assert after | {"event_settings": None} == before | {"event_settings": None}
+    with pytest.raises(UsageError, match="`tune_events` writes to the model's directory, and no/model is no such"):
+        check_model_directory("no/model")
+
+
+# The command
+
+
+def call_evaluate(folder: Path, output: str, **arguments) -> dict:
+    data = DataArguments(dataset=str(folder / "sounds"), crop_seconds=1.0)
+    labels = LabelArguments(event_files=str(folder / "all.tsv"))
+    return evaluate(EvaluateArguments(str(folder / "model"), str(folder / output), **arguments), data, labels)
+
+
+def test_the_report_of_a_model_of_events_has_its_calibration(folder):
+    run(folder, event_files=str(folder / "all.tsv"), max_steps=2)
+    page = (folder / "model" / "evaluation" / "report.html").read_text()
+    assert "Moments of each class in ten bins by its score" in page
+    assert "Collar-based F1" in page
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_model_is_tuned_by_evaluate_and_used_with_its_settings(folder):
+    run(folder, event_files=str(folder / "all.tsv"), max_steps=40)
+    plain = call_evaluate(folder, "plain")
+    tuned = call_evaluate(folder, "tuned", tune_events="median")
+    # The best of all thresholds is at least as good as one of them.
+    assert tuned["collar_f1"] >= plain["collar_f1"]
+    report = json.loads((folder / "tuned" / "metrics.json").read_text())
+    assert any("chosen by these clips" in note for note in report["notes"])
+    assert report["intervals"]["collar_f1"][0] <= tuned["collar_f1"] <= report["intervals"]["collar_f1"][1]
+    assert [entry["label"] for entry in report["events"]] == ["high", "low"]
+    kept = json.loads((folder / "model" / "config.json").read_text())["event_settings"]
+    assert kept
+    assert all("threshold" in values for values in kept.values())
+    # What was tuned is what is found, here and by the pipeline.
+    again = call_evaluate(folder, "again")
+    assert {name: again[name] for name in tuned} == pytest.approx(tuned)
+    model, extractor = load(str(folder / "model"))
+    tagger = BeatsAudioTaggingPipeline(model=model, feature_extractor=extractor)
+    samples, _ = soundfile.read(folder / "sounds" / "00.wav", dtype="float32")
+    by_default = tagger(samples, return_events=True)["events"]
+    by_hand = [
+        event
+        for label, values in kept.items()
+        for event in tagger(
+            samples,
+            return_events=True,
+            event_threshold=values["threshold"],
+            **{name: value for name, value in values.items() if name != "threshold"},
+        )["events"]
+        if event["label"] == label
+    ]
+    assert sorted(by_default, key=str) == sorted(by_hand, key=str)
+    # A model that learns on has other scores.
+    run(
+        folder,
+        event_files=str(folder / "all.tsv"),
+        model_name_or_path=str(folder / "model"),
+        output_dir=str(folder / "next"),
+    )
+    assert BeatsConfig.from_pretrained(folder / "next").event_settings is None
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_what_cannot_be_tuned_is_refused_and_changes_nothing(folder, monkeypatch):
+    names = {0: "high", 1: "low"}
+    model = BeatsForAudioFrameClassification(BeatsConfig(**ENCODER, num_labels=2, id2label=names))
+    model.save_pretrained(folder / "model")
+    BeatsFeatureExtractor().save_pretrained(folder / "model")
+    (folder / "plain").mkdir()
+    before = (folder / "model" / "config.json").read_bytes()
+    with pytest.raises(BeatsError, match="plain"):
+        call_evaluate(folder, "plain", tune_events="median")
+    assert (folder / "model" / "config.json").read_bytes() == before
+    monkeypatch.setattr(evaluate_module, "has_library", lambda: False)
+    with pytest.raises(BeatsError, match=r"Measures of events need sed_scores_eval: pip install"):
+        call_evaluate(folder, "report", tune_events="median")
+    assert (folder / "model" / "config.json").read_bytes() == before
+    # A model of clips has no scores of moments.
+    BeatsForAudioClassification(model.config).save_pretrained(folder / "model")
+    with pytest.raises(BeatsError, match="has scores of clips, none of moments, and the labels are events"):
+        call_evaluate(folder, "events")
+    events = [{"file_name": "00.wav", "labels": [{"label": "high", "onset": 0.0, "offset": 0.3}]}]
+    (folder / "sounds" / "metadata.jsonl").write_text("\n".join(map(json.dumps, events)) + "\n")
+    with pytest.raises(BeatsError, match="has scores of clips, none of moments, and the labels are events"):
+        evaluate(
+            EvaluateArguments(str(folder / "model"), str(folder / "other")),
+            DataArguments(dataset=str(folder / "sounds")),
+            LabelArguments(label_column="labels"),
+        )
+    with pytest.raises(UsageError, match="no such directory"):
+        evaluate(
+            EvaluateArguments("beats-iter3", str(folder / "other"), tune_events="median"),
+            DataArguments(dataset=str(folder / "sounds")),
+            LabelArguments(event_files=str(folder / "all.tsv")),
+        )

@@ -4,7 +4,7 @@
 import json as json_format
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -18,7 +18,7 @@ from transformers_beats.utils.resume import read_settings
 
 from .notes import DecoderNotes
 from .options import Json, Shared, with_shared_options
-from .processing import Open, count, find_inputs, finish, has_seconds_bar, process, settings_of
+from .processing import Open, choose_workers, count, find_inputs, finish, has_seconds_bar, process, settings_of
 from .writers import OK, SKIPPED, SOURCES, begin_directory, check_directory, write_standard_output
 
 
@@ -188,16 +188,15 @@ def save_arrays(
     def has_result(file: AudioFile) -> bool:
         return directory is not None and os.path.exists(file.result(directory, suffix))
 
-    def is_done(file: AudioFile) -> bool:
-        return shared.resume and has_result(file)
-
-    def compute_all(todo: list[AudioFile], open_file: Open) -> "Iterator[np.ndarray]":
+    def compute_all(todo: Sequence[AudioFile], open_file: Open) -> "Iterator[np.ndarray]":
         return compute(inference, map(open_file, todo))
 
-    failures = process(files, is_done, notes, extractor.sampling_rate, compute_all, write, skip)
+    workers = choose_workers(shared.workers, len(files), model.device.type)
+    is_done = has_result if shared.resume else None
+    failures = process(files, is_done, notes, extractor.sampling_rate, compute_all, write, skip, workers)
     closing = []
     if output is not None:
-        done = [file for file in files if has_result(file)]
+        done = next(filter(has_result, files), None)
         closing = [f"{count(files, failures)}: {output}"]
         if layout is not None and one_file is not None:
             # Of this run and of those that it continues.
@@ -207,8 +206,8 @@ def save_arrays(
                 closing = []
             if not failures or not closing:
                 shutil.rmtree(parts_of(one_file))
-        elif done:
-            closing.append(f"Next: numpy.load({str(done[0].result(output, suffix))!r}) in Python.")
+        elif done is not None:
+            closing.append(f"Next: numpy.load({str(done.result(output, suffix))!r}) in Python.")
     finish(files, failures, *closing)
 
 
@@ -258,7 +257,7 @@ def check_parts(path: Path, resume: bool) -> None:
         )
 
 
-def check_texts(path: Path, files: list[AudioFile]) -> None:
+def check_texts(path: Path, files: Sequence[AudioFile]) -> None:
     """Raises a [`UsageError`] for a name of a file that is no text, which one file for all could not hold."""
     for file in files:
         try:

@@ -2,7 +2,7 @@
 """`transformers-beats tag`: the sounds that are heard in files, and when."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,7 @@ from transformers_beats.utils.files import make_directory
 
 from .notes import DecoderNotes
 from .options import Json, Shared, with_shared_options
-from .processing import Open, count, find_inputs, finish, has_seconds_bar, process, settings_of
+from .processing import Open, choose_workers, count, find_inputs, finish, has_seconds_bar, process, settings_of
 from .writers import Format, Writer, check_output, choose_format, open_writer
 
 
@@ -126,7 +126,7 @@ def tag(
         settings = settings_of("tag", model, extractor, shared, events=with_events, **label_options, **event_options)
     writer = open_writer(kind, output, with_events, shared.resume, settings, files)
     try:
-        failures = tag_files(files, notes, tagger, writer, pictures, shared.batch_size)
+        failures = tag_files(files, notes, tagger, writer, pictures, shared)
     finally:
         writer.close()
     finish(files, failures, *closing(kind, output, with_events, pictures, count(files, failures)))
@@ -151,12 +151,12 @@ def closing(kind: Format, output: Path | None, with_events: bool, pictures: Path
 
 
 def tag_files(
-    files: list[AudioFile],
+    files: Sequence[AudioFile],
     notes: DecoderNotes,
     tagger: "BeatsAudioTaggingPipeline",
     writer: Writer,
     pictures: Path | None,
-    batch_size: int,
+    shared: Shared,
 ) -> list[str]:
     """
     Writes the labels and events of each file and then, if there is a directory for them, draws its picture. Returns a
@@ -180,9 +180,9 @@ def tag_files(
     def is_done(file: AudioFile) -> bool:
         return writer.is_done(file) and (pictures is None or os.path.exists(file.result(pictures, ".png")))
 
-    def compute(todo: list[AudioFile], open_file: Open) -> Iterator[Any]:
+    def compute(todo: Sequence[AudioFile], open_file: Open) -> Iterator[Any]:
         # Not a generator, which would end at the first file that cannot be opened.
-        return tagger(map(follow, todo, map(open_file, todo)), batch_size=batch_size)
+        return tagger(map(follow, todo, map(open_file, todo)), batch_size=shared.batch_size)
 
     def write(file: AudioFile, result: Any, report: "AudioReport") -> None:
         labels = result["labels"] if isinstance(result, dict) else result
@@ -199,4 +199,6 @@ def tag_files(
             spectrogram = readers.pop(file).spectrogram()
             draw_timeline(spectrogram, events, path, str(file.relative), tagger.frame_seconds)
 
-    return process(files, is_done, notes, tagger.feature_extractor.sampling_rate, compute, write, writer.skip)
+    workers = choose_workers(shared.workers, len(files), tagger.device.type)
+    known, rate = is_done if shared.resume else None, tagger.feature_extractor.sampling_rate
+    return process(files, known, notes, rate, compute, write, writer.skip, workers)

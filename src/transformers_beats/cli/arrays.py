@@ -11,14 +11,27 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from transformers_beats.audio.files import AudioFile, check_names
+from transformers_beats.audio.files import STDIN, AudioFile, check_names
 from transformers_beats.inference.grains import Grain, Pooling, check_grain
 from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.messages import note
+from transformers_beats.utils.ranks import ranks_directory, take_share
 from transformers_beats.utils.resume import read_settings
 
 from .notes import DecoderNotes
 from .options import Json, Shared, with_shared_options
-from .processing import Open, choose_workers, count, find_inputs, finish, has_seconds_bar, process, settings_of
+from .processing import (
+    Open,
+    check_rank,
+    choose_workers,
+    count,
+    find_inputs,
+    finish,
+    has_seconds_bar,
+    process,
+    settings_of,
+    share_of,
+)
 from .writers import OK, SKIPPED, SOURCES, begin_directory, check_directory, write_standard_output
 
 
@@ -138,18 +151,22 @@ def save_arrays(
     if json and shared.resume:
         raise UsageError("--resume continues an --output, and --json has none.")
     check_model(shared.model, use)
+    shared, rank = check_rank(shared, output)
     directory, suffix = output, ".npy"
     one_file = output if layout_of is not None and output is not None and is_one_file(output) else None
     if one_file is not None:
-        check_one_file(one_file, shared.resume)
+        if rank is None:
+            # Several look once they have a lock.
+            check_one_file(one_file, shared.resume)
         directory, suffix = parts_of(one_file), ".npz"
     if directory is not None:
         check_directory(directory, shared.resume)
-    files = find_inputs(shared.inputs, shared.resume)
+    everything = find_inputs(shared.inputs, shared.resume)
+    files = share_of(everything, rank)
     if directory is not None:
-        check_names(files)
+        check_names(everything)
     if one_file is not None:
-        check_texts(one_file, files)
+        check_texts(one_file, everything)
     # From here on, torch is imported.
     import numpy as np
 
@@ -164,8 +181,15 @@ def save_arrays(
         # Numbers, however they were written.
         others["layers"] = layout.layers[0] if layout.is_single else layout.layers
     settings = settings_of(command, model, extractor, shared, **others)
-    if directory is not None:
-        begin_directory(directory, settings, shared.resume, files, suffix)
+
+    def begin(part: Path | None) -> Path | None:
+        if part is not None:
+            (part / SKIPPED_FILES).unlink(missing_ok=True)
+        if part is not None and one_file is not None and one_file.exists() and not parts_of(one_file).exists():
+            raise UsageError(f"{one_file}: is complete already: remove it, or choose another output.")
+        if directory is not None:
+            begin_directory(directory, settings, shared.resume, everything, suffix)
+        return part
 
     def write(file: AudioFile, array: np.ndarray, report: "AudioReport") -> None:
         if directory is None:
@@ -188,33 +212,58 @@ def save_arrays(
     def has_result(file: AudioFile) -> bool:
         return directory is not None and os.path.exists(file.result(directory, suffix))
 
+    def join(is_complete: bool) -> list[str]:
+        """Joins all that is there, also of runs that this one continues; returns the line that says how to read it."""
+        assert one_file is not None
+        assert layout is not None
+        is_joined = join_parts(one_file, layout, settings)
+        if is_complete or not is_joined:
+            shutil.rmtree(parts_of(one_file))
+        return [f"Next: {READERS[one_file.suffix.lower()]}({str(one_file)!r}) in Python."] if is_joined else []
+
+    def merge(parts: list[Path]) -> bool:
+        """Joins the results of all ranks, if there is no file that none of them has tried."""
+        if one_file is None:
+            return True
+        skipped = {name for part in parts for name in read_skipped(part)}
+        missing = [str(file.relative) for file in everything if not has_result(file)]
+        if not skipped.issuperset(missing):
+            return False
+        note(f"All {len(everything)} files: {output}", *join(not missing))
+        return not missing
+
     def compute_all(todo: Sequence[AudioFile], open_file: Open) -> "Iterator[np.ndarray]":
         return compute(inference, map(open_file, todo))
 
     workers = choose_workers(shared.workers, len(files), model.device.type)
     is_done = has_result if shared.resume else None
-    failures = process(files, is_done, notes, extractor.sampling_rate, compute_all, write, skip, workers)
-    closing = []
-    if output is not None:
-        done = next(filter(has_result, files), None)
-        closing = [f"{count(files, failures)}: {output}"]
-        if layout is not None and one_file is not None:
-            # Of this run and of those that it continues.
-            if join_parts(one_file, layout, settings):
-                closing.append(f"Next: {READERS[one_file.suffix.lower()]}({str(one_file)!r}) in Python.")
-            else:
-                closing = []
-            if not failures or not closing:
-                shutil.rmtree(parts_of(one_file))
-        elif done is not None:
-            closing.append(f"Next: numpy.load({str(done.result(output, suffix))!r}) in Python.")
+    with take_share(ranks_directory(output or Path(STDIN)), rank, begin, merge) as part:
+        failures = process(files, is_done, notes, extractor.sampling_rate, compute_all, write, skip, workers)
+        if part is not None:
+            missing = [str(file.relative) for file in files if not has_result(file)] if failures else []
+            with replace_file(part / SKIPPED_FILES) as temporary:
+                temporary.write_text(json_format.dumps(missing), encoding="utf-8")
+    closing = [f"{count(files, failures, rank)}: {output}"] if output is not None else []
+    if one_file is not None and rank is None:
+        following = join(not failures)
+        closing = closing + following if following else []
+    elif output is not None and one_file is None and (done := next(filter(has_result, files), None)) is not None:
+        closing.append(f"Next: numpy.load({str(done.result(output, suffix))!r}) in Python.")
     finish(files, failures, *closing)
 
 
+# In the directory of the part of a rank: names of files that could not be used, once it has tried its share.
+SKIPPED_FILES = "skipped.json"
 # Suffixes of other kinds of files, which no directory has.
 OTHER_SUFFIXES = (".csv", ".h5", ".hdf5", ".json", ".jsonl", ".npy", ".npz", ".pt", ".txt")
 # Functions that read a file of embeddings.
 READERS = {".parquet": "pandas.read_parquet", ".safetensors": "safetensors.numpy.load_file"}
+
+
+def read_skipped(part: Path) -> list[str]:
+    """Returns the names of files that a rank could not use; none if it has not tried its whole share."""
+    file = part / SKIPPED_FILES
+    return json_format.loads(file.read_text(encoding="utf-8")) if file.exists() else []
 
 
 def is_one_file(output: Path) -> bool:

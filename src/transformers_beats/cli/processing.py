@@ -15,6 +15,7 @@ from transformers_beats.utils.errors import FOREIGN_ERRORS, UsageError, first_li
 from transformers_beats.utils.machine import count_cpus, name_of
 from transformers_beats.utils.messages import is_quiet, note, warn
 from transformers_beats.utils.numbers import format_number
+from transformers_beats.utils.ranks import Rank, current_rank
 from transformers_beats.utils.stages import current_times, stage, timed
 
 from .notes import DecoderNotes
@@ -57,6 +58,30 @@ def find_inputs(words: list[str], resume: bool = False) -> Sequence[AudioFile]:
     return [AudioFile(Path(STDIN), Path("stdin"), read_standard_input()), *files]
 
 
+def check_rank(shared: Shared, output: Path | None) -> tuple[Shared, Rank | None]:
+    """
+    Returns the rank of this process, and its options: one of several goes on with what is there, as with `--resume`,
+    so that it can be started again.
+
+    Raises:
+        [`UsageError`]: if the results of several processes have no common file or directory, or they would read one
+            standard input.
+    """
+    rank = current_rank()
+    if rank is None:
+        return shared, None
+    if output is None or STDIN in shared.inputs:
+        raise UsageError(
+            f"{rank.count} processes (WORLD_SIZE) share files and write one --output: name it, and no standard input."
+        )
+    return shared._replace(resume=True), rank
+
+
+def share_of(files: Sequence[AudioFile], rank: Rank | None) -> Sequence[AudioFile]:
+    """Returns the files of a rank: each belongs to one rank."""
+    return files if rank is None else files[rank.number :: rank.count]
+
+
 def read_standard_input() -> bytes:
     """Reads standard input to its end; raises a [`UsageError`] if there is nothing to read."""
     if sys.stdin is None:
@@ -92,6 +117,8 @@ def process(
     """
     from tqdm import tqdm
 
+    # Of several processes, one has a bar.
+    is_silent = is_quiet() or has_seconds_bar(files) or getattr(current_rank(), "number", 0) > 0
     todo = files if is_done is None else leave_out(files, is_done)
     if len(todo) < len(files):
         note(f"{len(files) - len(todo)} of {len(files)} files are done already.")
@@ -112,7 +139,7 @@ def process(
             return replace(stream, blocks=timed("decode", stream.blocks))
 
         results = compute(todo, open_file)
-        for file in tqdm(todo, unit="file", disable=True if is_quiet() or has_seconds_bar(files) else None):
+        for file in tqdm(todo, unit="file", disable=True if is_silent else None):
             has_result = False
             try:
                 with stage("join"):
@@ -166,9 +193,9 @@ def finish(files: Sequence[AudioFile], failures: list[str], *closing: str) -> No
         raise SystemExit(1)
 
 
-def count(files: Sequence[AudioFile], failures: list[str]) -> str:
-    """Returns how many files have results: "3 of 4 files"."""
-    total = f"{len(files)} file{'s' * (len(files) != 1)}"
+def count(files: Sequence[AudioFile], failures: list[str], rank: Rank | None = None) -> str:
+    """Returns how many files have results: "3 of 4 files"; of a rank, which share of the files these are."""
+    total = f"{len(files)} file{'s' * (len(files) != 1)}{f' ({rank})' if rank is not None else ''}"
     return f"{len(files) - len(failures)} of {total}" if failures else total
 
 

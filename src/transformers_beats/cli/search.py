@@ -15,6 +15,7 @@ from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.files import check_folder_of
 from transformers_beats.utils.messages import next_command, note, warn
 from transformers_beats.utils.numbers import format_number
+from transformers_beats.utils.ranks import current_rank
 from transformers_beats.utils.table import print_table
 
 from .compare import find_one
@@ -57,6 +58,8 @@ def index(
 
     if STDIN in shared.inputs:
         raise UsageError("An index is of files, and standard input is none: name files or folders.")
+    if (rank := current_rank()) is not None:
+        raise UsageError(f"An index has one writer, and this is {rank} (RANK, WORLD_SIZE): start one process.")
     check_model(shared.model, "embeddings")
     check_index_directory(output)
     files = find_inputs(shared.inputs)

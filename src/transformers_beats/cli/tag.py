@@ -8,14 +8,37 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from transformers_beats.audio.files import AudioFile, check_names
+from transformers_beats.audio.files import STDIN, AudioFile, check_names
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.files import make_directory
+from transformers_beats.utils.messages import note
+from transformers_beats.utils.ranks import ranks_directory, take_share
 
 from .notes import DecoderNotes
 from .options import Json, Shared, with_shared_options
-from .processing import Open, choose_workers, count, find_inputs, finish, has_seconds_bar, process, settings_of
-from .writers import Format, Writer, check_output, choose_format, open_writer
+from .processing import (
+    Open,
+    check_rank,
+    choose_workers,
+    count,
+    find_inputs,
+    finish,
+    has_seconds_bar,
+    process,
+    settings_of,
+    share_of,
+)
+from .writers import (
+    PART,
+    Format,
+    Writer,
+    check_output,
+    choose_format,
+    merge_results,
+    open_writer,
+    partial_file,
+    write_csv,
+)
 
 
 if TYPE_CHECKING:
@@ -97,10 +120,12 @@ def tag(
         )
     label_options = {"top_k": 5 if top_k is None else top_k, "threshold": threshold}
     check_model(shared.model, "labels")
+    shared, rank = check_rank(shared, output)
     check_output(kind, output, shared.resume)
-    files = find_inputs(shared.inputs, shared.resume)
+    everything = find_inputs(shared.inputs, shared.resume)
+    files = share_of(everything, rank)
     if kind is Format.audacity or pictures:
-        check_names(files)
+        check_names(everything)
     if pictures:
         from transformers_beats.plotting.figures import check_matplotlib
 
@@ -124,12 +149,32 @@ def tag(
     settings = {}
     if output is not None:
         settings = settings_of("tag", model, extractor, shared, events=with_events, **label_options, **event_options)
-    writer = open_writer(kind, output, with_events, shared.resume, settings, files)
-    try:
-        failures = tag_files(files, notes, tagger, writer, pictures, shared)
-    finally:
-        writer.close()
-    finish(files, failures, *closing(kind, output, with_events, pictures, count(files, failures)))
+
+    def begin(part: Path | None) -> Writer:
+        return open_writer(kind, output, with_events, shared.resume, settings, everything, part)
+
+    def merge(parts: list[Path]) -> bool:
+        return output is None or merge_parts(kind, output, with_events, parts, everything)
+
+    with take_share(ranks_directory(output or Path(STDIN)), rank, begin, merge) as writer:
+        try:
+            failures = tag_files(files, notes, tagger, writer, pictures, shared)
+        finally:
+            writer.close()
+    finish(files, failures, *closing(kind, output, with_events, pictures, count(files, failures, rank)))
+
+
+def merge_parts(kind: Format, output: Path, with_events: bool, parts: list[Path], files: Sequence[AudioFile]) -> bool:
+    """Joins what several processes have written, if all files are there, and returns whether they are."""
+    if kind is Format.audacity:
+        return True
+    lines = partial_file(output) if kind is Format.csv else output
+    if not merge_results(lines, [part / PART for part in parts], files):
+        return False
+    if kind is Format.csv:
+        write_csv(output, with_events)
+    note(f"All {len(files)} files: {output}")
+    return True
 
 
 def closing(kind: Format, output: Path | None, with_events: bool, pictures: Path | None, files: str) -> list[str]:

@@ -16,7 +16,7 @@ from .convert import convert, export
 from .forwarded import MODELS, TRAINING, add_forwarded
 from .models import get, info, models, recipes
 from .search import index, search
-from .tag import tag
+from .tag import listen, tag
 
 
 app = make_app()
@@ -24,6 +24,8 @@ tags = ["-m beats-finetuned recordings", "-m beats-finetuned - --json < clip.wav
 tags += ["-m beats-finetuned recordings -o events.csv --events"]
 embeddings = ["-m beats-iter3 recordings -o embeddings", "-m beats-iter3 clip.wav --json"]
 add_command(app, "tag", tag, tags, "Audio", quiet=True)
+listens = ["-m beats-finetuned", "-m beats-finetuned - --rate 16000 < samples.raw"]
+add_command(app, "listen", listen, listens, "Audio", quiet=True)
 add_command(app, "embed", embed, embeddings, "Audio", quiet=True)
 add_command(app, "tokenize", tokenize, ["-m beats-tokenizer recordings -o tokens"], "Audio", quiet=True)
 add_command(app, "compare", compare, ["-m beats-finetuned first.wav second.wav"], "Audio", quiet=True)

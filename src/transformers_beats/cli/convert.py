@@ -158,7 +158,7 @@ def export(
     revision: Annotated[str, typer.Option(help="Branch, tag or commit on the Hub.")] = "main",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT.")] = False,
 ) -> None:
-    """Export a model (encoder, classifier or tokenizer) to one ONNX file, from waveforms to results."""
+    """Export an encoder, classifier or tokenizer to ONNX, from waveforms to results."""
     from transformers_beats.inference.loading import check_model, load
 
     check_absent(output, overwrite)

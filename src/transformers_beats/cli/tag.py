@@ -1,8 +1,11 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """`transformers-beats tag`: the sounds that are heard in files, and when."""
 
+import json as json_format
 import os
+import signal
 from collections.abc import Iterator, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,11 +14,11 @@ import typer
 from transformers_beats.audio.files import STDIN, AudioFile, check_names
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.files import make_directory
-from transformers_beats.utils.messages import note
+from transformers_beats.utils.messages import note, warn
 from transformers_beats.utils.ranks import ranks_directory, take_share
 
 from .notes import DecoderNotes
-from .options import Json, Shared, with_shared_options
+from .options import Device, Dtype, Json, Model, Shared, rare, with_shared_options
 from .processing import (
     Open,
     check_rank,
@@ -38,18 +41,32 @@ from .writers import (
     open_writer,
     partial_file,
     write_csv,
+    write_standard_output,
 )
 
 
 if TYPE_CHECKING:
     from transformers_beats.audio.decoding import AudioReport, AudioStream
+    from transformers_beats.inference.live import Feed, Listener
     from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
+
+# Windows of the events of a stream, in seconds: those of a clip-level model in a file.
+EVENT_WINDOW_SECONDS = 2.0
+RawFormat = Enum("RawFormat", {name: name for name in ("s16le", "s32le", "f32le", "u8")}, type=str)
 
 
 def event_option(metavar: str, help: str, **limits: Any) -> Any:
     """Returns an option that asks for events."""
-    panel = "Events (each option implies --events)"
-    return typer.Option(min=0, metavar=metavar, help=help, rich_help_panel=panel, **limits)
+    return typer.Option(min=0, metavar=metavar, help=help, rich_help_panel="Events", **limits)
+
+
+EventThreshold = Annotated[float | None, event_option("SCORE", "Events reach this score (default: 0.5).", max=1)]
+LowThreshold = Annotated[
+    float | None, event_option("SCORE", "Events go on with this score or more (default: the same).", max=1)
+]
+Median = Annotated[float | None, event_option("SECONDS", "Length of a median filter over the scores.")]
+Gap = Annotated[float | None, event_option("SECONDS", "Join events so close together.")]
+MinDuration = Annotated[float | None, event_option("SECONDS", "Leave out shorter events.")]
 
 
 @with_shared_options
@@ -76,15 +93,11 @@ def tag(
     pictures: Annotated[
         Path | None, typer.Option(metavar="DIRECTORY", help="Draw the spectrogram and events of each file, as .png.")
     ] = None,
-    event_threshold: Annotated[
-        float | None, event_option("SCORE", "Events reach this score (default: 0.5).", max=1)
-    ] = None,
-    low_threshold: Annotated[
-        float | None, event_option("SCORE", "Events go on with this score or more (default: the same).", max=1)
-    ] = None,
-    median: Annotated[float | None, event_option("SECONDS", "Length of a median filter over the scores.")] = None,
-    gap: Annotated[float | None, event_option("SECONDS", "Join events so close together.")] = None,
-    min_duration: Annotated[float | None, event_option("SECONDS", "Leave out shorter events.")] = None,
+    event_threshold: EventThreshold = None,
+    low_threshold: LowThreshold = None,
+    median: Median = None,
+    gap: Gap = None,
+    min_duration: MinDuration = None,
     event_window: Annotated[
         float | None, event_option("SECONDS", "Windows of events (default: 2; of a frame-level model, --window).")
     ] = None,
@@ -96,7 +109,7 @@ def tag(
     Name the sounds in audio files and, with --events, say when they are heard.
 
     The events of a frame-level model are exact to the time between its scores, 160 or 40 ms (see `info`), those of a
-    clip-level model to --event-window. Labels do not depend on the options of events.
+    clip-level model to --event-window. Labels do not depend on the options of events, which imply --events.
     """
     from transformers_beats.inference.loading import check_model, load
 
@@ -247,3 +260,122 @@ def tag_files(
     workers = choose_workers(shared.workers, len(files), tagger.device.type)
     known, rate = is_done if shared.resume else None, tagger.feature_extractor.sampling_rate
     return process(files, known, notes, rate, compute, write, writer.skip, workers)
+
+
+def listen(
+    model: Model,
+    input: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="INPUT", help="A file; - for standard input (default: microphone).", show_default=False
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=1, metavar="HERTZ", help="Standard input is raw samples of this rate.")
+    ] = None,
+    format: Annotated[RawFormat, typer.Option(help="Format of raw samples.")] = RawFormat["s16le"],
+    channels: Annotated[int, typer.Option(min=1, metavar="N", help="Channels of raw samples.")] = 1,
+    microphone: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="Number or name of `python -m sounddevice`.")
+    ] = None,
+    buffer: Annotated[float, typer.Option(metavar="SECONDS", help="Audio that waits for the model at most.")] = 10.0,
+    drop: Annotated[
+        bool | None,
+        typer.Option(
+            "--drop/--wait",
+            help="Drop what is more, or let the input wait (default: drop of a microphone).",
+            show_default=False,
+        ),
+    ] = None,
+    event_threshold: EventThreshold = None,
+    low_threshold: LowThreshold = None,
+    median: Median = None,
+    gap: Gap = None,
+    min_duration: MinDuration = None,
+    event_window: Annotated[float, event_option("SECONDS", "Windows of events.")] = EVENT_WINDOW_SECONDS,
+    event_hop: Annotated[
+        float | None, event_option("SECONDS", "From one of them to the next (default: a quarter).")
+    ] = None,
+    device: Device = "auto",
+    dtype: Annotated[Dtype, rare("DTYPE", "float32, bfloat16, float16 or auto, as saved (default).")] = Dtype.auto,
+) -> None:
+    """
+    Tell sound events while they are heard, as JSON lines.
+
+    A line when an event begins and one when it ends; together they are those of `tag --events` with the same options.
+    Ctrl-C ends it. The last lines say how fast it was, and how much audio was dropped.
+    """
+    from transformers_beats.inference.loading import check_model, load
+
+    if input not in (None, STDIN) and not os.path.isfile(input):
+        raise UsageError(f"{input}: no such file; - is standard input.")
+    if rate is not None and input != STDIN:
+        raise UsageError("--rate is of raw samples on standard input: name - as INPUT, or leave it out.")
+    if microphone is not None and input is not None:
+        raise UsageError(f"--microphone and {input}: choose one of them.")
+    check_model(model, "labels")
+    # From here on, torch is imported.
+    from transformers_beats.audio.decoding import stream_audio
+    from transformers_beats.audio.live import stream_microphone, stream_raw
+    from transformers_beats.inference.live import Feed, Listener
+    from transformers_beats.inference.pipeline import EVENT_OVERLAP, BeatsAudioTaggingPipeline, event_settings
+
+    loaded, extractor = load(model, device, dtype.value)
+    tagger = BeatsAudioTaggingPipeline(model=loaded, feature_extractor=extractor, device=loaded.device)
+    hop = event_window / EVENT_OVERLAP if event_hop is None else event_hop
+    inference = tagger.inferences(True, event_window_seconds=event_window, event_hop_seconds=hop, windows_per_batch=1)[
+        -1
+    ]
+    options = {
+        "event_threshold": event_threshold,
+        "low_threshold": low_threshold,
+        "median_seconds": median,
+        "gap_seconds": gap,
+        "min_seconds": min_duration,
+    }
+    listener = Listener(inference, event_settings(options))
+    sampling_rate = extractor.sampling_rate
+    if input is None:
+        stream = stream_microphone(sampling_rate, microphone)
+    elif rate is not None:
+        stream = stream_raw(0, rate, format.value, channels, sampling_rate)
+    else:
+        stream = stream_audio("/dev/stdin" if input == STDIN else input, sampling_rate)
+    feed = Feed(stream, buffer, input is None if drop is None else drop)
+    hear(listener, feed)
+
+
+def hear(listener: "Listener", feed: "Feed") -> None:
+    """Prints the events of a stream until it ends, or until Ctrl-C, which ends it as a whole."""
+    from transformers_beats.audio.live import BLOCK_SECONDS
+    from transformers_beats.inference.live import Begin, End
+
+    inference = listener.inference
+    window, hop = (n * inference.column_seconds for n in (inference.window_columns, inference.hop_columns))
+    # A block is read, and the resampler holds back less than another one.
+    latency = listener.latency + 2 * BLOCK_SECONDS
+    note(
+        f"An event is known at most {latency:.2f} s after it starts, and the time of computing a window: windows of "
+        f"{window:.2f} s every {hop:.2f} s, a score every {1000 * inference.frame_seconds:.0f} ms."
+    )
+    earlier = signal.signal(signal.SIGINT, lambda number, frame: feed.stop())
+    try:
+        for item in listener.listen(feed):
+            if isinstance(item, Begin):
+                record = {"type": "begin", **item._asdict()}
+            elif isinstance(item, End):
+                record = {"type": "end", "id": item.id, **item.event._asdict(), "score": round(item.event.score, 6)}
+            else:
+                record = {"type": "dropped", "start": round(item.start, 6), "end": round(item.end, 6)}
+                warn(f"{item.end - item.start:.1f} s of audio were dropped: the model is slower than the audio.")
+            write_standard_output(json_format.dumps(record) + "\n")
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+        dropped = feed.num_dropped / feed.rate
+        lines = [
+            f"{listener.audio_seconds:.1f} s of audio, {listener.real_time_factor:.3f} s of computing for a second; "
+            f"{dropped:.1f} s were dropped."
+        ]
+        if not feed.drops and feed.blocked_seconds > 0.1:
+            lines.append(f"The input waited {feed.blocked_seconds:.1f} s for the model.")
+        note(*lines)

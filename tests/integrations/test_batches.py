@@ -3,6 +3,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import threading
@@ -15,6 +16,7 @@ import psutil
 import pyarrow as pa
 import pytest
 import soundfile
+from datasets.fingerprint import Hasher
 from pyarrow import parquet
 
 from transformers_beats.inference.loading import load
@@ -102,6 +104,27 @@ def test_tokens_are_those_of_the_tokenizer(models, rows):
     np.testing.assert_array_equal(found[4], expected.values)
 
 
+def test_a_pickle_loads_the_model_again(tagger, rows):
+    """As in another process, and so that `datasets` knows its results again."""
+    copy = pickle.loads(pickle.dumps(tagger))
+    assert copy({"path": rows})["labels"] == tagger({"path": rows})["labels"]
+    assert Hasher.hash(tagger) == Hasher.hash(copy)
+    changed = pickle.loads(pickle.dumps(tagger))
+    changed.fingerprint = "0"
+    assert Hasher.hash(tagger) != Hasher.hash(changed)
+    with pytest.raises(BeatsError, match="is another model than where it was pickled"):
+        pickle.loads(pickle.dumps(changed))
+
+
+def test_a_batch_of_recordings_alone_has_their_results(models, rows):
+    contents = [open(path, "rb").read() for path in (rows[0], rows[2])]  # noqa: SIM115
+    batches = BeatsBatches(str(models / "beats_tiny_finetuned"), column="bytes")
+    for batch in (pa.table({"bytes": contents}), {"bytes": np.array(contents, dtype=object)}, {"bytes": contents}):
+        found = batches(batch)
+        assert len(found["labels"]) == 2
+        assert "bytes" not in getattr(found, "column_names", found)
+
+
 def test_an_empty_batch_has_all_columns(tagger):
     table = tagger(pa.table({"path": pa.array([], pa.string())}))
     assert len(table) == 0
@@ -125,7 +148,7 @@ def test_datasets_map(models, rows):
     tagger = BeatsBatches(str(models / "beats_tiny_finetuned"), column="audio", top_k=1)
     found = datasets.Dataset.from_dict({"audio": rows[:1] + rows[2:3], "row": [0, 2]})
     found = found.cast_column("audio", datasets.Audio(decode=False))
-    mapped = found.map(tagger, batched=True, batch_size=2, remove_columns=["audio"])
+    mapped = found.map(tagger, batched=True, batch_size=2)
     assert mapped["row"][:] == [0, 2]
     expected = BeatsBatches(str(models / "beats_tiny_finetuned"), top_k=1)({"path": rows})["labels"]
     assert [labels[0]["label"] for labels in mapped["labels"]] == [expected[row][0]["label"] for row in (0, 2)]

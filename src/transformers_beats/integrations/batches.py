@@ -13,11 +13,12 @@ import pyarrow as pa
 from transformers_beats.audio.decoding import AudioReport, AudioStream, open_audio
 from transformers_beats.inference.grains import check_grain
 from transformers_beats.inference.layers import is_single
-from transformers_beats.inference.loading import check_model, load
+from transformers_beats.inference.loading import check_model, load, place_of_model
 from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
 from transformers_beats.inference.results import Columns
 from transformers_beats.inference.windowed import WindowedInference
-from transformers_beats.utils.errors import FOREIGN_ERRORS, UsageError, did_you_mean, first_line
+from transformers_beats.utils.errors import FOREIGN_ERRORS, BeatsError, UsageError, did_you_mean, first_line
+from transformers_beats.utils.fingerprint import model_fingerprint
 
 
 if TYPE_CHECKING:
@@ -100,6 +101,19 @@ class BeatsBatches:
         check_model(model, USES[action])
         self.action, self.column = action, column
         loaded, extractor = load(model, device, dtype)
+        # Of the weights, too: `datasets` keeps results under a digest of what is pickled.
+        self.fingerprint = model_fingerprint(loaded, extractor)
+        self.arguments = {
+            "model": place_of_model(model),
+            "action": action,
+            "column": column,
+            "device": device,
+            "dtype": dtype,
+            "window_seconds": window_seconds,
+            "hop_seconds": hop_seconds,
+            "batch_size": batch_size,
+            **options,
+        }
         self.sampling_rate = extractor.sampling_rate
         self.fields: dict[str, pa.DataType] = {}
         if action == "tag":
@@ -136,6 +150,10 @@ class BeatsBatches:
         self.fields["embedding"] = field
         self.compute = lambda streams: inference.embed_many(streams, **options)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the arguments: another process loads the model again."""
+        return _make, (type(self), self.arguments, self.fingerprint)
+
     def __call__(
         self, batch: "pa.Table | pandas.DataFrame | Mapping[str, Any]"
     ) -> "pa.Table | pandas.DataFrame | dict[str, list]":
@@ -152,14 +170,10 @@ class BeatsBatches:
         if frame is not None:
             return frame[kept].assign(**{name: column.to_pylist() for name, column in found.items()})
         if isinstance(batch, pa.Table):
-            table = batch.select(kept)
-        elif all(isinstance(batch[name], np.ndarray) for name in kept):
-            table = pa.table({name: pa.array(batch[name].tolist()) for name in kept})
-        else:
+            return pa.table({name: batch[name] for name in kept} | found)
+        if any(not isinstance(batch[name], np.ndarray) for name in names):
             return {name: list(batch[name]) for name in kept} | {n: column.to_pylist() for n, column in found.items()}
-        for name, column in found.items():
-            table = table.append_column(name, column)
-        return table
+        return pa.table({name: pa.array(batch[name].tolist()) for name in kept} | found)
 
     def results(self, recordings: list[Any]) -> dict[str, pa.Array]:
         """Returns the columns of results for recordings, each as long as they are."""
@@ -193,6 +207,13 @@ class BeatsBatches:
         if self.action != "tag":
             return {next(iter(self.fields)): result.tolist()}
         return result if isinstance(result, dict) else {"labels": result}
+
+
+def _make(kind: type[BeatsBatches], arguments: dict[str, Any], fingerprint: str) -> BeatsBatches:
+    made = kind(**arguments)
+    if made.fingerprint != fingerprint:
+        raise BeatsError(f"{arguments['model']}: is another model than where it was pickled.")
+    return made
 
 
 __all__ = ["Action", "BeatsBatches"]

@@ -66,6 +66,7 @@ class _BlockActor(BeatsActor):
     def __init__(self, output: str, **options: Any):
         super().__init__(**options)
         self.output = Path(output)
+        self.arguments["output"] = output
         # Names the file that is being decoded, and how often it has been begun, for the next try.
         self.journal = Path()
         self.begun: dict[str, int] = {}

@@ -84,6 +84,25 @@ def test_a_stream_has_the_events_of_the_whole(values, silent, thresholds, median
     check_told(follow(columns, chosen, cuts), find_events(columns, LABELS, chosen))
 
 
+def test_labels_may_have_settings_of_their_own():
+    values = np.random.default_rng(0).random((60, 3)).astype(np.float32)
+    columns = Columns(values, 0, SECONDS)
+    chosen = {
+        "bark": EventSettings(0.7, 0.3, median_seconds=0.5),
+        "bell": EventSettings(0.5, gap_seconds=0.4, min_seconds=0.3),
+        "rain": EventSettings(0.9),
+    }
+    finder = EventFinder(LABELS, chosen["rain"], SECONDS, of_labels={name: chosen[name] for name in ("bark", "bell")})
+    told = [item for block in in_blocks(columns, [7, 20, 21, 50]) for item in finder.add(block)] + [*finder.finish()]
+    expected = [
+        event
+        for label, name in LABELS.items()
+        for event in find_events(Columns(values[:, [label]], 0, SECONDS), {0: name}, chosen[name])
+    ]
+    assert len({event.label for event in expected}) == 3
+    check_told(told, sorted(expected, key=lambda event: (event.start, event.end, event.label)))
+
+
 def test_an_event_is_told_with_its_first_column_and_after_its_last():
     finder = EventFinder(LABELS, EventSettings(0.5), SECONDS, offset=100.0, first_id=7)
     told = [

@@ -80,6 +80,8 @@ class EventFinder:
             Time of the first column, in seconds.
         first_id (`int`, defaults to 0):
             Number of the first event.
+        of_labels (`Mapping[str, EventSettings]`, *optional*):
+            Settings of some labels, by their names. The others have `settings`.
     """
 
     def __init__(
@@ -89,14 +91,14 @@ class EventFinder:
         column_seconds: float,
         offset: float = 0.0,
         first_id: int = 0,
+        of_labels: Mapping[str, EventSettings] | None = None,
     ):
-        self.id2label, self.settings, self.seconds, self.offset = id2label, settings, column_seconds, offset
-        self.next_id = first_id
-        # The same by default.
-        self.low_threshold = settings.threshold if settings.low_threshold is None else settings.low_threshold
-        self.size = median_columns(settings, column_seconds)
-        self.max_gap = settings.gap_seconds / column_seconds + TOLERANCE
-        self.min_length = settings.min_seconds / column_seconds - TOLERANCE
+        self.id2label, self.seconds, self.offset, self.next_id = id2label, column_seconds, offset, first_id
+        self.settings, self.of_labels = settings, dict(of_labels or {})
+        # Those of each label of the scores, once there are any.
+        self.each: list[EventSettings] = []
+        self.sizes, self.low, self.high = np.zeros(0, int), np.zeros(0, np.float32), np.zeros(0, np.float32)
+        self.half = max(median_columns(own, column_seconds) // 2 for own in (settings, *self.of_labels.values()))
         # Before the median filter, from column `first` on, with half a filter of those that were passed on already.
         self.raw, self.silent = np.zeros((0, 0), np.float32), np.zeros(0, bool)
         self.first = self.next_column = 0
@@ -105,11 +107,18 @@ class EventFinder:
 
     def add(self, columns: Columns) -> Iterator[Begin | End]:
         """Yields the beginnings and ends that are known with a further block."""
+        if not self.each:
+            names = [self.id2label[label] for label in range(columns.values.shape[1])]
+            self.each = [self.of_labels.get(name, self.settings) for name in names]
+            self.sizes = np.array([median_columns(own, self.seconds) for own in self.each])
+            # In the precision of the scores, as where a column of them is compared with one number.
+            self.low = np.array([own.low_threshold for own in self.each], np.float32)
+            self.high = np.array([own.threshold for own in self.each], np.float32)
         silent = np.zeros(len(columns.values), bool) if columns.silent is None else columns.silent
         values = np.where(silent[:, None], NO_SCORE, columns.values)
         self.raw = values if len(self.raw) == 0 else np.concatenate([self.raw, values])
         self.silent = np.concatenate([self.silent, silent])
-        yield from self._filter(self.first + len(self.raw) - self.size // 2)
+        yield from self._filter(self.first + len(self.raw) - self.half)
 
     def finish(self) -> Iterator[Begin | End]:
         """Yields what is known at the end of the stream."""
@@ -121,37 +130,38 @@ class EventFinder:
         """Applies the median filter to the columns before `end`, and follows their scores."""
         if end <= self.next_column:
             return
-        scores = self.raw
-        if self.size > 1:
-            scores = ndimage.median_filter(self.raw, size=(self.size, 1), mode="nearest")
-            scores[self.silent] = NO_SCORE
+        scores = self.raw.copy()
+        for size in set(self.sizes[self.sizes > 1].tolist()):
+            chosen = self.sizes == size
+            scores[:, chosen] = ndimage.median_filter(self.raw[:, chosen], size=(size, 1), mode="nearest")
+        scores[self.silent] = NO_SCORE
         for column in range(self.next_column, end):
             yield from self._follow(column, scores[column - self.first])
         self.next_column = end
         # A filter at the next column reads half of its length before it.
-        num_left = max(0, end - self.size // 2 - self.first)
+        num_left = max(0, end - self.half - self.first)
         self.raw, self.silent, self.first = self.raw[num_left:], self.silent[num_left:], self.first + num_left
 
     def _follow(self, column: int, scores: np.ndarray) -> Iterator[Begin | End]:
-        above = np.flatnonzero(scores >= self.low_threshold)
+        above = np.flatnonzero(scores >= self.low)
         for label in sorted({*above.tolist(), *self.spans, *self.runs}):
-            # Not a `float`: thresholds are compared in the precision of the scores.
-            score = scores[label]
-            if score >= self.low_threshold:
+            score, own = scores[label], self.each[label]
+            if score >= self.low[label]:
                 run = self.runs.setdefault(label, _Run(column, score, False))
                 run.score = max(run.score, score)
-                run.is_event = run.is_event or score >= self.settings.threshold
+                run.is_event = run.is_event or score >= self.high[label]
                 if run.is_event:
                     # One that ended long ago was closed before this run began.
                     span = self.spans.setdefault(label, _Span(run.start, column, run.score))
                     span.end, span.score = column + 1, max(span.score, run.score)
-                    if span.id is None and span.end - span.start >= self.min_length:
+                    if span.id is None and span.end - span.start >= own.min_seconds / self.seconds - TOLERANCE:
                         span.id, self.next_id = self.next_id, self.next_id + 1
                         yield Begin(span.id, self.id2label[label], self._time(span.start))
             else:
                 self.runs.pop(label, None)
                 # A run that begins with the next column is too late.
-                if label in self.spans and column + 1 - self.spans[label].end > self.max_gap:
+                max_gap = own.gap_seconds / self.seconds + TOLERANCE
+                if label in self.spans and column + 1 - self.spans[label].end > max_gap:
                     yield from self._close(label)
 
     def _close(self, label: int) -> Iterator[End]:
@@ -286,15 +296,22 @@ class Listener:
             Windows of a classifier or frame-level model, one in a batch.
         settings ([`EventSettings`]):
             Thresholds and lengths.
+        of_labels (`Mapping[str, EventSettings]`, *optional*):
+            Those of some labels, by their names.
 
     Raises:
         [`UsageError`]: if several windows are in a batch, which would be computed late.
     """
 
-    def __init__(self, inference: WindowedInference, settings: EventSettings):
+    def __init__(
+        self,
+        inference: WindowedInference,
+        settings: EventSettings,
+        of_labels: Mapping[str, EventSettings] | None = None,
+    ):
         if inference.batch_size != 1:
             raise UsageError(f"`batch_size` must be 1, so that a window does not wait, got {inference.batch_size}.")
-        self.inference, self.settings = inference, settings
+        self.inference, self.settings, self.of_labels = inference, settings, dict(of_labels or {})
         self.id2label = {int(index): name for index, name in (inference.plain_model.config.id2label or {}).items()}
         # Seconds of audio that were looked at, and by the clock, without waiting for audio.
         self.audio_seconds = self.busy_seconds = 0.0
@@ -310,8 +327,9 @@ class Listener:
         frames = self.inference.window_columns * extractor.patch_size
         window = self.inference.window_samples or num_fbank_samples(frames, extractor.sampling_rate)
         frame = self.inference.frame_seconds
-        half = median_columns(self.settings, frame) // 2
-        shortest = math.ceil(max(0.0, self.settings.min_seconds / frame - TOLERANCE))
+        chosen = [self.settings, *self.of_labels.values()]
+        half = max(median_columns(own, frame) // 2 for own in chosen)
+        shortest = max(math.ceil(max(0.0, own.min_seconds / frame - TOLERANCE)) for own in chosen)
         columns = self.inference.hop_columns * self.inference.column_seconds
         return columns + window / extractor.sampling_rate + (half + shortest) * frame
 
@@ -333,9 +351,8 @@ class Listener:
             for first, blocks in feed.parts():
                 if first > end:
                     yield Dropped(end / feed.rate, first / feed.rate)
-                finder = EventFinder(
-                    self.id2label, self.settings, self.inference.frame_seconds, first / feed.rate, next_id
-                )
+                begin, step = first / feed.rate, self.inference.frame_seconds
+                finder = EventFinder(self.id2label, self.settings, step, begin, next_id, self.of_labels)
                 counted = _Counted(blocks)
                 stream = AudioStream("the stream", counted, feed.rate)
                 for columns in self.inference.stream_frames(stream):

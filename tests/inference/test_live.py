@@ -22,7 +22,8 @@ from typer.testing import CliRunner
 
 from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.audio.decoding import AudioStream, stream_audio, stream_blocks
-from transformers_beats.audio.live import RAW_FORMATS, stream_microphone, stream_raw
+from transformers_beats.audio.files import RAW_FORMATS
+from transformers_beats.audio.live import stream_microphone, stream_raw
 from transformers_beats.audio.recordings import AudioError
 from transformers_beats.cli.app import app
 from transformers_beats.inference.events import EventSettings, find_events

@@ -24,6 +24,8 @@ AUDIO_SUFFIXES = frozenset(
         *(".aac", ".m4a", ".mka", ".mkv", ".mp4", ".webm", ".wma", ".wv"),
     )
 )
+# Formats of raw samples by their names in ffmpeg and sox: type as of numpy, and what full scale is.
+RAW_FORMATS = {"s16le": ("<i2", 2**15), "s32le": ("<i4", 2**31), "f32le": ("<f4", 1), "u8": ("u1", 2**7)}
 # Folders that systems make beside those of their users, in lower case: of archives of macOS, network storage, Windows,
 # Linux and Python.
 SYSTEM_FOLDERS = frozenset(

@@ -9,10 +9,9 @@ import numpy as np
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line
 
 from .decoding import AudioStream, stream_blocks
+from .files import RAW_FORMATS
 
 
-# Formats of raw samples by their names in ffmpeg and sox: type, and what full scale is.
-RAW_FORMATS = {"s16le": ("<i2", 2**15), "s32le": ("<i4", 2**31), "f32le": ("<f4", 1), "u8": ("u1", 2**7)}
 # Audio that is passed on at once, in seconds.
 BLOCK_SECONDS = 0.1
 
@@ -96,4 +95,4 @@ def stream_microphone(sampling_rate: int, device: str | None = None) -> AudioStr
     return stream_blocks("the microphone", blocks(), rate, sampling_rate, is_whole=False)
 
 
-__all__ = ["RAW_FORMATS", "stream_microphone", "stream_raw"]
+__all__ = ["stream_microphone", "stream_raw"]

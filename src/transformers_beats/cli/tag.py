@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from transformers_beats.audio.files import STDIN, AudioFile, check_names
+from transformers_beats.audio.files import RAW_FORMATS, STDIN, AudioFile, check_names
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.files import make_directory
 from transformers_beats.utils.messages import note, warn
@@ -50,9 +50,7 @@ if TYPE_CHECKING:
     from transformers_beats.inference.live import Feed, Listener
     from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
 
-# Windows of the events of a stream, in seconds: those of a clip-level model in a file.
-EVENT_WINDOW_SECONDS = 2.0
-RawFormat = Enum("RawFormat", {name: name for name in ("s16le", "s32le", "f32le", "u8")}, type=str)
+RawFormat = Enum("RawFormat", {name: name for name in RAW_FORMATS}, type=str)
 
 
 def event_option(metavar: str, help: str, **limits: Any) -> Any:
@@ -292,7 +290,7 @@ def listen(
     median: Median = None,
     gap: Gap = None,
     min_duration: MinDuration = None,
-    event_window: Annotated[float, event_option("SECONDS", "Windows of events.")] = EVENT_WINDOW_SECONDS,
+    event_window: Annotated[float | None, event_option("SECONDS", "Windows of events (default: 2).")] = None,
     event_hop: Annotated[
         float | None, event_option("SECONDS", "From one of them to the next (default: a quarter).")
     ] = None,
@@ -318,14 +316,19 @@ def listen(
     from transformers_beats.audio.decoding import stream_audio
     from transformers_beats.audio.live import stream_microphone, stream_raw
     from transformers_beats.inference.live import Feed, Listener
-    from transformers_beats.inference.pipeline import EVENT_OVERLAP, BeatsAudioTaggingPipeline, event_settings
+    from transformers_beats.inference.pipeline import (
+        EVENT_OVERLAP,
+        EVENT_WINDOW_SECONDS,
+        BeatsAudioTaggingPipeline,
+        event_settings,
+    )
 
     loaded, extractor = load(model, device, dtype.value)
     tagger = BeatsAudioTaggingPipeline(model=loaded, feature_extractor=extractor, device=loaded.device)
-    hop = event_window / EVENT_OVERLAP if event_hop is None else event_hop
-    inference = tagger.inferences(True, event_window_seconds=event_window, event_hop_seconds=hop, windows_per_batch=1)[
-        -1
-    ]
+    # Those of a clip-level model in a file; the windows of a frame-level model would be late.
+    window = EVENT_WINDOW_SECONDS if event_window is None else event_window
+    hop = window / EVENT_OVERLAP if event_hop is None else event_hop
+    inference = tagger.inferences(True, event_window_seconds=window, event_hop_seconds=hop, windows_per_batch=1)[-1]
     options = {
         "event_threshold": event_threshold,
         "low_threshold": low_threshold,

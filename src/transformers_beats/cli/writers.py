@@ -415,7 +415,7 @@ def merge_results(target: Path, sources: Sequence[Path], files: Sequence[AudioFi
             key, is_result = str(place_of(record["file"], real_path)), record.get("status", OK) == OK
             if key not in found or is_result or not found[key][2]:
                 found[key] = (source, start, is_result)
-            start += len(os.fsencode(line)) + 1
+            start += len(line.encode("utf-8", errors="surrogateescape")) + 1
     wanted = dict.fromkeys(str(place_of(file.path, real_path)) for file in files)
     if not wanted.keys() <= found.keys():
         return False
@@ -426,7 +426,8 @@ def merge_results(target: Path, sources: Sequence[Path], files: Sequence[AudioFi
             for key in chain((key for key in found if key not in wanted), wanted):
                 source, start, _ = found[key]
                 streams[source].seek(start)
-                yield os.fsdecode(streams[source].readline().rstrip(b"\n")) + "\n"
+                line = streams[source].readline().removesuffix(b"\n")
+                yield f"{line.decode('utf-8', errors='surrogateescape')}\n"
 
         _open_stream(target, lines()).close()
     return True

@@ -2,10 +2,13 @@
 """Decoding in other processes gives what decoding here gives, in order, also if some of them crash."""
 
 import functools
+import json
 import os
 import signal
+import time
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 
@@ -114,3 +117,45 @@ def test_processes_end_with_their_context(paths):
     with Decoders(paths, stream_audio, 2) as opened:
         opened.open_next()
     assert not any(process.process.is_alive() for process in opened.processes)
+
+
+def is_at_work(number: int) -> bool:
+    """Returns whether there is a process, which nobody may have asked for its status yet."""
+    try:
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="processes are killed by a signal")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("is_ahead", [True, False])
+def test_processes_end_with_their_parent(tmp_path, fresh_python, name, is_ahead):
+    # Each process has more to send than a pipe takes.
+    paths = [tmp_path / f"{number}.wav" for number in range(6)]
+    for path in paths:
+        soundfile.write(path, np.zeros(16000 * 20), 16000)
+    program = """
+import json, os, signal, sys
+from transformers_beats.audio import decoders
+from transformers_beats.audio.decoding import stream_audio
+name, is_ahead, *paths = sys.argv[1:]
+opened = decoders.Decoders(paths, stream_audio, 0)
+opened.num_processes = 3
+for first in range(3):
+    numbers = range(first, len(paths), 3)
+    opened.processes.append(decoders._Process(paths, numbers, stream_audio, is_ahead=is_ahead == "True"))
+opened.open_next()
+print(json.dumps([process.process.pid for process in opened.processes]), flush=True)
+os.kill(os.getpid(), getattr(signal, name))
+"""
+    result = fresh_python(program, name, is_ahead, *paths)
+    assert result.returncode == -getattr(signal, name), result.stderr
+    numbers = json.loads(result.stdout)
+    deadline = time.monotonic() + 60
+    while any(map(is_at_work, numbers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    left = [number for number in numbers if is_at_work(number)]
+    for number in left:
+        os.kill(number, signal.SIGKILL)
+    assert not left

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -77,10 +77,27 @@ def _as_sendable(error: Exception) -> Exception:
         return AudioError(first_line(error))
 
 
+def _end_with_parent() -> None:
+    """
+    Ends this process once its parent has ended, however that was. A write would not fail then: where processes are
+    forked, they hold copies of the reading ends of their pipes.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    _end_at_once()
+
+
+def _end_at_once() -> None:
+    """Ends this process, whatever it waits for."""
+    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
 def _run(
     output: Connection, items: Sequence[Any], numbers: range, open_item: Callable[[Any], AudioStream], is_ahead: bool
 ) -> None:
     """Sends the parts of all files of a process; with `is_ahead`, further ones are decoded meanwhile."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     parts = chain.from_iterable(_decode(number, items[number], open_item) for number in numbers)
     try:
         if not is_ahead:
@@ -95,7 +112,7 @@ def _run(
                     output.send(part)
             except OSError:
                 # The reader has gone, and with it all use of this process, whose queue is full.
-                os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+                _end_at_once()
 
         sender = threading.Thread(target=send, daemon=True)
         sender.start()

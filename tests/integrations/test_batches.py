@@ -77,6 +77,102 @@ def test_bytes_are_read_and_not_passed_on(models, tagger, rows):
     assert table["labels"].to_pylist() == tagger(pa.table({"path": rows}))["labels"].to_pylist()
 
 
+def as_batch(kind: str, columns: dict[str, list]):
+    """Rows as a table, a frame, or a mapping of lists or of arrays, as Ray passes them."""
+    if kind in ("table", "frame"):
+        return pa.table(columns) if kind == "table" else pd.DataFrame(columns, dtype=object)
+    arrays = {name: np.fromiter(values, dtype=object, count=len(values)) for name, values in columns.items()}
+    return columns if kind == "lists" else arrays
+
+
+def columns_of(batch) -> list[str]:
+    return batch.column_names if isinstance(batch, pa.Table) else list(batch)
+
+
+def listed(batch, name: str) -> list:
+    """The values of a column; a missing one is None."""
+    if isinstance(batch, pa.Table):
+        return batch[name].to_pylist()
+    return [None if isinstance(item, float) and np.isnan(item) else item for item in batch[name]]
+
+
+KINDS = ("table", "frame", "lists", "arrays")
+RESULTS = ["labels", "duration", "warnings", "error"]
+
+
+@pytest.fixture(scope="session")
+def by_bytes(models):
+    return BeatsBatches(str(models / "beats_tiny_finetuned"), column="bytes", top_k=2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_with_no_other_column_have_results(by_bytes, rows, kind):
+    contents = [open(rows[0], "rb").read(), b"", None]  # noqa: SIM115
+    found = by_bytes(as_batch(kind, {"bytes": contents}))
+    assert columns_of(found) == RESULTS
+    assert [error is None for error in listed(found, "error")] == [True, False, False]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_with_a_missing_one_are_passed_on(tagger, rows, kind):
+    found = tagger(as_batch(kind, {"path": [rows[0], None], "n": [1, 2]}))
+    assert [name for name in columns_of(found) if name != "events"] == ["path", "n", *RESULTS]
+    assert listed(found, "path") == [rows[0], None]
+    assert listed(found, "error") == [None, "Expected a file or an array of numbers, got None."]
+
+
+def test_the_columns_of_a_table_follow_from_its_types(by_bytes, tagger):
+    schema = {"bytes": pa.binary(), "n": pa.int8()}
+    empty = by_bytes(pa.table({name: pa.array([], kind) for name, kind in schema.items()}))
+    nulls = by_bytes(pa.table({name: pa.array([None], kind) for name, kind in schema.items()}))
+    assert empty.schema == nulls.schema
+    assert empty.column_names == ["n", *RESULTS]
+    for kind in (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())):
+        for values in ([], [None], ["missing.wav"]):
+            found = tagger(pa.table({"path": pa.array(values, pa.string()).cast(kind)}))
+            assert found.schema.field("path").type == kind
+
+
+def test_columns_of_arrays_keep_their_types(tagger, rows):
+    times = np.array(["2020-01-01", "NaT"])
+    columns = {
+        "nanoseconds": times.astype("datetime64[ns]"),
+        "days": times.astype("datetime64[D]"),
+        "single": np.array([0.1, np.nan], np.float32),
+        "small": np.array([-1, 2], np.int16),
+        "swapped": np.array([1, 2], ">i4"),
+        "flag": np.array([True, False]),
+        "text": np.array(["a", "bc"]),
+        "vectors": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "matrices": np.arange(12, dtype=np.uint8).reshape(2, 3, 2),
+        "nothing": np.zeros((2, 0), np.float32),
+        "objects": np.fromiter([{"a": 1}, None], dtype=object),
+    }
+    table = tagger({"path": np.array(rows[::4], dtype=object)[:2]} | columns)
+    types = ["timestamp[ns]", "date32[day]", "float", "int16", "int32", "bool", "string"]
+    types += ["list<item: float>", "list<item: list<item: uint8>>", "list<item: float>", "struct<a: int64>"]
+    assert [str(table.schema.field(name).type) for name in columns] == types
+    for name in ("small", "swapped", "flag", "text", "vectors", "matrices", "nothing", "objects"):
+        assert table[name].to_pylist() == columns[name].tolist()
+    assert [time and time.year for time in table["nanoseconds"].to_pylist()] == [2020, None]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["labels", "duration", "error"])
+def test_a_column_of_the_name_of_a_result_is_refused(by_bytes, kind, name):
+    batch = as_batch(kind, {"bytes": [b""], name: ["known"]})
+    with pytest.raises(UsageError, match=f"has a column '{name}', which is the name of a result: rename"):
+        by_bytes(batch)
+
+
+@pytest.mark.parametrize("kind", ["frame", "lists", "arrays"])
+def test_a_name_that_is_not_utf8_stops_no_other(tagger, rows, kind):
+    name = os.fsdecode(b"x\xff.wav")
+    found = tagger(as_batch(kind, {"path": [name, rows[0]]}))
+    assert listed(found, "error") == ["x\\udcff.wav: no such file.", None]
+    assert listed(found, "path") == ["x\\udcff.wav" if kind == "arrays" else name, rows[0]]
+
+
 @pytest.mark.parametrize(
     ("options", "shape"),
     [
@@ -114,15 +210,6 @@ def test_a_pickle_loads_the_model_again(tagger, rows):
     assert Hasher.hash(tagger) != Hasher.hash(changed)
     with pytest.raises(BeatsError, match="is another model than where it was pickled"):
         pickle.loads(pickle.dumps(changed))
-
-
-def test_a_batch_of_recordings_alone_has_their_results(models, rows):
-    contents = [open(path, "rb").read() for path in (rows[0], rows[2])]  # noqa: SIM115
-    batches = BeatsBatches(str(models / "beats_tiny_finetuned"), column="bytes")
-    for batch in (pa.table({"bytes": contents}), {"bytes": np.array(contents, dtype=object)}, {"bytes": contents}):
-        found = batches(batch)
-        assert len(found["labels"]) == 2
-        assert "bytes" not in getattr(found, "column_names", found)
 
 
 def test_an_empty_batch_has_all_columns(tagger):

@@ -4,6 +4,7 @@ Tables of recordings in, tables of results out: for what processes data in batch
 `datasets` and Spark. A recording that cannot be used is a row with its error, and stops no other.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -37,6 +38,30 @@ def _to_tokens(columns: Columns) -> np.ndarray:
     return columns.values.astype(np.int32)
 
 
+def to_utf8(text: str) -> str:
+    """Returns a text that UTF-8 holds: bytes of a file name that are not UTF-8 are written as by `repr`, `\\udcff`."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Returns whether a column is of texts; one of nulls alone counts as such."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return str(kind) in ("string", "large_string", "string_view", "null")
+
+
+def _to_arrow(values: Any) -> pa.Array:
+    """Returns a column of a mapping, of any number of axes, as an array of its type."""
+    values = values if isinstance(values, np.ndarray) else np.fromiter(values, dtype=object, count=len(values))
+    if values.dtype == object:
+        items = values.tolist()
+        return pa.array([to_utf8(item) if isinstance(item, str) else item for item in items])
+    column = pa.array(values.astype(values.dtype.newbyteorder("="), copy=False).reshape(-1))
+    for axis in range(values.ndim - 1, 0, -1):
+        offsets = np.arange(math.prod(values.shape[:axis]) + 1, dtype=np.int32) * values.shape[axis]
+        column = pa.ListArray.from_arrays(offsets, column)
+    return column
+
+
 class BeatsBatches:
     """
     Tags, embeds or tokenizes the recordings of a batch of rows.
@@ -48,7 +73,8 @@ class BeatsBatches:
             `"tag"`, `"embed"` or `"tokenize"`.
         column (`str`, defaults to `"path"`):
             Column of the recordings, of any kind that [`open_audio`] opens: paths, contents of files, or the structs
-            of an `Audio` column of `datasets` that is not decoded. Bytes and structs are not passed on.
+            of an `Audio` column of `datasets` that is not decoded. It is passed on if it is of texts: in a table by
+            its type, in other batches if each value is a text or missing.
         device, dtype (`str`, defaults to `"auto"`):
             See [`WindowedInference.from_pretrained`].
         window_seconds, hop_seconds, batch_size:
@@ -70,7 +96,9 @@ class BeatsBatches:
     - `"embed"`: `embedding`, float32: a list or, for several layers or vectors, lists of lists;
     - `"tokenize"`: `tokens`, int32: a list for each 160 ms, of a token for each frequency band.
 
-    A table gives a table, a frame a frame, a mapping of lists one of lists; a mapping of arrays, as of Ray, a table.
+    A table gives a table, a frame a frame, a mapping of lists one of lists; a mapping of arrays, as of Ray, a table,
+    whose columns keep the types of the arrays. There, and in warnings and errors, bytes of the name of a file that are
+    not UTF-8 are written as `repr` does, such as `\\udcff`.
 
     Example:
 
@@ -157,23 +185,39 @@ class BeatsBatches:
     def __call__(
         self, batch: "pa.Table | pandas.DataFrame | Mapping[str, Any]"
     ) -> "pa.Table | pandas.DataFrame | dict[str, list]":
-        """Computes the results of a batch; raises a [`UsageError`] if it has no column of recordings."""
+        """
+        Computes the results of a batch; raises a [`UsageError`] if it has no column of recordings, or has one of the
+        name of a result.
+        """
         # pandas is needed by whoever has a frame.
         frame: Any = batch if hasattr(batch, "iloc") else None
-        names = list(batch.column_names) if isinstance(batch, pa.Table) else list(batch)
+        table = batch if isinstance(batch, pa.Table) else None
+        names = list(batch) if table is None else table.column_names
         if self.column not in names:
             raise UsageError(f"The batch has no column {self.column!r}; it has {', '.join(map(str, names))}.")
-        values = batch[self.column]
-        recordings = values.to_pylist() if isinstance(batch, pa.Table) else list(values)
+        values: Any = batch[self.column]
+        if table is not None:
+            recordings, is_passed_on = values.to_pylist(), _is_text(values.type)
+        else:
+            # Frames have several values that stand for a missing one.
+            recordings = list(values if frame is None else values.astype(object).where(values.notna(), None))
+            is_passed_on = all(item is None or isinstance(item, str) for item in recordings)
+        kept = [name for name in names if name != self.column or is_passed_on]
+        if taken := [name for name in (*self.fields, *COMMON) if name in kept]:
+            raise UsageError(
+                f"The batch has a column {taken[0]!r}, which is the name of a result: rename or remove it before."
+            )
         found = self.results(recordings)
-        kept = [name for name in names if name != self.column or all(isinstance(item, str) for item in recordings)]
         if frame is not None:
             return frame[kept].assign(**{name: column.to_pylist() for name, column in found.items()})
-        if isinstance(batch, pa.Table):
-            return pa.table({name: batch[name] for name in kept} | found)
-        if any(not isinstance(batch[name], np.ndarray) for name in names):
+        if table is None and not isinstance(values, np.ndarray):
             return {name: list(batch[name]) for name in kept} | {n: column.to_pylist() for n, column in found.items()}
-        return pa.table({name: pa.array(batch[name].tolist()) for name in kept} | found)
+        if table is None:
+            return pa.table({name: _to_arrow(batch[name]) for name in kept} | found)
+        table = table.select(kept)
+        for name, column in found.items():
+            table = table.append_column(name, column)
+        return table
 
     def results(self, recordings: list[Any]) -> dict[str, pa.Array]:
         """Returns the columns of results for recordings, each as long as they are."""
@@ -192,10 +236,10 @@ class BeatsBatches:
             try:
                 result = next(results)
                 report = reports.pop(number)
-                row = {"duration": report.seconds, "warnings": report.warnings, "error": None}
+                row = {"duration": report.seconds, "warnings": list(map(to_utf8, report.warnings)), "error": None}
                 rows.append(row | self._as_row(result))
             except FOREIGN_ERRORS as error:
-                rows.append({"error": first_line(error)})
+                rows.append({"error": to_utf8(first_line(error))})
         fields = self.fields | COMMON
         return {name: pa.array([row.get(name) for row in rows], field) for name, field in fields.items()}
 

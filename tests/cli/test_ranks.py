@@ -133,19 +133,27 @@ def test_another_number_of_ranks_goes_on(models, clips, tmp_path, monkeypatch):
     assert names == [str(file.path) for file in find_audio([clips])]
 
 
-@pytest.mark.parametrize("name", ["tags.jsonl", "all.parquet", "arrays"])
+@pytest.mark.parametrize("name", ["tags.jsonl", "tags.csv", "tracks", "all.parquet", "arrays"])
 def test_files_that_cannot_be_used_hold_up_nobody(models, clips, tmp_path, monkeypatch, name):
     folder = shutil.copytree(clips, tmp_path / "in")
     (folder / "0 broken.wav").write_bytes(b"RIFF and nothing else")
-    words = words_of("tag" if name == "tags.jsonl" else "embed", models, folder, tmp_path / name)
-    for number, exit_code in ((0, 1), (1, 0)):
-        as_rank(monkeypatch, number, 2)
-        run(*words, exit_code=exit_code)
+    (folder / "1 broken.wav").write_bytes(b"RIFF and nothing else")
+    words = words_of("embed" if name in ("all.parquet", "arrays") else "tag", models, folder, tmp_path / name)
+    # torchrun would end all others with the first that fails: that is the last one, which has found the end of all.
+    for number, exit_code in ((0, 0), (1, 0), (2, 1)):
+        as_rank(monkeypatch, number, 3)
+        stderr = run(*words, exit_code=exit_code).stderr
+        assert ("could not be used" in stderr) == (number != 1)
+        assert ("Of the files of all shares, 2 could not be used." in stderr) == (number == 2)
     assert (tmp_path / name).exists()
-    # It is tried again, and counts once.
+    # They are tried again, and count once: neither rank says that nothing is left before the other has tried.
     shutil.copy(folder / "1 é.wav", folder / "0 broken.wav")
-    for number in (1, 0):
-        as_rank(monkeypatch, number, 2)
+    for number, exit_code in ((1, 0), (2, 0), (0, 1)):
+        as_rank(monkeypatch, number, 3)
+        run(*words, exit_code=exit_code)
+    shutil.copy(folder / "1 é.wav", folder / "1 broken.wav")
+    for number in (1, 2, 0):
+        as_rank(monkeypatch, number, 3)
         run(*words)
     if name == "tags.jsonl":
         records = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
@@ -194,6 +202,27 @@ def test_more_ranks_than_files(models, clips, tmp_path, monkeypatch):
     assert len((tmp_path / "tags.jsonl").read_text().splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", ["all.parquet", "all.safetensors"])
+def test_a_rank_that_finds_a_complete_file_is_done(models, clips, tmp_path, monkeypatch, name):
+    output = tmp_path / name
+    words = words_of("embed", models, clips / "0 é.wav", output)
+    for number in range(3):
+        as_rank(monkeypatch, number, 3)
+        run(*words)
+    content = output.read_bytes()
+    # Also one that is started again.
+    as_rank(monkeypatch, 0, 3)
+    assert "1 of 1 files are done already." in run(*words).stderr
+    assert output.read_bytes() == content
+    assert not list(ranks_directory(output).glob("rank-*"))
+    # One with other settings or recordings is not.
+    for others in ([*words, "--layers", "1"], words_of("embed", models, clips / "1 é.wav", output)):
+        assert "is complete already: remove it" in run(*others, exit_code=2).stderr
+    output.write_bytes(b"of another program")
+    assert "is complete already: remove it" in run(*words, exit_code=2).stderr
+    assert output.read_bytes() == b"of another program"
+
+
 @pytest.mark.parametrize(("number", "count"), [("2", "2"), ("-1", "2"), ("x", "2"), ("0", "0")])
 def test_ranks_that_cannot_be_are_refused(monkeypatch, number, count):
     as_rank(monkeypatch, number, count)
@@ -208,6 +237,33 @@ def test_a_process_alone_has_no_rank(monkeypatch):
     assert current_rank() is None
 
 
+def under_torchrun(words: list, *options: str) -> list[str]:
+    """Returns a command of two ranks."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options]
+    return [*launch, "-m", "transformers_beats", *map(str, words)]
+
+
+@pytest.mark.slow
+def test_torchrun_with_a_broken_file_in_the_shorter_share(models, clips, tmp_path):
+    """torchrun ends all ranks with the first that fails, and the other one has most of its work to do by then."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(0, 40, 2):
+        shutil.copy(clips / "0 é.wav", folder / f"{number:02d}.wav")
+        soundfile.write(folder / f"{number + 1:02d}.wav", np.zeros(16000 * 60), 16000)
+    (folder / "04.wav").write_bytes(b"RIFF and nothing else")
+    output = tmp_path / "tags.jsonl"
+    command = under_torchrun(words_of("tag", models, folder, output))
+    result = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "19 of 20 files (share 1 of 2)" in result.stderr
+    assert "20 files (share 2 of 2)" in result.stderr
+    assert "Of the files of all shares, 1 could not be used." in result.stderr
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [Path(record["file"]).name for record in records] == [f"{number:02d}.wav" for number in range(40)]
+    assert [record["status"] for record in records].count("skipped") == 1
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="a rank is killed by a signal")
 def test_torchrun_with_a_killed_rank(models, clips, tmp_path):
@@ -218,8 +274,7 @@ def test_torchrun_with_a_killed_rank(models, clips, tmp_path):
         shutil.copy(clips / f"{number % 7} é.wav", folder / f"{number:02d}.wav")
     output = tmp_path / "tags.jsonl"
     words = words_of("tag", models, folder, output)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["--max-restarts", "3", "-m", "transformers_beats", *map(str, words)]
+    command = under_torchrun(words, "--max-restarts", "3")
     part = ranks_directory(output) / "rank-1"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with (tmp_path / "log").open("w") as log:

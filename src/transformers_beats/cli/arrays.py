@@ -15,7 +15,7 @@ from transformers_beats.audio.files import STDIN, AudioFile, check_names
 from transformers_beats.inference.grains import Grain, Pooling, check_grain
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.messages import note
-from transformers_beats.utils.ranks import ranks_directory, take_share
+from transformers_beats.utils.ranks import ranks_directory, take_share, write_skipped
 from transformers_beats.utils.resume import read_settings
 
 from .notes import DecoderNotes
@@ -25,6 +25,7 @@ from .processing import (
     check_rank,
     choose_workers,
     count,
+    count_left,
     find_inputs,
     finish,
     has_seconds_bar,
@@ -171,6 +172,7 @@ def save_arrays(
     import numpy as np
 
     from transformers_beats.inference.windowed import WindowedInference
+    from transformers_beats.utils.embeddings import has_embeddings
     from transformers_beats.utils.files import replace_file
 
     model, extractor = load(shared.model, shared.device, shared.dtype.value)
@@ -182,12 +184,17 @@ def save_arrays(
         others["layers"] = layout.layers[0] if layout.is_single else layout.layers
     settings = settings_of(command, model, extractor, shared, **others)
 
+    is_complete, num_left = False, 0
+
     def begin(part: Path | None) -> Path | None:
-        if part is not None:
-            (part / SKIPPED_FILES).unlink(missing_ok=True)
+        nonlocal is_complete
         if part is not None and one_file is not None and one_file.exists() and not parts_of(one_file).exists():
-            raise UsageError(f"{one_file}: is complete already: remove it, or choose another output.")
-        if directory is not None:
+            # Another rank may have joined what this one, which is late or was started again, would do.
+            assert layout is not None
+            is_complete = has_embeddings(one_file, map(str, (file.relative for file in everything)), layout, settings)
+            if not is_complete:
+                raise UsageError(f"{one_file}: is complete already: remove it, or choose another output.")
+        elif directory is not None:
             begin_directory(directory, settings, shared.resume, everything, suffix)
         return part
 
@@ -210,27 +217,25 @@ def save_arrays(
             write_standard_output(json_format.dumps({"file": file.address, **record}) + "\n")
 
     def has_result(file: AudioFile) -> bool:
-        return directory is not None and os.path.exists(file.result(directory, suffix))
+        return is_complete or (directory is not None and os.path.exists(file.result(directory, suffix)))
 
-    def join(is_complete: bool) -> list[str]:
+    def join(is_all: bool) -> list[str]:
         """Joins all that is there, also of runs that this one continues; returns the line that says how to read it."""
         assert one_file is not None
         assert layout is not None
         is_joined = join_parts(one_file, layout, settings)
-        if is_complete or not is_joined:
+        if is_all or not is_joined:
             shutil.rmtree(parts_of(one_file))
         return [f"Next: {READERS[one_file.suffix.lower()]}({str(one_file)!r}) in Python."] if is_joined else []
 
     def merge(parts: list[Path]) -> bool:
         """Joins the results of all ranks, if there is no file that none of them has tried."""
-        if one_file is None:
-            return True
-        skipped = {name for part in parts for name in read_skipped(part)}
-        missing = [str(file.relative) for file in everything if not has_result(file)]
-        if not skipped.issuperset(missing):
-            return False
-        note(f"All {len(everything)} files: {output}", *join(not missing))
-        return not missing
+        nonlocal num_left
+        left = count_left(everything, has_result, parts)
+        num_left = left or 0
+        if left is not None and one_file is not None and not is_complete:
+            note(f"All {len(everything)} files: {output}", *join(not left))
+        return left is not None
 
     def compute_all(todo: Sequence[AudioFile], open_file: Open) -> "Iterator[np.ndarray]":
         return compute(inference, map(open_file, todo))
@@ -239,31 +244,21 @@ def save_arrays(
     is_done = has_result if shared.resume else None
     with take_share(ranks_directory(output or Path(STDIN)), rank, begin, merge) as part:
         failures = process(files, is_done, notes, extractor.sampling_rate, compute_all, write, skip, workers)
-        if part is not None:
-            missing = [str(file.relative) for file in files if not has_result(file)] if failures else []
-            with replace_file(part / SKIPPED_FILES) as temporary:
-                temporary.write_text(json_format.dumps(missing), encoding="utf-8")
+        if part is not None and failures:
+            write_skipped(part, [str(file.relative) for file in files if not has_result(file)])
     closing = [f"{count(files, failures, rank)}: {output}"] if output is not None else []
     if one_file is not None and rank is None:
         following = join(not failures)
         closing = closing + following if following else []
     elif output is not None and one_file is None and (done := next(filter(has_result, files), None)) is not None:
         closing.append(f"Next: numpy.load({str(done.result(output, suffix))!r}) in Python.")
-    finish(files, failures, *closing)
+    finish(files, failures, *closing, rank=rank, num_left=num_left)
 
 
-# In the directory of the part of a rank: names of files that could not be used, once it has tried its share.
-SKIPPED_FILES = "skipped.json"
 # Suffixes of other kinds of files, which no directory has.
 OTHER_SUFFIXES = (".csv", ".h5", ".hdf5", ".json", ".jsonl", ".npy", ".npz", ".pt", ".txt")
 # Functions that read a file of embeddings.
 READERS = {".parquet": "pandas.read_parquet", ".safetensors": "safetensors.numpy.load_file"}
-
-
-def read_skipped(part: Path) -> list[str]:
-    """Returns the names of files that a rank could not use; none if it has not tried its whole share."""
-    file = part / SKIPPED_FILES
-    return json_format.loads(file.read_text(encoding="utf-8")) if file.exists() else []
 
 
 def is_one_file(output: Path) -> bool:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers_beats.audio.files import STDIN, AudioFile, FileList, find_audio
-from transformers_beats.utils.errors import FOREIGN_ERRORS, UsageError, first_line
+from transformers_beats.utils.errors import FAILURE, FOREIGN_ERRORS, UsageError, first_line
 from transformers_beats.utils.machine import count_cpus, name_of
 from transformers_beats.utils.messages import is_quiet, note, warn
 from transformers_beats.utils.numbers import format_number
-from transformers_beats.utils.ranks import Rank, current_rank
+from transformers_beats.utils.ranks import Rank, current_rank, read_skipped
 from transformers_beats.utils.stages import current_times, stage, timed
 
 from .notes import DecoderNotes
@@ -179,18 +179,30 @@ def choose_workers(asked: int | None, num_files: int, device: str) -> int:
     return min(1 if device == "cpu" else MOST_WORKERS, num_others)
 
 
-def finish(files: Sequence[AudioFile], failures: list[str], *closing: str) -> None:
+def finish(
+    files: Sequence[AudioFile], failures: list[str], *closing: str, rank: Rank | None = None, num_left: int = 0
+) -> None:
     """
-    Names the files that were skipped, and then says where results are and what to type next.
+    Names the files that were skipped, and then says where results are and what to type next. A rank fails only if it
+    has found that no rank has anything left to do, and that `num_left` files of all ranks have no result: torchrun
+    ends all others as soon as one fails.
 
     Raises:
         `SystemExit`: with status 1 if a file was skipped.
     """
     if failures:
         print(*failures, f"{len(failures)} of {len(files)} files could not be used.", sep="\n", file=sys.stderr)
+    if num_left:
+        print(f"Of the files of all shares, {num_left} could not be used.", file=sys.stderr)
     note(*closing)
-    if failures:
-        raise SystemExit(1)
+    if num_left or (failures and rank is None):
+        raise SystemExit(FAILURE)
+
+
+def count_left(files: Sequence[AudioFile], has_result: Callable[[AudioFile], bool], parts: list[Path]) -> int | None:
+    """Returns how many files of all ranks have no result; None if there is one that no rank has tried."""
+    left = [str(file.relative) for file in files if not has_result(file)]
+    return len(left) if read_skipped(parts).issuperset(left) else None
 
 
 def count(files: Sequence[AudioFile], failures: list[str], rank: Rank | None = None) -> str:

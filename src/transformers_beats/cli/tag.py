@@ -15,7 +15,7 @@ from transformers_beats.audio.files import RAW_FORMATS, STDIN, AudioFile, check_
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.files import make_directory
 from transformers_beats.utils.messages import note, warn
-from transformers_beats.utils.ranks import ranks_directory, take_share
+from transformers_beats.utils.ranks import ranks_directory, take_share, write_skipped
 
 from .notes import DecoderNotes
 from .options import Device, Dtype, Json, Model, Shared, rare, with_shared_options
@@ -24,6 +24,7 @@ from .processing import (
     check_rank,
     choose_workers,
     count,
+    count_left,
     find_inputs,
     finish,
     has_seconds_bar,
@@ -161,31 +162,45 @@ def tag(
     if output is not None:
         settings = settings_of("tag", model, extractor, shared, events=with_events, **label_options, **event_options)
 
-    def begin(part: Path | None) -> Writer:
-        return open_writer(kind, output, with_events, shared.resume, settings, everything, part)
+    num_left = 0
+
+    def begin(part: Path | None) -> tuple[Path | None, Writer]:
+        return part, open_writer(kind, output, with_events, shared.resume, settings, everything, part)
 
     def merge(parts: list[Path]) -> bool:
-        return output is None or merge_parts(kind, output, with_events, parts, everything)
+        nonlocal num_left
+        assert output is not None
+        left = merge_parts(kind, output, with_events, parts, everything)
+        num_left = left or 0
+        return left is not None
 
-    with take_share(ranks_directory(output or Path(STDIN)), rank, begin, merge) as writer:
+    with take_share(ranks_directory(output or Path(STDIN)), rank, begin, merge) as (part, writer):
         try:
             failures = tag_files(files, notes, tagger, writer, pictures, shared)
         finally:
             writer.close()
-    finish(files, failures, *closing(kind, output, with_events, pictures, count(files, failures, rank)))
+        if part is not None and failures and kind is Format.audacity:
+            write_skipped(part, [str(file.relative) for file in files if not writer.is_done(file)])
+    lines = closing(kind, output, with_events, pictures, count(files, failures, rank))
+    finish(files, failures, *lines, rank=rank, num_left=num_left)
 
 
-def merge_parts(kind: Format, output: Path, with_events: bool, parts: list[Path], files: Sequence[AudioFile]) -> bool:
-    """Joins what several processes have written, if all files are there, and returns whether they are."""
+def merge_parts(
+    kind: Format, output: Path, with_events: bool, parts: list[Path], files: Sequence[AudioFile]
+) -> int | None:
+    """
+    Joins what several processes have written, if no file is left that none of them has tried, and returns how many
+    have no result; None if one is left.
+    """
     if kind is Format.audacity:
-        return True
+        return count_left(files, lambda file: os.path.exists(file.result(output, ".txt")), parts)
     lines = partial_file(output) if kind is Format.csv else output
-    if not merge_results(lines, [part / PART for part in parts], files):
-        return False
-    if kind is Format.csv:
-        write_csv(output, with_events)
-    note(f"All {len(files)} files: {output}")
-    return True
+    num_left = merge_results(lines, [part / PART for part in parts], files)
+    if num_left is not None:
+        if kind is Format.csv:
+            write_csv(output, with_events)
+        note(f"All {len(files)} files: {output}")
+    return num_left
 
 
 def closing(kind: Format, output: Path | None, with_events: bool, pictures: Path | None, files: str) -> list[str]:

@@ -399,11 +399,12 @@ def read_results(path: Path) -> Iterator[tuple[str, Record]]:
         raise UsageError(f"{path}: cannot be read: {error.strerror}.") from error
 
 
-def merge_results(target: Path, sources: Sequence[Path], files: Sequence[AudioFile]) -> bool:
+def merge_results(target: Path, sources: Sequence[Path], files: Sequence[AudioFile]) -> int | None:
     """
-    Joins JSON lines of several processes, in the order of `files`, to one file, and returns whether it has all files.
-    Before them stand the lines of other files in `target`, if it is there. A result counts before a line that says
-    that its file was skipped. If files are missing, nothing is written.
+    Joins JSON lines of several processes, in the order of `files`, to one file, and returns how many files were
+    skipped. Before them stand the lines of other files in `target`, if it is there. A result counts before a line that
+    says that its file was skipped. If files are missing, nothing is written, and None is returned: also if one was
+    skipped by an earlier run, whose results are in `target`, as it is tried again.
     """
     real_path = remember_folders()
     # Which source has the line of a file, and where; whether it is a result.
@@ -417,8 +418,8 @@ def merge_results(target: Path, sources: Sequence[Path], files: Sequence[AudioFi
                 found[key] = (source, start, is_result)
             start += len(line.encode("utf-8", errors="surrogateescape")) + 1
     wanted = dict.fromkeys(str(place_of(file.path, real_path)) for file in files)
-    if not wanted.keys() <= found.keys():
-        return False
+    if not all(key in found and (found[key][2] or found[key][0] > 0) for key in wanted):
+        return None
     with ExitStack() as stack:
         streams = [stack.enter_context(path.open("rb")) if path.exists() else io.BytesIO() for path in paths]
 
@@ -430,7 +431,7 @@ def merge_results(target: Path, sources: Sequence[Path], files: Sequence[AudioFi
                 yield f"{line.decode('utf-8', errors='surrogateescape')}\n"
 
         _open_stream(target, lines()).close()
-    return True
+    return sum(not found[key][2] for key in wanted)
 
 
 def _is_json(text: str) -> bool:

@@ -7,6 +7,7 @@ takes every so-many-th file, and holds a lock while it works. Whoever ends and f
 there. A process that is started again goes on with its share, also after the others have ended.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Generator
@@ -15,12 +16,15 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from .errors import UsageError
+from .files import replace_file
 from .lock import hold, is_held
 
 
 T = TypeVar("T")
 # Variables of the environment: number of a process, and how many there are; on its machine, its number.
 NUMBER, COUNT, LOCAL_NUMBER = "RANK", "WORLD_SIZE", "LOCAL_RANK"
+# In the directory of the part of a rank: names of files that could not be used, once it has tried its share.
+SKIPPED_FILES = "skipped.json"
 
 
 class Rank(NamedTuple):
@@ -64,6 +68,18 @@ def parts_in(directory: Path) -> list[Path]:
     return sorted(directory.glob("rank-*"), key=lambda path: (len(path.name), path.name))
 
 
+def write_skipped(part: Path, names: list[str]) -> None:
+    """Writes the names of files that a rank could not use, once it has tried its share."""
+    with replace_file(part / SKIPPED_FILES) as temporary:
+        temporary.write_text(json.dumps(names), encoding="utf-8")
+
+
+def read_skipped(parts: list[Path]) -> set[str]:
+    """Returns the names of files that ranks could not use; none of those that have not tried their whole share."""
+    files = [part / SKIPPED_FILES for part in parts]
+    return {name for file in files if file.exists() for name in json.loads(file.read_text(encoding="utf-8"))}
+
+
 @contextmanager
 def take_share(
     directory: Path, rank: Rank | None, begin: Callable[[Path | None], T], merge: Callable[[list[Path]], bool]
@@ -92,10 +108,12 @@ def take_share(
     with ExitStack() as stack:
         with hold(directory, wait=True):
             stack.enter_context(hold(own))
+            (own / SKIPPED_FILES).unlink(missing_ok=True)
             begun = begin(own)
         yield begun
     with hold(directory, wait=True):
         parts = parts_in(directory)
-        if not any(is_held(part) for part in parts) and merge(parts):
+        # There are none if another rank has joined them meanwhile.
+        if parts and not any(is_held(part) for part in parts) and merge(parts):
             for part in parts:
                 shutil.rmtree(part)

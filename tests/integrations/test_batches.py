@@ -275,6 +275,8 @@ def test_ray_computes_every_file_once_although_an_actor_is_killed(cluster, model
     folder.mkdir()
     for number in range(40):
         shutil.copy(rows[(0, 1, 2, 4)[number % 4]], folder / f"{number:02d}.wav")
+    # Neither is one of them lost, nor does it end the others.
+    os.rename(folder / "07.wav", os.fsencode(folder) + b"/07\xff.wav")
     killed: list[int] = []
     killer = threading.Thread(target=lambda: killed.extend(kill_one_actor(output)))
     killer.start()
@@ -285,12 +287,13 @@ def test_ray_computes_every_file_once_although_an_actor_is_killed(cluster, model
     assert (outcome.num_rows, outcome.num_errors, len(outcome.files)) == (40, 10, 20)
     table = pa.concat_tables(parquet.read_table(part) for part in outcome.files)
     names = [os.path.basename(path) for path in table["path"].to_pylist()]
-    assert sorted(names) == [f"{number:02d}.wav" for number in range(40)]
+    suffix = r"\udcff"
+    assert sorted(names) == [f"{number:02d}{suffix * (number == 7)}.wav" for number in range(40)]
     assert not list(output.glob("*.begun"))
     # Again: nothing is computed; new files are added.
     states = {part: part.stat().st_mtime_ns for part in outcome.files}
     shutil.copy(rows[0], folder / "new.wav")
-    again = process_with_ray([folder], output, **arguments)
+    again = process_with_ray([folder], output, **arguments, batch_size=4, window_seconds=10, dtype="float32")
     assert (again.num_rows, len(again.files)) == (41, 21)
     assert {part: part.stat().st_mtime_ns for part in outcome.files} == states
     with pytest.raises(UsageError, match="was begun with another `top_k`"):
@@ -318,6 +321,76 @@ def test_ray_reads_parquet_of_bytes_and_writes_parquet(cluster, models, rows, tm
         assert [error is None for error in table["error"].to_pylist()] == [True, False, True, False, True]
         inference = WindowedInference(*load(str(models / "beats_tiny"), "cpu"))
         np.testing.assert_allclose(table["embedding"][4].as_py(), inference.embed(rows[4]), atol=1e-5)
+
+
+def test_a_block_with_a_name_that_is_not_utf8_is_written(models, rows, tmp_path):
+    from transformers_beats.integrations import ray
+
+    path = os.fsencode(tmp_path) + b"/x\xff.wav"
+    try:
+        shutil.copy(rows[0], path)
+    except OSError:
+        pytest.skip("the file system takes no such names")
+    actor = ray._BlockActor(output=str(tmp_path), model=str(models / "beats_tiny_finetuned"), top_k=2)
+    # As Ray passes them.
+    block = [path, os.fsencode(tmp_path) + b"/missing\xff.wav", os.fsencode(rows[0])]
+    found = actor({"paths": np.array([np.array(block)], dtype=object)})
+    table = parquet.read_table(tmp_path / found["block"][0])
+    assert table["path"].to_pylist() == [f"{tmp_path}/x\\udcff.wav", f"{tmp_path}/missing\\udcff.wav", rows[0]]
+    assert table["error"].to_pylist() == [None, f"{tmp_path}/missing\\udcff.wav: no such file.", None]
+    assert table["warnings"][0].as_py() == [f"its name is not UTF-8: its path is written as {tmp_path}/x\\udcff.wav."]
+    assert table["labels"][0] == table["labels"][2]
+
+
+def settings_with(models, action: str = "tag", **options) -> dict:
+    from transformers_beats.integrations.ray import settings_of
+
+    name = {"tag": "beats_tiny_finetuned", "embed": "beats_tiny", "tokenize": "tokenizer_tiny"}[action]
+    return settings_of(BeatsBatches(str(models / name), action, **options), **options)
+
+
+def test_settings_of_an_archive_are_those_that_change_results(models):
+    plain = settings_with(models)
+    for same in (
+        {"batch_size": 16},
+        {"device": "cpu"},
+        {"dtype": "float32"},
+        {"window_seconds": 10},
+        {"hop_seconds": 10.0},
+        {"top_k": 5, "threshold": None, "return_events": False},
+        # Of events, which nobody asked for.
+        {"event_threshold": 0.1},
+    ):
+        assert settings_with(models, **same) == plain, same
+    for other in (
+        {"dtype": "bfloat16"},
+        {"window_seconds": 5.0},
+        {"hop_seconds": 5.0},
+        {"top_k": None},
+        {"threshold": 0.1},
+        {"return_events": True},
+    ):
+        assert settings_with(models, **other) != plain, other
+    events = settings_with(models, return_events=True)
+    written = {"event_threshold": 0.5, "event_window_seconds": 2.0, "event_hop_seconds": 0.5, "gap_seconds": 0.0}
+    assert settings_with(models, return_events=True, **written) == events
+    for name in ("event_threshold", "event_window_seconds", "event_hop_seconds", "gap_seconds"):
+        assert settings_with(models, return_events=True, **{name: 0.8}) != events
+    arrays = settings_with(models, "embed")
+    assert settings_with(models, "embed", layers="-1", grain="clip", pooling="mean") == arrays
+    for other in ({"layers": "1"}, {"layers": "-1:"}, {"grain": "band"}, {"pooling": "concat"}):
+        assert settings_with(models, "embed", **other) != arrays, other
+    assert settings_with(models, "tokenize")["action"] == "tokenize"
+
+
+def test_process_with_ray_refuses_what_it_cannot_use_before_it_starts(models, rows, tmp_path):
+    pytest.importorskip("ray")
+    from transformers_beats.integrations.ray import process_with_ray
+
+    for wrong, message in (({"column": "bytes"}, "has no `column`"), ({"top_k": 0}, "`top_k` must be")):
+        with pytest.raises(UsageError, match=message):
+            process_with_ray(rows[:1], tmp_path / "out", str(models / "beats_tiny_finetuned"), **wrong)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_that_ends_its_process_again_and_again_is_left_out(models, rows, tmp_path):

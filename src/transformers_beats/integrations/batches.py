@@ -15,7 +15,7 @@ from transformers_beats.audio.decoding import AudioReport, AudioStream, open_aud
 from transformers_beats.inference.grains import check_grain
 from transformers_beats.inference.layers import is_single
 from transformers_beats.inference.loading import check_model, load, place_of_model
-from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
+from transformers_beats.inference.pipeline import EVENT_WINDOW_PARAMETERS, BeatsAudioTaggingPipeline
 from transformers_beats.inference.results import Columns
 from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.utils.errors import FOREIGN_ERRORS, BeatsError, UsageError, did_you_mean, first_line
@@ -154,6 +154,10 @@ class BeatsBatches:
                 batch_size=batch_size,
                 **options,
             )
+            given = {name: options[name] for name in EVENT_WINDOW_PARAMETERS if name in options}
+            windows: dict[str, Any] = {"window_seconds": window_seconds, "hop_seconds": hop_seconds, **given}
+            # Those of the labels and, if they are others, of the events.
+            self.inferences = tagger.inferences(bool(options.get("return_events")), **windows)
             self.fields["labels"] = pa.list_(LABEL)
             if options.get("return_events"):
                 self.fields["events"] = pa.list_(EVENT)
@@ -162,6 +166,7 @@ class BeatsBatches:
             )
             return
         inference = WindowedInference(loaded, extractor, window_seconds, hop_seconds, batch_size)
+        self.inferences = [inference]
         if action == "tokenize":
             self.fields["tokens"] = pa.list_(pa.list_(pa.int32()))
             # A `map`, unlike a generator, goes on after an error.

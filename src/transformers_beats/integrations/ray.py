@@ -6,7 +6,9 @@ which is written once. Needs `pip install 'transformers-beats[ray]'`.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,14 +19,16 @@ from pyarrow import parquet
 from transformers_beats.audio.decoding import AudioStream
 from transformers_beats.audio.files import find_audio
 from transformers_beats.audio.recordings import AudioError
-from transformers_beats.inference.loading import check_model, load, place_of_model
+from transformers_beats.inference.layers import choose_layers, is_single
+from transformers_beats.inference.loading import place_of_model
+from transformers_beats.inference.pipeline import event_settings
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line
 from transformers_beats.utils.files import make_directory, replace_file
-from transformers_beats.utils.fingerprint import model_fingerprint
 from transformers_beats.utils.lock import hold
+from transformers_beats.utils.machine import name_of
 from transformers_beats.utils.resume import begin_or_resume
 
-from .batches import USES, Action, BeatsBatches
+from .batches import Action, BeatsBatches, to_utf8
 
 
 PATH, SETTINGS = "path", ".settings.json"
@@ -72,13 +76,13 @@ class _BlockActor(BeatsActor):
         self.begun: dict[str, int] = {}
 
     def __call__(self, batch: Any) -> dict[str, list]:
-        paths = [str(path) for path in chain.from_iterable(batch["paths"])]
+        paths = [os.fsdecode(path) for path in chain.from_iterable(batch["paths"])]
         target = self.output / name_of_block(paths)
         # Written by a process that was killed before it could say so.
         if not target.exists():
             self.journal = target.with_suffix(".begun")
             self.begun = json.loads(self.journal.read_text()) if self.journal.exists() else {}
-            table = pa.table({PATH: paths, **self.results(paths)})
+            table = pa.table({PATH: list(map(to_utf8, paths)), **self.results(paths)})
             with replace_file(target) as temporary:
                 parquet.write_table(table, temporary)
             self.journal.unlink(missing_ok=True)
@@ -91,13 +95,39 @@ class _BlockActor(BeatsActor):
             raise AudioError(f"{recording}: was left out: the process that decoded it ended {times} times.")
         with replace_file(self.journal) as temporary:
             temporary.write_text(json.dumps(self.begun | {recording: times + 1}))
-        return super().open(recording)
+        stream = super().open(recording)
+        if (written := to_utf8(recording)) != recording:
+            stream.report.warnings.append(f"its name is not UTF-8: its path is written as {written}.")
+        return stream
 
 
 def name_of_block(paths: Sequence[str]) -> str:
     """Returns the name of the Parquet file of a block, which depends on its files."""
-    digest = hashlib.blake2b("\0".join(paths).encode(errors="surrogateescape"), digest_size=12)
+    digest = hashlib.blake2b(os.fsencode("\0".join(paths)), digest_size=12)
     return f"part-{digest.hexdigest()}.parquet"
+
+
+def settings_of(batches: BeatsBatches, **options: Any) -> dict[str, Any]:
+    """
+    Returns the settings that results depend on, as they come out: a default that is written out is no other setting.
+    """
+    model = batches.inferences[0].plain_model
+    settings = {
+        "action": batches.action,
+        "model": batches.fingerprint,
+        "dtype": name_of(model.dtype),
+        "windows": [[inference.window_columns, inference.hop_columns] for inference in batches.inferences],
+    }
+    if batches.action == "embed":
+        layers = options.get("layers")
+        chosen = choose_layers(-1 if layers is None else layers, model.base_model.config.num_hidden_layers)
+        settings |= {"layers": chosen[0] if is_single(layers) else chosen}
+        settings |= {name: options.get(name, default) for name, default in (("grain", "clip"), ("pooling", "mean"))}
+    if batches.action == "tag":
+        settings |= {"top_k": options.get("top_k", 5), "threshold": options.get("threshold")}
+        # Without events, their settings change nothing.
+        settings["events"] = asdict(event_settings(options)) if options.get("return_events") else None
+    return settings
 
 
 def process_with_ray(
@@ -122,9 +152,10 @@ def process_with_ray(
             Files and folders, which all nodes see under the same paths.
         output (`str` or `Path`):
             Directory of the Parquet files, which all nodes see, too. Their columns are `path`, absolute, and those of
-            [`BeatsBatches`].
+            [`BeatsBatches`]. A name that is not UTF-8 is written as `repr` does, with a warning in its row.
         model, action, options:
-            See [`BeatsBatches`].
+            See [`BeatsBatches`]; there is no `column`. With the `dtype` `"auto"`, all actors compute in the one that
+            this process would choose on its CPU.
         concurrency (`int` or `tuple[int, int]`, defaults to `(1, 2)`):
             Number of actors, or the smallest and the largest one.
         files_per_block (`int`, defaults to 256):
@@ -139,8 +170,8 @@ def process_with_ray(
         [`Outcome`]
 
     Raises:
-        [`UsageError`]: if an input is not there, `output` was begun with other settings or is written to by another
-            run, or an argument is out of range.
+        [`UsageError`]: if an input is not there, `output` was begun with other settings that change results or is
+            written to by another run, or an argument is out of range.
         [`BeatsError`]: if blocks could not be computed. Call it again to go on.
     """
     try:
@@ -152,16 +183,21 @@ def process_with_ray(
         raise UsageError(
             f"`files_per_block` must be at least 1 and `retries` at least 0, got {files_per_block} and {retries}."
         )
+    if "column" in options:
+        raise UsageError("process_with_ray reads files and has no `column`: for Parquet of contents, map BeatsActor.")
     output = Path(output).absolute()
-    arguments = {"model": place_of_model(model), "action": action, **options}
-    check_model(model, USES[action])
-    settings = {**arguments, "model": model_fingerprint(*load(model, "cpu"))}
+    arguments: dict[str, Any] = {"model": place_of_model(model), "action": action, **options}
+    # Checks all arguments.
+    here: dict[str, Any] = {**arguments, "device": "cpu"}
+    settings = settings_of(BeatsBatches(**here), **options)
+    # Else one archive could have results of several.
+    arguments["dtype"] = settings["dtype"]
     files = find_audio(map(Path, inputs))
     make_directory(output)
     with hold(output):
         begin_or_resume(output / SETTINGS, settings, output)
         done = {path for part in finished(output) for path in _read_column(part, PATH).to_pylist()}
-        todo = [file.address for file in files if file.address not in done]
+        todo = [os.fsencode(file.address) for file in files if to_utf8(file.address) not in done]
         blocks = [todo[start : start + files_per_block] for start in range(0, len(todo), files_per_block)]
         if blocks:
             dataset = ray.data.from_items([{"paths": block} for block in blocks], override_num_blocks=len(blocks))
@@ -178,7 +214,7 @@ def process_with_ray(
             try:
                 mapped.materialize()
             except RayError as error:
-                left = sum(not (output / name_of_block(block)).exists() for block in blocks)
+                left = sum(not (output / name_of_block([*map(os.fsdecode, block)])).exists() for block in blocks)
                 raise BeatsError(
                     f"{output}: {left} of {len(blocks)} blocks could not be computed: {first_line(error)} Call it "
                     "again to go on."

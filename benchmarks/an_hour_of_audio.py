@@ -77,10 +77,19 @@ def write_recordings(folder: Path, seconds: int) -> None:
         work.rename(folder)
 
 
-def run(words: list[str]) -> Cost:
-    """Runs a command of `transformers-beats` to its end, and returns what it cost."""
+def run(words: list[str], cores: int | None = None) -> Cost:
+    """Runs a command of `transformers-beats` to its end, on all cores or some, and returns what it cost."""
     start = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "transformers_beats", *words, "--quiet"])
+    command = [sys.executable, "-m", "transformers_beats", *words, "--quiet"]
+    if cores is None:
+        process = subprocess.Popen(command)
+    else:
+        chosen = sorted(os.sched_getaffinity(0))[:cores]
+        process = subprocess.Popen(
+            command,
+            env=os.environ | {"OMP_NUM_THREADS": str(cores)},
+            preexec_fn=lambda: os.sched_setaffinity(0, chosen),
+        )
     _, status, usage = os.wait4(process.pid, 0)
     # `Popen` has not waited itself.
     process.returncode = os.waitstatus_to_exitcode(status)

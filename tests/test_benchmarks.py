@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 import typer
-from benchmarks import an_hour_of_audio, anomalies, codes_ablation, distillation_esc10, events_esc10, measuring
+from benchmarks import an_hour_of_audio, anomalies, archives, codes_ablation, distillation_esc10, events_esc10, listening, measuring
 from benchmarks.__main__ import choose_sizes, main
 from benchmarks.measuring import count_operations, in_fresh_process, peak_memory, time_alternately
 from benchmarks.options import Options, build_tokenizer
@@ -29,6 +29,7 @@ from benchmarks.peers import (
 )
 from benchmarks.report import FORMATS, Row, draw, draw_published, write
 from PIL import Image
+from rich.table import Table
 from typer.testing import CliRunner
 
 from transformers_beats import (
@@ -572,3 +573,32 @@ def test_events_are_compared_on_the_same_draws(capsys):
     assert high - low > 0.3
     events_esc10.print_summary(lines)
     assert "+10.0 to +10.0" in capsys.readouterr().out
+
+
+@reads_proc
+def test_archives_lists_names_in_a_fresh_process(tmp_path):
+    for index in range(30):
+        (tmp_path / f"{index}.wav").touch()
+    table = Table("files", "time of listing", "memory a file", "peak a file")
+    archives.list_names(tmp_path, table)
+    assert list(table.columns[0].cells) == ["30"]
+
+
+def test_archives_writes_long_recordings_once(tmp_path):
+    path = tmp_path / "long.flac"
+    archives.write_long(path, 1.1)
+    state = path.stat().st_mtime_ns
+    assert soundfile.info(path).duration == pytest.approx(66)
+    archives.write_long(path, 1.1)
+    assert path.stat().st_mtime_ns == state
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.slow
+def test_listening_finds_the_events_of_the_whole(models, tmp_path):
+    app = typer.Typer()
+    app.command()(listening.main)
+    words = [tmp_path, "--model", models / "beats_tiny_finetuned", "--seconds", 20, "--speed", 5, "--threshold", 0.19]
+    result = CliRunner().invoke(app, list(map(str, words)))
+    assert result.exit_code == 0, result.output
+    assert "lost 0, doubled or other 0" in " ".join(result.output.split())

@@ -38,6 +38,7 @@ DOCS = ROOT / "docs"
 FAST = ["design", "faq", "front-end", "index", "released", "web"]
 SLOW = [
     "anomalies",
+    "archives",
     *("convert", "deploy", "distillation", "events", "finetuning", "long-recordings", "migrate-espnet"),
     *("migrate-microsoft", "pretraining", "publish-classifier", "publishing", "search"),
 ]
@@ -59,6 +60,7 @@ CONVERTED = {
 # Programs that the pages call.
 COMMANDS = {
     "accelerate": '"{python}" -m accelerate.commands.accelerate_cli "$@"',
+    "torchrun": '"{python}" -m torch.distributed.run "$@"',
     "hf": '"{python}" -m huggingface_hub.cli.hf "$@"',
     "python": '"{python}" "$@"',
     "transformers-beats": '"{python}" -m transformers_beats.cli.app "$@"',

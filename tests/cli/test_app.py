@@ -23,7 +23,7 @@ from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.messages import is_quiet
 
 
-AUDIO = ("tag", "embed", "tokenize", "compare", "index", "search", "distance")
+AUDIO = ("tag", "listen", "embed", "tokenize", "compare", "index", "search", "distance")
 OWN = (*AUDIO, "anomalies", "models", "get", "info", "convert", "recipes", "completion")
 # Commands of `anomalies`.
 ANOMALIES = ("anomalies fit", "anomalies score")

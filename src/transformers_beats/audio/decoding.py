@@ -229,9 +229,34 @@ def stream_waveform(waveform: Any, waveform_rate: float | None, sampling_rate: i
     starts = range(0, num_samples, BLOCK_SECONDS * int(waveform_rate))
     parts = ([channel[start : start + starts.step] for channel in channels] for start in starts)
     blocks = (np.stack([to_float_waveform(part, 0).numpy() for part in block], axis=1) for block in parts)
-    inspector = _Inspector("the waveform", sampling_rate)
-    checked = inspector.check(_resample(inspector.mix(blocks), waveform_rate, sampling_rate), is_whole=True)
-    return AudioStream("the waveform", checked, sampling_rate, num_samples / waveform_rate, inspector.report)
+    stream = stream_blocks("the waveform", blocks, waveform_rate, sampling_rate)
+    return replace(stream, seconds=num_samples / waveform_rate)
+
+
+def stream_blocks(
+    name: str, blocks: Iterable[np.ndarray], rate: float, sampling_rate: int = 16000, is_whole: bool = True
+) -> AudioStream:
+    """
+    Makes consecutive blocks a stream, as of a microphone: channels are averaged, and it is resampled.
+
+    Args:
+        name (`str`):
+            Name for messages.
+        blocks (`Iterable[np.ndarray]` of arrays `(num_samples, num_channels)`):
+            Float32, full scale at 1.0.
+        rate (`float`):
+            Their sampling rate in hertz.
+        sampling_rate (`int`, defaults to 16000):
+            Rate of the stream in hertz.
+        is_whole (`bool`, defaults to `True`):
+            Whether to warn at the end of what may be wrong with the recording as a whole, such as silence.
+
+    Returns:
+        [`AudioStream`]: reading it raises an [`AudioError`] for NaN or infinite samples, and if there is none at all.
+    """
+    inspector = _Inspector(name, sampling_rate)
+    checked = inspector.check(_resample(inspector.mix(blocks), rate, sampling_rate), is_whole)
+    return AudioStream(name, checked, sampling_rate, None, inspector.report)
 
 
 def open_audio(audio: Any, sampling_rate: int, rate_of_arrays: float | None = None) -> AudioStream:
@@ -447,5 +472,6 @@ __all__ = [
     "decode_audio",
     "open_audio",
     "stream_audio",
+    "stream_blocks",
     "stream_waveform",
 ]

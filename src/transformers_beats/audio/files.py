@@ -4,9 +4,14 @@
 import io
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
+from typing import TypeVar, overload
 
 from transformers_beats.utils.errors import UsageError
 
@@ -19,6 +24,8 @@ AUDIO_SUFFIXES = frozenset(
         *(".aac", ".m4a", ".mka", ".mkv", ".mp4", ".webm", ".wma", ".wv"),
     )
 )
+# Formats of raw samples by their names in ffmpeg and sox: type as of numpy, and what full scale is.
+RAW_FORMATS = {"s16le": ("<i2", 2**15), "s32le": ("<i4", 2**31), "f32le": ("<f4", 1), "u8": ("u1", 2**7)}
 # Folders that systems make beside those of their users, in lower case: of archives of macOS, network storage, Windows,
 # Linux and Python.
 SYSTEM_FOLDERS = frozenset(
@@ -29,6 +36,7 @@ SYSTEM_FOLDERS = frozenset(
 )
 
 
+T = TypeVar("T")
 # Name of standard input on command lines.
 STDIN = "-"
 
@@ -78,10 +86,74 @@ class AudioFile:
         return directory / self.relative.with_name(self.relative.name + suffix)
 
 
-def place_of(path: str | Path) -> Path:
-    """Returns the real path of a file's folder and its name. A link to a file is another file than its target."""
+class FileList(Sequence[AudioFile]):
+    """
+    Files of a command line, each of which is made when it is asked for: a million of them take a few bytes each more
+    than their names. Slices share the names.
+
+    Args:
+        from_one_folder (`bool`, defaults to `False`):
+            Whether all files are of one folder, so that no two have the same `relative`.
+    """
+
+    def __init__(self, from_one_folder: bool = False):
+        self.from_one_folder = from_one_folder
+        # Of the folders that were named; of a file that was named itself, `None`.
+        self._folders: list[str | None] = []
+        self._folder_of, self._names, self._ends = array("I"), bytearray(), array("Q", [0])
+        # Of those that this is a part of.
+        self._rows: Sequence[int] | None = None
+
+    def add(self, folder: str | None, names: Iterable[str]) -> None:
+        """Adds files of a folder by their paths in it or, without a folder, by their paths."""
+        self._folders.append(folder)
+        for name in names:
+            self._names += os.fsencode(name)
+            self._ends.append(len(self._names))
+            self._folder_of.append(len(self._folders) - 1)
+
+    def take(self, rows: Sequence[int]) -> "FileList":
+        """Returns a part: the files of these numbers."""
+        part = FileList(self.from_one_folder)
+        part._folders, part._folder_of = self._folders, self._folder_of
+        part._names, part._ends = self._names, self._ends
+        part._rows = rows if self._rows is None else array("Q", (self._rows[row] for row in rows))
+        return part
+
+    def _all_rows(self) -> Sequence[int]:
+        return range(len(self._folder_of)) if self._rows is None else self._rows
+
+    def __len__(self) -> int:
+        return len(self._all_rows())
+
+    @overload
+    def __getitem__(self, index: int) -> AudioFile: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "FileList": ...
+
+    def __getitem__(self, index: int | slice) -> "AudioFile | FileList":
+        if isinstance(index, slice):
+            return self.take(range(len(self))[index])
+        row = self._all_rows()[index]
+        name = os.fsdecode(bytes(self._names[self._ends[row] : self._ends[row + 1]]))
+        folder = self._folders[self._folder_of[row]]
+        path = Path(name)
+        return AudioFile(path, Path(path.name)) if folder is None else AudioFile(Path(folder, name), path)
+
+
+def place_of(path: str | Path, real_path: Callable[[str], str] = os.path.realpath) -> Path:
+    """
+    Returns the real path of a file's folder and its name. A link to a file is another file than its target. With
+    `real_path`, a function of a folder, many files are asked for at the cost of their folders.
+    """
     directory, name = os.path.split(os.path.abspath(path))
-    return Path(os.path.realpath(directory), name)
+    return Path(real_path(directory), name)
+
+
+def remember_folders() -> Callable[[str], str]:
+    """Returns a function for [`place_of`] that asks for the real path of each of the last folders once."""
+    return lru_cache(maxsize=1 << 12)(os.path.realpath)
 
 
 def check_no_url(path: str | Path) -> None:
@@ -107,13 +179,13 @@ def walk_folder(folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES) 
     root = str(folder)
     searched: set[str] = set()
     links: list[str] = []
-    # Entries of nested folders that are left to look at, and the real path of each.
-    stack: list[tuple[Iterator[os.DirEntry], str]] = []
+    # What nested folders hold that is left to look at: names of files, entries of folders and links; and real paths.
+    stack: list[tuple[str, Iterator[str | os.DirEntry], str]] = []
 
     def enter(path: str, place: str) -> None:
         if place not in searched:
             searched.add(place)
-            stack.append((iter(_list_entries(path)), place))
+            stack.append((os.path.join(path, ""), iter(_list_audio(path, suffixes)), place))
 
     enter(root, os.path.realpath(root))
     while stack or links:
@@ -122,10 +194,12 @@ def walk_folder(folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES) 
             link = links.pop(0)
             enter(link, os.path.realpath(link))
             continue
-        entries, place = stack[-1]
+        folder_path, entries, place = stack[-1]
         entry = next(entries, None)
         if entry is None:
             stack.pop()
+        elif isinstance(entry, str):
+            yield folder_path + entry
         elif entry.is_symlink():
             if os.path.isdir(entry.path):
                 # A link to a folder that it lies in would lead to all that lies beside.
@@ -133,10 +207,25 @@ def walk_folder(folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES) 
                     links.append(entry.path)
             elif has_suffix(entry.name, suffixes) and (os.path.isfile(entry.path) or not os.path.exists(entry.path)):
                 yield entry.path
-        elif entry.is_dir():
+        else:
             enter(entry.path, os.path.join(place, entry.name))
-        elif has_suffix(entry.name, suffixes) and entry.is_file():
-            yield entry.path
+
+
+def _list_audio(directory: str, suffixes: Collection[str]) -> list[str | os.DirEntry]:
+    """
+    Returns what a directory holds that [`walk_folder`] looks at, by name: folders and links as entries, and files that
+    have one of some suffixes as their names alone, since there may be a million of them.
+    """
+
+    def name_or_entry(entry: os.DirEntry) -> str | os.DirEntry | None:
+        if entry.is_symlink() or entry.is_dir():
+            return entry
+        return entry.name if has_suffix(entry.name, suffixes) and entry.is_file() else None
+
+    def name_of(found: str | os.DirEntry) -> str:
+        return found if isinstance(found, str) else found.name
+
+    return sorted(filter(None, _list_entries(directory, name_or_entry)), key=name_of)
 
 
 def search_folder(folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> list[Path]:
@@ -155,11 +244,14 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.casefold() in SYSTEM_FOLDERS
 
 
-def _list_entries(directory: str) -> list[os.DirEntry]:
-    """Returns what a directory holds that is not hidden, by name; nothing, with a warning, if it cannot be listed."""
+def _list_entries(directory: str, take: Callable[[os.DirEntry], T]) -> list[T]:
+    """
+    Returns what `take` makes of each entry of a directory that is not hidden; nothing, with a warning, if it cannot be
+    listed.
+    """
     try:
         with os.scandir(directory) as entries:
-            return sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
+            return [take(entry) for entry in entries if not is_hidden(entry.name)]
     except OSError as error:
         # Not above: commands that only show their help need no transformers.
         from transformers.utils import logging
@@ -176,36 +268,74 @@ def list_folders(folder: Path, with_missing: bool = False) -> list[os.DirEntry]:
     """
     return [
         entry
-        for entry in _list_entries(str(folder))
+        for entry in sorted(_list_entries(str(folder), lambda entry: entry), key=lambda entry: entry.name)
         if (os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir())
         or (with_missing and entry.is_symlink() and not os.path.exists(entry.path))
     ]
 
 
-def find_audio(inputs: Iterable[Path]) -> list[AudioFile]:
+def find_audio(inputs: Iterable[Path]) -> FileList:
     """
     Lists the files of a command line: those named, and the audio files in the folders named; each once.
 
     Raises:
         [`UsageError`]: if an input does not exist, or there is no audio.
     """
-    files: dict[Path, AudioFile] = {}
     inputs = list(inputs)
     for path in inputs:
-        if path.is_dir():
-            files.update((place_of(file), AudioFile(file, file.relative_to(path))) for file in search_folder(path))
-        elif path.exists():
-            files.setdefault(place_of(path), AudioFile(path, Path(path.name)))
-        else:
+        if not path.exists():
             check_no_url(path)
             raise UsageError(f"{path}: no such file or folder.")
+    if len(inputs) == 1 and inputs[0].is_dir():
+        # A folder has each file once: nothing is held to compare with.
+        files = _add_folder(FileList(from_one_folder=True), str(inputs[0]))
+    else:
+        files = FileList()
+        for folder, group in groupby(_find_once(inputs), key=itemgetter(0)):
+            files.add(folder, map(itemgetter(1), group))
     if not files:
         raise UsageError(f"No audio in {', '.join(map(str, inputs))}.")
-    return list(files.values())
+    return files
+
+
+def _add_folder(files: FileList, folder: str) -> FileList:
+    """Adds the audio files in a folder, sorted as by [`search_folder`], to a list without files, and returns it."""
+    last, is_sorted = [""], True
+
+    def names() -> Iterator[str]:
+        nonlocal last, is_sorted
+        for path in walk_folder(folder):
+            name = path[len(folder) :].lstrip(os.sep)
+            parts = name.split(os.sep)
+            last, is_sorted = parts, is_sorted and last < parts
+            yield name
+
+    files.add(folder, names())
+    if is_sorted:
+        return files
+    # Only links to folders are out of order.
+    ordered = FileList(files.from_one_folder)
+    ordered.add(folder, sorted((str(file.relative) for file in files), key=lambda name: name.split(os.sep)))
+    return ordered
+
+
+def _find_once(inputs: Iterable[Path]) -> Iterable[tuple[str | None, str]]:
+    """Returns folder and name of each file of several inputs. What is named twice has its place in the last folder."""
+    found: dict[Path, tuple[str | None, str]] = {}
+    real_path = remember_folders()
+    for path in inputs:
+        if path.is_dir():
+            for file in _add_folder(FileList(), str(path)):
+                found[place_of(file.path, real_path)] = (str(path), str(file.relative))
+        else:
+            found.setdefault(place_of(path, real_path), (None, str(path)))
+    return found.values()
 
 
 def check_names(files: Iterable[AudioFile]) -> None:
     """Raises a [`UsageError`] if results of two files would have one name in an output directory."""
+    if isinstance(files, FileList) and files.from_one_folder:
+        return
     owners: dict[Path, Path] = {}
     for file in files:
         other = owners.setdefault(file.relative, file.path)

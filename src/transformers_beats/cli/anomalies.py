@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -51,7 +51,7 @@ BandsChoice = Enum("BandsChoice", {name: name for name in get_args(Bands)}, type
 PoolingChoice = Enum("PoolingChoice", {name: name for name in get_args(TimePooling)}, type=str)
 
 
-@functools.partial(with_shared_options, left_out=("window", "hop"))
+@functools.partial(with_shared_options, left_out=("window", "hop", "workers", "profile"))
 def fit(
     shared: Shared,
     notes: DecoderNotes,
@@ -176,7 +176,7 @@ def embed_parts(
     def is_done(file: AudioFile) -> bool:
         return part_of[file].exists()
 
-    def compute(todo: list[AudioFile], open_file: Open) -> Iterator["np.ndarray"]:
+    def compute(todo: Sequence[AudioFile], open_file: Open) -> Iterator["np.ndarray"]:
         return embed_clips(inference, map(open_file, todo), settings)
 
     def add(file: AudioFile, values: "np.ndarray", report: "AudioReport") -> None:

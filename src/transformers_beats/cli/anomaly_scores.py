@@ -2,7 +2,7 @@
 """`transformers-beats anomalies score`: clips against the normal ones of a detector."""
 
 import json as json_format
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -141,7 +141,7 @@ def score_files(
     records: dict[AudioFile, dict[str, Any]] = {}
     in_bank: list[str] = []
 
-    def compute(todo: list[AudioFile], open_file: Open) -> Iterator["np.ndarray"]:
+    def compute(todo: Sequence[AudioFile], open_file: Open) -> Iterator["np.ndarray"]:
         return embed_clips(inference, map(open_file, todo), detector.settings)
 
     def begin(file: AudioFile) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def score_files(
         records[file] = {**begin(file), **empty, "warnings": [], "status": SKIPPED, "reason": reason}
 
     files = [role.file for role in roles]
-    failures = process(files, lambda file: False, notes, extractor.sampling_rate, compute, add, skip)
+    failures = process(files, None, notes, extractor.sampling_rate, compute, add, skip)
     if in_bank:
         warn(
             f"{len(in_bank)} clips, such as {in_bank[0]}, are among the normal clips of the detector: their scores "

@@ -16,14 +16,18 @@ from .convert import convert, export
 from .forwarded import MODELS, TRAINING, add_forwarded
 from .models import get, info, models, recipes
 from .search import index, search
-from .tag import tag
+from .tag import listen, tag
 
 
+# Heading of what is neither audio nor training.
+TOOLS = "Models and tools"
 app = make_app()
 tags = ["-m beats-finetuned recordings", "-m beats-finetuned - --json < clip.wav"]
 tags += ["-m beats-finetuned recordings -o events.csv --events"]
 embeddings = ["-m beats-iter3 recordings -o embeddings", "-m beats-iter3 clip.wav --json"]
 add_command(app, "tag", tag, tags, "Audio", quiet=True)
+listens = ["-m beats-finetuned", "-m beats-finetuned - --rate 16000 < samples.raw"]
+add_command(app, "listen", listen, listens, "Audio", quiet=True)
 add_command(app, "embed", embed, embeddings, "Audio", quiet=True)
 add_command(app, "tokenize", tokenize, ["-m beats-tokenizer recordings -o tokens"], "Audio", quiet=True)
 add_command(app, "compare", compare, ["-m beats-finetuned first.wav second.wav"], "Audio", quiet=True)
@@ -44,17 +48,17 @@ examples = [f"fit {fits[0]}", f"score {scores[0]}"]
 anomalies = add_group(app, "anomalies", "Find sounds that are not like normal clips of a machine.", examples, "Audio")
 add_command(anomalies, "fit", fit, fits, "Commands", quiet=True, group="anomalies")
 add_command(anomalies, "score", score, scores, "Commands", quiet=True, group="anomalies")
-add_command(app, "models", models, ["", "--json"], "Models")
-add_command(app, "get", get, ["beats-iter3"], "Models", quiet=True)
-add_command(app, "info", info, ["beats-finetuned", "beats-finetuned --labels"], "Models")
-add_command(app, "convert", convert, ["BEATs_iter3.pt beats-iter3"], "Models", quiet=True)
-add_command(app, "export", export, ["beats-finetuned beats.onnx --int8"], "Models", quiet=True)
+add_command(app, "models", models, ["", "--json"], TOOLS)
+add_command(app, "get", get, ["beats-iter3"], TOOLS, quiet=True)
+add_command(app, "info", info, ["beats-finetuned", "beats-finetuned --labels"], TOOLS)
+add_command(app, "convert", convert, ["BEATs_iter3.pt beats-iter3"], TOOLS, quiet=True)
+add_command(app, "export", export, ["beats-finetuned beats.onnx --int8"], TOOLS, quiet=True)
 for name, command in MODELS.items():
-    add_forwarded(app, name, command, "Models")
+    add_forwarded(app, name, command, TOOLS)
 for name, command in TRAINING.items():
     add_forwarded(app, name, command, "Training")
 add_command(app, "recipes", recipes, [""], "Training")
-add_command(app, "completion", completion, ["bash"], "Shell")
+add_command(app, "completion", completion, ["bash"], TOOLS)
 
 
 def main() -> None:

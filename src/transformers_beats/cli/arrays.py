@@ -4,21 +4,35 @@
 import json as json_format
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from transformers_beats.audio.files import AudioFile, check_names
+from transformers_beats.audio.files import STDIN, AudioFile, check_names
 from transformers_beats.inference.grains import Grain, Pooling, check_grain
 from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.messages import note
+from transformers_beats.utils.ranks import ranks_directory, take_share, write_skipped
 from transformers_beats.utils.resume import read_settings
 
 from .notes import DecoderNotes
 from .options import Json, Shared, with_shared_options
-from .processing import Open, count, find_inputs, finish, has_seconds_bar, process, settings_of
+from .processing import (
+    Open,
+    check_rank,
+    choose_workers,
+    count,
+    count_left,
+    find_inputs,
+    finish,
+    has_seconds_bar,
+    process,
+    settings_of,
+    share_of,
+)
 from .writers import OK, SKIPPED, SOURCES, begin_directory, check_directory, write_standard_output
 
 
@@ -138,22 +152,27 @@ def save_arrays(
     if json and shared.resume:
         raise UsageError("--resume continues an --output, and --json has none.")
     check_model(shared.model, use)
+    shared, rank = check_rank(shared, output)
     directory, suffix = output, ".npy"
     one_file = output if layout_of is not None and output is not None and is_one_file(output) else None
     if one_file is not None:
-        check_one_file(one_file, shared.resume)
+        if rank is None:
+            # Several look once they have a lock.
+            check_one_file(one_file, shared.resume)
         directory, suffix = parts_of(one_file), ".npz"
     if directory is not None:
         check_directory(directory, shared.resume)
-    files = find_inputs(shared.inputs, shared.resume)
+    everything = find_inputs(shared.inputs, shared.resume)
+    files = share_of(everything, rank)
     if directory is not None:
-        check_names(files)
+        check_names(everything)
     if one_file is not None:
-        check_texts(one_file, files)
+        check_texts(one_file, everything)
     # From here on, torch is imported.
     import numpy as np
 
     from transformers_beats.inference.windowed import WindowedInference
+    from transformers_beats.utils.embeddings import has_embeddings
     from transformers_beats.utils.files import replace_file
 
     model, extractor = load(shared.model, shared.device, shared.dtype.value)
@@ -164,8 +183,20 @@ def save_arrays(
         # Numbers, however they were written.
         others["layers"] = layout.layers[0] if layout.is_single else layout.layers
     settings = settings_of(command, model, extractor, shared, **others)
-    if directory is not None:
-        begin_directory(directory, settings, shared.resume, files, suffix)
+
+    is_complete, num_left = False, 0
+
+    def begin(part: Path | None) -> Path | None:
+        nonlocal is_complete
+        if part is not None and one_file is not None and one_file.exists() and not parts_of(one_file).exists():
+            # Another rank may have joined what this one, which is late or was started again, would do.
+            assert layout is not None
+            is_complete = has_embeddings(one_file, map(str, (file.relative for file in everything)), layout, settings)
+            if not is_complete:
+                raise UsageError(f"{one_file}: is complete already: remove it, or choose another output.")
+        elif directory is not None:
+            begin_directory(directory, settings, shared.resume, everything, suffix)
+        return part
 
     def write(file: AudioFile, array: np.ndarray, report: "AudioReport") -> None:
         if directory is None:
@@ -186,30 +217,42 @@ def save_arrays(
             write_standard_output(json_format.dumps({"file": file.address, **record}) + "\n")
 
     def has_result(file: AudioFile) -> bool:
-        return directory is not None and os.path.exists(file.result(directory, suffix))
+        return is_complete or (directory is not None and os.path.exists(file.result(directory, suffix)))
 
-    def is_done(file: AudioFile) -> bool:
-        return shared.resume and has_result(file)
+    def join(is_all: bool) -> list[str]:
+        """Joins all that is there, also of runs that this one continues; returns the line that says how to read it."""
+        assert one_file is not None
+        assert layout is not None
+        is_joined = join_parts(one_file, layout, settings)
+        if is_all or not is_joined:
+            shutil.rmtree(parts_of(one_file))
+        return [f"Next: {READERS[one_file.suffix.lower()]}({str(one_file)!r}) in Python."] if is_joined else []
 
-    def compute_all(todo: list[AudioFile], open_file: Open) -> "Iterator[np.ndarray]":
+    def merge(parts: list[Path]) -> bool:
+        """Joins the results of all ranks, if there is no file that none of them has tried."""
+        nonlocal num_left
+        left = count_left(everything, has_result, parts)
+        num_left = left or 0
+        if left is not None and one_file is not None and not is_complete:
+            note(f"All {len(everything)} files: {output}", *join(not left))
+        return left is not None
+
+    def compute_all(todo: Sequence[AudioFile], open_file: Open) -> "Iterator[np.ndarray]":
         return compute(inference, map(open_file, todo))
 
-    failures = process(files, is_done, notes, extractor.sampling_rate, compute_all, write, skip)
-    closing = []
-    if output is not None:
-        done = [file for file in files if has_result(file)]
-        closing = [f"{count(files, failures)}: {output}"]
-        if layout is not None and one_file is not None:
-            # Of this run and of those that it continues.
-            if join_parts(one_file, layout, settings):
-                closing.append(f"Next: {READERS[one_file.suffix.lower()]}({str(one_file)!r}) in Python.")
-            else:
-                closing = []
-            if not failures or not closing:
-                shutil.rmtree(parts_of(one_file))
-        elif done:
-            closing.append(f"Next: numpy.load({str(done[0].result(output, suffix))!r}) in Python.")
-    finish(files, failures, *closing)
+    workers = choose_workers(shared.workers, len(files), model.device.type)
+    is_done = has_result if shared.resume else None
+    with take_share(ranks_directory(output or Path(STDIN)), rank, begin, merge) as part:
+        failures = process(files, is_done, notes, extractor.sampling_rate, compute_all, write, skip, workers)
+        if part is not None and failures:
+            write_skipped(part, [str(file.relative) for file in files if not has_result(file)])
+    closing = [f"{count(files, failures, rank)}: {output}"] if output is not None else []
+    if one_file is not None and rank is None:
+        following = join(not failures)
+        closing = closing + following if following else []
+    elif output is not None and one_file is None and (done := next(filter(has_result, files), None)) is not None:
+        closing.append(f"Next: numpy.load({str(done.result(output, suffix))!r}) in Python.")
+    finish(files, failures, *closing, rank=rank, num_left=num_left)
 
 
 # Suffixes of other kinds of files, which no directory has.
@@ -258,7 +301,7 @@ def check_parts(path: Path, resume: bool) -> None:
         )
 
 
-def check_texts(path: Path, files: list[AudioFile]) -> None:
+def check_texts(path: Path, files: Sequence[AudioFile]) -> None:
     """Raises a [`UsageError`] for a name of a file that is no text, which one file for all could not hold."""
     for file in files:
         try:

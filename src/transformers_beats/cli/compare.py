@@ -3,7 +3,7 @@
 
 import json as json_format
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -156,7 +156,7 @@ def distance(
 
 
 def embed_folder(
-    files: list[AudioFile], notes: DecoderNotes, inference: "WindowedInference", seconds: float | None
+    files: Sequence[AudioFile], notes: DecoderNotes, inference: "WindowedInference", seconds: float | None
 ) -> tuple[list["np.ndarray"], list[str]]:
     """
     Returns the embeddings `(hidden_size,)` of the segments of files, or of the whole files, without those of digital
@@ -166,7 +166,7 @@ def embed_folder(
 
     vectors: list[np.ndarray] = []
 
-    def compute(todo: list[AudioFile], open_file: Open) -> Iterator[Any]:
+    def compute(todo: Sequence[AudioFile], open_file: Open) -> Iterator[Any]:
         return stream_segments_many(inference, map(open_file, todo), seconds)
 
     def add(file: AudioFile, segments: Any, report: Any) -> None:
@@ -174,5 +174,5 @@ def embed_folder(
         vectors.extend([segment.embedding for segment in segments if not segment.is_silent])
 
     rate = inference.feature_extractor.sampling_rate
-    failures = process(files, lambda file: False, notes, rate, compute, add)
+    failures = process(files, None, notes, rate, compute, add)
     return vectors, failures

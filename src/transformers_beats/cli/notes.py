@@ -5,9 +5,10 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache, partial
 from typing import IO, TYPE_CHECKING
 
 from transformers_beats.audio.files import AudioFile
@@ -65,6 +66,10 @@ class DecoderNotes:
             if shown:
                 stream.report.warnings.append(f"its decoder says: {'; '.join(shown)}{more}")
 
+    def in_other_process(self, sampling_rate: int) -> "Callable[[AudioFile], AudioStream]":
+        """Returns a function that opens files as [`~DecoderNotes.open`] does, in a process that is not this one."""
+        return partial(_open_in_process, sampling_rate=sampling_rate, catches=self.caught is not None)
+
     @contextmanager
     def _catch(self, notes: dict[str, None]) -> Generator[None, None, None]:
         if self.caught is None:
@@ -82,6 +87,16 @@ class DecoderNotes:
             self.caught.seek(0)
             lines = self.caught.read().decode(errors="replace").splitlines()
             notes.update((SOURCE_PLACE.sub("", one_line(line)), None) for line in lines if line.strip())
+
+
+@cache
+def _notes_of_process(catches: bool) -> DecoderNotes:
+    """Returns the notes of this process, which has a file of its own for what it catches."""
+    return DecoderNotes(tempfile.TemporaryFile() if catches else None)  # as long as the process
+
+
+def _open_in_process(file: AudioFile, sampling_rate: int, catches: bool) -> "AudioStream":
+    return _notes_of_process(catches).open(file, sampling_rate)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Collection
 from enum import Enum
 from typing import Annotated, Any, NamedTuple
@@ -11,6 +12,8 @@ import typer
 
 from transformers_beats.utils.arguments import find_problem
 from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.stages import take_times
+from transformers_beats.utils.table import terminal_width
 
 from .notes import decoder_notes
 
@@ -99,6 +102,10 @@ class Shared(NamedTuple):
     batch_size: Annotated[int, rare("N", "Windows in a batch (default: 8).", min=1)] = 8
     device: Device = "auto"
     dtype: Annotated[Dtype, rare("DTYPE", "float32, bfloat16, float16 or auto, as saved (default).")] = Dtype.auto
+    workers: Annotated[int | None, rare("N", "Processes that decode (default: by files and CPUs).", min=0)] = None
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Print the seconds of each stage.", rich_help_panel="Windows and device")
+    ] = False
 
 
 def with_shared_options(function: Callable[..., None], left_out: Collection[str] = ()) -> Callable[..., None]:
@@ -111,7 +118,17 @@ def with_shared_options(function: Callable[..., None], left_out: Collection[str]
     def command(**values: Any) -> None:
         # Before anything is imported that writes to stderr.
         with decoder_notes() as notes:
-            function(Shared(**{name: values.pop(name) for name in shared}), notes, **values)
+            options = Shared(**{name: values.pop(name) for name in shared})
+            if not options.profile:
+                function(options, notes, **values)
+                return
+            with take_times() as times:
+                try:
+                    function(options, notes, **values)
+                finally:
+                    # Also if files failed, or after Ctrl-C; not of arguments that cannot be used.
+                    if any(times.seconds.values()):
+                        print(times.describe(terminal_width()), file=sys.stderr)
 
     shared = {name: entry for name, entry in inspect.signature(Shared).parameters.items() if name not in left_out}
     inputs, model, *others = shared.values()

@@ -3,15 +3,20 @@
 
 import errno
 import sys
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers_beats.audio.files import STDIN, AudioFile, find_audio
-from transformers_beats.utils.errors import FOREIGN_ERRORS, UsageError, first_line
-from transformers_beats.utils.machine import name_of
+from transformers_beats.audio.files import STDIN, AudioFile, FileList, find_audio
+from transformers_beats.utils.errors import FAILURE, FOREIGN_ERRORS, UsageError, first_line
+from transformers_beats.utils.machine import count_cpus, name_of
 from transformers_beats.utils.messages import is_quiet, note, warn
 from transformers_beats.utils.numbers import format_number
+from transformers_beats.utils.ranks import Rank, current_rank, read_skipped
+from transformers_beats.utils.stages import current_times, stage, timed
 
 from .notes import DecoderNotes
 from .options import Shared
@@ -29,9 +34,13 @@ if TYPE_CHECKING:
 END_OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EPIPE)
 # Opens a file for its computation.
 Open = Callable[[AudioFile], "AudioStream"]
+# Fewer files are decoded in this process: others take a moment to start.
+FILES_FOR_WORKERS = 32
+# Processes that decode for a GPU; one for a CPU, whose cores the model keeps busy.
+MOST_WORKERS = 8
 
 
-def find_inputs(words: list[str], resume: bool = False) -> list[AudioFile]:
+def find_inputs(words: list[str], resume: bool = False) -> Sequence[AudioFile]:
     """
     Lists the audio of a command line: see [`find_audio`]; `-` is read from standard input, to its end.
 
@@ -40,12 +49,37 @@ def find_inputs(words: list[str], resume: bool = False) -> list[AudioFile]:
     """
     paths = [Path(word) for word in words if word != STDIN]
     if len(paths) == len(words):
-        return find_audio(paths)
+        with stage("find files"):
+            return find_audio(paths)
     if resume:
         raise UsageError("--resume continues with files, and standard input is none: leave out --resume or -.")
     # All paths are checked before anything is waited for.
     files = find_audio(paths) if paths else []
     return [AudioFile(Path(STDIN), Path("stdin"), read_standard_input()), *files]
+
+
+def check_rank(shared: Shared, output: Path | None) -> tuple[Shared, Rank | None]:
+    """
+    Returns the rank of this process, and its options: one of several goes on with what is there, as with `--resume`,
+    so that it can be started again.
+
+    Raises:
+        [`UsageError`]: if the results of several processes have no common file or directory, or they would read one
+            standard input.
+    """
+    rank = current_rank()
+    if rank is None:
+        return shared, None
+    if output is None or STDIN in shared.inputs:
+        raise UsageError(
+            f"{rank.count} processes (WORLD_SIZE) share files and write one --output: name it, and no standard input."
+        )
+    return shared._replace(resume=True), rank
+
+
+def share_of(files: Sequence[AudioFile], rank: Rank | None) -> Sequence[AudioFile]:
+    """Returns the files of a rank: each belongs to one rank."""
+    return files if rank is None else files[rank.number :: rank.count]
 
 
 def read_standard_input() -> bytes:
@@ -63,71 +97,117 @@ def read_standard_input() -> bytes:
 
 
 def process(
-    files: list[AudioFile],
-    is_done: Callable[[AudioFile], bool],
+    files: Sequence[AudioFile],
+    is_done: Callable[[AudioFile], bool] | None,
     notes: DecoderNotes,
     sampling_rate: int,
-    compute: Callable[[list[AudioFile], Open], Iterator[Any]],
+    compute: Callable[[Sequence[AudioFile], Open], Iterator[Any]],
     write: Callable[[AudioFile, Any, "AudioReport"], None],
     skip: Callable[[AudioFile, str], None] = lambda file, reason: None,
+    workers: int = 0,
 ) -> list[str]:
     """
     Computes and writes the results of the files that are not done, and returns a line for each that cannot be used.
-    `skip` is called with the reason if there is no result to write. `compute` returns the results of files in their
-    order: after an error, `next` gives that of the next file.
+    `is_done` is none for a new output. `skip` is called with the reason if there is no result to write. `compute`
+    opens all files that it is given, one after another, and returns their results in this order: after an error,
+    `next` gives that of the next file. With `workers`, so many processes decode meanwhile.
 
     Raises:
         [`OutputError`], `OSError`: if the output takes no more results.
     """
     from tqdm import tqdm
 
-    todo = [file for file in files if not is_done(file)]
+    # Of several processes, one has a bar.
+    is_silent = is_quiet() or has_seconds_bar(files) or getattr(current_rank(), "number", 0) > 0
+    todo = files if is_done is None else leave_out(files, is_done)
     if len(todo) < len(files):
         note(f"{len(files) - len(todo)} of {len(files)} files are done already.")
     reports: dict[AudioFile, AudioReport] = {}
+    failures: list[str] = []
+    with ExitStack() as stack:
+        decoders = None
+        if workers and todo:
+            # Imports torch.
+            from transformers_beats.audio.decoders import Decoders
 
-    def open_file(file: AudioFile) -> "AudioStream":
-        stream = notes.open(file, sampling_rate)
-        reports[file] = stream.report
-        return stream
+            decoders = stack.enter_context(Decoders(todo, notes.in_other_process(sampling_rate), workers))
 
-    failures, results = [], compute(todo, open_file)
-    for file in tqdm(todo, unit="file", disable=True if is_quiet() or has_seconds_bar(files) else None):
-        has_result = False
-        try:
-            result = next(results)
-            has_result = True
-            report = reports.pop(file)
-            write(file, result, report)
-            for warning in report.warnings:
-                warn(f"{file.name}: {warning}")
-        except FOREIGN_ERRORS as error:
-            if ends_output(error):
-                raise
-            reason = first_line(error).removeprefix(f"{file.name}: ")
-            failures.append(reason if file.name in reason else f"{file.name}: {reason}")
-            if not has_result:
-                skip(file, reason)
+        def open_file(file: AudioFile) -> "AudioStream":
+            with stage("decode"):
+                stream = notes.open(file, sampling_rate) if decoders is None else decoders.open_next()
+            reports[file] = stream.report
+            return replace(stream, blocks=timed("decode", stream.blocks))
+
+        results = compute(todo, open_file)
+        for file in tqdm(todo, unit="file", disable=True if is_silent else None):
+            has_result = False
+            try:
+                with stage("join"):
+                    result = next(results)
+                has_result = True
+                report = reports[file]
+                with stage("write"):
+                    write(file, result, report)
+                for warning in report.warnings:
+                    warn(f"{file.name}: {warning}")
+            except FOREIGN_ERRORS as error:
+                if ends_output(error):
+                    raise
+                reason = first_line(error).removeprefix(f"{file.name}: ")
+                failures.append(reason if file.name in reason else f"{file.name}: {reason}")
+                if not has_result:
+                    skip(file, reason)
+            reports.pop(file, None)
+        if decoders is not None and (times := current_times()) is not None:
+            times.num_decoders, times.decoder_seconds = decoders.num_processes, decoders.seconds
     return failures
 
 
-def finish(files: list[AudioFile], failures: list[str], *closing: str) -> None:
+def leave_out(files: Sequence[AudioFile], is_done: Callable[[AudioFile], bool]) -> Sequence[AudioFile]:
+    """Returns the files that are not done."""
+    rows = array("Q", (row for row, file in enumerate(files) if not is_done(file)))
+    return files.take(rows) if isinstance(files, FileList) else [files[row] for row in rows]
+
+
+def choose_workers(asked: int | None, num_files: int, device: str) -> int:
+    """Returns the number of processes that decode files for a model on a device of PyTorch's, such as `cpu`."""
+    if asked is not None:
+        return asked
+    num_others = count_cpus() - 1
+    if num_files < FILES_FOR_WORKERS:
+        return 0
+    return min(1 if device == "cpu" else MOST_WORKERS, num_others)
+
+
+def finish(
+    files: Sequence[AudioFile], failures: list[str], *closing: str, rank: Rank | None = None, num_left: int = 0
+) -> None:
     """
-    Names the files that were skipped, and then says where results are and what to type next.
+    Names the files that were skipped, and then says where results are and what to type next. A rank fails only if it
+    has found that no rank has anything left to do, and that `num_left` files of all ranks have no result: torchrun
+    ends all others as soon as one fails.
 
     Raises:
         `SystemExit`: with status 1 if a file was skipped.
     """
     if failures:
         print(*failures, f"{len(failures)} of {len(files)} files could not be used.", sep="\n", file=sys.stderr)
+    if num_left:
+        print(f"Of the files of all shares, {num_left} could not be used.", file=sys.stderr)
     note(*closing)
-    if failures:
-        raise SystemExit(1)
+    if num_left or (failures and rank is None):
+        raise SystemExit(FAILURE)
 
 
-def count(files: list[AudioFile], failures: list[str]) -> str:
-    """Returns how many files have results: "3 of 4 files"."""
-    total = f"{len(files)} file{'s' * (len(files) != 1)}"
+def count_left(files: Sequence[AudioFile], has_result: Callable[[AudioFile], bool], parts: list[Path]) -> int | None:
+    """Returns how many files of all ranks have no result; None if there is one that no rank has tried."""
+    left = [str(file.relative) for file in files if not has_result(file)]
+    return len(left) if read_skipped(parts).issuperset(left) else None
+
+
+def count(files: Sequence[AudioFile], failures: list[str], rank: Rank | None = None) -> str:
+    """Returns how many files have results: "3 of 4 files"; of a rank, which share of the files these are."""
+    total = f"{len(files)} file{'s' * (len(files) != 1)}{f' ({rank})' if rank is not None else ''}"
     return f"{len(files) - len(failures)} of {total}" if failures else total
 
 
@@ -142,7 +222,7 @@ def note_left_out(number: int, role: str) -> None:
         note(f"{format_number(number)} files are {role}, and are left out.")
 
 
-def has_seconds_bar(files: list[AudioFile]) -> bool:
+def has_seconds_bar(files: Sequence[AudioFile]) -> bool:
     """Returns whether the progress bar counts seconds of a single file; without a terminal there is no bar."""
     return len(files) == 1 and sys.stderr.isatty() and not is_quiet()
 

@@ -4,23 +4,24 @@
 import functools
 import json as json_format
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from transformers_beats.audio.files import STDIN, AudioFile, place_of
+from transformers_beats.audio.files import STDIN, AudioFile, place_of, remember_folders
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.files import check_folder_of
 from transformers_beats.utils.messages import next_command, note, warn
 from transformers_beats.utils.numbers import format_number
+from transformers_beats.utils.ranks import current_rank
 from transformers_beats.utils.table import print_table
 
 from .compare import find_one
 from .notes import DecoderNotes, decoder_notes
 from .options import Device, Json, MovedModel, Segments, Shared, with_shared_options
-from .processing import Open, find_inputs, finish, has_seconds_bar, process, settings_of
+from .processing import Open, choose_workers, find_inputs, finish, has_seconds_bar, process, settings_of
 from .writers import write_standard_output
 
 
@@ -57,6 +58,8 @@ def index(
 
     if STDIN in shared.inputs:
         raise UsageError("An index is of files, and standard input is none: name files or folders.")
+    if (rank := current_rank()) is not None:
+        raise UsageError(f"An index has one writer, and this is {rank} (RANK, WORLD_SIZE): start one process.")
     check_model(shared.model, "embeddings")
     check_index_directory(output)
     files = find_inputs(shared.inputs)
@@ -71,15 +74,15 @@ def index(
     # They follow from the segments.
     del settings["window"], settings["hop"]
     with IndexWriter(output, settings, place_of_model(shared.model)) as writer:
-        failures, summary = update(writer, files, shared.inputs, notes, inference, segments)
+        failures, summary = update(writer, files, shared, notes, inference, segments)
     following = next_command("search", str(output), "clip.wav")
     finish(files, failures, f"{summary}: {len(writer.states)} files, {len(writer)} vectors in {output}", following)
 
 
 def update(
     writer: "IndexWriter",
-    files: list[AudioFile],
-    inputs: list[str],
+    files: Sequence[AudioFile],
+    shared: Shared,
     notes: DecoderNotes,
     inference: "WindowedInference",
     seconds: float | None,
@@ -91,18 +94,21 @@ def update(
     from transformers_beats.search.index import State
     from transformers_beats.search.segments import stream_segments_many, to_entry
 
-    states = {file: State.of(file.path) for file in files}
+    real_path = remember_folders()
     # The same file may be reached on two ways.
-    known = {place_of(name): name for name in writer.states}
-    names = {file: known.get(place_of(file.path), file.address) for file in files}
-    changed = {name for file, name in names.items() if writer.states.get(name, states[file]) != states[file]}
-    folders = {place(word) for word in inputs for place in (os.path.abspath, os.path.realpath)}
-    listed = set(names.values())
+    known = {place_of(name, real_path): name for name in writer.states}
+
+    def name_of(file: AudioFile) -> str:
+        return known.get(place_of(file.path, real_path), file.address) if known else file.address
+
+    states = {name_of(file): State.of(file.path) for file in files}
+    changed = {name for name, state in states.items() if writer.states.get(name, state) != state}
+    folders = {place(word) for word in shared.inputs for place in (os.path.abspath, os.path.realpath)}
     # A file that is there and not listed was once named itself, as its suffix is not that of audio.
     gone = {
         name
         for where, name in known.items()
-        if name not in listed
+        if name not in states
         and not os.path.lexists(name)
         and not folders.isdisjoint(map(str, [*Path(name).parents, *where.parents]))
     }
@@ -110,16 +116,19 @@ def update(
     writer.remove(changed | gone)
 
     def is_done(file: AudioFile) -> bool:
-        return names[file] in writer.states
+        return name_of(file) in writer.states
 
-    def compute(todo: list[AudioFile], open_file: Open) -> Iterator[Any]:
+    def compute(todo: Sequence[AudioFile], open_file: Open) -> Iterator[Any]:
         return stream_segments_many(inference, map(open_file, todo), seconds)
 
     def add(file: AudioFile, segments: Any, report: "AudioReport") -> None:
-        writer.add(names[file], states[file], map(to_entry, segments))
-        added.add(names[file])
+        name = name_of(file)
+        writer.add(name, states[name], map(to_entry, segments))
+        added.add(name)
 
-    failures = process(files, is_done, notes, inference.feature_extractor.sampling_rate, compute, add)
+    rate, device = inference.feature_extractor.sampling_rate, inference.plain_model.device.type
+    workers = choose_workers(shared.workers, len(files), device)
+    failures = process(files, is_done, notes, rate, compute, add, workers=workers)
     num_removed = len(gone) + len(changed - added)
     return failures, f"{len(added - changed)} added, {len(added & changed)} updated, {num_removed} removed"
 

@@ -1,32 +1,71 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """`transformers-beats tag`: the sounds that are heard in files, and when."""
 
+import json as json_format
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterator, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from transformers_beats.audio.files import AudioFile, check_names
+from transformers_beats.audio.files import RAW_FORMATS, STDIN, AudioFile, check_names
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.files import make_directory
+from transformers_beats.utils.messages import note, warn
+from transformers_beats.utils.ranks import ranks_directory, take_share, write_skipped
 
 from .notes import DecoderNotes
-from .options import Json, Shared, with_shared_options
-from .processing import Open, count, find_inputs, finish, has_seconds_bar, process, settings_of
-from .writers import Format, Writer, check_output, choose_format, open_writer
+from .options import Device, Dtype, Json, Model, Shared, rare, with_shared_options
+from .processing import (
+    Open,
+    check_rank,
+    choose_workers,
+    count,
+    count_left,
+    find_inputs,
+    finish,
+    has_seconds_bar,
+    process,
+    settings_of,
+    share_of,
+)
+from .writers import (
+    PART,
+    Format,
+    Writer,
+    check_output,
+    choose_format,
+    merge_results,
+    open_writer,
+    partial_file,
+    write_csv,
+    write_standard_output,
+)
 
 
 if TYPE_CHECKING:
     from transformers_beats.audio.decoding import AudioReport, AudioStream
+    from transformers_beats.inference.live import Feed, Listener
     from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
+
+RawFormat = Enum("RawFormat", {name: name for name in RAW_FORMATS}, type=str)
 
 
 def event_option(metavar: str, help: str, **limits: Any) -> Any:
     """Returns an option that asks for events."""
-    panel = "Events (each option implies --events)"
-    return typer.Option(min=0, metavar=metavar, help=help, rich_help_panel=panel, **limits)
+    return typer.Option(min=0, metavar=metavar, help=help, rich_help_panel="Events", **limits)
+
+
+EventThreshold = Annotated[float | None, event_option("SCORE", "Events reach this score (default: 0.5, or the model's own).", max=1)]
+LowThreshold = Annotated[
+    float | None, event_option("SCORE", "Events go on with this score or more (default: the same).", max=1)
+]
+Median = Annotated[float | None, event_option("SECONDS", "Length of a median filter over the scores.")]
+Gap = Annotated[float | None, event_option("SECONDS", "Join events so close together.")]
+MinDuration = Annotated[float | None, event_option("SECONDS", "Leave out shorter events.")]
 
 
 @with_shared_options
@@ -53,15 +92,11 @@ def tag(
     pictures: Annotated[
         Path | None, typer.Option(metavar="DIRECTORY", help="Draw the spectrogram and events of each file, as .png.")
     ] = None,
-    event_threshold: Annotated[
-        float | None, event_option("SCORE", "Events reach this score (default: 0.5, or the model's own).", max=1)
-    ] = None,
-    low_threshold: Annotated[
-        float | None, event_option("SCORE", "Events go on with this score or more (default: the same).", max=1)
-    ] = None,
-    median: Annotated[float | None, event_option("SECONDS", "Length of a median filter over the scores.")] = None,
-    gap: Annotated[float | None, event_option("SECONDS", "Join events so close together.")] = None,
-    min_duration: Annotated[float | None, event_option("SECONDS", "Leave out shorter events.")] = None,
+    event_threshold: EventThreshold = None,
+    low_threshold: LowThreshold = None,
+    median: Median = None,
+    gap: Gap = None,
+    min_duration: MinDuration = None,
     event_window: Annotated[
         float | None, event_option("SECONDS", "Windows of events (default: 2; of a frame-level model, --window).")
     ] = None,
@@ -73,7 +108,7 @@ def tag(
     Name the sounds in audio files and, with --events, say when they are heard.
 
     The events of a frame-level model are exact to the time between its scores, 160 or 40 ms (see `info`), those of a
-    clip-level model to --event-window. Labels do not depend on the options of events.
+    clip-level model to --event-window. Labels do not depend on the options of events, which imply --events.
     """
     from transformers_beats.inference.loading import check_model, load
 
@@ -97,10 +132,12 @@ def tag(
         )
     label_options = {"top_k": 5 if top_k is None else top_k, "threshold": threshold}
     check_model(shared.model, "labels")
+    shared, rank = check_rank(shared, output)
     check_output(kind, output, shared.resume)
-    files = find_inputs(shared.inputs, shared.resume)
+    everything = find_inputs(shared.inputs, shared.resume)
+    files = share_of(everything, rank)
     if kind is Format.audacity or pictures:
-        check_names(files)
+        check_names(everything)
     if pictures:
         from transformers_beats.plotting.figures import check_matplotlib
 
@@ -127,12 +164,46 @@ def tag(
         if with_events and model.config.event_settings:
             # They are no part of the fingerprint of a model.
             settings["event_settings"] = model.config.event_settings
-    writer = open_writer(kind, output, with_events, shared.resume, settings, files)
-    try:
-        failures = tag_files(files, notes, tagger, writer, pictures, shared.batch_size)
-    finally:
-        writer.close()
-    finish(files, failures, *closing(kind, output, with_events, pictures, count(files, failures)))
+
+    num_left = 0
+
+    def begin(part: Path | None) -> tuple[Path | None, Writer]:
+        return part, open_writer(kind, output, with_events, shared.resume, settings, everything, part)
+
+    def merge(parts: list[Path]) -> bool:
+        nonlocal num_left
+        assert output is not None
+        left = merge_parts(kind, output, with_events, parts, everything)
+        num_left = left or 0
+        return left is not None
+
+    with take_share(ranks_directory(output or Path(STDIN)), rank, begin, merge) as (part, writer):
+        try:
+            failures = tag_files(files, notes, tagger, writer, pictures, shared)
+        finally:
+            writer.close()
+        if part is not None and failures and kind is Format.audacity:
+            write_skipped(part, [str(file.relative) for file in files if not writer.is_done(file)])
+    lines = closing(kind, output, with_events, pictures, count(files, failures, rank))
+    finish(files, failures, *lines, rank=rank, num_left=num_left)
+
+
+def merge_parts(
+    kind: Format, output: Path, with_events: bool, parts: list[Path], files: Sequence[AudioFile]
+) -> int | None:
+    """
+    Joins what several processes have written, if no file is left that none of them has tried, and returns how many
+    have no result; None if one is left.
+    """
+    if kind is Format.audacity:
+        return count_left(files, lambda file: os.path.exists(file.result(output, ".txt")), parts)
+    lines = partial_file(output) if kind is Format.csv else output
+    num_left = merge_results(lines, [part / PART for part in parts], files)
+    if num_left is not None:
+        if kind is Format.csv:
+            write_csv(output, with_events)
+        note(f"All {len(files)} files: {output}")
+    return num_left
 
 
 def closing(kind: Format, output: Path | None, with_events: bool, pictures: Path | None, files: str) -> list[str]:
@@ -154,12 +225,12 @@ def closing(kind: Format, output: Path | None, with_events: bool, pictures: Path
 
 
 def tag_files(
-    files: list[AudioFile],
+    files: Sequence[AudioFile],
     notes: DecoderNotes,
     tagger: "BeatsAudioTaggingPipeline",
     writer: Writer,
     pictures: Path | None,
-    batch_size: int,
+    shared: Shared,
 ) -> list[str]:
     """
     Writes the labels and events of each file and then, if there is a directory for them, draws its picture. Returns a
@@ -183,9 +254,9 @@ def tag_files(
     def is_done(file: AudioFile) -> bool:
         return writer.is_done(file) and (pictures is None or os.path.exists(file.result(pictures, ".png")))
 
-    def compute(todo: list[AudioFile], open_file: Open) -> Iterator[Any]:
+    def compute(todo: Sequence[AudioFile], open_file: Open) -> Iterator[Any]:
         # Not a generator, which would end at the first file that cannot be opened.
-        return tagger(map(follow, todo, map(open_file, todo)), batch_size=batch_size)
+        return tagger(map(follow, todo, map(open_file, todo)), batch_size=shared.batch_size)
 
     def write(file: AudioFile, result: Any, report: "AudioReport") -> None:
         labels = result["labels"] if isinstance(result, dict) else result
@@ -202,4 +273,130 @@ def tag_files(
             spectrogram = readers.pop(file).spectrogram()
             draw_timeline(spectrogram, events, path, str(file.relative), tagger.frame_seconds)
 
-    return process(files, is_done, notes, tagger.feature_extractor.sampling_rate, compute, write, writer.skip)
+    workers = choose_workers(shared.workers, len(files), tagger.device.type)
+    known, rate = is_done if shared.resume else None, tagger.feature_extractor.sampling_rate
+    return process(files, known, notes, rate, compute, write, writer.skip, workers)
+
+
+def listen(
+    model: Model,
+    input: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="INPUT", help="A file; - for standard input (default: microphone).", show_default=False
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=1, metavar="HERTZ", help="Standard input is raw samples of this rate.")
+    ] = None,
+    format: Annotated[RawFormat, typer.Option(help="Format of raw samples.")] = RawFormat["s16le"],
+    channels: Annotated[int, typer.Option(min=1, metavar="N", help="Channels of raw samples.")] = 1,
+    microphone: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="Number or name of `python -m sounddevice`.")
+    ] = None,
+    buffer: Annotated[float, typer.Option(metavar="SECONDS", help="Audio that waits for the model at most.")] = 10.0,
+    drop: Annotated[
+        bool | None,
+        typer.Option(
+            "--drop/--wait",
+            help="Drop what is more, or let the input wait (default: drop of a microphone).",
+            show_default=False,
+        ),
+    ] = None,
+    event_threshold: EventThreshold = None,
+    low_threshold: LowThreshold = None,
+    median: Median = None,
+    gap: Gap = None,
+    min_duration: MinDuration = None,
+    event_window: Annotated[float | None, event_option("SECONDS", "Windows of events (default: 2).")] = None,
+    event_hop: Annotated[
+        float | None, event_option("SECONDS", "From one of them to the next (default: a quarter).")
+    ] = None,
+    device: Device = "auto",
+    dtype: Annotated[Dtype, rare("DTYPE", "float32, bfloat16, float16 or auto, as saved (default).")] = Dtype.auto,
+) -> None:
+    """
+    Tell sound events while they are heard, as JSON lines.
+
+    A line when an event begins and one when it ends; together they are those of `tag --events` with the same options.
+    Ctrl-C ends it. The last lines say how fast it was, and how much audio was dropped.
+    """
+    from transformers_beats.inference.loading import check_model, load
+
+    if input not in (None, STDIN) and not os.path.isfile(input):
+        raise UsageError(f"{input}: no such file; - is standard input.")
+    if rate is not None and input != STDIN:
+        raise UsageError("--rate is of raw samples on standard input: name - as INPUT, or leave it out.")
+    if microphone is not None and input is not None:
+        raise UsageError(f"--microphone and {input}: choose one of them.")
+    check_model(model, "labels")
+    # From here on, torch is imported.
+    from transformers_beats.audio.decoding import stream_audio
+    from transformers_beats.audio.live import stream_microphone, stream_raw
+    from transformers_beats.inference.live import Feed, Listener
+    from transformers_beats.inference.pipeline import (
+        EVENT_OVERLAP,
+        EVENT_WINDOW_SECONDS,
+        BeatsAudioTaggingPipeline,
+        event_settings,
+    )
+
+    loaded, extractor = load(model, device, dtype.value)
+    tagger = BeatsAudioTaggingPipeline(model=loaded, feature_extractor=extractor, device=loaded.device)
+    # Those of a clip-level model in a file; the windows of a frame-level model would be late.
+    window = EVENT_WINDOW_SECONDS if event_window is None else event_window
+    hop = window / EVENT_OVERLAP if event_hop is None else event_hop
+    inference = tagger.inferences(True, event_window_seconds=window, event_hop_seconds=hop, windows_per_batch=1)[-1]
+    options = {
+        "event_threshold": event_threshold,
+        "low_threshold": low_threshold,
+        "median_seconds": median,
+        "gap_seconds": gap,
+        "min_seconds": min_duration,
+    }
+    listener = Listener(inference, event_settings(options))
+    sampling_rate = extractor.sampling_rate
+    if input is None:
+        stream = stream_microphone(sampling_rate, microphone)
+    elif rate is not None:
+        stream = stream_raw(0, rate, format.value, channels, sampling_rate)
+    else:
+        stream = stream_audio("/dev/stdin" if input == STDIN else input, sampling_rate)
+    feed = Feed(stream, buffer, input is None if drop is None else drop)
+    hear(listener, feed)
+
+
+def hear(listener: "Listener", feed: "Feed") -> None:
+    """Prints the events of a stream until it ends, or until Ctrl-C, which ends it as a whole."""
+    from transformers_beats.audio.live import BLOCK_SECONDS
+    from transformers_beats.inference.live import Begin, End
+
+    inference = listener.inference
+    window, hop = (n * inference.column_seconds for n in (inference.window_columns, inference.hop_columns))
+    # A block is read, and the resampler holds back less than another one.
+    latency = listener.latency + 2 * BLOCK_SECONDS
+    note(
+        f"An event is known at most {latency:.2f} s after it starts, and the time of computing a window: windows of "
+        f"{window:.2f} s every {hop:.2f} s, a score every {1000 * inference.frame_seconds:.0f} ms."
+    )
+    earlier = signal.signal(signal.SIGINT, lambda number, frame: feed.stop())
+    try:
+        for item in listener.listen(feed):
+            if isinstance(item, Begin):
+                record = {"type": "begin", **item._asdict()}
+            elif isinstance(item, End):
+                record = {"type": "end", "id": item.id, **item.event._asdict(), "score": round(item.event.score, 6)}
+            else:
+                record = {"type": "dropped", "start": round(item.start, 6), "end": round(item.end, 6)}
+                warn(f"{item.end - item.start:.1f} s of audio were dropped: the model is slower than the audio.")
+            write_standard_output(json_format.dumps(record) + "\n")
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+        dropped = feed.num_dropped / feed.rate
+        lines = [
+            f"{listener.audio_seconds:.1f} s of audio, {listener.real_time_factor:.3f} s of computing for a second; "
+            f"{dropped:.1f} s were dropped."
+        ]
+        if not feed.drops and feed.blocked_seconds > 0.1:
+            lines.append(f"The input waited {feed.blocked_seconds:.1f} s for the model.")
+        note(*lines)

@@ -7,15 +7,19 @@ import json
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from enum import Enum
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from transformers_beats.audio.files import AudioFile, place_of
+from transformers_beats.audio.files import AudioFile, place_of, remember_folders
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import make_directory, replace_file
 from transformers_beats.utils.numbers import format_number
+from transformers_beats.utils.ranks import parts_in
 from transformers_beats.utils.resume import begin_or_resume, read_settings
 from transformers_beats.utils.table import print_table
 
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
     from transformers_beats.inference.events import Event
 
 
+# In the directory of the part of one of several processes.
+PART = "results.jsonl"
 # Beside a file of results, after its name; in a directory of results, alone.
 SETTINGS = ".settings.json"
 # In a directory of results: the file that each result, named by its path without a suffix, is of.
@@ -113,35 +119,30 @@ class TableWriter(Writer):
 
 
 class JsonLinesWriter(Writer):
-    """Writes one line for each file, appended to `path` or printed."""
+    """
+    Writes one line for each file, appended to `path` or printed. Files that have results in `others`, which are JSON
+    lines of other processes, are done.
+    """
 
-    def __init__(self, path: Path | None, with_events: bool, resume: bool):
+    def __init__(self, path: Path | None, with_events: bool, resume: bool, others: Sequence[Path] = ()):
         super().__init__(with_events)
-        self.done: set[Path] = set()
-        text = _read_earlier(path) if path is not None and resume else ""
-        # A line that was cut off counts for nothing. One that lacks only its end, as an editor leaves it, is whole.
-        lines = text.split("\n")
-        if not _is_json(lines[-1]):
-            lines.pop()
-        kept = []
-        for line in lines:
-            try:
-                record = json.loads(line)
-                fits = ("events" in record) == with_events
-                # Fails for records of other programs.
-                list(csv_rows(record))
-                # Files that were skipped are tried again.
-                if record.get("status", OK) == OK:
-                    self.done.add(place_of(record["file"]))
-                    kept.append(line)
-            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-                raise UsageError(f"{path}: holds something else than results of this command.") from error
-            if not fits:
-                raise UsageError(f"{path}: was begun {'without' if with_events else 'with'} --events.")
-        self.stream = _open_stream(path, "".join(f"{line}\n" for line in kept))
+        self.done: set[str] = set()
+        self.real_path = remember_folders()
+        for other in others:
+            deque(self._take(other), maxlen=0)
+        self.stream = _open_stream(path, self._take(path) if path is not None and resume else ())
+
+    def _take(self, path: Path) -> Iterator[str]:
+        """Yields the lines of files that are done, and remembers these. Files that were skipped are tried again."""
+        for line, record in read_results(path):
+            if ("events" in record) != self.with_events:
+                raise UsageError(f"{path}: was begun {'without' if self.with_events else 'with'} --events.")
+            if record.get("status", OK) == OK:
+                self.done.add(str(place_of(record["file"], self.real_path)))
+                yield f"{line}\n"
 
     def is_done(self, file: AudioFile) -> bool:
-        return place_of(file.path) in self.done
+        return bool(self.done) and str(place_of(file.path, self.real_path)) in self.done
 
     def write_record(self, file: AudioFile, record: Record) -> None:
         _write(self.stream, json.dumps(record) + "\n")
@@ -163,13 +164,7 @@ class CsvFileWriter(JsonLinesWriter):
 
     def close(self) -> None:
         super().close()
-        try:
-            with replace_file(self.path) as temporary, _open_text(temporary, "w") as stream:
-                stream.write(to_csv([csv_header(self.with_events)]))
-                with _open_text(partial_file(self.path), "r") as lines:
-                    stream.writelines(to_csv(csv_rows(json.loads(line))) for line in lines)
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written: {error.strerror}.") from error
+        write_csv(self.path, self.with_events)
 
 
 class CsvStreamWriter(Writer):
@@ -177,7 +172,7 @@ class CsvStreamWriter(Writer):
 
     def __init__(self, with_events: bool):
         super().__init__(with_events)
-        self.stream = _open_stream(None, to_csv([csv_header(with_events)]))
+        self.stream = _open_stream(None, [to_csv([csv_header(with_events)])])
 
     def write_record(self, file: AudioFile, record: Record) -> None:
         _write(self.stream, to_csv(csv_rows(record)))
@@ -229,9 +224,11 @@ def open_writer(
     resume: bool,
     settings: Mapping[str, Any],
     files: Sequence[AudioFile] = (),
+    part: Path | None = None,
 ) -> Writer:
     """
-    Opens an output for the results of files in a format; `settings` are those of [`begin_or_resume`].
+    Opens an output for the results of files in a format; `settings` are those of [`begin_or_resume`]. One of several
+    processes writes lines to the directory `part`, see [`take_share`], and label tracks to their place.
 
     Raises:
         [`UsageError`]: if the output is missing, not wanted, exists and is not to be resumed, was begun with other
@@ -246,7 +243,12 @@ def open_writer(
         return LabelTrackWriter(output, resume)
     if output is not None:
         lines = partial_file(output) if kind is Format.csv else output
-        begin_or_resume(output.with_name(f".{output.name}{SETTINGS}"), settings, output, lines.exists())
+        others = [] if part is None else [path / PART for path in parts_in(part.parent)]
+        is_begun = any(path.exists() for path in (lines, *others))
+        begin_or_resume(output.with_name(f".{output.name}{SETTINGS}"), settings, output, is_begun)
+        if part is not None:
+            others = [path for path in others if path.parent != part]
+            return JsonLinesWriter(part / PART, with_events, resume=True, others=[lines, *others])
     if kind is Format.csv:
         return CsvStreamWriter(with_events) if output is None else CsvFileWriter(output, with_events, resume)
     return JsonLinesWriter(output, with_events, resume)
@@ -358,14 +360,78 @@ def to_csv(rows: Iterator[list[Any]] | list[list[Any]]) -> str:
     return stream.getvalue()
 
 
-def _read_earlier(path: Path) -> str:
+def write_csv(path: Path, with_events: bool) -> None:
+    """Writes a CSV file from the JSON lines beside it, see [`partial_file`]."""
     try:
-        # The last character of a line that was cut off may be cut off too.
-        return path.read_bytes().decode("utf-8", errors="surrogateescape")
+        with replace_file(path) as temporary, _open_text(temporary, "w") as stream:
+            stream.write(to_csv([csv_header(with_events)]))
+            with _open_text(partial_file(path), "r") as lines:
+                stream.writelines(to_csv(csv_rows(json.loads(line))) for line in lines)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}.") from error
+
+
+def read_results(path: Path) -> Iterator[tuple[str, Record]]:
+    """
+    Yields the lines of a file of results, without their ends, and what they hold; none if there is no such file. A
+    last line that was cut off counts for nothing. One that lacks only its end, as an editor leaves it, is whole.
+
+    Raises:
+        [`UsageError`]: if the file holds something else, or cannot be read.
+    """
+    try:
+        with _open_text(path, "r") as lines:
+            for text in lines:
+                line = text.removesuffix("\n")
+                if line == text and not _is_json(line):
+                    return
+                try:
+                    record = json.loads(line)
+                    # Fails for records of other programs.
+                    list(csv_rows(record))
+                    os.fspath(record["file"])
+                except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+                    raise UsageError(f"{path}: holds something else than results of this command.") from error
+                yield line, record
     except FileNotFoundError:
-        return ""
+        return
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}.") from error
+
+
+def merge_results(target: Path, sources: Sequence[Path], files: Sequence[AudioFile]) -> int | None:
+    """
+    Joins JSON lines of several processes, in the order of `files`, to one file, and returns how many files were
+    skipped. Before them stand the lines of other files in `target`, if it is there. A result counts before a line that
+    says that its file was skipped. If files are missing, nothing is written, and None is returned: also if one was
+    skipped by an earlier run, whose results are in `target`, as it is tried again.
+    """
+    real_path = remember_folders()
+    # Which source has the line of a file, and where; whether it is a result.
+    found: dict[str, tuple[int, int, bool]] = {}
+    paths = [target, *sources]
+    for source, path in enumerate(paths):
+        start = 0
+        for line, record in read_results(path):
+            key, is_result = str(place_of(record["file"], real_path)), record.get("status", OK) == OK
+            if key not in found or is_result or not found[key][2]:
+                found[key] = (source, start, is_result)
+            start += len(line.encode("utf-8", errors="surrogateescape")) + 1
+    wanted = dict.fromkeys(str(place_of(file.path, real_path)) for file in files)
+    if not all(key in found and (found[key][2] or found[key][0] > 0) for key in wanted):
+        return None
+    with ExitStack() as stack:
+        streams = [stack.enter_context(path.open("rb")) if path.exists() else io.BytesIO() for path in paths]
+
+        def lines() -> Iterator[str]:
+            for key in chain((key for key in found if key not in wanted), wanted):
+                source, start, _ = found[key]
+                streams[source].seek(start)
+                line = streams[source].readline().removesuffix(b"\n")
+                yield f"{line.decode('utf-8', errors='surrogateescape')}\n"
+
+        _open_stream(target, lines()).close()
+    return sum(not found[key][2] for key in wanted)
 
 
 def _is_json(text: str) -> bool:
@@ -376,7 +442,8 @@ def _is_json(text: str) -> bool:
 
 
 def _open_text(path: Path, mode: Literal["r", "w", "a"]) -> TextIO:
-    return open(path, mode, encoding="utf-8", errors="surrogateescape", newline="")
+    # Only this ends a line: others are content.
+    return open(path, mode, encoding="utf-8", errors="surrogateescape", newline="\n")
 
 
 def _check_standard_output() -> None:
@@ -384,16 +451,17 @@ def _check_standard_output() -> None:
         raise UsageError("Standard output is closed: name a file as --output.")
 
 
-def _open_stream(path: Path | None, text: str) -> TextIO:
-    """Opens a file, or standard output, that holds `text` and is appended to."""
+def _open_stream(path: Path | None, lines: Iterable[str]) -> TextIO:
+    """Opens a file, or standard output, that holds some lines and is appended to."""
     if path is None:
         _check_standard_output()
-        _write(sys.stdout, text)
+        for line in lines:
+            _write(sys.stdout, line)
         return sys.stdout
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replace_file(path) as temporary:
-            temporary.write_bytes(text.encode("utf-8", errors="surrogateescape"))
+        with replace_file(path) as temporary, _open_text(temporary, "w") as stream:
+            stream.writelines(lines)
         return _open_text(path, "a")
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}.") from error

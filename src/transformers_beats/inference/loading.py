@@ -15,6 +15,7 @@ from transformers_beats.utils.errors import BeatsError, UsageError, first_line, 
 from transformers_beats.utils.hub import check_id, check_model_repository, is_id
 from transformers_beats.utils.machine import is_emulated, name_of
 from transformers_beats.utils.messages import hold_back
+from transformers_beats.utils.ranks import LOCAL_NUMBER
 
 from .kinds import CLASS_OF, Use, check_use
 
@@ -104,11 +105,18 @@ def _check_place(model: str, files: Sequence[str]) -> None:
 
 
 def choose_device(device: str) -> "torch.device":
-    """Returns the device of that name, `"auto"` for a GPU if there is one; raises a [`UsageError`] for no device."""
+    """
+    Returns the device of that name, `"auto"` for a GPU if there is one, of which each process of torchrun has its own;
+    raises a [`UsageError`] for no device.
+    """
     import torch
 
     if device == "auto":
-        return (torch.accelerator.is_available() and torch.accelerator.current_accelerator()) or torch.device("cpu")
+        found = (torch.accelerator.is_available() and torch.accelerator.current_accelerator()) or torch.device("cpu")
+        local = os.environ.get(LOCAL_NUMBER, "")
+        if found.type == "cpu" or not local.isdigit():
+            return found
+        return torch.device(found.type, int(local) % torch.accelerator.device_count())
     try:
         torch.zeros(1, device=device)
     # A torch without CUDA fails with an AssertionError.

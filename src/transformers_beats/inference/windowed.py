@@ -27,6 +27,7 @@ from transformers_beats.audio.decoding import AudioStream, loudness_was_reported
 from transformers_beats.fbank_beats import num_fbank_samples
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import BeatsError, UsageError
+from transformers_beats.utils.stages import current_times, stage
 
 from .batching import Compute, Cut, fill_pool, make_batches
 from .grains import Grain, Pooling, check_grain
@@ -438,20 +439,25 @@ class WindowedInference:
         extract = partial(
             extractor, sampling_rate=extractor.sampling_rate, return_tensors="pt", device=self.plain_model.device
         )
-        if self.can_pad:
-            inputs = extract([cut.waveform for cut in cuts], padding=True, return_attention_mask=True)
-        else:
-            # Each as it is alone: under the legacy rule, samples that are padded change the mask.
-            num_frames = cuts[0].num_columns * extractor.patch_size
-            windows = [extract([cut.waveform])["input_values"][:, :num_frames] for cut in cuts]
-            inputs = {"input_values": torch.cat(windows)}
+        with stage("fbank"):
+            if self.can_pad:
+                inputs = extract([cut.waveform for cut in cuts], padding=True, return_attention_mask=True)
+            else:
+                # Each as it is alone: under the legacy rule, samples that are padded change the mask.
+                num_frames = cuts[0].num_columns * extractor.patch_size
+                windows = [extract([cut.waveform])["input_values"][:, :num_frames] for cut in cuts]
+                inputs = {"input_values": torch.cat(windows)}
+            if current_times() is not None and self.plain_model.device.type == "cuda":
+                # Kernels that were only queued would count for the model.
+                torch.cuda.synchronize(self.plain_model.device)
         # Without padding, attention without a mask is faster.
         counts = {(cut.num_columns, compute.count_rows(cut, self.plain_model.config, extractor)) for cut in cuts}
         has_padding = self.can_pad and len(counts) > 1
-        values = compute.function(inputs["input_values"], inputs["attention_mask"] if has_padding else None)
-        frames = self.plain_model.config.frames_per_step if compute.is_of_steps else None
-        silent = find_silence(inputs["input_values"], extractor, frames).cpu().numpy()
-        return (values.float() if values.is_floating_point() else values).cpu().numpy(), silent
+        with stage("model"):
+            values = compute.function(inputs["input_values"], inputs["attention_mask"] if has_padding else None)
+            frames = self.plain_model.config.frames_per_step if compute.is_of_steps else None
+            silent = find_silence(inputs["input_values"], extractor, frames).cpu().numpy()
+            return (values.float() if values.is_floating_point() else values).cpu().numpy(), silent
 
     def _output(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None, name: str) -> torch.Tensor:
         output = getattr(self.model(input_values, attention_mask=attention_mask, return_dict=True), name, None)

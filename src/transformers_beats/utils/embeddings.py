@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .errors import FOREIGN_ERRORS
 from .files import replace_file
+from .resume import as_json
 
 
 # Key of the settings in the metadata of a file, as JSON.
@@ -84,6 +86,28 @@ def write_embeddings(path: Path, recordings: Iterable[Recording], layout: Layout
             save_file(tensors, temporary, metadata={METADATA: json.dumps(described)})
 
 
+def has_embeddings(path: Path, names: Iterable[str], layout: Layout, settings: Mapping[str, Any]) -> bool:
+    """Returns whether a file that exists is of [`write_embeddings`], with these settings and recordings."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            from pyarrow import parquet
+
+            described = json.loads(parquet.read_schema(path).metadata[METADATA.encode()])
+            found = set(parquet.read_table(path, columns=["file"])["file"].unique().to_pylist())
+            wanted = as_json(settings)
+        else:
+            from safetensors import safe_open
+
+            with safe_open(path, "numpy") as file:
+                described = json.loads(file.metadata()[METADATA])
+            found = described.pop("seconds").keys()
+            wanted = as_json({**settings, "layers": layout.layers})
+    # That of another program has none of this.
+    except (*FOREIGN_ERRORS, LookupError, TypeError, AttributeError):
+        return False
+    return described == wanted and found >= set(names)
+
+
 def _write_parquet(
     path: Path, first: Recording, others: Iterator[Recording], layout: Layout, settings: Mapping[str, Any]
 ) -> None:
@@ -114,4 +138,4 @@ def _write_parquet(
             writer.write_table(pa.concat_tables(held))
 
 
-__all__ = ["METADATA", "Layout", "Recording", "write_embeddings"]
+__all__ = ["METADATA", "Layout", "Recording", "has_embeddings", "write_embeddings"]

@@ -57,6 +57,17 @@ def hold(directory: Path, wait: bool = False) -> Generator[None, None, None]:
         lock.release()
 
 
+def is_held(directory: Path) -> bool:
+    """Returns whether another run has locked a directory."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(directory / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 def _acquire(lock: "FileLock", holder: Path, wait: bool) -> None:
     from filelock import Timeout
 

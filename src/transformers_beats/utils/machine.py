@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
+def count_cpus() -> int:
+    """Returns the number of CPUs that this process may use, at least one."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return available or 1
+
+
 def name_of(dtype: "torch.dtype") -> str:
     """Returns the name of a precision, such as `bfloat16`."""
     return str(dtype).removeprefix("torch.")

@@ -20,7 +20,12 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Prints a table in the width of the terminal, or of `COLUMNS`. Texts that do not fit are shortened in their middle;
     numbers never are.
     """
-    print(format_table(headers, rows, shutil.get_terminal_size((UNLIMITED, 24)).columns), flush=True)
+    print(format_table(headers, rows, terminal_width()), flush=True)
+
+
+def terminal_width() -> int:
+    """Returns the width of the terminal, or of `COLUMNS`; without either, there is no limit."""
+    return shutil.get_terminal_size((UNLIMITED, 24)).columns
 
 
 def format_table(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:

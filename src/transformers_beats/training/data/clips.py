@@ -26,6 +26,7 @@ from transformers.utils import logging
 from transformers_beats.audio.decoding import AudioError, AudioStream, read_samples
 from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.lock import hold
+from transformers_beats.utils.machine import count_cpus
 
 from .manifest import (
     BATCH_ROWS,
@@ -241,8 +242,7 @@ class CheckStore:
 
 def count_processes(num_rows: int, asked: int | None) -> int:
     """Returns the number of processes that check rows: as many as asked for, or as there are CPUs for this process."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(asked or available or 1, num_rows // MIN_ROWS_OF_PROCESS))
+    return max(1, min(asked or count_cpus(), num_rows // MIN_ROWS_OF_PROCESS))
 
 
 def _begin_process() -> None:

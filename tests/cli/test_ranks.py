@@ -1,0 +1,295 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Several processes, as torchrun starts them, share the files of a command: what they write is what one writes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from transformers_beats.audio.files import find_audio
+from transformers_beats.cli.app import app
+from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.lock import hold
+from transformers_beats.utils.ranks import Rank, current_rank, ranks_directory
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    """A folder of seven short clips."""
+    folder = tmp_path_factory.mktemp("clips")
+    generator = np.random.default_rng(0)
+    for number in range(7):
+        soundfile.write(folder / f"{number} é.wav", 0.1 * generator.standard_normal(9000 + 1000 * number), 16000)
+    return folder
+
+
+def as_rank(monkeypatch, number: int, count: int) -> None:
+    monkeypatch.setenv("RANK", str(number))
+    monkeypatch.setenv("WORLD_SIZE", str(count))
+
+
+def run(*words, exit_code: int = 0):
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == exit_code, (result.output, result.exception)
+    return result
+
+
+def words_of(command: str, models: Path, folder: Path, output: Path) -> list:
+    model = {"tag": "beats_tiny_finetuned", "embed": "beats_tiny", "tokenize": "tokenizer_tiny", "index": "beats_tiny"}
+    # Alone in its batch, a clip has the same bits in every share.
+    return [command, "-m", models / model[command], folder, "--device", "cpu", "--batch-size", 1, "-o", output]
+
+
+def content_of(output: Path) -> dict[str, object]:
+    if output.suffix == ".parquet":
+        return {"rows": pandas.read_parquet(output).to_json()}
+    paths = [output] if output.is_file() else sorted(path for path in output.rglob("*") if path.is_file())
+    return {path.name: path.read_bytes() for path in paths}
+
+
+OUTPUTS = [
+    ("tag", "tags.csv"),
+    ("tag", "tags.jsonl"),
+    ("tag", "tracks"),
+    ("embed", "all.parquet"),
+    ("embed", "arrays"),
+    ("tokenize", "tokens"),
+]
+
+
+@pytest.mark.parametrize(("command", "name"), OUTPUTS)
+def test_ranks_write_what_one_process_writes(models, clips, tmp_path, monkeypatch, command, name):
+    run(*words_of(command, models, clips, tmp_path / "one" / name))
+    words = words_of(command, models, clips, tmp_path / "three" / name)
+    for number in (2, 0, 1):
+        as_rank(monkeypatch, number, 3)
+        stderr = run(*words).stderr
+        assert f"({Rank(number, 3)}): {tmp_path / 'three' / name}" in stderr
+        is_one_file = "." in name
+        # Only the last one finds all results.
+        assert ("All 7 files" in stderr) == (is_one_file and number == 1)
+        assert (tmp_path / "three" / name).is_file() == (is_one_file and number == 1)
+    assert content_of(tmp_path / "three" / name) == content_of(tmp_path / "one" / name)
+    # No part is left, and one process can go on with the output.
+    assert not list(ranks_directory(tmp_path / "three" / name).glob("rank-*"))
+    if name != "all.parquet":
+        monkeypatch.delenv("RANK")
+        assert "7 of 7 files are done already." in run(*words, "--resume").stderr
+
+
+@pytest.mark.parametrize("name", ["tags.csv", "all.parquet"])
+def test_a_rank_that_was_killed_is_started_again(models, clips, tmp_path, monkeypatch, fresh_python, name):
+    command = "tag" if name == "tags.csv" else "embed"
+    run(*words_of(command, models, clips, tmp_path / "one" / name))
+    words = words_of(command, models, clips, tmp_path / "two" / name)
+    as_rank(monkeypatch, 0, 2)
+    # Ends after one of its four files, as if it had been killed: nothing is closed or joined.
+    program = """
+import os
+from transformers_beats.cli import processing
+from transformers_beats.cli.app import main
+stage, seen = processing.stage, []
+class Stop:
+    def __init__(self, name): self.name, self.stage = name, stage(name)
+    def __enter__(self): return self.stage.__enter__()
+    def __exit__(self, *error):
+        seen.append(self.name)
+        if seen.count("write") == 1: os._exit(9)
+        return self.stage.__exit__(*error)
+processing.stage = Stop
+main()
+"""
+    result = fresh_python(program, *words)
+    assert result.returncode == 9, result.stderr
+    as_rank(monkeypatch, 1, 2)
+    run(*words)
+    assert not (tmp_path / "two" / name).exists()
+    as_rank(monkeypatch, 0, 2)
+    stderr = run(*words).stderr
+    assert "1 of 4 files are done already." in stderr
+    assert "All 7 files" in stderr
+    assert content_of(tmp_path / "two" / name) == content_of(tmp_path / "one" / name)
+
+
+def test_another_number_of_ranks_goes_on(models, clips, tmp_path, monkeypatch):
+    output = tmp_path / "tags.jsonl"
+    words = words_of("tag", models, clips, output)
+    as_rank(monkeypatch, 1, 3)
+    run(*words)
+    for number in range(2):
+        as_rank(monkeypatch, number, 2)
+        assert "files are done already." in run(*words).stderr
+    names = [json.loads(line)["file"] for line in output.read_text().splitlines()]
+    assert names == [str(file.path) for file in find_audio([clips])]
+
+
+@pytest.mark.parametrize("name", ["tags.jsonl", "tags.csv", "tracks", "all.parquet", "arrays"])
+def test_files_that_cannot_be_used_hold_up_nobody(models, clips, tmp_path, monkeypatch, name):
+    folder = shutil.copytree(clips, tmp_path / "in")
+    (folder / "0 broken.wav").write_bytes(b"RIFF and nothing else")
+    (folder / "1 broken.wav").write_bytes(b"RIFF and nothing else")
+    words = words_of("embed" if name in ("all.parquet", "arrays") else "tag", models, folder, tmp_path / name)
+    # torchrun would end all others with the first that fails: that is the last one, which has found the end of all.
+    for number, exit_code in ((0, 0), (1, 0), (2, 1)):
+        as_rank(monkeypatch, number, 3)
+        stderr = run(*words, exit_code=exit_code).stderr
+        assert ("could not be used" in stderr) == (number != 1)
+        assert ("Of the files of all shares, 2 could not be used." in stderr) == (number == 2)
+    assert (tmp_path / name).exists()
+    # They are tried again, and count once: neither rank says that nothing is left before the other has tried.
+    shutil.copy(folder / "1 é.wav", folder / "0 broken.wav")
+    for number, exit_code in ((1, 0), (2, 0), (0, 1)):
+        as_rank(monkeypatch, number, 3)
+        run(*words, exit_code=exit_code)
+    shutil.copy(folder / "1 é.wav", folder / "1 broken.wav")
+    for number in (1, 2, 0):
+        as_rank(monkeypatch, number, 3)
+        run(*words)
+    if name == "tags.jsonl":
+        records = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+        assert [Path(record["file"]).name for record in records] == sorted(path.name for path in folder.iterdir())
+        assert {record["status"] for record in records} == {"ok"}
+    elif name == "all.parquet":
+        assert sorted(pandas.read_parquet(tmp_path / name)["file"]) == sorted(path.name for path in folder.iterdir())
+
+
+def test_a_rank_is_at_work_once(models, clips, tmp_path, monkeypatch):
+    as_rank(monkeypatch, 0, 2)
+    output = tmp_path / "tags.jsonl"
+    with hold(ranks_directory(output) / "rank-0"):
+        assert "another run writes here" in run(*words_of("tag", models, clips, output), exit_code=2).stderr
+
+
+def test_nothing_is_joined_while_another_rank_is_at_work(models, clips, tmp_path, monkeypatch):
+    output = tmp_path / "tags.jsonl"
+    words = words_of("tag", models, clips, output)
+    for number in range(2):
+        as_rank(monkeypatch, number, 3)
+        run(*words)
+    as_rank(monkeypatch, 2, 3)
+    with hold(ranks_directory(output) / "rank-1"):
+        run(*words)
+        assert not output.exists()
+    # A later call of any rank joins what is there.
+    run(*words)
+    assert len(output.read_text().splitlines()) == 7
+
+
+def test_ranks_need_a_common_output(models, clips, tmp_path, monkeypatch):
+    as_rank(monkeypatch, 0, 2)
+    for words in (["tag", clips], ["tag", clips, "--json"], ["embed", clips, "--json"], ["tag", "-", "-o", "x.csv"]):
+        model = models / ("beats_tiny" if words[0] == "embed" else "beats_tiny_finetuned")
+        assert "2 processes (WORLD_SIZE) share files" in run(*words, "-m", model, exit_code=2).stderr
+    index = words_of("index", models, clips, tmp_path / "index")
+    assert "share 1 of 2" in run(*index, exit_code=2).stderr
+
+
+def test_more_ranks_than_files(models, clips, tmp_path, monkeypatch):
+    words = words_of("tag", models, clips / "0 é.wav", tmp_path / "tags.jsonl")
+    for number in range(3):
+        as_rank(monkeypatch, number, 3)
+        run(*words)
+    assert len((tmp_path / "tags.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["all.parquet", "all.safetensors"])
+def test_a_rank_that_finds_a_complete_file_is_done(models, clips, tmp_path, monkeypatch, name):
+    output = tmp_path / name
+    words = words_of("embed", models, clips / "0 é.wav", output)
+    for number in range(3):
+        as_rank(monkeypatch, number, 3)
+        run(*words)
+    content = output.read_bytes()
+    # Also one that is started again.
+    as_rank(monkeypatch, 0, 3)
+    assert "1 of 1 files are done already." in run(*words).stderr
+    assert output.read_bytes() == content
+    assert not list(ranks_directory(output).glob("rank-*"))
+    # One with other settings or recordings is not.
+    for others in ([*words, "--layers", "1"], words_of("embed", models, clips / "1 é.wav", output)):
+        assert "is complete already: remove it" in run(*others, exit_code=2).stderr
+    output.write_bytes(b"of another program")
+    assert "is complete already: remove it" in run(*words, exit_code=2).stderr
+    assert output.read_bytes() == b"of another program"
+
+
+@pytest.mark.parametrize(("number", "count"), [("2", "2"), ("-1", "2"), ("x", "2"), ("0", "0")])
+def test_ranks_that_cannot_be_are_refused(monkeypatch, number, count):
+    as_rank(monkeypatch, number, count)
+    with pytest.raises(UsageError, match=f"RANK={number} and WORLD_SIZE={count}"):
+        current_rank()
+
+
+def test_a_process_alone_has_no_rank(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    assert current_rank() is None
+    as_rank(monkeypatch, 0, 1)
+    assert current_rank() is None
+
+
+def under_torchrun(words: list, *options: str) -> list[str]:
+    """Returns a command of two ranks."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options]
+    return [*launch, "-m", "transformers_beats", *map(str, words)]
+
+
+@pytest.mark.slow
+def test_torchrun_with_a_broken_file_in_the_shorter_share(models, clips, tmp_path):
+    """torchrun ends all ranks with the first that fails, and the other one has most of its work to do by then."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(0, 40, 2):
+        shutil.copy(clips / "0 é.wav", folder / f"{number:02d}.wav")
+        soundfile.write(folder / f"{number + 1:02d}.wav", np.zeros(16000 * 60), 16000)
+    (folder / "04.wav").write_bytes(b"RIFF and nothing else")
+    output = tmp_path / "tags.jsonl"
+    command = under_torchrun(words_of("tag", models, folder, output))
+    result = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "19 of 20 files (share 1 of 2)" in result.stderr
+    assert "20 files (share 2 of 2)" in result.stderr
+    assert "Of the files of all shares, 1 could not be used." in result.stderr
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [Path(record["file"]).name for record in records] == [f"{number:02d}.wav" for number in range(40)]
+    assert [record["status"] for record in records].count("skipped") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="a rank is killed by a signal")
+def test_torchrun_with_a_killed_rank(models, clips, tmp_path):
+    """One of two ranks is killed while it works; torchrun starts both again, and every file has one row."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(60):
+        shutil.copy(clips / f"{number % 7} é.wav", folder / f"{number:02d}.wav")
+    output = tmp_path / "tags.jsonl"
+    words = words_of("tag", models, folder, output)
+    command = under_torchrun(words, "--max-restarts", "3")
+    part = ranks_directory(output) / "rank-1"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + 300
+            while time.monotonic() < deadline and process.poll() is None:
+                lines = part / "results.jsonl"
+                if lines.exists() and lines.read_bytes().count(b"\n") >= 3:
+                    os.kill(json.loads((part / ".lock.json").read_text())["process"], signal.SIGKILL)
+                    break
+                time.sleep(0.01)
+            assert process.wait(timeout=300) == 0, (tmp_path / "log").read_text()[-3000:]
+        finally:
+            process.kill()
+    assert "exitcode  : -9" in (tmp_path / "log").read_text() or "exitcode: -9" in (tmp_path / "log").read_text()
+    names = [Path(json.loads(line)["file"]).name for line in output.read_text().splitlines()]
+    assert names == [f"{number:02d}.wav" for number in range(60)]

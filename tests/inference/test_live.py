@@ -1,0 +1,365 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Events of a stream: each is told when it begins and when it ends, and all are those of the whole recording."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import types
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loud import RATE, recording
+from test_steps import LoudSteps
+from typer.testing import CliRunner
+
+from transformers_beats import BeatsFeatureExtractor
+from transformers_beats.audio.decoding import AudioStream, stream_audio, stream_blocks
+from transformers_beats.audio.files import RAW_FORMATS
+from transformers_beats.audio.live import stream_microphone, stream_raw
+from transformers_beats.audio.recordings import AudioError
+from transformers_beats.cli.app import app
+from transformers_beats.inference.events import EventSettings, find_events
+from transformers_beats.inference.live import Begin, Dropped, End, EventFinder, Feed, Listener
+from transformers_beats.inference.results import Columns
+from transformers_beats.inference.windowed import WindowedInference
+from transformers_beats.utils.errors import BeatsError, UsageError
+
+
+LABELS = {0: "bark", 1: "bell", 2: "rain"}
+SECONDS = 0.16
+
+
+def in_blocks(columns: Columns, cuts: list[int]) -> list[Columns]:
+    """Cuts columns at some places."""
+    places = [0, *sorted({cut % (len(columns.values) + 1) for cut in cuts}), len(columns.values)]
+    silent = columns.silent
+    return [
+        Columns(columns.values[start:end], start, SECONDS, None if silent is None else silent[start:end])
+        for start, end in pairwise(places)
+        if end > start
+    ]
+
+
+def follow(columns: Columns, chosen: EventSettings, cuts: list[int]) -> list:
+    finder = EventFinder(LABELS, chosen, SECONDS)
+    told = [item for block in in_blocks(columns, cuts) for item in finder.add(block)]
+    return [*told, *finder.finish()]
+
+
+def check_told(told: list, expected: list) -> None:
+    """Each event is told once when it begins and, later, once when it ends."""
+    ends = [item.event for item in told if isinstance(item, End)]
+    assert sorted(ends, key=lambda event: (event.start, event.end, event.label)) == expected
+    begun = [item for item in told if isinstance(item, Begin)]
+    assert [item.id for item in begun] == list(range(len(expected)))
+    for item in begun:
+        (end,) = [other for other in told if isinstance(other, End) and other.id == item.id]
+        assert told.index(item) < told.index(end)
+        assert (item.label, item.start) == (end.event.label, end.event.start)
+
+
+scores = st.sampled_from([0.0, 0.2, 0.3, 0.5, 0.7, 1.0])
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.tuples(scores, scores, scores), min_size=1, max_size=40),
+    st.lists(st.booleans(), min_size=40, max_size=40),
+    st.sampled_from([(0.5, None), (0.5, 0.3), (0.7, 0.2), (0.0, 0.0)]),
+    st.sampled_from([0.0, 0.16, 0.5, 0.8, 20.0]),
+    st.sampled_from([0.0, 0.16, 0.4]),
+    st.sampled_from([0.0, 0.16, 0.32, 0.7]),
+    st.lists(st.integers(0, 40), max_size=6),
+)
+def test_a_stream_has_the_events_of_the_whole(values, silent, thresholds, median, gap, shortest, cuts):
+    columns = Columns(np.array(values, np.float32), 0, SECONDS, np.array(silent[: len(values)]))
+    chosen = EventSettings(*thresholds, median, gap, shortest)
+    check_told(follow(columns, chosen, cuts), find_events(columns, LABELS, chosen))
+
+
+def test_labels_may_have_settings_of_their_own():
+    values = np.random.default_rng(0).random((60, 3)).astype(np.float32)
+    columns = Columns(values, 0, SECONDS)
+    chosen = {
+        "bark": EventSettings(0.7, 0.3, median_seconds=0.5),
+        "bell": EventSettings(0.5, gap_seconds=0.4, min_seconds=0.3),
+        "rain": EventSettings(0.9),
+    }
+    finder = EventFinder(LABELS, chosen["rain"], SECONDS, of_labels={name: chosen[name] for name in ("bark", "bell")})
+    told = [item for block in in_blocks(columns, [7, 20, 21, 50]) for item in finder.add(block)] + [*finder.finish()]
+    expected = [
+        event
+        for label, name in LABELS.items()
+        for event in find_events(Columns(values[:, [label]], 0, SECONDS), {0: name}, chosen[name])
+    ]
+    assert len({event.label for event in expected}) == 3
+    check_told(told, sorted(expected, key=lambda event: (event.start, event.end, event.label)))
+
+
+def test_an_event_is_told_with_its_first_column_and_after_its_last():
+    finder = EventFinder(LABELS, EventSettings(0.5), SECONDS, offset=100.0, first_id=7)
+    told = [
+        [type(item).__name__ for item in finder.add(Columns(np.array([[score, 0, 0]], np.float32), column, SECONDS))]
+        for column, score in enumerate([0.1, 0.6, 0.9, 0.1, 0.1])
+    ]
+    assert told == [[], ["Begin"], [], ["End"], []]
+    assert finder.next_id == 8
+
+
+def test_memory_of_a_finder_does_not_grow():
+    finder = EventFinder(LABELS, EventSettings(0.5, median_seconds=0.8), SECONDS)
+    for column in range(200):
+        list(finder.add(Columns(np.full((3, 3), float(column % 7 > 3), np.float32), 3 * column, SECONDS)))
+        assert len(finder.raw) <= 5 + 3
+
+
+@pytest.fixture
+def waveform():
+    return recording((0.9, 1.6), (2.5, 3.0), (3.3, 5.9), seconds=7.3)
+
+
+@pytest.fixture
+def inference(tiny_config):
+    config = type(tiny_config)(**tiny_config.to_dict() | {"frame_pooling": "sequence"})
+    return WindowedInference(LoudSteps(config), BeatsFeatureExtractor(), 2.0, 0.5, batch_size=1)
+
+
+def cut(waveform: np.ndarray, generator: np.random.Generator) -> list[np.ndarray]:
+    """Cuts a waveform into chunks of random sizes."""
+    return np.split(waveform, np.sort(generator.integers(0, len(waveform), 60)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_chunks_of_any_sizes_give_the_events_of_the_recording(inference, waveform, seed):
+    chosen = EventSettings(0.5, gap_seconds=0.2, min_seconds=0.1)
+    listener = Listener(inference, chosen)
+    feed = Feed(AudioStream("chunks", cut(waveform, np.random.default_rng(seed)), RATE), buffer_seconds=0.5)
+    told = list(listener.listen(feed))
+    expected = find_events(inference.frames(waveform, RATE), inference.plain_model.config.id2label, chosen)
+    assert len(expected) >= 3
+    check_told(told, expected)
+    assert listener.audio_seconds == pytest.approx(len(waveform) / RATE)
+    assert listener.real_time_factor > 0
+    assert feed.num_dropped == 0
+
+
+def test_an_event_is_known_within_the_stated_latency(inference, waveform):
+    """Counted with chunks of 10 ms: what had been read when a beginning was told, against when the event began."""
+    for chosen in (EventSettings(0.5), EventSettings(0.5, median_seconds=0.2), EventSettings(0.5, min_seconds=0.3)):
+        listener, num_read = Listener(inference, chosen), 0
+
+        def chunks():
+            nonlocal num_read
+            for start in range(0, len(waveform), 160):
+                num_read += 160
+                yield waveform[start : start + 160]
+
+        # Not through the thread of a feed, which reads ahead.
+        finder = EventFinder(listener.id2label, chosen, inference.frame_seconds)
+        delays = [
+            num_read / RATE - item.start
+            for columns in inference.stream_frames(AudioStream("chunks", chunks(), RATE))
+            for item in finder.add(columns)
+            if isinstance(item, Begin)
+        ]
+        assert len(delays) >= 2
+        assert 0.5 * listener.latency < max(delays) <= listener.latency + 0.01
+
+
+def test_what_is_dropped_is_told_and_counted(inference):
+    """The buffer is full before the model looks at it: what comes then is dropped, and times stay right."""
+    second = recording((0.2, 0.8), seconds=1.0)
+    all_read = threading.Event()
+
+    def blocks():
+        for _ in range(8):
+            yield second
+        all_read.set()
+        # Once the model has caught up.
+        while feed._waiting > 0:
+            time.sleep(0.01)
+        for _ in range(3):
+            yield second
+
+    feed = Feed(AudioStream("fast", blocks(), RATE), buffer_seconds=4.0, drops=True)
+    listener = Listener(inference, EventSettings(0.5))
+    feed.start()
+    assert all_read.wait(60)
+    told = list(listener.listen(feed))
+    assert feed.num_dropped == 4 * RATE
+    assert [item for item in told if isinstance(item, Dropped)] == [Dropped(4.0, 8.0)]
+    assert listener.audio_seconds == pytest.approx(7.0)
+    ends = [item.event for item in told if isinstance(item, End)]
+    starts = sorted({int(event.start) for event in ends})
+    assert starts == [0, 1, 2, 3, 8, 9, 10]
+    # Numbers are given once.
+    ids = [item.id for item in told if isinstance(item, Begin)]
+    assert ids == list(range(len(ends)))
+
+
+def test_an_error_of_the_stream_comes_after_what_was_heard(inference, waveform):
+    def blocks():
+        yield waveform
+        raise AudioError("the cable: is gone.")
+
+    listener, told = Listener(inference, EventSettings(0.5)), []
+    with pytest.raises(AudioError, match="the cable: is gone"):
+        told.extend(listener.listen(Feed(AudioStream("cable", blocks(), RATE))))
+    assert any(isinstance(item, Begin) for item in told)
+
+
+def test_wrong_arguments_are_named(inference):
+    with pytest.raises(UsageError, match="`buffer_seconds` must be positive, got 0"):
+        Feed(AudioStream("x", [], RATE), 0)
+    inference.batch_size = 8
+    with pytest.raises(UsageError, match="`batch_size` must be 1"):
+        Listener(inference, EventSettings())
+
+
+# Sources
+
+
+@pytest.mark.parametrize("format", RAW_FORMATS)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_raw_samples_are_those_of_the_file(format, channels):
+    samples = np.random.default_rng(0).uniform(-0.9, 0.9, (5000, channels)).astype(np.float32)
+    dtype, scale = RAW_FORMATS[format]
+    data = (samples * scale + (scale if format == "u8" else 0)).astype(dtype).tobytes()
+    # A sample that is cut off.
+    data += b"\1" * (np.dtype(dtype).itemsize * channels > 1)
+    reader, writer = os.pipe()
+    thread = threading.Thread(target=lambda: (os.write(writer, data), os.close(writer)))
+    thread.start()
+    stream = stream_raw(reader, 16000, format, channels, 16000)
+    found = np.concatenate(list(stream.blocks))
+    thread.join()
+    os.close(reader)
+    np.testing.assert_allclose(found, samples.mean(axis=1), atol=1.1 / min(scale, 2**15) if scale > 1 else 1e-6)
+
+
+def test_raw_samples_are_resampled_as_files_are(tmp_path):
+    samples = 0.1 * np.random.default_rng(0).standard_normal(44100).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", samples, 44100, subtype="FLOAT")
+    expected = np.concatenate(list(stream_audio(tmp_path / "a.wav").blocks))
+    blocks = iter(np.array_split(samples[:, None], 17))
+    np.testing.assert_allclose(np.concatenate(list(stream_blocks("x", blocks, 44100).blocks)), expected, atol=1e-6)
+
+
+def test_wrong_raw_formats_are_named():
+    with pytest.raises(UsageError, match="must be one of s16le, s32le, f32le, u8, got 's24le'"):
+        stream_raw(0, 16000, "s24le", 1, 16000)
+    for rate, channels in ((0, 1), (float("nan"), 1), (16000, 0)):
+        with pytest.raises(UsageError, match="needs its rate"):
+            stream_raw(0, rate, "s16le", channels, 16000)
+
+
+class FakeMicrophone:
+    """A device of sounddevice."""
+
+    def __init__(self, **options):
+        self.options, self.begin = options, 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def read(self, count):
+        self.begin += count
+        return np.full((count, 1), 0.01, np.float32), False
+
+
+def test_a_microphone_is_read_in_short_blocks(monkeypatch):
+    devices = types.ModuleType("sounddevice")
+    devices.InputStream, devices.PortAudioError = FakeMicrophone, RuntimeError
+    devices.query_devices = lambda device, kind: {"default_samplerate": 48000.0}
+    monkeypatch.setitem(sys.modules, "sounddevice", devices)
+    stream = stream_microphone(16000, "3")
+    blocks = iter(stream.blocks)
+    lengths = [len(next(blocks)) for _ in range(5)]
+    assert max(lengths) <= 3200
+    devices.query_devices = lambda device, kind: (_ for _ in ()).throw(ValueError("No input device matching 'x'"))
+    with pytest.raises(BeatsError, match="The microphone cannot be opened: No input device"):
+        stream_microphone(16000, "x")
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    with pytest.raises(BeatsError, match=r"pip install 'transformers-beats\[live\]'"):
+        stream_microphone(16000)
+
+
+# The command
+
+
+def run(*words, exit_code=0, **options):
+    result = CliRunner().invoke(app, [str(word) for word in words], **options)
+    assert result.exit_code == exit_code, (result.output, result.exception)
+    return result
+
+
+OPTIONS = ["--event-threshold", 0.18, "--gap", 0.2, "--min-duration", 0.1]
+
+
+@pytest.fixture
+def file(tmp_path, waveform):
+    soundfile.write(tmp_path / "a b.wav", waveform, RATE)
+    return tmp_path / "a b.wav"
+
+
+def test_the_command_tells_the_events_of_tag(models, file):
+    model = ["-m", models / "beats_tiny_finetuned", "--device", "cpu"]
+    result = run("listen", file, *model, *OPTIONS)
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    names = ("label", "score", "start", "end")
+    ends = [{name: line[name] for name in names} for line in lines if line["type"] == "end"]
+    (record,) = map(json.loads, run("tag", file, *model, "--json", "--events", *OPTIONS).stdout.splitlines())
+    assert len(record["events"]) > 3
+    ends.sort(key=lambda event: (event["start"], event["end"], event["label"]))
+    scores = [event.pop("score") for event in ends]
+    assert scores == pytest.approx([event.pop("score") for event in record["events"]], abs=1e-5)
+    assert ends == record["events"]
+    assert {line["type"] for line in lines} == {"begin", "end"}
+    assert "An event is known at most 2." in result.stderr
+    assert "0.0 s were dropped." in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/dev/stdin"), reason="standard input has no path")
+@pytest.mark.parametrize("kind", ["raw", "wav"])
+def test_the_command_reads_a_pipe_until_it_ends_or_ctrl_c(models, file, waveform, kind):
+    words = [sys.executable, "-m", "transformers_beats", "listen", "-m", models / "beats_tiny_finetuned"]
+    words += ["-", "--device", "cpu", *OPTIONS, *(["--rate", RATE, "--format", "f32le"] if kind == "raw" else [])]
+    process = subprocess.Popen(
+        list(map(str, words)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    data = waveform.astype("<f4").tobytes() if kind == "raw" else file.read_bytes()
+    process.stdin.write(data)
+    process.stdin.flush()
+    # The pipe stays open, as that of a recorder: events are told meanwhile.
+    first = json.loads(process.stdout.readline())
+    assert first["type"] == "begin"
+    if kind == "raw":
+        process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=100)
+    assert process.returncode == 0, stderr
+    lines = [first, *map(json.loads, stdout.splitlines())]
+    assert [line["id"] for line in lines if line["type"] == "begin"] == list(range(len(lines) // 2))
+    assert sorted(line["id"] for line in lines if line["type"] == "end") == list(range(len(lines) // 2))
+    assert "s of computing for a second" in stderr.decode()
+
+
+def test_wrong_uses_of_the_command_are_named(models, file, tmp_path):
+    model = ["-m", models / "beats_tiny_finetuned"]
+    assert "no such file" in run("listen", tmp_path / "x.wav", *model, exit_code=2).stderr
+    assert "--rate is of raw samples" in run("listen", file, "--rate", 16000, *model, exit_code=2).stderr
+    assert "choose one of them" in run("listen", file, "--microphone", 1, *model, exit_code=2).stderr
+    assert "knows no labels" in run("listen", file, "-m", models / "beats_tiny", exit_code=2).stderr
+    file.write_bytes(b"RIFF and nothing else")
+    assert "no audio" in run("listen", file, *model, exit_code=1).stderr

@@ -1,0 +1,415 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Batches of rows, as `datasets`, Spark and Ray pass them: every row has its result or its error."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import threading
+import time
+
+import datasets
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow as pa
+import pytest
+import soundfile
+from datasets.fingerprint import Hasher
+from pyarrow import parquet
+
+from transformers_beats.inference.loading import load
+from transformers_beats.inference.windowed import WindowedInference
+from transformers_beats.integrations.batches import BeatsBatches
+from transformers_beats.utils.errors import BeatsError, UsageError
+
+
+@pytest.fixture(scope="session")
+def rows(tmp_path_factory):
+    """Paths of five files, of which the second is no audio and the fourth is missing."""
+    folder = tmp_path_factory.mktemp("rows")
+    generator = np.random.default_rng(0)
+    paths = [folder / f"{number}.wav" for number in range(5)]
+    for number, path in enumerate(paths):
+        soundfile.write(path, 0.1 * generator.standard_normal(9000 + 2000 * number), 16000)
+    paths[1].write_bytes(b"RIFF and nothing else")
+    paths[3].unlink()
+    return [str(path) for path in paths]
+
+
+def errors_are_right(errors: list, rows: list[str]) -> None:
+    assert [error is None for error in errors] == [True, False, True, False, True]
+    assert "holds text and no audio" in errors[1]
+    assert errors[3] == f"{rows[3]}: no such file."
+
+
+@pytest.fixture(scope="session")
+def tagger(models):
+    return BeatsBatches(str(models / "beats_tiny_finetuned"), top_k=2, return_events=True, event_threshold=0.0)
+
+
+def test_rows_of_any_container_have_their_results_in_order(tagger, rows):
+    table = tagger(pa.table({"path": rows, "number": range(5)}))
+    assert table.column_names == ["path", "number", "labels", "events", "duration", "warnings", "error"]
+    errors_are_right(table["error"].to_pylist(), rows)
+    records = table.to_pylist()
+    assert [record["number"] for record in records] == list(range(5))
+    assert [len(record["labels"] or []) for record in records] == [2, 0, 2, 0, 2]
+    assert records[0]["duration"] == pytest.approx(9000 / 16000)
+    assert records[0]["events"][0].keys() == {"label", "score", "start", "end"}
+    assert records[1]["labels"] is records[1]["duration"] is None
+    frame = tagger(pd.DataFrame({"path": rows, "number": range(5)}))
+    assert frame["labels"].tolist() == table["labels"].to_pylist()
+    lists = tagger({"path": rows, "number": list(range(5))})
+    assert lists == table.to_pydict()
+    # As Ray passes batches in its default format.
+    arrays = tagger({"path": np.array(rows, dtype=object), "number": np.arange(5)})
+    assert arrays.equals(table)
+
+
+def test_bytes_are_read_and_not_passed_on(models, tagger, rows):
+    contents = [None if number == 3 else open(path, "rb").read() for number, path in enumerate(rows)]  # noqa: SIM115
+    batches = BeatsBatches(str(models / "beats_tiny_finetuned"), column="bytes", top_k=2)
+    table = batches(pa.table({"bytes": pa.array(contents, pa.binary()), "name": rows}))
+    assert table.column_names == ["name", "labels", "duration", "warnings", "error"]
+    assert [error is None for error in table["error"].to_pylist()] == [True, False, True, False, True]
+    assert table["labels"].to_pylist() == tagger(pa.table({"path": rows}))["labels"].to_pylist()
+
+
+def as_batch(kind: str, columns: dict[str, list]):
+    """Rows as a table, a frame, or a mapping of lists or of arrays, as Ray passes them."""
+    if kind in ("table", "frame"):
+        return pa.table(columns) if kind == "table" else pd.DataFrame(columns, dtype=object)
+    arrays = {name: np.fromiter(values, dtype=object, count=len(values)) for name, values in columns.items()}
+    return columns if kind == "lists" else arrays
+
+
+def columns_of(batch) -> list[str]:
+    return batch.column_names if isinstance(batch, pa.Table) else list(batch)
+
+
+def listed(batch, name: str) -> list:
+    """The values of a column; a missing one is None."""
+    if isinstance(batch, pa.Table):
+        return batch[name].to_pylist()
+    return [None if isinstance(item, float) and np.isnan(item) else item for item in batch[name]]
+
+
+KINDS = ("table", "frame", "lists", "arrays")
+RESULTS = ["labels", "duration", "warnings", "error"]
+
+
+@pytest.fixture(scope="session")
+def by_bytes(models):
+    return BeatsBatches(str(models / "beats_tiny_finetuned"), column="bytes", top_k=2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_with_no_other_column_have_results(by_bytes, rows, kind):
+    contents = [open(rows[0], "rb").read(), b"", None]  # noqa: SIM115
+    found = by_bytes(as_batch(kind, {"bytes": contents}))
+    assert columns_of(found) == RESULTS
+    assert [error is None for error in listed(found, "error")] == [True, False, False]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_with_a_missing_one_are_passed_on(tagger, rows, kind):
+    found = tagger(as_batch(kind, {"path": [rows[0], None], "n": [1, 2]}))
+    assert [name for name in columns_of(found) if name != "events"] == ["path", "n", *RESULTS]
+    assert listed(found, "path") == [rows[0], None]
+    assert listed(found, "error") == [None, "Expected a file or an array of numbers, got None."]
+
+
+def test_the_columns_of_a_table_follow_from_its_types(by_bytes, tagger):
+    schema = {"bytes": pa.binary(), "n": pa.int8()}
+    empty = by_bytes(pa.table({name: pa.array([], kind) for name, kind in schema.items()}))
+    nulls = by_bytes(pa.table({name: pa.array([None], kind) for name, kind in schema.items()}))
+    assert empty.schema == nulls.schema
+    assert empty.column_names == ["n", *RESULTS]
+    for kind in (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())):
+        for values in ([], [None], ["missing.wav"]):
+            found = tagger(pa.table({"path": pa.array(values, pa.string()).cast(kind)}))
+            assert found.schema.field("path").type == kind
+
+
+def test_columns_of_arrays_keep_their_types(tagger, rows):
+    times = np.array(["2020-01-01", "NaT"])
+    columns = {
+        "nanoseconds": times.astype("datetime64[ns]"),
+        "days": times.astype("datetime64[D]"),
+        "single": np.array([0.1, np.nan], np.float32),
+        "small": np.array([-1, 2], np.int16),
+        "swapped": np.array([1, 2], ">i4"),
+        "flag": np.array([True, False]),
+        "text": np.array(["a", "bc"]),
+        "vectors": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "matrices": np.arange(12, dtype=np.uint8).reshape(2, 3, 2),
+        "nothing": np.zeros((2, 0), np.float32),
+        "objects": np.fromiter([{"a": 1}, None], dtype=object),
+    }
+    table = tagger({"path": np.array(rows[::4], dtype=object)[:2]} | columns)
+    types = ["timestamp[ns]", "date32[day]", "float", "int16", "int32", "bool", "string"]
+    types += ["list<item: float>", "list<item: list<item: uint8>>", "list<item: float>", "struct<a: int64>"]
+    assert [str(table.schema.field(name).type) for name in columns] == types
+    for name in ("small", "swapped", "flag", "text", "vectors", "matrices", "nothing", "objects"):
+        assert table[name].to_pylist() == columns[name].tolist()
+    assert [time and time.year for time in table["nanoseconds"].to_pylist()] == [2020, None]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["labels", "duration", "error"])
+def test_a_column_of_the_name_of_a_result_is_refused(by_bytes, kind, name):
+    batch = as_batch(kind, {"bytes": [b""], name: ["known"]})
+    with pytest.raises(UsageError, match=f"has a column '{name}', which is the name of a result: rename"):
+        by_bytes(batch)
+
+
+@pytest.mark.parametrize("kind", ["frame", "lists", "arrays"])
+def test_a_name_that_is_not_utf8_stops_no_other(tagger, rows, kind):
+    name = os.fsdecode(b"x\xff.wav")
+    found = tagger(as_batch(kind, {"path": [name, rows[0]]}))
+    assert listed(found, "error") == ["x\\udcff.wav: no such file.", None]
+    assert listed(found, "path") == ["x\\udcff.wav" if kind == "arrays" else name, rows[0]]
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ({}, (64,)),
+        ({"layers": "1,2"}, (2, 64)),
+        ({"grain": "band", "layers": 1}, (8, 64)),
+        ({"grain": "band", "layers": "1,2"}, (2, 8, 64)),
+    ],
+)
+def test_embeddings_are_those_of_the_model(models, rows, options, shape):
+    name = str(models / "beats_tiny")
+    found = BeatsBatches(name, "embed", **options)({"path": rows})["embedding"]
+    inference = WindowedInference(*load(name, "cpu"))
+    for row in (0, 2, 4):
+        expected = inference.embed(rows[row], **options)
+        assert expected.shape[:-1] == shape[:-1]
+        np.testing.assert_allclose(np.array(found[row]), expected, atol=1e-5)
+    assert found[1] is found[3] is None
+
+
+def test_tokens_are_those_of_the_tokenizer(models, rows):
+    name = str(models / "tokenizer_tiny")
+    found = BeatsBatches(name, "tokenize")({"path": rows})["tokens"]
+    expected = WindowedInference(*load(name, "cpu")).codes(rows[4])
+    np.testing.assert_array_equal(found[4], expected.values)
+
+
+def test_a_pickle_loads_the_model_again(tagger, rows):
+    """As in another process, and so that `datasets` knows its results again."""
+    copy = pickle.loads(pickle.dumps(tagger))
+    assert copy({"path": rows})["labels"] == tagger({"path": rows})["labels"]
+    assert Hasher.hash(tagger) == Hasher.hash(copy)
+    changed = pickle.loads(pickle.dumps(tagger))
+    changed.fingerprint = "0"
+    assert Hasher.hash(tagger) != Hasher.hash(changed)
+    with pytest.raises(BeatsError, match="is another model than where it was pickled"):
+        pickle.loads(pickle.dumps(changed))
+
+
+def test_an_empty_batch_has_all_columns(tagger):
+    table = tagger(pa.table({"path": pa.array([], pa.string())}))
+    assert len(table) == 0
+    assert table.schema.field("labels").type.value_type.field("score").type == pa.float32()
+
+
+def test_wrong_uses_are_named(models, tagger):
+    with pytest.raises(UsageError, match="has no column 'path'; it has file"):
+        tagger({"file": ["a.wav"]})
+    with pytest.raises(UsageError, match="`action` must be one of tag, embed, tokenize, got 'classify'"):
+        BeatsBatches(str(models / "beats_tiny"), "classify")
+    with pytest.raises(UsageError, match="knows no labels"):
+        BeatsBatches(str(models / "beats_tiny"))
+    with pytest.raises(UsageError, match="embed has no option 'layer'; did you mean layers"):
+        BeatsBatches(str(models / "beats_tiny"), "embed", layer=1)
+    with pytest.raises(UsageError, match="layer"):
+        BeatsBatches(str(models / "beats_tiny"), "embed", layers=99)
+
+
+def test_datasets_map(models, rows):
+    tagger = BeatsBatches(str(models / "beats_tiny_finetuned"), column="audio", top_k=1)
+    found = datasets.Dataset.from_dict({"audio": rows[:1] + rows[2:3], "row": [0, 2]})
+    found = found.cast_column("audio", datasets.Audio(decode=False))
+    mapped = found.map(tagger, batched=True, batch_size=2)
+    assert mapped["row"][:] == [0, 2]
+    expected = BeatsBatches(str(models / "beats_tiny_finetuned"), top_k=1)({"path": rows})["labels"]
+    assert [labels[0]["label"] for labels in mapped["labels"]] == [expected[row][0]["label"] for row in (0, 2)]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A local cluster of Ray of two processors."""
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, configure_logging=False, log_to_driver=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    yield ray
+    ray.shutdown()
+
+
+def kill_one_actor(output) -> list[int]:
+    """Kills a process of the pool as soon as there is a finished block; returns its number."""
+    killed: list[int] = []
+    deadline = time.monotonic() + 240
+    while not killed and time.monotonic() < deadline:
+        if any(output.glob("part-*.parquet")):
+            for process in psutil.Process().children(recursive=True):
+                if process.is_running() and "MapWorker" in " ".join(process.cmdline()):
+                    os.kill(process.pid, signal.SIGKILL)
+                    killed.append(process.pid)
+                    break
+        time.sleep(0.005)
+    return killed
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="an actor is killed by a signal")
+def test_ray_computes_every_file_once_although_an_actor_is_killed(cluster, models, rows, tmp_path):
+    from transformers_beats.integrations.ray import process_with_ray
+
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for number in range(40):
+        shutil.copy(rows[(0, 1, 2, 4)[number % 4]], folder / f"{number:02d}.wav")
+    # Neither is one of them lost, nor does it end the others.
+    os.rename(folder / "07.wav", os.fsencode(folder) + b"/07\xff.wav")
+    killed: list[int] = []
+    killer = threading.Thread(target=lambda: killed.extend(kill_one_actor(output)))
+    killer.start()
+    arguments = {"model": str(models / "beats_tiny_finetuned"), "concurrency": 2, "files_per_block": 2, "top_k": 1}
+    outcome = process_with_ray([folder], output, **arguments)
+    killer.join()
+    assert len(killed) == 1
+    assert (outcome.num_rows, outcome.num_errors, len(outcome.files)) == (40, 10, 20)
+    table = pa.concat_tables(parquet.read_table(part) for part in outcome.files)
+    names = [os.path.basename(path) for path in table["path"].to_pylist()]
+    suffix = r"\udcff"
+    assert sorted(names) == [f"{number:02d}{suffix * (number == 7)}.wav" for number in range(40)]
+    assert not list(output.glob("*.begun"))
+    # Again: nothing is computed; new files are added.
+    states = {part: part.stat().st_mtime_ns for part in outcome.files}
+    shutil.copy(rows[0], folder / "new.wav")
+    again = process_with_ray([folder], output, **arguments, batch_size=4, window_seconds=10, dtype="float32")
+    assert (again.num_rows, len(again.files)) == (41, 21)
+    assert {part: part.stat().st_mtime_ns for part in outcome.files} == states
+    with pytest.raises(UsageError, match="was begun with another `top_k`"):
+        process_with_ray([folder], output, **arguments | {"top_k": 2})
+
+
+@pytest.mark.slow
+def test_ray_reads_parquet_of_bytes_and_writes_parquet(cluster, models, rows, tmp_path):
+    from transformers_beats.integrations.ray import BeatsActor
+
+    contents = [b"" if number == 3 else open(path, "rb").read() for number, path in enumerate(rows)]  # noqa: SIM115
+    (tmp_path / "in").mkdir()
+    parquet.write_table(pa.table({"bytes": contents, "name": rows}), tmp_path / "in" / "a.parquet")
+    for batch_format in ("numpy", "pyarrow"):
+        mapped = cluster.data.read_parquet(str(tmp_path / "in")).map_batches(
+            BeatsActor,
+            fn_constructor_kwargs={"model": str(models / "beats_tiny"), "action": "embed", "column": "bytes"},
+            concurrency=(1, 2),
+            batch_size=2,
+            batch_format=batch_format,
+        )
+        mapped.write_parquet(str(tmp_path / batch_format))
+        table = parquet.read_table(tmp_path / batch_format).sort_by("name")
+        assert table["name"].to_pylist() == rows
+        assert [error is None for error in table["error"].to_pylist()] == [True, False, True, False, True]
+        inference = WindowedInference(*load(str(models / "beats_tiny"), "cpu"))
+        np.testing.assert_allclose(table["embedding"][4].as_py(), inference.embed(rows[4]), atol=1e-5)
+
+
+def test_a_block_with_a_name_that_is_not_utf8_is_written(models, rows, tmp_path):
+    from transformers_beats.integrations import ray
+
+    path = os.fsencode(tmp_path) + b"/x\xff.wav"
+    try:
+        shutil.copy(rows[0], path)
+    except OSError:
+        pytest.skip("the file system takes no such names")
+    actor = ray._BlockActor(output=str(tmp_path), model=str(models / "beats_tiny_finetuned"), top_k=2)
+    # As Ray passes them.
+    block = [path, os.fsencode(tmp_path) + b"/missing\xff.wav", os.fsencode(rows[0])]
+    found = actor({"paths": np.array([np.array(block)], dtype=object)})
+    table = parquet.read_table(tmp_path / found["block"][0])
+    assert table["path"].to_pylist() == [f"{tmp_path}/x\\udcff.wav", f"{tmp_path}/missing\\udcff.wav", rows[0]]
+    assert table["error"].to_pylist() == [None, f"{tmp_path}/missing\\udcff.wav: no such file.", None]
+    assert table["warnings"][0].as_py() == [f"its name is not UTF-8: its path is written as {tmp_path}/x\\udcff.wav."]
+    assert table["labels"][0] == table["labels"][2]
+
+
+def settings_with(models, action: str = "tag", **options) -> dict:
+    from transformers_beats.integrations.ray import settings_of
+
+    name = {"tag": "beats_tiny_finetuned", "embed": "beats_tiny", "tokenize": "tokenizer_tiny"}[action]
+    return settings_of(BeatsBatches(str(models / name), action, **options), **options)
+
+
+def test_settings_of_an_archive_are_those_that_change_results(models):
+    plain = settings_with(models)
+    for same in (
+        {"batch_size": 16},
+        {"device": "cpu"},
+        {"dtype": "float32"},
+        {"window_seconds": 10},
+        {"hop_seconds": 10.0},
+        {"top_k": 5, "threshold": None, "return_events": False},
+        # Of events, which nobody asked for.
+        {"event_threshold": 0.1},
+    ):
+        assert settings_with(models, **same) == plain, same
+    for other in (
+        {"dtype": "bfloat16"},
+        {"window_seconds": 5.0},
+        {"hop_seconds": 5.0},
+        {"top_k": None},
+        {"threshold": 0.1},
+        {"return_events": True},
+    ):
+        assert settings_with(models, **other) != plain, other
+    events = settings_with(models, return_events=True)
+    written = {"event_threshold": 0.5, "event_window_seconds": 2.0, "event_hop_seconds": 0.5, "gap_seconds": 0.0}
+    assert settings_with(models, return_events=True, **written) == events
+    for name in ("event_threshold", "event_window_seconds", "event_hop_seconds", "gap_seconds"):
+        assert settings_with(models, return_events=True, **{name: 0.8}) != events
+    arrays = settings_with(models, "embed")
+    assert settings_with(models, "embed", layers="-1", grain="clip", pooling="mean") == arrays
+    for other in ({"layers": "1"}, {"layers": "-1:"}, {"grain": "band"}, {"pooling": "concat"}):
+        assert settings_with(models, "embed", **other) != arrays, other
+    assert settings_with(models, "tokenize")["action"] == "tokenize"
+
+
+def test_process_with_ray_refuses_what_it_cannot_use_before_it_starts(models, rows, tmp_path):
+    pytest.importorskip("ray")
+    from transformers_beats.integrations.ray import process_with_ray
+
+    for wrong, message in (({"column": "bytes"}, "has no `column`"), ({"top_k": 0}, "`top_k` must be")):
+        with pytest.raises(UsageError, match=message):
+            process_with_ray(rows[:1], tmp_path / "out", str(models / "beats_tiny_finetuned"), **wrong)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_ends_its_process_again_and_again_is_left_out(models, rows, tmp_path):
+    from transformers_beats.integrations import ray
+
+    actor = ray._BlockActor(output=str(tmp_path), model=str(models / "beats_tiny_finetuned"))
+    block = [rows[0], rows[4]]
+    (tmp_path / ray.name_of_block(block)).with_suffix(".begun").write_text(json.dumps({rows[4]: ray.MOST_CRASHES}))
+    assert actor({"paths": [block]}) == {"block": [ray.name_of_block(block)]}
+    table = parquet.read_table(tmp_path / ray.name_of_block(block))
+    assert table["error"].to_pylist() == [
+        None,
+        f"{rows[4]}: was left out: the process that decoded it ended {ray.MOST_CRASHES} times.",
+    ]
+
+
+def test_without_ray_the_error_says_what_to_install(models, rows, tmp_path, monkeypatch):
+    from transformers_beats.integrations.ray import process_with_ray
+
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(BeatsError, match=r"pip install 'transformers-beats\[ray\]'"):
+        process_with_ray(rows[:1], tmp_path / "out", str(models / "beats_tiny_finetuned"))

@@ -13,7 +13,16 @@ import pytest
 import soundfile
 import torch
 import typer
-from benchmarks import an_hour_of_audio, anomalies, archives, codes_ablation, distillation_esc10, events_esc10, listening, measuring
+from benchmarks import (
+    an_hour_of_audio,
+    anomalies,
+    archives,
+    codes_ablation,
+    distillation_esc10,
+    events_esc10,
+    listening,
+    measuring,
+)
 from benchmarks.__main__ import choose_sizes, main
 from benchmarks.measuring import count_operations, in_fresh_process, peak_memory, time_alternately
 from benchmarks.options import Options, build_tokenizer

@@ -17,6 +17,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loud import RATE, recording
+from test_steps import LABELS as STEP_LABELS
 from test_steps import LoudSteps
 from typer.testing import CliRunner
 
@@ -48,8 +49,8 @@ def in_blocks(columns: Columns, cuts: list[int]) -> list[Columns]:
     ]
 
 
-def follow(columns: Columns, chosen: EventSettings, cuts: list[int]) -> list:
-    finder = EventFinder(LABELS, chosen, SECONDS)
+def follow(columns: Columns, chosen: EventSettings, cuts: list[int], of_labels=None) -> list:
+    finder = EventFinder(LABELS, chosen, SECONDS, of_labels=of_labels)
     told = [item for block in in_blocks(columns, cuts) for item in finder.add(block)]
     return [*told, *finder.finish()]
 
@@ -85,23 +86,34 @@ def test_a_stream_has_the_events_of_the_whole(values, silent, thresholds, median
     check_told(follow(columns, chosen, cuts), find_events(columns, LABELS, chosen))
 
 
-def test_labels_may_have_settings_of_their_own():
-    values = np.random.default_rng(0).random((60, 3)).astype(np.float32)
-    columns = Columns(values, 0, SECONDS)
-    chosen = {
-        "bark": EventSettings(0.7, 0.3, median_seconds=0.5),
-        "bell": EventSettings(0.5, gap_seconds=0.4, min_seconds=0.3),
-        "rain": EventSettings(0.9),
-    }
-    finder = EventFinder(LABELS, chosen["rain"], SECONDS, of_labels={name: chosen[name] for name in ("bark", "bell")})
-    told = [item for block in in_blocks(columns, [7, 20, 21, 50]) for item in finder.add(block)] + [*finder.finish()]
-    expected = [
-        event
-        for label, name in LABELS.items()
-        for event in find_events(Columns(values[:, [label]], 0, SECONDS), {0: name}, chosen[name])
-    ]
-    assert len({event.label for event in expected}) == 3
-    check_told(told, sorted(expected, key=lambda event: (event.start, event.end, event.label)))
+one_of_many = st.builds(
+    EventSettings,
+    threshold=st.sampled_from([0.3, 0.5, 0.7]),
+    low_threshold=st.sampled_from([None, 0.2]),
+    median_seconds=st.sampled_from([0.0, 0.5, 0.8]),
+    gap_seconds=st.sampled_from([0.0, 0.16, 0.4]),
+    min_seconds=st.sampled_from([0.0, 0.32]),
+    temperature=st.sampled_from([0.5, 1.0, 3.0]),
+)
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.tuples(scores, scores, scores), min_size=1, max_size=40),
+    st.lists(st.booleans(), min_size=40, max_size=40),
+    one_of_many,
+    st.dictionaries(st.sampled_from(list(LABELS.values())), one_of_many),
+    st.lists(st.integers(0, 40), max_size=6),
+)
+def test_labels_with_settings_of_their_own_have_the_events_of_the_whole(values, silent, chosen, of_labels, cuts):
+    columns = Columns(np.array(values, np.float32), 0, SECONDS, np.array(silent[: len(values)]))
+    expected = find_events(columns, LABELS, chosen, of_labels)
+    check_told(follow(columns, chosen, cuts, of_labels), expected)
+
+
+def test_boxes_are_refused_in_a_stream():
+    with pytest.raises(UsageError, match="`box_seconds` of 'bell' needs the whole recording"):
+        EventFinder(LABELS, EventSettings(), SECONDS, of_labels={"bell": EventSettings(box_seconds=0.5)})
 
 
 def test_an_event_is_told_with_its_first_column_and_after_its_last():
@@ -128,7 +140,7 @@ def waveform():
 
 @pytest.fixture
 def inference(tiny_config):
-    config = type(tiny_config)(**tiny_config.to_dict() | {"frame_pooling": "sequence"})
+    config = type(tiny_config)(**tiny_config.to_dict() | {"frame_pooling": "sequence"} | STEP_LABELS)
     return WindowedInference(LoudSteps(config), BeatsFeatureExtractor(), 2.0, 0.5, batch_size=1)
 
 

@@ -59,7 +59,9 @@ def event_option(metavar: str, help: str, **limits: Any) -> Any:
     return typer.Option(min=0, metavar=metavar, help=help, rich_help_panel="Events", **limits)
 
 
-EventThreshold = Annotated[float | None, event_option("SCORE", "Events reach this score (default: 0.5, or the model's own).", max=1)]
+EventThreshold = Annotated[
+    float | None, event_option("SCORE", "Events reach this score (default: 0.5, or the model's own).", max=1)
+]
 LowThreshold = Annotated[
     float | None, event_option("SCORE", "Events go on with this score or more (default: the same).", max=1)
 ]
@@ -354,7 +356,7 @@ def listen(
         "gap_seconds": gap,
         "min_seconds": min_duration,
     }
-    listener = Listener(inference, event_settings(options))
+    listener = Listener(inference, *event_settings(options, loaded.config))
     sampling_rate = extractor.sampling_rate
     if input is None:
         stream = stream_microphone(sampling_rate, microphone)

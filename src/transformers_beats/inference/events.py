@@ -161,9 +161,7 @@ def process_scores(scores: np.ndarray, settings: EventSettings, seconds: float, 
     """
     if settings.temperature != 1:
         scores = calibrate(scores, settings.temperature).astype(scores.dtype)
-    # A filter longer than the recording on either side gives the same.
-    median_columns = min(settings.median_seconds / seconds, 2 * len(scores))
-    size = 2 * math.floor(median_columns / 2 + TOLERANCE) + 1
+    size = median_columns(settings, seconds, len(scores))
     if size > 1:
         scores = ndimage.median_filter(scores, size=size, mode="nearest")
     if settings.box_seconds:
@@ -174,6 +172,14 @@ def process_scores(scores: np.ndarray, settings: EventSettings, seconds: float, 
         for start, end, score in boxes:
             scores[start:end] = score
     return np.where(silent, NO_SCORE, scores) if silent.any() else scores
+
+
+def median_columns(settings: EventSettings, seconds: float, num_columns: int) -> int:
+    """
+    Returns the number of columns of the median filter, which is odd. One that is longer than `num_columns`, those of
+    the recording, on either side gives the same as that length. `seconds` is from a column to the next.
+    """
+    return 2 * math.floor(min(settings.median_seconds / seconds, 2 * num_columns) / 2 + TOLERANCE) + 1
 
 
 def calibrate(scores: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:

@@ -17,11 +17,15 @@ from scipy import ndimage
 
 from transformers_beats.audio.decoding import AudioStream
 from transformers_beats.fbank_beats import num_fbank_samples
-from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.errors import UsageError, name_some
 
-from .events import NO_SCORE, TOLERANCE, Event, EventSettings
+from .events import NO_SCORE, TOLERANCE, Event, EventSettings, calibrate, median_columns
 from .results import Columns
 from .windowed import WindowedInference
+
+
+# Of half of a median filter: more than a day.
+MAX_COLUMNS = 2**20
 
 
 class Begin(NamedTuple):
@@ -81,7 +85,10 @@ class EventFinder:
         first_id (`int`, defaults to 0):
             Number of the first event.
         of_labels (`Mapping[str, EventSettings]`, *optional*):
-            Settings of some labels, by their names. The others have `settings`.
+            Settings of some labels, by their names, as in [`find_events`].
+
+    Raises:
+        [`UsageError`]: for settings with `box_seconds`: whether a score is the largest change is known at the end.
     """
 
     def __init__(
@@ -94,11 +101,17 @@ class EventFinder:
         of_labels: Mapping[str, EventSettings] | None = None,
     ):
         self.id2label, self.seconds, self.offset, self.next_id = id2label, column_seconds, offset, first_id
-        self.settings, self.of_labels = settings, dict(of_labels or {})
-        # Those of each label of the scores, once there are any.
-        self.each: list[EventSettings] = []
-        self.sizes, self.low, self.high = np.zeros(0, int), np.zeros(0, np.float32), np.zeros(0, np.float32)
-        self.half = max(median_columns(own, column_seconds) // 2 for own in (settings, *self.of_labels.values()))
+        self.of_labels = [(of_labels or {}).get(id2label[label], settings) for label in sorted(id2label)]
+        if boxed := [id2label[label] for label, own in enumerate(self.of_labels) if own.box_seconds]:
+            raise UsageError(
+                f"`box_seconds` of {name_some(boxed)} needs the whole recording: it is for `tag --events`, not for a "
+                "stream."
+            )
+        # Compared in the precision of the scores.
+        self.thresholds = np.array([own.threshold for own in self.of_labels], np.float32)
+        self.low_thresholds = np.array([own.low_threshold for own in self.of_labels], np.float32)
+        self.sizes = np.array([median_columns(own, column_seconds, MAX_COLUMNS) for own in self.of_labels])
+        self.half = int(self.sizes.max(initial=1)) // 2
         # Before the median filter, from column `first` on, with half a filter of those that were passed on already.
         self.raw, self.silent = np.zeros((0, 0), np.float32), np.zeros(0, bool)
         self.first = self.next_column = 0
@@ -107,13 +120,6 @@ class EventFinder:
 
     def add(self, columns: Columns) -> Iterator[Begin | End]:
         """Yields the beginnings and ends that are known with a further block."""
-        if not self.each:
-            names = [self.id2label[label] for label in range(columns.values.shape[1])]
-            self.each = [self.of_labels.get(name, self.settings) for name in names]
-            self.sizes = np.array([median_columns(own, self.seconds) for own in self.each])
-            # In the precision of the scores, as where a column of them is compared with one number.
-            self.low = np.array([own.low_threshold for own in self.each], np.float32)
-            self.high = np.array([own.threshold for own in self.each], np.float32)
         silent = np.zeros(len(columns.values), bool) if columns.silent is None else columns.silent
         values = np.where(silent[:, None], NO_SCORE, columns.values)
         self.raw = values if len(self.raw) == 0 else np.concatenate([self.raw, values])
@@ -127,13 +133,16 @@ class EventFinder:
             yield from self._close(label)
 
     def _filter(self, end: int) -> Iterator[Begin | End]:
-        """Applies the median filter to the columns before `end`, and follows their scores."""
+        """Applies temperatures and median filters to the columns before `end`, and follows their scores."""
         if end <= self.next_column:
             return
         scores = self.raw.copy()
-        for size in set(self.sizes[self.sizes > 1].tolist()):
-            chosen = self.sizes == size
-            scores[:, chosen] = ndimage.median_filter(self.raw[:, chosen], size=(size, 1), mode="nearest")
+        for label, own in enumerate(self.of_labels):
+            if own.temperature != 1:
+                scores[:, label] = calibrate(scores[:, label], own.temperature)
+        for size in np.unique(self.sizes[self.sizes > 1]):
+            labels = np.flatnonzero(self.sizes == size)
+            scores[:, labels] = ndimage.median_filter(scores[:, labels], size=(size, 1), mode="nearest")
         scores[self.silent] = NO_SCORE
         for column in range(self.next_column, end):
             yield from self._follow(column, scores[column - self.first])
@@ -143,13 +152,14 @@ class EventFinder:
         self.raw, self.silent, self.first = self.raw[num_left:], self.silent[num_left:], self.first + num_left
 
     def _follow(self, column: int, scores: np.ndarray) -> Iterator[Begin | End]:
-        above = np.flatnonzero(scores >= self.low)
-        for label in sorted({*above.tolist(), *self.spans, *self.runs}):
-            score, own = scores[label], self.each[label]
-            if score >= self.low[label]:
+        is_above = scores >= self.low_thresholds
+        for label in sorted({*np.flatnonzero(is_above).tolist(), *self.spans, *self.runs}):
+            own = self.of_labels[label]
+            if is_above[label]:
+                score = scores[label]
                 run = self.runs.setdefault(label, _Run(column, score, False))
                 run.score = max(run.score, score)
-                run.is_event = run.is_event or score >= self.high[label]
+                run.is_event = run.is_event or score >= self.thresholds[label]
                 if run.is_event:
                     # One that ended long ago was closed before this run began.
                     span = self.spans.setdefault(label, _Span(run.start, column, run.score))
@@ -172,11 +182,6 @@ class EventFinder:
 
     def _time(self, column: int) -> float:
         return round(self.offset + float(column) * self.seconds, 6)
-
-
-def median_columns(settings: EventSettings, column_seconds: float) -> int:
-    """Returns the number of columns of the median filter, which is odd."""
-    return 2 * math.floor(settings.median_seconds / column_seconds / 2 + TOLERANCE) + 1
 
 
 class Feed:
@@ -297,10 +302,10 @@ class Listener:
         settings ([`EventSettings`]):
             Thresholds and lengths.
         of_labels (`Mapping[str, EventSettings]`, *optional*):
-            Those of some labels, by their names.
+            Settings of some labels, by their names, as in [`find_events`].
 
     Raises:
-        [`UsageError`]: if several windows are in a batch, which would be computed late.
+        [`UsageError`]: if several windows are in a batch, which would be computed late, and for `box_seconds`.
     """
 
     def __init__(
@@ -311,8 +316,10 @@ class Listener:
     ):
         if inference.batch_size != 1:
             raise UsageError(f"`batch_size` must be 1, so that a window does not wait, got {inference.batch_size}.")
-        self.inference, self.settings, self.of_labels = inference, settings, dict(of_labels or {})
+        self.inference, self.settings, self.of_labels = inference, settings, of_labels
         self.id2label = {int(index): name for index, name in (inference.plain_model.config.id2label or {}).items()}
+        # Before a stream is opened.
+        self._make_finder(0.0, 0)
         # Seconds of audio that were looked at, and by the clock, without waiting for audio.
         self.audio_seconds = self.busy_seconds = 0.0
 
@@ -327,11 +334,12 @@ class Listener:
         frames = self.inference.window_columns * extractor.patch_size
         window = self.inference.window_samples or num_fbank_samples(frames, extractor.sampling_rate)
         frame = self.inference.frame_seconds
-        chosen = [self.settings, *self.of_labels.values()]
-        half = max(median_columns(own, frame) // 2 for own in chosen)
-        shortest = max(math.ceil(max(0.0, own.min_seconds / frame - TOLERANCE)) for own in chosen)
+        finder = self._make_finder(0.0, 0)
+        shortest = max(
+            math.ceil(max(0.0, own.min_seconds / frame - TOLERANCE)) for own in [self.settings, *finder.of_labels]
+        )
         columns = self.inference.hop_columns * self.inference.column_seconds
-        return columns + window / extractor.sampling_rate + (half + shortest) * frame
+        return columns + window / extractor.sampling_rate + (finder.half + shortest) * frame
 
     @property
     def real_time_factor(self) -> float:
@@ -351,8 +359,7 @@ class Listener:
             for first, blocks in feed.parts():
                 if first > end:
                     yield Dropped(end / feed.rate, first / feed.rate)
-                begin, step = first / feed.rate, self.inference.frame_seconds
-                finder = EventFinder(self.id2label, self.settings, step, begin, next_id, self.of_labels)
+                finder = self._make_finder(first / feed.rate, next_id)
                 counted = _Counted(blocks)
                 stream = AudioStream("the stream", counted, feed.rate)
                 for columns in self.inference.stream_frames(stream):
@@ -364,6 +371,10 @@ class Listener:
             self.busy_seconds = max(0.0, time.monotonic() - start - feed.idle_seconds)
         if feed.num_samples > end and feed.num_dropped:
             yield Dropped(end / feed.rate, feed.num_samples / feed.rate)
+
+    def _make_finder(self, offset: float, first_id: int) -> EventFinder:
+        frame_seconds = self.inference.frame_seconds
+        return EventFinder(self.id2label, self.settings, frame_seconds, offset, first_id, self.of_labels)
 
 
 class _Counted:

@@ -19,6 +19,8 @@ from .windows import count_steps
 BATCHES_PER_POOL, COLUMNS_PER_POOL = 8, 4096
 # Largest ratio of the lengths of two windows of a batch: on a CPU, more padding costs more than small batches do.
 MOST_PADDING = 1.25
+# In the messages of the allocators of CPUs, and of accelerators that have no class for it.
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory")
 
 
 # From `input_values` and `attention_mask` (none where there is no padding) to the result of each window.
@@ -90,3 +92,17 @@ def make_batches(pool: list[Cut], batch_size: int, can_pad: bool) -> Iterator[li
         batch.append(index)
     if batch:
         yield batch
+
+
+def name_lack_of_memory(error: Exception, name: str, seconds: float) -> Exception:
+    """
+    Turns an out-of-memory error into a `MemoryError` that names the recording and the length of the window in seconds;
+    returns any other as it is.
+    """
+    is_known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    if not is_known and not any(words in str(error) for words in OUT_OF_MEMORY):
+        return error
+    return MemoryError(
+        f"{name}: a window of {seconds:g} s needs more memory than there is, even alone in its batch: choose shorter "
+        "windows."
+    )

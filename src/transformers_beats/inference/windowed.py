@@ -29,7 +29,7 @@ from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.stages import current_times, stage
 
-from .batching import Compute, Cut, fill_pool, make_batches
+from .batching import Compute, Cut, fill_pool, make_batches, name_lack_of_memory
 from .grains import Grain, Pooling, check_grain
 from .kinds import REFUSED
 from .layers import LayerReader, Layers, choose_layers, is_single, join_columns
@@ -51,8 +51,6 @@ from .windows import (
 logger = logging.get_logger(__name__)
 
 _END = object()
-# In the messages of the allocators of CPUs, and of accelerators that have no class for it.
-OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory")
 
 
 def _raise_errors(results: Iterable[tuple[int, Window | Exception]]) -> Iterator[Window]:
@@ -402,20 +400,10 @@ class WindowedInference:
             rows, silent = self._compute(cuts, compute)
             return [self._to_window(cut, row, mask, compute) for cut, row, mask in zip(cuts, rows, silent)]
         except (ValueError, RuntimeError, MemoryError) as error:
-            failure = self._name_lack_of_memory(cuts[0], error)
+            failure = name_lack_of_memory(error, cuts[0].name, cuts[0].num_columns * self.column_seconds)
         # Outside of the `except`, which would keep the tensors of the batch. A window that fails must not fail the
         # others, and one alone may fit into the memory.
         return [failure] if len(cuts) == 1 else [self._compute_batch([cut], compute)[0] for cut in cuts]
-
-    def _name_lack_of_memory(self, cut: Cut, error: Exception) -> Exception:
-        """Turns an out-of-memory error into a `MemoryError` that names the recording; returns any other as it is."""
-        is_known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not is_known and not any(words in str(error) for words in OUT_OF_MEMORY):
-            return error
-        return MemoryError(
-            f"{cut.name}: a window of {cut.num_columns * self.column_seconds:g} s needs more memory than there is, "
-            "even alone in its batch: choose shorter windows."
-        )
 
     def _to_window(self, cut: Cut, row: np.ndarray, silent: np.ndarray, compute: Compute) -> Window | BeatsError:
         """Returns the model's values for a window, of columns or of the whole, without those of padding."""

@@ -21,7 +21,7 @@ from transformers_beats.utils.messages import quietly
 NAME = "transformers-beats"
 # The last paragraph of every help.
 STATUSES = (
-    f"Exit status: 0 success, {FAILURE} a file or the work failed, {USAGE} arguments that cannot be used, "
+    f"Exit status: 0 success, {FAILURE} a file or the work failed, {USAGE} unusable arguments, "
     f"{INTERRUPTED} interrupted."
 )
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from transformers_beats.backends.choice import BackendName
 from transformers_beats.utils.arguments import find_problem
 from transformers_beats.utils.errors import UsageError
 
@@ -83,6 +84,11 @@ Segments = Annotated[
 Device = Annotated[str, rare("DEVICE", "cpu, cuda, cuda:1, mps ...; a GPU if there is one by default.")]
 
 
+BackendOption = Annotated[
+    BackendName, rare("BACKEND", "What computes the encoder: torch (default), onnx, onnx-int8, or auto.")
+]
+
+
 class Shared(NamedTuple):
     """Options of the commands that read audio."""
 
@@ -99,6 +105,7 @@ class Shared(NamedTuple):
     batch_size: Annotated[int, rare("N", "Windows in a batch (default: 8).", min=1)] = 8
     device: Device = "auto"
     dtype: Annotated[Dtype, rare("DTYPE", "float32, bfloat16, float16 or auto, as saved (default).")] = Dtype.auto
+    backend: BackendOption = BackendName["torch"]
 
 
 def with_shared_options(function: Callable[..., None], left_out: Collection[str] = ()) -> Callable[..., None]:

@@ -1,0 +1,276 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Encoder that onnxruntime computes: the graph, its copy in the cache, and the module that takes its place."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cosine_similarity
+
+from transformers_beats.utils.cache import cache_directory, mark_used, remove_unused
+from transformers_beats.utils.errors import UsageError, first_line
+from transformers_beats.utils.files import replace_file
+from transformers_beats.utils.fingerprint import model_fingerprint
+from transformers_beats.utils.lock import hold
+from transformers_beats.utils.messages import note
+
+from .graphs import (
+    MIN_SIMILARITY,
+    TOLERANCE,
+    ExportError,
+    exportable_copy,
+    layers_to_quantize,
+    remove_origins,
+    require_exporters,
+    to_graph,
+    trace,
+    write_int8,
+)
+
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+
+Precision: TypeAlias = Literal["float32", "int8"]
+# Directories in the cache, one for each encoder and precision. The version is that of the graph.
+NAME, GRAPH_VERSION = "encoder-{}", 1
+FILE = "encoder.onnx"
+INPUT, OUTPUT = "columns", "last_hidden_state"
+# Patches of clips of the same length that are computed at once. A clip of 10 s alone is as fast as several.
+PATCHES_PER_RUN = 512
+# Its fusion of residual and layer norm is slower than the two on their own: 5 % of the time in float32, 8 % in int8.
+SLOW_FUSIONS = ["SkipLayerNormFusion"]
+
+
+def shallow_copy(module: Any) -> Any:
+    """Returns a module with the same parts, some of which can then be replaced."""
+    copied = copy.copy(module)
+    copied._modules = dict(module._modules)
+    return copied
+
+
+class _Graph(nn.Module):
+    """
+    Encoder from columns of patches `(batch_size, num_columns, patch_size, num_mel_bins)` to hidden states
+    `(batch_size, num_patches, hidden_size)`, without a mask.
+    """
+
+    def __init__(self, encoder: Any):
+        super().__init__()
+        self.embeddings, self.encoder = encoder.embeddings, encoder.encoder
+
+    def forward(self, columns: torch.Tensor) -> torch.Tensor:
+        return self.encoder(self.embeddings(columns.flatten(1, 2)))
+
+
+def export_encoder(encoder: Any, precision: Precision, path: Path) -> None:
+    """
+    Writes an encoder as an ONNX file, for any batch and number of columns. The file is never seen half-written.
+
+    Raises:
+        [`ExportError`]: if it has no layers for int8.
+        `ImportError`: if `onnx` or `onnxscript` is missing.
+    """
+    require_exporters()
+    import onnx
+
+    config = encoder.config
+    module = _Graph(exportable_copy(encoder)).eval()
+    shapes = ({0: torch.export.Dim("batch"), 1: torch.export.Dim("columns")},)
+    example = (torch.zeros(2, 3, config.patch_size, config.num_mel_bins),)
+    graph = to_graph(trace(module, example, shapes), [INPUT], [OUTPUT], shapes)
+    nodes = layers_to_quantize(graph)
+    remove_origins(graph)
+    with replace_file(path) as temporary:
+        if precision == "int8":
+            write_int8(graph, nodes, temporary)
+        else:
+            onnx.save(graph, temporary)
+
+
+def open_session(path: Path) -> "InferenceSession":
+    """Opens an ONNX file with as many threads as PyTorch has, which sleep while they wait."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    # Threads that spin would take the cores from PyTorch, which computes filter banks and head.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Its warnings are about the graph, which no user has written.
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(
+        path, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
+    )
+
+
+class PassOn(nn.Module):
+    """Takes the place of the embeddings, which are in the graph: returns its input. It has their weights."""
+
+    def __init__(self, embeddings: Any):
+        super().__init__()
+        # A model's dtype and device are those of its weights.
+        self.embeddings = embeddings
+
+    @property
+    def patch_embeddings(self) -> nn.Module:
+        """The module that `get_input_embeddings` returns."""
+        return self.embeddings.patch_embeddings
+
+    def forward(self, input_values: torch.Tensor) -> torch.Tensor:
+        """Returns `input_values`."""
+        return input_values
+
+
+class OnnxEncoder(nn.Module):
+    """
+    Layers of an encoder in onnxruntime, in the place of [`BeatsEncoder`] behind [`PassOn`]. Clips are computed without
+    their padding, those of the same length together in float32 and each alone in int8, where the inputs of a layer
+    have one scale: a clip has the same result alone and in any batch.
+
+    Args:
+        path (`Path`):
+            File of [`export_encoder`].
+        config ([`BeatsConfig`]):
+            The encoder's.
+        precision (`str`):
+            `"float32"` or `"int8"`.
+    """
+
+    def __init__(self, path: Path, config: Any, precision: Precision):
+        super().__init__()
+        self.path, self.session, self.config, self.precision = path, open_session(path), config, precision
+
+    def forward(
+        self, input_values: torch.Tensor, patch_attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
+        """
+        Computes hidden states `(batch_size, num_patches, hidden_size)` of filter banks `(batch_size, num_frames,
+        num_mel_bins)`; zeros where `patch_attention_mask` `(batch_size, num_patches)` is false.
+
+        Raises:
+            `ValueError`: for a mask that hides something else than whole columns at the end.
+            `MemoryError`: if a clip needs more memory than there is.
+        """
+        size, num_bands = self.config.patch_size, self.config.num_freq_patches
+        num_columns = input_values.shape[1] // size
+        columns = input_values[:, : num_columns * size].unflatten(1, (num_columns, size))
+        lengths = [num_columns] * len(columns)
+        if patch_attention_mask is not None:
+            lengths = _count_columns(patch_attention_mask.unflatten(1, (num_columns, num_bands)))
+        output = columns.new_zeros(len(columns), num_columns * num_bands, self.config.hidden_size)
+        for rows, length in self._split(lengths, num_bands):
+            states = self._run(columns[rows, :length].contiguous().numpy())
+            output[rows, : length * num_bands] = torch.from_numpy(states)
+        return output
+
+    def _split(self, lengths: list[int], num_bands: int) -> Iterator[tuple[list[int], int]]:
+        """Yields the numbers of clips that are computed at once, and their columns; none for clips without any."""
+        for length in sorted({*lengths} - {0}):
+            rows = [row for row, columns in enumerate(lengths) if columns == length]
+            count = 1 if self.precision == "int8" else max(1, PATCHES_PER_RUN // (length * num_bands))
+            for start in range(0, len(rows), count):
+                yield rows[start : start + count], length
+
+    def _run(self, columns: np.ndarray) -> np.ndarray:
+        try:
+            states: Any = self.session.run([OUTPUT], {INPUT: columns})[0]
+            return states
+        except Exception as error:  # the classes of onnxruntime, which say nothing of memory
+            if "alloc" in str(error):
+                raise MemoryError(f"onnxruntime: out of memory with {columns.shape[1]} columns.") from error
+            raise RuntimeError(f"onnxruntime: {first_line(error)}") from error
+
+
+def _count_columns(mask: torch.Tensor) -> list[int]:
+    """Returns the columns of each clip that are not hidden by a mask `(batch_size, num_columns, num_bands)`."""
+    lengths = mask.all(dim=2).sum(dim=1)
+    expected = torch.arange(mask.shape[1], device=mask.device) < lengths[:, None]
+    if not (mask == expected[:, :, None]).all():
+        raise ValueError("The backend takes masks that hide whole columns at the end of a clip: use PyTorch's.")
+    return lengths.tolist()
+
+
+def with_encoder(encoder: Any, replacement: OnnxEncoder) -> Any:
+    """Returns an encoder ([`BeatsModel`]) whose embeddings and layers are computed by a replacement."""
+    copied = shallow_copy(encoder)
+    copied.embeddings, copied.encoder = PassOn(encoder.embeddings), replacement
+    return copied
+
+
+def open_encoder(encoder: Any, precision: Precision) -> OnnxEncoder:
+    """
+    Opens the ONNX file of an encoder ([`BeatsModel`], float32, on the CPU), which is exported at first use and kept in
+    the cache under the encoder's fingerprint. A file there that is damaged, or does not compute what the encoder
+    computes, is exported anew.
+
+    Raises:
+        [`ExportError`]: if the export does not compute what the encoder computes.
+        [`UsageError`]: if it cannot be kept in the cache.
+        `ImportError`: if a package of the extra `onnx` is missing.
+    """
+    try:
+        directory = cache_directory() / NAME.format(f"{model_fingerprint(encoder)}-{precision}-{GRAPH_VERSION}")
+    except OSError as error:
+        raise UsageError(f"{error.filename}: cannot be written, set HF_DATASETS_CACHE: {error.strerror}.") from error
+    path = directory / FILE
+    if (found := _open(path, encoder, precision)) is None:
+        require_exporters()
+        with hold(directory, wait=True):
+            # Another process may have written it meanwhile.
+            if (found := _open(path, encoder, precision)) is None:
+                note(f"Exports the encoder to ONNX, {precision}, once for this model: {path}")
+                try:
+                    export_encoder(encoder, precision, path)
+                except OSError as error:
+                    raise UsageError(f"{path}: cannot be written: {error.strerror}.") from error
+                if (found := _open(path, encoder, precision)) is None:
+                    path.unlink(missing_ok=True)
+                    raise ExportError(
+                        f"The encoder in ONNX, {precision}, does not compute what PyTorch computes: use the backend "
+                        "torch."
+                    )
+    mark_used(directory)
+    with suppress(OSError):
+        remove_unused(NAME)
+    return found
+
+
+def _open(path: Path, encoder: Any, precision: Precision) -> OnnxEncoder | None:
+    """Opens a file of the cache; None if it is absent, damaged or of another encoder."""
+    if not path.is_file():
+        return None
+    try:
+        opened = OnnxEncoder(path, encoder.config, precision)
+        return opened if is_equal(opened, encoder) else None
+    except (ImportError, MemoryError):
+        raise
+    except Exception:  # whatever onnxruntime raises for bytes that are no graph, or another one
+        return None
+
+
+@torch.inference_mode()
+def is_equal(opened: OnnxEncoder, encoder: Any) -> bool:
+    """Returns whether a file computes what an encoder computes, of short clips of noise."""
+    config = encoder.config
+    generator = torch.Generator().manual_seed(0)
+    expected, found = [], []
+    for num_columns in (3, 2):
+        shape = (2, num_columns * config.patch_size, config.num_mel_bins)
+        input_values = 0.5 * torch.randn(shape, generator=generator)
+        expected.append(encoder.eval()(input_values, return_dict=True).last_hidden_state.flatten(0, 1))
+        found.append(opened(input_values).flatten(0, 1))
+    expected, found = torch.cat(expected), torch.cat(found)
+    if opened.precision == "float32":
+        return bool((found - expected).abs().max() <= TOLERANCE * max(1.0, float(expected.abs().max())))
+    # The part that is common to all patches, which may be most of it, would hide differences.
+    center = expected.mean(dim=0)
+    return bool(cosine_similarity((found - center).flatten(), (expected - center).flatten(), dim=0) >= MIN_SIMILARITY)
+
+
+__all__ = ["OnnxEncoder", "export_encoder", "open_encoder", "open_session", "with_encoder"]

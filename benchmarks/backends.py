@@ -5,7 +5,7 @@ turns in one process, size, and whether the results are the same. By default in 
 synthesised sounds; a path with `{fold}` is a model for each fold, which is tried on the clips of that fold.
 
     python -m benchmarks.backends --batch-size 1 --batch-size 4
-    python -m benchmarks.backends --compile --files
+    python -m benchmarks.backends --compile --openvino --files
     python -m benchmarks.backends --model CHECKPOINT --dataset FOLDER --fold 1
     python -m benchmarks.backends --model 'runs/esc10_finetune/fold-{fold}' --dataset ESC10 --fold 1 --fold 2 ...
 """
@@ -31,7 +31,7 @@ from benchmarks.options import make_clips
 from benchmarks.peers import reference_style_classifier
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification
 from transformers_beats.backends.choice import Backend
-from transformers_beats.backends.encoder import open_session
+from transformers_beats.backends.encoder import INPUT, OnnxEncoder, open_session, with_encoder
 from transformers_beats.export.checks import cosine
 from transformers_beats.export.onnx import export_onnx
 from transformers_beats.inference.backend import in_backend
@@ -71,8 +71,34 @@ def classify_with_file(session: onnxruntime.InferenceSession, clips: list[np.nda
     return probabilities
 
 
+class OpenVinoEncoder(OnnxEncoder):
+    """The float32 encoder of another one in OpenVINO, with as many threads as PyTorch has."""
+
+    def __init__(self, other: OnnxEncoder):
+        import openvino  # ty: ignore[unresolved-import]
+
+        super().__init__(other.path, other.config, "float32")
+        settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": 1}
+        # Otherwise bfloat16, where the CPU has it.
+        settings["INFERENCE_PRECISION_HINT"] = "f32"
+        self.compiled = openvino.Core().compile_model(str(other.path), "CPU", settings)
+
+    def _run(self, columns: np.ndarray) -> np.ndarray:
+        return self.compiled({INPUT: columns})[0]
+
+
+def in_openvino(model: BeatsForAudioClassification) -> Any:
+    replaced = in_backend(model, "onnx")
+    replaced.beats = with_encoder(model.beats, OpenVinoEncoder(replaced.beats.encoder))
+    return replaced
+
+
 def engines(
-    model: BeatsForAudioClassification, extractor: BeatsFeatureExtractor, with_files: bool, with_compile: bool
+    model: BeatsForAudioClassification,
+    extractor: BeatsFeatureExtractor,
+    with_files: bool,
+    with_compile: bool,
+    with_openvino: bool,
 ) -> tuple[dict[str, Classify], dict[str, int]]:
     """What is compared, by name, and the bytes of its weights."""
     functions: dict[str, Classify] = {PYTORCH: partial(classify_with_model, model, extractor)}
@@ -81,6 +107,9 @@ def engines(
         replaced = in_backend(model, backend)
         functions[backend] = partial(classify_with_model, replaced, extractor)
         sizes[backend] = Path(replaced.beats.encoder.path).stat().st_size
+    if with_openvino:
+        functions["openvino"] = partial(classify_with_model, in_openvino(model), extractor)
+        sizes["openvino"] = sizes["onnx"]
     if with_files:
         with TemporaryDirectory() as directory:
             for name, is_int8 in (("file", False), ("file int8", True)):
@@ -102,9 +131,10 @@ def engines(
 @torch.inference_mode()
 def embed(classify: Classify, clip: np.ndarray) -> np.ndarray | None:
     """The embedding of a clip, `(1, hidden_size)`, by the model that `classify` has; None for a file."""
-    model, extractor = classify.args  # ty: ignore[unresolved-attribute]
+    model, *rest = classify.args  # ty: ignore[unresolved-attribute]
     if not isinstance(model, BeatsForAudioClassification):
         return None
+    (extractor,) = rest
     inputs = extractor([clip], sampling_rate=extractor.sampling_rate, return_tensors="pt")
     return model.beats(inputs["input_values"]).pooler_output.numpy()
 
@@ -176,6 +206,7 @@ def main(
     layers: Annotated[int, typer.Option(help="Layers of the encoder with random weights")] = 12,
     files: Annotated[bool, typer.Option(help="Also files of `export`, from waveforms")] = False,
     compile: Annotated[bool, typer.Option(help="Also torch.compile with freezing, and max-autotune")] = False,
+    openvino: Annotated[bool, typer.Option(help="Also OpenVINO, which must be installed")] = False,
 ) -> None:
     """Size, time and results of a model in each backend. Clips are compared alone."""
     with errors_in_one_line():
@@ -196,7 +227,7 @@ def main(
                     for number in folds or [None]
                 ]
                 clips = [clip for part in of_each for clip in part]
-            functions, sizes = engines(classifier, extractor, files, compile)
+            functions, sizes = engines(classifier, extractor, files, compile, openvino)
             labels += [clip.label for clip in clips]
             for key, classify in functions.items():
                 found.setdefault(key, []).extend(classify([clip.waveform]) for clip in clips)

@@ -4,6 +4,7 @@
 import copy
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +127,8 @@ def test_other_encoders_and_heads_are_computed_as_well(clips, change):
         feature_size=model.config.num_mel_bins, legacy_padding_mask=model.config.legacy_padding_mask
     )
     torch_, onnx = (WindowedInference(model, extractor, backend=name) for name in ("torch", "onnx"))
-    for clip in clips:
+    # The last one is shorter than a column, for which the legacy mask is undefined.
+    for clip in clips[:-1]:
         np.testing.assert_allclose(onnx.frames(clip, RATE).values, torch_.frames(clip, RATE).values, atol=1e-4, rtol=0)
 
 
@@ -227,12 +229,34 @@ def write_other(good, path):
 
 
 @needs_onnx
-def test_an_export_that_is_not_the_encoder_is_an_error_and_not_kept(classifier, tmp_path, monkeypatch):
+def test_an_export_that_is_not_the_encoder_is_an_error_and_not_kept(classifier, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(backend_encoder, "cache_directory", lambda: tmp_path)
     monkeypatch.setattr(backend_encoder, "export_encoder", lambda model, precision, path: path.write_bytes(b"?"))
     with pytest.raises(ExportError, match="does not compute what PyTorch computes: use the backend torch"):
-        open_encoder(classifier.beats, "float32")
+        in_backend(classifier, "onnx")
     assert list(tmp_path.rglob(FILE)) == []
+    # Left open, the choice falls on PyTorch.
+    monkeypatch.setattr(backend, "instruction_sets", lambda: ("avx2",))
+    assert in_backend(classifier, "auto") is classifier
+    assert "Backend torch: The encoder in ONNX, float32, does not compute" in capsys.readouterr().err
+
+
+@needs_onnx
+def test_what_another_process_has_exported_meanwhile_is_used(classifier, tmp_path, exports, monkeypatch):
+    good = open_encoder(classifier.beats, "float32").path.read_bytes()
+    exports.clear()
+
+    @contextmanager
+    def wait(directory, wait):
+        """Waits for a process that ends its export."""
+        directory.mkdir()
+        (directory / FILE).write_bytes(good)
+        yield
+
+    monkeypatch.setattr(backend_encoder, "cache_directory", lambda: tmp_path)
+    monkeypatch.setattr(backend_encoder, "hold", wait)
+    open_encoder(classifier.beats, "float32")
+    assert exports == []
 
 
 @needs_onnx

@@ -6,9 +6,9 @@ from typing import Any
 
 from transformers_beats.backends.choice import Backend, Circumstances, check_backend, choose
 from transformers_beats.backends.encoder import OnnxEncoder, Precision, open_encoder, shallow_copy, with_encoder
-from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.errors import BeatsError, UsageError, one_line
 from transformers_beats.utils.machine import instruction_sets, name_of
-from transformers_beats.utils.messages import note
+from transformers_beats.utils.messages import note, warn
 
 from .models import has_adapters, kind_of, unwrap
 
@@ -30,7 +30,8 @@ def in_backend(model: Any, backend: Backend) -> Any:
         backend (`str`):
             `"torch"` returns the model as it is. `"onnx"` is onnxruntime, `"onnx-int8"` onnxruntime with int8
             products, which changes the results a little; see [`open_encoder`]. `"auto"` follows the table `RULES` of
-            `backends.choice`, which measures nothing, and prints what it has chosen, once.
+            `backends.choice`, which measures nothing, and prints what it has chosen, once; if the export fails, it
+            takes PyTorch with a warning.
 
     Raises:
         [`UsageError`]: for an unknown name, and for a model that a backend which was named cannot compute.
@@ -52,7 +53,13 @@ def in_backend(model: Any, backend: Backend) -> Any:
     elif reason := why_not(model, now):
         raise UsageError(f"The backend {backend} {reason}")
     precision: Precision = "int8" if backend == "onnx-int8" else "float32"
-    return _replace_encoder(unwrap(model), precision)
+    try:
+        return _replace_encoder(unwrap(model), precision)
+    except (BeatsError, ImportError) as error:
+        if backend != "auto":
+            raise
+        warn(f"Backend torch: {one_line(error)}")
+        return model
 
 
 def _replace_encoder(model: Any, precision: Precision) -> Any:

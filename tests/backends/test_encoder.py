@@ -35,6 +35,7 @@ from transformers_beats.inference import backend
 from transformers_beats.inference.backend import in_backend
 from transformers_beats.inference.loading import load_model
 from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.fingerprint import model_fingerprint
 
 
 RATE = 16_000
@@ -357,6 +358,10 @@ def wrapped(model):
     return torch.nn.DataParallel(model)
 
 
+def returning_layers(model):
+    return BeatsForAudioClassification(BeatsConfig(**CONFIG, output_hidden_states=True)).eval()
+
+
 def in_half(model):
     return copy_of(model).to(torch.bfloat16)
 
@@ -377,6 +382,7 @@ REFUSED = {
     wrapped: "takes no wrapper and no adapters",
     in_half: "computes in float32, and the model is in bfloat16",
     averaging: "averages all",
+    returning_layers: "or returns them",
     without_encoder: "a BeatsRandomProjectionTokenizer has none",
     on_another_device: "computes on the CPU, and the model is on meta",
 }
@@ -457,6 +463,64 @@ def test_the_model_is_as_it_was(classifier, clips):
     # Once is enough.
     assert in_backend(replaced, "onnx") is replaced
     assert with_encoder(classifier.beats, replaced.beats.encoder).config is classifier.config
+
+
+@needs_onnx
+@pytest.mark.parametrize("part", ["classifier", "encoder"])
+def test_a_replaced_model_saves_what_the_model_saves(classifier, clips, tmp_path, part):
+    model = classifier if part == "classifier" else classifier.beats
+    replaced = in_backend(model, "onnx")
+    assert list(replaced.state_dict()) == list(model.state_dict())
+    assert model_fingerprint(replaced) == model_fingerprint(model)
+    replaced.save_pretrained(tmp_path / "saved")
+    loaded, report = type(model).from_pretrained(tmp_path / "saved", output_loading_info=True)
+    assert not any(report.values())
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], weight, atol=0, rtol=0)
+    # Weights do not reach the backend: loading them is an error.
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        replaced.load_state_dict(model.state_dict())
+
+
+@needs_onnx
+def test_another_precision_is_opened_from_the_same_model(classifier, clips):
+    float32, int8 = (in_backend(classifier, name) for name in ("onnx", "onnx-int8"))
+    assert in_backend(float32, "onnx-int8").beats.encoder.precision == "int8"
+    assert in_backend(int8, "onnx").beats.encoder.precision == "float32"
+    assert in_backend(int8, "onnx-int8") is int8
+    assert in_backend(int8.beats, "onnx").encoder.precision == "float32"
+    # As it is.
+    assert in_backend(int8, "torch") is int8
+    again = WindowedInference(int8, EXTRACTOR, backend="onnx")
+    expected = WindowedInference(float32, EXTRACTOR).embed(clips[2], RATE)
+    np.testing.assert_array_equal(again.embed(clips[2], RATE), expected)
+
+
+@needs_onnx
+def test_auto_never_keeps_int8(classifier, clips, monkeypatch):
+    int8 = in_backend(classifier, "onnx-int8")
+    monkeypatch.setattr(backend, "instruction_sets", lambda: ("avx2",))
+    auto = WindowedInference(int8, EXTRACTOR, backend="auto")
+    assert auto.plain_model.beats.encoder.precision == "float32"
+    expected = WindowedInference(classifier, EXTRACTOR).embed(clips[2], RATE, layers="all")
+    np.testing.assert_array_equal(auto.embed(clips[2], RATE, layers="all"), expected)
+    monkeypatch.setattr(backend, "instruction_sets", tuple)
+    assert in_backend(int8, "auto") is classifier
+
+
+@needs_onnx
+def test_outputs_that_onnxruntime_does_not_give_are_refused(classifier):
+    replaced = in_backend(classifier, "onnx")
+    input_values = torch.randn(1, 32, 128)
+    for name, value in {"output_hidden_states": True, "output_attentions": True}.items():
+        for model in (replaced, replaced.beats):
+            with pytest.raises(UsageError, match=f"without `{name}`, or with the backend torch"):
+                model(input_values, **{name: value})
+        assert torch.isfinite(replaced(input_values, **{name: False}).logits).all()
+    with pytest.raises(UsageError, match="without `kept_positions`"):
+        replaced.beats.encoder(input_values, None, kept_positions=torch.zeros(1, 1, dtype=torch.long))
+    # The layers of the model, which are not called, have no second hooks from that.
+    assert len(classifier(input_values, output_hidden_states=True).hidden_states) == 2
 
 
 # Pipeline and command line.

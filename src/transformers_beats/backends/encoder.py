@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cosine_similarity
 
+from transformers_beats.modeling_beats import COMMON_KEYWORDS
 from transformers_beats.utils.cache import cache_directory, mark_used, remove_unused
 from transformers_beats.utils.errors import UsageError, first_line
 from transformers_beats.utils.files import replace_file
@@ -42,6 +43,8 @@ Precision: TypeAlias = Literal["float32", "int8"]
 NAME, GRAPH_VERSION = "encoder-{}", 1
 FILE = "encoder.onnx"
 INPUT, OUTPUT = "columns", "last_hidden_state"
+# Arguments of `forward` and settings that ask for outputs of the layers.
+OUTPUTS = ("output_hidden_states", "output_attentions")
 # Patches of clips of the same length that are computed at once. A clip of 10 s alone is as fast as several.
 PATCHES_PER_RUN = 512
 # Its fusion of residual and layer norm is slower than the two on their own: 5 % of the time in float32, 8 % in int8.
@@ -110,7 +113,10 @@ def open_session(path: Path) -> "InferenceSession":
 
 
 class PassOn(nn.Module):
-    """Takes the place of the embeddings, which are in the graph: returns its input. It has their weights."""
+    """
+    Takes the place of the embeddings, which are in the graph: returns its input. It has their weights, and saves them
+    under their names.
+    """
 
     def __init__(self, embeddings: Any):
         super().__init__()
@@ -122,6 +128,10 @@ class PassOn(nn.Module):
         """The module that `get_input_embeddings` returns."""
         return self.embeddings.patch_embeddings
 
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The weights of the embeddings, as these would save them."""
+        return self.embeddings.state_dict(*args, **kwargs)
+
     def forward(self, input_values: torch.Tensor) -> torch.Tensor:
         """Returns `input_values`."""
         return input_values
@@ -131,7 +141,8 @@ class OnnxEncoder(nn.Module):
     """
     Layers of an encoder in onnxruntime, in the place of [`BeatsEncoder`] behind [`PassOn`]. Clips are computed without
     their padding, those of the same length together in float32 and each alone in int8, where the inputs of a layer
-    have one scale: a clip has the same result alone and in any batch.
+    have one scale: a clip has the same result alone and in any batch. What a model saves are the weights of the layers
+    that it replaces.
 
     Args:
         path (`Path`):
@@ -145,6 +156,14 @@ class OnnxEncoder(nn.Module):
     def __init__(self, path: Path, config: Any, precision: Precision):
         super().__init__()
         self.path, self.session, self.config, self.precision = path, open_session(path), config, precision
+        # In a tuple, as a part of the model would have hooks and adapters that nothing calls.
+        self.replaced: tuple[nn.Module, ...] = ()
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The weights of the layers of PyTorch that this module replaces, as these would save them."""
+        if self.replaced:
+            return self.replaced[0].state_dict(*args, **kwargs)
+        return super().state_dict(*args, **kwargs)
 
     def forward(
         self, input_values: torch.Tensor, patch_attention_mask: torch.Tensor | None = None, **kwargs: Any
@@ -154,9 +173,11 @@ class OnnxEncoder(nn.Module):
         num_mel_bins)`; zeros where `patch_attention_mask` `(batch_size, num_patches)` is false.
 
         Raises:
-            `ValueError`: for a mask that hides something else than whole columns at the end.
+            `ValueError`: for a mask that hides something else than whole columns at the end, and for arguments that
+                ask for more than the last hidden states.
             `MemoryError`: if a clip needs more memory than there is.
         """
+        self._check_keywords(kwargs)
         size, num_bands = self.config.patch_size, self.config.num_freq_patches
         num_columns = input_values.shape[1] // size
         columns = input_values[:, : num_columns * size].unflatten(1, (num_columns, size))
@@ -168,6 +189,16 @@ class OnnxEncoder(nn.Module):
             states = self._run(columns[rows, :length].contiguous().numpy())
             output[rows, : length * num_bands] = torch.from_numpy(states)
         return output
+
+    def _check_keywords(self, keywords: dict[str, Any]) -> None:
+        """Raises a [`UsageError`] for arguments, and settings of the model, that onnxruntime would ignore."""
+        asked = {name for name in OUTPUTS if keywords.get(name, getattr(self.config, name, False))}
+        asked |= {name for name, value in keywords.items() if value is not None and name not in COMMON_KEYWORDS}
+        if asked:
+            raise UsageError(
+                f"onnxruntime gives the last hidden states of all patches alone: without `{min(asked)}`, or with the "
+                "backend torch."
+            )
 
     def _split(self, lengths: list[int], num_bands: int) -> Iterator[tuple[list[int], int]]:
         """Yields the numbers of clips that are computed at once, and their columns; none for clips without any."""
@@ -199,8 +230,23 @@ def _count_columns(mask: torch.Tensor) -> list[int]:
 def with_encoder(encoder: Any, replacement: OnnxEncoder) -> Any:
     """Returns an encoder ([`BeatsModel`]) whose embeddings and layers are computed by a replacement."""
     copied = shallow_copy(encoder)
+    replacement.replaced = (encoder.encoder,)
     copied.embeddings, copied.encoder = PassOn(encoder.embeddings), replacement
+    return made_of(encoder, copied)
+
+
+def made_of(model: Any, copied: Any) -> Any:
+    """Returns a copy that [`in_torch`] leads back from."""
+    # In a tuple: it is no part of the copy.
+    copied.model_in_torch = (model,)
     return copied
+
+
+def in_torch(model: Any) -> Any:
+    """Returns the model of PyTorch whose encoder a backend has replaced in `model`; `model` itself if none has."""
+    # Not `getattr`, which wrappers hand on to what they wrap.
+    (original,) = vars(model).get("model_in_torch", (model,))
+    return original
 
 
 def open_encoder(encoder: Any, precision: Precision) -> OnnxEncoder:

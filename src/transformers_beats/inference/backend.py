@@ -5,7 +5,15 @@ from importlib.util import find_spec
 from typing import Any
 
 from transformers_beats.backends.choice import Backend, Circumstances, check_backend, choose
-from transformers_beats.backends.encoder import OnnxEncoder, Precision, open_encoder, shallow_copy, with_encoder
+from transformers_beats.backends.encoder import (
+    OUTPUTS,
+    Precision,
+    in_torch,
+    made_of,
+    open_encoder,
+    shallow_copy,
+    with_encoder,
+)
 from transformers_beats.utils.errors import BeatsError, UsageError, one_line
 from transformers_beats.utils.machine import instruction_sets, name_of
 from transformers_beats.utils.messages import note, warn
@@ -26,12 +34,13 @@ def in_backend(model: Any, backend: Backend) -> Any:
 
     Args:
         model (`PreTrainedModel`):
-            A model of this package, with an encoder.
+            A model of this package, with an encoder. One that another backend computes is opened anew from the model
+            that it was made of, unless it is in the same precision.
         backend (`str`):
-            `"torch"` returns the model as it is. `"onnx"` is onnxruntime, `"onnx-int8"` onnxruntime with int8
-            products, which changes the results a little; see [`open_encoder`]. `"auto"` follows the table `RULES` of
-            `backends.choice`, which measures nothing, and prints what it has chosen, once; if the export fails, it
-            takes PyTorch with a warning.
+            `"torch"` returns the model as it is, in whatever backend. `"onnx"` is onnxruntime, `"onnx-int8"`
+            onnxruntime with int8 products, which changes the results a little; see [`open_encoder`]. `"auto"` follows
+            the table `RULES` of `backends.choice`, which measures nothing, and prints what it has chosen, once; if the
+            export fails, it takes PyTorch with a warning.
 
     Raises:
         [`UsageError`]: for an unknown name, and for a model that a backend which was named cannot compute.
@@ -41,6 +50,7 @@ def in_backend(model: Any, backend: Backend) -> Any:
     check_backend(backend)
     if backend == "torch":
         return model
+    given, model = model, in_torch(model)
     now = circumstances_of(model)
     if backend == "auto":
         rule = choose(now)
@@ -53,6 +63,8 @@ def in_backend(model: Any, backend: Backend) -> Any:
     elif reason := why_not(model, now):
         raise UsageError(f"The backend {backend} {reason}")
     precision: Precision = "int8" if backend == "onnx-int8" else "float32"
+    if given is not model and given.base_model.encoder.precision == precision:
+        return given
     try:
         return _replace_encoder(unwrap(model), precision)
     except (BeatsError, ImportError) as error:
@@ -64,14 +76,12 @@ def in_backend(model: Any, backend: Backend) -> Any:
 
 def _replace_encoder(model: Any, precision: Precision) -> Any:
     encoder = model.base_model
-    if isinstance(encoder.encoder, OnnxEncoder):
-        return model
     replaced = with_encoder(encoder, open_encoder(encoder, precision))
     if model is encoder:
         return replaced
     copied = shallow_copy(model)
     setattr(copied, model.base_model_prefix, replaced)
-    return copied
+    return made_of(model, copied)
 
 
 def circumstances_of(model: Any) -> Circumstances:
@@ -83,10 +93,15 @@ def circumstances_of(model: Any) -> Circumstances:
         dtype=name_of(plain.dtype),
         is_wrapped=has_adapters(model),
         has_encoder=has_encoder,
-        needs_layers=has_encoder and plain is not plain.base_model and plain.config.use_weighted_layer_sum,
+        needs_layers=has_encoder and _needs_layers(plain),
         is_installed=all(map(_is_installed, PACKAGES)),
         instruction_sets=instruction_sets(),
     )
+
+
+def _needs_layers(model: Any) -> bool:
+    averages = model is not model.base_model and model.config.use_weighted_layer_sum
+    return averages or any(getattr(model.base_model.config, name, False) for name in OUTPUTS)
 
 
 def why_not(model: Any, now: Circumstances) -> str | None:
@@ -101,7 +116,7 @@ def why_not(model: Any, now: Circumstances) -> str | None:
     if now.dtype != "float32":
         return f"computes in float32, and the model is in {now.dtype}: choose the dtype float32."
     if now.needs_layers:
-        return f"gives the last layer alone, and this {name} averages all: use the backend torch."
+        return f"gives the last layer alone, and this {name} averages all or returns them: use the backend torch."
     if not _is_installed("onnxruntime"):
         return "needs onnxruntime: pip install 'transformers-beats[onnx]'"
     return None

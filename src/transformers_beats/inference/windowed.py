@@ -25,6 +25,7 @@ from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioStream, loudness_was_reported, open_audio
 from transformers_beats.backends.choice import Backend
+from transformers_beats.backends.encoder import in_torch
 from transformers_beats.fbank_beats import num_fbank_samples
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import BeatsError, UsageError
@@ -176,7 +177,7 @@ class WindowedInference:
         self.model = in_backend(model, backend)
         self.plain_model = unwrap(self.model)
         # Where the choice was left open, PyTorch computes layers that the other backend does not give.
-        self._layers_model = plain_model if backend == "auto" else self.plain_model
+        self._layers_model = in_torch(plain_model) if backend == "auto" else self.plain_model
         self.feature_extractor = feature_extractor
         self.batch_size = batch_size
         self.progress = progress

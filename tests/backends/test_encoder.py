@@ -233,13 +233,80 @@ def write_other(good, path):
 def test_an_export_that_is_not_the_encoder_is_an_error_and_not_kept(classifier, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(backend_encoder, "cache_directory", lambda: tmp_path)
     monkeypatch.setattr(backend_encoder, "export_encoder", lambda model, precision, path: path.write_bytes(b"?"))
-    with pytest.raises(ExportError, match="does not compute what PyTorch computes: use the backend torch"):
+    with pytest.raises(ExportError, match=r"float32, cannot be opened by onnxruntime: .*: use the backend torch"):
         in_backend(classifier, "onnx")
     assert list(tmp_path.rglob(FILE)) == []
     # Left open, the choice falls on PyTorch.
     monkeypatch.setattr(backend, "instruction_sets", lambda: ("avx2",))
     assert in_backend(classifier, "auto") is classifier
-    assert "Backend torch: The encoder in ONNX, float32, does not compute" in capsys.readouterr().err
+    assert "Backend torch: The encoder in ONNX, float32, cannot be opened" in capsys.readouterr().err
+
+
+@needs_onnx
+def test_a_file_that_this_onnxruntime_does_not_open_stays_for_another(classifier, directory, monkeypatch, capsys):
+    good = open_encoder(classifier.beats, "float32").path
+    content = good.read_bytes()
+
+    def refuse(path):
+        raise Exception("Unsupported model IR version: 12")
+
+    monkeypatch.setattr(backend_encoder, "open_session", refuse)
+    monkeypatch.setattr(backend_encoder, "export_encoder", lambda model, precision, path: path.write_bytes(b"new"))
+    with pytest.raises(ExportError, match="cannot be opened by onnxruntime: Unsupported model IR version: 12: use"):
+        open_encoder(classifier.beats, "float32")
+    assert good.read_bytes() == content
+    assert list(directory.rglob("*.partial")) == []
+    assert "once for this model (cannot be opened by onnxruntime: Unsupported" in capsys.readouterr().err
+
+
+@needs_onnx
+def test_an_export_that_computes_something_else_is_not_kept(classifier, tmp_path, monkeypatch):
+    good = open_encoder(classifier.beats, "float32").path.read_bytes()
+    monkeypatch.setattr(backend_encoder, "cache_directory", lambda: tmp_path)
+    monkeypatch.setattr(backend_encoder, "export_encoder", lambda model, precision, path: write_other(good, path))
+    with pytest.raises(ExportError, match="does not compute what PyTorch computes: use the backend torch"):
+        open_encoder(classifier.beats, "float32")
+    assert list(tmp_path.rglob("*.onnx")) == list(tmp_path.rglob("*.partial")) == []
+
+
+@needs_onnx
+def test_an_encoder_that_has_diverged_is_named(classifier, tmp_path, exports, monkeypatch):
+    good = open_encoder(classifier.beats, "float32").path.read_bytes()
+    monkeypatch.setattr(backend_encoder, "cache_directory", lambda: tmp_path)
+    monkeypatch.setattr(backend_encoder, "export_encoder", lambda model, precision, path: path.write_bytes(good))
+    changed = copy_of(classifier)
+    with torch.no_grad():
+        changed.beats.encoder.layers[0].mlp.fc2.bias[0] = float("nan")
+    with pytest.raises(ExportError, match="The model's output is not finite"):
+        in_backend(changed, "onnx")
+    assert list(tmp_path.rglob("*.onnx")) == []
+
+
+@needs_onnx
+def test_a_file_is_found_under_autocast(classifier, exports):
+    open_encoder(classifier.beats, "float32")
+    exports.clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        open_encoder(classifier.beats, "float32")
+    assert exports == []
+
+
+@needs_onnx
+def test_auto_takes_torch_if_nothing_can_be_exported_or_kept(classifier, tmp_path, monkeypatch, capsys):
+    def refuse():
+        raise PermissionError(13, "Permission denied", "/cache")
+
+    def fail(*args):
+        raise RuntimeError("Failed to convert\nfurther lines")
+
+    monkeypatch.setattr(backend, "instruction_sets", lambda: ("avx2",))
+    monkeypatch.setattr(backend_encoder, "cache_directory", refuse)
+    assert in_backend(classifier, "auto") is classifier
+    assert "Backend torch: /cache: cannot be written, set HF_DATASETS_CACHE" in capsys.readouterr().err
+    monkeypatch.setattr(backend_encoder, "cache_directory", lambda: tmp_path)
+    monkeypatch.setattr(backend_encoder, "export_encoder", fail)
+    assert in_backend(classifier, "auto") is classifier
+    assert "Backend torch: The encoder in ONNX, float32, cannot be made: Failed to convert:" in capsys.readouterr().err
 
 
 @needs_onnx

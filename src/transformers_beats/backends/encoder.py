@@ -14,7 +14,7 @@ from torch.nn.functional import cosine_similarity
 
 from transformers_beats.modeling_beats import COMMON_KEYWORDS
 from transformers_beats.utils.cache import cache_directory, mark_used, remove_unused
-from transformers_beats.utils.errors import UsageError, first_line
+from transformers_beats.utils.errors import BeatsError, UsageError, first_line
 from transformers_beats.utils.files import replace_file
 from transformers_beats.utils.fingerprint import model_fingerprint
 from transformers_beats.utils.lock import hold
@@ -74,7 +74,7 @@ class _Graph(nn.Module):
 
 def export_encoder(encoder: Any, precision: Precision, path: Path) -> None:
     """
-    Writes an encoder as an ONNX file, for any batch and number of columns. The file is never seen half-written.
+    Writes an encoder as an ONNX file, for any batch and number of columns.
 
     Raises:
         [`ExportError`]: if it has no layers for int8.
@@ -90,11 +90,10 @@ def export_encoder(encoder: Any, precision: Precision, path: Path) -> None:
     graph = to_graph(trace(module, example, shapes), [INPUT], [OUTPUT], shapes)
     nodes = layers_to_quantize(graph)
     remove_origins(graph)
-    with replace_file(path) as temporary:
-        if precision == "int8":
-            write_int8(graph, nodes, temporary)
-        else:
-            onnx.save(graph, temporary)
+    if precision == "int8":
+        write_int8(graph, nodes, path)
+    else:
+        onnx.save(graph, path)
 
 
 def open_session(path: Path) -> "InferenceSession":
@@ -249,14 +248,17 @@ def in_torch(model: Any) -> Any:
     return original
 
 
+# Whatever precision the caller computes in, the graph is that of float32.
+@torch.autocast("cpu", enabled=False)
 def open_encoder(encoder: Any, precision: Precision) -> OnnxEncoder:
     """
     Opens the ONNX file of an encoder ([`BeatsModel`], float32, on the CPU), which is exported at first use and kept in
     the cache under the encoder's fingerprint. A file there that is damaged, or does not compute what the encoder
-    computes, is exported anew.
+    computes, is exported anew, and replaced if that one does.
 
     Raises:
-        [`ExportError`]: if the export does not compute what the encoder computes.
+        [`ExportError`]: if the encoder cannot be exported, or the export cannot be opened or does not compute what the
+            encoder computes, or the encoder's output is not finite.
         [`UsageError`]: if it cannot be kept in the cache.
         `ImportError`: if a package of the extra `onnx` is missing.
     """
@@ -265,44 +267,63 @@ def open_encoder(encoder: Any, precision: Precision) -> OnnxEncoder:
     except OSError as error:
         raise UsageError(f"{error.filename}: cannot be written, set HF_DATASETS_CACHE: {error.strerror}.") from error
     path = directory / FILE
-    if (found := _open(path, encoder, precision)) is None:
+    if isinstance(found := _open(path, encoder, precision), str):
         require_exporters()
         with hold(directory, wait=True):
             # Another process may have written it meanwhile.
-            if (found := _open(path, encoder, precision)) is None:
-                note(f"Exports the encoder to ONNX, {precision}, once for this model: {path}")
-                try:
-                    export_encoder(encoder, precision, path)
-                except OSError as error:
-                    raise UsageError(f"{path}: cannot be written: {error.strerror}.") from error
-                if (found := _open(path, encoder, precision)) is None:
-                    path.unlink(missing_ok=True)
-                    raise ExportError(
-                        f"The encoder in ONNX, {precision}, does not compute what PyTorch computes: use the backend "
-                        "torch."
-                    )
+            if isinstance(found := _open(path, encoder, precision), str):
+                reason = f" ({found})" if path.is_file() else ""
+                note(f"Exports the encoder to ONNX, {precision}, once for this model{reason}: {path}")
+                found = _export(encoder, precision, path)
     mark_used(directory)
     with suppress(OSError):
         remove_unused(NAME)
     return found
 
 
-def _open(path: Path, encoder: Any, precision: Precision) -> OnnxEncoder | None:
-    """Opens a file of the cache; None if it is absent, damaged or of another encoder."""
+def _export(encoder: Any, precision: Precision, path: Path) -> OnnxEncoder:
+    """Exports an encoder and opens the file, which takes its place only if it computes what the encoder computes."""
+    name = f"The encoder in ONNX, {precision},"
+    try:
+        with replace_file(path) as temporary:
+            try:
+                export_encoder(encoder, precision, temporary)
+            except (BeatsError, ImportError, MemoryError, OSError):
+                raise
+            except Exception as error:  # the exporter has classes of its own
+                raise ExportError(f"{name} cannot be made: {first_line(error)}: use the backend torch.") from error
+            if isinstance(found := _open(temporary, encoder, precision), str):
+                raise ExportError(f"{name} {found}: use the backend torch.")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or first_line(error)}.") from error
+    found.path = path
+    return found
+
+
+def _open(path: Path, encoder: Any, precision: Precision) -> OnnxEncoder | str:
+    """Opens a file; returns what is wrong with it if it is absent, damaged or of another encoder."""
     if not path.is_file():
-        return None
+        return "is absent"
     try:
         opened = OnnxEncoder(path, encoder.config, precision)
-        return opened if is_equal(opened, encoder) else None
     except (ImportError, MemoryError):
         raise
-    except Exception:  # whatever onnxruntime raises for bytes that are no graph, or another one
-        return None
+    except Exception as error:  # whatever onnxruntime raises for bytes that are no graph, or one of a later version
+        return f"cannot be opened by onnxruntime: {first_line(error)}"
+    try:
+        return opened if is_equal(opened, encoder) else "does not compute what PyTorch computes"
+    except RuntimeError as error:  # a graph of other shapes
+        return f"cannot be computed: {first_line(error)}"
 
 
 @torch.inference_mode()
 def is_equal(opened: OnnxEncoder, encoder: Any) -> bool:
-    """Returns whether a file computes what an encoder computes, of short clips of noise."""
+    """
+    Returns whether a file computes what an encoder computes, of short clips of noise.
+
+    Raises:
+        [`ExportError`]: if the encoder's output is not finite.
+    """
     config = encoder.config
     generator = torch.Generator().manual_seed(0)
     expected, found = [], []
@@ -312,6 +333,8 @@ def is_equal(opened: OnnxEncoder, encoder: Any) -> bool:
         expected.append(encoder.eval()(input_values, return_dict=True).last_hidden_state.flatten(0, 1))
         found.append(opened(input_values).flatten(0, 1))
     expected, found = torch.cat(expected), torch.cat(found)
+    if not expected.isfinite().all():
+        raise ExportError("The model's output is not finite: its training has diverged, or its file is damaged.")
     if opened.precision == "float32":
         return bool((found - expected).abs().max() <= TOLERANCE * max(1.0, float(expected.abs().max())))
     # The part that is common to all patches, which may be most of it, would hide differences.

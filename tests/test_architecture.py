@@ -35,7 +35,7 @@ FLOORS = [
     {"root", "utils"},
     {"audio", "metrics"},
     {"plotting"},
-    {"conversion"},
+    {"backends", "conversion"},
     {"anomalies", "export", "inference", "integrations", "publishing", "search", "training", "verification"},
     {"cli", "demo", "web"},
 ]

@@ -705,6 +705,40 @@ def test_models_are_one_graph(model_class, use_weighted_layer_sum, tiny_config, 
     assert compiled(inputs["input_values"]).logits.isfinite().all()
 
 
+@traces_transformers
+@pytest.mark.parametrize(
+    ("frame_pooling", "problem_type"),
+    [
+        ("mean", "single_label_classification"),
+        ("concat", "regression"),
+        ("sequence", "multi_label_classification"),
+    ],
+)
+def test_the_loss_of_frames_is_in_the_same_graph(frame_pooling, problem_type, tiny_config, inputs):
+    tiny_config.frame_pooling, tiny_config.problem_type, tiny_config.num_hidden_layers = frame_pooling, problem_type, 1
+    model = BeatsForAudioFrameClassification(tiny_config)
+    with torch.no_grad():
+        shape = model(**inputs).logits.shape
+    generator = torch.Generator().manual_seed(0)
+    if problem_type == "single_label_classification":
+        labels = torch.randint(shape[2], shape[:2], generator=generator)
+        labels[0, 0] = -100
+    else:
+        labels = torch.randint(2, shape, generator=generator).float()
+    graphs = []
+
+    def count(graph, _):
+        graphs.append(graph)
+        return graph
+
+    # A graph break is an error.
+    compiled = torch.compile(model, fullgraph=True, backend=count)
+    for mode in (model.eval, model.train):
+        mode()
+        torch.testing.assert_close(compiled(**inputs, labels=labels).loss, model(**inputs, labels=labels).loss)
+    assert len(graphs) == 2
+
+
 @torch.no_grad()
 @traces_transformers
 def test_one_graph_serves_every_length(tiny_config):

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-import typer
 from golden import ROOT
 from typer.testing import CliRunner
 
@@ -36,8 +35,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from benchmarks import onnx_against_torch  # noqa: E402
-
+from transformers_beats.backends import graphs  # noqa: E402
 from transformers_beats.export import checks  # noqa: E402
 from transformers_beats.export import onnx as export  # noqa: E402
 from transformers_beats.export.waveform_model import ExportError, WaveformModel  # noqa: E402
@@ -72,7 +70,7 @@ def build(kind):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             # Layers of random weights add next to nothing to their inputs. Those of trained models do.
-            if name.endswith(tuple(f".{layer}.weight" for layer in export.QUANTIZED_LAYERS)):
+            if name.endswith(tuple(f".{layer}.weight" for layer in graphs.QUANTIZED_LAYERS)):
                 parameter *= 10
     return model
 
@@ -454,67 +452,3 @@ def test_the_example_says_what_it_cannot_use(change, exported, tmp_path):
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1
     assert next(iter(change.values())) in result.stderr
-
-
-class TestBenchmark:
-    @pytest.fixture
-    def dataset(self, tmp_path):
-        """Three clips in two folds, and a checkpoint's feature extractor."""
-        for index, clip in enumerate(clips_of([16000, 9000, 12000])):
-            soundfile.write(tmp_path / f"{index}.wav", clip.numpy(), 16000, subtype="FLOAT")
-        (tmp_path / "metadata.csv").write_text("file_name,label,fold\n0.wav,cat,1\n1.wav,rain,1\n2.wav,dog,2\n")
-        EXTRACTOR.save_pretrained(tmp_path)
-        return tmp_path
-
-    @staticmethod
-    def run(dataset, *options):
-        arguments = ["--model", dataset, "--dataset", dataset, "--batch-size", 1, "--seconds", 0.5, "--repeats", 1]
-        command = typer.Typer()
-        command.command()(onnx_against_torch.main)
-        return CliRunner().invoke(command, [str(word) for word in (*arguments, *options)])
-
-    def test_it_compares_files_with_the_model(self, dataset, classifier, write, monkeypatch):
-        monkeypatch.setattr("benchmarks.clips.load_model", lambda name, dtype: classifier)
-        monkeypatch.setattr(onnx_against_torch, "export_onnx", lambda _, __, path, int8: write(path, int8=int8))
-        result = self.run(dataset, "--fold", 1)
-        assert result.exit_code == 0, result.output
-        report = json.loads(result.stdout.splitlines()[-1])
-        pytorch, float32, int8 = report["rows"]
-        assert [row["name"] for row in report["rows"]] == [
-            "PyTorch float32",
-            "onnxruntime float32",
-            "onnxruntime int8",
-        ]
-        assert report["clips"] == 2
-        classes = [
-            expected_outputs(classifier, [clip]).logits.argmax().item() for clip in clips_of([16000, 9000, 12000])
-        ]
-        accuracy = ((classes[0] == 1) + (classes[1] == 2)) / 2
-        assert [row["accuracy"] for row in report["rows"]] == [accuracy] * 3
-        assert pytorch["largest_difference"] == 0
-        assert 0 < float32["largest_difference"] < 1e-4 < int8["largest_difference"]
-        assert int8["cosine"] < float32["cosine"] == pytest.approx(1.0, abs=1e-6)
-        assert float32["same_class"] == 1.0
-        assert min(row["seconds"] for row in report["rows"]) > 0
-        assert f"{float32['bytes'] / 1e6:,.1f} MB" in result.stdout
-
-    @pytest.mark.parametrize(
-        ("table", "message"),
-        [
-            ("file_name,label,fold\n0.wav,bird,1\n", "no label 'bird', only dog, cat, rain"),
-            ("file_name,label,fold\n0.wav,dog,2\n", "no rows of fold 1"),
-            ("file_name,label\n0.wav,dog\n", "no column 'fold'"),
-        ],
-    )
-    def test_tables_that_do_not_fit_are_refused(self, table, message, dataset, classifier, monkeypatch):
-        monkeypatch.setattr("benchmarks.clips.load_model", lambda name, dtype: classifier)
-        (dataset / "metadata.csv").write_text(table)
-        result = self.run(dataset, "--fold", 1)
-        assert result.exit_code == 1
-        assert message in result.stderr
-
-    def test_models_without_classes_are_refused(self, dataset, monkeypatch):
-        monkeypatch.setattr("benchmarks.clips.load_model", lambda name, dtype: build("encoder"))
-        result = self.run(dataset)
-        assert result.exit_code == 1
-        assert "holds a BeatsModel" in result.stderr

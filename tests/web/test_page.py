@@ -944,7 +944,7 @@ class TestServe:
     def test_nothing_is_left_by_a_signal_while_the_page_is_made(self, launched, models, tmp_path, monkeypatch):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
-        def stop(sources):
+        def stop(sources, backend):
             assert [path.name.startswith("beats-web-") for path in tmp_path.iterdir()] == [True]
             signal.raise_signal(signal.SIGTERM)
 

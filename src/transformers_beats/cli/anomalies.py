@@ -51,7 +51,7 @@ BandsChoice = Enum("BandsChoice", {name: name for name in get_args(Bands)}, type
 PoolingChoice = Enum("PoolingChoice", {name: name for name in get_args(TimePooling)}, type=str)
 
 
-@functools.partial(with_shared_options, left_out=("window", "hop", "workers", "profile"))
+@functools.partial(with_shared_options, left_out=("window", "hop", "workers", "profile", "backend"))
 def fit(
     shared: Shared,
     notes: DecoderNotes,

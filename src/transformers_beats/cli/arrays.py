@@ -99,6 +99,8 @@ def embed(
         from transformers_beats.inference.layers import choose_layers, is_single
         from transformers_beats.utils.embeddings import Layout
 
+        # Before the output is begun.
+        inference.check_layers(layers)
         config = inference.plain_model.base_model.config
         chosen = choose_layers(-1 if layers is None else layers, config.num_hidden_layers)
         num_bands = config.num_freq_patches if grain.value in ("band", "patch") else None
@@ -177,7 +179,9 @@ def save_arrays(
 
     model, extractor = load(shared.model, shared.device, shared.dtype.value)
     has_bar = has_seconds_bar(files)
-    inference = WindowedInference(model, extractor, shared.window, shared.hop, shared.batch_size, has_bar)
+    inference = WindowedInference(
+        model, extractor, shared.window, shared.hop, shared.batch_size, has_bar, shared.backend.value
+    )
     layout = None if layout_of is None else layout_of(inference)
     if layout is not None:
         # Numbers, however they were written.

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from transformers_beats.backends.choice import BackendName
 from transformers_beats.utils.arguments import find_problem
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.stages import take_times
@@ -86,6 +87,11 @@ Segments = Annotated[
 Device = Annotated[str, rare("DEVICE", "cpu, cuda, cuda:1, mps ...; a GPU if there is one by default.")]
 
 
+BackendOption = Annotated[
+    BackendName, rare("BACKEND", "What computes the encoder: torch (default), onnx, onnx-int8, or auto.")
+]
+
+
 class Shared(NamedTuple):
     """Options of the commands that read audio."""
 
@@ -106,6 +112,7 @@ class Shared(NamedTuple):
     profile: Annotated[
         bool, typer.Option("--profile", help="Print the seconds of each stage.", rich_help_panel="Windows and device")
     ] = False
+    backend: BackendOption = BackendName["torch"]
 
 
 def with_shared_options(function: Callable[..., None], left_out: Collection[str] = ()) -> Callable[..., None]:

@@ -233,6 +233,9 @@ def settings_of(
     """Returns the settings that results depend on. An output that was begun with others cannot be resumed."""
     from transformers_beats.utils.fingerprint import model_fingerprint
 
+    if shared.backend.value == "onnx-int8":
+        # Others give the same results, up to rounding.
+        others["precision"] = "int8"
     return {
         "command": command,
         "model": model_fingerprint(model, extractor),

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers_beats.search.index import Index, IndexWriter, Moment
 
 
-@functools.partial(with_shared_options, left_out=("resume", "window", "hop"))
+@functools.partial(with_shared_options, left_out=("resume", "window", "hop", "backend"))
 def index(
     shared: Shared,
     notes: DecoderNotes,

@@ -152,6 +152,7 @@ def tag(
         model=model,
         feature_extractor=extractor,
         device=model.device,
+        backend=shared.backend.value,
         window_seconds=shared.window,
         hop_seconds=shared.hop,
         batch_size=shared.batch_size,

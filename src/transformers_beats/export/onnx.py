@@ -23,24 +23,26 @@ Metadata of the file: `labels` (JSON), `sampling_rate`, `min_samples`, `column_s
 `examples/onnx_inference.py` uses them without this package.
 """  # noqa: E501
 
-import copy
-import importlib
 import json
-import logging
-import warnings
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.fx.experimental import _config as fx_config
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 
-from transformers_beats import BeatsFeatureExtractor, BeatsRandomProjectionTokenizer, __version__
+from transformers_beats import BeatsFeatureExtractor, __version__
+from transformers_beats.backends import graphs
+from transformers_beats.backends.graphs import (
+    MIN_SIMILARITY,
+    TOLERANCE,
+    ExportError,
+    exportable_copy,
+    layers_to_quantize,
+    remove_origins,
+    require_exporters,
+    write_int8,
+)
 from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.inference.windows import column_samples, step_samples
 from transformers_beats.utils.files import replace_file, work_directory
@@ -48,23 +50,16 @@ from transformers_beats.utils.fingerprint import model_fingerprint
 from transformers_beats.utils.numbers import format_number
 
 from .checks import check
-from .waveform_model import INPUTS, ExportError, WaveformModel
+from .waveform_model import INPUTS, WaveformModel
 
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 
-# The first opset whose DFT takes its axis as an input, which is what PyTorch writes.
-OPSET = 20
-TOLERANCE = 1e-4
 CODES_TOLERANCE = 0.01
-# An int8 file that is less similar is refused.
-MIN_SIMILARITY = 0.95
+# An int8 file with less equal codes is refused.
 MIN_EQUAL_CODES = 0.5
-# Nearly all weights and products. The filter bank, the gates of the position bias, the codebook and the classifier are
-# small and keep float32.
-QUANTIZED_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 
 @dataclass
@@ -90,19 +85,6 @@ class OnnxExport:
     difference: float
     similarity: float | None = None
     same_class: float | None = None
-
-
-def exportable_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """Copies a model to the CPU, with attention that exports and without weights that each run would compute."""
-    # Not `copy.deepcopy`: removing a parametrisation from such a copy would remove it from the model, too.
-    duplicate = type(model)(copy.deepcopy(model.config)).eval()
-    duplicate.load_state_dict(model.state_dict())
-    if not isinstance(duplicate, BeatsRandomProjectionTokenizer):
-        duplicate.set_attn_implementation("sdpa")
-    for submodule in duplicate.modules():
-        if parametrize.is_parametrized(submodule, "weight"):
-            parametrize.remove_parametrizations(submodule, "weight")
-    return duplicate
 
 
 def example_inputs(module: WaveformModel) -> tuple[torch.Tensor, torch.Tensor]:
@@ -138,15 +120,6 @@ def metadata(module: WaveformModel) -> dict[str, str]:
     return entries
 
 
-@contextmanager
-def tracing() -> Generator[None, None, None]:
-    """Settings under which PyTorch traces the model, once here and again when it writes the ONNX graph."""
-    # A batch of one or a single column is no case of its own; the fused CPU attention has no translation to ONNX.
-    any_size = fx_config.patch(backed_size_oblivious=True)  # ty: ignore[missing-attribute]
-    with any_size, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        yield
-
-
 def export_program(module: WaveformModel) -> torch.export.ExportedProgram:
     """
     Exports a model with `torch.export`, for any batch and length: `export_program(module).module()` runs it on the
@@ -158,75 +131,15 @@ def export_program(module: WaveformModel) -> torch.export.ExportedProgram:
 
 def trace(module: WaveformModel) -> torch.export.ExportedProgram:
     """Traces a module whose model is an [`exportable_copy`]."""
-    with tracing():
-        return torch.export.export(
-            module,
-            example_inputs(module),
-            dynamic_shapes=dynamic_shapes(module),
-            # What PyTorch cannot prove of the shapes for all lengths is checked when the program runs.
-            prefer_deferred_runtime_asserts_over_guards=True,
-        )
+    return graphs.trace(module, example_inputs(module), dynamic_shapes(module))
 
 
 def build_graph(module: WaveformModel, program: torch.export.ExportedProgram) -> "ModelProto":
-    """Converts a program to an ONNX graph in float32, whose nodes name the modules that they come from."""
-    with quiet(), tracing():
-        converted = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=INPUTS,
-            output_names=module.output_names,
-            dynamic_shapes=dynamic_shapes(module),
-            verbose=False,
-        )
-    assert converted is not None
-    model = converted.model_proto
+    """Converts a program to an ONNX graph in float32 with its [`metadata`]."""
+    model = graphs.to_graph(program, INPUTS, module.output_names, dynamic_shapes(module))
     for key, value in metadata(module).items():
         model.metadata_props.add(key=key, value=value)
     return model
-
-
-@contextmanager
-def quiet() -> Generator[None, None, None]:
-    """Silences the advice of exporter and quantiser: to install torchvision, to optimise the graph first."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
-
-
-def layers_to_quantize(model: "ModelProto") -> list[str]:
-    """Returns the names of the nodes that are products with weights of `QUANTIZED_LAYERS`."""
-    return [
-        node.name
-        for node in model.graph.node
-        if node.op_type in ("MatMul", "Gemm")
-        for entry in node.metadata_props
-        if entry.key == "pkg.torch.onnx.name_scopes" and any(f".{layer}'" in entry.value for layer in QUANTIZED_LAYERS)
-    ]
-
-
-def write_int8(model: "ModelProto", nodes: list[str], path: Path) -> None:
-    """Writes `model` with int8 weights for `nodes`, whose inputs are quantised when it runs."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    if not nodes:
-        raise ExportError("This model has no layers for int8: export it without.")
-    # 7 bits: on CPUs without VNNI the sums of 8-bit products saturate, which a test on another CPU does not show.
-    with quiet():
-        quantize_dynamic(
-            model,
-            path,
-            nodes_to_quantize=nodes,
-            per_channel=True,
-            reduce_range=True,
-            weight_type=QuantType.QInt8,
-        )
 
 
 def export_onnx(
@@ -267,9 +180,7 @@ def export_onnx(
     graph = build_graph(module, trace(module))
     graph.metadata_props.add(key="model_fingerprint", value=model_fingerprint(model, feature_extractor))
     nodes = layers_to_quantize(graph)
-    for node in graph.graph.node:
-        # Stack traces with the paths of this machine.
-        del node.metadata_props[:]
+    remove_origins(graph)
     output.parent.mkdir(parents=True, exist_ok=True)
     with work_directory(output.parent, ".exporting-") as work:
         onnx.save(graph, work / "model.onnx")
@@ -290,12 +201,3 @@ def export_onnx(
         with replace_file(output) as temporary:
             (work / ("int8.onnx" if int8 else "model.onnx")).replace(temporary)
     return OnnxExport(output, module.output_names, difference, similarity, same_class)
-
-
-def require_exporters() -> None:
-    """Raises an `ImportError` before the work for a missing package, one of which is needed only at the end."""
-    for name in ("onnx", "onnxruntime", "onnxscript"):
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ImportError(f"{error}. The export needs: pip install 'transformers-beats[onnx]'") from error

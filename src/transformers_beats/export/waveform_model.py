@@ -6,19 +6,15 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from transformers_beats import BeatsFeatureExtractor
+from transformers_beats.backends.graphs import ExportError
 from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.fbank_beats import fbank_constants, kaldi_fbank_block, num_fbank_samples
 from transformers_beats.inference.kinds import KINDS
 from transformers_beats.inference.models import check_extractor, kind_of, merge_adapters
 from transformers_beats.inference.results import to_scores
-from transformers_beats.utils.errors import BeatsError
 
 
 INPUTS = ("waveforms", "lengths")
-
-
-class ExportError(BeatsError):
-    """A model that cannot be exported, or an export that does not compute what the model computes."""
 
 
 class WaveformModel(nn.Module):

@@ -1,7 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Hidden states of chosen layers, without the layers above them, and their means over time and frequency."""
 
-import copy
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias, cast
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from transformers_beats.backends.encoder import OnnxEncoder, shallow_copy
 from transformers_beats.utils.errors import UsageError
 
 from .grains import Grain, Pooling
@@ -106,22 +106,27 @@ class LayerReader:
             Encoder.
         layers (`list[int]`):
             Indices in `hidden_states`, see [`choose_layers`].
+
+    Raises:
+        [`UsageError`]: for other layers than the last of an encoder in onnxruntime.
     """
 
     def __init__(self, encoder: Any, layers: list[int]):
         self.layers, self.states, wanted = layers, cast(dict[int, torch.Tensor], {}), set(layers)
-        num_layers, last = len(encoder.encoder.layers), max(layers)
+        num_layers, last = encoder.config.num_hidden_layers, max(layers)
         # The last state of a model is that after its last layer norm.
         self.takes_output = last == num_layers
         recorded = wanted - {num_layers}
-        modules: list[nn.Module] = [_Recorder(None, self.states, 0, None)] if 0 in recorded else []
-        for number, layer in enumerate(encoder.encoder.layers[:last], start=1):
-            modules.append(_Recorder(layer, self.states, None, number) if number in recorded else layer)
         # A compiled encoder stays one where its whole output is asked for.
         self.model = encoder
         if layers != [num_layers]:
-            self.model = _shallow_copy(encoder)
-            self.model.encoder = _shallow_copy(encoder.encoder)
+            if isinstance(encoder.encoder, OnnxEncoder):
+                raise UsageError(f"onnxruntime gives the last layer alone: for layers {layers} use the backend torch.")
+            modules: list[nn.Module] = [_Recorder(None, self.states, 0, None)] if 0 in recorded else []
+            for number, layer in enumerate(encoder.encoder.layers[:last], start=1):
+                modules.append(_Recorder(layer, self.states, None, number) if number in recorded else layer)
+            self.model = shallow_copy(encoder)
+            self.model.encoder = shallow_copy(encoder.encoder)
             self.model.encoder.layers = nn.ModuleList(modules)
         self.model.eval()
 
@@ -134,13 +139,6 @@ class LayerReader:
             return torch.stack([self.model.to_grid(self.states[layer]) for layer in self.layers], dim=2)
         finally:
             self.states.clear()
-
-
-def _shallow_copy(module: Any) -> Any:
-    """Returns a module with the same parts, some of which can then be replaced."""
-    copied = copy.copy(module)
-    copied._modules = dict(module._modules)
-    return copied
 
 
 def join_columns(blocks: Iterable[Columns], grain: Grain, pooling: Pooling, single: bool) -> np.ndarray:

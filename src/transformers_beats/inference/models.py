@@ -63,6 +63,16 @@ def merge_adapters(model: Any) -> PreTrainedModel:
     return unwrap(model)
 
 
+def has_adapters(model: Any) -> bool:
+    """Returns whether a model is in a wrapper, or has adapters in its layers."""
+    wrappers = _wrappers(model)
+    # Each layer of PEFT holds the one that it adapts.
+    is_adapted = wrappers[-1] is not None and any(
+        name.endswith(".base_layer") for name, _ in wrappers[-1].named_modules()
+    )
+    return len(wrappers) > 1 or is_adapted
+
+
 def is_beats_extractor(feature_extractor: Any) -> bool:
     """Returns whether this is the feature extractor of a BEATs model."""
     return "BeatsFeatureExtractor" in (parent.__name__ for parent in type(feature_extractor).__mro__)
@@ -103,4 +113,12 @@ def warn_if_emulated(model: Any, output: str | Path | None = None) -> None:
         )
 
 
-__all__ = ["check_extractor", "is_beats_extractor", "kind_of", "merge_adapters", "unwrap", "warn_if_emulated"]
+__all__ = [
+    "check_extractor",
+    "has_adapters",
+    "is_beats_extractor",
+    "kind_of",
+    "merge_adapters",
+    "unwrap",
+    "warn_if_emulated",
+]

@@ -16,11 +16,13 @@ from torch.utils.data import IterableDataset
 from transformers import Pipeline, PreTrainedModel
 
 from transformers_beats.audio.decoding import AudioStream, open_audio
+from transformers_beats.backends.choice import Backend
 from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.fbank_beats import split_pair
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import UsageError, name_some
 
+from .backend import in_backend
 from .events import Event, EventSettings, check_range, find_events, settings_of_labels
 from .kinds import REFUSED
 from .loading import load_model
@@ -170,7 +172,8 @@ class BeatsAudioTaggingPipeline(Pipeline):
     program ffmpeg is needed for some formats only, such as m4a; torchaudio is not. A
     [`BeatsForAudioFrameClassification`] gives scores every 160 ms, or every 40 ms with `frame_pooling="sequence"`. A
     [`BeatsForAudioClassification`] gives scores for each window, so its events are as coarse as their windows, which
-    are short and overlap, while its labels come from windows as long as the clips of AudioSet.
+    are short and overlap, while its labels come from windows as long as the clips of AudioSet. `backend="onnx"` and
+    others choose what computes the encoder, see [`in_backend`].
 
     Example:
 
@@ -194,7 +197,7 @@ class BeatsAudioTaggingPipeline(Pipeline):
 
     feature_extractor: BeatsFeatureExtractor
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, backend: Backend = "torch", **kwargs):
         super().__init__(*args, **kwargs)
         kind = kind_of(self.model)
         if kind not in ("clips", "frames"):
@@ -205,6 +208,8 @@ class BeatsAudioTaggingPipeline(Pipeline):
             raise UsageError(f"{TASK} needs a `feature_extractor`: pass the model's own along with the model.")
         if problem_type_of(self.model.config) == "regression":
             raise UsageError(f"A regression has no labels that could be heard: {TASK} needs a classifier.")
+        # Opened once; the model that is saved stays PyTorch's.
+        self._in_backend = None if backend == "torch" else in_backend(self.model, backend)
         self._check_parameters({})
 
     @property
@@ -347,9 +352,8 @@ class BeatsAudioTaggingPipeline(Pipeline):
         """
         # `_batch_size` is that of the pipeline.
         batch_size = next(size for size in (windows_per_batch, self._batch_size, 8) if size is not None)
-        labels = WindowedInference(
-            self.model, self.feature_extractor, window_seconds, hop_seconds, batch_size, progress
-        )
+        model = self.model if self._in_backend is None else self._in_backend
+        labels = WindowedInference(model, self.feature_extractor, window_seconds, hop_seconds, batch_size, progress)
         if not return_events:
             return [labels]
         window, hop = event_window_seconds, event_hop_seconds
@@ -360,7 +364,7 @@ class BeatsAudioTaggingPipeline(Pipeline):
             window = EVENT_WINDOW_SECONDS if window is None else window
             hop = window / EVENT_OVERLAP if hop is None and isinstance(window, Real) else hop
         try:
-            events = WindowedInference(self.model, self.feature_extractor, window, hop, batch_size)
+            events = WindowedInference(model, self.feature_extractor, window, hop, batch_size)
         except UsageError as error:
             raise UsageError(re.sub("`(window|hop)_seconds`", r"`event_\1_seconds`", str(error))) from None
         same = (events.window_columns, events.hop_columns) == (labels.window_columns, labels.hop_columns)

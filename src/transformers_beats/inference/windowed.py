@@ -24,11 +24,14 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioStream, loudness_was_reported, open_audio
+from transformers_beats.backends.choice import Backend
+from transformers_beats.backends.encoder import in_torch
 from transformers_beats.fbank_beats import num_fbank_samples
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.stages import current_times, stage
 
+from .backend import in_backend
 from .batching import Compute, Cut, fill_pool, make_batches, name_lack_of_memory
 from .grains import Grain, Pooling, check_grain
 from .kinds import REFUSED
@@ -96,6 +99,8 @@ class WindowedInference:
             Windows in a batch.
         progress (`bool`, defaults to `False`):
             Whether to show a progress bar, in seconds of audio.
+        backend (`str`, defaults to `"torch"`):
+            What computes the encoder, see [`in_backend`]: `"torch"`, `"onnx"`, `"onnx-int8"` or `"auto"`.
 
     All methods take `audio` of any kind that [`open_audio`] opens, an array together with its `sampling_rate`. They
     raise [`AudioError`] for a file that cannot be used; a stream raises it at the damaged place. Methods for several
@@ -146,6 +151,7 @@ class WindowedInference:
         hop_seconds: float | None = None,
         batch_size: int = 8,
         progress: bool = False,
+        backend: Backend = "torch",
     ):
         plain_model = unwrap(model)
         check_extractor(feature_extractor, plain_model)
@@ -167,8 +173,10 @@ class WindowedInference:
             raise UsageError(f"`batch_size` must be a whole number of at least 1, got {batch_size!r}.")
         warn_if_emulated(plain_model)
         # A wrapper, such as that of `torch.compile`, stays around the model where its output is asked for.
-        self.model = model
-        self.plain_model = plain_model
+        self.model = in_backend(model, backend)
+        self.plain_model = unwrap(self.model)
+        # Where the choice was left open, PyTorch computes layers that the other backend does not give.
+        self._layers_model = in_torch(plain_model) if backend == "auto" else self.plain_model
         self.feature_extractor = feature_extractor
         self.batch_size = batch_size
         self.progress = progress
@@ -473,8 +481,13 @@ class WindowedInference:
         encoder: Any = self.plain_model.base_model
         if kind_of(encoder) != "encoder":
             raise UsageError(f"A {type(self.plain_model).__name__} {REFUSED['embeddings'].reason}")
-        chosen = choose_layers(-1 if layers is None else layers, encoder.config.num_hidden_layers)
-        return Compute(LayerReader(encoder, chosen))
+        num_layers = encoder.config.num_hidden_layers
+        chosen = choose_layers(-1 if layers is None else layers, num_layers)
+        return Compute(LayerReader(encoder if chosen == [num_layers] else self._layers_model.base_model, chosen))
+
+    def check_layers(self, layers: Layers | None) -> None:
+        """Raises a [`UsageError`] for layers that do not exist, or that the backend does not give."""
+        self._layer_reader(layers)
 
 
 __all__ = ["WindowedInference"]

@@ -45,21 +45,31 @@ def is_emulated(dtype: "torch.dtype", device: "str | torch.device") -> bool:
         return False
 
 
+def _cpu_fields() -> dict[str, str]:
+    """Returns what Linux says of the last core, by name; nothing elsewhere."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Returns those of `INSTRUCTION_SETS` that the CPU has; none where that is not known."""
+    flags = _cpu_fields().get("flags", "").split()
+    return tuple(name for name in INSTRUCTION_SETS if name in flags)
+
+
 def describe_machine(device: str) -> dict[str, Any]:
     """Returns hardware, threads and versions by name, and how busy the machine was. `device` is one of PyTorch's."""
     import torch
     import transformers
 
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = fields.get("flags", "").split()
+    fields = _cpu_fields()
     kind = torch.device(device).type
     return {
         "device": torch.cuda.get_device_name(device) if kind == "cuda" else kind.upper(),
         "cpu": fields.get("model name") or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
-        "instruction_sets": [name for name in INSTRUCTION_SETS if name in flags],
+        "instruction_sets": list(instruction_sets()),
         "threads": torch.get_num_threads(),
         # Windows has none.
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,

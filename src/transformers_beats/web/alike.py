@@ -136,7 +136,7 @@ def respond_with_comparison(
     yield show_progress(f"Loading {model}", None), None
     paths = [Path(clip), Path(other)]
     try:
-        loaded, extractor = load(classifiers[model].path, device)
+        loaded, extractor = load(classifiers[model].path, device, classifiers[model].backend)
         streams = [open_limited(path, extractor.sampling_rate, max_seconds) for path in paths]
         lengths = [stream.seconds for stream in streams]
         total = None if None in lengths else sum(seconds for seconds in lengths if seconds is not None)

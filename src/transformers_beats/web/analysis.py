@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from transformers_beats.audio.decoding import AudioError, AudioReport, AudioStream, open_audio
+from transformers_beats.backends.choice import Backend
 from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.conversion import released
 from transformers_beats.inference import loading
+from transformers_beats.inference.backend import in_backend
 from transformers_beats.inference.events import Event, check_range
 from transformers_beats.inference.pipeline import (
     EVENT_OVERLAP,
@@ -56,13 +58,14 @@ MEANS = "Means over the whole recording."
 
 class Checkpoint(NamedTuple):
     """
-    A model that can be chosen: its name on the page (id on the Hub, or name of its directory), its directory, and its
-    kind, `"clips"` or `"frames"` for a classifier of these, `"tokens"` for a tokenizer.
+    A model that can be chosen: its name on the page (id on the Hub, or name of its directory), its directory, its
+    kind, `"clips"` or `"frames"` for a classifier of these, `"tokens"` for a tokenizer, and what computes its encoder.
     """
 
     name: str
     path: Path
     kind: Kind
+    backend: Backend = "torch"
 
 
 @dataclass(frozen=True)
@@ -147,11 +150,12 @@ def format_duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d} (h:min:s)" if hours else f"{minutes}:{rest:02d} (min:s)"
 
 
-def find_checkpoints(sources: Sequence[str | Path]) -> list[Checkpoint]:
+def find_checkpoints(sources: Sequence[str | Path], backend: Backend = "torch") -> list[Checkpoint]:
     """
     Finds the checkpoints that the page can use. Others in the same folder, such as models that were only pre-trained,
     are left out. `sources` are directories with a `config.json`, directories of such directories, or ids of models on
-    the Hub, which are downloaded without code. Returns checkpoints with different names, at least one a classifier.
+    the Hub, which are downloaded without code; `backend` is what computes their encoders. Returns checkpoints with
+    different names, at least one a classifier.
 
     Raises:
         [`UsageError`]: if a source holds no checkpoint, or none of them is a classifier of sounds.
@@ -171,7 +175,7 @@ def find_checkpoints(sources: Sequence[str | Path]) -> list[Checkpoint]:
         tried = ", ".join(map(str, names)) or "no directory was given"
         raise UsageError(f"There is no BEATs model that was fine-tuned to classify sounds ({tried}).")
     different = tell_apart({path: names[path] for path in kinds})
-    return [Checkpoint(different[path], path, kind) for path, kind in kinds.items()]
+    return [Checkpoint(different[path], path, kind, backend) for path, kind in kinds.items()]
 
 
 def tell_apart(names: dict[Path, str]) -> dict[Path, str]:
@@ -231,10 +235,14 @@ def kind_of(directory: Path) -> Kind | None:
 
 # A base model has 360 MB: only the models used last are kept.
 @lru_cache(maxsize=4)
-def load(path: Path, device: str) -> tuple["PreTrainedModel", "BeatsFeatureExtractor"]:
-    """Loads a model and its feature extractor. An error names the directory without its path."""
+def load(path: Path, device: str, backend: Backend = "torch") -> tuple["PreTrainedModel", "BeatsFeatureExtractor"]:
+    """
+    Loads a model, whose encoder a backend computes, and its feature extractor. An error names the directory without
+    its path.
+    """
     try:
-        return loading.load(path, device)
+        model, extractor = loading.load(path, device)
+        return in_backend(model, backend), extractor
     except BeatsError as error:
         raise type(error)(str(error).replace(str(path), path.name)) from error
 
@@ -279,7 +287,7 @@ def analyse(
         [`BeatsError`]: for a checkpoint that cannot be used.
         `MemoryError`: for windows that are too long.
     """
-    model, extractor = load(classifier.path, device)
+    model, extractor = load(classifier.path, device, classifier.backend)
     tagger = BeatsAudioTaggingPipeline(model=model, feature_extractor=extractor, device=model.device)
     inferences = tagger.inferences(
         return_events=True, event_window_seconds=settings.window_seconds, event_hop_seconds=settings.hop_seconds
@@ -375,7 +383,7 @@ def find_tokens(path: Path, tokenizer: Checkpoint, max_seconds: float, device: s
         [`AudioError`]: for a file that cannot be used, or is too long.
         [`BeatsError`]: for a checkpoint that cannot be used.
     """
-    model, extractor = load(tokenizer.path, device)
+    model, extractor = load(tokenizer.path, device, tokenizer.backend)
     stream = open_limited(path, extractor.sampling_rate, max_seconds)
     blocks, shown = [], 0.0
     for block in WindowedInference(model, extractor).stream_codes(stream):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import numpy as np
 import typer
 
+from transformers_beats.backends.choice import Backend, BackendName
 from transformers_beats.inference.loading import choose_device
 from transformers_beats.utils.errors import FOREIGN_ERRORS, UsageError, errors_in_one_line
 from transformers_beats.utils.files import work_directory
@@ -392,12 +393,13 @@ def serve(
     port: int | None = None,
     explain: bool = False,
     index: Path | None = None,
+    backend: Backend = "torch",
 ) -> None:
     """
-    Serves the page until it is interrupted, for `models` as [`find_checkpoints`] takes them, and with an `index` of
-    recordings that are like the clip. The address defaults to
-    `GRADIO_SERVER_NAME` or 127.0.0.1, this machine only, the port to `GRADIO_SERVER_PORT` or the first free one from
-    7860 on. If there is no model, `explain` serves a page that says what to do instead of raising an error.
+    Serves the page until it is interrupted, for `models` and the `backend` as [`find_checkpoints`] takes them, and
+    with an `index` of recordings that are like the clip. The address defaults to `GRADIO_SERVER_NAME` or 127.0.0.1,
+    this machine only, the port to `GRADIO_SERVER_PORT` or the first free one from 7860 on. If there is no model,
+    `explain` serves a page that says what to do instead of raising an error.
 
     Raises:
         [`UsageError`]: if there is no model or index, or the device or the address cannot be used.
@@ -422,7 +424,7 @@ def serve(
             raise ImportError("The page needs Gradio: pip install 'transformers-beats[web]'") from error
         library = None if index is None else Library(index, device)
         try:
-            page = build_page(find_checkpoints(models), limits, write_samples(directory), device, library)
+            page = build_page(find_checkpoints(models, backend), limits, write_samples(directory), device, library)
         except UsageError as error:
             if not explain:
                 raise
@@ -477,6 +479,9 @@ def main(
     device: Annotated[
         str, typer.Option(help="cpu, cuda, cuda:1, mps ...; auto takes a GPU if there is one.")
     ] = "auto",
+    backend: Annotated[
+        BackendName, typer.Option(metavar="BACKEND", help="What computes encoders: torch, onnx, onnx-int8 or auto.")
+    ] = BackendName["torch"],
 ) -> None:
     """
     Serve a web page: record or drop a clip, see its labels and events.
@@ -484,7 +489,7 @@ def main(
     with errors_in_one_line():
         if not model:
             raise UsageError(f"no --model. {HOW_TO_GET_A_MODEL}".replace("`", ""))
-        serve(model, Limits(max_seconds, max_megabytes), device, host, port, index=index)
+        serve(model, Limits(max_seconds, max_megabytes), device, host, port, index=index, backend=backend.value)
 
 
 if __name__ == "__main__":

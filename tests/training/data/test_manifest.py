@@ -23,7 +23,6 @@ from transformers_beats.cli.app import app
 from transformers_beats.training.data import clips as clips_module
 from transformers_beats.training.data.clips import Clips, Names, count_processes, name_clips, prepare_clips
 from transformers_beats.training.data.manifest import (
-    SECONDS_KEPT,
     cache_path,
     hash_columns,
     list_audio_files,
@@ -31,6 +30,7 @@ from transformers_beats.training.data.manifest import (
 )
 from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
 from transformers_beats.training.index_audio import index_audio
+from transformers_beats.utils.cache import SECONDS_KEPT
 from transformers_beats.utils.errors import BeatsError
 
 

@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioError, AudioStream, read_samples
+from transformers_beats.utils.cache import mark_used, remove_unused
 from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.lock import hold
 from transformers_beats.utils.machine import count_cpus
@@ -35,11 +36,9 @@ from .manifest import (
     hash_columns,
     map_arrow,
     map_cached,
-    mark_used,
     open_arrow,
     pc,
     read_arrow,
-    remove_unused,
     state_of,
     write_arrow,
 )

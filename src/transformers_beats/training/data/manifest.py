@@ -6,9 +6,7 @@ import importlib.metadata
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,13 @@ import pyarrow as pa
 import pyarrow.compute
 import soundfile
 import soxr
-from datasets import config as datasets_config
 from datasets.fingerprint import Hasher
 from datasets.table import MemoryMappedTable
 from transformers.utils import logging
 
 import transformers_beats
 from transformers_beats.audio.files import AUDIO_SUFFIXES, has_suffix, list_folders, walk_folder
+from transformers_beats.utils.cache import cache_directory, mark_used, remove_unused
 from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.files import replace_file
 from transformers_beats.utils.lock import hold
@@ -49,8 +47,6 @@ ABSENT = (-1, 0)
 LATEST = "latest.json"
 # Suffixes of files that hold many clips.
 SHARD_SUFFIXES = frozenset((".parquet", ".tar"))
-# What is kept of each kind in the cache.
-NUM_KEPT, SECONDS_KEPT = 3, 30 * 24 * 3600
 # Rows that are Python objects at a time.
 BATCH_ROWS = 50_000
 
@@ -63,36 +59,7 @@ def cache_path(name: str, *key: Any) -> Path:
     decoders = [soundfile.__version__, soundfile.__libsndfile_version__, soxr.__version__, _version("torchcodec")]
     # Not its path: what is known of a corpus can be taken to another machine.
     decoders.append(shutil.which("ffmpeg") is not None)
-    return _cache() / name.format(Hasher.hash((key, transformers_beats.__version__, decoders)))
-
-
-def _cache() -> Path:
-    directory = Path(datasets_config.HF_DATASETS_CACHE) / "transformers_beats"
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
-
-
-def mark_used(*paths: Path) -> None:
-    """Sets the time of files of the cache, by which [`remove_unused`] judges them."""
-    for path in paths:
-        with suppress(OSError):
-            os.utime(path)
-
-
-def remove_unused(name: str) -> None:
-    """
-    Removes files or directories of the cache whose path is `name`, with anything in place of `{}`, and which nothing
-    has used for thirty days; never the last three that were used. A run reads what it began with to its end.
-    """
-    found = []
-    for path in _cache().glob(name.format("*")):
-        with suppress(OSError):
-            found.append((path.stat().st_mtime, path))
-    for used, path in sorted(found, reverse=True)[NUM_KEPT:]:
-        # It may be another user's.
-        with suppress(OSError):
-            if time.time() - used > SECONDS_KEPT:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return cache_directory() / name.format(Hasher.hash((key, transformers_beats.__version__, decoders)))
 
 
 def _version(package: str) -> str | None:

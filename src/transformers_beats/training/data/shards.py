@@ -23,6 +23,7 @@ from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioError
 from transformers_beats.audio.files import AUDIO_SUFFIXES
+from transformers_beats.utils.cache import mark_used, remove_unused
 from transformers_beats.utils.errors import BeatsError, first_line
 from transformers_beats.utils.lock import hold
 
@@ -31,10 +32,8 @@ from .manifest import (
     BATCH_ROWS,
     cache_path,
     map_arrow,
-    mark_used,
     open_arrow,
     read_state,
-    remove_unused,
     write_arrow,
     write_batches,
 )

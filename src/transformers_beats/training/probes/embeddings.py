@@ -24,9 +24,10 @@ from transformers_beats.modeling_beats import masked_mean, patch_mask_from_frame
 from transformers_beats.training.config.arguments import BeatsTrainingArguments
 from transformers_beats.training.data.clips import Clips
 from transformers_beats.training.data.labelled import Windows, collate_waveforms
-from transformers_beats.training.data.manifest import cache_path, mark_used, remove_unused
+from transformers_beats.training.data.manifest import cache_path
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.trainers.pretraining import WaveformTrainer
+from transformers_beats.utils.cache import mark_used, remove_unused
 from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.files import replace_file
 from transformers_beats.utils.fingerprint import model_fingerprint

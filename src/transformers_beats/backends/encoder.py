@@ -1,0 +1,345 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""Encoder that onnxruntime computes: the graph, its copy in the cache, and the module that takes its place."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cosine_similarity
+
+from transformers_beats.modeling_beats import COMMON_KEYWORDS
+from transformers_beats.utils.cache import cache_directory, mark_used, remove_unused
+from transformers_beats.utils.errors import BeatsError, UsageError, first_line
+from transformers_beats.utils.files import replace_file
+from transformers_beats.utils.fingerprint import model_fingerprint
+from transformers_beats.utils.lock import hold
+from transformers_beats.utils.messages import note
+
+from .graphs import (
+    MIN_SIMILARITY,
+    TOLERANCE,
+    ExportError,
+    exportable_copy,
+    layers_to_quantize,
+    remove_origins,
+    require_exporters,
+    to_graph,
+    trace,
+    write_int8,
+)
+
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+
+Precision: TypeAlias = Literal["float32", "int8"]
+# Directories in the cache, one for each encoder and precision. The version is that of the graph.
+NAME, GRAPH_VERSION = "encoder-{}", 1
+FILE = "encoder.onnx"
+INPUT, OUTPUT = "columns", "last_hidden_state"
+# Arguments of `forward` and settings that ask for outputs of the layers.
+OUTPUTS = ("output_hidden_states", "output_attentions")
+# Patches of clips of the same length that are computed at once. A clip of 10 s alone is as fast as several.
+PATCHES_PER_RUN = 512
+# Its fusion of residual and layer norm is slower than the two on their own: 5 % of the time in float32, 8 % in int8.
+SLOW_FUSIONS = ["SkipLayerNormFusion"]
+
+
+def shallow_copy(module: Any) -> Any:
+    """Returns a module with the same parts, some of which can then be replaced."""
+    copied = copy.copy(module)
+    copied._modules = dict(module._modules)
+    return copied
+
+
+class _Graph(nn.Module):
+    """
+    Encoder from columns of patches `(batch_size, num_columns, patch_size, num_mel_bins)` to hidden states
+    `(batch_size, num_patches, hidden_size)`, without a mask.
+    """
+
+    def __init__(self, encoder: Any):
+        super().__init__()
+        self.embeddings, self.encoder = encoder.embeddings, encoder.encoder
+
+    def forward(self, columns: torch.Tensor) -> torch.Tensor:
+        return self.encoder(self.embeddings(columns.flatten(1, 2)))
+
+
+def export_encoder(encoder: Any, precision: Precision, path: Path) -> None:
+    """
+    Writes an encoder as an ONNX file, for any batch and number of columns.
+
+    Raises:
+        [`ExportError`]: if it has no layers for int8.
+        `ImportError`: if `onnx` or `onnxscript` is missing.
+    """
+    require_exporters()
+    import onnx
+
+    config = encoder.config
+    module = _Graph(exportable_copy(encoder)).eval()
+    shapes = ({0: torch.export.Dim("batch"), 1: torch.export.Dim("columns")},)
+    example = (torch.zeros(2, 3, config.patch_size, config.num_mel_bins),)
+    graph = to_graph(trace(module, example, shapes), [INPUT], [OUTPUT], shapes)
+    nodes = layers_to_quantize(graph)
+    remove_origins(graph)
+    if precision == "int8":
+        write_int8(graph, nodes, path)
+    else:
+        onnx.save(graph, path)
+
+
+def open_session(path: Path) -> "InferenceSession":
+    """Opens an ONNX file with as many threads as PyTorch has, which sleep while they wait."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    # Threads that spin would take the cores from PyTorch, which computes filter banks and head.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Its warnings are about the graph, which no user has written.
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(
+        path, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
+    )
+
+
+class PassOn(nn.Module):
+    """
+    Takes the place of the embeddings, which are in the graph: returns its input. It has their weights, and saves them
+    under their names.
+    """
+
+    def __init__(self, embeddings: Any):
+        super().__init__()
+        # A model's dtype and device are those of its weights.
+        self.embeddings = embeddings
+
+    @property
+    def patch_embeddings(self) -> nn.Module:
+        """The module that `get_input_embeddings` returns."""
+        return self.embeddings.patch_embeddings
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The weights of the embeddings, as these would save them."""
+        return self.embeddings.state_dict(*args, **kwargs)
+
+    def forward(self, input_values: torch.Tensor) -> torch.Tensor:
+        """Returns `input_values`."""
+        return input_values
+
+
+class OnnxEncoder(nn.Module):
+    """
+    Layers of an encoder in onnxruntime, in the place of [`BeatsEncoder`] behind [`PassOn`]. Clips are computed without
+    their padding, those of the same length together in float32 and each alone in int8, where the inputs of a layer
+    have one scale: a clip has the same result alone and in any batch. What a model saves are the weights of the layers
+    that it replaces.
+
+    Args:
+        path (`Path`):
+            File of [`export_encoder`].
+        config ([`BeatsConfig`]):
+            The encoder's.
+        precision (`str`):
+            `"float32"` or `"int8"`.
+    """
+
+    def __init__(self, path: Path, config: Any, precision: Precision):
+        super().__init__()
+        self.path, self.session, self.config, self.precision = path, open_session(path), config, precision
+        # In a tuple, as a part of the model would have hooks and adapters that nothing calls.
+        self.replaced: tuple[nn.Module, ...] = ()
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The weights of the layers of PyTorch that this module replaces, as these would save them."""
+        if self.replaced:
+            return self.replaced[0].state_dict(*args, **kwargs)
+        return super().state_dict(*args, **kwargs)
+
+    def forward(
+        self, input_values: torch.Tensor, patch_attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
+        """
+        Computes hidden states `(batch_size, num_patches, hidden_size)` of filter banks `(batch_size, num_frames,
+        num_mel_bins)`; zeros where `patch_attention_mask` `(batch_size, num_patches)` is false.
+
+        Raises:
+            `ValueError`: for a mask that hides something else than whole columns at the end, and for arguments that
+                ask for more than the last hidden states.
+            `MemoryError`: if a clip needs more memory than there is.
+        """
+        self._check_keywords(kwargs)
+        size, num_bands = self.config.patch_size, self.config.num_freq_patches
+        num_columns = input_values.shape[1] // size
+        columns = input_values[:, : num_columns * size].unflatten(1, (num_columns, size))
+        lengths = [num_columns] * len(columns)
+        if patch_attention_mask is not None:
+            lengths = _count_columns(patch_attention_mask.unflatten(1, (num_columns, num_bands)))
+        output = columns.new_zeros(len(columns), num_columns * num_bands, self.config.hidden_size)
+        for rows, length in self._split(lengths, num_bands):
+            states = self._run(columns[rows, :length].contiguous().numpy())
+            output[rows, : length * num_bands] = torch.from_numpy(states)
+        return output
+
+    def _check_keywords(self, keywords: dict[str, Any]) -> None:
+        """Raises a [`UsageError`] for arguments, and settings of the model, that onnxruntime would ignore."""
+        asked = {name for name in OUTPUTS if keywords.get(name, getattr(self.config, name, False))}
+        asked |= {name for name, value in keywords.items() if value is not None and name not in COMMON_KEYWORDS}
+        if asked:
+            raise UsageError(
+                f"onnxruntime gives the last hidden states of all patches alone: without `{min(asked)}`, or with the "
+                "backend torch."
+            )
+
+    def _split(self, lengths: list[int], num_bands: int) -> Iterator[tuple[list[int], int]]:
+        """Yields the numbers of clips that are computed at once, and their columns; none for clips without any."""
+        for length in sorted({*lengths} - {0}):
+            rows = [row for row, columns in enumerate(lengths) if columns == length]
+            count = 1 if self.precision == "int8" else max(1, PATCHES_PER_RUN // (length * num_bands))
+            for start in range(0, len(rows), count):
+                yield rows[start : start + count], length
+
+    def _run(self, columns: np.ndarray) -> np.ndarray:
+        try:
+            states: Any = self.session.run([OUTPUT], {INPUT: columns})[0]
+            return states
+        except Exception as error:  # the classes of onnxruntime, which say nothing of memory
+            if "alloc" in str(error):
+                raise MemoryError(f"onnxruntime: out of memory with {columns.shape[1]} columns.") from error
+            raise RuntimeError(f"onnxruntime: {first_line(error)}") from error
+
+
+def _count_columns(mask: torch.Tensor) -> list[int]:
+    """Returns the columns of each clip that are not hidden by a mask `(batch_size, num_columns, num_bands)`."""
+    lengths = mask.all(dim=2).sum(dim=1)
+    expected = torch.arange(mask.shape[1], device=mask.device) < lengths[:, None]
+    if not (mask == expected[:, :, None]).all():
+        raise ValueError("The backend takes masks that hide whole columns at the end of a clip: use PyTorch's.")
+    return lengths.tolist()
+
+
+def with_encoder(encoder: Any, replacement: OnnxEncoder) -> Any:
+    """Returns an encoder ([`BeatsModel`]) whose embeddings and layers are computed by a replacement."""
+    copied = shallow_copy(encoder)
+    replacement.replaced = (encoder.encoder,)
+    copied.embeddings, copied.encoder = PassOn(encoder.embeddings), replacement
+    return made_of(encoder, copied)
+
+
+def made_of(model: Any, copied: Any) -> Any:
+    """Returns a copy that [`in_torch`] leads back from."""
+    # In a tuple: it is no part of the copy.
+    copied.model_in_torch = (model,)
+    return copied
+
+
+def in_torch(model: Any) -> Any:
+    """Returns the model of PyTorch whose encoder a backend has replaced in `model`; `model` itself if none has."""
+    # Not `getattr`, which wrappers hand on to what they wrap.
+    (original,) = vars(model).get("model_in_torch", (model,))
+    return original
+
+
+# Whatever precision the caller computes in, the graph is that of float32.
+@torch.autocast("cpu", enabled=False)
+def open_encoder(encoder: Any, precision: Precision) -> OnnxEncoder:
+    """
+    Opens the ONNX file of an encoder ([`BeatsModel`], float32, on the CPU), which is exported at first use and kept in
+    the cache under the encoder's fingerprint. A file there that is damaged, or does not compute what the encoder
+    computes, is exported anew, and replaced if that one does.
+
+    Raises:
+        [`ExportError`]: if the encoder cannot be exported, or the export cannot be opened or does not compute what the
+            encoder computes, or the encoder's output is not finite.
+        [`UsageError`]: if it cannot be kept in the cache.
+        `ImportError`: if a package of the extra `onnx` is missing.
+    """
+    try:
+        directory = cache_directory() / NAME.format(f"{model_fingerprint(encoder)}-{precision}-{GRAPH_VERSION}")
+    except OSError as error:
+        raise UsageError(f"{error.filename}: cannot be written, set HF_DATASETS_CACHE: {error.strerror}.") from error
+    path = directory / FILE
+    if isinstance(found := _open(path, encoder, precision), str):
+        require_exporters()
+        with hold(directory, wait=True):
+            # Another process may have written it meanwhile.
+            if isinstance(found := _open(path, encoder, precision), str):
+                reason = f" ({found})" if path.is_file() else ""
+                note(f"Exports the encoder to ONNX, {precision}, once for this model{reason}: {path}")
+                found = _export(encoder, precision, path)
+    mark_used(directory)
+    with suppress(OSError):
+        remove_unused(NAME)
+    return found
+
+
+def _export(encoder: Any, precision: Precision, path: Path) -> OnnxEncoder:
+    """Exports an encoder and opens the file, which takes its place only if it computes what the encoder computes."""
+    name = f"The encoder in ONNX, {precision},"
+    try:
+        with replace_file(path) as temporary:
+            try:
+                export_encoder(encoder, precision, temporary)
+            except (BeatsError, ImportError, MemoryError, OSError):
+                raise
+            except Exception as error:  # the exporter has classes of its own
+                raise ExportError(f"{name} cannot be made: {first_line(error)}: use the backend torch.") from error
+            if isinstance(found := _open(temporary, encoder, precision), str):
+                raise ExportError(f"{name} {found}: use the backend torch.")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or first_line(error)}.") from error
+    found.path = path
+    return found
+
+
+def _open(path: Path, encoder: Any, precision: Precision) -> OnnxEncoder | str:
+    """Opens a file; returns what is wrong with it if it is absent, damaged or of another encoder."""
+    if not path.is_file():
+        return "is absent"
+    try:
+        opened = OnnxEncoder(path, encoder.config, precision)
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # whatever onnxruntime raises for bytes that are no graph, or one of a later version
+        return f"cannot be opened by onnxruntime: {first_line(error)}"
+    try:
+        return opened if is_equal(opened, encoder) else "does not compute what PyTorch computes"
+    except RuntimeError as error:  # a graph of other shapes
+        return f"cannot be computed: {first_line(error)}"
+
+
+@torch.inference_mode()
+def is_equal(opened: OnnxEncoder, encoder: Any) -> bool:
+    """
+    Returns whether a file computes what an encoder computes, of short clips of noise.
+
+    Raises:
+        [`ExportError`]: if the encoder's output is not finite.
+    """
+    config = encoder.config
+    generator = torch.Generator().manual_seed(0)
+    expected, found = [], []
+    for num_columns in (3, 2):
+        shape = (2, num_columns * config.patch_size, config.num_mel_bins)
+        input_values = 0.5 * torch.randn(shape, generator=generator)
+        expected.append(encoder.eval()(input_values, return_dict=True).last_hidden_state.flatten(0, 1))
+        found.append(opened(input_values).flatten(0, 1))
+    expected, found = torch.cat(expected), torch.cat(found)
+    if not expected.isfinite().all():
+        raise ExportError("The model's output is not finite: its training has diverged, or its file is damaged.")
+    if opened.precision == "float32":
+        return bool((found - expected).abs().max() <= TOLERANCE * max(1.0, float(expected.abs().max())))
+    # The part that is common to all patches, which may be most of it, would hide differences.
+    center = expected.mean(dim=0)
+    return bool(cosine_similarity((found - center).flatten(), (expected - center).flatten(), dim=0) >= MIN_SIMILARITY)
+
+
+__all__ = ["OnnxEncoder", "export_encoder", "open_encoder", "open_session", "with_encoder"]

@@ -1,0 +1,49 @@
+# Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+"""A cache of the tests' own. An export takes seconds: those of one session share the cache, by their fingerprints."""
+
+import pytest
+import torch
+from encoders import CONFIG, EXTRACTOR, with_one_encoder
+from transformers.utils import logging
+
+from transformers_beats import BeatsConfig, BeatsForAudioClassification
+from transformers_beats.backends import encoder
+from transformers_beats.inference import backend
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """The cache of the session."""
+    return tmp_path_factory.mktemp("cache with spaces")
+
+
+@pytest.fixture(scope="session")
+def saved_model(tmp_path_factory):
+    """Directory of a classifier."""
+    directory = tmp_path_factory.mktemp("models") / "a classifier"
+    torch.manual_seed(1)
+    with_one_encoder(BeatsForAudioClassification(BeatsConfig(**CONFIG))).save_pretrained(directory)
+    EXTRACTOR.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def directory(cache, monkeypatch):
+    """The cache in the place of the user's; nothing was said yet."""
+    monkeypatch.setattr(encoder, "cache_directory", lambda: cache)
+    monkeypatch.setattr(backend, "_told", set())
+    logging.warning_once.cache_clear()
+    return cache
+
+
+@pytest.fixture
+def exports(monkeypatch):
+    """The precisions of the exports of a test."""
+    made, export = [], encoder.export_encoder
+
+    def count(model, precision, path):
+        made.append(precision)
+        export(model, precision, path)
+
+    monkeypatch.setattr(encoder, "export_encoder", count)
+    return made

@@ -87,9 +87,7 @@ Segments = Annotated[
 Device = Annotated[str, rare("DEVICE", "cpu, cuda, cuda:1, mps ...; a GPU if there is one by default.")]
 
 
-BackendOption = Annotated[
-    BackendName, rare("BACKEND", "What computes the encoder: torch (default), onnx, onnx-int8, or auto.")
-]
+BackendOption = Annotated[BackendName, rare("BACKEND", "Of the encoder: torch (default), onnx, onnx-int8, auto.")]
 
 
 class Shared(NamedTuple):

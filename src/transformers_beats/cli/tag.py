@@ -336,12 +336,14 @@ def listen(
     # From here on, torch is imported.
     from transformers_beats.audio.decoding import stream_audio
     from transformers_beats.audio.live import stream_microphone, stream_raw
+    from transformers_beats.inference.events import settings_of_labels
     from transformers_beats.inference.live import Feed, Listener
     from transformers_beats.inference.pipeline import (
         EVENT_OVERLAP,
         EVENT_WINDOW_SECONDS,
         BeatsAudioTaggingPipeline,
         event_settings,
+        given_event_settings,
     )
 
     loaded, extractor = load(model, device, dtype.value)
@@ -357,7 +359,8 @@ def listen(
         "gap_seconds": gap,
         "min_seconds": min_duration,
     }
-    listener = Listener(inference, *event_settings(options, loaded.config))
+    of_labels = settings_of_labels(loaded.config, given_event_settings(options))
+    listener = Listener(inference, event_settings(options), of_labels)
     sampling_rate = extractor.sampling_rate
     if input is None:
         stream = stream_microphone(sampling_rate, microphone)

@@ -127,6 +127,9 @@ def settings_of(batches: BeatsBatches, **options: Any) -> dict[str, Any]:
         settings |= {"top_k": options.get("top_k", 5), "threshold": options.get("threshold")}
         # Without events, their settings change nothing.
         settings["events"] = asdict(event_settings(options)) if options.get("return_events") else None
+        if options.get("return_events") and model.config.event_settings:
+            # They are no part of the fingerprint of a model.
+            settings["event_settings"] = model.config.event_settings
     return settings
 
 

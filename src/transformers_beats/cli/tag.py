@@ -60,7 +60,7 @@ def event_option(metavar: str, help: str, **limits: Any) -> Any:
 
 
 EventThreshold = Annotated[
-    float | None, event_option("SCORE", "Events reach this score (default: 0.5, or the model's own).", max=1)
+    float | None, event_option("SCORE", "Events reach this score (default: own, or 0.5).", max=1)
 ]
 LowThreshold = Annotated[
     float | None, event_option("SCORE", "Events go on with this score or more (default: the same).", max=1)

@@ -27,7 +27,9 @@ USUAL = Circumstances(
     [
         ({}, "onnx", "float32 on a CPU with AVX2"),
         ({"instruction_sets": ("avx2", "avx512f", "amx_bf16")}, "onnx", "AVX2"),
-        ({"instruction_sets": ()}, "torch", "no AVX2"),
+        ({"instruction_sets": ()}, "torch", "AVX2 is not known of the CPU"),
+        ({"window_seconds": 10.0}, "onnx", "AVX2"),
+        ({"window_seconds": 10.5}, "torch", "windows are longer than 10 s"),
         ({"device": "cuda"}, "torch", "not on the CPU"),
         ({"dtype": "bfloat16"}, "torch", "not in float32"),
         ({"is_wrapped": True}, "torch", "adapters"),

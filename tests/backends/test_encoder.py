@@ -513,6 +513,33 @@ def test_without_onnxruntime_a_named_backend_is_an_error_and_auto_falls_back(cla
     assert "Backend torch: the extra onnx is not installed." in capsys.readouterr().err
 
 
+@needs_onnx
+def test_long_windows_are_torchs_under_auto_and_a_named_backend_warns_once(classifier, monkeypatch, capsys):
+    monkeypatch.setattr(backend, "instruction_sets", lambda: ("avx2",))
+    auto = WindowedInference(classifier, EXTRACTOR, window_seconds=30, backend="auto")
+    assert auto.model is classifier
+    assert "Backend torch: windows are longer than 10 s: not measured." in capsys.readouterr().err
+    for _ in range(2):
+        assert is_in_onnx(WindowedInference(classifier, EXTRACTOR, window_seconds=30, backend="onnx"))
+    assert capsys.readouterr().err.count("Backend onnx: windows of 30 s take far more memory than in PyTorch") == 1
+    WindowedInference(classifier, EXTRACTOR, backend="onnx")
+    assert capsys.readouterr().err == ""
+
+
+@needs_onnx
+def test_the_pipeline_chooses_for_the_windows_of_each_call(classifier, clips, monkeypatch, capsys):
+    monkeypatch.setattr(backend, "instruction_sets", lambda: ("avx2",))
+    pipeline = BeatsAudioTaggingPipeline(model=classifier, feature_extractor=EXTRACTOR, backend="auto")
+    calls = []
+    monkeypatch.setattr(OnnxEncoder, "_check_keywords", lambda self, keywords: calls.append(1))
+    pipeline(clips[2])
+    assert calls
+    calls.clear()
+    pipeline(clips[2], window_seconds=20.0)
+    assert calls == []
+    assert "Backend torch: windows are longer than 10 s" in capsys.readouterr().err
+
+
 def test_an_unknown_backend_is_refused_before_anything_is_done(classifier):
     with pytest.raises(UsageError, match="`backend` is 'onxx'"):
         WindowedInference(classifier, EXTRACTOR, backend="onxx")

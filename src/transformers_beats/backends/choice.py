@@ -15,6 +15,11 @@ Backend: TypeAlias = Literal["auto", "torch", "onnx", "onnx-int8"]
 BackendName = Enum("BackendName", {name: name for name in get_args(Backend)}, type=str)
 
 
+# Windows that were measured. The graph has attention as matrices of all pairs of patches, where PyTorch computes it in
+# blocks: longer windows take much more memory in onnxruntime, by the square of their length.
+LONGEST_SECONDS = 10.0
+
+
 @dataclass(frozen=True)
 class Circumstances:
     """
@@ -35,6 +40,8 @@ class Circumstances:
             Whether the packages of the extra `onnx` are installed.
         instruction_sets (`tuple[str, ...]`):
             Those of the CPU, see [`machine.instruction_sets`].
+        window_seconds (`float`, *optional*):
+            Length of the windows; none if it is not known yet.
     """
 
     device: str
@@ -44,6 +51,12 @@ class Circumstances:
     needs_layers: bool
     is_installed: bool
     instruction_sets: tuple[str, ...]
+    window_seconds: float | None = None
+
+    @property
+    def is_long(self) -> bool:
+        """Returns whether windows are longer than those that were measured."""
+        return self.window_seconds is not None and self.window_seconds > LONGEST_SECONDS
 
 
 class Rule(NamedTuple):
@@ -62,7 +75,8 @@ RULES = (
     Rule("the model is not in float32", lambda now: now.dtype != "float32", "torch"),
     Rule("hidden states of other layers than the last are needed", lambda now: now.needs_layers, "torch"),
     Rule("the extra onnx is not installed", lambda now: not now.is_installed, "torch"),
-    Rule("the CPU has no AVX2: not measured", lambda now: "avx2" not in now.instruction_sets, "torch"),
+    Rule(f"windows are longer than {LONGEST_SECONDS:g} s: not measured", lambda now: now.is_long, "torch"),
+    Rule("AVX2 is not known of the CPU: not measured", lambda now: "avx2" not in now.instruction_sets, "torch"),
     Rule("float32 on a CPU with AVX2", lambda now: True, "onnx"),
 )
 
@@ -79,4 +93,4 @@ def check_backend(backend: Any) -> None:
         raise UsageError(f"`backend` is {backend!r}: choose {', '.join(known[:-1])} or {known[-1]}.")
 
 
-__all__ = ["RULES", "Backend", "BackendName", "Circumstances", "Rule", "check_backend", "choose"]
+__all__ = ["LONGEST_SECONDS", "RULES", "Backend", "BackendName", "Circumstances", "Rule", "check_backend", "choose"]

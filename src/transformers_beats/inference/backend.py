@@ -1,10 +1,11 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Models whose encoder another engine computes; head, filter bank and windows stay those of PyTorch."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
-from transformers_beats.backends.choice import Backend, Circumstances, check_backend, choose
+from transformers_beats.backends.choice import LONGEST_SECONDS, Backend, Circumstances, check_backend, choose
 from transformers_beats.backends.encoder import (
     OUTPUTS,
     Precision,
@@ -23,11 +24,11 @@ from .models import has_adapters, kind_of, unwrap
 
 # Packages of the extra `onnx`.
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-# Choices of `auto` that were printed.
+# Choices of `auto`, and warnings, that were printed.
 _told: set[str] = set()
 
 
-def in_backend(model: Any, backend: Backend) -> Any:
+def in_backend(model: Any, backend: Backend, window_seconds: float | None = None) -> Any:
     """
     Returns a model whose encoder is computed by a backend. It shares all weights with `model`, which is not changed
     but for its mode (evaluation): later changes of the weights do not reach the backend.
@@ -41,6 +42,9 @@ def in_backend(model: Any, backend: Backend) -> Any:
             onnxruntime with int8 products, which changes the results a little; see [`open_encoder`]. `"auto"` follows
             the table `RULES` of `backends.choice`, which measures nothing, and prints what it has chosen, once; if the
             export fails, it takes PyTorch with a warning.
+        window_seconds (`float`, *optional*):
+            Length of the windows that the model will get. `"auto"` takes PyTorch for long ones, of which another
+            backend warns once: they take more memory there, by the square of their length.
 
     Raises:
         [`UsageError`]: for an unknown name, and for a model that a backend which was named cannot compute.
@@ -51,17 +55,20 @@ def in_backend(model: Any, backend: Backend) -> Any:
     if backend == "torch":
         return model
     given, model = model, in_torch(model)
-    now = circumstances_of(model)
+    now = circumstances_of(model, window_seconds)
     if backend == "auto":
         rule = choose(now)
-        line = f"Backend {rule.backend}: {rule.condition}."
-        if line not in _told:
-            _told.add(line)
-            note(line)
+        _tell(note, f"Backend {rule.backend}: {rule.condition}.")
         if rule.backend == "torch":
             return model
     elif reason := why_not(model, now):
         raise UsageError(f"The backend {backend} {reason}")
+    if now.is_long:
+        _tell(
+            warn,
+            f"Backend {backend}: windows of {window_seconds:g} s take far more memory than in PyTorch: choose windows "
+            f"of at most {LONGEST_SECONDS:g} s, or the backend torch.",
+        )
     precision: Precision = "int8" if backend == "onnx-int8" else "float32"
     if given is not model and given.base_model.encoder.precision == precision:
         return given
@@ -74,6 +81,12 @@ def in_backend(model: Any, backend: Backend) -> Any:
         return model
 
 
+def _tell(print_line: Callable[[str], None], line: str) -> None:
+    if line not in _told:
+        _told.add(line)
+        print_line(line)
+
+
 def _replace_encoder(model: Any, precision: Precision) -> Any:
     encoder = model.base_model
     replaced = with_encoder(encoder, open_encoder(encoder, precision))
@@ -84,7 +97,7 @@ def _replace_encoder(model: Any, precision: Precision) -> Any:
     return made_of(model, copied)
 
 
-def circumstances_of(model: Any) -> Circumstances:
+def circumstances_of(model: Any, window_seconds: float | None = None) -> Circumstances:
     """Returns what the choice of a backend depends on."""
     plain = unwrap(model)
     has_encoder = kind_of(getattr(plain, "base_model", None)) == "encoder"
@@ -96,6 +109,7 @@ def circumstances_of(model: Any) -> Circumstances:
         needs_layers=has_encoder and _needs_layers(plain),
         is_installed=all(map(_is_installed, PACKAGES)),
         instruction_sets=instruction_sets(),
+        window_seconds=window_seconds,
     )
 
 

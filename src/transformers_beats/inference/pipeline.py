@@ -209,7 +209,7 @@ class BeatsAudioTaggingPipeline(Pipeline):
         if problem_type_of(self.model.config) == "regression":
             raise UsageError(f"A regression has no labels that could be heard: {TASK} needs a classifier.")
         # Opened once; the model that is saved stays PyTorch's.
-        self._in_backend = None if backend == "torch" else in_backend(self.model, backend)
+        self._backend, self._in_backend = backend, None if backend == "torch" else in_backend(self.model, backend)
         self._check_parameters({})
 
     @property
@@ -353,7 +353,9 @@ class BeatsAudioTaggingPipeline(Pipeline):
         # `_batch_size` is that of the pipeline.
         batch_size = next(size for size in (windows_per_batch, self._batch_size, 8) if size is not None)
         model = self.model if self._in_backend is None else self._in_backend
-        labels = WindowedInference(model, self.feature_extractor, window_seconds, hop_seconds, batch_size, progress)
+        # Already opened: the choice depends on the windows, too.
+        make = partial(WindowedInference, model, self.feature_extractor, backend=self._backend)
+        labels = make(window_seconds, hop_seconds, batch_size, progress)
         if not return_events:
             return [labels]
         window, hop = event_window_seconds, event_hop_seconds
@@ -364,7 +366,7 @@ class BeatsAudioTaggingPipeline(Pipeline):
             window = EVENT_WINDOW_SECONDS if window is None else window
             hop = window / EVENT_OVERLAP if hop is None and isinstance(window, Real) else hop
         try:
-            events = WindowedInference(model, self.feature_extractor, window, hop, batch_size)
+            events = make(window, hop, batch_size)
         except UsageError as error:
             raise UsageError(re.sub("`(window|hop)_seconds`", r"`event_\1_seconds`", str(error))) from None
         same = (events.window_columns, events.hop_columns) == (labels.window_columns, labels.hop_columns)

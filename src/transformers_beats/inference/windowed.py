@@ -173,7 +173,7 @@ class WindowedInference:
             raise UsageError(f"`batch_size` must be a whole number of at least 1, got {batch_size!r}.")
         warn_if_emulated(plain_model)
         # A wrapper, such as that of `torch.compile`, stays around the model where its output is asked for.
-        self.model = in_backend(model, backend)
+        self.model = in_backend(model, backend, float(window_seconds))
         self.plain_model = unwrap(self.model)
         # Where the choice was left open, PyTorch computes layers that the other backend does not give.
         self._layers_model = in_torch(plain_model) if backend == "auto" else self.plain_model

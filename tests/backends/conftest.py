@@ -30,7 +30,7 @@ def saved_model(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def directory(cache, monkeypatch):
     """The cache in the place of the user's; nothing was said yet."""
-    monkeypatch.setattr(encoder, "cache_directory", lambda: cache)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", cache)
     monkeypatch.setattr(backend, "_told", set())
     logging.warning_once.cache_clear()
     return cache

@@ -4,6 +4,9 @@
 import copy
 import json
 import os
+import shutil
+import signal
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,8 +37,10 @@ from transformers_beats.cli.app import app
 from transformers_beats.inference import backend
 from transformers_beats.inference.backend import in_backend
 from transformers_beats.inference.loading import load_model
+from transformers_beats.utils.cache import SECONDS_KEPT, cache_directory
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.fingerprint import model_fingerprint
+from transformers_beats.web import analysis as web_analysis
 
 
 RATE = 16_000
@@ -351,6 +356,25 @@ def test_a_cache_that_cannot_be_written_is_an_error_of_one_line(classifier, tmp_
     monkeypatch.setattr(backend_encoder, "cache_directory", lambda: tmp_path)
     with pytest.raises(UsageError, match="cannot be"):
         open_encoder(classifier.beats, "float32")
+
+
+@needs_onnx
+def test_exports_that_nothing_has_used_are_removed_from_the_cache_in_use(classifier, tmp_path, monkeypatch, exports):
+    path = open_encoder(classifier.beats, "float32").path
+    assert path.parent.parent == cache_directory()
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    shutil.copytree(path.parent, cache_directory() / path.parent.name)
+    exports.clear()
+    others = [cache_directory() / f"encoder-{index}-int8-1" for index in range(4)]
+    for age, other in enumerate(others):
+        other.mkdir()
+        used = time.time() - SECONDS_KEPT - 1000 * (1 + age)
+        os.utime(other, (used, used))
+    open_encoder(classifier.beats, "float32")
+    # The three that were used last, this one among them.
+    assert exports == []
+    assert sorted(tmp_path.glob("*/*")) == sorted([*others[:2], cache_directory() / path.parent.name])
+    assert path.is_file()
 
 
 @needs_onnx
@@ -689,6 +713,45 @@ def test_the_page_loads_models_into_a_backend(saved_model):
     (checkpoint,) = analysis.find_checkpoints([saved_model], "onnx")
     loaded, _ = analysis.load(checkpoint.path, "cpu", checkpoint.backend)
     assert isinstance(loaded.beats.encoder, OnnxEncoder)
+
+
+def test_a_checkpoint_that_a_backend_cannot_compute_is_an_error_before_the_page_is_served(
+    saved_model, tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("gradio", reason="the page needs gradio")
+    from transformers_beats.web import page
+
+    root = tmp_path / "models"
+    shutil.copytree(saved_model, root / "clips")
+    without_encoder(None).save_pretrained(root / "tokens")
+    EXTRACTOR.save_pretrained(root / "tokens")
+    monkeypatch.setattr(page, "build_page", lambda *args: pytest.fail("it is served"))
+    monkeypatch.setattr(backend_encoder, "export_encoder", lambda *args: pytest.fail("it is exported"))
+    # Put back after the test.
+    monkeypatch.setattr(signal, "signal", lambda *args: None)
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(web_analysis, "in_backend", lambda model, name: refuse_tokenizers(model, name))
+    with pytest.raises(UsageError, match=r"^tokens: The backend onnx computes encoders, and a .* has none") as caught:
+        page.serve([root], page.Limits(), "cpu", backend="onnx")
+    assert "\n" not in str(caught.value)
+
+
+def refuse_tokenizers(model, name):
+    """Opens no classifier, which takes seconds."""
+    return model if isinstance(model, BeatsForAudioClassification) else in_backend(model, name)
+
+
+@needs_onnx
+def test_models_are_opened_before_the_page_is_served(saved_model, monkeypatch):
+    opened = []
+    monkeypatch.setattr(web_analysis, "in_backend", lambda model, name: opened.append(name) or model)
+    for name in ("torch", "onnx-int8", "auto"):
+        web_analysis.load.cache_clear()
+        web_analysis.check_backends(web_analysis.find_checkpoints([saved_model], name), "cpu")
+    web_analysis.load.cache_clear()
+    # PyTorch's need nothing.
+    assert opened == ["onnx-int8", "auto"]
 
 
 def test_commands_that_keep_a_model_have_no_backend(saved, tmp_path):

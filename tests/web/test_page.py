@@ -995,12 +995,12 @@ class TestCommandLine:
 
     def test_options_reach_the_page(self, monkeypatch, models):
         calls = []
-        monkeypatch.setattr(web_module, "serve", lambda *arguments, index: calls.append((*arguments, index)))
-        result = self.run(
-            "-m", models, "-m", "b", "--index", "i", "--max-seconds", 60, "--max-megabytes", 5, "--port", 7000
-        )
+        monkeypatch.setattr(web_module, "serve", lambda *arguments, **named: calls.append((*arguments, named)))
+        words = ["-m", models, "-m", "b", "--index", "i", "--max-seconds", 60, "--max-megabytes", 5, "--port", 7000]
+        result = self.run(*words, "--backend", "auto")
         assert result.exit_code == 0
-        assert calls == [([str(models), "b"], Limits(60, 5), "auto", None, 7000, Path("i"))]
+        named = {"index": Path("i"), "backend": "auto"}
+        assert calls == [([str(models), "b"], Limits(60, 5), "auto", None, 7000, named)]
 
     def test_without_gradio_it_says_what_to_install(self, monkeypatch, models):
         monkeypatch.setitem(sys.modules, "gradio", None)

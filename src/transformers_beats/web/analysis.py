@@ -247,6 +247,22 @@ def load(path: Path, device: str, backend: Backend = "torch") -> tuple["PreTrain
         raise type(error)(str(error).replace(str(path), path.name)) from error
 
 
+def check_backends(checkpoints: Sequence[Checkpoint], device: str) -> None:
+    """
+    Loads checkpoints that another backend than PyTorch computes, so that a model that it cannot compute is an error
+    before the page is served, and no visitor waits for an export.
+
+    Raises:
+        [`UsageError`]: if a backend that was named cannot compute a checkpoint.
+    """
+    for checkpoint in checkpoints:
+        if checkpoint.backend != "torch":
+            try:
+                load(checkpoint.path, device, checkpoint.backend)
+            except BeatsError as error:
+                raise UsageError(f"{checkpoint.name}: {error}") from error
+
+
 def open_limited(path: Path, sampling_rate: int, max_seconds: float) -> AudioStream:
     """
     Opens a file, of which no more than `max_seconds` are read.
@@ -288,7 +304,10 @@ def analyse(
         `MemoryError`: for windows that are too long.
     """
     model, extractor = load(classifier.path, device, classifier.backend)
-    tagger = BeatsAudioTaggingPipeline(model=model, feature_extractor=extractor, device=model.device)
+    # Opened by `load`: the choice depends on the windows, too.
+    tagger = BeatsAudioTaggingPipeline(
+        model=model, feature_extractor=extractor, device=model.device, backend=classifier.backend
+    )
     inferences = tagger.inferences(
         return_events=True, event_window_seconds=settings.window_seconds, event_hop_seconds=settings.hop_seconds
     )

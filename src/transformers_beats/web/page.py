@@ -35,6 +35,7 @@ from .analysis import (
     Limits,
     Settings,
     analyse,
+    check_backends,
     find_checkpoints,
     find_tokens,
 )
@@ -424,7 +425,9 @@ def serve(
             raise ImportError("The page needs Gradio: pip install 'transformers-beats[web]'") from error
         library = None if index is None else Library(index, device)
         try:
-            page = build_page(find_checkpoints(models, backend), limits, write_samples(directory), device, library)
+            checkpoints = find_checkpoints(models, backend)
+            check_backends(checkpoints, device)
+            page = build_page(checkpoints, limits, write_samples(directory), device, library)
         except UsageError as error:
             if not explain:
                 raise
@@ -480,7 +483,8 @@ def main(
         str, typer.Option(help="cpu, cuda, cuda:1, mps ...; auto takes a GPU if there is one.")
     ] = "auto",
     backend: Annotated[
-        BackendName, typer.Option(metavar="BACKEND", help="What computes encoders: torch, onnx, onnx-int8 or auto.")
+        BackendName,
+        typer.Option(metavar="BACKEND", help="What computes the encoders of --model: torch, onnx, onnx-int8, auto."),
     ] = BackendName["torch"],
 ) -> None:
     """

@@ -67,6 +67,18 @@ def test_it_compares_backends_with_pytorch_and_the_published_code(dataset, class
     assert published["seconds"]["1"] > 0
 
 
+def test_one_clip_has_an_accuracy_and_no_interval():
+    probabilities = np.array([[0.2, 0.8]])
+    row = backends.compare(probabilities, probabilities, [1])
+    assert row["accuracy"] == 1.0
+    assert {"accuracy_interval", "change_interval"}.isdisjoint(row)
+    row |= {"name": "torch", "bytes": 1000}
+    table = backends.make_table([row], {}, "title")
+    assert list(table.columns[6].cells) == ["100.0%"]
+    several = backends.compare(np.repeat(probabilities, 2, axis=0), np.repeat(probabilities, 2, axis=0), [1, 0])
+    assert several["accuracy_interval"] == (0.0, 1.0)
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import cosine_similarity
 
 from transformers_beats.modeling_beats import COMMON_KEYWORDS
 from transformers_beats.utils.cache import cache_directory, mark_used, remove_unused
@@ -24,7 +23,9 @@ from .graphs import (
     MIN_SIMILARITY,
     TOLERANCE,
     ExportError,
+    centered_cosine,
     exportable_copy,
+    largest_difference,
     layers_to_quantize,
     remove_origins,
     require_exporters,
@@ -336,10 +337,8 @@ def is_equal(opened: OnnxEncoder, encoder: Any) -> bool:
     if not expected.isfinite().all():
         raise ExportError("The model's output is not finite: its training has diverged, or its file is damaged.")
     if opened.precision == "float32":
-        return bool((found - expected).abs().max() <= TOLERANCE * max(1.0, float(expected.abs().max())))
-    # The part that is common to all patches, which may be most of it, would hide differences.
-    center = expected.mean(dim=0)
-    return bool(cosine_similarity((found - center).flatten(), (expected - center).flatten(), dim=0) >= MIN_SIMILARITY)
+        return largest_difference(expected.numpy(), found.numpy()) <= TOLERANCE
+    return centered_cosine(expected.numpy(), found.numpy()) >= MIN_SIMILARITY
 
 
 __all__ = ["OnnxEncoder", "export_encoder", "open_encoder", "open_session", "with_encoder"]

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.fx.experimental import _config as fx_config
@@ -33,6 +34,27 @@ MIN_SIMILARITY = 0.95
 # Nearly all weights and products. The filter bank, the gates of the position bias, the codebook and the classifier are
 # small and keep float32.
 QUANTIZED_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+
+
+def largest_difference(expected: np.ndarray, found: np.ndarray) -> float:
+    """Returns the largest difference, relative to the largest value that is expected where that is above 1."""
+    return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
+
+
+def cosine(first: np.ndarray, second: np.ndarray) -> float:
+    """Cosine between two arrays of the same shape, taken as one vector each; 1 if both are zero, 0 if one is."""
+    first, second = first.astype(np.float64), second.astype(np.float64)
+    lengths = np.sqrt((first**2).sum() * (second**2).sum())
+    return float((first * second).sum() / lengths) if lengths > 0 else float((first == second).all())
+
+
+def centered_cosine(expected: np.ndarray, found: np.ndarray) -> float:
+    """
+    Cosine between results `(n, size)`, less the mean of those that are expected: the part that is common to all, which
+    may be most of them, would hide differences.
+    """
+    center = expected.mean(axis=0)
+    return cosine(expected - center, found - center)
 
 
 class ExportError(BeatsError):

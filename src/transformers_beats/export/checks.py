@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from .waveform_model import INPUTS, ExportError, WaveformModel
+from transformers_beats.backends.graphs import ExportError, centered_cosine, largest_difference
+
+from .waveform_model import INPUTS, WaveformModel
 
 
 if TYPE_CHECKING:
@@ -72,16 +74,14 @@ def check(path: Path, module: WaveformModel) -> Comparison:
         equal = np.concatenate([_rows(first == second) for first, second in zip(expected, found)])
         return Comparison(1.0 - float(equal.mean()), float((reference == values).mean()))
     difference = max(
-        float(np.abs(run[0][name] - run[1][name]).max() / max(1.0, np.abs(run[0][name]).max()))
+        largest_difference(run[0][name], run[1][name])
         for run in runs
         for name in module.output_names
         if not name.endswith("_mask")
     )
     has_classes = "probabilities" in module.output_names
     same = float((reference.argmax(axis=1) == values.argmax(axis=1)).mean()) if has_classes else None
-    # The part that is common to all sounds, which may be most of it, would hide differences between sounds.
-    center = reference.mean(axis=0)
-    return Comparison(difference, cosine(reference - center, values - center), same)
+    return Comparison(difference, centered_cosine(reference, values), same)
 
 
 def _run_both(
@@ -103,10 +103,3 @@ def _run_both(
 def _rows(output: np.ndarray) -> np.ndarray:
     """Reshapes an output to codes `(n, 1)` or vectors `(n, size)`."""
     return output.reshape(-1, 1) if output.dtype.kind in "bi" else output.reshape(-1, output.shape[-1])
-
-
-def cosine(first: np.ndarray, second: np.ndarray) -> float:
-    """Cosine between two arrays of the same shape, taken as one vector each; 1 if both are zero, 0 if one is."""
-    first, second = first.astype(np.float64), second.astype(np.float64)
-    lengths = np.sqrt((first**2).sum() * (second**2).sum())
-    return float((first * second).sum() / lengths) if lengths > 0 else float((first == second).all())

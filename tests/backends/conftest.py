@@ -1,6 +1,8 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """A cache of the tests' own. An export takes seconds: those of one session share the cache, by their fingerprints."""
 
+from weakref import WeakSet
+
 import pytest
 import torch
 from encoders import CONFIG, EXTRACTOR, with_one_encoder
@@ -32,6 +34,7 @@ def directory(cache, monkeypatch):
     """The cache in the place of the user's; nothing was said yet."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", cache)
     monkeypatch.setattr(backend, "_told", set())
+    monkeypatch.setattr(backend, "_failed", WeakSet())
     logging.warning_once.cache_clear()
     return cache
 

@@ -4,6 +4,7 @@
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
+from weakref import WeakSet
 
 from transformers_beats.backends.choice import LONGEST_SECONDS, Backend, Circumstances, check_backend, choose
 from transformers_beats.backends.encoder import (
@@ -26,6 +27,8 @@ from .models import has_adapters, kind_of, unwrap
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 # Choices of `auto`, and warnings, that were printed.
 _told: set[str] = set()
+# Models that `auto` left to PyTorch as their export failed, which is not tried for each recording again.
+_failed: WeakSet[Any] = WeakSet()
 
 
 def in_backend(model: Any, backend: Backend, window_seconds: float | None = None) -> Any:
@@ -59,7 +62,7 @@ def in_backend(model: Any, backend: Backend, window_seconds: float | None = None
     if backend == "auto":
         rule = choose(now)
         _tell(note, f"Backend {rule.backend}: {rule.condition}.")
-        if rule.backend == "torch":
+        if rule.backend == "torch" or model in _failed:
             return model
     elif reason := why_not(model, now):
         raise UsageError(f"The backend {backend} {reason}")
@@ -77,6 +80,7 @@ def in_backend(model: Any, backend: Backend, window_seconds: float | None = None
     except (BeatsError, ImportError) as error:
         if backend != "auto":
             raise
+        _failed.add(model)
         warn(f"Backend torch: {one_line(error)}")
         return model
 

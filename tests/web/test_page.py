@@ -327,7 +327,7 @@ class TestAnalysis:
         assert lengths == [500, 500]
 
     def test_settings_that_a_model_keeps_are_used_at_the_first_threshold(self, checkpoints, noise, monkeypatch):
-        model, _ = analysis_module.load(checkpoints["frames"].path, "cpu")
+        model, _ = analysis_module.load(checkpoints["frames"].path, "cpu", "torch")
         label = model.config.id2label[0]
         windows = (10.0, 10.0)
         *_, plain = analyse(noise, checkpoints["frames"], Settings(0.5, *windows), max_seconds=10)

@@ -63,10 +63,10 @@ def test_a_detector_that_cannot_be_written_leaves_the_one_before(fitted, tmp_pat
     fitted.save(path)
     before = path.read_bytes()
 
-    def fail(tensors, metadata):
+    def fail(tensors, path, metadata):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(detector_module, "save", fail)
+    monkeypatch.setattr(detector_module, "save_file", fail)
     with pytest.raises(UsageError, match=r"machines.safetensors: cannot be written: No space left on device\."):
         fitted.save(path)
     assert path.read_bytes() == before

@@ -381,7 +381,10 @@ def test_a_killed_training_goes_on(values, tmp_path):
     result = subprocess.run(command, env=os.environ | {"ACCELERATE_USE_CPU": "true"}, capture_output=True, check=False)
     assert result.returncode == -9, result.stderr[-2000:]
     assert not Path(values["output_dir"]).exists()
-    assert history_of(run(values)) == history_of(expected)
+    found = history_of(run(values))
+    # Another process may have another number of threads, which round otherwise.
+    for ours, theirs in zip(found, history_of(expected), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)
 
 
 def test_an_existing_student_is_never_overwritten(values):

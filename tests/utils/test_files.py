@@ -1,4 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,18 @@ def test_a_file_takes_the_place_of_another(tmp_path):
         assert target.read_text() == "old"
     assert target.read_text() == "new"
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no umask")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_a_file_that_a_library_writes_for_its_owner_has_the_mode_of_others(tmp_path, umask, mode):
+    previous = os.umask(umask)
+    try:
+        with replace_file(tmp_path / "file") as temporary:
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+    finally:
+        os.umask(previous)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == mode
 
 
 def test_a_file_may_have_the_longest_name_there_is(tmp_path):

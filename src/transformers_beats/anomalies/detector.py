@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import save_file
 
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line
 from transformers_beats.utils.files import check_file, replace_file
@@ -157,8 +157,7 @@ class AnomalyDetector:
             tensors[f"{number}.{HELD_OUT}"] = np.ascontiguousarray(bank.held_out[domain], dtype=np.float64)
         try:
             with replace_file(path) as temporary:
-                # `save_file` would make a file that only its owner may read.
-                temporary.write_bytes(save(tensors, metadata={METADATA: json.dumps(described)}))
+                save_file(tensors, temporary, metadata={METADATA: json.dumps(described)})
         except OSError as error:
             raise UsageError(f"{path}: cannot be written: {error.strerror}.") from error
 

@@ -43,7 +43,13 @@ def replace_file(target: Path) -> Generator[Path, None, None]:
     digest = hashlib.blake2b(os.fsencode(target.name), digest_size=8).hexdigest()
     temporary = target.with_name(f".{digest}.partial")
     try:
+        # With the umask; a library may write a file for its owner only, as safetensors does.
+        temporary.unlink(missing_ok=True)
+        temporary.touch()
+        allowed = temporary.stat().st_mode & 0o666
+        temporary.unlink()
         yield temporary
+        temporary.chmod(temporary.stat().st_mode | allowed)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -329,8 +329,8 @@ def add_inputs(clip: Any, classifiers: dict[str, Checkpoint], samples: dict[str,
     shortest, longest = WINDOW_SECONDS
     seconds, hop_seconds = DEFAULT_WINDOWS[next(iter(classifiers.values())).kind]
     with gr.Accordion("Settings", open=False):
-        tuned = f"{EVENT_THRESHOLD:g}: the model's own, if it was tuned"
-        threshold = gr.Slider(0, 1, EVENT_THRESHOLD, step=0.01, label="Threshold of events", info=tuned)
+        of_events = f"Threshold of events ({EVENT_THRESHOLD:g}: the model's own, if it was tuned)"
+        threshold = gr.Slider(0, 1, EVENT_THRESHOLD, step=0.01, label=of_events)
         window = gr.Slider(shortest, longest, seconds, step=0.1, label="Window of events (seconds)")
         hop = gr.Slider(
             0.1, longest, hop_seconds, step=0.1, label="Hop of events (seconds), an eighth of the window or more"

@@ -41,7 +41,7 @@ from benchmarks.peers import (
     PUBLISHED_MAP,
     SHAPES,
     AudioSpectrogramTransformer,
-    avex_style,
+    AvexStyleBeats,
     denormalize,
     openbeats_encoder,
     reference_style,
@@ -95,7 +95,7 @@ def encoder(options: Options) -> Iterator[Row]:
     classifier = build_classifier(options.layers, options.device)
     variants = build_variants(classifier.beats, options, options.implementations)
     reference = computing(reference_style(classifier.beats).encode, "fp32", options.device)
-    avex = computing(avex_style(classifier.beats).encode, "fp32", options.device)
+    avex = computing(reference_style(classifier.beats, AvexStyleBeats).encode, "fp32", options.device)
     openbeats = build_openbeats(classifier.config, options)
     for batch_size, seconds in options.sizes:
         features = make_features(batch_size, seconds, options.device)

@@ -43,10 +43,10 @@ SHAPES = {
 PUBLISHED_MAP = {"ours": 48.6, "AST": 45.9, "CED-tiny": 48.1, "CED-mini": 49.0, "CED-small": 49.6}
 
 
-def reference_style(model: PreTrainedModel) -> PlainBeats:
-    """The plain implementation with the weights of an encoder, classifier or tokenizer of ours."""
+def reference_style(model: PreTrainedModel, style: type[PlainBeats] = PlainBeats) -> PlainBeats:
+    """The plain implementation, or another style of it, with the weights of an encoder, classifier or tokenizer."""
     kind = next(kind for kind, model_class in MODEL_CLASSES.items() if type(model) is model_class)
-    return PlainBeats(export_cfg(model.config, kind), export_state_dict(model.state_dict(), model.config))
+    return style(export_cfg(model.config, kind), export_state_dict(model.state_dict(), model.config))
 
 
 class AvexStyleBeats(PlainBeats):
@@ -73,12 +73,6 @@ class AvexStyleBeats(PlainBeats):
             mask = mask.masked_fill(padding_mask[:, None, None, :], float("-inf"))
         output = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self._linear(f"{name}.out_proj", output.permute(2, 0, 1, 3).flatten(2))
-
-
-def avex_style(model: PreTrainedModel) -> AvexStyleBeats:
-    """The plain implementation with fused attention and the weights of an encoder of ours."""
-    plain = reference_style(model)
-    return AvexStyleBeats(plain.cfg, plain.weights)
 
 
 def reference_style_classifier(model: BeatsForAudioClassification) -> Callable[[list[torch.Tensor]], torch.Tensor]:

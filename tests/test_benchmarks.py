@@ -31,7 +31,7 @@ from benchmarks.peers import (
     PUBLISHED_MAP,
     SHAPES,
     AudioSpectrogramTransformer,
-    avex_style,
+    AvexStyleBeats,
     reference_style,
     reference_style_classifier,
     reference_style_tokenizer,
@@ -52,7 +52,7 @@ from transformers_beats import (
 from transformers_beats.anomalies.choices import DetectorSettings
 from transformers_beats.search.index import Index
 from transformers_beats.utils.errors import UsageError
-from transformers_beats.verification.plain import plain_features
+from transformers_beats.verification.plain import PlainBeats, plain_features
 
 
 TINY = {
@@ -127,8 +127,8 @@ def test_the_reference_style_encoder_ignores_padding_as_our_model_does(features)
     expected = model(features, attention_mask=attention_mask)
     is_valid = expected.patch_attention_mask
     assert 0 < is_valid[1].sum() < is_valid.shape[1]
-    for style in (reference_style, avex_style):
-        states = style(model).encode(features, padding_mask=~is_valid)
+    for style in (PlainBeats, AvexStyleBeats):
+        states = reference_style(model, style).encode(features, padding_mask=~is_valid)
         torch.testing.assert_close(states[is_valid], expected.last_hidden_state[is_valid], atol=1e-4, rtol=0)
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import ENCODER
+from tiny import ENCODER, TRAINING
 from transformers.trainer_callback import TrainerState
 
 from transformers_beats import (
@@ -77,12 +77,7 @@ def values(teacher, sounds, tmp_path) -> dict:
         "dataset": str(sounds),
         "crop_seconds": 1.0,
         "output_dir": str(tmp_path / "student"),
-        "max_steps": 6,
-        "per_device_train_batch_size": 4,
-        "learning_rate": 1e-3,
-        "logging_steps": 1,
-        "save_steps": 2,
-        "disable_tqdm": True,
+        **TRAINING,
     }
 
 

@@ -70,6 +70,19 @@ Gap = Annotated[float | None, event_option("SECONDS", "Join events so close toge
 MinDuration = Annotated[float | None, event_option("SECONDS", "Leave out shorter events.")]
 
 
+def name_settings(
+    threshold: float | None, low: float | None, median: float | None, gap: float | None, shortest: float | None
+) -> dict[str, float | None]:
+    """Returns options of events under the names of the pipeline's parameters."""
+    return {
+        "event_threshold": threshold,
+        "low_threshold": low,
+        "median_seconds": median,
+        "gap_seconds": gap,
+        "min_seconds": shortest,
+    }
+
+
 @with_shared_options
 def tag(
     shared: Shared,
@@ -118,11 +131,7 @@ def tag(
         raise UsageError("--json prints JSON lines: leave out --output and --format, or leave out --json.")
     kind = Format.jsonl if json else format or choose_format(output)
     event_options = {
-        "event_threshold": event_threshold,
-        "low_threshold": low_threshold,
-        "median_seconds": median,
-        "gap_seconds": gap,
-        "min_seconds": min_duration,
+        **name_settings(event_threshold, low_threshold, median, gap, min_duration),
         "event_window_seconds": event_window,
         "event_hop_seconds": event_hop,
     }
@@ -352,13 +361,7 @@ def listen(
     window = EVENT_WINDOW_SECONDS if event_window is None else event_window
     hop = window / EVENT_OVERLAP if event_hop is None else event_hop
     inference = tagger.inferences(True, event_window_seconds=window, event_hop_seconds=hop, windows_per_batch=1)[-1]
-    options = {
-        "event_threshold": event_threshold,
-        "low_threshold": low_threshold,
-        "median_seconds": median,
-        "gap_seconds": gap,
-        "min_seconds": min_duration,
-    }
+    options = name_settings(event_threshold, low_threshold, median, gap, min_duration)
     of_labels = settings_of_labels(loaded.config, given_event_settings(options))
     listener = Listener(inference, event_settings(options), of_labels)
     sampling_rate = extractor.sampling_rate

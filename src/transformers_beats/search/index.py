@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow
 from pyarrow import parquet
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import save_file
 
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line
 from transformers_beats.utils.files import replace_file
@@ -301,8 +301,8 @@ class IndexWriter:
         shard = Shard(secrets.token_hex(8), len(rows))
         columns = [pyarrow.array(column, type) for column, type in zip(zip(*rows), SCHEMA.types)]
         with errors_of_writing(self.directory):
-            # `save_file` would make a file that only its owner may read.
-            (self.directory / f"{shard.name}{VECTORS}").write_bytes(save({"vectors": np.stack(vectors)}))
+            with replace_file(self.directory / f"{shard.name}{VECTORS}") as path:
+                save_file({"vectors": np.stack(vectors)}, path)
             parquet.write_table(pyarrow.table(columns, schema=SCHEMA), self.directory / f"{shard.name}{ROWS}")
         return shard
 

@@ -43,16 +43,21 @@ def replace_file(target: Path) -> Generator[Path, None, None]:
     digest = hashlib.blake2b(os.fsencode(target.name), digest_size=8).hexdigest()
     temporary = target.with_name(f".{digest}.partial")
     try:
-        # With the umask; a library may write a file for its owner only, as safetensors does.
+        # Made with the umask.
         temporary.unlink(missing_ok=True)
         temporary.touch()
         allowed = temporary.stat().st_mode & 0o666
         temporary.unlink()
         yield temporary
-        temporary.chmod(temporary.stat().st_mode | allowed)
+        _allow(temporary, allowed)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _allow(path: Path, mode: int) -> None:
+    """Adds permissions: a library may write a file for its owner only, as safetensors does."""
+    path.chmod(path.stat().st_mode | mode)
 
 
 def replace_directory(new: Path, target: Path) -> None:
@@ -60,11 +65,11 @@ def replace_directory(new: Path, target: Path) -> None:
     Moves the directory `new` to `target` on the same disk. An older `target` goes only once `new` is in its place; if
     the move fails or is interrupted, it comes back.
     """
-    # A library may write files for their owner only, as safetensors does; the directory was made with the umask.
+    # The directory was made with the umask.
     allowed = new.stat().st_mode & 0o666
     for path in new.rglob("*"):
         if path.is_file() and not path.is_symlink():
-            path.chmod(path.stat().st_mode | allowed)
+            _allow(path, allowed)
     with work_directory(target.parent, ".old-") as trash:
         old = trash / target.name
         try:

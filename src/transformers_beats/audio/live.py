@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Audio as it comes: a microphone, raw samples on a pipe, or a file that is read from its beginning."""
 
+import importlib
 import os
 from collections.abc import Iterator
 
@@ -74,7 +75,7 @@ def stream_microphone(sampling_rate: int, device: str | None = None) -> AudioStr
         [`BeatsError`]: if there is no sounddevice, PortAudio or device.
     """
     try:
-        import sounddevice
+        sounddevice = importlib.import_module("sounddevice")
     except ImportError as error:
         raise BeatsError("A microphone needs sounddevice: pip install 'transformers-beats[live]'") from error
     except OSError as error:

@@ -13,7 +13,13 @@ unit, models of the size of the recipe `esc10_iterate` are pre-trained on the ot
 - `iteration 3`: the same again, from iteration 2;
 - `iteration 1, continued`: from the encoder of iteration 1, on its own codes: the compute of iteration 2 without its
   codes;
-- `k-means`: from the encoder of iteration 1, on 256 clusters of its outputs: iteration 2 without a tokenizer.
+- `k-means`: from the encoder of iteration 1, on 256 clusters of its outputs (`--tokenizer.method k_means`);
+- `k-means, again`: the same again, from `k-means`.
+
+Seed 0 was run with the first five. It decided what seeds 1 and 2 are to confirm, before these were run (30 November
+2026): k-means in the place of the distilled tokenizer, so `iteration 2` and `iteration 3` are left out of them, and
+`k-means, again` was added. Clusters of seed 0 are of all patches, later ones of as many as `train-tokenizer` draws. A
+difference is that of the units that have both models; `--models` names those of a run.
 
 Each has the same number of steps. `random weights` are those that iteration 1 starts from. The measure is the accuracy
 on the test fold of a logistic regression on the last layer's mean over the patches, which learns from five clips of
@@ -25,7 +31,7 @@ OUTPUT goes on.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,16 +55,13 @@ from transformers_beats.training.config.arguments import (
     PRETRAIN_ARGUMENTS,
     TOKENIZE_ARGUMENTS,
     TRAIN_TOKENIZER_ARGUMENTS,
-    DiagnosisArguments,
 )
 from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments, merge, parse_arguments
 from transformers_beats.training.data.sources import DataArguments
-from transformers_beats.training.diagnose_codes import run_models
 from transformers_beats.training.iterate import save_random_projection
 from transformers_beats.training.pretrain import build_model, pretrain
-from transformers_beats.training.reports.codes import CodeSample, cluster_states, perplexity
-from transformers_beats.training.stages import load_crops, load_teacher
+from transformers_beats.training.reports.codes import perplexity
 from transformers_beats.training.train_tokenizer import train_tokenizer
 from transformers_beats.utils.files import new_directory, replace_file
 from transformers_beats.utils.resume import begin_or_resume, check_settings
@@ -67,9 +70,13 @@ from transformers_beats.utils.resume import begin_or_resume, check_settings
 FOLDS = range(1, 6)
 ROWS = Path(__file__).parent / "rows" / "iterations_esc10"
 NUM_CODES = 256
-TOKENIZER = {
-    "initialize_from_teacher": True,
-    "model_config": {"codebook_size": NUM_CODES, "commitment_weight": 256.0, "estimator_num_hidden_layers": 0},
+# What changes in the tokenizer of the recipe.
+TOKENIZERS: dict[str, dict[str, Any]] = {
+    "distilled": {
+        "initialize_from_teacher": True,
+        "model_config": {"codebook_size": NUM_CODES, "commitment_weight": 256.0, "estimator_num_hidden_layers": 0},
+    },
+    "k-means": {"method": "k_means", "model_config": {"codebook_size": NUM_CODES}},
 }
 # The model that each starts from, and the codes that it learns.
 RANDOM, FIRST = "random weights", "iteration 1"
@@ -79,11 +86,16 @@ MODELS = {
     "k-means": (FIRST, "k-means"),
     "iteration 2": (FIRST, "distilled"),
     "iteration 3": ("iteration 2", "distilled"),
+    "k-means, again": ("k-means", "k-means"),
 }
+CONFIRMED = (FIRST, "iteration 1, continued", "k-means", "k-means, again")
 DIFFERENCES = [
     (FIRST, RANDOM),
     ("iteration 1, continued", FIRST),
     ("k-means", FIRST),
+    ("k-means", "iteration 1, continued"),
+    ("k-means, again", "k-means"),
+    ("k-means, again", FIRST),
     ("iteration 2", FIRST),
     ("iteration 2", "iteration 1, continued"),
     ("iteration 3", "iteration 2"),
@@ -128,9 +140,6 @@ def make_codes(arguments: IterateArguments, name: str, output: Path, seed: int) 
     codes, tokenizer = place / "codes", place / "tokenizer"
     if (codes / DESCRIPTION).exists():
         return codes
-    if kind == "k-means":
-        cluster(arguments, place_of(output, str(teacher)) / "model", place_of(output, FIRST) / "codes", codes, seed)
-        return codes
     if not tokenizer.exists():
         if kind == "random projection":
             save_random_projection(arguments, tokenizer)
@@ -138,30 +147,11 @@ def make_codes(arguments: IterateArguments, name: str, output: Path, seed: int) 
             values = arguments.stage_values(
                 "tokenizer", teacher=str(place_of(output, str(teacher)) / "model"), output_dir=str(tokenizer)
             )
-            merge(values, TOKENIZER)
+            merge(values, TOKENIZERS[kind])
             train_tokenizer(*build_arguments(TRAIN_TOKENIZER_ARGUMENTS, values))
     values = arguments.stage_values("tokenize", tokenizer=str(tokenizer), output_dir=str(codes))
     tokenize(*build_arguments(TOKENIZE_ARGUMENTS, values))
     return codes
-
-
-def cluster(arguments: IterateArguments, model: Path, others: Path, directory: Path, seed: int) -> None:
-    """Writes the clusters of a model's outputs as codes, in the place of the `others` of the same clips."""
-    (data,) = build_arguments((DataArguments,), arguments.data)
-    extractor = BeatsFeatureExtractor.from_pretrained(model)
-    stored, description = load_codes(str(others), data)
-    asked: Any = DiagnosisArguments(str(directory), codes=str(others), teacher=str(model))
-    found = run_models(
-        load_crops(data, extractor), extractor, asked, data.crop_seconds, None, load_teacher(str(model))
-    )
-    sample = CodeSample([np.asarray(codes) for codes in stored["codes"]], description["codebook_size"])
-    sample.codebook_size, sample.states = NUM_CODES, [states for _, states in found if states is not None]
-    codes = [each[..., 0].astype(np.int16) for each in cluster_states(sample, seed).codes]
-    kind = datasets.Features({"codes": datasets.Array2D((None, codes[0].shape[1]), "int16")})
-    description |= {"tokenizer": "k-means", "codebook_size": NUM_CODES, "num_shards": 1}
-    with new_directory(directory) as new:
-        datasets.Dataset.from_dict({"codes": codes}, features=kind).save_to_disk(str(new / "shard-00000"))
-        (new / DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
 
 
 def make_model(arguments: IterateArguments, name: str, output: Path, seed: int) -> tuple[Path, dict[str, float]]:
@@ -230,13 +220,15 @@ def probe(values: np.ndarray, labels: np.ndarray, is_test: np.ndarray, seed: int
     return found
 
 
-def run_unit(arguments: IterateArguments, dataset: str, output: Path, fold: int, seed: int) -> dict[str, Any]:
+def run_unit(
+    arguments: IterateArguments, dataset: str, output: Path, fold: int, seed: int, models: Sequence[str]
+) -> dict[str, Any]:
     """Trains and probes the models of a unit; what is there is not trained again."""
     table = datasets.load_dataset("csv", data_files=str(Path(dataset) / "metadata.csv"), split="train")
     files = [Path(dataset) / name for name in table["file_name"]]
     labels, is_test = np.array(table["label"]), np.array(table["fold"]) == fold
     row: dict[str, Any] = {"clips": [name for name, tested in zip(table["file_name"], is_test) if tested]}
-    for name in (RANDOM, *MODELS):
+    for name in (RANDOM, *models):
         if name == RANDOM:
             model, facts = make_random(arguments, output, seed), {}
         else:
@@ -248,16 +240,21 @@ def run_unit(arguments: IterateArguments, dataset: str, output: Path, fold: int,
 # The table
 
 
-def choose_units(rows: dict[tuple[int, int], dict[str, Any]]) -> tuple[list[int], list[int]]:
-    """Returns folds and seeds of the table: of the seeds that have all folds or, before one has, of the first seed."""
+def choose_units(rows: dict[tuple[int, int], dict[str, Any]], *names: str) -> tuple[list[int], list[int]]:
+    """
+    Returns folds and seeds of the units that have all these models: of the seeds that have all folds or, before one
+    has, of the first seed.
+    """
+    rows = {unit: row for unit, row in rows.items() if all(name in row for name in names)}
     seeds = sorted({seed for _, seed in rows})
     complete = [seed for seed in seeds if all((fold, seed) in rows for fold in FOLDS)] or seeds[:1]
-    return [fold for fold in FOLDS if all((fold, seed) in rows for seed in complete)], complete
+    return [fold for fold in FOLDS if complete and all((fold, seed) in rows for seed in complete)], complete
 
 
-def collect(rows: dict[tuple[int, int], dict[str, Any]], name: str, shots: int | None) -> np.ndarray:
+def collect(
+    rows: dict[tuple[int, int], dict[str, Any]], name: str, shots: int | None, folds: list[int], seeds: list[int]
+) -> np.ndarray:
     """Returns how often each clip is right, the mean over the seeds."""
-    folds, seeds = choose_units(rows)
     return np.concatenate(
         [np.mean([rows[fold, seed][name]["right"][str(shots)] for seed in seeds], axis=0) for fold in folds]
     )
@@ -272,20 +269,22 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 def print_tables(rows: dict[tuple[int, int], dict[str, Any]]) -> None:
     """Prints accuracies and differences."""
     names = ["all" if shots is None else str(shots) for shots in SHOTS]
-    folds, seeds = choose_units(rows)
-    title = f"Accuracy, by clips of each class to learn from: folds {folds}, seeds {seeds}"
-    table = Table("model", *names, title=title)
+    table = Table("model", "folds", "seeds", *names, title="Accuracy, by clips of each class to learn from")
     for name in (RANDOM, *MODELS):
-        values = [collect(rows, name, shots) for shots in SHOTS]
-        table.add_row(name, *(f"{np.mean(value):.1%}" for value in values))
-    differences = Table("difference, points", *names, title="95 % intervals over clips")
+        folds, seeds = choose_units(rows, name)
+        if folds:
+            values = [collect(rows, name, shots, folds, seeds) for shots in SHOTS]
+            table.add_row(name, str(folds), str(seeds), *(f"{np.mean(value):.1%}" for value in values))
+    differences = Table("difference, points", "folds", "seeds", *names, title="95 % intervals over clips")
     for first, second in DIFFERENCES:
+        folds, seeds = choose_units(rows, first, second)
         cells = []
-        for shots in SHOTS:
-            values = 100 * (collect(rows, first, shots) - collect(rows, second, shots))
+        for shots in SHOTS if folds else ():
+            values = 100 * (collect(rows, first, shots, folds, seeds) - collect(rows, second, shots, folds, seeds))
             low, high = interval(values)
             cells.append(f"{values.mean():+.1f} ({low:+.1f} to {high:+.1f})")
-        differences.add_row(f"{first} - {second}", *cells)
+        if cells:
+            differences.add_row(f"{first} - {second}", str(folds), str(seeds), *cells)
     console = Console(width=140)
     console.print(table)
     console.print(differences)
@@ -297,6 +296,7 @@ def main(
     rows: Annotated[Path, typer.Option(help="Where results go")] = ROWS,
     folds: Annotated[str, typer.Option(help="Folds to test on")] = "1,2,3,4,5",
     seeds: Annotated[str, typer.Option(help="Seeds, each of which is a run of all folds")] = "0,1,2",
+    models: Annotated[str, typer.Option(help="Models of a unit, with ; between them")] = "; ".join(CONFIRMED),
     steps: Annotated[int, typer.Option(help="Steps of each model")] = 600,
     tokenizer_steps: Annotated[int, typer.Option(help="Steps of each tokenizer")] = 150,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate of the models")] = 1e-3,
@@ -306,6 +306,9 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     datasets.disable_progress_bars()
+    names = [name.strip() for name in models.split(";")]
+    if unknown := [name for name in names if name not in MODELS]:
+        raise typer.BadParameter(f"{unknown[0]!r} is none of: {'; '.join(MODELS)}.")
     settings = {"steps": steps, "tokenizer_steps": tokenizer_steps, "learning_rate": learning_rate}
     begin_or_resume(output / "settings.json", settings | {"dataset": dataset}, output)
     for seed in map(int, seeds.split(",")):
@@ -316,7 +319,7 @@ def main(
                 continue
             place = output / file.stem
             arguments = make_arguments(dataset, place, fold, seed, steps, tokenizer_steps, learning_rate)
-            row = run_unit(arguments, dataset, place, fold, seed)
+            row = run_unit(arguments, dataset, place, fold, seed, names)
             rows.mkdir(parents=True, exist_ok=True)
             with replace_file(file) as temporary:
                 temporary.write_text(

@@ -97,10 +97,12 @@ def draw_clips(
 def run_models(
     items: Any,
     extractor: BeatsFeatureExtractor,
-    arguments: DiagnosisArguments,
     crop_seconds: float,
     tokenizer: PreTrainedModel | None,
     teacher: PreTrainedModel | None,
+    teacher_layers: list[int] | None = None,
+    normalization: str | None = None,
+    batch_size: int = 16,
 ) -> Iterator[tuple[np.ndarray | None, np.ndarray | None]]:
     """
     Yields codes `(num_columns, num_bands, ...)` and the teacher's outputs `(num_patches, dim)`, float32, of each item,
@@ -108,7 +110,7 @@ def run_models(
     """
     device = torch.device(process_state().device or "cpu")
     models = [model.to(device).eval() for model in (tokenizer, teacher) if model is not None]
-    loader = DataLoader(items, arguments.batch_size, collate_fn=DataCollator(extractor, crop_seconds))
+    loader = DataLoader(items, batch_size, collate_fn=DataCollator(extractor, crop_seconds))
     if not models:
         yield from [(None, None)] * len(items)
         return
@@ -122,8 +124,8 @@ def run_models(
             found = tokenizer(values, attention_mask=mask).audio_codes.cpu().numpy()
             codes = [item[(item >= 0).all(axis=tuple(range(1, item.ndim)))] for item in found]
         if teacher is not None:
-            per_patch = None if arguments.teacher_normalization == "center" else arguments.teacher_normalization
-            outputs = teacher_outputs(teacher, values, mask, arguments.teacher_layers, per_patch).float()
+            per_patch = None if normalization == "center" else normalization
+            outputs = teacher_outputs(teacher, values, mask, teacher_layers, per_patch).float()
             config: Any = teacher.config
             num_bands = config.num_freq_patches
             # Whole columns, as of the codes.
@@ -169,7 +171,8 @@ def build_sample(
     clips = draw_clips(classes, len(crops.clips.names), arguments.num_clips, arguments.seed, num_folds)
     indices = crops.offsets[clips].tolist()
     items = Subset(CropDataset(crops.clips, data, sampling_rate=crops.sampling_rate), indices)
-    pairs: list[tuple[Any, Any]] = list(run_models(items, extractor, arguments, data.crop_seconds, tokenizer, teacher))
+    targets = (arguments.teacher_layers, arguments.teacher_normalization, arguments.batch_size)
+    pairs: list[tuple[Any, Any]] = list(run_models(items, extractor, data.crop_seconds, tokenizer, teacher, *targets))
     if stored is not None:
         size = description["codebook_size"]
         codes = [np.asarray(stored[index]["codes"]) for index in indices]

@@ -26,6 +26,7 @@ from transformers_beats.training.config.arguments import BeatsTrainingArguments,
 from transformers_beats.training.config.batch_plan import BatchArguments
 from transformers_beats.training.config.distillation import (
     DISTILL_ARGUMENTS,
+    NOT_ARCHITECTURE,
     OF_CLASSES,
     SIZES,
     DistillationArguments,
@@ -60,8 +61,6 @@ from .stages import (
 
 
 DESCRIPTION = "distillation.json"
-# What a saved configuration has, and a new model gets anew.
-NOT_ARCHITECTURE = ("architectures", "auto_map", "dtype", "model_type", "transformers_version")
 # Settings by which layers of the same shapes compute other things. The depth is no such setting: see `copy_layer`.
 LAYER_SETTINGS = (
     *("num_attention_heads", "hidden_act", "deep_norm", "layer_norm_first", "layer_norm_eps"),

@@ -9,11 +9,15 @@ Example:
 On several devices: `accelerate launch -m transformers_beats.training.train_tokenizer` with the same arguments.
 """
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch.utils.data import Subset
 from transformers import PreTrainedModel, set_seed
 
 from transformers_beats import (
+    BeatsFeatureExtractor,
     BeatsForAudioClassification,
     BeatsTokenizerConfig,
     BeatsTokenizerForPreTraining,
@@ -31,11 +35,13 @@ from transformers_beats.training.data.crops import DataCollator
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.reports.codes import DIAGNOSIS
 from transformers_beats.training.trainers.checkpoints import train_and_save
+from transformers_beats.training.trainers.k_means import build_k_means_tokenizer, count_draws, draw_patches
 from transformers_beats.training.trainers.pretraining import BeatsTokenizerTrainer, check_teacher
 from transformers_beats.utils.errors import BeatsError, one_line, run_command
+from transformers_beats.utils.files import new_directory
 
 from .compute_codes import crop_words
-from .diagnose_codes import diagnose_if_possible
+from .diagnose_codes import diagnose_if_possible, run_models
 from .stages import (
     choose_extractor,
     close_stage,
@@ -43,6 +49,7 @@ from .stages import (
     load_teacher,
     own_extractor,
     prepare_training,
+    process_state,
     training_settings,
 )
 
@@ -83,15 +90,42 @@ def train_tokenizer(
 ) -> None:
     """
     Trains a [`BeatsTokenizerForPreTraining`] and writes it to `training.output_dir`, where `BeatsTokenizerModel` finds
-    the tokenizer, with a diagnosis of its codes in `diagnosis/`; goes on where it was interrupted.
+    the tokenizer, with a diagnosis of its codes in `diagnosis/`; goes on where it was interrupted. With the method
+    `k_means`, nothing is trained: the codes are clusters of the teacher's outputs.
     """
     check_no_evaluation(training)
-    output_dir = prepare_training(training, batch, data)
+    is_k_means = tokenizer_arguments.method == "k_means"
+    output_dir = prepare_training(training, batch, data, has_steps=not is_k_means)
     extractor = choose_extractor(
         tokenizer_arguments.feature_extractor, teacher=own_extractor(tokenizer_arguments.teacher)
     )
     teacher = load_teacher(tokenizer_arguments.teacher)
     check_teacher(teacher, tokenizer_arguments.teacher_layers)
+    if is_k_means:
+        fit_tokenizer(tokenizer_arguments, data, training, output_dir, extractor, teacher)
+    else:
+        distil_tokenizer(tokenizer_arguments, data, training, output_dir, extractor, teacher)
+    if tokenizer_arguments.diagnosis_clips:
+        examined = DiagnosisArguments(
+            output_dir=str(output_dir / DIAGNOSIS),
+            tokenizer=str(output_dir),
+            teacher=tokenizer_arguments.teacher,
+            teacher_layers=tokenizer_arguments.teacher_layers,
+            teacher_normalization=tokenizer_arguments.teacher_normalization,
+            num_clips=tokenizer_arguments.diagnosis_clips,
+        )
+        diagnose_if_possible(examined, data)
+
+
+def distil_tokenizer(
+    tokenizer_arguments: TokenizerModelArguments,
+    data: DataArguments,
+    training: BeatsTrainingArguments,
+    output_dir: Path,
+    extractor: BeatsFeatureExtractor,
+    teacher: PreTrainedModel,
+) -> None:
+    """Trains a tokenizer that learns the teacher's outputs, and writes it to `output_dir`."""
     crops = load_crops(data, extractor)
     # `Trainer` seeds only what comes after the model.
     set_seed(training.seed)
@@ -107,16 +141,38 @@ def train_tokenizer(
         min_perplexity=tokenizer_arguments.min_perplexity,
     )
     train_and_save(trainer, output_dir, training_settings(training, tokenizer_arguments, data, crops=crops))
-    if tokenizer_arguments.diagnosis_clips:
-        examined = DiagnosisArguments(
-            output_dir=str(output_dir / DIAGNOSIS),
-            tokenizer=str(output_dir),
-            teacher=tokenizer_arguments.teacher,
-            teacher_layers=tokenizer_arguments.teacher_layers,
-            teacher_normalization=tokenizer_arguments.teacher_normalization,
-            num_clips=tokenizer_arguments.diagnosis_clips,
-        )
-        diagnose_if_possible(examined, data)
+
+
+def fit_tokenizer(
+    tokenizer_arguments: TokenizerModelArguments,
+    data: DataArguments,
+    training: BeatsTrainingArguments,
+    output_dir: Path,
+    extractor: BeatsFeatureExtractor,
+    teacher: PreTrainedModel,
+) -> None:
+    """
+    Writes a tokenizer to `output_dir` whose codes are clusters of the outputs of the teacher's encoder. Called on
+    every process; one computes.
+    """
+    codebook_size = BeatsTokenizerConfig(**(tokenizer_arguments.model_config or {})).codebook_size
+    crops = load_crops(data, extractor)
+    try:
+        if process_state().is_main_process:
+            encoder: Any = teacher.beats if isinstance(teacher, BeatsForAudioClassification) else teacher
+            count, per_clip = count_draws(len(crops), codebook_size)
+            clips = Subset(crops, np.random.default_rng(training.seed).permutation(len(crops))[:count].tolist())
+            batch_size = training.per_device_train_batch_size
+            found = run_models(clips, extractor, data.crop_seconds, None, encoder, batch_size=batch_size)
+            states = draw_patches((values for _, values in found if values is not None), per_clip, training.seed)
+            with new_directory(output_dir) as new:
+                built = build_k_means_tokenizer(
+                    encoder.cpu(), states, codebook_size, training.seed, tokenizer_arguments.min_perplexity
+                )
+                built.save_pretrained(new)
+                extractor.save_pretrained(new)
+    finally:
+        process_state().wait_for_everyone()
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -22,7 +22,7 @@ from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.machine import is_emulated
 
 from .batch_plan import BatchArguments
-from .checks import check_kept, check_probes
+from .checks import check_kept, check_method, check_probes
 from .event_arguments import EventTrainingArguments, check_events
 
 
@@ -189,6 +189,10 @@ class TokenizerModelArguments:
     min_perplexity: float = argument(
         "The run stops if the perplexity of the codes falls below: a collapse.", 2.0, min=1
     )
+    method: Literal["distillation", "k_means"] = argument(
+        "k_means: codes are clusters of the outputs of the teacher's last layer, as HuBERT's, and nothing is trained.",
+        "distillation",
+    )
     initialize_from_teacher: bool = argument(
         "Start from the teacher's weights, for a tokenizer of the same size.", False
     )
@@ -199,6 +203,7 @@ class TokenizerModelArguments:
     def __post_init__(self):
         check_config(BeatsTokenizerConfig, self.model_config)
         check_numbers(self)
+        check_method(self)
 
 
 @dataclass
@@ -490,11 +495,3 @@ def check_config(config_class: type, values: dict | None) -> None:
         config_class(**(values or {}))
     except StrictDataclassError as error:
         raise UsageError(str(error.__cause__ or error)) from error
-
-
-def check_mixtures(arguments: PreTrainingModelArguments, training: TrainingArguments) -> None:
-    """Raises `UsageError` if clips are to be mixed, and a batch holds a single one."""
-    if arguments.mixture_probability and training.per_device_train_batch_size < 2:
-        raise UsageError(
-            "`mixture_probability` mixes clips of a batch: set `per_device_train_batch_size` to at least 2."
-        )

@@ -99,3 +99,22 @@ def find_difference(first: Any, second: Any) -> str | None:
         ]
     names = [*shapes[0], *shapes[1]]
     return next((name for name in names if shapes[0].get(name) != shapes[1].get(name)), None)
+
+
+def check_mixtures(arguments: Any, training: Any) -> None:
+    """Raises `UsageError` if clips are to be mixed, and a batch holds a single one."""
+    if arguments.mixture_probability and training.per_device_train_batch_size < 2:
+        raise UsageError(
+            "`mixture_probability` mixes clips of a batch: set `per_device_train_batch_size` to at least 2."
+        )
+
+
+def check_method(arguments: Any) -> None:
+    """Raises a [`UsageError`] for arguments of a distillation, which k-means on the teacher has no use for."""
+    if arguments.method == "distillation":
+        return
+    if arguments.method != "k_means":
+        raise UsageError(f"`method` must be distillation or k_means, got {arguments.method!r}.")
+    for name in ("teacher_layers", "teacher_normalization"):
+        if getattr(arguments, name) is not None:
+            raise UsageError(f"`{name}`: k-means clusters the outputs of the last layer as they are; leave it out.")

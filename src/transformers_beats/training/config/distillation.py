@@ -26,6 +26,8 @@ SIZES: dict[str, dict[str, int]] = {
     }
     for name, width in (("tiny", 192), ("mini", 256), ("small", 384))
 }
+# What a saved configuration has, and a new model gets anew.
+NOT_ARCHITECTURE = ("architectures", "auto_map", "dtype", "model_type", "transformers_version")
 # Settings of a classifier's configuration that an encoder has no use for.
 OF_CLASSES = ("num_labels", "id2label", "label2id", "problem_type")
 # Settings that a student has of its teacher: the fbank and the patches that both read, and the classes.

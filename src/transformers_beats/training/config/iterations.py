@@ -26,11 +26,10 @@ from .arguments import (
     TRAIN_TOKENIZER_ARGUMENTS,
     Arguments,
     check_config,
-    check_mixtures,
     check_no_evaluation,
 )
 from .batch_plan import apply_batch_plan, check_launch
-from .checks import check_saves, find_difference
+from .checks import check_mixtures, check_saves, find_difference
 from .recipes import build_arguments, merge, read_recipe
 
 

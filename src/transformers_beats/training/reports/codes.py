@@ -207,11 +207,15 @@ def mean_of(values: list[Any]) -> Any:
     return float(np.mean(values))
 
 
+def fit_k_means(states: np.ndarray, num_clusters: int, seed: int = 0) -> MiniBatchKMeans:
+    """Learns the means of clusters of a model's outputs `(num_patches, dim)`, in batches."""
+    return MiniBatchKMeans(num_clusters, batch_size=BATCH_PATCHES, n_init=1, random_state=seed).fit(states)
+
+
 def cluster_states(sample: CodeSample, seed: int = 0) -> CodeSample:
     """Returns the sample with other codes: as many clusters of the teacher's outputs, by k-means."""
     states = np.concatenate(sample.states or []).astype(np.float32)
-    num_clusters = min(sample.codebook_size, len(states))
-    means = MiniBatchKMeans(num_clusters, batch_size=BATCH_PATCHES, n_init=1, random_state=seed).fit(states)
+    means = fit_k_means(states, min(sample.codebook_size, len(states)), seed)
     shapes = [codes.shape[:2] for codes in sample.codes]
     ends = np.cumsum([height * width for height, width in shapes])
     parts = np.split(means.predict(states), ends[:-1])

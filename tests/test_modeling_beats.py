@@ -671,6 +671,43 @@ def test_the_encoder_moves_between_heads(model_class, tiny_config, inputs, tmp_p
     assert torch.equal(encoder(**inputs).last_hidden_state, source.beats(**inputs).last_hidden_state)
 
 
+@pytest.mark.parametrize("deep_norm", [True, False])
+@pytest.mark.parametrize(
+    ("saved", "loaded"),
+    [
+        (BeatsModel, BeatsModel),
+        (BeatsForAudioClassification, BeatsModel),
+        (BeatsModel, BeatsForAudioClassification),
+        (BeatsForAudioClassification, BeatsForAudioFrameClassification),
+    ],
+)
+def test_layers_compute_the_same_in_an_encoder_of_another_depth(
+    saved, loaded, deep_norm, tiny_config, inputs, tmp_path
+):
+    """DeepNorm scales residuals by the number of layers; layers that are loaded must not follow the new number."""
+    torch.manual_seed(0)
+    config = copy.deepcopy(tiny_config)
+    config.num_hidden_layers, config.deep_norm = 3, deep_norm
+    model = saved(config).eval()
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            # Random layers add next to nothing to their inputs.
+            if ".layers." in name and name.endswith("weight") and "norm" not in name:
+                value *= 5
+    model.save_pretrained(tmp_path / "saved")
+    expected = model.base_model(**inputs, output_hidden_states=True).hidden_states
+    for depth in (1, 2, 3, 5):
+        other = loaded.from_pretrained(tmp_path / "saved", num_hidden_layers=depth).eval()
+        other.save_pretrained(tmp_path / "again")
+        again, info = loaded.from_pretrained(tmp_path / "again", output_loading_info=True)
+        assert not info["unexpected_keys"]
+        for encoder in (other.base_model, again.base_model):
+            found = encoder(**inputs, output_hidden_states=True).hidden_states
+            assert len(found) == depth + 1
+            for number in range(1, min(depth, 3) + 1):
+                torch.testing.assert_close(found[number], expected[number], rtol=1e-4, atol=1e-4)
+
+
 def test_saved_weights_have_our_names(tiny_config, tmp_path):
     BeatsModel(tiny_config).save_pretrained(tmp_path)
     from safetensors import safe_open

@@ -5,11 +5,13 @@
 import difflib
 import inspect
 import math
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import product
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -643,6 +645,11 @@ class BeatsMLP(nn.Module):
         return self.fc2(self.dropout(hidden_states))
 
 
+def deep_norm_scale(num_hidden_layers: int) -> float:
+    """Scale of the residuals of an encoder of so many layers (DeepNorm, Wang et al., 2022)."""
+    return (2 * num_hidden_layers) ** 0.25
+
+
 class BeatsLayer(GradientCheckpointingLayer):
     """Encoder layer: post-norm with DeepNorm's residual scale, plain post-norm, or pre-norm."""
 
@@ -650,7 +657,7 @@ class BeatsLayer(GradientCheckpointingLayer):
         super().__init__()
         self.layer_norm_first = config.layer_norm_first
         self.layerdrop = config.layerdrop
-        self.residual_scale = (2 * num_hidden_layers) ** 0.25 if config.deep_norm else 1.0
+        self.residual_scale = deep_norm_scale(num_hidden_layers) if config.deep_norm else 1.0
         self.self_attn = BeatsAttention(config)
         self.self_attn_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = BeatsMLP(config)
@@ -693,6 +700,21 @@ class BeatsLayer(GradientCheckpointingLayer):
             hidden_states = torch.where(is_kept, hidden_states, layer_input)
         return hidden_states
 
+    @torch.no_grad()
+    def rescale(self, scale: float) -> None:
+        """
+        Makes weights of a layer whose residuals had another `scale` compute the same here: what attention and
+        feed-forward network add is scaled alike, and the layer norm after each sum takes the common factor away.
+        """
+        for module in (self.self_attn.out_proj, self.mlp.fc2):
+            for name, value in module.named_parameters():
+                if not value.is_floating_point():
+                    raise ValueError(
+                        f"Quantised weights (`{name}`, {value.dtype}) cannot be those of an encoder of another depth: "
+                        "load it without quantisation, or with all its layers."
+                    )
+                value.mul_(self.residual_scale / scale)
+
 
 class BeatsEncoder(nn.Module):
     """Convolutional and relative positions, then the layers: `config.num_hidden_layers` unless given."""
@@ -706,6 +728,18 @@ class BeatsEncoder(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.relative_position = BeatsRelativePositionBias(config) if config.relative_position_embedding else None
         self.layers = nn.ModuleList([BeatsLayer(config, depth) for _ in range(depth)])
+
+    @torch.no_grad()
+    def keep_outputs_of(self, others: list[int]) -> None:
+        """
+        Rescales weights that were loaded from an encoder of another depth. `others` are the indices of the layers that
+        either lacks, of which the first is the number of those that both have.
+        """
+        num_common = min(others)
+        saved_depth = max(others) + 1 if num_common == len(self.layers) else num_common
+        if self.config.deep_norm:
+            for layer in list(self.layers)[:num_common]:
+                cast(BeatsLayer, layer).rescale(deep_norm_scale(saved_depth))
 
     def forward(
         self,
@@ -805,6 +839,26 @@ class BeatsPreTrainedModel(PreTrainedModel):
         # A subclass elsewhere is its author's: saving it must not copy her file as remote code without being asked.
         if cls.__module__.rpartition(".")[0] != __name__.rpartition(".")[0]:
             cls._auto_class = None
+
+    @classmethod
+    def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs):
+        """
+        Loads a model as `PreTrainedModel.from_pretrained` does. With another `num_hidden_layers` than the
+        checkpoint's, the layers that both have compute what they did: DeepNorm's scale depends on their number.
+        """
+        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model, info = loaded
+        others: dict[str, list[int]] = {}
+        for key in [*info["unexpected_keys"], *info["missing_keys"]]:
+            if match := re.fullmatch(r"(.*encoder)\.layers\.(\d+)\.final_layer_norm\.weight", key):
+                # A head and a bare encoder differ in the prefix.
+                name = match[1].removeprefix(f"{cls.base_model_prefix}.")
+                others.setdefault(name, []).append(int(match[2]))
+        for name, module in model.named_modules():
+            numbers = others.get(name.removeprefix(f"{cls.base_model_prefix}."))
+            if numbers is not None and isinstance(module, BeatsEncoder):
+                module.keep_outputs_of(numbers)
+        return (model, info) if output_loading_info else model
 
     @torch.no_grad()
     def _init_weights(self, module):

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel, set_seed
 
 from transformers_beats import BeatsConfig, BeatsForAudioClassification, BeatsModel
@@ -61,7 +60,7 @@ from .stages import (
 
 
 DESCRIPTION = "distillation.json"
-# Settings by which layers of the same shapes compute other things. The depth is no such setting: see `copy_layer`.
+# Settings by which layers of the same shapes compute other things. The depth is none: see `BeatsLayer.rescale`.
 LAYER_SETTINGS = (
     *("num_attention_heads", "hidden_act", "deep_norm", "layer_norm_first", "layer_norm_eps"),
     *("relative_position_embedding", "gru_rel_pos"),
@@ -161,7 +160,9 @@ def copy_layers(student: Any, teacher: Any) -> list[int]:
         return []
     chosen = choose_copied(*depths)
     for layer, number in zip(own.encoder.layers, chosen):
-        copy_layer(layer, others.encoder.layers[number - 1])
+        other = others.encoder.layers[number - 1]
+        layer.load_state_dict(other.state_dict())
+        layer.rescale(other.residual_scale)
     pairs = [(own.embeddings, others.embeddings)]
     names = ["pos_conv_embed", "layer_norm"]
     if own.config.max_bucket_distance == others.config.max_bucket_distance:
@@ -175,20 +176,6 @@ def copy_layers(student: Any, teacher: Any) -> list[int]:
         if module is not None and other is not None and shapes_of(module) == shapes_of(other):
             module.load_state_dict(other.state_dict())
     return chosen
-
-
-@torch.no_grad()
-def copy_layer(layer: Any, other: Any) -> None:
-    """
-    Gives a layer the weights of a layer of another encoder, so that it computes the same. DeepNorm's scale of the
-    residual, (2N)^(1/4), is that of N layers: what the attention and the feed-forward network add to it is scaled
-    alike, and the layer norm that follows each sum takes the common factor away.
-    """
-    layer.load_state_dict(other.state_dict())
-    factor = layer.residual_scale / other.residual_scale
-    for module in (layer.self_attn.out_proj, layer.mlp.fc2):
-        for value in module.parameters():
-            value.mul_(factor)
 
 
 def shapes_of(module: Any) -> dict[str, Any]:

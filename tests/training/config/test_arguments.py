@@ -93,8 +93,11 @@ def test_later_recipes_and_values_win_and_mappings_are_merged(recipe):
     assert sound.model_config == {"hidden_size": 24, "layerdrop": 0.0}
 
 
-def test_a_recipe_after_a_value_wins(recipe):
-    assert parse("--gain", "2", "--config", recipe("gain: 3.0\n")).gain == 3.0
+def test_a_value_wins_over_a_recipe_that_follows_it(recipe):
+    assert parse("--gain", "2", "--config", recipe("gain: 3.0\n")).gain == 2.0
+    name = recipe("model_config: {layerdrop: 0.5, hidden_size: 24}\n")
+    sound = parse("--model_config.layerdrop", "0", "--config", name)
+    assert sound.model_config == {"hidden_size": 24, "layerdrop": 0.0}
 
 
 def test_the_command_line_is_read_by_default(monkeypatch):

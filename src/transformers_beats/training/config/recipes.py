@@ -68,10 +68,11 @@ class Setting(NamedTuple):
 
 def parse_arguments(dataclass_types: tuple[type, ...], argv: list[str] | None = None, doc: str | None = None) -> tuple:
     """
-    Reads `--config RECIPE` and `--key value` into dataclasses. Of two values for one key the later counts; mappings
-    are merged. A dotted key (`--model_config.hidden_size 192`) sets an entry of a mapping, and `-` stands for `_`.
-    `--help` prints the important keys, between what `doc`, the docstring of the command's module, says in its first
-    paragraph and its others, and exits; `--help-all` prints all keys. No two dataclasses may have a field of one name.
+    Reads `--config RECIPE` and `--key value` into dataclasses. Of two values for one key the later counts, and those
+    of the command line before those of recipes; mappings are merged. A dotted key (`--model_config.hidden_size 192`)
+    sets an entry of a mapping, and `-` stands for `_`. `--help` prints the important keys, between what `doc`, the
+    docstring of the command's module, says in its first paragraph and its others, and exits; `--help-all` prints all
+    keys. No two dataclasses may have a field of one name.
 
     Raises:
         [`UsageError`]: a recipe that cannot be read, an unknown or missing key, a value of a wrong type.
@@ -176,6 +177,7 @@ def suggest(name: str, settings: dict[str, Setting], prefix: str) -> str:
 
 def read_line(argv: list[str], settings: dict[str, Setting]) -> dict[str, Any]:
     """Returns the mapping that the words of a command line make, with the recipes that they name."""
+    recipes: dict[str, Any] = {}
     values: dict[str, Any] = {}
     words = list(argv)
     while words:
@@ -195,11 +197,13 @@ def read_line(argv: list[str], settings: dict[str, Setting]) -> dict[str, Any]:
             elif setting is not None or option == "config" or is_entry(path, settings):
                 raise UsageError(f"{word}: its value is missing; settings are written --key value")
         if option == "config":
-            merge(values, read_recipe(text))
+            merge(recipes, read_recipe(text))
         else:
             value = read_value(text, setting, word)
             merge(values, reduce(lambda inner, name: {name: inner}, reversed(path), value))
-    return values
+    # A recipe that follows a value does not take its place.
+    merge(recipes, values)
+    return recipes
 
 
 def is_entry(path: list[str], settings: dict[str, Setting]) -> bool:

@@ -146,8 +146,11 @@ def load_crops(data: DataArguments, extractor: BeatsFeatureExtractor, codes: dat
 
 
 def load_tokenizer(name: str) -> PreTrainedModel:
-    """Loads an acoustic tokenizer, frozen; raises a [`BeatsError`] for another kind of model."""
-    tokenizer = load_model(name)
+    """
+    Loads an acoustic tokenizer, frozen, in float32, whatever it was saved in: half precision rounds to other codes,
+    and is asked for by `bf16`. Raises a [`BeatsError`] for another kind of model.
+    """
+    tokenizer = load_model(name, dtype="float32")
     if not isinstance(tokenizer, (BeatsTokenizerModel, BeatsRandomProjectionTokenizer)):
         raise BeatsError(f"{name}: holds a {type(tokenizer).__name__}, not an acoustic tokenizer.")
     return tokenizer.requires_grad_(False)

@@ -13,6 +13,8 @@ from transformers_beats import (
     BeatsFeatureExtractor,
     BeatsForAudioClassification,
     BeatsModel,
+    BeatsRandomProjectionTokenizer,
+    BeatsRandomProjectionTokenizerConfig,
     BeatsTokenizerModel,
 )
 from transformers_beats.training.config.arguments import TRAIN_TOKENIZER_ARGUMENTS, TokenizerModelArguments
@@ -20,6 +22,7 @@ from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments, merge
 from transformers_beats.training.iterate import iterate
 from transformers_beats.training.reports.codes import fit_k_means
+from transformers_beats.training.stages import load_tokenizer
 from transformers_beats.training.train_tokenizer import train_tokenizer
 from transformers_beats.training.trainers.k_means import build_k_means_tokenizer, count_draws, draw_patches
 from transformers_beats.training.trainers.pretraining import CodebookCollapseError
@@ -144,3 +147,15 @@ def test_patches_are_drawn_from_many_clips():
     drawn = draw_patches(iter(states), 4, seed=0)
     assert drawn.dtype == np.float32
     assert np.bincount(drawn[:, 0].astype(int)).tolist() == [4, 2, 4]
+
+
+@pytest.mark.parametrize("kind", ["k_means", "random_projection"])
+def test_codes_are_computed_in_float32_whatever_a_tokenizer_was_saved_in(kind, tmp_path):
+    if kind == "k_means":
+        states = np.random.default_rng(0).standard_normal((64, ENCODER["hidden_size"])).astype(np.float32)
+        tokenizer = build_k_means_tokenizer(BeatsModel(BeatsConfig(**ENCODER)), states, 16, seed=0)
+    else:
+        tokenizer = BeatsRandomProjectionTokenizer(BeatsRandomProjectionTokenizerConfig())
+    tokenizer.to(torch.bfloat16).save_pretrained(tmp_path / "tokenizer")
+    loaded = load_tokenizer(str(tmp_path / "tokenizer"))
+    assert {value.dtype for value in loaded.state_dict().values()} == {torch.float32}

@@ -17,9 +17,11 @@ from sklearn.metrics import accuracy_score, average_precision_score, f1_score, r
 import transformers_beats.metrics as metrics
 from transformers_beats.metrics import METRICS, load_metric
 from transformers_beats.metrics.accuracy import compute_accuracy
-from transformers_beats.metrics.audioset_map import compute_audioset_map, d_prime
+from transformers_beats.metrics.audioset_map import compute_audioset_map, d_prime, lwlrap
 from transformers_beats.metrics.macro_f1 import compute_macro_f1
 from transformers_beats.metrics.sound_event_detection import (
+    PSDS1,
+    PSDS2,
     LibraryInputs,
     best_collar_f1,
     compute_sound_event_detection,
@@ -158,6 +160,25 @@ class TestAudiosetMap:
             precisions.append(ranked[:place].sum() / place)
         assert compute_audioset_map(scores, labels)["lwlrap"] == pytest.approx(np.mean(precisions))
         assert compute_audioset_map(scores, 0 * labels)["lwlrap"] is None
+
+    def test_leaves_out_what_is_not_known(self):
+        generator = np.random.default_rng(0)
+        scores, labels = generator.random((40, 4)), (generator.random((40, 4)) < 0.4).astype(float)
+        known = generator.random((40, 4)) < 0.6
+        known[:, 3] = False
+        found = compute_audioset_map(scores, labels, per_class=True, known=known)
+        for label in range(3):
+            rows = known[:, label]
+            assert found["per_class_ap"][label] == average_precision_score(labels[rows, label], scores[rows, label])
+            assert found["per_class_auc"][label] == roc_auc_score(labels[rows, label], scores[rows, label])
+            assert found["support"][label] == labels[rows, label].sum()
+        assert (found["per_class_ap"][3], found["support"][3]) == (None, 0)
+        parts = [lwlrap(labels[[clip]][:, row], scores[[clip]][:, row]) for clip, row in enumerate(known) if row.any()]
+        weights = [labels[clip, row].sum() for clip, row in enumerate(known) if row.any()]
+        pairs = [(part, weight) for part, weight in zip(parts, weights) if part is not None]
+        assert found["lwlrap"] == pytest.approx(np.average(*np.transpose(pairs)[:1], weights=np.transpose(pairs)[1]))
+        with pytest.raises(ValueError, match=r"known must be booleans"):
+            compute_audioset_map(scores, labels, known=labels)
 
     def test_has_no_infinite_d_prime(self):
         result = compute_audioset_map([[0.3], [0.2]], [[1], [0]])
@@ -454,3 +475,49 @@ class TestSoundEventDetection:
             assert best[label] >= max(values[label] for values in tried)
             again = compute_sound_event_detection(scores, events, 0.25, threshold=thresholds[label], per_class=True)
             assert again["per_class_collar_f1"][label] == pytest.approx(best[label])
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_psds_of_curves_is_the_librarys(self, seed, library):
+        scores, events = random_events(seed)
+        inputs = LibraryInputs(scores, events, 0.25)
+        found = compute_sound_event_detection(scores, events, 0.25)
+        for key, scenario in (("psds1", PSDS1), ("psds2", PSDS2)):
+            value, *_ = library.intersection_based.psds(inputs.frames(), inputs.truth, inputs.durations, **scenario)
+            assert found[key] == pytest.approx(value)
+
+    def test_a_class_is_judged_by_the_clips_that_were_labelled_for_it(self):
+        scores, events = random_events(0, num_clips=6, num_labels=4)
+        # The first two classes in the first clips, the third one in the others, and the fourth nowhere.
+        known = np.zeros((6, 4), dtype=bool)
+        known[:3, :2] = known[3:, 2] = True
+        events = [[each for each in of_clip if known[clip, each["label"]]] for clip, of_clip in enumerate(events)]
+        both = compute_sound_event_detection(scores, events, 0.25, threshold=0.6, per_class=True, known=known)
+        first, second = (
+            compute_sound_event_detection(scores[part], events[part], 0.25, threshold=0.6, per_class=True)
+            for part in (slice(0, 3), slice(3, 6))
+        )
+        for key in ("segment_f1", "collar_f1", "psds1", "psds2"):
+            name = f"per_class_{key}"
+            assert both[name] == pytest.approx([*first[name][:2], second[name][2], None])
+        assert both["collar_f1"] == pytest.approx((2 * first["collar_f1"] + second["collar_f1"]) / 3)
+        assert both["support"] == [3, 3, 3, 0]
+        counts = count_events([table >= 0.6 for table in scores], events, 0.25, known=known)
+        assert not counts.collars[~known].any()
+        assert not counts.segments[~known].any()
+        assert f1_of_counts(counts.collars.sum(axis=0))[:3] == pytest.approx(both["per_class_collar_f1"][:3])
+        # Whatever the scores are where nothing is known.
+        others = [np.where(of_clip, table, 1 - table) for table, of_clip in zip(scores, known)]
+        again = compute_sound_event_detection(others, events, 0.25, threshold=0.6, per_class=True, known=known)
+        assert again == both
+        inputs = [LibraryInputs(tables, events, 0.25, known=known) for tables in (scores, others)]
+        for found, wanted in zip(*(best_collar_f1(each, each.tables) for each in inputs)):
+            np.testing.assert_array_equal(found, wanted)
+
+    def test_known_must_fit_the_clips_and_events(self):
+        scores, events = random_events(0)
+        with pytest.raises(ValueError, match=r"known must be booleans .*\(4, 3\), got bool \(4, 2\)"):
+            compute_sound_event_detection(scores, events, 0.25, known=np.ones((4, 2), dtype=bool))
+        with pytest.raises(ValueError, match=r"got float64 \(4, 3\)"):
+            compute_sound_event_detection(scores, events, 0.25, known=np.ones((4, 3)))
+        with pytest.raises(ValueError, match="Clip 0 has an event of the label 0, which is not known there"):
+            compute_sound_event_detection(scores, events, 0.25, known=np.zeros((4, 3), dtype=bool))

@@ -20,6 +20,7 @@ from transformers_beats.training.data.folds import draw_folds, draw_share
 from transformers_beats.training.data.labelled import LabelledClips, roll_events
 from transformers_beats.training.data.labels import Labels, frame_labels
 from transformers_beats.training.finetune import finetune, fingerprint
+from transformers_beats.training.reports.report import read_predictions
 from transformers_beats.training.trainers.event_logits import EventLogits
 from transformers_beats.training.trainers.events import consistency_share, known_loss, mix_targets, pool_scores
 from transformers_beats.utils.errors import BeatsError, UsageError
@@ -94,6 +95,48 @@ def test_a_weak_label_alone_teaches_which_class_sounds(folder):
     assert metrics["lwlrap"] > 0.95
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_datasets_of_other_classes_are_learned_from_together(folder):
+    # Each clip has both tones. Half of them were labelled for one, the others for the other.
+    tables = {"high": ["filename\tonset\toffset\tevent_label"], "low": ["filename\tonset\toffset\tevent_label"]}
+    for number in range(NUM_CLIPS):
+        samples = 0.01 * np.random.default_rng(number).standard_normal(RATE)
+        for label, frequency, onset in (("high", 3000, 0.16 * (number % 3)), ("low", 400, 0.16 * (number % 4))):
+            first, last = round(RATE * onset), round(RATE * (onset + 0.32))
+            samples[first:last] += 0.4 * np.sin(2 * np.pi * frequency * np.arange(last - first) / RATE)
+            if (number < NUM_CLIPS // 2) == (label == "high"):
+                tables[label].append(f"{number:02d}.wav\t{onset:.2f}\t{onset + 0.32:.2f}\t{label}")
+        soundfile.write(folder / "sounds" / f"{number:02d}.wav", samples, RATE)
+    for name, rows in tables.items():
+        (folder / f"{name}.tsv").write_text("\n".join(rows) + "\n")
+    files = [str(folder / f"{name}.tsv") for name in tables]
+    scores = {}
+    for classes in ("own", "all"):
+        output = folder / classes
+        metrics = run(
+            folder,
+            event_files=files,
+            eval_event_files=files,
+            event_classes=classes,
+            clip_loss_weight=0.5,
+            max_steps=20,
+            output_dir=str(output),
+            eval_strategy="steps",
+            eval_steps=20,
+        )
+        assert np.isfinite(metrics["mAP"])
+        history = json.loads((output / "log_history.json").read_text())
+        assert all(np.isfinite(value) for entry in history for value in entry.values())
+        predictions = read_predictions(output / "evaluation")
+        assert (predictions.known is None) == (classes == "all")
+        scores[classes] = predictions.scores[predictions.labels == 1].mean()
+    assert predictions.is_known.all()
+    half = read_predictions(folder / "own" / "evaluation").known
+    assert (half.sum(axis=1) == 1).all()
+    # Where a tone counts as absent though it sounds, its score cannot rise.
+    assert scores["own"] > scores["all"] + 0.1
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -146,6 +189,9 @@ def test_what_is_known_is_a_part_of_the_digest_of_a_training():
     clips = SimpleNamespace(names=["a", "b"], num_samples=np.array([1, 1]))
     kinds = (None, ["events", "events"], ["events", "nothing"], ["nothing", "events"])
     assert len({fingerprint(clips, Labels("frames", ["x"], [[], []], kind), None) for kind in kinds}) == 4
+    sets = (None, [[0], [0]], [[0], []])
+    found = {fingerprint(clips, Labels("frames", ["x"], [[], []], kinds[1], each), None) for each in sets}
+    assert len(found) == 3
 
 
 # Targets
@@ -167,6 +213,20 @@ def test_what_is_not_known_is_nan():
     # A part of a clip may lack a class that the whole has, and has none that it lacks.
     assert torch.equal(torch.isnan(targets.clip_target(1, frames[1], False)), torch.tensor([False, True]))
     assert torch.isnan(targets.clip_target(2, frames[2], True)).all()
+
+
+def test_classes_that_a_clip_was_not_labelled_for_are_nan():
+    labels = Labels("frames", ["a", "b"], [[(0, 0.0, 0.4)], [(0, 0.0, np.inf)], []], ["events", "classes", "events"])
+    labels.annotated = [[0], [0], [1]]
+    config = BeatsConfig(**ENCODER, frame_pooling="sequence", num_labels=2)
+    targets = LabelledClips(labels, False, BeatsFeatureExtractor(), config, with_clips=True)
+    for shift in (0, 1600):
+        frames = targets.target(0, 0, RATE, shift)
+        assert frames[:, 0].sum() == 10
+        assert torch.isnan(frames[:, 1]).all()
+    of_clips = [targets.clip_target(clip, targets.target(clip, 0, RATE), True) for clip in range(3)]
+    nan = float("nan")
+    torch.testing.assert_close(torch.stack(of_clips), torch.tensor([[1, nan], [1, nan], [nan, 0]]), equal_nan=True)
 
 
 @pytest.mark.parametrize("shift", [0, 3, 10, 24])

@@ -17,7 +17,8 @@ Measures of multi-label classification as papers on AudioSet report them, by sci
 average precision (mAP) and of the area under the ROC curve (AUC), and d-prime, sqrt(2) times the quantile of the
 standard normal distribution at the mean AUC. Classes without positive clips have no average precision and are left out
 of the mAP; classes without positive or without negative clips are left out of the AUC. The label-weighted
-label-ranking average precision (lwlrap) of DCASE 2019 ranks the classes within each clip instead.
+label-ranking average precision (lwlrap) of DCASE 2019 ranks the classes within each clip instead. With `known`,
+clips that were not labelled for a class are left out of its values, and the class of the ranks within these clips.
 """
 
 _KWARGS_DESCRIPTION = """
@@ -28,6 +29,8 @@ Args:
         1 where the clip has the label, 0 elsewhere.
     per_class (`bool`, defaults to `False`):
         Whether to add the values of each class.
+    known (`bool` table of shape `(num_clips, num_labels)`, *optional*):
+        Whether a clip was labelled for a class; elsewhere its reference does not count. By default all were.
 
 Returns:
     `dict[str, Any]`:
@@ -71,7 +74,17 @@ def check_table(values: Any, name: str) -> np.ndarray:
     return table
 
 
-def compute_audioset_map(predictions: Any, references: Any, per_class: bool = False) -> dict[str, Any]:
+def check_known(known: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns a table of booleans, by default all true; raises a `ValueError` for another shape or type."""
+    table = np.ones(shape, dtype=bool) if known is None else np.asarray(known)
+    if table.shape != shape or table.dtype != bool:
+        raise ValueError(f"known must be booleans (num_clips, num_labels), {shape}, got {table.dtype} {table.shape}.")
+    return table
+
+
+def compute_audioset_map(
+    predictions: Any, references: Any, per_class: bool = False, known: Any = None
+) -> dict[str, Any]:
     """
     Computes the measures; see the description of [`AudiosetMap`].
 
@@ -81,24 +94,27 @@ def compute_audioset_map(predictions: Any, references: Any, per_class: bool = Fa
     scores, labels = check_table(predictions, "predictions"), check_table(references, "references")
     if scores.shape != labels.shape:
         raise ValueError(f"predictions have the shape {scores.shape}, references {labels.shape}: they must be equal.")
+    is_known = check_known(known, labels.shape)
     is_binary = (labels == 0) | (labels == 1)
     if not is_binary.all():
         clip, label = np.argwhere(~is_binary)[0]
         raise ValueError(f"references must be 0 or 1, got {labels[clip, label]:g} for clip {clip}, label {label}.")
-    support = labels.sum(axis=0).astype(np.int64)
-    has_positives, has_negatives = support > 0, support < len(labels)
+    support = (is_known & (labels == 1)).sum(axis=0)
+    has_positives, has_negatives = support > 0, support < is_known.sum(axis=0)
     ap: list[float | None] = [None] * len(support)
     auc: list[float | None] = [None] * len(support)
     for label in np.flatnonzero(has_positives):
-        ap[label] = float(average_precision_score(labels[:, label], scores[:, label]))
+        rows = is_known[:, label]
+        ap[label] = float(average_precision_score(labels[rows, label], scores[rows, label]))
         if has_negatives[label]:
-            auc[label] = float(roc_auc_score(labels[:, label], scores[:, label]))
+            auc[label] = float(roc_auc_score(labels[rows, label], scores[rows, label]))
     mean_auc = _mean(auc)
     result: dict[str, Any] = {
         "mAP": _mean(ap),
         "auc": mean_auc,
         "d_prime": d_prime(mean_auc),
-        "lwlrap": lwlrap(labels, scores),
+        # A class that is not known in a clip ranks below all others there.
+        "lwlrap": lwlrap(np.where(is_known, labels, 0.0), np.where(is_known, scores, scores.min() - 1)),
         "num_classes_without_positives": int((~has_positives).sum()),
         "num_classes_without_negatives": int((~has_negatives).sum()),
     }

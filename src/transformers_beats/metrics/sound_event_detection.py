@@ -2,8 +2,7 @@
 """Sound event detection from frame-level scores: F1 of segments and events, PSDS, by the library sed_scores_eval."""
 
 import importlib
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,8 @@ import evaluate
 import numpy as np
 import pandas
 from evaluate.utils.file_utils import add_start_docstrings
+
+from .audioset_map import check_known
 
 
 _DESCRIPTION = """
@@ -22,7 +23,7 @@ the classes are averaged. Collar-based F1: a run of scores that reach the thresh
 of an event, and ends within 200 ms of its end or 20 % of its length, whichever is more; each event counts once. PSDS,
 the polyphonic sound detection score, needs no threshold: it is the area under a curve of event detections over false
 alarms per hour, in the two scenarios of the DCASE challenge. Classes without events are left out of all four, which
-are None if no class has events.
+are None if no class has events. With `known`, each class is judged by the clips in which it was labelled alone.
 """
 
 _KWARGS_DESCRIPTION = """
@@ -43,6 +44,9 @@ Args:
         For the F1: the length of a segment.
     per_class (`bool`, defaults to `False`):
         Whether to add the values of each class.
+    known (`bool` table of shape `(num_clips, num_labels)`, *optional*):
+        Whether a clip was labelled for a class. Clips where it was not are left out of all values of the class; they
+        cost nothing, and count in no duration. By default all were.
 
 Returns:
     `dict[str, Any]`:
@@ -80,12 +84,16 @@ _CITATION = """
 # The scenarios of task 4 of the DCASE challenges 2021 to 2023.
 PSDS1 = {"dtc_threshold": 0.7, "gtc_threshold": 0.7, "alpha_ct": 0.0, "alpha_st": 1.0}
 PSDS2 = {"dtc_threshold": 0.1, "gtc_threshold": 0.1, "cttc_threshold": 0.3, "alpha_ct": 0.5, "alpha_st": 1.0}
+# False alarms per hour up to which the area of both is counted.
+MAX_RATE = 100.0
 # Those of collar-based F1 in these challenges: 200 ms, and for ends at least 20 % of the event.
 COLLARS = {"onset_collar": 0.2, "offset_collar": 0.2, "offset_collar_rate": 0.2}
 # The last samples of a clip, fewer than two columns of them, are in no column: events may begin there.
 UNREAD_COLUMNS = 2
 
 Event = tuple[float, float, int]
+# Shares of the events of a class that are found, and false alarms per hour, ascending.
+Curve = tuple[np.ndarray, np.ndarray]
 
 
 class WritableFrame(pandas.DataFrame):
@@ -202,12 +210,25 @@ class LibraryInputs:
     """
 
     def __init__(
-        self, predictions: Any, references: Any, column_seconds: float, durations: Sequence[float] | None = None
+        self,
+        predictions: Any,
+        references: Any,
+        column_seconds: float,
+        durations: Sequence[float] | None = None,
+        known: Any = None,
     ):
         self.tables = check_scores(predictions)
         events, seconds = check_references(references, self.tables, column_seconds, durations)
         self.num_labels, self.column_seconds = self.tables[0].shape[1], column_seconds
-        self.support = np.bincount([label for clip in events for _, _, label in clip], minlength=self.num_labels)
+        self.known = check_known(known, (len(self.tables), self.num_labels))
+        for clip, of_clip in enumerate(events):
+            if unknown := sorted({label for _, _, label in of_clip if not self.known[clip, label]}):
+                raise ValueError(f"Clip {clip} has an event of the label {unknown[0]}, which is not known there.")
+        # Events of each clip and label.
+        self.counts = np.array(
+            [np.bincount([label for _, _, label in of_clip], minlength=self.num_labels) for of_clip in events]
+        )
+        self.support = self.counts.sum(axis=0)
         # The library refuses classes without events.
         self.labels = np.flatnonzero(self.support).tolist()
         self.names = [f"{clip:09d}" for clip in range(len(self.tables))]
@@ -221,16 +242,49 @@ class LibraryInputs:
         tables = self.tables if tables is None else tables
         return {name: make_frame(table, self.labels, self.column_seconds) for name, table in zip(self.names, tables)}
 
-    def by_label(self, values: dict[str, Any]) -> list[float | None]:
-        """Returns values of the library for each label, `(num_labels,)`."""
-        return [float(values[str(label)]) if self.support[label] else None for label in range(self.num_labels)]
+    def parts(self) -> list["LibraryPart"]:
+        """Returns the inputs of all labels, those that are known in the same clips together."""
+        of_clips: dict[bytes, list[int]] = {}
+        for label in self.labels:
+            of_clips.setdefault(self.known[:, label].tobytes(), []).append(label)
+        return [LibraryPart(self, labels) for labels in of_clips.values()]
+
+    def by_label(self, values: Mapping[int, Any]) -> list[float | None]:
+        """Returns values for each label, `(num_labels,)`."""
+        return [float(values[label]) if self.support[label] else None for label in range(self.num_labels)]
+
+
+class LibraryPart:
+    """
+    Inputs of sed_scores_eval of `labels` that are known in the same clips: those clips, with all labels that are known
+    in each of them and have events there, which may be more than these.
+    """
+
+    def __init__(self, inputs: LibraryInputs, labels: list[int]):
+        self.inputs, self.labels = inputs, labels
+        self.clips = np.flatnonzero(inputs.known[:, labels[0]])
+        is_there = inputs.known[self.clips].all(axis=0) & (inputs.counts[self.clips].sum(axis=0) > 0)
+        self.all_labels = np.flatnonzero(is_there).tolist()
+        known = {str(label) for label in self.all_labels}
+        names = [inputs.names[clip] for clip in self.clips]
+        self.truth = {name: [event for event in inputs.truth[name] if event[2] in known] for name in names}
+        self.durations = {name: inputs.durations[name] for name in names}
+
+    def frames(self, tables: Sequence[np.ndarray] | None = None) -> dict[str, WritableFrame]:
+        """Returns the scores as tables of the library; see [`LibraryInputs.frames`]."""
+        tables = self.inputs.tables if tables is None else tables
+        return {
+            self.inputs.names[clip]: make_frame(tables[clip], self.all_labels, self.inputs.column_seconds)
+            for clip in self.clips
+        }
 
 
 @dataclass
 class EventCounts:
     """
     Counts of each clip and label, int64 `(num_clips, num_labels, 3)`: right detections, wrong ones, and what there is
-    to detect; of events by their collars, and of segments. Those of labels without any event are 0.
+    to detect; of events by their collars, and of segments. Those of labels without any event are 0, and those of
+    labels in clips where they are not known.
     """
 
     collars: np.ndarray
@@ -243,6 +297,7 @@ def count_events(
     column_seconds: float = 0.16,
     durations: Sequence[float] | None = None,
     segment_seconds: float = 1.0,
+    known: Any = None,
 ) -> EventCounts:
     """
     Counts detections by clip and label, from which F1 follows by [`f1_of_counts`], also for clips that are drawn.
@@ -250,14 +305,14 @@ def count_events(
     Args:
         detections (sequence of length `num_clips` of `bool` tables of shape `(num_columns, num_labels)`):
             Columns in which a label is detected; a run of them is an event.
-        references, column_seconds, durations, segment_seconds:
+        references, column_seconds, durations, segment_seconds, known:
             As of [`compute_sound_event_detection`].
 
     Raises:
         `ValueError`: if shapes or events do not fit.
         `ImportError`: if sed_scores_eval is not installed.
     """
-    inputs = LibraryInputs(detections, references, column_seconds, durations)
+    inputs = LibraryInputs(detections, references, column_seconds, durations, known)
     shape = (len(inputs.tables), inputs.num_labels, 3)
     counts = EventCounts(np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64))
     if not inputs.labels:
@@ -269,14 +324,13 @@ def count_events(
         frames, inputs.truth, inputs.durations, segment_length=segment_seconds
     )
     for clip, name in enumerate(inputs.names):
-        num_events = Counter(label for _, _, label in inputs.truth[name])
-        for label in inputs.labels:
+        for label in [label for label in inputs.labels if inputs.known[clip, label]]:
             for target, deltas in ((counts.collars, of_collars), (counts.segments, of_segments)):
                 scores, found = deltas[name].get(str(label), (np.zeros(0), {"tps": np.zeros(0), "fps": np.zeros(0)}))
                 is_detected = np.asarray(scores) > 0.5
                 for column, kind in enumerate(("tps", "fps")):
                     target[clip, label, column] = np.asarray(found[kind])[is_detected].sum()
-            counts.collars[clip, label, 2] = num_events[str(label)]
+            counts.collars[clip, label, 2] = inputs.counts[clip, label]
             counts.segments[clip, label, 2] = np.asarray(of_segments[name][str(label)][1]["tps"]).sum()
     return counts
 
@@ -296,6 +350,7 @@ def compute_sound_event_detection(
     threshold: float = 0.5,
     segment_seconds: float = 1.0,
     per_class: bool = False,
+    known: Any = None,
 ) -> dict[str, Any]:
     """
     Computes the measures; see the description of [`SoundEventDetection`].
@@ -309,36 +364,60 @@ def compute_sound_event_detection(
             "column_seconds and segment_seconds must be positive and threshold finite, "
             f"got {column_seconds}, {segment_seconds} and {threshold}."
         )
-    inputs = LibraryInputs(predictions, references, column_seconds, durations)
-    labels, num_labels = inputs.labels, inputs.num_labels
-    if not labels:
-        names = ("segment_f1", "collar_f1", "psds1", "psds2")
-        undefined: dict[str, Any] = {**dict.fromkeys(names), "num_classes_without_events": num_labels}
+    inputs = LibraryInputs(predictions, references, column_seconds, durations, known)
+    names, num_labels = ("segment_f1", "collar_f1", "psds1", "psds2"), inputs.num_labels
+    num_without = num_labels - len(inputs.labels)
+    if not inputs.labels:
+        undefined: dict[str, Any] = {**dict.fromkeys(names), "num_classes_without_events": num_without}
         by_class = {f"per_class_{name}": [None] * num_labels for name in names} | {"support": inputs.support.tolist()}
         return undefined | by_class if per_class else undefined
     library = import_sed_scores_eval()
-
-    frames, truth, audio_durations = inputs.frames(), inputs.truth, inputs.durations
     # To the library, a detection is a score above the threshold.
     below = float(np.nextafter(threshold, -np.inf))
-    f1, *_ = library.segment_based.fscore(frames, truth, audio_durations, below, segment_length=segment_seconds)
-    collar_f1, *_ = library.collar_based.fscore(frames, truth, below, **COLLARS)
-    # Without other classes there are no cross triggers, whose mean the library would take.
-    scenario2 = PSDS2 if len(labels) > 1 else {**PSDS2, "cttc_threshold": None, "alpha_ct": 0.0}
-    psds1, per_class_psds1, *_ = library.intersection_based.psds(frames, truth, audio_durations, **PSDS1)
-    psds2, per_class_psds2, *_ = library.intersection_based.psds(frames, truth, audio_durations, **scenario2)
-    result: dict[str, Any] = {
-        "segment_f1": float(f1["macro_average"]),
-        "collar_f1": float(collar_f1["macro_average"]),
-        "psds1": float(psds1),
-        "psds2": float(psds2),
-        "num_classes_without_events": num_labels - len(labels),
+    of_labels: dict[str, dict[int, float]] = {name: {} for name in names}
+    curves: dict[str, dict[int, Curve]] = {"psds1": {}, "psds2": {}}
+    for part in inputs.parts():
+        frames = part.frames()
+        segments, *_ = library.segment_based.fscore(
+            frames, part.truth, part.durations, below, segment_length=segment_seconds
+        )
+        collars, *_ = library.collar_based.fscore(frames, part.truth, below, **COLLARS)
+        # Without other classes there are no cross triggers, whose mean the library would take.
+        scenario2 = PSDS2 if len(part.all_labels) > 1 else {**PSDS2, "cttc_threshold": None, "alpha_ct": 0.0}
+        found = {"segment_f1": segments, "collar_f1": collars}
+        of_curves = {}
+        for name, scenario in (("psds1", PSDS1), ("psds2", scenario2)):
+            _, found[name], _, of_curves[name] = library.intersection_based.psds(
+                frames, part.truth, part.durations, **scenario, max_efpr=MAX_RATE
+            )
+        for label in part.labels:
+            for name in names:
+                of_labels[name][label] = float(found[name][str(label)])
+            for name, of_part in of_curves.items():
+                rights, rates, *_ = of_part[str(label)]
+                curves[name][label] = rights, rates
+    result: dict[str, Any] = {name: float(np.mean(list(of_labels[name].values()))) for name in names[:2]}
+    result |= {
+        "psds1": area_of_curves(list(curves["psds1"].values()), PSDS1["alpha_st"]),
+        "psds2": area_of_curves(list(curves["psds2"].values()), PSDS2["alpha_st"]),
+        "num_classes_without_events": num_without,
     }
     if per_class:
-        by_class = {"segment_f1": f1, "collar_f1": collar_f1, "psds1": per_class_psds1, "psds2": per_class_psds2}
-        result |= {f"per_class_{key}": inputs.by_label(values) for key, values in by_class.items()}
+        result |= {f"per_class_{name}": inputs.by_label(values) for name, values in of_labels.items()}
         result["support"] = inputs.support.tolist()
     return result
+
+
+def area_of_curves(curves: Sequence[Curve], alpha_st: float) -> float:
+    """
+    Computes the polyphonic sound detection score, in [0, 1]: the area up to 100 false alarms per hour under the mean
+    of the classes' curves less `alpha_st` times their standard deviation (Bilen et al., 2020). Each curve is a
+    staircase of ascending rates, 0 before the first.
+    """
+    rates = np.unique(np.concatenate([rates for _, rates in curves]))
+    shares = np.stack([np.append(0.0, found)[np.searchsorted(own, rates, side="right")] for found, own in curves])
+    effective = np.maximum(shares.mean(axis=0) - alpha_st * shares.std(axis=0), 0.0)
+    return float((effective * np.diff(rates, append=MAX_RATE)).sum() / MAX_RATE)
 
 
 def best_collar_f1(inputs: LibraryInputs, tables: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -350,10 +429,10 @@ def best_collar_f1(inputs: LibraryInputs, tables: Sequence[np.ndarray]) -> tuple
         scores of detections. Both are NaN for labels without events, and the threshold where F1 is 0.
     """
     scores, thresholds = (np.full(inputs.num_labels, np.nan) for _ in range(2))
-    if inputs.labels:
+    for part in inputs.parts():
         library = import_sed_scores_eval()
-        f1, _, _, found, _ = library.collar_based.best_fscore(inputs.frames(tables), inputs.truth, **COLLARS)
-        for label in inputs.labels:
+        f1, _, _, found, _ = library.collar_based.best_fscore(part.frames(tables), part.truth, **COLLARS)
+        for label in part.labels:
             scores[label] = f1[str(label)]
             thresholds[label] = found[str(label)] if f1[str(label)] > 0 else np.nan
     return scores, thresholds

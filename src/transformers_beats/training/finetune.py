@@ -338,7 +338,8 @@ def cross_validate(
 def fingerprint(clips: Clips, labels: Labels, fold_column: str | None) -> str:
     """Returns a digest that changes with the clips, what is known of them, and their folds."""
     folds = None if fold_column is None else list(clips.dataset[fold_column])
-    values = labels.values if labels.knowledge is None else (labels.values, labels.knowledge)
+    values: Any = labels.values if labels.knowledge is None else (labels.values, labels.knowledge)
+    values = values if labels.annotated is None else (*values, labels.annotated)
     return Hasher.hash((list(clips.names), clips.num_samples.tolist(), values, folds))
 
 

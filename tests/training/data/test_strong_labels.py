@@ -146,6 +146,36 @@ def test_weak_labels_stand_beside_strong_ones(tmp_path):
         assert labels.select([2]).knowledge == ["classes"]
 
 
+def test_each_file_may_have_been_labelled_for_its_own_classes(tmp_path):
+    names = ["a.wav", "b.wav", "c.wav", "d.wav", "e.wav"]
+    header = "filename\tonset\toffset\tevent_label\n"
+    desed = write(tmp_path, "desed.tsv", header + "a.wav\t0\t1\tDog\nlost.wav\t0\t1\tCat\nb.wav\t\t\t\n")
+    maestro = write(tmp_path, "maestro.tsv", header + "c.wav\t0\t1\tCar\nb.wav\t1\t2\tBirds\n")
+    weak = write(tmp_path, "weak.tsv", "filename\tevent_labels\na.wav\tBirds\nd.wav\tBirds\n")
+    known = ["Birds", "Car", "Cat", "Dog"]
+    labels = read([desed, maestro, weak], names, [10.0] * 5, known, event_classes="own")
+    # Of a recording without an event, and of one in two files; a class without a recording counts as well.
+    assert labels.annotated == [[2, 3], [0, 1, 2, 3], [0, 1], [0], []]
+    assert labels.knowledge == ["events", "events", "events", "classes", "nothing"]
+    assert [labels.is_known(clip).sum() for clip in range(5)] == [2, 4, 2, 1, 0]
+    assert labels.known_counts().tolist() == [3, 2, 2, 2]
+    assert labels.select([3, 0]).annotated == [[0], [2, 3]]
+    everywhere = read([desed, maestro, weak], names, [10.0] * 5, known)
+    assert everywhere.annotated is None
+    assert [everywhere.is_known(clip).sum() for clip in range(5)] == [4, 4, 4, 4, 0]
+    assert everywhere.values == labels.values
+
+
+def test_a_file_without_classes_says_nothing(tmp_path):
+    first = write(tmp_path, "a.txt", "0\t1\tDog\n")
+    empty = write(tmp_path, "b b.txt", "")
+    assert read([first, empty]).annotated is None
+    with pytest.raises(BeatsError, match=r"`event_classes: own`: .*b b\.txt has none of the classes"):
+        read([first, empty], event_classes="own")
+    with pytest.raises(UsageError, match="`event_classes` are those of `event_files`"):
+        LabelArguments(event_classes="own")
+
+
 def test_rows_that_are_there_twice_count_once(tmp_path, caplog):
     labels = read(write(tmp_path, "twice.tsv", DESED + "a.wav\t0.5\t1.25\tDog\n"))
     assert len(labels.values[0]) == 2

@@ -3,6 +3,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,31 @@ def test_the_calibration_of_moments_counts_all_classes():
     assert plain.accuracies[3] == 1
     tuned = score_events(clips, {"soft": EventSettings(temperature=0.1)}).calibration
     assert tuned.counts[3] == 0
+
+
+def test_clips_that_were_not_labelled_for_a_class_say_nothing_of_it():
+    clips, others = make_clips(6), make_clips(6, seed=1)
+    # "spiky" is full of false alarms where it is not known, and "soft" sounds there without a label.
+    noise = ClipEvents(
+        [1 - table for table in others.tables], [[] for _ in others.tables], COLUMN, clips.names, np.arange(6, 12)
+    )
+    known = np.repeat([[True, True, True], [False, False, True]], 6, axis=0)
+    both = ClipEvents(
+        clips.tables + noise.tables,
+        clips.references + noise.references,
+        COLUMN,
+        clips.names,
+        np.arange(12),
+        known,
+    )
+    settings = tune_settings(clips, "median")
+    assert tune_settings(both, "median") == settings
+    alone, together = score_events(clips, settings), score_events(both, settings)
+    assert together.metrics == alone.metrics
+    assert together.classes == alone.classes
+    assert together.calibration.counts.sum() == 6 * 100 * 3 + 6 * 100
+    everywhere = replace(both, known=None)
+    assert score_events(everywhere, settings).metrics["collar_f1"] < alone.metrics["collar_f1"]
 
 
 def test_filters_that_are_tried_have_different_numbers_of_columns():

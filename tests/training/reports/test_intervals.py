@@ -12,19 +12,24 @@ from transformers_beats.training.reports.report import Predictions, compute_metr
 NUM_CLIPS, NAMES = 60, list("abcde")
 
 
-@pytest.fixture(params=["single", "multi"])
+@pytest.fixture(params=["single", "multi", "partly known"])
 def predictions(request) -> Predictions:
     generator = np.random.default_rng(0)
     # Rounded, so that clips of one score are met.
     scores = generator.random((NUM_CLIPS, len(NAMES))).round(1)
     labels = generator.random(scores.shape) < 0.3
     labels = labels.argmax(axis=1) if request.param == "single" else labels.astype(int)
-    return Predictions([f"{clip}.wav" for clip in range(NUM_CLIPS)], scores, labels, NAMES)
+    known = None
+    if request.param == "partly known":
+        known = generator.random(scores.shape) < 0.7
+        labels = labels * known
+    return Predictions([f"{clip}.wav" for clip in range(NUM_CLIPS)], scores, labels, NAMES, known)
 
 
 def draw(predictions: Predictions, rows: np.ndarray) -> Predictions:
     names = [predictions.names[row] for row in rows]
-    return Predictions(names, predictions.scores[rows], predictions.labels[rows], NAMES)
+    known = None if predictions.known is None else predictions.known[rows]
+    return Predictions(names, predictions.scores[rows], predictions.labels[rows], NAMES, known)
 
 
 def test_a_resample_has_the_metrics_of_its_clips(predictions, monkeypatch):

@@ -4,6 +4,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from transformers_beats.training.reports import pictures as report_pictures
 from transformers_beats.training.reports import report as report_module
 from transformers_beats.training.reports.folds import report_folds
 from transformers_beats.training.reports.intervals import describe_intervals, metric_intervals
+from transformers_beats.training.reports.page import clip_losses
 from transformers_beats.training.reports.pictures import draw_classes, draw_confusions
 from transformers_beats.training.reports.report import (
     REPORT_FILES,
@@ -259,14 +261,28 @@ class TestReport:
         assert [json.loads(row[1]) for row in rows] == [NAMES[:1], NAMES[:2], NAMES[1:2], NAMES[3:], []]
         assert [json.loads(row[2]) for row in rows] == [NAMES[:1], NAMES[1:2], NAMES[1:2], NAMES[1:2], NAMES[3:]]
 
-    @pytest.mark.parametrize("kind", ["single", "multi"])
+    @pytest.mark.parametrize("kind", ["single", "multi", "partly known"])
     def test_has_predictions_that_are_read_again(self, kind, tmp_path, request):
-        predictions = request.getfixturevalue(kind)
+        predictions = request.getfixturevalue("multi" if kind == "partly known" else kind)
+        if kind == "partly known":
+            known = np.ones(predictions.scores.shape, dtype=bool)
+            known[1:3, 2:] = False
+            predictions = replace(predictions, labels=predictions.labels * known, known=known)
         write_report(tmp_path / "report", predictions, {}, DESCRIPTION)
         again = read_predictions(tmp_path / "report")
         assert (again.names, again.label_names) == (predictions.names, predictions.label_names)
         np.testing.assert_array_equal(again.scores, predictions.scores)
         np.testing.assert_array_equal(again.labels, predictions.labels)
+        np.testing.assert_array_equal(again.is_known, predictions.is_known)
+        assert (again.known is None) == (predictions.known is None)
+
+    def test_joins_what_is_known(self, multi):
+        known = np.zeros(multi.scores.shape, dtype=bool)
+        joined = Predictions.join([multi, replace(multi, labels=0 * multi.labels, known=known)])
+        np.testing.assert_array_equal(joined.is_known, np.concatenate([~known, known]))
+        assert joined.audioset == Predictions.join([multi]).audioset
+        # Whatever the model says of the rest.
+        np.testing.assert_array_equal(clip_losses(joined)[len(known) :], 0)
 
     def test_has_metadata_that_the_hub_reads(self, single, tmp_path):
         write_report(tmp_path / "report", single, compute_metrics(single) | {"new": 0.5}, DESCRIPTION)

@@ -68,6 +68,7 @@ class LabelledClips:
             if shift:
                 events, begin = roll_events(events, begin, num_samples / rate, shift / rate), 0.0
             found = torch.from_numpy(frame_labels(events, num_labels, num_columns, self.column_seconds, start=begin))
+            found[:, ~self.labels.is_known(clip)] = torch.nan
         else:
             found = torch.full((num_columns, num_labels), torch.nan)
         if self.teacher is None:
@@ -84,7 +85,8 @@ class LabelledClips:
         knowledge = self.labels.knows(clip)
         if knowledge == "events":
             return frames[:, :num_labels].amax(dim=0)
-        target = torch.full((num_labels,), 0.0 if knowledge == "classes" else torch.nan)
+        target = torch.zeros(num_labels)
+        target[~self.labels.is_known(clip)] = torch.nan
         target[self.labels.classes_of(clip)] = 1.0 if is_whole else torch.nan
         return target
 

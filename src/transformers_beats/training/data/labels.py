@@ -69,6 +69,11 @@ class LabelArguments:
     event_format: Literal["desed", "audioset_strong", "audacity", "raven", "jsonl"] | None = argument(
         "Format of all of them. Default: that which the first line of each shows.", None
     )
+    event_classes: Literal["all", "own"] = argument(
+        "Classes that the recordings of each of `event_files` were labelled for: all, or its own, which occur in it; "
+        "others are then unknown there.",
+        "all",
+    )
     task: Task | None = argument(
         "single_label, multi_label or frames (a prediction for every 160 ms; for every 40 ms with `frame_pooling: "
         "sequence` in `model_config`). Default: the column's.",
@@ -82,6 +87,8 @@ class LabelArguments:
             raise UsageError("`label_folder` and `label_column` exclude each other.")
         if self.event_files is None and self.event_format is not None:
             raise UsageError("`event_format` is that of `event_files`: name these as well.")
+        if self.event_files is None and self.event_classes != "all":
+            raise UsageError("`event_classes` are those of `event_files`: name these as well.")
         if self.event_files is not None and self.label_folder is not None:
             raise UsageError("`event_files` have the labels: leave `label_folder` out.")
         if self.event_files is not None and self.task not in (None, "frames"):
@@ -94,13 +101,15 @@ class Labels:
     Classes of every clip: the kind of labels (one class, any number of them, or events), the names of the classes, and
     for each clip the indices of its classes; for `"frames"` class, onset and offset in seconds of each event. Of a
     clip whose `knowledge` is `"classes"`, these events have no times, and with `"nothing"` none is known; by default,
-    it is `"events"` for all.
+    it is `"events"` for all. `annotated` has the indices of the classes that each clip was labelled for, by default
+    all of them: whether another one is in the clip is not known.
     """
 
     task: Task
     names: list[str]
     values: list[list]
     knowledge: list[str] | None = None
+    annotated: list[list[int]] | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -108,11 +117,19 @@ class Labels:
     def select(self, indices: Sequence[int]) -> "Labels":
         """Returns the labels of some of the clips."""
         knowledge = None if self.knowledge is None else [self.knowledge[index] for index in indices]
-        return Labels(self.task, self.names, [self.values[index] for index in indices], knowledge)
+        annotated = None if self.annotated is None else [self.annotated[index] for index in indices]
+        return Labels(self.task, self.names, [self.values[index] for index in indices], knowledge, annotated)
 
     def knows(self, index: int) -> str:
         """Returns what is known of a clip: `"events"`, which are labels of any task, `"classes"` or `"nothing"`."""
         return "events" if self.knowledge is None else self.knowledge[index]
+
+    def is_known(self, index: int) -> np.ndarray:
+        """Returns whether each class is known to be in a clip or not, boolean `(num_labels,)`."""
+        known = np.zeros(len(self.names), dtype=bool)
+        if self.knows(index) != "nothing":
+            known[slice(None) if self.annotated is None else self.annotated[index]] = True
+        return known
 
     def classes_of(self, index: int) -> list[int]:
         """Returns the classes of a clip, each once."""
@@ -123,6 +140,10 @@ class Labels:
         """Returns the number of clips of each class, `(num_labels,)`."""
         counts = Counter(label for index in range(len(self)) for label in self.classes_of(index))
         return np.array([counts[label] for label in range(len(self.names))])
+
+    def known_counts(self) -> np.ndarray:
+        """Returns the number of clips that are known to have each class or not, `(num_labels,)`."""
+        return np.sum([self.is_known(index) for index in range(len(self))], axis=0)
 
     def as_array(self) -> np.ndarray:
         """Returns indices `(num_clips,)`, int64, for `"single_label"`, else 0.0 or 1.0 `(num_clips, num_labels)`."""

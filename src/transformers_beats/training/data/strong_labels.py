@@ -8,7 +8,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -329,26 +329,25 @@ def read_event_files(
 
     Returns:
         [`Labels`] with `task="frames"`: what is known of each recording is its events, its classes, or nothing, if no
-        file names it. Of one with both, the events count.
+        file names it. Of one with both, the events count. With `event_classes="own"`, a recording was labelled for
+        the classes of the files (or folders) that its events, or else its classes, are from.
 
     Raises:
-        [`BeatsError`]: see [`read_rows`]; names of recordings none of which is there; a label that is no class; or an
-            event that ends more than a second after its recording. The message names the file and the row.
+        [`BeatsError`]: see [`read_rows`]; names of recordings none of which is there; a label that is no class; an
+            event that ends more than a second after its recording; or a file without any class, if its own count. The
+            message names the file and the row.
     """
-    sources = arguments.event_files or []
+    sources = [arguments.event_files] if isinstance(arguments.event_files, str) else arguments.event_files or []
     recordings = Recordings(names)
     if known is None and arguments.label_set is not None:
         strong = arguments.label_set == "audioset_strong"
         known = list((AUDIOSET_STRONG_LABELS if strong else AUDIOSET_LABELS).values())
-    rows = [
-        row
-        for source in ([sources] if isinstance(sources, str) else sources)
-        for row in collect_rows(source, recordings, arguments, known)
-    ]
+    of_sources = [collect_rows(source, recordings, arguments, known) for source in sources]
     found: list[tuple[Row, int]] = []
+    found_in: list[int] = []
     lost: list[str] = []
     num_late = num_twice = 0
-    for row in rows:
+    for number, row in ((number, row) for number, rows in enumerate(of_sources) for row in rows):
         clip = recordings.find(row)
         if clip is None:
             lost.append(f"{row.place}: {row.recording}")
@@ -356,6 +355,7 @@ def read_event_files(
             inside = fit_times(row, names[clip], float(seconds[clip]))
             num_late += inside.label != row.label
             found.append((inside, clip))
+            found_in.append(number)
     if not found:
         such = f", such as {name_some(lost, 1)}" if lost else ": there is no row"
         raise BeatsError(f"`event_files`: none of the recordings is there{such}.")
@@ -366,13 +366,17 @@ def read_event_files(
     known, rows = choose_classes(arguments, known, [row for row, _ in found])
     index = {name: number for number, name in enumerate(known)}
     values: list[list] = [[] for _ in names]
+    annotated: list[set[int]] = [set() for _ in names]
+    own = own_classes(sources, of_sources, index) if arguments.event_classes == "own" else None
     knowledge = ["nothing"] * len(names)
     # Of recordings with both, classes come first, and are replaced.
     clips = [clip for _, clip in found]
-    for row, clip in sorted(zip(rows, clips), key=lambda pair: not pair[0].is_weak):
+    for row, clip, number in sorted(zip(rows, clips, found_in), key=lambda triple: not triple[0].is_weak):
         kind = "classes" if row.is_weak else "events"
         if knowledge[clip] != kind:
-            knowledge[clip], values[clip] = kind, []
+            knowledge[clip], values[clip], annotated[clip] = kind, [], set()
+        if own is not None:
+            annotated[clip] |= own[number]
         if row.label is None:
             continue
         has_times = row.onset is not None and row.offset is not None
@@ -383,7 +387,24 @@ def read_event_files(
             values[clip].append(event)
     if num_twice:
         logger.warning(f"{num_twice} rows of events appear twice, and count once.")
-    return Labels("frames", list(known), values, knowledge)
+    return Labels("frames", list(known), values, knowledge, None if own is None else list(map(sorted, annotated)))
+
+
+def own_classes(sources: Sequence[str], of_sources: Sequence[list[Row]], index: Mapping[str, int]) -> list[set[int]]:
+    """
+    Returns the classes that occur in each file or folder of events, also in rows of recordings that are not there.
+
+    Raises:
+        [`BeatsError`]: for one without any: it would say nothing of its recordings.
+    """
+    own = [{index[row.label] for row in rows if row.label is not None and row.label in index} for rows in of_sources]
+    for source, classes in zip(sources, own):
+        if not classes:
+            raise BeatsError(
+                f"`event_classes: own`: {source} has none of the classes, so that it says nothing of its recordings: "
+                "leave it out, or join it with the file of the classes that these were labelled for."
+            )
+    return own
 
 
 def fit_times(row: Row, name: str, seconds: float) -> Row:

@@ -74,6 +74,9 @@ class ClipEvents:
             Names of the labels.
         files (`np.ndarray` of shape `(num_clips,)`):
             Number of the recording of each clip. Those of one recording are drawn together for intervals.
+        known (`np.ndarray` of shape `(num_clips, num_labels)`, *optional*):
+            Whether a clip was labelled for a label, boolean. Where it was not, it has no part in what is said of the
+            label. By default all were.
     """
 
     tables: list[np.ndarray]
@@ -81,6 +84,12 @@ class ClipEvents:
     column_seconds: float
     names: list[str]
     files: np.ndarray
+    known: np.ndarray | None = None
+
+    def column_known(self) -> np.ndarray:
+        """Returns [`ClipEvents.known`] of each column of all clips, boolean `(num_columns, num_labels)`."""
+        known = np.ones((len(self.tables), len(self.names)), dtype=bool) if self.known is None else self.known
+        return np.repeat(known, [len(table) for table in self.tables], axis=0)
 
 
 @dataclass
@@ -134,8 +143,10 @@ def score_events(clips: ClipEvents, settings: Mapping[str, EventSettings], seed:
         `ImportError`: if sed_scores_eval is not installed.
     """
     seconds = clips.column_seconds
-    whole = compute_sound_event_detection(process_tables(clips, settings), clips.references, seconds, per_class=True)
-    counts = count_events(detect(clips, settings), clips.references, seconds)
+    whole = compute_sound_event_detection(
+        process_tables(clips, settings), clips.references, seconds, per_class=True, known=clips.known
+    )
+    counts = count_events(detect(clips, settings), clips.references, seconds, known=clips.known)
     support = np.array(whole["support"])
     of_kinds = {"collar_f1": counts.collars, "segment_f1": counts.segments}
     per_class = {name: f1_of_counts(each.sum(axis=0)) for name, each in of_kinds.items()}
@@ -273,10 +284,12 @@ def tune_settings(clips: ClipEvents, method: str) -> dict[str, EventSettings]:
     Raises:
         `ImportError`: if sed_scores_eval is not installed.
     """
-    labels = np.concatenate(column_labels(clips))
-    scores = np.concatenate(clips.tables)
-    temperatures = [fit_temperature(scores[:, label], labels[:, label]) for label in range(len(clips.names))]
-    inputs = LibraryInputs(clips.tables, clips.references, clips.column_seconds)
+    labels, scores = np.concatenate(column_labels(clips)), np.concatenate(clips.tables)
+    temperatures = [
+        fit_temperature(scores[known, label], labels[known, label])
+        for label, known in enumerate(clips.column_known().T)
+    ]
+    inputs = LibraryInputs(clips.tables, clips.references, clips.column_seconds, known=clips.known)
     best = np.full(len(clips.names), -1.0)
     chosen: dict[str, EventSettings] = {}
     for candidate in candidates(method, clips.column_seconds):
@@ -287,7 +300,8 @@ def tune_settings(clips: ClipEvents, method: str) -> dict[str, EventSettings]:
         f1, thresholds = best_collar_f1(inputs, processed)
         for label, name in enumerate(clips.names):
             if f1[label] > best[label] + 1e-9:
-                value = place_threshold(thresholds[label], (table[:, label] for table in processed))
+                of_clips = (table[:, label] for table, known in zip(processed, inputs.known[:, label]) if known)
+                value = place_threshold(thresholds[label], of_clips)
                 if value is not None:
                     best[label] = f1[label]
                     chosen[name] = replace(each[name], threshold=value, low_threshold=value)
@@ -320,10 +334,11 @@ def keep_settings(model: str, settings: Mapping[str, EventSettings]) -> None:
 
 
 def calibrate_events(clips: ClipEvents, settings: Mapping[str, EventSettings]) -> Calibration:
-    """Compares the scores of all moments and labels, after temperature, with how often the labels sound."""
+    """Compares the scores of moments for the labels known, after temperature, with how often these sound."""
     temperatures = np.array([settings.get(name, EventSettings()).temperature for name in clips.names])
     scores = calibrate(np.concatenate(clips.tables), temperatures)
-    return bin_scores(scores.ravel(), np.concatenate(column_labels(clips)).ravel() > 0, of_moments=True)
+    known = clips.column_known()
+    return bin_scores(scores[known], np.concatenate(column_labels(clips))[known] > 0, of_moments=True)
 
 
 __all__ = [

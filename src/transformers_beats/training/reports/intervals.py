@@ -74,13 +74,15 @@ def _of_one_label(predictions: "Predictions", weights: np.ndarray) -> Resamples:
 
 
 def _of_several_labels(predictions: "Predictions", weights: np.ndarray) -> Resamples:
-    scores, labels = predictions.scores, predictions.labels
-    of_classes = [_ap_and_auc(weights, scores[:, label], labels[:, label]) for label in range(scores.shape[1])]
+    scores, labels, known = predictions.scores, predictions.labels, predictions.is_known
+    of_classes = [
+        _ap_and_auc(weights[:, rows], scores[rows, label], labels[rows, label]) for label, rows in enumerate(known.T)
+    ]
     ap, auc = (np.stack(values, axis=1) for values in zip(*of_classes))
     mean_auc = _mean(auc)
     distances = [d_prime(value) for value in mean_auc.tolist()]
     # As in scikit-learn's ranking average precision: ranks among all classes, and among those that a clip has.
-    ranks = rankdata(-scores, "max", axis=1)
+    ranks = rankdata(np.where(known, -scores, np.inf), "max", axis=1)
     own = rankdata(np.where(labels, -scores, np.inf), "max", axis=1)
     shares = np.where(labels, own / ranks, 0.0).sum(axis=1)
     metrics = {

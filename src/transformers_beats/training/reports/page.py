@@ -125,11 +125,12 @@ def shade_confusions(predictions: Predictions) -> list[list[dict[str, Any]]]:
 
 
 def clip_losses(predictions: Predictions) -> np.ndarray:
-    """Computes the cross-entropy of each row, `(num_clips,)`: of its class, or the sum over the classes."""
+    """Computes the cross-entropy of each row, `(num_clips,)`: of its class, or the sum over the known classes."""
     scores = predictions.scores.astype(np.float64).clip(1e-7, 1 - 1e-7)
     if not predictions.is_multi_label:
         return -np.log(scores[np.arange(len(scores)), predictions.labels])
-    return -np.where(predictions.labels == 1, np.log(scores), np.log1p(-scores)).sum(axis=1)
+    losses = -np.where(predictions.labels == 1, np.log(scores), np.log1p(-scores))
+    return (losses * predictions.is_known).sum(axis=1)
 
 
 def hardest_clips(predictions: Predictions, evidence: Evidence) -> Iterator[dict[str, Any]]:

@@ -45,6 +45,8 @@ THRESHOLD = 0.5
 # Means of probabilities in float32 may exceed 1 by so much.
 ROUNDING = 1e-4
 MAX_LISTED_CONFUSIONS = 10
+# Column of the classes that a clip was not labelled for.
+UNKNOWN = "unknown"
 # In a larger matrix nothing can be read.
 MAX_MATRIX_CLASSES = 100
 # Names of metrics on the Hub and in text. Others keep theirs.
@@ -85,6 +87,8 @@ class Predictions:
             Probabilities, kept as float32.
         labels (`np.ndarray` of shape `(num_clips,)` or `(num_clips, num_labels)`):
             Class indices, or for multi-label classification zeros and ones; `label_names` are their names.
+        known (`np.ndarray` of shape `(num_clips, num_labels)`, *optional*):
+            Whether a clip was labelled for a class, boolean; elsewhere its label is 0 and does not count.
 
     Raises:
         [`BeatsError`]: if there is no clip, shapes do not fit, a score is no probability, or a label no label.
@@ -94,6 +98,7 @@ class Predictions:
     scores: np.ndarray
     labels: np.ndarray
     label_names: list[str]
+    known: np.ndarray | None = None
 
     def __post_init__(self):
         scores, labels = np.asarray(self.scores, dtype=np.float32), np.asarray(self.labels)
@@ -124,7 +129,14 @@ class Predictions:
         """Returns the predictions of several parts, whose classes are the same, together."""
         names = [name for part in parts for name in part.names]
         scores, labels = (np.concatenate([getattr(part, key) for part in parts]) for key in ("scores", "labels"))
-        return cls(names, scores, labels, parts[0].label_names)
+        all_known = all(part.known is None for part in parts)
+        known = None if all_known else np.concatenate([part.is_known for part in parts])
+        return cls(names, scores, labels, parts[0].label_names, known)
+
+    @property
+    def is_known(self) -> np.ndarray:
+        """Clips that were labelled for each class, boolean `(num_clips, num_labels)`."""
+        return np.ones(self.scores.shape, dtype=bool) if self.known is None else self.known
 
     @property
     def is_multi_label(self) -> bool:
@@ -138,7 +150,7 @@ class Predictions:
     @cached_property
     def audioset(self) -> dict[str, Any]:
         """Result of [`compute_audioset_map`] for multi-label predictions, also by class."""
-        return compute_audioset_map(self.scores, self.labels, per_class=True)
+        return compute_audioset_map(self.scores, self.labels, per_class=True, known=self.known)
 
     @cached_property
     def confusions(self) -> np.ndarray:
@@ -274,7 +286,8 @@ def write_report(
     - `metrics.json`: `description`, `num_clips`, `metrics`, `intervals` of these (see [`metric_intervals`]),
       `per_class` (see [`per_class`]), `notes`, and of events those of `evidence`;
     - `predictions.csv`: file, true class, predicted class and the scores of each clip; of a multi-label model the
-      classes are a JSON list, and predicted from a score of 0.5 on;
+      classes are a JSON list, and predicted from a score of 0.5 on; if some are not known of a clip, `unknown` lists
+      these;
     - `model_index.md`: the metrics as metadata of a model card, in the Hub's `model-index` format, and as a table;
     - `per_class.png`, if a class has clips, for up to 100 single-label classes `confusion_matrix.png`, and
       `learning_curve.png`, if there are logs.
@@ -368,10 +381,14 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     true, predicted = _label_cells(predictions.labels, names), _label_cells(predictions.predicted, names)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["file", "true", "predicted", *(f"score {name}" for name in names)])
-        for name, *cells, scores in zip(predictions.names, true, predicted, predictions.scores):
+        has_unknown = predictions.known is not None
+        header = ["file", "true", "predicted", *(f"score {name}" for name in names)]
+        writer.writerow([*header, UNKNOWN] if has_unknown else header)
+        unknown = _label_cells((~predictions.is_known).astype(np.int64), names)
+        for name, *cells, scores, of_clip in zip(predictions.names, true, predicted, predictions.scores, unknown):
             # The fewest digits that give the same float32.
-            writer.writerow([name, *cells, *scores.astype(str).tolist()])
+            row = [name, *cells, *scores.astype(str).tolist()]
+            writer.writerow([*row, of_clip] if has_unknown else row)
 
 
 def read_predictions(directory: Path) -> Predictions:
@@ -380,11 +397,16 @@ def read_predictions(directory: Path) -> Predictions:
     names = [entry["label"] for entry in classes]
     index = {name: number for number, name in enumerate(names)}
     with (directory / PREDICTIONS_FILE).open(encoding="utf-8", newline="") as file:
-        _, *rows = csv.reader(file)
+        header, *rows = csv.reader(file)
     labels: Any = [index[row[1]] for row in rows] if "f1" in classes[0] else np.zeros((len(rows), len(names)))
     for number, row in enumerate(rows if "ap" in classes[0] else ()):
         labels[number, [index[name] for name in json.loads(row[1])]] = 1
-    return Predictions([row[0] for row in rows], np.array([row[3:] for row in rows]), np.array(labels), names)
+    scores, known = np.array([row[3 : 3 + len(names)] for row in rows]), None
+    if header[-1] == UNKNOWN:
+        known = np.ones(scores.shape, dtype=bool)
+        for number, row in enumerate(rows):
+            known[number, [index[name] for name in json.loads(row[-1])]] = False
+    return Predictions([row[0] for row in rows], scores, np.array(labels), names, known)
 
 
 def hub_name(name: str) -> str:

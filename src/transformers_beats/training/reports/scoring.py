@@ -69,9 +69,10 @@ def as_predictions(output: Any, windows: Windows, labels: Labels, problem_type: 
         scores = clip_scores(logits, windows.clip_of, problem_type)
         return Predictions(names, scores, labels.as_array(), labels.names)
     of_windows = frame_scores(output, np.arange(len(windows)))
-    targets = [windows.target(index).numpy() for index in range(len(windows))]
+    targets = np.concatenate([windows.target(index).numpy() for index in range(len(windows))])
     columns = [names[clip] for clip, scores in zip(windows.clip_of, of_windows) for _ in scores]
-    return Predictions(columns, np.concatenate(of_windows), np.concatenate(targets), labels.names)
+    known = None if labels.annotated is None else ~np.isnan(targets)
+    return Predictions(columns, np.concatenate(of_windows), np.nan_to_num(targets), labels.names, known)
 
 
 def event_clips(output: Any, windows: Windows, labels: Labels) -> ClipEvents:
@@ -90,7 +91,10 @@ def event_clips(output: Any, windows: Windows, labels: Labels) -> ClipEvents:
                 for label, onset, offset in inside
             ]
         )
-    return ClipEvents(scores, events, column_seconds, labels.names, windows.clip_of)
+    known = None
+    if labels.annotated is not None:
+        known = np.stack([labels.is_known(clip) for clip in windows.clip_of])
+    return ClipEvents(scores, events, column_seconds, labels.names, windows.clip_of, known)
 
 
 def event_scores(output: Any, windows: Windows, labels: Labels, config: Any) -> EventScores:

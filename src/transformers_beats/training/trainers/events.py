@@ -60,8 +60,8 @@ def consistency_share(step: int, num_steps: float) -> float:
 
 class EventTrainer(ClassificationTrainer):
     """
-    [`ClassificationTrainer`] of a classifier of moments. The loss is the sum of that of the moments whose labels are
-    known, and of those that [`EventTrainingArguments`] give a weight.
+    [`ClassificationTrainer`] of a classifier of moments. The loss is the sum of that of the moments and classes whose
+    labels are known, which are not NaN, and of those that [`EventTrainingArguments`] give a weight.
     """
 
     def __init__(self, *args: Any, events: EventTrainingArguments, **kwargs: Any):
@@ -71,8 +71,9 @@ class EventTrainer(ClassificationTrainer):
     def _prepare_inputs(self, inputs):
         inputs = super()._prepare_inputs(inputs)
         labels = inputs.get("labels")
-        if labels is not None and self.classifier.training:
+        if labels is not None:
             num_labels = self.num_labels
+            # Evaluations have no teacher.
             if labels.shape[-1] > num_labels:
                 labels, teacher = labels[..., :num_labels], labels[..., num_labels:]
                 labels = mix_targets(labels, teacher, self.events.distillation_weight)

@@ -51,7 +51,7 @@ def class_weights(labels: Labels, wanted: str | dict, problem_type: str) -> np.n
         weights = len(labels) / (len(counts) * np.maximum(counts, 1))
     else:
         # All clips may have a class, which then has no weight at all.
-        weights = np.maximum(len(labels) - counts, 1) / np.maximum(counts, 1)
+        weights = np.maximum(labels.known_counts() - counts, 1) / np.maximum(counts, 1)
     return np.where(counts > 0, weights, 1.0).astype(np.float32)
 
 

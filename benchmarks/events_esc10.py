@@ -70,18 +70,18 @@ F1 = ("collar_f1", "segment_f1")
 DECIMALS = 4
 
 
-def write_scenes(dataset: Path, output: Path, counts: dict[str, int]) -> None:
-    """Writes the soundscapes of each part of the protocol, unless they are there."""
+def write_scenes(dataset: Path, output: Path, counts: dict[str, int], settings: SoundscapeSettings = SETTINGS) -> None:
+    """Writes the soundscapes of each part of the protocol that has a count, unless they are there."""
     with (dataset / "metadata.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for number, (part, folds) in enumerate(FOLDS.items()):
-        if not (output / part).exists():
+        if part in counts and not (output / part).exists():
             sources: dict[str, list[np.ndarray]] = {}
             for row in rows:
                 if row["fold"] in folds:
                     samples = decode_audio(str(dataset / row["file_name"]), SAMPLING_RATE)
                     sources.setdefault(row["label"], []).append(samples)
-            write_soundscapes(output / part, sources, counts[part], seed=number, settings=SETTINGS)
+            write_soundscapes(output / part, sources, counts[part], seed=number, settings=settings)
 
 
 def run_finetune(values: dict[str, Any]) -> None:
@@ -133,15 +133,24 @@ def train(dataset: Path, output: Path, head: str, seed: int, epochs: int, clip_e
     return directory
 
 
-def score_scenes(model_dir: Path, folder: Path) -> ClipEvents:
-    """Computes the scores of the soundscapes of a folder, and reads their events."""
+def score_scenes(
+    model_dir: Path,
+    folder: Path,
+    seconds: float = SETTINGS.seconds,
+    window: float | None = None,
+    hop: float | None = None,
+) -> ClipEvents:
+    """
+    Computes the scores of the soundscapes of a folder, which last `seconds`, in windows, by default one, and reads
+    their events.
+    """
     model, extractor = load(str(model_dir))
-    inference = WindowedInference(model, extractor, window_seconds=SETTINGS.seconds)
+    inference = WindowedInference(model, extractor, seconds if window is None else window, hop)
     files = sorted((folder / "audio").iterdir())
     tables = [inference.frames(str(file)).values for file in files]
     arguments = LabelArguments(event_files=str(folder / "events.tsv"))
     names = list(labels_of(model).values())
-    labels = read_event_files(arguments, [file.name for file in files], [SETTINGS.seconds] * len(files), names)
+    labels = read_event_files(arguments, [file.name for file in files], [seconds] * len(files), names)
     events = [
         [{"label": label, "onset": onset, "offset": offset} for label, onset, offset in of_clip]
         for of_clip in labels.values
@@ -161,7 +170,8 @@ def compute_row(model_dir: Path, output: Path) -> dict[str, Any]:
         classes = [{key: each[key] for key in ("label", "events", *F1, "psds1")} for each in scores.classes]
         row[name] = {
             "metrics": scores.metrics,
-            "intervals": scores.intervals,
+            # Rows have draws of these alone.
+            "intervals": {key: scores.intervals[key] for key in F1},
             "settings": {label: as_kept(each) for label, each in settings.items()},
             "classes": classes,
             "draws": {key: values.round(DECIMALS).tolist() for key, values in draws.items()},

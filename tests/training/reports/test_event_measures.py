@@ -23,10 +23,12 @@ from transformers_beats.inference.events import EventSettings, find_events, sett
 from transformers_beats.inference.loading import load
 from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
 from transformers_beats.inference.results import Columns
+from transformers_beats.metrics.sound_event_detection import LibraryInputs, compute_sound_event_detection
 from transformers_beats.training import evaluate as evaluate_module
 from transformers_beats.training.data.labels import LabelArguments
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.evaluate import EvaluateArguments, evaluate
+from transformers_beats.training.reports import psds
 from transformers_beats.training.reports.events import (
     ClipEvents,
     as_kept,
@@ -38,6 +40,7 @@ from transformers_beats.training.reports.events import (
     score_events,
     tune_settings,
 )
+from transformers_beats.training.reports.psds import count_draws, resample_psds
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 
@@ -197,6 +200,54 @@ def test_draws_are_those_of_other_detections():
     counts = count_events(detect(clips, {}), clips.references, COLUMN)
     first, second = (resample_f1(counts, clips.files)["segment_f1"] for _ in range(2))
     np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("with_known", [False, True])
+def test_a_draw_has_the_psds_of_its_clips(with_known, monkeypatch):
+    generator = np.random.default_rng(0)
+    references = [*make_clips(16).references[:6], [], *make_clips(16).references[7:]]
+    # Events are heard with a level each, which some false alarms and events of the other class exceed.
+    tables = []
+    for events in references:
+        table = 0.1 * generator.random((100, 3))
+        for label in generator.integers(0, 3, size=2):
+            first = int(generator.integers(80))
+            table[first : first + 12, label] += 0.4 * generator.random()
+        for event in events:
+            first, last = round(event["onset"] / COLUMN), round(event["offset"] / COLUMN)
+            table[first:last, event["label"]] += 0.3 + 0.5 * generator.random()
+            table[first:last, 1 - event["label"]] += 0.5 * generator.random()
+        tables.append(table)
+    known = np.ones((16, 3), dtype=bool)
+    if with_known:
+        known[:3, 1] = known[7, 1] = known[12:, 0] = False
+        references = [[event for event in each if known[clip, event["label"]]] for clip, each in enumerate(references)]
+    inputs = LibraryInputs(tables, references, COLUMN, known=known)
+    rows = [np.arange(16), *generator.integers(16, size=(3, 16)), np.array([6] * 16), np.array([7] * 16)]
+    weights = np.stack([np.bincount(of_draw, minlength=16) for of_draw in rows])
+    monkeypatch.setattr(psds, "CHUNK", 1000)
+    draws = resample_psds(inputs, weights)
+    for number, of_draw in enumerate(rows):
+        wanted = compute_sound_event_detection(
+            [tables[clip] for clip in of_draw], [references[clip] for clip in of_draw], COLUMN, known=known[of_draw]
+        )
+        for name in ("psds1", "psds2"):
+            value = np.nan if wanted[name] is None else wanted[name]
+            np.testing.assert_allclose(draws[name][number], value, atol=1e-9)
+    assert np.isnan(draws["psds1"][4])
+    assert 0 < draws["psds2"][0] < 1
+
+
+def test_psds_of_many_clips_has_fewer_draws_or_none(monkeypatch):
+    clips = make_clips()
+    assert [count_draws(number) for number in (1, 100_000, 10_000_000)] == [1000, 500, 200]
+    scores = score_events(clips, {})
+    low, high = scores.intervals["psds2"]
+    assert low <= scores.metrics["psds2"] <= high
+    monkeypatch.setattr(psds, "MAX_SCORES", 1000)
+    few = score_events(clips, {})
+    assert few.metrics == scores.metrics
+    assert set(few.intervals) == {"collar_f1", "segment_f1"}
 
 
 def test_settings_are_kept_beside_the_rest_of_a_configuration(tmp_path):

@@ -33,6 +33,7 @@ from transformers_beats.utils.files import replace_file
 
 from .calibration import Calibration, bin_scores
 from .intervals import MAX_RESAMPLES, Interval, percentiles
+from .psds import resample_psds
 
 
 logger = logging.get_logger(__name__)
@@ -95,8 +96,8 @@ class ClipEvents:
 @dataclass
 class EventScores:
     """
-    Measures of events: `collar_f1`, `segment_f1`, `psds1` and `psds2`, None where undefined; intervals of 95 % of the
-    first two; for each class `label`, `events` (their number), these measures and its settings; and the calibration
+    Measures of events: `collar_f1`, `segment_f1`, `psds1` and `psds2`, None where undefined; their intervals of 95 %;
+    for each class `label`, `events` (their number), these measures and its settings; and the calibration
     of the scores of moments.
     """
 
@@ -142,10 +143,8 @@ def score_events(clips: ClipEvents, settings: Mapping[str, EventSettings], seed:
     Raises:
         `ImportError`: if sed_scores_eval is not installed.
     """
-    seconds = clips.column_seconds
-    whole = compute_sound_event_detection(
-        process_tables(clips, settings), clips.references, seconds, per_class=True, known=clips.known
-    )
+    seconds, processed = clips.column_seconds, process_tables(clips, settings)
+    whole = compute_sound_event_detection(processed, clips.references, seconds, per_class=True, known=clips.known)
     counts = count_events(detect(clips, settings), clips.references, seconds, known=clips.known)
     support = np.array(whole["support"])
     of_kinds = {"collar_f1": counts.collars, "segment_f1": counts.segments}
@@ -164,8 +163,24 @@ def score_events(clips: ClipEvents, settings: Mapping[str, EventSettings], seed:
         }
         for label, name in enumerate(clips.names)
     ]
-    intervals = intervals_of(counts, clips.files, seed)
+    inputs = LibraryInputs(processed, clips.references, seconds, known=clips.known)
+    draws = resample_f1(counts, clips.files, seed) | resample_psds(inputs, draw_files(clips.files, seed))
+    intervals = {name: percentiles(values) for name, values in draws.items()}
     return EventScores(metrics, intervals, classes, calibrate_events(clips, settings))
+
+
+def draw_files(files: np.ndarray, seed: int = 0) -> np.ndarray:
+    """
+    Draws recordings with replacement, a thousand times. Returns how often each clip is in each draw, int64 `(1000,
+    num_clips)`; `files` `(num_clips,)` have its recording.
+    """
+    _, file_of = np.unique(files, return_inverse=True)
+    num_files = int(file_of.max()) + 1
+    generator = np.random.default_rng(seed)
+    drawn = [
+        np.bincount(generator.integers(num_files, size=num_files), minlength=num_files) for _ in range(MAX_RESAMPLES)
+    ]
+    return np.stack(drawn)[:, file_of]
 
 
 def resample_f1(counts: EventCounts, files: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
@@ -173,12 +188,7 @@ def resample_f1(counts: EventCounts, files: np.ndarray, seed: int = 0) -> dict[s
     Computes `collar_f1` and `segment_f1`, `(1000,)`, of recordings that are drawn with replacement: the mean over the
     classes that have events or detections in a draw. Other detections of the same clips have the same draws.
     """
-    _, file_of = np.unique(files, return_inverse=True)
-    num_files = int(file_of.max()) + 1
-    generator = np.random.default_rng(seed)
-    weights = np.stack(
-        [np.bincount(generator.integers(num_files, size=num_files), minlength=num_files) for _ in range(MAX_RESAMPLES)]
-    )[:, file_of]
+    weights = draw_files(files, seed)
     draws = {}
     for name, each in (("collar_f1", counts.collars), ("segment_f1", counts.segments)):
         known = each[:, each[..., 2].sum(axis=0) > 0]
@@ -188,11 +198,6 @@ def resample_f1(counts: EventCounts, files: np.ndarray, seed: int = 0) -> dict[s
         total = np.where(is_known, f1, 0.0).sum(axis=1)
         draws[name] = np.divide(total, num_known, out=np.full(len(f1), np.nan), where=num_known > 0)
     return draws
-
-
-def intervals_of(counts: EventCounts, files: np.ndarray, seed: int = 0) -> dict[str, Interval | None]:
-    """Returns intervals of 95 % of the F1: percentiles of [`resample_f1`]."""
-    return {name: percentiles(values) for name, values in resample_f1(counts, files, seed).items()}
 
 
 # Tuning

@@ -19,6 +19,7 @@ from benchmarks import (
     archives,
     codes_ablation,
     distillation_esc10,
+    event_windows,
     events_esc10,
     listening,
     measuring,
@@ -584,6 +585,22 @@ def test_events_are_compared_on_the_same_draws(capsys):
     assert high - low > 0.3
     events_esc10.print_summary(lines)
     assert "+10.0 to +10.0" in capsys.readouterr().out
+
+
+def test_windows_of_events_are_compared_on_the_same_draws(capsys):
+    common, rows = np.random.default_rng(0).normal(0, 0.1, 1000), {}
+    for window, level in ((5.0, 0.4), (0.64, 0.3)):
+        metrics = dict.fromkeys(("collar_f1", "segment_f1", "psds1"), level)
+        kind = {
+            "metrics": metrics,
+            "intervals": dict.fromkeys(events_esc10.F1, (level - 0.2, level + 0.2)),
+            "draws": dict.fromkeys(events_esc10.F1, level + common),
+        }
+        rows[window] = {"own": kind, "fixed": kind}
+    event_windows.print_rows(rows)
+    lines = [" ".join(line.replace("│", " ").split()) for line in capsys.readouterr().out.splitlines()]
+    assert any(line.startswith("0.64 s 5 s 30.0 10.0 to 50.0 -10.0 to -10.0") for line in lines)
+    assert any(line.startswith("5 s this length 40.0 20.0 to 60.0 40.0 20.0 to 60.0") for line in lines)
 
 
 @reads_proc

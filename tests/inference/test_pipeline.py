@@ -24,7 +24,7 @@ from transformers_beats.audio import decoding
 from transformers_beats.audio.decoding import AudioError, AudioStream, open_audio, stream_audio
 from transformers_beats.conversion.convert import convert
 from transformers_beats.inference.events import Event
-from transformers_beats.inference.pipeline import BeatsModelForTask, Label
+from transformers_beats.inference.pipeline import SHORTEST_EVENT_WINDOW, BeatsModelForTask, Label
 from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.plotting.spectrogram import SpectrogramReader, read_spectrogram
 
@@ -454,6 +454,22 @@ def test_the_events_of_a_clip_level_model_have_short_windows_by_default(tagger, 
     assert tagger(audio, return_events=True, event_window_seconds=2.0, event_threshold=0.0) == expected
     inferences = tagger.inferences(True, event_window_seconds=10.0, event_hop_seconds=10.0)
     assert len(inferences) == 1
+
+
+@pytest.mark.parametrize("kind", ["clips", "frames"])
+def test_windows_that_are_too_short_for_events_are_told(kind, tagger, scripted, caplog):
+    model = tagger if kind == "clips" else scripted
+    model.inferences(False, window_seconds=0.25)
+    model.inferences(True, event_window_seconds=SHORTEST_EVENT_WINDOW, event_hop_seconds=0.16)
+    assert not caplog.text
+    # A message is told once in a process.
+    short = 0.37 if kind == "clips" else 0.38
+    model.inferences(True, event_window_seconds=short)
+    assert (
+        f"Windows of events are {short} s: below {SHORTEST_EVENT_WINDOW} s, events are found less well. Set"
+        in caplog.text
+    )
+    assert "(--event-window) to that or more" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["clips", "frames"])

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import IterableDataset
 from transformers import Pipeline, PreTrainedModel
+from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioStream, open_audio
 from transformers_beats.backends.choice import Backend
@@ -31,9 +32,14 @@ from .results import Columns
 from .windowed import WindowedInference
 
 
+logger = logging.get_logger(__name__)
+
+
 TASK = "audio-tagging"
 # Windows of the events of a clip-level model, in seconds, and how many of them cover each moment.
 EVENT_WINDOW_SECONDS, EVENT_OVERLAP = 2.0, 4
+# With shorter windows, events were found less well: measured in docs/archives.md, "How short windows may be".
+SHORTEST_EVENT_WINDOW = 0.64
 EVENT_WINDOW_PARAMETERS = ("event_window_seconds", "event_hop_seconds")
 WINDOW_PARAMETERS = ("window_seconds", "hop_seconds", *EVENT_WINDOW_PARAMETERS, "windows_per_batch", "progress")
 FORWARD_PARAMETERS = ("return_events", *WINDOW_PARAMETERS)
@@ -369,6 +375,11 @@ class BeatsAudioTaggingPipeline(Pipeline):
             events = make(window, hop, batch_size)
         except UsageError as error:
             raise UsageError(re.sub("`(window|hop)_seconds`", r"`event_\1_seconds`", str(error))) from None
+        if window < SHORTEST_EVENT_WINDOW:
+            logger.warning_once(
+                f"Windows of events are {window:g} s: below {SHORTEST_EVENT_WINDOW:g} s, events are found less well. "
+                "Set `event_window_seconds` (--event-window) to that or more; for a shorter delay, shorten the hop."
+            )
         same = (events.window_columns, events.hop_columns) == (labels.window_columns, labels.hop_columns)
         return [labels] if same else [labels, events]
 

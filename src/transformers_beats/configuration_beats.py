@@ -147,9 +147,12 @@ class BeatsConfig(BeatsBaseConfig):
         layer_weights (`"learned"` or `"attention"`, defaults to `"learned"`):
             Weights of that average: the same numbers for all clips, or for each clip attention of a learned query to
             the means of the layers over its patches.
-        classifier_pooling (`"mean"`, `"attention"`, `"class_attention"` or `"prototypes"`, defaults to `"mean"`):
-            Patches of a clip in `BeatsForAudioClassification`: their mean; attention of one learned query, or of one
-            for each class; or their largest similarities to binarised prototypes.
+        classifier_pooling (`str`, defaults to `"mean"`):
+            Patches of a clip in `BeatsForAudioClassification`: their mean (`"mean"`); attention of one learned query
+            (`"attention"`), or of one for each class (`"class_attention"`); or their largest similarities to binarised
+            prototypes (`"prototypes"`). With `"frame_mean"` and `"frame_attention"`, it has the same weights as
+            `BeatsForAudioFrameClassification`, and a clip has the mean of the logits of its frames, or the mean of
+            their scores with weights of a second linear layer: PretrainedSED's heads for weak labels.
         num_prototypes (`int`, defaults to 40):
             Number of prototypes, which belong to no class, of `classifier_pooling="prototypes"`.
         frame_pooling (`"mean"`, `"concat"` or `"sequence"`, defaults to `"mean"`):
@@ -159,6 +162,11 @@ class BeatsConfig(BeatsBaseConfig):
         frames_per_second (`int`, defaults to 25):
             Number of these steps in a second, with `frame_pooling="sequence"`. A step is a whole number of frames of
             10 ms that divides `patch_size`: 25, 50 or 100 with patches of 16.
+        frame_recurrent_layers (`int`, defaults to 0):
+            Layers of a bidirectional GRU between the frames of `frame_pooling` and the classifier, as PretrainedSED's
+            teachers have. Also in `BeatsForAudioClassification`, with a `classifier_pooling` of frames.
+        frame_recurrent_size (`int`, defaults to 256):
+            Width of each direction of that GRU.
         event_settings (`dict[str, dict[str, float]]`, *optional*):
             Thresholds and filters of the events of labels, by their names, as `evaluate --tune_events` writes them:
             fields of `EventSettings`. The network does not depend on them.
@@ -232,10 +240,14 @@ class BeatsConfig(BeatsBaseConfig):
     classifier_dropout: float | int = 0.0
     use_weighted_layer_sum: bool = False
     layer_weights: Literal["learned", "attention"] = "learned"
-    classifier_pooling: Literal["mean", "attention", "class_attention", "prototypes"] = "mean"
+    classifier_pooling: Literal[
+        "mean", "attention", "class_attention", "prototypes", "frame_mean", "frame_attention"
+    ] = "mean"
     num_prototypes: int = 40
     frame_pooling: Literal["mean", "concat", "sequence"] = "mean"
     frames_per_second: int = 25
+    frame_recurrent_layers: int = 0
+    frame_recurrent_size: int = 256
     event_settings: dict | None = None
     codebook_size: int = 1024
     num_codebooks: int = 1
@@ -245,6 +257,11 @@ class BeatsConfig(BeatsBaseConfig):
     kept_positions: Literal["original", "compacted"] = "original"
     label_predictor_num_hidden_layers: int = 3
     label_smoothing: float | int = 0.0
+
+    @property
+    def pools_frames(self) -> bool:
+        """Returns whether `classifier_pooling` makes the scores of a clip from those of its frames."""
+        return self.classifier_pooling.startswith("frame_")
 
     @property
     def frames_per_step(self) -> int:
@@ -275,7 +292,9 @@ class BeatsConfig(BeatsBaseConfig):
         self._check_positive("embed_dim", "hidden_size", "num_hidden_layers", "num_attention_heads")
         self._check_positive("intermediate_size", "num_conv_pos_embeddings", "num_conv_pos_embedding_groups")
         self._check_positive("codebook_size", "num_codebooks", "label_predictor_num_hidden_layers", "mask_block_size")
-        self._check_positive("num_prototypes")
+        self._check_positive("num_prototypes", "frame_recurrent_size")
+        if self.frame_recurrent_layers < 0:
+            raise ValueError(f"`frame_recurrent_layers` must not be negative, got {self.frame_recurrent_layers}.")
         for name in (
             *("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"),
             *("classifier_dropout", "layerdrop", "label_smoothing"),

@@ -94,11 +94,15 @@ class BeatsFrameClassifierOutput(ModelOutput):
     column_attention_mask (`torch.IntTensor` of shape `(batch_size, num_columns)`):
         1 for valid time columns, 0 for those that hold padding. An integer, so that it stays apart from the -100 with
         which `Trainer` joins batches of different lengths.
+    clip_logits (`torch.FloatTensor` of shape `(batch_size, config.num_labels)`, *optional*, returned with a \
+    `config.classifier_pooling` of frames):
+        Classification scores of the whole clips, which [`BeatsForAudioClassification`] gives for the same weights.
     """
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     column_attention_mask: torch.Tensor | None = None
+    clip_logits: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
@@ -881,6 +885,10 @@ class BeatsPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.query)
         elif isinstance(module, BeatsAttentionPooling):
             init.zeros_(module.query)
+        elif isinstance(module, BeatsGRU):
+            # As PyTorch initialises its own.
+            for parameter in module.parameters():
+                init.uniform_(parameter, -(module.size**-0.5), module.size**-0.5)
         elif isinstance(module, BeatsPrototypePooling):
             init.normal_(module.prototypes)
             init.zeros_(module.mean)
@@ -1045,7 +1053,103 @@ class BeatsPrototypePooling(nn.Module):
         return similarities.amax(dim=1).masked_fill(~mask.any(dim=1, keepdim=True), 0.0)
 
 
-# By their names in `classifier_pooling`.
+def run_gru(
+    states: torch.Tensor,
+    weight_ih: torch.Tensor,
+    weight_hh: torch.Tensor,
+    bias_ih: torch.Tensor,
+    bias_hh: torch.Tensor,
+) -> torch.Tensor:
+    """
+    Outputs `(batch_size, length, size)` of one direction of a GRU layer, from inputs `(batch_size, length,
+    num_inputs)` and an initial state of zeros. Weights are those of `torch.nn.GRU`.
+    """
+    initial = states.new_zeros(1, states.shape[0], weight_hh.shape[1])
+    weights = [weight_ih, weight_hh, bias_ih, bias_hh]
+    # A single layer has no dropout: that it is in training means to cuDNN that there will be gradients.
+    return torch.gru(states, initial, weights, True, 1, 0.0, torch.is_grad_enabled(), False, True)[0]
+
+
+class BeatsGRU(nn.Module):
+    """
+    One direction of a layer of a GRU. It has weights of its own and is no `nn.GRU`, which `torch.compile` does not
+    take and `torch.func` does not read anew.
+    """
+
+    # An export puts an operation of its own here, as PyTorch would write out every step of the example.
+    run = staticmethod(run_gru)
+
+    def __init__(self, num_inputs: int, size: int):
+        super().__init__()
+        self.size = size
+        self.weight_ih = nn.Parameter(torch.empty(3 * size, num_inputs))
+        self.weight_hh = nn.Parameter(torch.empty(3 * size, size))
+        self.bias_ih = nn.Parameter(torch.empty(3 * size))
+        self.bias_hh = nn.Parameter(torch.empty(3 * size))
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.run(states, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+
+
+class BeatsRecurrentLayers(nn.Module):
+    """
+    Bidirectional GRU over the frames of a clip, `config.frame_recurrent_layers` deep: PretrainedSED's `seq_model`. It
+    reads valid frames alone, and its backward direction begins with the last of them, so that a clip has the same
+    result in any batch.
+    """
+
+    def __init__(self, config: BeatsConfig, num_inputs: int):
+        super().__init__()
+        size = config.frame_recurrent_size
+        self.num_outputs = 2 * size
+        widths = [num_inputs, *[2 * size] * (config.frame_recurrent_layers - 1)]
+        self.forward_layers = nn.ModuleList(BeatsGRU(width, size) for width in widths)
+        self.backward_layers = nn.ModuleList(BeatsGRU(width, size) for width in widths)
+
+    def forward(self, frames: torch.Tensor, is_valid: torch.Tensor) -> torch.Tensor:
+        """
+        Returns states `(batch_size, num_frames, 2 * size)` of frames `(batch_size, num_frames, num_inputs)`, of which
+        `is_valid` `(batch_size, num_frames)`, boolean, says which are no padding; zeros for padding.
+        """
+        num_frames = frames.shape[1]
+        index = torch.arange(num_frames, device=frames.device)
+        # Number of each frame among the valid ones of its clip; valid frames come first, in their order.
+        number, count = is_valid.long().cumsum(dim=1) - 1, is_valid.long().sum(dim=1, keepdim=True)
+        slot = torch.where(is_valid, number, num_frames)
+        order = torch.zeros_like(nn.functional.pad(slot, (0, 1))).scatter(1, slot, index.expand_as(slot))
+        states = gather_patches(frames, order[:, :num_frames])
+        reverse = torch.where(index < count, count - 1 - index, index)
+        for ahead, behind in zip(self.forward_layers, self.backward_layers):
+            backward = gather_patches(behind(gather_patches(states, reverse)), reverse)
+            states = torch.cat([ahead(states), backward], dim=-1)
+        return gather_patches(states, number.clamp(min=0)).masked_fill(~is_valid.unsqueeze(-1), 0.0)
+
+
+class BeatsFrameAttention(nn.Module):
+    """
+    Scores of clips from those of their frames, as PretrainedSED and the baseline of DCASE's task 4 have them: means of
+    the scores of a class with weights of a second linear layer, a softmax over the classes, at least 1e-7.
+    """
+
+    def __init__(self, num_inputs: int, num_labels: int):
+        super().__init__()
+        self.attention = nn.Linear(num_inputs, num_labels)
+
+    def forward(self, frames: torch.Tensor, logits: torch.Tensor, is_valid: torch.Tensor) -> torch.Tensor:
+        """
+        Returns logits `(batch_size, num_labels)` whose sigmoid is the score of a clip, from its frames `(batch_size,
+        num_frames, num_inputs)` and their logits `(batch_size, num_frames, num_labels)`; zeros without valid frames.
+        """
+        weights = at_least_float32(self.attention(frames)).log_softmax(dim=-1).clamp(min=math.log(1e-7))
+        log_odds = at_least_float32(logits)
+        # In logarithms, since scores near 0 and 1 would be rounded.
+        present, absent = weights + nn.functional.logsigmoid(log_odds), weights + nn.functional.logsigmoid(-log_odds)
+        is_padding, least = ~is_valid.unsqueeze(-1), torch.finfo(present.dtype).min
+        present, absent = (values.masked_fill(is_padding, least).logsumexp(dim=1) for values in (present, absent))
+        return (present - absent).to(logits.dtype)
+
+
+# By their names in `classifier_pooling`, those of patches.
 POOLINGS = {
     "attention": BeatsAttentionPooling,
     "class_attention": BeatsAttentionPooling,
@@ -1055,6 +1159,9 @@ POOLINGS = {
 
 class BeatsClassificationModel(BeatsPreTrainedModel):
     """Base class of the classification heads: the encoder, its freezing, and the choice of hidden states."""
+
+    recurrent: BeatsRecurrentLayers | None
+    pooling: nn.Module | None
 
     def __init__(self, config: BeatsConfig):
         super().__init__(config)
@@ -1068,6 +1175,19 @@ class BeatsClassificationModel(BeatsPreTrainedModel):
             # Otherwise the first forward pass would, which cannot be compiled.
             maybe_install_capturing_hooks(self.beats)
         self.dropout = nn.Dropout(config.classifier_dropout)
+
+    def make_frame_head(self) -> int:
+        """
+        Makes the modules `recurrent` and `pooling` of a head that reads frames, which are None if the configuration
+        has none; returns the width of the classifier's inputs.
+        """
+        config = self.config
+        num_inputs = config.hidden_size * (config.num_freq_patches if config.frame_pooling == "concat" else 1)
+        self.recurrent = BeatsRecurrentLayers(config, num_inputs) if config.frame_recurrent_layers else None
+        num_inputs = num_inputs if self.recurrent is None else self.recurrent.num_outputs
+        has_attention = config.classifier_pooling == "frame_attention"
+        self.pooling = BeatsFrameAttention(num_inputs, self.num_labels) if has_attention else None
+        return num_inputs
 
     def freeze_feature_encoder(self):
         """Disables the gradient of the patch embeddings, so that they are not trained."""
@@ -1089,6 +1209,36 @@ class BeatsClassificationModel(BeatsPreTrainedModel):
         average = self.layer_average(outputs.hidden_states, mask)
         outputs.hidden_states = self._select(outputs.hidden_states, wanted)
         return outputs, self.dropout(average)
+
+    def pool(
+        self,
+        hidden_states: torch.Tensor,
+        patch_attention_mask: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        num_frames: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Returns the inputs of the classifier of frames `(batch_size, num_columns, num_inputs)`, and which of them are
+        valid, `(batch_size, num_columns)`, boolean; see [`step_weights`] for steps.
+        """
+        if self.config.frame_pooling == "sequence":
+            members, is_valid = step_weights(num_frames, attention_mask, patch_attention_mask, self.config)
+            states = hidden_states.masked_fill(~patch_attention_mask.unsqueeze(-1), 0.0)
+            total = members.to(states.dtype) @ states
+            columns = total / members.sum(dim=2, keepdim=True).clamp(min=1).to(total.dtype)
+        else:
+            grid = self.beats.to_grid(hidden_states)
+            columns = grid.flatten(2) if self.config.frame_pooling == "concat" else grid.mean(dim=2)
+            # Under the legacy rule a column may be valid at some frequencies only.
+            is_valid = self.beats.to_grid(patch_attention_mask).any(dim=-1)
+        return columns if self.recurrent is None else self.recurrent(columns, is_valid), is_valid
+
+    def pool_frames(self, columns: torch.Tensor, logits: torch.Tensor, is_valid: torch.Tensor) -> torch.Tensor:
+        """
+        Returns logits of clips `(batch_size, num_labels)` by a `config.classifier_pooling` of frames, from what
+        [`pool`] gives and the logits that the classifier has for it.
+        """
+        return masked_mean(logits, is_valid) if self.pooling is None else self.pooling(columns, logits, is_valid)
 
     def _select(self, hidden_states: tuple, wanted: bool | int | list[int] | None) -> tuple | None:
         """Selects the hidden states that the caller asked for, by a flag or by indices, as transformers does."""
@@ -1161,7 +1311,8 @@ class BeatsClassificationModel(BeatsPreTrainedModel):
 @auto_docstring(
     custom_intro="""
     BEATs with an audio classification head: a linear layer on every patch, averaged over the valid patches (the
-    reference's predictor), or on another pooling of them (`config.classifier_pooling`). Returns logits, where
+    reference's predictor), or on another pooling of them (`config.classifier_pooling`). With a pooling of frames, it
+    has the head of [`BeatsForAudioFrameClassification`] and gives the scores of whole clips. Returns logits, where
     Microsoft's code returns their sigmoid.
     """
 )
@@ -1170,15 +1321,38 @@ class BeatsForAudioClassification(BeatsClassificationModel):
 
     def __init__(self, config: BeatsConfig):
         super().__init__(config)
-        self.pooling = POOLINGS[config.classifier_pooling](config) if config.classifier_pooling != "mean" else None
-        num_inputs = config.hidden_size if self.pooling is None else self.pooling.num_outputs
+        if config.pools_frames:
+            num_inputs = self.make_frame_head()
+        else:
+            if config.frame_recurrent_layers:
+                raise ValueError(
+                    "`frame_recurrent_layers` read frames, and `classifier_pooling` "
+                    f"{config.classifier_pooling!r} pools patches: set it to 'frame_mean' or 'frame_attention', or "
+                    "`frame_recurrent_layers=0`."
+                )
+            self.recurrent = None
+            self.pooling = POOLINGS[config.classifier_pooling](config) if config.classifier_pooling != "mean" else None
+            num_inputs = config.hidden_size if self.pooling is None else self.pooling.num_outputs
         self.classifier = nn.Linear(num_inputs, self.num_labels)
 
         # Initialize weights and apply final processing
         self.post_init()
 
-    def classify(self, hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Returns logits `(batch_size, num_labels)` of the states of patches and their mask, None if all are valid."""
+    def classify(
+        self,
+        hidden_states: torch.Tensor,
+        patch_attention_mask: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        num_frames: int,
+    ) -> torch.Tensor:
+        """
+        Returns logits `(batch_size, num_labels)` of the states of patches `(batch_size, num_patches, hidden_size)` and
+        their mask, of clips of so many frames and of the mask of these, None if all are valid.
+        """
+        if self.config.pools_frames:
+            columns, is_valid = self.pool(hidden_states, patch_attention_mask, attention_mask, num_frames)
+            return self.pool_frames(columns, self.classifier(columns), is_valid)
+        mask = patch_attention_mask if attention_mask is not None else None
         if self.pooling is None:
             return masked_mean(self.classifier(hidden_states), mask)
         return self.pooling(hidden_states, mask, self.classifier)
@@ -1204,9 +1378,9 @@ class BeatsForAudioClassification(BeatsClassificationModel):
             mean a single class and a value for each class several. -100 does not count, except in a regression.
         """
         check_keywords(self, kwargs)
+        num_frames = check_fbank(input_values, attention_mask, self.config).shape[1]
         outputs, hidden_states = self.encode(input_values, attention_mask, **kwargs)
-        patch_attention_mask = outputs.patch_attention_mask if attention_mask is not None else None
-        logits = self.classify(hidden_states, patch_attention_mask)
+        logits = self.classify(hidden_states, outputs["patch_attention_mask"], attention_mask, num_frames)
         loss = self.compute_loss(logits, labels) if labels is not None else None
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
@@ -1217,7 +1391,8 @@ class BeatsForAudioClassification(BeatsClassificationModel):
     custom_intro="""
     BEATs with one prediction for every time column of 160 ms, for sound event detection. The frequency patches of a
     column are averaged or concatenated (`config.frame_pooling`). With `frame_pooling="sequence"`, the sequence of all
-    patches is pooled to steps of 40 ms instead (`config.frames_per_second`).
+    patches is pooled to steps of 40 ms instead (`config.frames_per_second`). `config.frame_recurrent_layers` put a
+    bidirectional GRU before the classifier, and a `config.classifier_pooling` of frames adds logits of whole clips.
     """
 )
 class BeatsForAudioFrameClassification(BeatsClassificationModel):
@@ -1225,32 +1400,10 @@ class BeatsForAudioFrameClassification(BeatsClassificationModel):
 
     def __init__(self, config: BeatsConfig):
         super().__init__(config)
-        num_inputs = config.num_freq_patches if config.frame_pooling == "concat" else 1
-        self.classifier = nn.Linear(config.hidden_size * num_inputs, self.num_labels)
+        self.classifier = nn.Linear(self.make_frame_head(), self.num_labels)
 
         # Initialize weights and apply final processing
         self.post_init()
-
-    def pool(
-        self,
-        hidden_states: torch.Tensor,
-        patch_attention_mask: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        num_frames: int,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        Returns the inputs of the classifier `(batch_size, num_columns, num_inputs)`, and which of them are valid,
-        `(batch_size, num_columns)`, boolean; see [`step_weights`] for steps.
-        """
-        if self.config.frame_pooling == "sequence":
-            members, is_valid = step_weights(num_frames, attention_mask, patch_attention_mask, self.config)
-            states = hidden_states.masked_fill(~patch_attention_mask.unsqueeze(-1), 0.0)
-            total = members.to(states.dtype) @ states
-            return total / members.sum(dim=2, keepdim=True).clamp(min=1).to(total.dtype), is_valid
-        grid = self.beats.to_grid(hidden_states)
-        columns = grid.flatten(2) if self.config.frame_pooling == "concat" else grid.mean(dim=2)
-        # Under the legacy rule a column may be valid at some frequencies only.
-        return columns, self.beats.to_grid(patch_attention_mask).any(dim=-1)
 
     @can_return_tuple
     @auto_docstring
@@ -1289,6 +1442,7 @@ class BeatsForAudioFrameClassification(BeatsClassificationModel):
             loss=loss,
             logits=logits,
             column_attention_mask=is_valid.int(),
+            clip_logits=self.pool_frames(columns, logits, is_valid) if self.config.pools_frames else None,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )

@@ -63,6 +63,13 @@ def build(kind):
         return BeatsForAudioFrameClassification(config).eval()
     if kind == "steps":
         return BeatsForAudioFrameClassification(BeatsConfig(**TINY, **LABELS, frame_pooling="sequence")).eval()
+    if kind in ("recurrent", "recurrent_clips"):
+        head = {"frame_recurrent_layers": 2, "frame_recurrent_size": 12, "classifier_pooling": "frame_attention"}
+        model_class = BeatsForAudioFrameClassification if kind == "recurrent" else BeatsForAudioClassification
+        model = model_class(BeatsConfig(**TINY, **LABELS, **head, frame_pooling="sequence")).eval()
+        # Weights of attention that are not equal.
+        torch.nn.init.normal_(model.pooling.attention.weight)
+        return model
     if kind == "encoder":
         variant = {"deep_norm": False, "layer_norm_first": True, "hidden_act": "glu"}
         return BeatsModel(BeatsConfig(**TINY, **variant)).eval()
@@ -75,7 +82,7 @@ def build(kind):
     return model
 
 
-KINDS = ["classifier", "frames", "steps", "encoder", "tokenizer", "random_projection"]
+KINDS = ["classifier", "frames", "steps", "recurrent", "recurrent_clips", "encoder", "tokenizer", "random_projection"]
 EXTRACTOR = BeatsFeatureExtractor(fbank_mean=12.5, fbank_std=5.5)
 
 

@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 
+from transformers_beats.modeling_beats import run_gru
 from transformers_beats.utils.errors import BeatsError
 
 
@@ -57,6 +58,44 @@ def centered_cosine(expected: np.ndarray, found: np.ndarray) -> float:
     return cosine(expected - center, found - center)
 
 
+@torch.library.custom_op("transformers_beats::gru", mutates_args=())
+def gru(
+    states: torch.Tensor,
+    weight_ih: torch.Tensor,
+    weight_hh: torch.Tensor,
+    bias_ih: torch.Tensor,
+    bias_hh: torch.Tensor,
+) -> torch.Tensor:
+    """Computes [`run_gru`] as one operation, which a trace keeps as it is, for sequences of any length."""
+    # Not a view, which an operation must not return.
+    return run_gru(states, weight_ih, weight_hh, bias_ih, bias_hh).contiguous()
+
+
+@gru.register_fake
+def _(states, weight_ih, weight_hh, bias_ih, bias_hh):
+    return states.new_empty(states.shape[0], states.shape[1], weight_hh.shape[1])
+
+
+def gru_to_onnx(states: Any, weight_ih: Any, weight_hh: Any, bias_ih: Any, bias_hh: Any) -> Any:
+    """Writes [`gru`] as ONNX's own GRU, whose gates have another order: update, reset, new."""
+    from onnxscript import opset20
+
+    op: Any = opset20
+
+    def reorder(values: Any) -> Any:
+        reset, update, new = op.Split(values, num_outputs=3, axis=0)
+        return op.Concat(update, reset, new, axis=0)
+
+    first = op.Constant(value_ints=[0])
+    weights = [op.Unsqueeze(reorder(values), first) for values in (weight_ih, weight_hh)]
+    bias = op.Unsqueeze(op.Concat(reorder(bias_ih), reorder(bias_hh), axis=0), first)
+    outputs, _ = op.GRU(
+        op.Transpose(states, perm=[1, 0, 2]), *weights, bias, hidden_size=weight_hh.shape[1], linear_before_reset=1
+    )
+    # (length, directions, batch_size, size)
+    return op.Transpose(op.Squeeze(outputs, op.Constant(value_ints=[1])), perm=[1, 0, 2])
+
+
 class ExportError(BeatsError):
     """A model that cannot be exported, or an export that does not compute what the model computes."""
 
@@ -70,6 +109,9 @@ def exportable_copy(model: PreTrainedModel) -> PreTrainedModel:
     if hasattr(model.config, "num_attention_heads"):
         duplicate.set_attn_implementation("sdpa")
     for submodule in duplicate.modules():
+        # Known by its name, as the kinds of models are.
+        if type(submodule).__name__ == "BeatsGRU":
+            submodule.run = gru
         if parametrize.is_parametrized(submodule, "weight"):
             parametrize.remove_parametrizations(submodule, "weight")
     return duplicate
@@ -108,6 +150,7 @@ def to_graph(
             input_names=inputs,
             output_names=outputs,
             dynamic_shapes=dynamic_shapes,
+            custom_translation_table={torch.ops.transformers_beats.gru.default: gru_to_onnx},
             verbose=False,
         )
     assert converted is not None

@@ -43,10 +43,18 @@ class Cut(NamedTuple):
 
 
 class Compute(NamedTuple):
-    """Function of windows, and whether its results are of steps that are shorter than a column."""
+    """
+    Function of windows, whether its results are of steps that are shorter than a column, and whether they depend on
+    the number of these.
+    """
 
     function: Function
     is_of_steps: bool = False
+    reads_steps: bool = False
+
+    def length(self, cut: Cut, config: BeatsConfig, extractor: BeatsFeatureExtractor) -> tuple[int, int]:
+        """Returns columns and, if they matter, steps of a window: windows that differ need a mask in a batch."""
+        return cut.num_columns, self._replace(is_of_steps=self.reads_steps).count_rows(cut, config, extractor)
 
     def count_rows(self, cut: Cut, config: BeatsConfig, extractor: BeatsFeatureExtractor) -> int:
         """Returns the number of columns or steps of a window."""

@@ -24,7 +24,7 @@ logger = logging.get_logger(__name__)
 # Models of which was said that their precision is emulated.
 _TOLD: WeakSet[Any] = WeakSet()
 # Modules of classifiers that an encoder does not have.
-HEAD_MODULES = ("classifier", "layer_average", "pooling")
+HEAD_MODULES = ("classifier", "layer_average", "pooling", "recurrent")
 # Attributes in which wrappers keep the model: `torch.compile`, and PyTorch's `DataParallel` and others.
 INNER = ("_orig_mod", "module")
 

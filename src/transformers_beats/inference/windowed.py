@@ -182,16 +182,19 @@ class WindowedInference:
         self.progress = progress
         self.can_pad = not (feature_extractor.legacy_padding_mask or plain_model.config.legacy_padding_mask)
         self.column_seconds = column_samples(feature_extractor) / rate
-        has_frames = kind_of(plain_model) == "frames"
-        self.has_steps = has_frames and plain_model.config.frame_pooling == "sequence"
-        if self.has_steps and not self.can_pad:
+        config, has_frames = plain_model.config, kind_of(plain_model) == "frames"
+        # A clip-level model may read them as well.
+        reads_frames = has_frames or (kind_of(plain_model) == "clips" and config.pools_frames)
+        self.reads_steps = reads_frames and config.frame_pooling == "sequence"
+        self.has_steps = has_frames and self.reads_steps
+        if self.reads_steps and not self.can_pad:
             raise UsageError(
                 "Steps of frames need the exact padding mask: set the extractor's `legacy_padding_mask=False`."
             )
         # The steps of 10 s are 250, also of the 160 ms after the last whole column: windows overlap there.
-        self.window_samples = round(window_seconds * rate) if self.has_steps else None
+        self.window_samples = round(window_seconds * rate) if self.reads_steps else None
         # Of scores; those of a clip-level model are repeated for each column.
-        self.frame_seconds = plain_model.config.frame_seconds if has_frames else self.column_seconds
+        self.frame_seconds = config.frame_seconds if has_frames else self.column_seconds
         self.window_columns = count_columns(round(window_seconds * rate), feature_extractor)
         self.hop_columns = min(max(1, round(float(hop_seconds) / self.column_seconds)), self.window_columns)
 
@@ -200,16 +203,16 @@ class WindowedInference:
         Scores of a whole recording, with a clip-level model: the mean over its columns, so that every moment counts
         once, however many windows cover it.
         """
-        return self._to_clip_scores(self._recording(audio, sampling_rate, Compute(self._clip_scores)))
+        return self._to_clip_scores(self._recording(audio, sampling_rate, self._scores_of_clips))
 
     def classify_many(self, recordings: Iterable[Any], sampling_rate: int | None = None) -> Iterator[ClipScores]:
         """Scores of each of several recordings, see [`~WindowedInference.classify`]."""
         # A `map`, unlike a generator, goes on after an error.
-        return map(self._to_clip_scores, self._recordings(recordings, sampling_rate, Compute(self._clip_scores)))
+        return map(self._to_clip_scores, self._recordings(recordings, sampling_rate, self._scores_of_clips))
 
     def stream_windows(self, audio: Any, sampling_rate: int | None = None) -> Iterator[WindowScores]:
         """Scores of each window, with a clip-level model, as soon as they are known."""
-        return map(self._to_window_scores, self._recording(audio, sampling_rate, Compute(self._clip_scores)))
+        return map(self._to_window_scores, self._recording(audio, sampling_rate, self._scores_of_clips))
 
     def frames(self, audio: Any, sampling_rate: int | None = None) -> Columns:
         """Scores `(num_columns, num_labels)` of all time columns; see [`~WindowedInference.stream_frames`]."""
@@ -447,8 +450,8 @@ class WindowedInference:
                 # Kernels that were only queued would count for the model.
                 torch.cuda.synchronize(self.plain_model.device)
         # Without padding, attention without a mask is faster.
-        counts = {(cut.num_columns, compute.count_rows(cut, self.plain_model.config, extractor)) for cut in cuts}
-        has_padding = self.can_pad and len(counts) > 1
+        lengths = {compute.length(cut, self.plain_model.config, extractor) for cut in cuts}
+        has_padding = self.can_pad and len(lengths) > 1
         with stage("model"):
             values = compute.function(inputs["input_values"], inputs["attention_mask"] if has_padding else None)
             frames = self.plain_model.config.frames_per_step if compute.is_of_steps else None
@@ -466,7 +469,11 @@ class WindowedInference:
 
     @property
     def _frame_scores(self) -> Compute:
-        return Compute(self._scores, self.has_steps)
+        return Compute(self._scores, self.has_steps, self.reads_steps)
+
+    @property
+    def _scores_of_clips(self) -> Compute:
+        return Compute(self._clip_scores, reads_steps=self.reads_steps)
 
     def _clip_scores(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         scores = self._scores(input_values, attention_mask)

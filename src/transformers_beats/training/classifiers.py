@@ -76,15 +76,22 @@ def build_model(
     if arguments.model_name_or_path is None:
         return weigh_classes(model_class(BeatsConfig(**values)), labels, arguments.class_weights)
     path = find_model(model_path(arguments, fold), ["config.json"])
+    known: Any = BeatsConfig.from_pretrained(path)
+    pooling = str(values.get("classifier_pooling", known.classifier_pooling))
+    if model_class is BeatsForAudioClassification and not pooling.startswith("frame_"):
+        # The recurrent layers of a model of events read no patches.
+        values.setdefault("frame_recurrent_layers", 0)
     # Hub and disk hold half precision at times, in which small steps of the optimiser would be lost.
     model: Any = load_model(path, model_class, dtype="float32", new_weights=NEW_WEIGHTS, **values)
-    known: Any = BeatsConfig.from_pretrained(path).id2label
-    if [known[index] for index in sorted(known)] != labels.names:
+    if [known.id2label[index] for index in sorted(known.id2label)] != labels.names:
         # As many classes as before, perhaps, but others.
         model.classifier.weight.data.normal_(std=model.config.initializer_range)
         model.classifier.bias.data.zero_()
         if model.config.classifier_pooling == "class_attention" and labels.task != "frames":
             model.pooling.query.data.zero_()
+        elif model.config.classifier_pooling == "frame_attention":
+            model.pooling.attention.weight.data.normal_(std=model.config.initializer_range)
+            model.pooling.attention.bias.data.zero_()
     return weigh_classes(model, labels, arguments.class_weights)
 
 

@@ -21,6 +21,7 @@ from transformers import EarlyStoppingCallback, set_seed
 from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.inference.loading import find_model
 from transformers_beats.training.config.arguments import FINETUNE_ARGUMENTS, Arguments, BeatsTrainingArguments
+from transformers_beats.training.config.event_arguments import check_attention
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.clips import Clips
 from transformers_beats.training.data.folds import draw_share, read_folds
@@ -160,6 +161,7 @@ def build_trainer(
     if train[1].task == "frames":
         # Crops are rolled with their events.
         rolls, augmentation = augmentation.roll, replace(augmentation, roll=False)
+        check_attention(events, model.config)
         targets.with_clips = bool(events.clip_loss_weight)
         trainer_class = partial(EventTrainer, events=events)
         if events.event_logits is not None:

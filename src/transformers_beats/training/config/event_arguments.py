@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from transformers_beats.configuration_beats import BeatsConfig
 from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import UsageError
 
@@ -14,7 +15,8 @@ class EventTrainingArguments:
 
     clip_loss_weight: float = argument(
         "Weight of the loss of clips beside that of moments: a clip's scores are the linear softmax of those of its "
-        "moments. With it, clips of `event_files` with classes alone are learned from.",
+        "moments, or as `classifier_pooling` of frames says. With it, clips of `event_files` with classes alone are "
+        "learned from.",
         0.0,
         min=0,
     )
@@ -55,6 +57,15 @@ class EventTrainingArguments:
     def is_given(self) -> bool:
         """Returns whether there is a loss beside that of the labels of moments."""
         return bool(self.clip_loss_weight or self.consistency_weight or self.event_logits)
+
+
+def check_attention(events: EventTrainingArguments, config: BeatsConfig) -> None:
+    """Raises a [`UsageError`] for a model of moments whose scores of clips would have random weights that stay so."""
+    if config.classifier_pooling == "frame_attention" and not (events.clip_loss_weight or events.consistency_weight):
+        raise UsageError(
+            "`classifier_pooling` is frame_attention, which only a loss of clips teaches: set `clip_loss_weight`, or "
+            "`model_config.classifier_pooling` to mean or frame_mean."
+        )
 
 
 def check_events(arguments: Any) -> None:

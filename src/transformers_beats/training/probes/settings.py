@@ -45,6 +45,8 @@ def set_head(model: Any, pooling: str = "mean", num_prototypes: int | None = Non
     """Gives a [`BeatsForAudioClassification`] an untrained pooling of patches, and a classifier that fits it."""
     config = model.config
     config.classifier_pooling = pooling
+    # Probes read patches, whatever frames the head that they replace has read.
+    config.frame_recurrent_layers, model.recurrent = 0, None
     if num_prototypes is not None:
         config.num_prototypes = num_prototypes
     model.pooling = None if pooling == "mean" else POOLINGS[pooling](config)

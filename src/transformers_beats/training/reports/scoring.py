@@ -45,12 +45,13 @@ def mean_over_windows(scores: np.ndarray, clip_of: np.ndarray) -> np.ndarray:
     return np.add.reduceat(scores, firsts, axis=0) / np.diff(firsts, append=len(clip_of))[:, None]
 
 
-def frame_scores(predictions: tuple[np.ndarray, np.ndarray], clip_of: np.ndarray) -> list[np.ndarray]:
+def frame_scores(predictions: tuple[np.ndarray, ...], clip_of: np.ndarray) -> list[np.ndarray]:
     """
     Computes the probabilities of the time columns of clips, `(num_columns, num_labels)` each, from the logits
     `(num_windows, max_columns, num_labels)` and column masks `(num_windows, max_columns)` of their windows.
     """
-    logits, mask = predictions
+    # Others follow, such as the logits of clips.
+    logits, mask = predictions[:2]
     scores: list[list[np.ndarray]] = [[] for _ in range(int(clip_of[-1]) + 1)]
     for clip, window, valid in zip(clip_of, logits, mask):
         # `Trainer` pads with -100.

@@ -83,7 +83,8 @@ def run_model(
     if not isinstance(model, BeatsForAudioClassification):
         return model(input_values, attention_mask=attention_mask, return_dict=True, **kwargs), None
     outputs, states = model.encode(input_values, attention_mask, **kwargs)
-    return outputs, model.classify(states, outputs["patch_attention_mask"])
+    mask = outputs["patch_attention_mask"]
+    return outputs, model.classify(states, mask, attention_mask, input_values.shape[1])
 
 
 class BeatsForDistillation(BeatsPreTrainedModel):

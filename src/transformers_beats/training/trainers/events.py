@@ -8,6 +8,7 @@ import torch
 from torch.func import functional_call
 from torch.nn.functional import binary_cross_entropy
 
+from transformers_beats.modeling_beats import at_least_float32
 from transformers_beats.training.config.event_arguments import EventTrainingArguments
 
 from .classification import ClassificationTrainer
@@ -35,6 +36,18 @@ def pool_scores(scores: torch.Tensor, is_valid: torch.Tensor) -> torch.Tensor:
     """
     weights = scores * is_valid.to(scores.dtype).unsqueeze(-1)
     return (weights * scores).sum(dim=1) / weights.sum(dim=1).clamp(min=EPSILON)
+
+
+def scores_of(outputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Returns the scores of moments `(batch_size, num_columns, num_labels)` and of clips `(batch_size, num_labels)`, at
+    least in float32, from the output of a classifier of moments: those of its own `classifier_pooling` of frames, or
+    by [`pool_scores`].
+    """
+    scores, clip_logits = at_least_float32(outputs["logits"]).sigmoid(), outputs.get("clip_logits")
+    if clip_logits is None:
+        return scores, pool_scores(scores, outputs["column_attention_mask"])
+    return scores, at_least_float32(clip_logits).sigmoid()
 
 
 def known_loss(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -91,8 +104,7 @@ class EventTrainer(ClassificationTrainer):
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training:
             is_valid = outputs["column_attention_mask"]
-            scores = outputs["logits"].float().sigmoid()
-            clips = pool_scores(scores, is_valid)
+            scores, clips = scores_of(outputs)
             if clip_labels is not None and self.events.clip_loss_weight:
                 loss = loss + self.events.clip_loss_weight * known_loss(clips, clip_labels.to(clips))
             if self.events.consistency_weight:
@@ -116,10 +128,9 @@ class EventTrainer(ClassificationTrainer):
         plain.eval()
         try:
             with torch.no_grad(), self.compute_loss_context_manager():
-                logits = functional_call(plain, weights, (), features)["logits"]
+                teacher, teacher_clips = scores_of(functional_call(plain, weights, (), features))
         finally:
             plain.train()
-        teacher = logits.float().sigmoid()
         each = (scores - teacher).square() * is_valid.to(scores.dtype).unsqueeze(-1)
         of_moments = each.sum() / (is_valid.sum() * scores.shape[-1]).clamp(min=1)
-        return of_moments + (clips - pool_scores(teacher, is_valid)).square().mean()
+        return of_moments + (clips - teacher_clips).square().mean()

@@ -375,6 +375,11 @@ def check_teacher(teacher: PreTrainedModel, layers: list[int] | None) -> None:
     """Raises a [`BeatsError`] for a model that is no teacher, and for layers that it does not have."""
     if not isinstance(teacher, (BeatsModel, BeatsForAudioClassification)):
         raise BeatsError(f"A teacher is a BeatsModel or a BeatsForAudioClassification, got {type(teacher).__name__}.")
+    if isinstance(teacher, BeatsForAudioClassification) and teacher.config.pools_frames:
+        raise BeatsError(
+            "A teacher has logits of patches, and the classifier of this one reads frames (`classifier_pooling` is "
+            f"{teacher.config.classifier_pooling}): load it as an encoder, or take another."
+        )
     if layers is None:
         return
     if isinstance(teacher, BeatsForAudioClassification):

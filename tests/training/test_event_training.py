@@ -12,7 +12,12 @@ import soundfile
 import torch
 from tiny import ENCODER, TRAINING
 
-from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudioFrameClassification
+from transformers_beats import (
+    BeatsConfig,
+    BeatsFeatureExtractor,
+    BeatsForAudioClassification,
+    BeatsForAudioFrameClassification,
+)
 from transformers_beats.training.config.arguments import FINETUNE_ARGUMENTS, Arguments
 from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.data.augmentation import AugmentationArguments, augment
@@ -22,11 +27,20 @@ from transformers_beats.training.data.labels import Labels, frame_labels
 from transformers_beats.training.finetune import finetune, fingerprint
 from transformers_beats.training.reports.report import read_predictions
 from transformers_beats.training.trainers.event_logits import EventLogits
-from transformers_beats.training.trainers.events import consistency_share, known_loss, mix_targets, pool_scores
+from transformers_beats.training.trainers.events import (
+    consistency_share,
+    known_loss,
+    mix_targets,
+    pool_scores,
+    scores_of,
+)
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 
 RATE = 16000
+# Recurrent layers, and scores of clips by attention.
+HEAD = {"frame_pooling": "sequence", "frame_recurrent_layers": 1, "frame_recurrent_size": 8}
+HEAD |= {"classifier_pooling": "frame_attention"}
 NUM_CLIPS = 12
 
 
@@ -74,6 +88,17 @@ def run(folder: Path, **values) -> dict:
         ({"clip_loss_weight": 1.0}, 8),
         ({"clip_loss_weight": 1.0, "consistency_weight": 2.0, "ema_decay": 0.9}, 12),
         ({"consistency_weight": 2.0, "ema_decay": 0.9, "mixup_alpha": 0.5, "roll": True, "filter_db": 6.0}, 12),
+        (
+            {
+                "model_config": ENCODER | HEAD,
+                "clip_loss_weight": 1.0,
+                "consistency_weight": 2.0,
+                "ema_decay": 0.9,
+                "layer_wise_learning_rate_decay": 0.5,
+                "gradient_checkpointing": True,
+            },
+            12,
+        ),
     ],
 )
 def test_clips_are_learned_from_by_what_is_known_of_them(values, num_clips, folder):
@@ -86,12 +111,15 @@ def test_clips_are_learned_from_by_what_is_known_of_them(values, num_clips, fold
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_weak_label_alone_teaches_which_class_sounds(folder):
+@pytest.mark.parametrize("pooling", ["mean", "frame_attention"])
+def test_a_weak_label_alone_teaches_which_class_sounds(pooling, folder):
     (folder / "weak.tsv").write_text(
         "filename\tevent_labels\n" + "".join(f"{n:02d}.wav\t{('high', 'low')[n % 2]}\n" for n in range(NUM_CLIPS))
     )
     # The loss of clips is all there is. It says which class there is, and little about when.
-    metrics = run(folder, event_files=str(folder / "weak.tsv"), clip_loss_weight=1.0, max_steps=40)
+    config = ENCODER | {"frame_pooling": "sequence", "classifier_pooling": pooling}
+    values = {"event_files": str(folder / "weak.tsv"), "clip_loss_weight": 1.0, "max_steps": 40}
+    metrics = run(folder, **values, model_config=config)
     assert metrics["lwlrap"] > 0.95
 
 
@@ -135,6 +163,39 @@ def test_datasets_of_other_classes_are_learned_from_together(folder):
     assert (half.sum(axis=1) == 1).all()
     # Where a tone counts as absent though it sounds, its score cannot rise.
     assert scores["own"] > scores["all"] + 0.1
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_model_of_events_goes_on_with_other_classes_and_as_a_classifier_of_clips(folder):
+    values = {"clip_loss_weight": 1.0, "max_steps": 2}
+    run(folder, **values, model_config=ENCODER | HEAD)
+    first = BeatsForAudioFrameClassification.from_pretrained(folder / "model")
+    (folder / "all.tsv").write_text((folder / "all.tsv").read_text().replace("high", "bell"))
+    values |= {"model_name_or_path": str(folder / "model"), "learning_rate": 1e-9, "max_steps": 1}
+    others = {"event_files": str(folder / "all.tsv"), "eval_event_files": str(folder / "all.tsv")}
+    run(folder, **values, **others, model_config={}, output_dir=str(folder / "events"))
+    events = BeatsForAudioFrameClassification.from_pretrained(folder / "events")
+    # Layers go on, and what belongs to classes begins anew.
+    for name, value in first.state_dict().items():
+        is_of_classes = name.startswith(("classifier.", "pooling.attention."))
+        assert torch.allclose(value, events.state_dict()[name], atol=1e-4) != is_of_classes
+
+    labels = "file_name,label\n" + "".join(f"sounds/{n:02d}.wav,{('high', 'low')[n % 2]}\n" for n in range(NUM_CLIPS))
+    (folder / "clips.csv").write_text(labels)
+    recipe = {"dataset": str(folder / "clips.csv"), **TRAINING, "save_strategy": "no", "max_steps": 1}
+    recipe |= {"model_name_or_path": str(folder / "model"), "eval_strategy": "no"}
+    for pooling, depth in (("mean", 0), ("frame_attention", 1)):
+        output = str(folder / pooling)
+        values = {"model_config": {"classifier_pooling": pooling}, "output_dir": output}
+        finetune(Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe | values)), prints=False)
+        config = BeatsForAudioClassification.from_pretrained(output).config
+        assert (config.classifier_pooling, config.frame_recurrent_layers) == (pooling, depth)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_attention_that_nothing_teaches_is_refused(folder):
+    with pytest.raises(UsageError, match="which only a loss of clips teaches: set `clip_loss_weight`, or"):
+        run(folder, model_config=ENCODER | HEAD)
 
 
 @pytest.mark.parametrize(
@@ -270,6 +331,15 @@ def test_scores_of_clips_are_means_weighted_by_themselves():
     scores = torch.tensor([[[0.9, 0.0], [0.1, 0.0], [0.8, 1.0]]])
     pooled = pool_scores(scores, torch.tensor([[1, 1, 0]]))
     torch.testing.assert_close(pooled, torch.tensor([[(0.81 + 0.01) / 1.0, 0.0]]))
+
+
+def test_scores_of_clips_are_those_of_the_model_if_it_has_any():
+    outputs = {"logits": torch.randn(2, 3, 4), "column_attention_mask": torch.tensor([[1, 1, 1], [1, 0, 0]])}
+    scores, clips = scores_of(outputs)
+    torch.testing.assert_close(scores, outputs["logits"].sigmoid())
+    torch.testing.assert_close(clips, pool_scores(scores, outputs["column_attention_mask"]))
+    logits = torch.randn(2, 4)
+    torch.testing.assert_close(scores_of(outputs | {"clip_logits": logits})[1], logits.sigmoid())
 
 
 def test_the_loss_is_a_mean_over_what_is_known():

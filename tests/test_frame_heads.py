@@ -15,6 +15,7 @@ from torch.func import functional_call
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor, WindowedInference
 from transformers_beats import BeatsForAudioClassification as ClipClassifier
 from transformers_beats import BeatsForAudioFrameClassification as FrameClassifier
+from transformers_beats.inference.loading import describe
 from transformers_beats.modeling_beats import BeatsRecurrentLayers, gather_patches
 
 
@@ -298,3 +299,8 @@ def test_positions_are_gathered_by_clip():
     values = torch.arange(12.0).view(2, 3, 2)
     found = gather_patches(values, torch.tensor([[2, 0], [1, 1]]))
     assert found.tolist() == [[[4, 5], [0, 1]], [[8, 9], [8, 9]]]
+
+
+def test_the_description_tells_recurrent_layers(tiny_config):
+    model = build(tiny_config, **RECURRENT, frame_pooling="sequence")
+    assert describe(model, EXTRACTOR)["scores"] == "every 40 ms, behind 2 recurrent layers of 2 x 6"

@@ -11,7 +11,11 @@ import yaml
 from golden import FIXTURES
 from safetensors.torch import save_file
 
-from transformers_beats import BeatsFeatureExtractor, BeatsForAudioFrameClassification
+from transformers_beats import (
+    BeatsFeatureExtractor,
+    BeatsForAudioClassification,
+    BeatsForAudioFrameClassification,
+)
 from transformers_beats.conversion import checkpoint, layouts, settings
 from transformers_beats.conversion.checkpoint import CheckpointError, read_checkpoint
 from transformers_beats.conversion.convert import convert
@@ -204,26 +208,35 @@ def test_label_maps_that_are_none_are_refused(names, message, encoder, head, wri
         read_checkpoint(write(tensors), labels=write(names, "label_map.json"))
 
 
-def sed_heads(num_labels: int = 447, num_weak: int | None = None, width: int = 64) -> dict[str, torch.Tensor]:
-    """Heads of PretrainedSED, of so many classes."""
+def sed_heads(
+    num_labels: int = 447, num_weak: int | None = None, width: int = 64, rnn: torch.nn.Module | None = None
+) -> dict[str, torch.Tensor]:
+    """Heads of PretrainedSED, of so many classes, also behind a recurrent layer."""
     generator = torch.Generator().manual_seed(0)
     counts = {"strong_head": num_labels, "weak_head": num_labels if num_weak is None else num_weak}
     size = width**-0.5
     weights = {
         f"{name}.weight": size * torch.randn(count, width, generator=generator) for name, count in counts.items()
     }
-    return weights | {f"{name}.bias": torch.randn(count, generator=generator) for name, count in counts.items()}
+    weights |= {f"{name}.bias": torch.randn(count, generator=generator) for name, count in counts.items()}
+    return weights if rnn is None else weights | under("seq_model.rnn.", rnn.state_dict())
 
 
-def sed_forward(contents: dict, heads: dict[str, torch.Tensor], waveform: torch.Tensor) -> torch.Tensor:
+def sed_steps(contents: dict, waveform: torch.Tensor, rnn: torch.nn.Module | None = None) -> torch.Tensor:
     """
-    Scores `(250, num_labels)` that PretrainedSED's `PredictionsWrapper` has for up to 10 s: padded with zeros, without
-    a mask; the sequence of patches pooled to 250 steps; a linear head; a sigmoid. On the plain encoder.
+    States `(250, width)` that the heads of PretrainedSED's `PredictionsWrapper` read, for up to 10 s: padded with
+    zeros, without a mask; the sequence of patches pooled to 250 steps; a recurrent layer. On the plain encoder.
     """
     waveform = torch.nn.functional.pad(waveform, (0, 160_000 - len(waveform)))
     states = PlainBeats(contents["cfg"], contents["model"]).encode(plain_features([waveform]))
     assert states.shape[1] == 496
-    steps = torch.nn.functional.adaptive_avg_pool1d(states.transpose(1, 2), 250).transpose(1, 2)[0]
+    steps = torch.nn.functional.adaptive_avg_pool1d(states.transpose(1, 2), 250).transpose(1, 2)
+    return steps[0] if rnn is None else rnn(steps)[0][0]
+
+
+def sed_forward(contents: dict, heads: dict[str, torch.Tensor], waveform: torch.Tensor) -> torch.Tensor:
+    """Scores `(250, num_labels)` of `strong_head`: a linear layer and a sigmoid."""
+    steps = sed_steps(contents, waveform)
     return (steps @ heads["strong_head.weight"].T + heads["strong_head.bias"]).sigmoid()
 
 
@@ -277,19 +290,97 @@ def test_heads_of_other_classes_have_no_names_unless_they_are_given(encoder, wri
 @pytest.mark.parametrize(
     ("heads", "reason"),
     [
-        (sed_heads() | {"seq_model.rnn.weight_ih_l0": torch.ones(3, 64)}, "`seq_model`, a recurrent layer"),
+        (sed_heads(rnn=torch.nn.LSTM(64, 32, bidirectional=True)), "`seq_model`, which is no bidirectional GRU"),
+        (sed_heads(rnn=torch.nn.GRU(64, 64)), "`seq_model`, which is no bidirectional GRU"),
+        (sed_heads() | {"seq_model.rnn.weight_ih_l999999999": torch.ones(3, 64)}, "`seq_model`, which is no"),
         (sed_heads(447, 527), "`strong_head` has 447 classes and `weak_head` 527"),
         (sed_heads(527), "`strong_head` has the 527 classes of AudioSet's clips"),
-        ({"weak_head.weight": torch.ones(527, 64), "weak_head.bias": torch.ones(527)}, "reads the mean of 250 steps"),
+        (
+            {"weak_head.weight": torch.ones(527, 64), "weak_head.bias": torch.ones(527)},
+            "`weak_head`, the only one, was",
+        ),
         ({"strong_head.weight": torch.ones(447, 64)}, "`strong_head` has no bias"),
     ],
-    ids=["recurrent", "weak", "of clips", "weak alone", "no bias"],
+    ids=["LSTM", "one direction", "a damaged GRU", "weak", "of clips", "weak alone", "no bias"],
 )
 def test_other_heads_of_pretrained_sed_are_left_out_with_the_reason(heads, reason, encoder, write, assert_golden):
     checkpoint = read_checkpoint(write(under("model.model.", encoder) | heads))
     assert (checkpoint.origin, checkpoint.kind) == ("pretrained-sed", "pretrained")
     assert_golden(checkpoint)
     assert notes_about(checkpoint, f"left out {len(heads)} tensors", "no head, because", reason)
+
+
+@pytest.mark.usefixtures("released_is_tiny")
+@pytest.mark.parametrize(
+    ("choice", "depth", "root"),
+    [
+        *(("auto", 2, ""), ("strong", 2, "model."), ("weak", 0, "")),
+        *(("weak", 2, ""), ("attention", 0, "model."), ("attention", 2, "model.")),
+    ],
+)
+@torch.no_grad()
+def test_every_head_of_pretrained_sed_is_that_of_the_published_forward_pass(
+    choice, depth, root, encoder, write, tmp_path
+):
+    torch.manual_seed(0)
+    rnn = torch.nn.GRU(64, 20, depth, batch_first=True, bidirectional=True) if depth else None
+    heads = sed_heads(447, width=40 if depth else 64, rnn=rnn)
+    source = write(under(f"{root}model.beats.", encoder) | under(root, heads))
+    checkpoint = convert(source, tmp_path / "out", head=choice)
+    assert bool(notes_about(checkpoint, "`seq_model` became the recurrent layers")) == bool(depth)
+    assert checkpoint.config.id2label[446] == "Zipper (clothing)"
+    extractor = BeatsFeatureExtractor.from_pretrained(tmp_path / "out")
+    clip = 0.1 * torch.randn(160_000, generator=torch.Generator().manual_seed(1))
+    inputs = extractor(clip, sampling_rate=16000, return_tensors="pt")
+    steps = sed_steps(golden("beats_tiny_finetuned"), clip, rnn)
+    strong = (steps @ heads["strong_head.weight"].T + heads["strong_head.bias"]).sigmoid()
+    if choice == "weak":
+        assert checkpoint.kind == "finetuned"
+        scores = BeatsForAudioClassification.from_pretrained(tmp_path / "out").eval()(**inputs).logits.sigmoid()
+        weak = steps.mean(dim=0) @ heads["weak_head.weight"].T + heads["weak_head.bias"]
+        torch.testing.assert_close(scores[0], weak.sigmoid(), atol=1e-5, rtol=0)
+        return
+    assert checkpoint.kind == "event-classifier"
+    model = BeatsForAudioFrameClassification.from_pretrained(tmp_path / "out").eval()
+    torch.testing.assert_close(model(**inputs).logits[0].sigmoid(), strong, atol=1e-5, rtol=0)
+    if choice == "attention":
+        # The clip's scores of `head_type="attention"`.
+        weights = (steps @ heads["weak_head.weight"].T + heads["weak_head.bias"]).softmax(dim=-1).clamp(1e-7, 1)
+        weak = (strong * weights).sum(dim=0) / weights.sum(dim=0)
+        clips = BeatsForAudioClassification.from_pretrained(tmp_path / "out").eval()
+        torch.testing.assert_close(clips(**inputs).logits[0].sigmoid(), weak, atol=1e-5, rtol=0)
+
+
+@pytest.mark.usefixtures("released_is_tiny")
+def test_a_head_for_clips_has_the_classes_of_audioset(encoder, write):
+    checkpoint = read_checkpoint(write(under("model.model.", encoder) | sed_heads(447, 527)), head="weak")
+    assert (checkpoint.kind, checkpoint.config.frame_pooling) == ("finetuned", "sequence")
+    assert (checkpoint.config.num_labels, checkpoint.config.id2label[0]) == (527, "Speech")
+    assert notes_about(checkpoint, "the order of AudioSet's class_labels_indices.csv is assumed")
+    assert notes_about(checkpoint, "left out 2 tensors", "`strong_head` (2)")
+
+
+@pytest.mark.usefixtures("released_is_tiny")
+@pytest.mark.parametrize(
+    ("heads", "choice", "message"),
+    [
+        ({"strong_head.weight": torch.ones(447, 64)}, "strong", "--head strong: `strong_head` has no bias"),
+        ({"strong_head.weight": torch.ones(447, 64)}, "weak", "--head weak: `weak_head` has no weight"),
+        (sed_heads(3, 4), "attention", "--head attention: `strong_head` has 3 classes and `weak_head` 4"),
+        (sed_heads(rnn=torch.nn.GRU(64, 64)), "strong", "--head strong: it reads the states of `seq_model`"),
+        ({"strong_head.weight": torch.tensor(1.0), "strong_head.bias": torch.ones(1)}, "strong", "is no matrix"),
+    ],
+)
+def test_a_head_that_is_not_there_is_refused(heads, choice, message, encoder, write):
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(write(under("model.model.", encoder) | heads), head=choice)
+
+
+def test_a_head_of_another_project_is_refused(write):
+    with pytest.raises(
+        CheckpointError, match="--head weak is for files of PretrainedSED, and this one is of microsoft"
+    ):
+        read_checkpoint(write(golden("beats_tiny_finetuned")), head="weak")
 
 
 @pytest.mark.usefixtures("released_is_tiny")
@@ -301,7 +392,8 @@ def test_a_head_of_another_width_is_refused(encoder, write):
 @pytest.mark.usefixtures("released_is_tiny")
 def test_the_architecture_is_assumed_only_on_request(encoder, write, assert_golden):
     path = write(under("model.model.", encoder))
-    with pytest.raises(CheckpointError, match=r"nothing states its activation_fn, deep_norm.*--cfg released"):
+    message = r"nothing states its activation_fn, deep_norm.*--cfg released.*--origin pretrained-sed"
+    with pytest.raises(CheckpointError, match=message):
         read_checkpoint(path)
     assert_golden(read_checkpoint(path, "pretrained-sed"))
     checkpoint = read_checkpoint(path, cfg=["released"])

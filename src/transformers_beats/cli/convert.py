@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from transformers_beats.conversion.locations import MAX_BYTES
-from transformers_beats.conversion.names import Origin, use_of
+from transformers_beats.conversion.names import Head, Origin, use_of
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import check_absent, check_file
 from transformers_beats.utils.messages import next_command, note
@@ -44,6 +44,9 @@ def convert(
     labels: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Names of the classes: avex's label_map.json.")
     ] = None,
+    head: Annotated[
+        Head, typer.Option(help="Head of a file of PretrainedSED: for events, for clips, or both, by attention.")
+    ] = Head.AUTO,
     fbank_mean: Annotated[
         float | None,
         typer.Option(help="Mean of the fbank in training.", show_default="as SOURCE states, or AudioSet's 15.41663"),
@@ -77,6 +80,7 @@ def convert(
             "--push-to-hub": push_to_hub,
         }
         others["--origin"] = None if origin is Origin.AUTO else origin
+        others["--head"] = None if head is Head.AUTO else head
         if given := [name for name, value in others.items() if value is not None]:
             raise UsageError(f"{output}: for a conversion to a .pt file, leave out {', '.join(given)}.")
         from transformers_beats.inference.loading import find_model
@@ -125,6 +129,7 @@ def convert(
         source_name=local.name,
         notes=local.notes,
         max_bytes=max_bytes,
+        head=head,
     )
     size = local.path.stat().st_size
     num_values = sum(tensor.numel() for tensor in checkpoint.state_dict.values())

@@ -24,7 +24,7 @@ from transformers_beats.utils.files import sha256
 
 from .layouts import Source, read_source
 from .locations import MAX_BYTES
-from .names import ACTIVATIONS, ARCHITECTURE, FBANK, QUANTIZER, REGULARIZATION, Kind, Origin, rename_key
+from .names import ACTIVATIONS, ARCHITECTURE, FBANK, QUANTIZER, REGULARIZATION, Head, Kind, Origin, rename_key
 from .reading import CheckpointError
 from .settings import RELEASED, read_labels
 
@@ -89,6 +89,7 @@ def read_checkpoint(
     fbank_mean: float | None = None,
     fbank_std: float | None = None,
     max_bytes: float = MAX_BYTES,
+    head: str = "auto",
 ) -> BeatsCheckpoint:
     """
     Reads and checks a checkpoint: `{"cfg": ..., "model": ..., "label_dict": ...}`, or another layout that
@@ -109,6 +110,9 @@ def read_checkpoint(
             Statistics of the fbank, if the training had others than the file or `cfg` state.
         max_bytes (`int`, *optional*):
             A larger file is refused before it is read.
+        head (`str` or [`Head`], defaults to `"auto"`):
+            Head of a file of PretrainedSED, which does not say which was trained: `"strong"` for events, `"weak"` for
+            clips, `"attention"` for both. By default the first if nothing speaks against it.
 
     Raises:
         [`UsageError`]: if there is no such file, or it is larger than `max_bytes`.
@@ -116,12 +120,12 @@ def read_checkpoint(
     """
     path = Path(path)
     label_dict = None if labels is None else read_labels(Path(labels))
-    source = read_source(path, Origin(origin), cfg, label_dict, max_bytes)
+    source = read_source(path, Origin(origin), cfg, label_dict, max_bytes, Head(head))
     notes = source.notes
     kind = _detect_kind(source)
-    state_dict = _rename(source.tensors, kind, notes)
+    state_dict = _rename(source.tensors, kind, notes) | source.head_tensors
     source.cfg = _complete(source.cfg, kind, source.origin, state_dict, notes)
-    config = _build_config(source.cfg, kind, notes, source.frame_pooling)
+    config = _build_config(source.cfg, kind, notes, source.head_settings)
     statistics = _choose_statistics(source, {"fbank_mean": fbank_mean, "fbank_std": fbank_std}, notes)
     if "classifier.weight" in state_dict:
         config.problem_type = source.problem_type
@@ -143,10 +147,12 @@ def _detect_kind(source: Source) -> Kind:
     if "predictor.weight" in tensors:
         if tensors["predictor.weight"].ndim != 2:
             raise CheckpointError("`predictor.weight` is not a matrix.")
+        if source.head_kind is not None:
+            return source.head_kind
         # Wider than a patch: of the patches of a time column.
         width = tensors["encoder.layers.0.fc2.weight"].shape[0] if "encoder.layers.0.fc2.weight" in tensors else None
         is_wider = width is not None and tensors["predictor.weight"].shape[1] > width
-        return "event-classifier" if is_wider or source.frame_pooling is not None else "finetuned"
+        return "event-classifier" if is_wider else "finetuned"
     if source.cfg.get("finetuned_model") and source.origin is Origin.MICROSOFT:
         raise CheckpointError("`cfg` says that the model is fine-tuned, but the file has no `predictor.weight`.")
     return "pretrained"
@@ -255,14 +261,15 @@ def _required(kind: Kind) -> dict[str, str]:
 
 
 def _build_config(
-    cfg: Mapping[str, Any], kind: Kind, notes: list[str], frame_pooling: str | None = None
+    cfg: Mapping[str, Any], kind: Kind, notes: list[str], head_settings: Mapping[str, Any]
 ) -> BeatsConfig:
     values = {name: cfg[key] for key, name in _required(kind).items()}
     if not isinstance(values["hidden_act"], str) or values["hidden_act"] not in ACTIVATIONS:
         raise CheckpointError(f"unknown activation {values['hidden_act']!r}; known are {', '.join(ACTIVATIONS)}.")
     values["hidden_act"] = ACTIVATIONS[values["hidden_act"]]
     if kind == "event-classifier":
-        values["frame_pooling"] = frame_pooling or "concat"
+        values["frame_pooling"] = "concat"
+    values |= head_settings
     values |= {name: cfg[key] for key, name in REGULARIZATION.items() if key in cfg}
     if (decay := cfg.get("layer_wise_gradient_decay_ratio", 1.0)) != 1.0:
         notes.append(f"not kept, as it is of its training only: layer_wise_gradient_decay_ratio={decay}")

@@ -34,13 +34,14 @@ def convert(
     source_name: str | None = None,
     notes: Sequence[str] = (),
     max_bytes: float = MAX_BYTES,
+    head: str = "auto",
 ) -> "BeatsCheckpoint":
     """
     Converts a checkpoint into configuration, weights (safetensors), feature extractor, remote code and model card.
 
     Everything is written to a temporary directory beside `output_dir` and renamed at the end, so that a refused or
-    interrupted conversion leaves everything as it was. `source`, `origin`, `cfg`, `labels`, `max_bytes` and the
-    statistics of the fbank are those of [`read_checkpoint`], `output_dir` and `overwrite` those of
+    interrupted conversion leaves everything as it was. `source`, `origin`, `cfg`, `labels`, `max_bytes`, `head` and
+    the statistics of the fbank are those of [`read_checkpoint`], `output_dir` and `overwrite` those of
     [`check_output_dir`]. The card names the directory itself, unless `repo_id` and `revision` are given, and has the
     text of `details`; it calls the source `source_name`, by default the name of the file. `notes` go before those of
     the conversion. An entry of a manifest, which `details` may be, must have the kind, the settings and the number of
@@ -62,7 +63,7 @@ def convert(
     # For the one file that is written.
     logging.disable_progress_bar()
     output_dir = check_output_dir(output_dir, overwrite)
-    checkpoint = read_checkpoint(source, origin, cfg, labels, fbank_mean, fbank_std, max_bytes)
+    checkpoint = read_checkpoint(source, origin, cfg, labels, fbank_mean, fbank_std, max_bytes, head)
     checkpoint.notes[:0] = notes
     # Figures and licence of a released model belong to the file, however it came here.
     details = details or find_by_hash(checkpoint.sha256)

@@ -10,7 +10,8 @@ Sources of the layouts (each a public repository and a path in it):
         `openbeats` on PyPI, `openbeats/utils.py`.
     avex: `earthspecies/avex`, `avex/models/beats_model.py`, `avex/models/beats/beats.py`,
         `avex/api/configs/official_models/*beats*.yml`.
-    PretrainedSED: `fschmid56/PretrainedSED`, `models/prediction_wrapper.py`, `models/beats/BEATs{,_wrapper}.py`.
+    PretrainedSED: `fschmid56/PretrainedSED`, `models/prediction_wrapper.py`, `models/beats/BEATs{,_wrapper}.py`; its
+        heads in `pretrained_sed.py`.
 """
 
 import re
@@ -22,10 +23,11 @@ from typing import Any, Literal
 
 import torch
 
-from transformers_beats.audio.audioset import AUDIOSET_LABELS, AUDIOSET_STRONG_LABELS
+from transformers_beats.audio.audioset import AUDIOSET_LABELS
 
+from . import pretrained_sed
 from .locations import MAX_BYTES, path_in_cache
-from .names import ARCHITECTURE, QUANTIZER, Origin
+from .names import ARCHITECTURE, QUANTIZER, Head, Kind, Origin
 from .reading import CheckpointError, load
 from .settings import RELEASED, Settings, check_values, read_settings, section
 
@@ -52,9 +54,6 @@ ESPNET_PARTS = {
 }
 # Tokens that ESPnet appends to the classes.
 SPECIAL_TOKENS = (["<blank>", "<unk>"], ["<unk>", "<blank>"])
-# Names under which PretrainedSED's wrapper has the model, and its heads beside it.
-SED_MODELS = ("model.model.", "model.beats.")
-SED_HEADS = ("strong_head.", "weak_head.")
 # Shapes of avex's filter bank at 16 kHz, 25 and 10 ms, 128 mel bins: the one that this package computes.
 AVEX_FBANK = {"fbank.window": (400,), "fbank.mel_fb": (257, 128)}
 
@@ -63,8 +62,9 @@ AVEX_FBANK = {"fbank.window": (400,), "fbank.mel_fb": (257, 128)}
 class Source:
     """
     Contents of a checkpoint, in Microsoft's terms: settings, tensors (mapped from the file and not copied), labels by
-    class index and their names, the inputs of a head for events, the loss of the classes, the statistics of the fbank
-    that its trainer applied, as far as they are stated, and notes on what was left out or assumed.
+    class index and their names, the kind of a head that is not Microsoft's, its settings and its tensors beside the
+    classifier (in our terms), the loss of the classes, the statistics of the fbank that its trainer applied, as far as
+    they are stated, and notes on what was left out or assumed.
     """
 
     origin: Origin
@@ -72,7 +72,9 @@ class Source:
     tensors: dict[str, torch.Tensor]
     label_dict: Any = None
     label_names: Mapping[str, str] = field(default_factory=lambda: AUDIOSET_LABELS)
-    frame_pooling: Literal["concat", "sequence"] | None = None
+    head_kind: Kind | None = None
+    head_settings: dict[str, Any] = field(default_factory=dict)
+    head_tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     problem_type: Literal["multi_label_classification", "single_label_classification"] = "multi_label_classification"
     statistics: dict[str, float] = field(default_factory=dict)
     # Taken for the released architecture, because nothing says otherwise.
@@ -81,13 +83,19 @@ class Source:
 
 
 def read_source(
-    path: Path, origin: Origin, cfg: Sequence[str | Path], label_dict: Any = None, max_bytes: float = MAX_BYTES
+    path: Path,
+    origin: Origin,
+    cfg: Sequence[str | Path],
+    label_dict: Any = None,
+    max_bytes: float = MAX_BYTES,
+    head: Head = Head.AUTO,
 ) -> Source:
     """
     Reads a file and finds the BEATs model in it. The arguments are those of [`read_checkpoint`].
 
     Raises:
-        [`CheckpointError`]: a file without a BEATs model, with several, or with one whose architecture nothing states.
+        [`CheckpointError`]: a file without a BEATs model, with several, or with one whose architecture nothing states,
+            or without the head that is wanted.
     """
     contents = load(path, max_bytes)
     state_dict = _find_state_dict(contents, path)
@@ -98,14 +106,18 @@ def read_source(
     is_known = origin is not Origin.AUTO
     if not is_known:
         origin = _detect_origin(prefix, state_dict, has_cfg="cfg" in contents)
+    if head is not Head.AUTO and origin is not Origin.PRETRAINED_SED:
+        raise CheckpointError(
+            f"{path}: --head {head.value} is for files of PretrainedSED, and this one is of {origin.value}."
+        )
     source = Source(origin, {}, tensors, contents.get("label_dict"))
-    settings = _find_cfg(source, contents, cfg, path, max_bytes)
+    settings = _find_cfg(source, contents, cfg, path, max_bytes, prefix)
     if source.origin is Origin.OTHER and settings.training and not is_known:
         # Its older encoders have no constants by which they are recognised.
         source.origin = Origin.ESPNET
     source.statistics = settings.statistics
     _drop_wrapper_parts(source)
-    _take_head(source, prefix, state_dict, others, settings.training)
+    _take_head(source, prefix, state_dict, others, settings.training, head)
     source.label_dict = source.label_dict if label_dict is None else label_dict
     return source
 
@@ -161,20 +173,15 @@ def _detect_origin(prefix: str, state_dict: Mapping[str, torch.Tensor], has_cfg:
         return Origin.ESPNET
     if f"{prefix}fbank.mel_fb" in state_dict:
         return Origin.AVEX
-    root = _sed_root(prefix)
-    if root is not None and any(f"{root}{head}weight" in state_dict for head in SED_HEADS):
+    root = pretrained_sed.root_of(prefix)
+    if root is not None and any(f"{root}{head}weight" in state_dict for head in pretrained_sed.HEADS):
         return Origin.PRETRAINED_SED
     is_alone = all(key.startswith(prefix) for key in state_dict)
     return Origin.MICROSOFT if has_cfg and is_alone else Origin.OTHER
 
 
-def _sed_root(prefix: str) -> str | None:
-    """Returns the name of PretrainedSED's wrapper around a model of this name; None if it has another one."""
-    return next((prefix.removesuffix(name) for name in SED_MODELS if prefix.endswith(name)), None)
-
-
 def _find_cfg(
-    source: Source, contents: Mapping[str, Any], cfg: Sequence[str | Path], path: Path, max_bytes: float
+    source: Source, contents: Mapping[str, Any], cfg: Sequence[str | Path], path: Path, max_bytes: float, prefix: str
 ) -> Settings:
     """Sets the settings of the model, the file's own and those that were given; returns the latter."""
     own = contents.get("cfg", {})
@@ -201,10 +208,12 @@ def _find_cfg(
         source.cfg = settings.cfg | own
         return settings
     if not cfg and source.origin not in RELEASED_IS_DOCUMENTED:
+        is_named_so = pretrained_sed.root_of(prefix) is not None
+        hint = " If PretrainedSED wrote it, say so with --origin pretrained-sed." if is_named_so else ""
         raise CheckpointError(
             f"{path}: expected `cfg` and `model`, found a BEATs model without `cfg`: nothing states its "
             f"{', '.join(INVISIBLE)}. Name a file that does with --cfg (ESPnet's or avex's .yaml, or the .pt that its "
-            "training began from), or assume what Microsoft's models have with --cfg released."
+            f"training began from), or assume what Microsoft's models have with --cfg released.{hint}"
         )
     source.cfg = settings.cfg
     if files:
@@ -246,21 +255,35 @@ def _drop_wrapper_parts(source: Source) -> None:
 
 
 def _take_head(
-    source: Source, prefix: str, state_dict: Mapping[str, torch.Tensor], others: list[str], settings: Mapping[str, Any]
+    source: Source,
+    prefix: str,
+    state_dict: Mapping[str, torch.Tensor],
+    others: list[str],
+    settings: Mapping[str, Any],
+    choice: Head,
 ) -> None:
     """Makes the wrapper's head the `predictor` if it is like ours, and notes the tensors that are left out."""
-    head, reason = _find_head(source.origin, prefix, state_dict, settings)
-    if head and source.origin is Origin.PRETRAINED_SED:
-        source.frame_pooling = "sequence"
-    elif not head and (head := _find_column_head(source.tensors, state_dict, others)):
-        source.frame_pooling = "concat"
+    sed_head: pretrained_sed.SedHead | str = ""
+    if source.origin is Origin.PRETRAINED_SED:
+        sed_head = pretrained_sed.find_head(pretrained_sed.root_of(prefix) or "", state_dict, choice)
+    if isinstance(sed_head, pretrained_sed.SedHead):
+        head, reason = sed_head.prefix, ""
+        source.head_kind, source.head_settings = sed_head.kind, sed_head.settings
+        source.head_tensors = {ours: state_dict[theirs] for theirs, ours in sed_head.names.items()}
+        _check_dtypes(source.head_tensors)
+    else:
+        head, reason = _find_head(source.origin, prefix, state_dict, settings)
+        reason = f"; no head, because {sed_head}" if sed_head else reason
+        if not head and (head := _find_column_head(source.tensors, state_dict, others)):
+            source.head_kind, source.head_settings = "event-classifier", {"frame_pooling": "concat"}
     # Beside another layer, or in avex, a `predictor` comes from the checkpoint that training began from.
     is_stale = source.origin is Origin.AVEX or any(state_dict[key].ndim > 1 for key in others)
     left_out = [prefix + key for key in source.tensors if is_stale and key.startswith("predictor.")]
     for key in left_out:
         del source.tensors[key.removeprefix(prefix)]
     taken = [key for key in (f"{head}weight", f"{head}bias") if head and key in state_dict]
-    left_out = [*(key for key in others if key not in taken), *left_out]
+    further = sed_head.names if isinstance(sed_head, pretrained_sed.SedHead) else {}
+    left_out = [*(key for key in others if key not in taken and key not in further), *left_out]
     if left_out:
         counts = Counter(_part(key, prefix) for key in left_out)
         parts = ", ".join(f"`{part}` ({count})" for part, count in counts.items())
@@ -270,15 +293,18 @@ def _take_head(
     source.tensors |= {key.replace(head, "predictor."): state_dict[key] for key in taken}
     _check_dtypes({key: state_dict[key] for key in taken})
     source.notes.append(f"the classification head is `{head}`")
-    if source.frame_pooling == "concat":
+    if source.head_settings.get("frame_pooling") == "concat":
         source.notes.append(
             "it reads the patches of a time column one after the other: an event is scored every 160 ms; that they go "
             "from low to high frequencies, as everywhere in BEATs, is assumed"
         )
     if source.origin is Origin.ESPNET:
         _read_espnet_labels(source, settings)
-    elif source.origin is Origin.PRETRAINED_SED:
-        _name_sed_labels(source)
+    elif isinstance(sed_head, pretrained_sed.SedHead):
+        notes, names = pretrained_sed.describe_head(sed_head, source.tensors["predictor.weight"].shape[0])
+        source.notes += notes
+        if names is not None:
+            source.label_names, source.label_dict = names, dict(enumerate(names))
     else:
         source.notes.append("how its classes were trained is not in the file: a sigmoid, as in avex's recipes")
 
@@ -296,35 +322,7 @@ def _find_head(
         if obstacle := _espnet_obstacle(settings):
             return "", f"; no head, because {obstacle}"
         return prefix.removesuffix("encoder.") + "decoder.linear_out.", ""
-    if origin is Origin.PRETRAINED_SED:
-        return _find_sed_head(_sed_root(prefix) or "", state_dict)
     return "", ""
-
-
-def _find_sed_head(root: str, state_dict: Mapping[str, torch.Tensor]) -> tuple[str, str]:
-    """
-    Returns the name before `weight` of PretrainedSED's head for events, a linear layer on 250 steps of 10 s; or an
-    empty string, and the reason why there is none.
-    """
-    strong, weak = (state_dict.get(f"{root}{head}weight") for head in SED_HEADS)
-    if any(key.startswith(f"{root}seq_model.") for key in state_dict):
-        return "", "; no head, because it reads the states of `seq_model`, a recurrent layer, which no head here has"
-    if strong is None:
-        return "", "; no head, because `weak_head` reads the mean of 250 steps, which weighs patches unequally"
-    if f"{root}strong_head.bias" not in state_dict:
-        return "", "; no head, because `strong_head` has no bias"
-    if len(strong) == len(AUDIOSET_LABELS):
-        # Their code makes both heads, of as many classes, whichever is trained.
-        return "", (
-            f"; no head, because `strong_head` has the {len(strong)} classes of AudioSet's clips, which have no times "
-            "to train it"
-        )
-    if weak is not None and len(weak) != len(strong):
-        return "", (
-            f"; no head, because `strong_head` has {len(strong)} classes and `weak_head` {len(weak)}: one of the two "
-            "was not trained, and nothing says which"
-        )
-    return f"{root}strong_head.", ""
 
 
 def _find_column_head(
@@ -361,21 +359,6 @@ def _espnet_obstacle(settings: Mapping[str, Any]) -> str:
         return "it is no linear layer on the mean over the patches"
     changed = [name for name in ("frontend", "normalize", "preencoder") if settings.get(name) is not None]
     return f"the audio goes through {changed[0]} first" if changed else ""
-
-
-def _name_sed_labels(source: Source) -> None:
-    """Names the classes of PretrainedSED's head for events, if there are as many as it has for AudioSet-Strong."""
-    source.notes.append(
-        "it reads steps of 40 ms, as `strong_head` of PretrainedSED does: an event is scored every 40 ms, by a sigmoid"
-    )
-    if source.tensors["predictor.weight"].shape[0] == len(AUDIOSET_STRONG_LABELS):
-        source.label_names = AUDIOSET_STRONG_LABELS
-        source.label_dict = dict(enumerate(AUDIOSET_STRONG_LABELS))
-        source.notes.append(
-            "its 447 classes are those of AudioSet-Strong, in PretrainedSED's order, unless others were given"
-        )
-    else:
-        source.notes.append("nothing in the file says whether `strong_head` was trained: listen to its events")
 
 
 def _read_espnet_labels(source: Source, settings: Mapping[str, Any]) -> None:

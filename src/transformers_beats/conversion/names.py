@@ -21,6 +21,15 @@ class Origin(str, Enum):
     OTHER = "other"
 
 
+class Head(str, Enum):
+    """Head of a file of PretrainedSED that is taken; see [`find_head`]."""
+
+    AUTO = "auto"  # `strong_head`, unless something speaks against its being trained
+    STRONG = "strong"
+    WEAK = "weak"
+    ATTENTION = "attention"  # both: scores of clips from those of moments
+
+
 # Settings that fix the network: names in `cfg`, and in `BeatsConfig`.
 ARCHITECTURE = {
     "input_patch_size": "patch_size",

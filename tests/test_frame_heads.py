@@ -7,16 +7,22 @@ import math
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig, get_peft_model
 from torch.func import functional_call
+from transformers import pipeline
+from typer.testing import CliRunner
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor, WindowedInference
 from transformers_beats import BeatsForAudioClassification as ClipClassifier
 from transformers_beats import BeatsForAudioFrameClassification as FrameClassifier
-from transformers_beats.inference.loading import describe
+from transformers_beats.cli.app import app
+from transformers_beats.inference.loading import describe, load_model
 from transformers_beats.modeling_beats import BeatsRecurrentLayers, gather_patches
+from transformers_beats.training.classifiers import NEW_WEIGHTS
+from transformers_beats.utils.errors import BeatsError
 
 
 RATE = 16_000
@@ -304,3 +310,42 @@ def test_positions_are_gathered_by_clip():
 def test_the_description_tells_recurrent_layers(tiny_config):
     model = build(tiny_config, **RECURRENT, frame_pooling="sequence")
     assert describe(model, EXTRACTOR)["scores"] == "every 40 ms, behind 2 recurrent layers of 2 x 6"
+
+
+def test_events_of_recordings_follow_the_head(tiny_config, tmp_path):
+    """As those of other models of events: alone and in a batch, of a directory, by the pipeline and by `tag`."""
+    labels = {"id2label": {0: "sound", 1: "silence"}, "label2id": {"sound": 0, "silence": 1}}
+    values = {**RECURRENT, "frame_pooling": "sequence", "classifier_pooling": "frame_attention"}
+    model = build(tiny_config, **values, **labels, problem_type="multi_label_classification")
+    rng = np.random.default_rng(0)
+    clips = [0.1 * rng.standard_normal(length).astype(np.float32) for length in (31_600, 30_300, 3_000)]
+    inference = WindowedInference(model, EXTRACTOR)
+    with torch.no_grad():
+        alone = [model(extract([clip])["input_values"]).logits[0].sigmoid().numpy() for clip in clips]
+    for expected, blocks in zip(alone, inference.stream_frames_many(clips, RATE)):
+        np.testing.assert_allclose(next(blocks).values, expected, atol=1e-5)
+
+    model.save_pretrained(tmp_path / "model")
+    EXTRACTOR.save_pretrained(tmp_path / "model")
+    soundfile.write(tmp_path / "noise.wav", clips[0], RATE, subtype="FLOAT")
+    threshold = float(np.median(alone[0][:, 0]))
+    above = np.flatnonzero(np.diff(np.concatenate([[0], alone[0][:, 0] >= threshold, [0]]).astype(int))) * 0.04
+    arguments = ["tag", tmp_path / "noise.wav", "-m", tmp_path / "model", "--json", "--event-threshold", threshold]
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    tagger = pipeline("audio-tagging", model=str(tmp_path / "model"), device="cpu")
+    by_pipeline = tagger(tmp_path / "noise.wav", return_events=True, event_threshold=threshold)
+    for events in (json.loads(result.stdout)["events"], by_pipeline["events"]):
+        times = [time for event in events if event["label"] == "sound" for time in (event["start"], event["end"])]
+        assert times == pytest.approx(above)
+
+
+def test_recurrent_layers_may_be_added_to_a_model_of_events(tiny_config, tmp_path):
+    build(tiny_config, frame_pooling="sequence").save_pretrained(tmp_path)
+    values = {**RECURRENT, "classifier_pooling": "frame_attention"}
+    model = load_model(tmp_path, FrameClassifier, new_weights=NEW_WEIGHTS, **values)
+    bound = RECURRENT["frame_recurrent_size"] ** -0.5
+    assert all(0 < parameter.abs().max() <= bound for parameter in model.recurrent.parameters())
+    assert model.classifier.in_features == 12
+    with pytest.raises(BeatsError, match="weights of a BeatsForAudioFrameClassification are missing"):
+        load_model(tmp_path, FrameClassifier, **values)

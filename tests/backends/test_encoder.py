@@ -121,6 +121,7 @@ def test_embeddings_of_the_last_layer_are_those_of_torch(classifier, clips, grai
         {"deep_norm": False, "layer_norm_first": True, "hidden_act": "glu"},
         {"relative_position_embedding": False, "gru_rel_pos": False, "hidden_act": "relu"},
         {"frame_pooling": "sequence"},
+        {"frame_pooling": "sequence", "frame_recurrent_layers": 1, "frame_recurrent_size": 8},
         {"legacy_padding_mask": True},
         {"num_mel_bins": 64, "patch_size": 16},
     ],

@@ -85,6 +85,12 @@ def test_centred_outputs_lack_the_mean_of_their_band(teacher, inputs):
         torch.testing.assert_close(centred[1, band:16:8], states[1, band:16:8] - valid.mean(dim=0))
 
 
+def test_a_classifier_that_reads_frames_is_no_teacher_of_patches(inputs):
+    model = BeatsForAudioClassification(BeatsConfig(**ENCODER, classifier_pooling="frame_mean", num_labels=3))
+    with pytest.raises(BeatsError, match="the classifier of this one reads frames"):
+        teacher_outputs(model, *inputs)
+
+
 @pytest.mark.parametrize(
     ("layers", "is_classifier", "message"),
     [

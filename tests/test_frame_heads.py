@@ -183,13 +183,15 @@ def test_scores_near_0_and_1_keep_their_digits(scale, tiny_config):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, "autocast"])
 def test_other_precisions_are_computed(dtype, tiny_config, clips):
     values = {**RECURRENT, "frame_pooling": "sequence", "classifier_pooling": "frame_attention"}
     model, inputs = build(tiny_config, **values), extract(clips[:2])
     with torch.no_grad():
         expected = model(**inputs)
-        found = model.to(dtype)(inputs["input_values"].to(dtype), attention_mask=inputs["attention_mask"])
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "autocast"):
+            dtype, given = (torch.bfloat16, torch.float32) if dtype == "autocast" else (dtype, dtype)
+            found = model.to(given)(inputs["input_values"].to(given), attention_mask=inputs["attention_mask"])
     assert found.logits.dtype == found.clip_logits.dtype == dtype
     tolerance = 0.3 if dtype == torch.bfloat16 else 1e-4
     torch.testing.assert_close(found.clip_logits.float(), expected.clip_logits, atol=tolerance, rtol=0)

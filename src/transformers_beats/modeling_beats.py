@@ -94,9 +94,9 @@ class BeatsFrameClassifierOutput(ModelOutput):
     column_attention_mask (`torch.IntTensor` of shape `(batch_size, num_columns)`):
         1 for valid time columns, 0 for those that hold padding. An integer, so that it stays apart from the -100 with
         which `Trainer` joins batches of different lengths.
-    clip_logits (`torch.FloatTensor` of shape `(batch_size, config.num_labels)`, *optional*, returned with a \
-    `config.classifier_pooling` of frames):
-        Classification scores of the whole clips, which [`BeatsForAudioClassification`] gives for the same weights.
+    clip_logits (`torch.FloatTensor` of shape `(batch_size, config.num_labels)`, *optional*):
+        With a `config.classifier_pooling` of frames, classification scores of the whole clips: those that
+        [`BeatsForAudioClassification`] gives for the same weights.
     """
 
     loss: torch.Tensor | None = None
@@ -1064,10 +1064,14 @@ def run_gru(
     Outputs `(batch_size, length, size)` of one direction of a GRU layer, from inputs `(batch_size, length,
     num_inputs)` and an initial state of zeros. Weights are those of `torch.nn.GRU`.
     """
-    initial = states.new_zeros(1, states.shape[0], weight_hh.shape[1])
-    weights = [weight_ih, weight_hh, bias_ih, bias_hh]
-    # A single layer has no dropout: that it is in training means to cuDNN that there will be gradients.
-    return torch.gru(states, initial, weights, True, 1, 0.0, torch.is_grad_enabled(), False, True)[0]
+    # In half precision, errors of hundreds of steps would add up, and not every device has a fast kernel.
+    with torch.autocast(device_type=states.device.type, enabled=False):
+        inputs = at_least_float32(states)
+        weights = [at_least_float32(values) for values in (weight_ih, weight_hh, bias_ih, bias_hh)]
+        initial = inputs.new_zeros(1, inputs.shape[0], weight_hh.shape[1])
+        # A single layer has no dropout: that it is in training means to cuDNN that there will be gradients.
+        outputs = torch.gru(inputs, initial, weights, True, 1, 0.0, torch.is_grad_enabled(), False, True)[0]
+    return outputs.to(states.dtype)
 
 
 class BeatsGRU(nn.Module):

@@ -30,6 +30,7 @@ from transformers_beats.training.train_tokenizer import train_tokenizer
 from transformers_beats.training.trainers.averaging import prepare_average
 from transformers_beats.training.trainers.mixtures import mix_clips
 from transformers_beats.training.trainers.pretraining import BeatsPreTrainer, teacher_outputs
+from transformers_beats.utils.errors import BeatsError
 
 
 @pytest.fixture

@@ -233,20 +233,33 @@ def test_new_recurrent_layers_begin_as_those_of_pytorch(tiny_config):
     assert abs(weights.mean()) < 0.05 * bound
 
 
-def test_recurrent_layers_are_one_graph_and_read_weights_that_are_passed():
+@pytest.fixture
+def recurrence() -> tuple[BeatsRecurrentLayers, torch.Tensor, torch.Tensor]:
+    """Recurrent layers, and frames of two clips with what is valid of them."""
+    torch.manual_seed(0)
     layers = BeatsRecurrentLayers(BeatsConfig(**RECURRENT), 8)
     for parameter in layers.parameters():
         torch.nn.init.normal_(parameter)
-    frames, is_valid = torch.randn(2, 4, 8), torch.tensor([[True] * 4, [True, True, False, False]])
+    return layers, torch.randn(2, 4, 8), torch.tensor([[True] * 4, [True, True, False, False]])
+
+
+@torch.no_grad()
+def test_recurrent_layers_read_weights_that_are_passed(recurrence):
+    """As a mean teacher has them."""
+    layers, *inputs = recurrence
+    others = {name: 1.5 * value for name, value in layers.state_dict().items()}
+    found = functional_call(layers, others, tuple(inputs))
+    layers.load_state_dict(others)
+    torch.testing.assert_close(layers(*inputs), found, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_recurrent_layers_are_one_graph(recurrence):
+    layers, *inputs = recurrence
     torch._dynamo.reset()
-    with torch.no_grad():
-        compiled = torch.compile(layers, fullgraph=True, backend="eager")
-        torch.testing.assert_close(compiled(frames, is_valid), layers(frames, is_valid), atol=1e-5, rtol=0)
-        # As a mean teacher has them.
-        others = {name: 1.5 * value for name, value in layers.state_dict().items()}
-        found = functional_call(layers, others, (frames, is_valid))
-        layers.load_state_dict(others)
-        torch.testing.assert_close(layers(frames, is_valid), found, atol=1e-5, rtol=0)
+    compiled = torch.compile(layers, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(*inputs), layers(*inputs), atol=1e-5, rtol=0)
 
 
 def test_adapters_of_the_classifier_count_in_both_logits(tiny_config, clips):

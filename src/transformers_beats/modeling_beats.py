@@ -1077,7 +1077,7 @@ def run_gru(
 class BeatsGRU(nn.Module):
     """
     One direction of a layer of a GRU. It has weights of its own and is no `nn.GRU`, which `torch.compile` does not
-    take and `torch.func` does not read anew.
+    take into a graph.
     """
 
     # An export puts an operation of its own here, as PyTorch would write out every step of the example.

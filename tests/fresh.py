@@ -117,9 +117,12 @@ def write_program(path: Path, address: str, code: str) -> None:
 
 
 @contextmanager
-def forked_python() -> Generator[Callable[..., subprocess.CompletedProcess], None, None]:
-    """A function that runs a program as `python -W error::UserWarning -c CODE ARGUMENT...` does, with no input."""
-    with fork_server(COMMON, "-W", "error::UserWarning") as address:
+def forked_python(modules: list[str] = COMMON) -> Generator[Callable[..., subprocess.CompletedProcess], None, None]:
+    """
+    A function that runs a program as `python -W error::UserWarning -c CODE ARGUMENT...` does, with no input. The given
+    modules are imported already: other ones than `COMMON` may have read the environment of this process.
+    """
+    with fork_server(modules, "-W", "error::UserWarning") as address:
 
         def run(code: str, *arguments, env: dict[str, str] | None = None, cwd: Path | None = None):
             argv = ["-c", *map(str, arguments)]

@@ -15,10 +15,12 @@ import numpy as np
 import pandas
 import pytest
 import soundfile
+from fresh import forked_python
 from typer.testing import CliRunner
 
 from transformers_beats.audio.files import find_audio
 from transformers_beats.cli.app import app
+from transformers_beats.search.index import Index, Moment
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.lock import hold
 from transformers_beats.utils.ranks import Rank, current_rank, ranks_directory
@@ -32,6 +34,13 @@ def clips(tmp_path_factory):
     for number in range(7):
         soundfile.write(folder / f"{number} é.wav", 0.1 * generator.standard_normal(9000 + 1000 * number), 16000)
     return folder
+
+
+@pytest.fixture(scope="module")
+def command_python():
+    """Runs programs in fresh processes, which have imported what the commands need; see `fresh.py`."""
+    with forked_python(["transformers_beats.cli.app", "transformers_beats.inference.pipeline"]) as run:
+        yield run
 
 
 def as_rank(monkeypatch, number: int, count: int) -> None:
@@ -110,7 +119,7 @@ def test_ranks_write_what_one_process_writes(models, clips, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["tags.csv", "all.parquet"])
-def test_a_rank_that_was_killed_is_started_again(models, clips, tmp_path, monkeypatch, fresh_python, name):
+def test_a_rank_that_was_killed_is_started_again(models, clips, tmp_path, monkeypatch, command_python, name):
     command = "tag" if name == "tags.csv" else "embed"
     run(*words_of(command, models, clips, tmp_path / "one" / name))
     words = words_of(command, models, clips, tmp_path / "two" / name)
@@ -131,7 +140,7 @@ class Stop:
 processing.stage = Stop
 main()
 """
-    result = fresh_python(program, *words)
+    result = command_python(program, *words)
     assert result.returncode == 9, result.stderr
     as_rank(monkeypatch, 1, 2)
     run(*words)
@@ -155,12 +164,13 @@ def test_another_number_of_ranks_goes_on(models, clips, tmp_path, monkeypatch):
     assert names == [str(file.path) for file in find_audio([clips])]
 
 
-@pytest.mark.parametrize("name", ["tags.jsonl", "tags.csv", "tracks", "all.parquet", "arrays"])
+@pytest.mark.parametrize("name", ["tags.jsonl", "tags.csv", "tracks", "all.parquet", "arrays", "index"])
 def test_files_that_cannot_be_used_hold_up_nobody(models, clips, tmp_path, monkeypatch, name):
     folder = shutil.copytree(clips, tmp_path / "in")
     (folder / "0 broken.wav").write_bytes(b"RIFF and nothing else")
     (folder / "1 broken.wav").write_bytes(b"RIFF and nothing else")
-    words = words_of("embed" if name in ("all.parquet", "arrays") else "tag", models, folder, tmp_path / name)
+    commands = {"all.parquet": "embed", "arrays": "embed", "index": "index"}
+    words = words_of(commands.get(name, "tag"), models, folder, tmp_path / name)
     # torchrun would end all others with the first that fails: that is the last one, which has found the end of all.
     for number, exit_code in ((0, 0), (1, 0), (2, 1)):
         as_rank(monkeypatch, number, 3)
@@ -183,6 +193,10 @@ def test_files_that_cannot_be_used_hold_up_nobody(models, clips, tmp_path, monke
         assert {record["status"] for record in records} == {"ok"}
     elif name == "all.parquet":
         assert sorted(pandas.read_parquet(tmp_path / name)["file"]) == sorted(path.name for path in folder.iterdir())
+    elif name == "index":
+        assert {Path(file).name for file in Index(tmp_path / name).states()} == {
+            path.name for path in folder.iterdir()
+        }
 
 
 def test_a_rank_is_at_work_once(models, clips, tmp_path, monkeypatch):
@@ -212,8 +226,83 @@ def test_ranks_need_a_common_output(models, clips, tmp_path, monkeypatch):
     for words in (["tag", clips], ["tag", clips, "--json"], ["embed", clips, "--json"], ["tag", "-", "-o", "x.csv"]):
         model = models / ("beats_tiny" if words[0] == "embed" else "beats_tiny_finetuned")
         assert "2 processes (WORLD_SIZE) share files" in run(*words, "-m", model, exit_code=2).stderr
-    index = words_of("index", models, clips, tmp_path / "index")
-    assert "share 1 of 2" in run(*index, exit_code=2).stderr
+
+
+def vectors_of(directory: Path) -> dict[Moment, np.ndarray]:
+    """Vectors of an index, in the order of its rows; every moment is there once."""
+    index = Index(directory)
+    moments = index.moments(range(len(index)))
+    assert len({*moments}) == len(moments)
+    return dict(zip(moments, [vector for _, block in index.blocks() for vector in block]))
+
+
+def check_same_index(found: Path, expected: Path) -> None:
+    ours, theirs = vectors_of(found), vectors_of(expected)
+    assert [*ours] == [*theirs]
+    np.testing.assert_allclose([*ours.values()], [*theirs.values()], atol=2e-5)
+    assert Index(found).states() == Index(expected).states()
+    # No part is left.
+    assert not list(ranks_directory(found).glob("rank-*"))
+
+
+@pytest.mark.parametrize("options", [[], ["--segments", 0.5]])
+def test_ranks_make_the_index_that_one_process_makes(models, clips, tmp_path, monkeypatch, options):
+    folder = shutil.copytree(clips, tmp_path / "in")
+    words = [[*words_of("index", models, folder, tmp_path / name), *options] for name in ("one", "three")]
+    run(*words[0])
+    for number in (2, 0, 1):
+        as_rank(monkeypatch, number, 3)
+        stderr = run(*words[1]).stderr
+        assert f"({Rank(number, 3)}): {tmp_path / 'three'}" in stderr
+        assert ("All 7 files: 7 added, 0 updated, 0 removed: 7 files" in stderr) == (number == 1)
+        assert len(Index(tmp_path / "three").states()) == (7 if number == 1 else 0)
+    check_same_index(tmp_path / "three", tmp_path / "one")
+    # Again, with a new, a changed and a removed file, and ranks that are others.
+    shutil.copy(folder / "1 é.wav", folder / "7 é.wav")
+    shutil.copy(folder / "3 é.wav", folder / "2 é.wav")
+    (folder / "0 é.wav").unlink()
+    for number in range(2):
+        as_rank(monkeypatch, number, 2)
+        stderr = run(*words[1]).stderr
+    assert "All 7 files: 1 added, 1 updated, 1 removed: 7 files" in stderr
+    monkeypatch.delenv("RANK")
+    assert "1 added, 1 updated, 1 removed: 7 files" in run(*words[0]).stderr
+    check_same_index(tmp_path / "three", tmp_path / "one")
+    assert "0 added, 0 updated, 0 removed: 7 files" in run(*words[1]).stderr
+
+
+def test_an_index_has_each_file_once_when_a_rank_and_a_join_are_killed(
+    models, clips, tmp_path, monkeypatch, command_python
+):
+    run(*words_of("index", models, clips, tmp_path / "one"))
+    words = words_of("index", models, clips, tmp_path / "two")
+    # Commits every recording, and ends after one of its four files or, at the join, after two of all.
+    program = """
+import os, sys
+from transformers_beats.search import index
+from transformers_beats.cli.app import main
+place, number = sys.argv.pop().split()
+index.COMMIT_SECONDS, add, seen = 0.0, index.IndexWriter.add, []
+def add_and_end(self, *arguments):
+    add(self, *arguments)
+    seen.extend([arguments[0]] * (self.directory.name == place))
+    if len(seen) == int(number): os._exit(9)
+index.IndexWriter.add = add_and_end
+main()
+"""
+    as_rank(monkeypatch, 0, 2)
+    assert command_python(program, *words, "index 1").returncode == 9
+    as_rank(monkeypatch, 1, 2)
+    run(*words)
+    assert len(Index(tmp_path / "two")) == 0
+    as_rank(monkeypatch, 0, 2)
+    result = command_python(program, *words, "two 2")
+    assert "1 of 4 files are done already." in result.stderr
+    assert result.returncode == 9
+    assert len(Index(tmp_path / "two")) == 2
+    as_rank(monkeypatch, 1, 2)
+    assert "All 7 files: 5 added, 0 updated, 0 removed: 7 files" in run(*words).stderr
+    check_same_index(tmp_path / "two", tmp_path / "one")
 
 
 def test_more_ranks_than_files(models, clips, tmp_path, monkeypatch):

@@ -4,31 +4,44 @@
 import functools
 import json as json_format
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from transformers_beats.audio.files import STDIN, AudioFile, place_of, remember_folders
+from transformers_beats.audio.files import STDIN, AudioFile
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.files import check_folder_of
+from transformers_beats.utils.lock import is_held
 from transformers_beats.utils.messages import next_command, note, warn
 from transformers_beats.utils.numbers import format_number
-from transformers_beats.utils.ranks import current_rank
+from transformers_beats.utils.ranks import parts_in, ranks_directory, take_share, write_skipped
 from transformers_beats.utils.table import print_table
 
 from .compare import find_one
 from .notes import DecoderNotes, decoder_notes
 from .options import Device, Json, MovedModel, Segments, Shared, with_shared_options
-from .processing import Open, choose_workers, find_inputs, finish, has_seconds_bar, process, settings_of
+from .processing import (
+    Open,
+    check_rank,
+    choose_workers,
+    count,
+    count_left,
+    find_inputs,
+    finish,
+    has_seconds_bar,
+    process,
+    settings_of,
+    share_of,
+)
 from .writers import write_standard_output
 
 
 if TYPE_CHECKING:
     from transformers_beats.audio.decoding import AudioReport
     from transformers_beats.inference.windowed import WindowedInference
-    from transformers_beats.search.index import Index, IndexWriter, Moment
+    from transformers_beats.search.index import Index, IndexWriter, Moment, State
 
 
 @functools.partial(with_shared_options, left_out=("resume", "window", "hop", "backend"))
@@ -55,14 +68,15 @@ def index(
     """
     from transformers_beats.inference.loading import check_model, load, place_of_model
     from transformers_beats.search.index import IndexWriter, check_index_directory
+    from transformers_beats.search.updates import PART, join_parts, open_parts
 
     if STDIN in shared.inputs:
         raise UsageError("An index is of files, and standard input is none: name files or folders.")
-    if (rank := current_rank()) is not None:
-        raise UsageError(f"An index has one writer, and this is {rank} (RANK, WORLD_SIZE): start one process.")
+    shared, rank = check_rank(shared, output)
     check_model(shared.model, "embeddings")
     check_index_directory(output)
-    files = find_inputs(shared.inputs)
+    everything = find_inputs(shared.inputs)
+    files = share_of(everything, rank)
     # From here on, torch is imported.
     from transformers_beats.inference.windowed import WindowedInference
     from transformers_beats.search.segments import window_of
@@ -73,10 +87,42 @@ def index(
     settings = settings_of("index", model, extractor, shared, segments=segments)
     # They follow from the segments.
     del settings["window"], settings["hop"]
-    with IndexWriter(output, settings, place_of_model(shared.model)) as writer:
-        failures, summary = update(writer, files, shared, notes, inference, segments)
     following = next_command("search", str(output), "clip.wav")
-    finish(files, failures, f"{summary}: {len(writer.states)} files, {len(writer)} vectors in {output}", following)
+    num_left = 0
+
+    def open_index(directory: Path) -> IndexWriter:
+        return IndexWriter(directory, settings, place_of_model(shared.model))
+
+    def describe(writer: IndexWriter) -> str:
+        return f"{len(writer.states)} files, {len(writer)} vectors in {output}"
+
+    def begin(part: Path | None) -> "tuple[Path | None, IndexWriter, list[Mapping[str, State]]]":
+        if part is None:
+            return part, open_index(output), []
+        # All ranks have the settings of the index. Another rank may have joined parts of this one.
+        with open_index(output) as writer:
+            states: list[Mapping[str, State]] = [writer.states]
+        others = [path for path in parts_in(part.parent) if path != part and not is_held(path)]
+        return part, open_index(part / PART), [*(index.states() for index in open_parts(others, settings)), *states]
+
+    def merge(parts: list[Path]) -> bool:
+        nonlocal num_left
+        left = functools.partial(count_left, everything, parts=parts)
+        with open_index(output) as writer:
+            joined = join_parts(writer, open_parts(parts, settings), everything, shared.inputs, left)
+            if joined is not None:
+                num_left, changes = joined
+                note(f"All {len(everything)} files: {changes}: {describe(writer)}", following)
+        return joined is not None
+
+    with take_share(ranks_directory(output), rank, begin, merge) as (part, writer, others), writer:
+        failures, changes, is_done = update(writer, files, shared, notes, inference, segments, others)
+        if part is not None and failures:
+            write_skipped(part, [str(file.relative) for file in files if not is_done(file)])
+    if rank is None:
+        finish(files, failures, f"{changes}: {describe(writer)}", following)
+    else:
+        finish(files, failures, f"{count(files, failures, rank)}: {output}", rank=rank, num_left=num_left)
 
 
 def update(
@@ -86,51 +132,45 @@ def update(
     notes: DecoderNotes,
     inference: "WindowedInference",
     seconds: float | None,
-) -> tuple[list[str], str]:
+    others: "Sequence[Mapping[str, State]]",
+) -> "tuple[list[str], str, Callable[[AudioFile], bool]]":
     """
-    Adds new and changed files to an index, and removes those that are gone from the folders that were named. Returns a
-    line for each file that cannot be used, and the numbers of all changes.
+    Adds new and changed files to an index, and removes those that are gone from the folders that were named.
+
+    Args:
+        others (`Sequence[Mapping[str, State]]`):
+            States of files in the whole index and parts of other ranks, if `writer` is of the part of a rank: what
+            they have is left out, and what is gone is left to the one that joins them.
+
+    Returns:
+        A line for each file that cannot be used, the numbers of all changes, and whether a file has a result.
     """
-    from transformers_beats.search.index import State
     from transformers_beats.search.segments import stream_segments_many, to_entry
+    from transformers_beats.search.updates import Listing, describe_changes
 
-    real_path = remember_folders()
-    # The same file may be reached on two ways.
-    known = {place_of(name, real_path): name for name in writer.states}
-
-    def name_of(file: AudioFile) -> str:
-        return known.get(place_of(file.path, real_path), file.address) if known else file.address
-
-    states = {name_of(file): State.of(file.path) for file in files}
-    changed = {name for name, state in states.items() if writer.states.get(name, state) != state}
-    folders = {place(word) for word in shared.inputs for place in (os.path.abspath, os.path.realpath)}
-    # A file that is there and not listed was once named itself, as its suffix is not that of audio.
-    gone = {
-        name
-        for where, name in known.items()
-        if name not in states
-        and not os.path.lexists(name)
-        and not folders.isdisjoint(map(str, [*Path(name).parents, *where.parents]))
-    }
+    known = [*writer.states] if not others else [name for states in (writer.states, *others) for name in states]
+    listing = Listing(files, known)
+    changed = listing.changed(writer.states)
+    gone = set() if others else listing.gone(shared.inputs)
     added: set[str] = set()
     writer.remove(changed | gone)
 
     def is_done(file: AudioFile) -> bool:
-        return name_of(file) in writer.states
+        name = listing.name_of(file)
+        return name in writer.states or any(states.get(name) == listing.states[name] for states in others)
 
     def compute(todo: Sequence[AudioFile], open_file: Open) -> Iterator[Any]:
         return stream_segments_many(inference, map(open_file, todo), seconds)
 
     def add(file: AudioFile, segments: Any, report: "AudioReport") -> None:
-        name = name_of(file)
-        writer.add(name, states[name], map(to_entry, segments))
+        name = listing.name_of(file)
+        writer.add(name, listing.states[name], map(to_entry, segments))
         added.add(name)
 
     rate, device = inference.feature_extractor.sampling_rate, inference.plain_model.device.type
     workers = choose_workers(shared.workers, len(files), device)
     failures = process(files, is_done, notes, rate, compute, add, workers=workers)
-    num_removed = len(gone) + len(changed - added)
-    return failures, f"{len(added - changed)} added, {len(added & changed)} updated, {num_removed} removed"
+    return failures, describe_changes(changed, gone, added), is_done
 
 
 def search(

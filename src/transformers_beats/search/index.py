@@ -161,6 +161,28 @@ class Index:
         found = self.rows.select(["file", "start", "end"]).take(pyarrow.array(np.asarray(rows, dtype=np.int64)))
         return [Moment(**row) for row in found.to_pylist()]
 
+    @cached_property
+    def _rows_by_file(self) -> tuple[dict[str, int], np.ndarray, np.ndarray]:
+        """Number of each file, rows sorted by these numbers, and where those of each file begin and end."""
+        order = np.argsort(self.file_of, kind="stable")
+        bounds = np.searchsorted(self.file_of[order], np.arange(len(self.files) + 1))
+        return {file: number for number, file in enumerate(self.files)}, order, bounds
+
+    def entries(self, file: str) -> Iterator[Entry]:
+        """Yields the moments of one file with their vectors, in the order in which they were added."""
+        numbers, order, bounds = self._rows_by_file
+        rows = order[bounds[numbers[file]] : bounds[numbers[file] + 1]]
+        begin = 0
+        for shard in self.shards:
+            own = rows[(rows >= begin) & (rows < begin + shard.num_rows)]
+            if len(own):
+                with errors_of_shard(self.directory, shard), open_vectors(self.directory, shard) as vectors:
+                    for run in np.split(own, np.flatnonzero(np.diff(own) > 1) + 1):
+                        values = vectors[int(run[0]) - begin : int(run[-1]) + 1 - begin]
+                        for (_, start, end), vector in zip(self.moments(run), values):
+                            yield Entry(start, end, vector)
+            begin += shard.num_rows
+
     def blocks(self, num_rows: int = SHARD_ROWS, first: int = 0) -> Iterator[tuple[int, np.ndarray]]:
         """
         Yields the number of the first row and the vectors `(num_rows, hidden_size)` of consecutive blocks, from that

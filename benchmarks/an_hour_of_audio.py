@@ -78,15 +78,19 @@ def write_recordings(folder: Path, seconds: int) -> None:
 
 
 def run(words: list[str], cores: int | None = None) -> Cost:
-    """Runs a command of `transformers-beats` to its end, on all cores or some, and returns what it cost."""
+    """
+    Runs a command of `transformers-beats` to its end, on all cores or some, and returns what it cost. What it prints
+    is dropped, but for errors.
+    """
     start = time.monotonic()
     command = [sys.executable, "-m", "transformers_beats", *words, "--quiet"]
     if cores is None:
-        process = subprocess.Popen(command)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     else:
         chosen = sorted(os.sched_getaffinity(0))[:cores]
         process = subprocess.Popen(
             command,
+            stdout=subprocess.DEVNULL,
             env=os.environ | {"OMP_NUM_THREADS": str(cores)},
             preexec_fn=lambda: os.sched_setaffinity(0, chosen),
         )

@@ -51,6 +51,7 @@ from transformers_beats import (
     BeatsTokenizerModel,
 )
 from transformers_beats.anomalies.choices import DetectorSettings
+from transformers_beats.cli.app import app as transformers_beats_app
 from transformers_beats.search.index import Index
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.verification.plain import PlainBeats, plain_features
@@ -620,6 +621,41 @@ def test_archives_writes_long_recordings_once(tmp_path):
     archives.write_long(path, 1.1)
     assert path.stat().st_mtime_ns == state
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture(scope="module")
+def small_archive(tmp_path_factory):
+    """Small models and a recording of three seconds."""
+    work = tmp_path_factory.mktemp("work")
+    archives.write_long(work / "long.flac", 0.05)
+    with pytest.MonkeyPatch.context() as patch:
+        # In this process, which has imported all that takes seconds.
+        patch.setattr(sys, "argv", ["-c", str(work / "tiny")])
+        exec(archives.MAKE_TINY, {})
+    return work / "tiny", work / "long.flac"
+
+
+@pytest.mark.parametrize("choice", archives.LONG)
+def test_archives_names_commands_that_run(small_archive, tmp_path, choice):
+    words = archives.words_of_long(choice, *small_archive, tmp_path, 0)
+    result = CliRunner().invoke(transformers_beats_app, [*words, "--quiet"])
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert len(list(tmp_path.iterdir())) > 0 or choice == "listen"
+
+
+@reads_proc
+def test_archives_waits_for_the_first_result(tmp_path, monkeypatch):
+    program = "import sys, time; open(sys.argv[1], 'w').write('x'); time.sleep(60)"
+    make = subprocess.Popen
+    monkeypatch.setattr(
+        archives.subprocess, "Popen", lambda words: make([sys.executable, "-c", program, str(tmp_path / words[-2])])
+    )
+    first, peak, last = archives.start_command(["out.txt"], tmp_path, "*.txt", 0.2)
+    assert 0 < first < 60
+    assert 10**6 < peak <= last
+    program = "import sys; sys.exit(3)"
+    with pytest.raises(SystemExit, match="ended with status 3"):
+        archives.start_command(["other.txt"], tmp_path, "other.txt", 0.2)
 
 
 @pytest.mark.slow

@@ -708,6 +708,33 @@ def test_layers_compute_the_same_in_an_encoder_of_another_depth(
                 torch.testing.assert_close(found[number], expected[number], rtol=1e-4, atol=1e-4)
 
 
+def test_weights_that_are_passed_stay_the_callers(tiny_config, inputs):
+    """transformers takes them as they are: to rescale them in place would change the model that they come from."""
+    config = copy.deepcopy(tiny_config)
+    config.num_hidden_layers = 1
+    model = BeatsModel(tiny_config).eval()
+    before = copy.deepcopy(model.state_dict())
+    expected = model(**inputs, output_hidden_states=True).hidden_states[1]
+    for _ in range(2):
+        other = BeatsModel.from_pretrained(None, config=config, state_dict=model.state_dict()).eval()
+        found = other(**inputs)
+        mask = found.patch_attention_mask
+        torch.testing.assert_close(found.last_hidden_state[mask], expected[mask], rtol=1e-4, atol=1e-4)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_an_incomplete_checkpoint_has_no_other_depth(tiny_config):
+    model = BeatsModel(tiny_config)
+    weights = model.state_dict()
+    del weights["encoder.layers.1.final_layer_norm.weight"]
+    del weights["encoder.layers.1.self_attn.q_proj.weight"]
+    other = BeatsModel.from_pretrained(None, config=tiny_config, state_dict=weights)
+    for name in ("mlp.fc2", "self_attn.out_proj"):
+        found, expected = (each.encoder.layers[0].get_submodule(name).weight for each in (other, model))
+        assert torch.equal(found, expected)
+
+
 def test_saved_weights_have_our_names(tiny_config, tmp_path):
     BeatsModel(tiny_config).save_pretrained(tmp_path)
     from safetensors import safe_open

@@ -711,13 +711,16 @@ class BeatsLayer(GradientCheckpointingLayer):
         feed-forward network add is scaled alike, and the layer norm after each sum takes the common factor away.
         """
         for module in (self.self_attn.out_proj, self.mlp.fc2):
-            for name, value in module.named_parameters():
-                if not value.is_floating_point():
+            is_offloaded = hasattr(module, "_hf_hook")
+            for name, value in list(module.named_parameters()):
+                if not value.is_floating_point() or (value.is_meta and is_offloaded):
                     raise ValueError(
-                        f"Quantised weights (`{name}`, {value.dtype}) cannot be those of an encoder of another depth: "
-                        "load it without quantisation, or with all its layers."
+                        f"Weights that are quantised or on disk (`{name}`) cannot be those of an encoder of another "
+                        "depth: load the model with all its layers, or in memory and without quantisation."
                     )
-                value.mul_(self.residual_scale / scale)
+                # Not in place: they may be the caller's `state_dict`.
+                scaled = nn.Parameter(value * (self.residual_scale / scale), requires_grad=value.requires_grad)
+                setattr(module, name, scaled)
 
 
 class BeatsEncoder(nn.Module):
@@ -734,15 +737,10 @@ class BeatsEncoder(nn.Module):
         self.layers = nn.ModuleList([BeatsLayer(config, depth) for _ in range(depth)])
 
     @torch.no_grad()
-    def keep_outputs_of(self, others: list[int]) -> None:
-        """
-        Rescales weights that were loaded from an encoder of another depth. `others` are the indices of the layers that
-        either lacks, of which the first is the number of those that both have.
-        """
-        num_common = min(others)
-        saved_depth = max(others) + 1 if num_common == len(self.layers) else num_common
+    def keep_outputs_of(self, saved_depth: int) -> None:
+        """Rescales weights that were loaded from an encoder of so many layers."""
         if self.config.deep_norm:
-            for layer in list(self.layers)[:num_common]:
+            for layer in list(self.layers)[:saved_depth]:
                 cast(BeatsLayer, layer).rescale(deep_norm_scale(saved_depth))
 
     def forward(
@@ -815,6 +813,23 @@ class BeatsEncoder(nn.Module):
         return self.relative_position(length, hidden_states.device, kept_positions)
 
 
+def find_saved_depth(encoder: BeatsEncoder, missing: set[str], unexpected: set[str]) -> int:
+    """
+    Finds the number of layers in a checkpoint that an encoder was loaded from: its own number unless its last layers
+    are `missing` as a whole, or `unexpected` ones follow them.
+    """
+    depth = len(encoder.layers)
+    own = [
+        {f"encoder.layers.{number}.{key}" for key in layer.state_dict()} for number, layer in enumerate(encoder.layers)
+    ]
+    others = {int(match[1]) for key in unexpected if (match := re.match(r"encoder\.layers\.(\d+)\.", key))}
+    if others and others == {*range(depth, max(others) + 1)}:
+        return max(others) + 1
+    num_saved = next((number for number, keys in enumerate(own) if keys <= missing), depth)
+    # Layers of which a part is missing, or some before the last, are no other depth but a broken file.
+    return num_saved if all(keys <= missing for keys in own[num_saved:]) else depth
+
+
 @auto_docstring
 class BeatsPreTrainedModel(PreTrainedModel):
     config: BeatsConfig
@@ -852,16 +867,17 @@ class BeatsPreTrainedModel(PreTrainedModel):
         """
         loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         model, info = loaded
-        others: dict[str, list[int]] = {}
-        for key in [*info["unexpected_keys"], *info["missing_keys"]]:
-            if match := re.fullmatch(r"(.*encoder)\.layers\.(\d+)\.final_layer_norm\.weight", key):
-                # A head and a bare encoder differ in the prefix.
-                name = match[1].removeprefix(f"{cls.base_model_prefix}.")
-                others.setdefault(name, []).append(int(match[2]))
-        for name, module in model.named_modules():
-            numbers = others.get(name.removeprefix(f"{cls.base_model_prefix}."))
-            if numbers is not None and isinstance(module, BeatsEncoder):
-                module.keep_outputs_of(numbers)
+        # A head and a bare encoder differ in the prefix.
+        prefix = f"{cls.base_model_prefix}."
+        missing, unexpected = (
+            {key.removeprefix(prefix) for key in info[name]} for name in ("missing_keys", "unexpected_keys")
+        )
+        # Not of predictors, whose keys transformers leaves out where an encoder is loaded.
+        encoder = getattr(model.base_model, "encoder", None)
+        if isinstance(encoder, BeatsEncoder):
+            depth = find_saved_depth(encoder, missing, unexpected)
+            if depth not in (0, len(encoder.layers)):
+                encoder.keep_outputs_of(depth)
         return (model, info) if output_loading_info else model
 
     @torch.no_grad()

@@ -354,6 +354,17 @@ def test_an_interrupted_training_learns_what_one_in_one_go_learns(values, tmp_pa
     assert all(torch.equal(own[name], value) for name, value in others.items())
 
 
+@pytest.mark.parametrize("logits_weight", [None, 0.0])
+def test_a_student_that_pools_patches_has_no_recurrent_layers_of_its_teacher(logits_weight, tmp_path):
+    frames = {"classifier_pooling": "frame_mean", "frame_recurrent_layers": 1, "frame_recurrent_size": 16}
+    teacher = load(save_teacher(tmp_path / "of-frames", **frames))[0]
+    changes = {"num_hidden_layers": 2}
+    if logits_weight is None:
+        changes["classifier_pooling"] = "mean"
+    student, _ = build_student(DistillationArguments("t", model_config=changes, logits_weight=logits_weight), teacher)
+    assert (student.config.classifier_pooling, student.config.frame_recurrent_layers) == ("mean", 0)
+
+
 def test_a_training_does_not_go_on_with_another_teacher(values, teacher, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints_module, "replace_directory", lambda *args: sys.exit("killed"))

@@ -39,7 +39,7 @@ from transformers_beats.utils.errors import BeatsError, UsageError
 
 RATE = 16000
 # Recurrent layers, and scores of clips by attention.
-HEAD = {"frame_pooling": "sequence", "frame_recurrent_layers": 1, "frame_recurrent_size": 8}
+HEAD = {"frame_pooling": "sequence", "frame_recurrent_layers": 1, "frame_recurrent_size": 16}
 HEAD |= {"classifier_pooling": "frame_attention"}
 NUM_CLIPS = 12
 
@@ -188,8 +188,12 @@ def test_a_model_of_events_goes_on_with_other_classes_and_as_a_classifier_of_cli
         output = str(folder / pooling)
         values = {"model_config": {"classifier_pooling": pooling}, "output_dir": output}
         finetune(Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe | values)), prints=False)
-        config = BeatsForAudioClassification.from_pretrained(output).config
-        assert (config.classifier_pooling, config.frame_recurrent_layers) == (pooling, depth)
+        model = BeatsForAudioClassification.from_pretrained(output)
+        assert (model.config.classifier_pooling, model.config.frame_recurrent_layers) == (pooling, depth)
+        # Weights of recurrent states are none of patches, also if these have as many dimensions.
+        weights = [each.classifier.weight for each in (model, first)]
+        assert weights[0].shape == weights[1].shape
+        assert torch.allclose(*weights, atol=2e-3) == (depth == 1)
 
 
 @pytest.mark.usefixtures("no_pictures")

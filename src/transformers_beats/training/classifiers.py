@@ -21,6 +21,7 @@ from transformers_beats import (
 from transformers_beats.inference.loading import find_model, load_model
 from transformers_beats.inference.models import HEAD_MODULES
 from transformers_beats.training.config.arguments import Arguments, BeatsTrainingArguments, FineTuningArguments
+from transformers_beats.training.config.checks import without_recurrent_layers
 from transformers_beats.training.data.augmentation import AugmentationArguments
 from transformers_beats.training.data.clips import Clips
 from transformers_beats.training.data.crops import CropDataset
@@ -77,14 +78,13 @@ def build_model(
         return weigh_classes(model_class(BeatsConfig(**values)), labels, arguments.class_weights)
     path = find_model(model_path(arguments, fold), ["config.json"])
     known: Any = BeatsConfig.from_pretrained(path)
-    pooling = str(values.get("classifier_pooling", known.classifier_pooling))
-    if model_class is BeatsForAudioClassification and not pooling.startswith("frame_"):
-        # The recurrent layers of a model of events read no patches.
-        values.setdefault("frame_recurrent_layers", 0)
+    if model_class is BeatsForAudioClassification:
+        values |= without_recurrent_layers(values, known.classifier_pooling)
     # Hub and disk hold half precision at times, in which small steps of the optimiser would be lost.
     model: Any = load_model(path, model_class, dtype="float32", new_weights=NEW_WEIGHTS, **values)
-    if [known.id2label[index] for index in sorted(known.id2label)] != labels.names:
-        # As many classes as before, perhaps, but others.
+    reads_others = known.frame_recurrent_layers != model.config.frame_recurrent_layers
+    if reads_others or [known.id2label[index] for index in sorted(known.id2label)] != labels.names:
+        # As many classes or inputs as before, perhaps, but others.
         model.classifier.weight.data.normal_(std=model.config.initializer_range)
         model.classifier.bias.data.zero_()
         if model.config.classifier_pooling == "class_attention" and labels.task != "frames":

@@ -23,10 +23,12 @@ from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.inference.models import HEAD_MODULES, check_extractor
 from transformers_beats.training.config.arguments import BeatsTrainingArguments, check_config, check_no_evaluation
 from transformers_beats.training.config.batch_plan import BatchArguments
+from transformers_beats.training.config.checks import without_recurrent_layers
 from transformers_beats.training.config.distillation import (
     DISTILL_ARGUMENTS,
     NOT_ARCHITECTURE,
     OF_CLASSES,
+    OF_HEADS,
     SIZES,
     DistillationArguments,
     check_views,
@@ -97,10 +99,13 @@ def build_config(arguments: DistillationArguments, teacher: PreTrainedModel) -> 
     Raises:
         [`UsageError`]: if a configuration does not accept the values.
     """
-    left_out = NOT_ARCHITECTURE if logits_weight_of(arguments, teacher) else (*NOT_ARCHITECTURE, *OF_CLASSES)
+    is_classifier = logits_weight_of(arguments, teacher) > 0
+    left_out = NOT_ARCHITECTURE if is_classifier else (*NOT_ARCHITECTURE, *OF_CLASSES, *OF_HEADS)
     values = {name: value for name, value in teacher.config.to_dict().items() if name not in left_out}
-    if values["classifier_pooling"] == "prototypes":
+    if values.get("classifier_pooling") == "prototypes":
         values["classifier_pooling"] = "mean"
+    if is_classifier:
+        values |= without_recurrent_layers(arguments.model_config or {}, values["classifier_pooling"])
     values |= SIZES.get(arguments.size or "", {}) | (arguments.model_config or {})
     check_config(BeatsConfig, values)
     return BeatsConfig(**values)
@@ -203,7 +208,7 @@ def distill(
     check_no_evaluation(training)
     output_dir = prepare_training(training, batch, data)
     check_views(augmentation, data, training)
-    teacher = load_teacher(arguments.teacher)
+    teacher = load_teacher(arguments.teacher, of_patches=False)
     logits_weight = logits_weight_of(arguments, teacher)
     check_layers(arguments.teacher_layers, teacher)
     extractor = choose_extractor(arguments.feature_extractor, teacher=own_extractor(arguments.teacher))

@@ -156,16 +156,18 @@ def load_tokenizer(name: str) -> PreTrainedModel:
     return tokenizer.requires_grad_(False)
 
 
-def load_teacher(name: str) -> PreTrainedModel:
+def load_teacher(name: str, of_patches: bool = True) -> PreTrainedModel:
     """
     Loads the teacher of a directory or Hub repository: the whole classifier if it was fine-tuned, else the encoder; in
-    float32, as the model that learns, whatever it was saved in. A training with `bf16` computes both by autocast.
+    float32, as the model that learns, whatever it was saved in. A training with `bf16` computes both by autocast. As a
+    teacher `of_patches`, a classifier that reads frames is its encoder.
 
     Raises:
         [`BeatsError`]: if it holds another kind of model.
     """
     teacher: Any = load_model(name, dtype="float32")
-    if isinstance(teacher, BeatsForAudioFrameClassification):
+    reads_frames = isinstance(teacher, BeatsForAudioClassification) and of_patches and teacher.config.pools_frames
+    if reads_frames or isinstance(teacher, BeatsForAudioFrameClassification):
         teacher = teacher.beats
     if not isinstance(teacher, (BeatsForAudioClassification, BeatsModel)):
         raise BeatsError(f"{name}: holds a {type(teacher).__name__}, not a BEATs model that could be a teacher.")

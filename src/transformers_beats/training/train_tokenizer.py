@@ -37,7 +37,7 @@ from transformers_beats.training.reports.codes import DIAGNOSIS
 from transformers_beats.training.trainers.checkpoints import train_and_save
 from transformers_beats.training.trainers.k_means import build_k_means_tokenizer, count_draws, draw_patches
 from transformers_beats.training.trainers.pretraining import BeatsTokenizerTrainer, check_teacher
-from transformers_beats.utils.errors import BeatsError, one_line, run_command
+from transformers_beats.utils.errors import BeatsError, UsageError, one_line, run_command
 from transformers_beats.utils.files import new_directory
 
 from .compute_codes import crop_words
@@ -95,6 +95,8 @@ def train_tokenizer(
     """
     check_no_evaluation(training)
     is_k_means = tokenizer_arguments.method == "k_means"
+    if is_k_means and data.streaming:
+        raise UsageError("k-means draws clips of a dataset: set `streaming: false`.")
     output_dir = prepare_training(training, batch, data, has_steps=not is_k_means)
     extractor = choose_extractor(
         tokenizer_arguments.feature_extractor, teacher=own_extractor(tokenizer_arguments.teacher)

@@ -98,6 +98,9 @@ def test_a_value_wins_over_a_recipe_that_follows_it(recipe):
     name = recipe("model_config: {layerdrop: 0.5, hidden_size: 24}\n")
     sound = parse("--model_config.layerdrop", "0", "--config", name)
     assert sound.model_config == {"hidden_size": 24, "layerdrop": 0.0}
+    # A null takes away what the recipe has, and what follows it begins anew.
+    words = ("--model_config", "null", "--model_config.layerdrop", "0", "--config", name)
+    assert parse(*words).model_config == {"layerdrop": 0.0}
 
 
 def test_the_command_line_is_read_by_default(monkeypatch):

@@ -104,7 +104,9 @@ def test_a_classifier_teaches_the_outputs_of_its_encoder(recipe, tmp_path):
 
 @pytest.mark.usefixtures("no_pictures")
 def test_iterations_go_on_with_k_means(recipe):
-    merge(recipe, {"tokenizer": {"method": "k_means"}, "initialize_from_last": True, "diagnosis_clips": 12})
+    # Of no size that a tokenizer of the teacher's weights could have, which a distillation refuses.
+    changes = {"method": "k_means", "initialize_from_teacher": True, "model_config": {"num_hidden_layers": 3}}
+    merge(recipe, {"tokenizer": changes, "initialize_from_last": True, "diagnosis_clips": 12})
     model = iterate(IterateArguments(**recipe))
     assert model.parent.name == "iteration-2"
     assert BeatsConfig.from_pretrained(model).codebook_size == 16
@@ -122,6 +124,8 @@ def test_what_cannot_be_clustered_leaves_nothing(recipe, tmp_path):
         fit(recipe, teacher, place, model_config=too_many)
     with pytest.raises(CodebookCollapseError, match="below `min_perplexity` 16"):
         fit(recipe, teacher, place, min_perplexity=16.0)
+    with pytest.raises(UsageError, match="k-means draws clips of a dataset: set `streaming: false`"):
+        fit(recipe, teacher, place, streaming=True, max_steps=2)
     assert not place.exists()
     encoder = BeatsModel(BeatsConfig(**ENCODER))
     with pytest.raises(BeatsError, match="no numbers"):

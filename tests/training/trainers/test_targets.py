@@ -25,7 +25,7 @@ from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.iterate import iterate
-from transformers_beats.training.stages import training_settings
+from transformers_beats.training.stages import load_teacher, training_settings
 from transformers_beats.training.train_tokenizer import train_tokenizer
 from transformers_beats.training.trainers.averaging import prepare_average
 from transformers_beats.training.trainers.mixtures import mix_clips
@@ -90,6 +90,14 @@ def test_a_classifier_that_reads_frames_is_no_teacher_of_patches(inputs):
     model = BeatsForAudioClassification(BeatsConfig(**ENCODER, classifier_pooling="frame_mean", num_labels=3))
     with pytest.raises(BeatsError, match="the classifier of this one reads frames"):
         teacher_outputs(model, *inputs)
+
+
+@pytest.mark.parametrize("of_patches", [True, False])
+def test_the_encoder_of_a_classifier_that_reads_frames_teaches_patches(of_patches, tmp_path):
+    model = BeatsForAudioClassification(BeatsConfig(**ENCODER, classifier_pooling="frame_mean", num_labels=3))
+    model.save_pretrained(tmp_path / "teacher")
+    teacher = load_teacher(str(tmp_path / "teacher"), of_patches)
+    assert type(teacher) is (BeatsModel if of_patches else BeatsForAudioClassification)
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,14 @@
 """Checks of a stage that `iterate` makes before its first one, too."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 import torch
 from transformers.trainer_utils import SaveStrategy
 
-from transformers_beats import BeatsModel
+from transformers_beats import BeatsConfig, BeatsModel
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 
@@ -118,3 +119,12 @@ def check_method(arguments: Any) -> None:
     for name in ("teacher_layers", "teacher_normalization"):
         if getattr(arguments, name) is not None:
             raise UsageError(f"`{name}`: k-means clusters the outputs of the last layer as they are; leave it out.")
+
+
+def without_recurrent_layers(values: Mapping[str, Any], pooling: str) -> dict[str, Any]:
+    """
+    Returns what a classifier of clips with such a `classifier_pooling` sets beside `values`: of an event model that it
+    is made of, recurrent layers over frames have no place where patches are pooled.
+    """
+    reads_frames = BeatsConfig(classifier_pooling=values.get("classifier_pooling", pooling)).pools_frames
+    return {} if reads_frames or "frame_recurrent_layers" in values else {"frame_recurrent_layers": 0}

@@ -89,9 +89,9 @@ class IterateArguments:
     tokenizer: dict = argument("Training of the tokenizer of each iteration after the first.", default_factory=dict)
     tokenize: dict = argument("Computation of the codes.", default_factory=dict)
     supervised_teacher: str | dict | None = argument(
-        "A further iteration, the paper's iter3+, whose tokenizer learns the logits of a classifier: its name, "
-        "directory or Hub id, or the arguments of `finetune` that make one of the last model. Its audio is `data` "
-        "unless they name a `dataset`.",
+        "A further iteration, the paper's iter3+, whose tokenizer learns the logits of a classifier (by k-means, the "
+        "outputs of its encoder): its name, directory or Hub id, or the arguments of `finetune` that make one of the "
+        "last model. Its audio is `data` unless they name a `dataset`.",
         None,
     )
     supervised_tokenizer: dict | None = argument(
@@ -260,7 +260,9 @@ class IterateArguments:
                 if not Path(self.supervised_teacher).is_dir():
                     continue
                 teacher = saved_config(self.supervised_teacher)
-            if values.get("initialize_from_teacher") and (weight := find_difference(teacher, config)) is not None:
+            # By k-means, a tokenizer has the teacher's weights and size anyway.
+            is_copy = values.get("initialize_from_teacher") and values.get("method") != "k_means"
+            if is_copy and (weight := find_difference(teacher, config)) is not None:
                 raise UsageError(
                     f"`{name}.initialize_from_teacher` needs a tokenizer of the teacher's size, and `{weight}` has "
                     f"another shape: make `{name}.model_config` and that of the teacher alike, or leave it out."

@@ -178,7 +178,7 @@ def suggest(name: str, settings: dict[str, Setting], prefix: str) -> str:
 def read_line(argv: list[str], settings: dict[str, Setting]) -> dict[str, Any]:
     """Returns the mapping that the words of a command line make, with the recipes that they name."""
     recipes: dict[str, Any] = {}
-    values: dict[str, Any] = {}
+    given: list[dict[str, Any]] = []
     words = list(argv)
     while words:
         word = words.pop(0)
@@ -200,9 +200,10 @@ def read_line(argv: list[str], settings: dict[str, Setting]) -> dict[str, Any]:
             merge(recipes, read_recipe(text))
         else:
             value = read_value(text, setting, word)
-            merge(values, reduce(lambda inner, name: {name: inner}, reversed(path), value))
+            given.append(reduce(lambda inner, name: {name: inner}, reversed(path), value))
     # A recipe that follows a value does not take its place.
-    merge(recipes, values)
+    for values in given:
+        merge(recipes, values)
     return recipes
 
 

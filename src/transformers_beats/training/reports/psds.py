@@ -26,7 +26,7 @@ from .intervals import MAX_RESAMPLES, MIN_RESAMPLES
 
 # Points of the curves of all draws together, beyond which there are fewer draws; and products of columns and pairs of
 # labels, beyond which there are none: they would take minutes, and gigabytes.
-MAX_DRAWN, MAX_SCORES = 50_000_000, 200_000_000
+MAX_DRAWN, MAX_SCORES = 50_000_000, 50_000_000
 # Points that are held at a time.
 CHUNK = 4_000_000
 

@@ -11,7 +11,7 @@ from torch import nn
 from transformers_beats.configuration_beats import BeatsTokenizerConfig
 from transformers_beats.modeling_beats import BeatsModel
 from transformers_beats.modeling_beats_tokenizer import BeatsTokenizerModel
-from transformers_beats.training.config.distillation import NOT_ARCHITECTURE, OF_CLASSES
+from transformers_beats.training.config.distillation import NOT_ARCHITECTURE, OF_CLASSES, OF_HEADS
 from transformers_beats.training.reports.codes import fit_k_means, perplexity
 from transformers_beats.utils.errors import BeatsError
 
@@ -84,7 +84,7 @@ def build_k_means_tokenizer(
             f"The perplexity of the clusters is {found:.2f} of {codebook_size}, below `min_perplexity` "
             f"{min_perplexity:g}: the teacher's outputs are next to the same for all patches."
         )
-    left_out = {*NOT_ARCHITECTURE, *OF_CLASSES, "num_codebooks", "codebook_size"}
+    left_out = {*NOT_ARCHITECTURE, *OF_CLASSES, *OF_HEADS, "num_codebooks", "codebook_size"}
     values = {name: value for name, value in encoder.config.to_dict().items() if name not in left_out}
     dim = encoder.config.hidden_size
     tokenizer = BeatsTokenizerModel(BeatsTokenizerConfig(**values, codebook_size=codebook_size, codebook_dim=dim + 2))
@@ -92,8 +92,8 @@ def build_k_means_tokenizer(
     means = torch.from_numpy(clusters.cluster_centers_).double()
     center = means.mean(dim=0)
     means = means - center
-    # Of length 1 in the mean, so that no part of a code is lost beside another one.
-    size = means.norm(dim=1).mean()
+    # About of length 1, so that no part of a code is lost beside another one; a power of two, which rounds nothing.
+    size = means.norm(dim=1).mean().log2().round().exp2()
     means = means / size
     squares = means.pow(2).sum(dim=1, keepdim=True)
     codes = torch.cat([means, -squares / 2], dim=1)

@@ -198,8 +198,10 @@ def test_a_model_of_events_goes_on_with_other_classes_and_as_a_classifier_of_cli
 
 @pytest.mark.usefixtures("no_pictures")
 def test_attention_that_nothing_teaches_is_refused(folder):
-    with pytest.raises(UsageError, match="which only a loss of clips teaches: set `clip_loss_weight`, or"):
-        run(folder, model_config=ENCODER | HEAD)
+    # A mean teacher has the same attention, and no labels.
+    for values in ({}, {"consistency_weight": 1.0, "ema_decay": 0.9}):
+        with pytest.raises(UsageError, match="which only labels of clips teach: set `clip_loss_weight`, or"):
+            run(folder, model_config=ENCODER | HEAD, **values)
 
 
 @pytest.mark.parametrize(
@@ -350,6 +352,17 @@ def test_the_loss_is_a_mean_over_what_is_known():
     scores, targets = torch.tensor([[0.5, 0.9], [0.2, 0.3]]), torch.tensor([[1.0, torch.nan], [torch.nan, torch.nan]])
     torch.testing.assert_close(known_loss(scores, targets), torch.tensor(0.5).log().neg())
     assert known_loss(scores, torch.full_like(targets, torch.nan)) == 0
+    assert known_loss(scores, torch.full_like(targets, torch.nan), scores) == 0
+
+
+def test_wrong_scores_of_the_model_near_0_and_1_have_a_gradient():
+    logits = torch.tensor([[40.0, -40.0, 0.5, 3.0]], requires_grad=True)
+    targets = torch.tensor([[0.0, 1.0, 1.0, torch.nan]])
+    known_loss(logits.sigmoid(), targets, logits).backward()
+    expected = torch.tensor([[1.0, -1.0, torch.tensor(0.5).sigmoid() - 1, 0.0]]) / 3
+    torch.testing.assert_close(logits.grad, expected)
+    plain = torch.tensor([[1.0, -2.0, 0.5, 3.0]])
+    torch.testing.assert_close(known_loss(plain.sigmoid(), targets, plain), known_loss(plain.sigmoid(), targets))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])

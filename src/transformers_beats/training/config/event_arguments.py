@@ -60,10 +60,11 @@ class EventTrainingArguments:
 
 
 def check_attention(events: EventTrainingArguments, config: BeatsConfig) -> None:
-    """Raises a [`UsageError`] for a model of moments whose scores of clips would have random weights that stay so."""
-    if config.classifier_pooling == "frame_attention" and not (events.clip_loss_weight or events.consistency_weight):
+    """Raises a [`UsageError`] for a model of moments whose scores of clips have weights that no label teaches."""
+    # A mean teacher has such weights itself.
+    if config.classifier_pooling == "frame_attention" and not events.clip_loss_weight:
         raise UsageError(
-            "`classifier_pooling` is frame_attention, which only a loss of clips teaches: set `clip_loss_weight`, or "
+            "`classifier_pooling` is frame_attention, which only labels of clips teach: set `clip_loss_weight`, or "
             "`model_config.classifier_pooling` to mean or frame_mean."
         )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch.func import functional_call
-from torch.nn.functional import binary_cross_entropy
+from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 
 from transformers_beats.modeling_beats import at_least_float32
 from transformers_beats.training.config.event_arguments import EventTrainingArguments
@@ -50,10 +50,17 @@ def scores_of(outputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return scores, at_least_float32(clip_logits).sigmoid()
 
 
-def known_loss(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Computes the mean binary cross-entropy of scores whose target is known, which are not NaN; 0 without any."""
-    is_known = ~torch.isnan(targets)
-    each = binary_cross_entropy(scores.clamp(EPSILON, 1 - EPSILON), targets.nan_to_num(0.0), reduction="none")
+def known_loss(scores: torch.Tensor, targets: torch.Tensor, logits: torch.Tensor | None = None) -> torch.Tensor:
+    """
+    Computes the mean binary cross-entropy of scores whose target is known, which is not NaN; 0 without any. With
+    `logits`, of which the scores are the sigmoid, it is computed from these, all of the same shape.
+    """
+    is_known, known = ~torch.isnan(targets), targets.nan_to_num(0.0)
+    if logits is None:
+        each = binary_cross_entropy(scores.clamp(EPSILON, 1 - EPSILON), known, reduction="none")
+    else:
+        # A score that is wrong and near 0 or 1 has a gradient, too.
+        each = binary_cross_entropy_with_logits(at_least_float32(logits), known, reduction="none")
     return (each * is_known).sum() / is_known.sum().clamp(min=1)
 
 
@@ -106,7 +113,8 @@ class EventTrainer(ClassificationTrainer):
             is_valid = outputs["column_attention_mask"]
             scores, clips = scores_of(outputs)
             if clip_labels is not None and self.events.clip_loss_weight:
-                loss = loss + self.events.clip_loss_weight * known_loss(clips, clip_labels.to(clips))
+                of_clips = known_loss(clips, clip_labels.to(clips), outputs.get("clip_logits"))
+                loss = loss + self.events.clip_loss_weight * of_clips
             if self.events.consistency_weight:
                 loss = loss + self._consistency_weight() * self._consistency(model, inputs, scores, clips, is_valid)
         return (loss, outputs) if return_outputs else loss

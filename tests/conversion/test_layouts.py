@@ -336,6 +336,8 @@ def test_every_head_of_pretrained_sed_is_that_of_the_published_forward_pass(
     strong = (steps @ heads["strong_head.weight"].T + heads["strong_head.bias"]).sigmoid()
     if choice == "weak":
         assert checkpoint.kind == "finetuned"
+        assert notes_about(checkpoint, "nothing in the file says whether `weak_head` was trained")
+        assert notes_about(checkpoint, "training on AudioSet-Strong does not train `weak_head`")
         scores = BeatsForAudioClassification.from_pretrained(tmp_path / "out").eval()(**inputs).logits.sigmoid()
         weak = steps.mean(dim=0) @ heads["weak_head.weight"].T + heads["weak_head.bias"]
         torch.testing.assert_close(scores[0], weak.sigmoid(), atol=1e-5, rtol=0)
@@ -357,6 +359,8 @@ def test_a_head_for_clips_has_the_classes_of_audioset(encoder, write):
     assert (checkpoint.kind, checkpoint.config.frame_pooling) == ("finetuned", "sequence")
     assert (checkpoint.config.num_labels, checkpoint.config.id2label[0]) == (527, "Speech")
     assert notes_about(checkpoint, "the order of AudioSet's class_labels_indices.csv is assumed")
+    assert len(notes_about(checkpoint, "nothing in the file says whether `weak_head` was trained")) == 1
+    assert not notes_about(checkpoint, "AudioSet-Strong")
     assert notes_about(checkpoint, "left out 2 tensors", "`strong_head` (2)")
 
 
@@ -367,6 +371,7 @@ def test_a_head_for_clips_has_the_classes_of_audioset(encoder, write):
         ({"strong_head.weight": torch.ones(447, 64)}, "strong", "--head strong: `strong_head` has no bias"),
         ({"strong_head.weight": torch.ones(447, 64)}, "weak", "--head weak: `weak_head` has no weight"),
         (sed_heads(3, 4), "attention", "--head attention: `strong_head` has 3 classes and `weak_head` 4"),
+        (sed_heads(1), "attention", "--head attention: a softmax over the classes"),
         (sed_heads(rnn=torch.nn.GRU(64, 64)), "strong", "--head strong: it reads the states of `seq_model`"),
         ({"strong_head.weight": torch.tensor(1.0), "strong_head.bias": torch.ones(1)}, "strong", "is no matrix"),
     ],

@@ -120,6 +120,8 @@ def _obstacle(root: str, state_dict: Mapping[str, torch.Tensor], choice: Head) -
     strong, weak = (_count_classes(state_dict.get(f"{root}{head}weight")) for head in HEADS)
     if choice is Head.ATTENTION and strong != weak:
         return f"`strong_head` has {strong} classes and `weak_head` {weak}, which must be the same"
+    if choice is Head.ATTENTION and strong == 1:
+        return "a softmax over the classes gives the only one equal weights everywhere: --head strong takes it"
     if choice is not Head.AUTO:
         return ""
     if strong == len(AUDIOSET_LABELS):
@@ -142,8 +144,13 @@ def _count_classes(weight: torch.Tensor | None) -> int:
 
 def describe_head(head: SedHead, num_labels: int) -> tuple[list[str], Mapping[str, str] | None]:
     """Returns notes on a head of so many classes, and the names of its classes, None if they are not known."""
+    name = head.prefix.split(".")[-2]
+    untold = f"nothing in the file says whether `{name}` was trained: listen to its results"
     if head.kind == "finetuned":
-        notes = ["it reads the mean over steps of 40 ms, as `weak_head` of PretrainedSED does, scored by a sigmoid"]
+        notes = [
+            "it reads the mean over steps of 40 ms, as `weak_head` of PretrainedSED does, scored by a sigmoid",
+            untold,
+        ]
     else:
         notes = [
             "it reads steps of 40 ms, as `strong_head` of PretrainedSED does: an event is scored every 40 ms, by a "
@@ -157,6 +164,8 @@ def describe_head(head: SedHead, num_labels: int) -> tuple[list[str], Mapping[st
             '`head_type="attention"`, of which the file says nothing'
         )
     if num_labels == len(AUDIOSET_STRONG_LABELS):
+        if head.kind == "finetuned":
+            notes.append("PretrainedSED's training on AudioSet-Strong does not train `weak_head`: --head strong")
         notes.append(
             "its 447 classes are those of AudioSet-Strong, in PretrainedSED's order, unless others were given"
         )
@@ -167,6 +176,4 @@ def describe_head(head: SedHead, num_labels: int) -> tuple[list[str], Mapping[st
             "were given"
         )
         return notes, AUDIOSET_LABELS
-    name = head.prefix.split(".")[-2]
-    notes.append(f"nothing in the file says whether `{name}` was trained: listen to its results")
-    return notes, None
+    return notes if head.kind == "finetuned" else [*notes, untold], None

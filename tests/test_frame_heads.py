@@ -245,7 +245,7 @@ def recurrence() -> tuple[BeatsRecurrentLayers, torch.Tensor, torch.Tensor]:
 
 @torch.no_grad()
 def test_recurrent_layers_read_weights_that_are_passed(recurrence):
-    """As a mean teacher has them."""
+    """Weights of a mean teacher are passed to the model of the student."""
     layers, *inputs = recurrence
     others = {name: 1.5 * value for name, value in layers.state_dict().items()}
     found = functional_call(layers, others, tuple(inputs))
@@ -253,13 +253,25 @@ def test_recurrent_layers_read_weights_that_are_passed(recurrence):
     torch.testing.assert_close(layers(*inputs), found, atol=1e-5, rtol=0)
 
 
-@pytest.mark.slow
-@torch.no_grad()
-def test_recurrent_layers_are_one_graph(recurrence):
-    layers, *inputs = recurrence
-    torch._dynamo.reset()
-    compiled = torch.compile(layers, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(*inputs), layers(*inputs), atol=1e-5, rtol=0)
+@pytest.mark.usefixtures("compiler")
+def test_recurrent_layers_are_no_part_of_a_compiled_graph(recurrence):
+    """Backends write out every step of the clip, and compile that again for each length."""
+    layers, frames, is_valid = recurrence
+    called = []
+
+    def note(graph, inputs):
+        called.extend(node.target for node in graph.graph.nodes)
+        return graph.forward
+
+    compiled = torch.compile(layers, backend=note)
+    for length in (4, 3):
+        inputs = (frames[:, :length], is_valid[:, :length])
+        found = compiled(*inputs)
+        torch.testing.assert_close(found, layers(*inputs), atol=1e-5, rtol=0)
+    found.sum().backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in layers.parameters())
+    assert "gather" in called
+    assert torch.gru not in called
 
 
 def test_adapters_of_the_classifier_count_in_both_logits(tiny_config, clips):
@@ -289,6 +301,22 @@ def test_settings_out_of_range_are_refused(values, message):
 def test_recurrent_layers_under_a_pooling_of_patches_are_refused(tiny_config):
     with pytest.raises(ValueError, match="`classifier_pooling` 'mean' pools patches: set it to 'frame_mean' or"):
         build(tiny_config, ClipClassifier, **RECURRENT)
+
+
+@pytest.mark.parametrize("model_class", [ClipClassifier, FrameClassifier])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_labels": 1},
+        {"num_labels": 1, "problem_type": "multi_label_classification"},
+        {"problem_type": "regression"},
+    ],
+)
+def test_attention_of_one_class_or_of_a_regression_is_refused(values, model_class, tiny_config):
+    """A softmax over one class weighs nothing, and means of scores are no values of a regression."""
+    build(tiny_config, model_class, classifier_pooling="frame_mean", **values)
+    with pytest.raises(ValueError, match=r"weighs several classes .* set `classifier_pooling` to 'frame_mean'\.$"):
+        build(tiny_config, model_class, classifier_pooling="frame_attention", **values)
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -325,6 +353,11 @@ def test_positions_are_gathered_by_clip():
 def test_the_description_tells_recurrent_layers(tiny_config):
     model = build(tiny_config, **RECURRENT, frame_pooling="sequence")
     assert describe(model, EXTRACTOR)["scores"] == "every 40 ms, behind 2 recurrent layers of 2 x 6"
+    model = build(tiny_config, ClipClassifier, classifier_pooling="frame_mean")
+    expected = "of a clip, by frame_mean of those every 40 ms, behind 2 recurrent layers of 2 x 6"
+    assert describe(model, EXTRACTOR)["scores"] == expected
+    model = build(tiny_config, ClipClassifier, classifier_pooling="mean", frame_recurrent_layers=0)
+    assert "scores" not in describe(model, EXTRACTOR)
 
 
 def test_events_of_recordings_follow_the_head(tiny_config, tmp_path):

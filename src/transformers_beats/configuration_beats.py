@@ -164,9 +164,10 @@ class BeatsConfig(BeatsBaseConfig):
             10 ms that divides `patch_size`: 25, 50 or 100 with patches of 16.
         frame_recurrent_layers (`int`, defaults to 0):
             Layers of a bidirectional GRU between the frames of `frame_pooling` and the classifier, as PretrainedSED's
-            teachers have. Also in `BeatsForAudioClassification`, with a `classifier_pooling` of frames.
-        frame_recurrent_size (`int`, defaults to 256):
-            Width of each direction of that GRU.
+            teachers have. Also in `BeatsForAudioClassification`, with a `classifier_pooling` of frames. They break the
+            graph of `torch.compile`, so that `fullgraph=True` fails.
+        frame_recurrent_size (`int`, defaults to 2048):
+            Width of each direction of that GRU. The default is that of PretrainedSED's code.
         event_settings (`dict[str, dict[str, float]]`, *optional*):
             Thresholds and filters of the events of labels, by their names, as `evaluate --tune_events` writes them:
             fields of `EventSettings`. The network does not depend on them.
@@ -247,7 +248,7 @@ class BeatsConfig(BeatsBaseConfig):
     frame_pooling: Literal["mean", "concat", "sequence"] = "mean"
     frames_per_second: int = 25
     frame_recurrent_layers: int = 0
-    frame_recurrent_size: int = 256
+    frame_recurrent_size: int = 2048
     event_settings: dict | None = None
     codebook_size: int = 1024
     num_codebooks: int = 1

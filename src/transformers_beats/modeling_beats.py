@@ -32,7 +32,7 @@ from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring  
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults  # noqa: E402
 from transformers.utils.output_capturing import capture_outputs, maybe_install_capturing_hooks  # noqa: E402
 
-from .configuration_beats import BeatsBaseConfig, BeatsConfig  # noqa: E402
+from .configuration_beats import BeatsBaseConfig, BeatsConfig, problem_type_of  # noqa: E402
 
 
 # On a CPU with AVX2 only, PyTorch 2.13 computes sequences whose length is no multiple of 16 wrongly, some as NaN; with
@@ -1069,6 +1069,8 @@ class BeatsPrototypePooling(nn.Module):
         return similarities.amax(dim=1).masked_fill(~mask.any(dim=1, keepdim=True), 0.0)
 
 
+# PyTorch would compile every step of the clip on its own, which takes minutes, and again for clips of another length.
+@torch.compiler.disable
 def run_gru(
     states: torch.Tensor,
     weight_ih: torch.Tensor,
@@ -1078,7 +1080,8 @@ def run_gru(
 ) -> torch.Tensor:
     """
     Outputs `(batch_size, length, size)` of one direction of a GRU layer, from inputs `(batch_size, length,
-    num_inputs)` and an initial state of zeros. Weights are those of `torch.nn.GRU`.
+    num_inputs)` and an initial state of zeros. Weights are those of `torch.nn.GRU`. `torch.compile` breaks the graph
+    at it.
     """
     # In half precision, errors of hundreds of steps would add up, and not every device has a fast kernel.
     with torch.autocast(device_type=states.device.type, enabled=False):
@@ -1092,8 +1095,8 @@ def run_gru(
 
 class BeatsGRU(nn.Module):
     """
-    One direction of a layer of a GRU. It has weights of its own and is no `nn.GRU`, which `torch.compile` does not
-    take into a graph.
+    One direction of a layer of a GRU. It has weights of its own and is no `nn.GRU`, so that an export can put another
+    operation in the place of its steps.
     """
 
     # An export puts an operation of its own here, as PyTorch would write out every step of the example.
@@ -1199,13 +1202,20 @@ class BeatsClassificationModel(BeatsPreTrainedModel):
     def make_frame_head(self) -> int:
         """
         Makes the modules `recurrent` and `pooling` of a head that reads frames, which are None if the configuration
-        has none; returns the width of the classifier's inputs.
+        has none; returns the width of the classifier's inputs. Raises a `ValueError` for attention to frames in a
+        regression, or with one class.
         """
         config = self.config
         num_inputs = config.hidden_size * (config.num_freq_patches if config.frame_pooling == "concat" else 1)
         self.recurrent = BeatsRecurrentLayers(config, num_inputs) if config.frame_recurrent_layers else None
         num_inputs = num_inputs if self.recurrent is None else self.recurrent.num_outputs
         has_attention = config.classifier_pooling == "frame_attention"
+        if has_attention and (self.num_labels == 1 or problem_type_of(config) == "regression"):
+            raise ValueError(
+                '`classifier_pooling="frame_attention"` weighs several classes against each other, whose scores lie '
+                f"in [0, 1], and this model has `num_labels={self.num_labels}` and is a {problem_type_of(config)}: "
+                "set `classifier_pooling` to 'frame_mean'."
+            )
         self.pooling = BeatsFrameAttention(num_inputs, self.num_labels) if has_attention else None
         return num_inputs
 

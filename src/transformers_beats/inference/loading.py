@@ -425,10 +425,15 @@ def describe(model: "PreTrainedModel", extractor: "BeatsFeatureExtractor") -> di
     if hasattr(config, "codebook_dim"):
         count = f"{config.num_codebooks} x " if config.num_codebooks > 1 else ""
         description["codebook"] = f"{count}{config.codebook_size} codes of {config.codebook_dim}"
-    if kind_of(model) == "frames":
+    is_of_frames, pools_frames = (
+        kind_of(model) == "frames",
+        kind == "BeatsForAudioClassification" and config.pools_frames,
+    )
+    if is_of_frames or pools_frames:
         depth, size = config.frame_recurrent_layers, config.frame_recurrent_size
         behind = f", behind {depth} recurrent layers of 2 x {size}" if depth else ""
-        description["scores"] = f"every {1000 * config.frame_seconds:g} ms{behind}"
+        of = "" if is_of_frames else f"of a clip, by {config.classifier_pooling} of those "
+        description["scores"] = f"{of}every {1000 * config.frame_seconds:g} ms{behind}"
     if labels := labels_of(model):
         names = list(labels.values())
         shown = "; ".join(names[:10]) + ("; ... (all with --labels)" if len(names) > 10 else "")

@@ -161,7 +161,7 @@ def test_a_head_on_the_patches_of_a_column_makes_an_event_classifier(encoder, wr
     outputs = model(**extract(0))
     patches = model.beats(**extract(0)).last_hidden_state[0]
     expected = torch.stack([weight @ column.flatten() + bias for column in patches.split(8)])
-    torch.testing.assert_close(outputs.logits[0], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(outputs.logits[0], expected, atol=5e-5, rtol=1e-5)
     card = (tmp_path / "out" / "README.md").read_text()
     assert "AutoModelForAudioFrameClassification.from_pretrained" in card
     with pytest.raises(CheckpointError, match="FrameClassification, which Microsoft's layout has no place"):

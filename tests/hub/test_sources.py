@@ -108,7 +108,7 @@ def random_encoder(cfg):
     from transformers_beats.conversion.checkpoint import _build_config
 
     torch.manual_seed(0)
-    config = _build_config(RELEASED | cfg, "pretrained", [])
+    config = _build_config(RELEASED | cfg, "pretrained", [], {})
     tensors = export_state_dict(BeatsModel(config).state_dict(), config)
     # As training leaves them, unlike initialisation: every layer reads its neighbours.
     pads = {"patch_embedding_pad.weight": torch.ones(1, 1, 16, 16), "raw2fbank_pad.weight": torch.ones(1, 1, 400)}

@@ -20,7 +20,6 @@ The protocol, fixed before the first run:
 A length that is done is a file in OUTPUT/rows, and is not computed again.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,37 +32,19 @@ from rich.table import Table
 
 from transformers_beats.inference.events import EventSettings
 from transformers_beats.inference.pipeline import EVENT_OVERLAP
-from transformers_beats.metrics.sound_event_detection import count_events
 from transformers_beats.training.reports.events import (
-    ClipEvents,
-    as_kept,
-    detect,
-    resample_f1,
-    score_events,
     tune_settings,
 )
 from transformers_beats.training.reports.intervals import percentiles
 from transformers_beats.utils.resume import begin_or_resume
 
-from .events_esc10 import DECIMALS, F1, SETTINGS, score_scenes, write_scenes
+from .events_esc10 import F1, SETTINGS, describe, score_scenes, write_scenes
 from .resuming import read_or_compute
 
 
 LONG = replace(SETTINGS, seconds=20.0, num_events=(4, 16))
 # The first is the one that others are compared with, and tuned with.
 WINDOWS = (5.0, 0.64, 1.28, 2.56, 10.0, 0.32, 0.48)
-
-
-def describe(clips: ClipEvents, settings: Mapping[str, EventSettings]) -> dict[str, Any]:
-    """Returns the F1 of events that are found with settings, intervals and draws."""
-    scores = score_events(clips, settings)
-    draws = resample_f1(count_events(detect(clips, settings), clips.references, clips.column_seconds), clips.files)
-    return {
-        "metrics": scores.metrics,
-        "intervals": scores.intervals,
-        "settings": {label: as_kept(each) for label, each in settings.items()},
-        "draws": {name: values.round(DECIMALS).tolist() for name, values in draws.items()},
-    }
 
 
 def compute_row(model: Path, output: Path, window: float, fixed: dict[str, Any] | None) -> dict[str, Any]:

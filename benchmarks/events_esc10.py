@@ -26,6 +26,7 @@ A unit that is done is a file in ROWS, with the draws of its bootstrap, and is n
 """
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -164,19 +165,22 @@ def compute_row(model_dir: Path, output: Path) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for name in FILTERS:
         settings: dict[str, EventSettings] = {} if name == "none" else tune_settings(validation, name)
-        scores = score_events(test, settings)
-        counts = count_events(detect(test, settings), test.references, test.column_seconds)
-        draws = resample_f1(counts, test.files)
-        classes = [{key: each[key] for key in ("label", "events", *F1, "psds1")} for each in scores.classes]
-        row[name] = {
-            "metrics": scores.metrics,
-            # Rows have draws of these alone.
-            "intervals": {key: scores.intervals[key] for key in F1},
-            "settings": {label: as_kept(each) for label, each in settings.items()},
-            "classes": classes,
-            "draws": {key: values.round(DECIMALS).tolist() for key, values in draws.items()},
-        }
+        row[name] = describe(test, settings)
     return row
+
+
+def describe(clips: ClipEvents, settings: Mapping[str, EventSettings]) -> dict[str, Any]:
+    """Returns the measures of events that are found with settings, also by class, intervals and draws."""
+    scores = score_events(clips, settings)
+    draws = resample_f1(count_events(detect(clips, settings), clips.references, clips.column_seconds), clips.files)
+    return {
+        "metrics": scores.metrics,
+        # Rows have draws of these alone.
+        "intervals": {key: scores.intervals[key] for key in F1},
+        "settings": {label: as_kept(each) for label, each in settings.items()},
+        "classes": [{key: each[key] for key in ("label", "events", *F1, "psds1")} for each in scores.classes],
+        "draws": {key: values.round(DECIMALS).tolist() for key, values in draws.items()},
+    }
 
 
 def summarise(rows: dict[tuple[str, int], dict[str, Any]]) -> list[dict[str, Any]]:

@@ -819,12 +819,12 @@ def find_saved_depth(encoder: BeatsEncoder, missing: set[str], unexpected: set[s
     are `missing` as a whole, or `unexpected` ones follow them.
     """
     depth = len(encoder.layers)
-    own = [
-        {f"encoder.layers.{number}.{key}" for key in layer.state_dict()} for number, layer in enumerate(encoder.layers)
-    ]
     others = {int(match[1]) for key in unexpected if (match := re.match(r"encoder\.layers\.(\d+)\.", key))}
     if others and others == {*range(depth, max(others) + 1)}:
         return max(others) + 1
+    own = [
+        {f"encoder.layers.{number}.{key}" for key in layer.state_dict()} for number, layer in enumerate(encoder.layers)
+    ]
     num_saved = next((number for number, keys in enumerate(own) if keys <= missing), depth)
     # Layers of which a part is missing, or some before the last, are no other depth but a broken file.
     return num_saved if all(keys <= missing for keys in own[num_saved:]) else depth
@@ -876,7 +876,7 @@ class BeatsPreTrainedModel(PreTrainedModel):
         encoder = getattr(model.base_model, "encoder", None)
         if isinstance(encoder, BeatsEncoder):
             depth = find_saved_depth(encoder, missing, unexpected)
-            if depth not in (0, len(encoder.layers)):
+            if depth != len(encoder.layers):
                 encoder.keep_outputs_of(depth)
         return (model, info) if output_loading_info else model
 

@@ -148,8 +148,7 @@ def update(
     from transformers_beats.search.segments import stream_segments_many, to_entry
     from transformers_beats.search.updates import Listing, describe_changes
 
-    known = [*writer.states] if not others else [name for states in (writer.states, *others) for name in states]
-    listing = Listing(files, known)
+    listing = Listing(files, [name for states in (writer.states, *others) for name in states])
     changed = listing.changed(writer.states)
     gone = set() if others else listing.gone(shared.inputs)
     added: set[str] = set()

@@ -405,7 +405,7 @@ def describe(model: "PreTrainedModel", extractor: "BeatsFeatureExtractor") -> di
     """Describes a model: its kind, size, audio, fbank statistics, codebook and labels, as texts by their names."""
     from transformers_beats.configuration_beats import problem_type_of
 
-    from .models import kind_of
+    from .models import kind_of, reads_frames
     from .windows import column_samples
 
     config: Any = model.config
@@ -425,14 +425,10 @@ def describe(model: "PreTrainedModel", extractor: "BeatsFeatureExtractor") -> di
     if hasattr(config, "codebook_dim"):
         count = f"{config.num_codebooks} x " if config.num_codebooks > 1 else ""
         description["codebook"] = f"{count}{config.codebook_size} codes of {config.codebook_dim}"
-    is_of_frames, pools_frames = (
-        kind_of(model) == "frames",
-        kind == "BeatsForAudioClassification" and config.pools_frames,
-    )
-    if is_of_frames or pools_frames:
+    if reads_frames(model):
         depth, size = config.frame_recurrent_layers, config.frame_recurrent_size
         behind = f", behind {depth} recurrent layers of 2 x {size}" if depth else ""
-        of = "" if is_of_frames else f"of a clip, by {config.classifier_pooling} of those "
+        of = "" if kind_of(model) == "frames" else f"of a clip, by {config.classifier_pooling} of those "
         description["scores"] = f"{of}every {1000 * config.frame_seconds:g} ms{behind}"
     if labels := labels_of(model):
         names = list(labels.values())

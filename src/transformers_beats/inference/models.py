@@ -55,6 +55,12 @@ def kind_of(model: Any) -> Kind | None:
     return next((KINDS[name] for name in names if name in KINDS), None)
 
 
+def reads_frames(model: Any) -> bool:
+    """Returns whether the head of a model reads frames: of events, or of clips that pool frames."""
+    kind = kind_of(model)
+    return kind == "frames" or (kind == "clips" and model.config.pools_frames)
+
+
 def merge_adapters(model: Any) -> PreTrainedModel:
     """Returns the model inside wrappers; of one of PEFT, a copy with the adapters added to its weights."""
     for wrapper in _wrappers(model):

@@ -37,7 +37,7 @@ from .grains import Grain, Pooling, check_grain
 from .kinds import REFUSED
 from .layers import LayerReader, Layers, choose_layers, is_single, join_columns
 from .loading import load
-from .models import check_extractor, kind_of, unwrap, warn_if_emulated
+from .models import check_extractor, kind_of, reads_frames, unwrap, warn_if_emulated
 from .results import ClipScores, Columns, WindowScores, to_scores
 from .windows import (
     Window,
@@ -184,8 +184,7 @@ class WindowedInference:
         self.column_seconds = column_samples(feature_extractor) / rate
         config, has_frames = plain_model.config, kind_of(plain_model) == "frames"
         # A clip-level model may read them as well.
-        reads_frames = has_frames or (kind_of(plain_model) == "clips" and config.pools_frames)
-        self.reads_steps = reads_frames and config.frame_pooling == "sequence"
+        self.reads_steps = reads_frames(plain_model) and config.frame_pooling == "sequence"
         self.has_steps = has_frames and self.reads_steps
         if self.reads_steps and not self.can_pad:
             raise UsageError(

@@ -26,11 +26,9 @@ from transformers_beats.training.config.batch_plan import BatchArguments
 from transformers_beats.training.config.checks import without_recurrent_layers
 from transformers_beats.training.config.distillation import (
     DISTILL_ARGUMENTS,
-    NOT_ARCHITECTURE,
-    OF_CLASSES,
-    OF_HEADS,
     SIZES,
     DistillationArguments,
+    architecture_of,
     check_views,
 )
 from transformers_beats.training.config.recipes import parse_arguments
@@ -100,8 +98,7 @@ def build_config(arguments: DistillationArguments, teacher: PreTrainedModel) -> 
         [`UsageError`]: if a configuration does not accept the values.
     """
     is_classifier = logits_weight_of(arguments, teacher) > 0
-    left_out = NOT_ARCHITECTURE if is_classifier else (*NOT_ARCHITECTURE, *OF_CLASSES, *OF_HEADS)
-    values = {name: value for name, value in teacher.config.to_dict().items() if name not in left_out}
+    values = architecture_of(teacher.config, with_head=is_classifier)
     if values.get("classifier_pooling") == "prototypes":
         values["classifier_pooling"] = "mean"
     if is_classifier:

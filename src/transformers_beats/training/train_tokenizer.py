@@ -103,10 +103,8 @@ def train_tokenizer(
     )
     teacher = load_teacher(tokenizer_arguments.teacher)
     check_teacher(teacher, tokenizer_arguments.teacher_layers)
-    if is_k_means:
-        fit_tokenizer(tokenizer_arguments, data, training, output_dir, extractor, teacher)
-    else:
-        distil_tokenizer(tokenizer_arguments, data, training, output_dir, extractor, teacher)
+    make = fit_tokenizer if is_k_means else distil_tokenizer
+    make(tokenizer_arguments, data, training, output_dir, extractor, teacher)
     if tokenizer_arguments.diagnosis_clips:
         examined = DiagnosisArguments(
             output_dir=str(output_dir / DIAGNOSIS),

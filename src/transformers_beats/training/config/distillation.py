@@ -4,6 +4,8 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from transformers import PreTrainedConfig
+
 from transformers_beats import BeatsConfig
 from transformers_beats.training.data.augmentation import AugmentationArguments
 from transformers_beats.training.data.sources import DataArguments
@@ -33,6 +35,12 @@ OF_HEADS = ("classifier_pooling", "frame_pooling", "frame_recurrent_layers", "ev
 OF_CLASSES = ("num_labels", "id2label", "label2id", "problem_type")
 # Settings that a student has of its teacher: the fbank and the patches that both read, and the classes.
 INHERITED = ("num_mel_bins", "patch_size", "legacy_padding_mask", *OF_CLASSES)
+
+
+def architecture_of(config: PreTrainedConfig, with_head: bool = False) -> dict[str, Any]:
+    """Returns the settings by which a model of the architecture of another one is made: its encoder, or all of it."""
+    left_out = NOT_ARCHITECTURE if with_head else (*NOT_ARCHITECTURE, *OF_CLASSES, *OF_HEADS)
+    return {name: value for name, value in config.to_dict().items() if name not in left_out}
 
 
 @dataclass

@@ -381,14 +381,15 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     true, predicted = _label_cells(predictions.labels, names), _label_cells(predictions.predicted, names)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        has_unknown = predictions.known is not None
         header = ["file", "true", "predicted", *(f"score {name}" for name in names)]
-        writer.writerow([*header, UNKNOWN] if has_unknown else header)
-        unknown = _label_cells((~predictions.is_known).astype(np.int64), names)
-        for name, *cells, scores, of_clip in zip(predictions.names, true, predicted, predictions.scores, unknown):
+        further: list[list[str]] = [[]] * len(predictions.names)
+        if predictions.known is not None:
+            header.append(UNKNOWN)
+            further = [[cell] for cell in _label_cells((~predictions.known).astype(np.int64), names)]
+        writer.writerow(header)
+        for name, *cells, scores, others in zip(predictions.names, true, predicted, predictions.scores, further):
             # The fewest digits that give the same float32.
-            row = [name, *cells, *scores.astype(str).tolist()]
-            writer.writerow([*row, of_clip] if has_unknown else row)
+            writer.writerow([name, *cells, *scores.astype(str).tolist(), *others])
 
 
 def read_predictions(directory: Path) -> Predictions:

@@ -2,7 +2,7 @@
 """Tokenizers whose codes are clusters of a model's outputs, as HuBERT's (Hsu et al., 2021)."""
 
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 from transformers_beats.configuration_beats import BeatsTokenizerConfig
 from transformers_beats.modeling_beats import BeatsModel
 from transformers_beats.modeling_beats_tokenizer import BeatsTokenizerModel
-from transformers_beats.training.config.distillation import NOT_ARCHITECTURE, OF_CLASSES, OF_HEADS
+from transformers_beats.training.config.distillation import architecture_of
 from transformers_beats.training.reports.codes import fit_k_means, perplexity
 from transformers_beats.utils.errors import BeatsError
 
@@ -84,10 +84,9 @@ def build_k_means_tokenizer(
             f"The perplexity of the clusters is {found:.2f} of {codebook_size}, below `min_perplexity` "
             f"{min_perplexity:g}: the teacher's outputs are next to the same for all patches."
         )
-    left_out = {*NOT_ARCHITECTURE, *OF_CLASSES, *OF_HEADS, "num_codebooks", "codebook_size"}
-    values = {name: value for name, value in encoder.config.to_dict().items() if name not in left_out}
     dim = encoder.config.hidden_size
-    tokenizer = BeatsTokenizerModel(BeatsTokenizerConfig(**values, codebook_size=codebook_size, codebook_dim=dim + 2))
+    own: dict[str, Any] = {"num_codebooks": 1, "codebook_size": codebook_size, "codebook_dim": dim + 2}
+    tokenizer = BeatsTokenizerModel(BeatsTokenizerConfig(**architecture_of(encoder.config) | own))
     tokenizer.beats.load_state_dict(encoder.state_dict())
     means = torch.from_numpy(clusters.cluster_centers_).double()
     center = means.mean(dim=0)

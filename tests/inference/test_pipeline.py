@@ -426,6 +426,11 @@ def test_a_frame_level_models_label_is_as_present_as_in_its_best_column(scripted
     labels = scores_of(scripted(recording((1.6, 1.76), seconds=10)))
     assert labels["sound"] > 0.9
     assert labels["silence"] > 0.9
+    # No mean is blamed for a label without an event, that a filter has taken.
+    sound, silence = Label("sound", 0.95), Event("silence", 0.9, 0.0, 1.0)
+    assert scripted.compare([sound], [silence]).endswith(
+        "its highest score is in no moment that the settings of events let pass."
+    )
 
 
 def test_a_frame_level_model_of_one_label_at_a_time_has_mean_scores(scripted):

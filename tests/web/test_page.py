@@ -371,6 +371,13 @@ class TestScores:
         caption = describe_scores([Label("rain", 0.4)], [], 0.5, tagger)
         assert caption == "Means over the whole recording. At no moment does a class reach the threshold of 0.5."
 
+    def test_labels_of_a_model_of_moments_are_said_to_be_the_highest(self, checkpoints, noise, monkeypatch):
+        model, _ = analysis_module.load(checkpoints["frames"].path, "cpu", "torch")
+        monkeypatch.setattr(model.config, "problem_type", "multi_label_classification")
+        first, *_, last = analyse(noise, checkpoints["frames"], Settings(1.0, 10.0, 10.0), max_seconds=10)
+        assert first.caption.startswith("So far: highest scores in the first ")
+        assert last.caption.startswith("Highest scores in the whole recording. At no moment")
+
     def test_a_model_that_was_tuned_is_said_to_be(self, tagger, monkeypatch):
         monkeypatch.setattr(tagger.model.config, "event_settings", {"rain": {"threshold": 0.9}})
         assert describe_scores([Label("rain", 0.4)], [], 0.5, tagger).endswith("does a class reach its threshold.")

@@ -9,7 +9,7 @@ from dataclasses import fields
 from functools import partial
 from itertools import tee
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from torch.utils.data import IterableDataset
@@ -223,6 +223,12 @@ class BeatsAudioTaggingPipeline(Pipeline):
         """Time from one score of a frame-level model to the next, in seconds; None for a clip-level model."""
         return self.model.config.frame_seconds if self._is_frame_level else None
 
+    @property
+    def label_scores(self) -> Literal["means", "highest"]:
+        """Scores of labels: means over the recording or, with several labels at a time, the highest of all columns."""
+        several = problem_type_of(self.model.config) == "multi_label_classification"
+        return "highest" if self._is_frame_level and several else "means"
+
     def __call__(self, inputs: Any, batch_size: int | None = None, num_workers: int | None = None, **kwargs) -> Any:
         """
         Tags one recording or several.
@@ -429,6 +435,8 @@ class BeatsAudioTaggingPipeline(Pipeline):
         if best in heard:
             return None
         reason = "labels are means over the whole recording, and events are of moments"
+        if self.label_scores == "highest":
+            reason = "its highest score is in no moment that the settings of events let pass"
         if problem_type_of(self.model.config) == "single_label_classification":
             reason += "; this model knows one sound at a time, of which several share the score"
         return f"the best label, {best!r}, has no event, but {name_some(heard)} has: {reason}."
@@ -443,8 +451,7 @@ class BeatsAudioTaggingPipeline(Pipeline):
                 num_columns += len(block.values)
             if return_events and reader == len(readers) - 1:
                 blocks.append(block)
-        is_multi_label = problem_type_of(self.model.config) == "multi_label_classification"
-        scores = highest if is_multi_label and self._is_frame_level else total / num_columns
+        scores = highest if self.label_scores == "highest" else total / num_columns
         return {"scores": scores, "columns": Columns.join(blocks) if return_events else None}
 
     def postprocess(

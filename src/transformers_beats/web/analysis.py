@@ -53,7 +53,8 @@ EVENT_THRESHOLD = 0.5
 TUNED = "Thresholds and filters are those that were tuned for this model."
 # A result is shown again when the bar has moved by this share.
 SHOWN_STEP = 0.01
-MEANS = "Means over the whole recording."
+# How the labels come from the scores, by the pipeline's `label_scores`.
+SUMMARIES = {"means": "Means over", "highest": "Highest scores in"}
 
 
 class Checkpoint(NamedTuple):
@@ -313,6 +314,7 @@ def analyse(
     )
     # Windows that are computed for each moment.
     costs = [inference.window_columns / inference.hop_columns for inference in inferences]
+    summary = SUMMARIES[tagger.label_scores]
     picture = SpectrogramReader(extractor)
     result = Analysis()
     blocks: list[Columns] = []
@@ -335,13 +337,14 @@ def analyse(
                 result = replace(result, share=share)
                 if number == 0:
                     labels = tagger.find_tags(blocks, top_k=TOP_K).labels
-                    caption = f"So far: means over the first {format_duration(seconds)}."
+                    caption = f"So far: {summary.lower()} the first {format_duration(seconds)}."
                     result = replace(result, labels=labels, caption=caption)
                 yield result
         if number == 0:
             length = result.report.seconds
             labels = tagger.find_tags(blocks, top_k=TOP_K).labels
-            result = replace(result, stage="events", labels=labels, caption=MEANS, share=costs[0] / sum(costs))
+            caption = f"{summary} the whole recording."
+            result = replace(result, stage="events", labels=labels, caption=caption, share=costs[0] / sum(costs))
             yield result
     threshold = None if settings.threshold == EVENT_THRESHOLD else settings.threshold
     events = tagger.find_tags(blocks, return_events=True, event_threshold=threshold).events or []
@@ -377,12 +380,13 @@ def describe_scores(
     if not events:
         tuned = threshold == EVENT_THRESHOLD and tagger.model.config.event_settings
         reached = "its threshold" if tuned else f"the threshold of {threshold:g}"
-        return f"{MEANS} At no moment does a class reach {reached}."
+        return f"{SUMMARIES[tagger.label_scores]} the whole recording. At no moment does a class reach {reached}."
     heard = {event.label for event in events}
     others = [label for label, _ in labels if label not in heard]
     sentences = ["The highest score of each class in its events."]
     if others:
-        sentences = [f"The highest score of each class in its events; without events, the mean: {name_some(others)}."]
+        score = {"means": "mean", "highest": "highest of all"}[tagger.label_scores]
+        sentences = [f"{sentences[0][:-1]}; without events, the {score}: {name_some(others)}."]
     if num_more := len(heard) - (len(labels) - len(others)):
         sentences.append(f"The timeline has {num_more} more.")
     if tagger.frame_seconds is not None:

@@ -45,3 +45,12 @@ def test_an_update_of_transformers_leaves_the_fingerprint_alone(model, monkeypat
     monkeypatch.setattr("transformers.configuration_utils.__version__", "99.0.0")
     assert '"transformers_version": "99.0.0"' in model.config.to_json_string()
     assert model_fingerprint(model) == before
+
+
+def test_a_setting_that_an_older_version_did_not_know_leaves_the_fingerprint_alone(model):
+    before = model_fingerprint(model, BeatsFeatureExtractor())
+    extractor = BeatsFeatureExtractor()
+    del model.config.frames_per_second, extractor.legacy_padding_mask
+    assert model_fingerprint(model, extractor) == before
+    model.config.frames_per_second = 50
+    assert model_fingerprint(model, extractor) != before

@@ -14,7 +14,8 @@ def model_fingerprint(model: "PreTrainedModel", feature_extractor: "FeatureExtra
     """
     Returns 40 hexadecimal digits, as many as a commit has, that change with weights, dtype and settings of a model,
     and with the settings of its feature extractor. Name and directory do not count, nor do the settings of events,
-    which are read after the model.
+    which are read after the model. Settings at their defaults do not count either: a version that adds one leaves the
+    fingerprints of models that do without it.
     """
     import torch
 
@@ -25,7 +26,9 @@ def model_fingerprint(model: "PreTrainedModel", feature_extractor: "FeatureExtra
         values.pop("transformers_version", None)
         # An index or a cache of embeddings stays what it is when thresholds are tuned.
         values.pop("event_settings", None)
-        digest.update(json.dumps(values, sort_keys=True).encode())
+        defaults = json.loads(type(settings)().to_json_string())
+        changed = {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
+        digest.update(json.dumps(changed, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())

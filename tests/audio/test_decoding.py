@@ -4,6 +4,7 @@ import io
 import os
 import sys
 import types
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
@@ -345,3 +346,12 @@ def test_what_torchcodec_cannot_decode_is_an_audio_error(decoders, monkeypatch, 
         decode_audio(b"\0fak")
     with pytest.raises(AudioError, match=r"^an AudioDecoder: cannot be decoded: packet 7 is broken$"):
         open_audio(FakeDecoder(b"\0fak"), 16000)
+
+
+def test_any_path_is_a_recording(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.full(1600, 0.1), 16000)
+    (entry,) = os.scandir(tmp_path)
+    for path in (entry, PurePosixPath(tmp_path / "a.wav"), tmp_path / "a.wav"):
+        stream = open_audio(path, 16000, 16000)
+        assert stream.name == str(tmp_path / "a.wav")
+        assert sum(map(len, stream.blocks)) == 1600

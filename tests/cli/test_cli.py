@@ -307,6 +307,12 @@ def test_other_settings_are_not_mixed(models, sounds, tmp_path, options, differe
     tag(models, sounds, "-o", tmp_path / name, "--resume", *same)
 
 
+@pytest.mark.parametrize("options", [[], ["--json"], ["--pictures", "pictures"]])
+def test_nothing_is_resumed_without_an_output(models, sounds, options):
+    result = tag(models, sounds, *options, "--resume", exit_code=2)
+    assert "--resume leaves out what is done already: add --output." in result.stderr
+
+
 def change_weights(source: Path, target: Path) -> None:
     """Saves a model with other weights, and its feature extractor."""
     model, extractor = loading.load(source)

@@ -199,6 +199,19 @@ def test_files_that_cannot_be_used_hold_up_nobody(models, clips, tmp_path, monke
         }
 
 
+def test_files_of_one_name_are_tried_one_by_one(models, clips, tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.wav").write_bytes(b"RIFF and nothing else")
+    words = words_of("index", models, tmp_path / "a", tmp_path / "index")
+    words.insert(4, tmp_path / "b")
+    for number, exit_code in ((0, 0), (1, 1)):
+        as_rank(monkeypatch, number, 2)
+        stderr = run(*words, exit_code=exit_code).stderr
+        # The other file is in the share of the last rank, which has not begun.
+        assert ("Of the files of all shares, 2 could not be used." in stderr) == (number == 1)
+
+
 def test_a_rank_is_at_work_once(models, clips, tmp_path, monkeypatch):
     as_rank(monkeypatch, 0, 2)
     output = tmp_path / "tags.jsonl"

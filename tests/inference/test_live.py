@@ -290,6 +290,26 @@ class FakeMicrophone:
         return np.full((count, 1), 0.01, np.float32), False
 
 
+def test_audio_that_a_microphone_loses_is_said(monkeypatch, caplog):
+    devices = types.ModuleType("sounddevice")
+    devices.InputStream, devices.PortAudioError = FakeMicrophone, RuntimeError
+    devices.query_devices = lambda device, kind: {"default_samplerate": 16000.0}
+    monkeypatch.setitem(sys.modules, "sounddevice", devices)
+    blocks = iter(stream_microphone(16000).blocks)
+    next(blocks)
+    assert "lost" not in caplog.text
+    monkeypatch.setattr(FakeMicrophone, "read", lambda self, count: (np.full((count, 1), 0.01, np.float32), True))
+    next(blocks)
+    assert "The microphone lost audio" in caplog.text
+
+
+def test_empty_blocks_are_no_audio():
+    block = np.full((800, 1), 0.1, np.float32)
+    empty = np.zeros((0, 1), np.float32)
+    found = stream_blocks("x", iter([empty, block, empty, block]), 16000).blocks
+    assert sum(map(len, found)) == 1600
+
+
 def test_a_microphone_is_read_in_short_blocks(monkeypatch):
     devices = types.ModuleType("sounddevice")
     devices.InputStream, devices.PortAudioError = FakeMicrophone, RuntimeError

@@ -364,6 +364,15 @@ def test_progress_is_shown(tagger, clip, capsys):
 # Events
 
 
+def test_windows_of_events_overlap_by_a_quarter_unless_a_hop_is_given(scripted, tagger):
+    for pipe in (scripted, tagger):
+        labels, events = pipe.inferences(True, event_window_seconds=3.2)
+        assert (events.window_columns, events.hop_columns) == (19, 5)
+        assert labels.window_columns == 62
+    # Those of a model of moments are the windows of the labels, if none are given.
+    assert len(scripted.inferences(True, hop_seconds=5.0)) == 1
+
+
 def test_events_of_a_frame_level_model_are_where_they_are(scripted):
     # From column 10 to 20, and from 40 to 41, of 62.
     audio = recording((1.6, 3.2), (6.4, 6.56), seconds=10)

@@ -55,6 +55,30 @@ def loud_steps(tiny_config):
     return LoudSteps(configure(tiny_config)).eval()
 
 
+@pytest.mark.parametrize(("frame_pooling", "frames"), [("mean", 16), ("sequence", 4)])
+def test_steps_of_other_rates_are_whole_samples(tiny_config, frame_pooling, frames):
+    configure(tiny_config).frame_pooling = frame_pooling
+    extractor = BeatsFeatureExtractor(sampling_rate=22050)
+    tagger = pipeline(
+        "audio-tagging", model=BeatsForAudioFrameClassification(tiny_config).eval(), feature_extractor=extractor
+    )
+    seconds = frames * 220 / 22050
+    assert tagger.frame_seconds == seconds
+    found = tagger.inferences(True)[0].frames(recording((1.0, 2.0), seconds=60), RATE)
+    assert abs(found.ends[-1] - 60) <= max(seconds, 0.2)
+
+
+def test_windows_with_other_steps_are_others(tiny_config):
+    tagger = pipeline(
+        "audio-tagging",
+        model=BeatsForAudioFrameClassification(configure(tiny_config)).eval(),
+        feature_extractor=EXTRACTOR,
+    )
+    # 62 columns both, and 250 and 252 steps.
+    assert len(tagger.inferences(True, event_window_seconds=10.07, event_hop_seconds=10.0)) == 2
+    assert len(tagger.inferences(True, event_window_seconds=10.0, event_hop_seconds=10.0)) == 1
+
+
 def alone(model, waveform: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         logits = model(**EXTRACTOR(waveform, sampling_rate=RATE, return_tensors="pt")).logits

@@ -19,6 +19,11 @@ import soundfile
 from datasets.fingerprint import Hasher
 from pyarrow import parquet
 
+from transformers_beats import (
+    BeatsFeatureExtractor,
+    BeatsRandomProjectionTokenizer,
+    BeatsRandomProjectionTokenizerConfig,
+)
 from transformers_beats.inference.loading import load
 from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.integrations.batches import BeatsBatches
@@ -197,6 +202,15 @@ def test_tokens_are_those_of_the_tokenizer(models, rows):
     name = str(models / "tokenizer_tiny")
     found = BeatsBatches(name, "tokenize")({"path": rows})["tokens"]
     expected = WindowedInference(*load(name, "cpu")).codes(rows[4])
+    np.testing.assert_array_equal(found[4], expected.values)
+
+
+def test_tokens_of_several_codebooks_are_lists_of_patches(rows, tmp_path):
+    BeatsRandomProjectionTokenizer(BeatsRandomProjectionTokenizerConfig(num_codebooks=2)).save_pretrained(tmp_path)
+    BeatsFeatureExtractor().save_pretrained(tmp_path)
+    found = BeatsBatches(str(tmp_path), "tokenize")({"path": rows})["tokens"]
+    expected = WindowedInference(*load(tmp_path, "cpu")).codes(rows[4])
+    assert expected.values.shape[1:] == (8, 2)
     np.testing.assert_array_equal(found[4], expected.values)
 
 

@@ -135,6 +135,12 @@ class TestColumns:
         torch.testing.assert_close(means[0], expected.mean(dim=0), atol=1e-5, rtol=0)
         assert ("layer-0" in mteb_model.embedder.fingerprint()) == (layer != -1)
 
+    def test_what_changes_results_is_in_their_name(self, checkpoint):
+        names = [ColumnEmbedder(checkpoint, window_seconds=seconds).fingerprint() for seconds in (10, 10.0, 5.0)]
+        assert names == [names[0], names[0], f"{names[0]}-window-5.0"]
+        with pytest.raises(UsageError, match="leave out `pooling`"):
+            BeatsMtebModel(checkpoint, device="cpu", pooling="concat")
+
     def test_other_poolings_are_refused(self, checkpoint):
         with pytest.raises(ValueError, match="'mean' or 'concat', got 'max'"):
             ColumnEmbedder(checkpoint, pooling="max")

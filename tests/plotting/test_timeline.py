@@ -13,6 +13,7 @@ from transformers_beats.inference.results import Columns
 from transformers_beats.plotting import timeline
 from transformers_beats.plotting.spectrogram import Spectrogram, read_spectrogram
 from transformers_beats.plotting.timeline import choose_labels, code_colors, draw_timeline, draw_tokens
+from transformers_beats.utils.errors import BeatsError
 
 
 RATE = 16000
@@ -149,6 +150,13 @@ def test_small_codebooks_have_colors_too(shape):
     assert (colors >= 0).all()
     assert (colors <= 1).all()
     assert len(np.unique(colors, axis=0)) == shape[0]
+
+
+def test_tokens_of_several_codebooks_are_not_drawn(tmp_path):
+    codes = Columns(np.zeros((4, 8, 2), dtype=int), first=0, column_seconds=0.16)
+    with pytest.raises(BeatsError, match="Tokens of 2 codebooks cannot be drawn"):
+        draw_tokens(codes, np.zeros((4, 8)), EXTRACTOR, tmp_path / "tokens.png")
+    assert not list(tmp_path.iterdir())
 
 
 def test_tokens_are_drawn_with_a_cell_for_each(tmp_path):

@@ -77,6 +77,14 @@ def test_windows_are_as_long_as_segments(encoder, seconds):
     assert WindowedInference(*encoder, window).window_columns == max(1, round(seconds / COLUMN))
 
 
+def test_segments_and_windows_have_one_length(encoder):
+    # 23.5 and 57.5 columns among them, which divide by the rate before or after.
+    for seconds in (0.24, 3.76, 4.72, 9.2, 10.0):
+        segments = cut_segments([Columns(np.ones((200, 2, 3)), 0, COLUMN)], seconds)
+        num_columns = WindowedInference(*encoder, window_of(seconds, encoder[1])).window_columns
+        assert round(next(segments).end / COLUMN) == num_columns
+
+
 def test_a_segment_has_the_embedding_that_it_has_alone(encoder):
     audio = 0.1 * np.random.default_rng(0).standard_normal(64000).astype(np.float32)
     inference = WindowedInference(*encoder, window_of(1.0, encoder[1]))

@@ -3,6 +3,7 @@
 
 import itertools
 import math
+import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -299,7 +300,9 @@ def open_audio(audio: Any, sampling_rate: int, rate_of_arrays: float | None = No
         return audio
     if isinstance(audio, (bytearray, memoryview)):
         audio = bytes(audio)
-    if isinstance(audio, (str, Path, bytes)) or hasattr(audio, "read"):
+    if isinstance(audio, os.PathLike):
+        audio = os.fspath(audio)
+    if isinstance(audio, (str, bytes)) or hasattr(audio, "read"):
         return stream_audio(audio, sampling_rate)
     return stream_waveform(audio, rate_of_arrays, sampling_rate)
 
@@ -374,7 +377,7 @@ class _Inspector:
 
     def mix(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Returns the means of the channels of blocks `(num_samples, num_channels)`."""
-        for channels in blocks:
+        for channels in filter(len, blocks):
             self.report.num_channels = channels.shape[1]
             # Damaged samples may be of any size; non-finite sums are refused after resampling.
             with np.errstate(over="ignore", invalid="ignore"):

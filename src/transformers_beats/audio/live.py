@@ -6,12 +6,15 @@ import os
 from collections.abc import Iterator
 
 import numpy as np
+from transformers.utils import logging
 
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line
 
 from .decoding import AudioStream, stream_blocks
 from .files import RAW_FORMATS
 
+
+logger = logging.get_logger(__name__)
 
 # Audio that is passed on at once, in seconds.
 BLOCK_SECONDS = 0.1
@@ -91,7 +94,10 @@ def stream_microphone(sampling_rate: int, device: str | None = None) -> AudioStr
     def blocks() -> Iterator[np.ndarray]:
         with source:
             while True:
-                yield source.read(round(BLOCK_SECONDS * rate))[0].copy()
+                samples, has_lost = source.read(round(BLOCK_SECONDS * rate))
+                if has_lost:
+                    logger.warning("The microphone lost audio that was not read in time: later times are too early.")
+                yield samples.copy()
 
     return stream_blocks("the microphone", blocks(), rate, sampling_rate, is_whole=False)
 

@@ -119,7 +119,8 @@ def tokenize(shared: Shared, notes: DecoderNotes, output: Directory = None, json
     """
     Write acoustic tokens of audio files, with a tokenizer.
 
-    Int32 of shape (num_columns, num_freq_patches): a token for each 160 ms and frequency band.
+    Int32 of shape (num_columns, num_freq_patches): a token for each 160 ms and frequency band. Several codebooks add a
+    dimension.
     """
 
     def as_int32(codes: "Columns") -> "np.ndarray":
@@ -249,7 +250,7 @@ def save_arrays(
     with take_share(ranks_directory(output or Path(STDIN)), rank, begin, merge) as part:
         failures = process(files, is_done, notes, extractor.sampling_rate, compute_all, write, skip, workers)
         if part is not None and failures:
-            write_skipped(part, [str(file.relative) for file in files if not has_result(file)])
+            write_skipped(part, [file.address for file in files if not has_result(file)])
     closing = [f"{count(files, failures, rank)}: {output}"] if output is not None else []
     if one_file is not None and rank is None:
         following = join(not failures)

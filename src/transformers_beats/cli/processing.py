@@ -201,7 +201,7 @@ def finish(
 
 def count_left(files: Sequence[AudioFile], has_result: Callable[[AudioFile], bool], parts: list[Path]) -> int | None:
     """Returns how many files of all ranks have no result; None if there is one that no rank has tried."""
-    left = [str(file.relative) for file in files if not has_result(file)]
+    left = [file.address for file in files if not has_result(file)]
     return len(left) if read_skipped(parts).issuperset(left) else None
 
 

@@ -118,7 +118,7 @@ def index(
     with take_share(ranks_directory(output), rank, begin, merge) as (part, writer, others), writer:
         failures, changes, is_done = update(writer, files, shared, notes, inference, segments, others)
         if part is not None and failures:
-            write_skipped(part, [str(file.relative) for file in files if not is_done(file)])
+            write_skipped(part, [file.address for file in files if not is_done(file)])
     if rank is None:
         finish(files, failures, f"{changes}: {describe(writer)}", following)
     else:

@@ -129,6 +129,8 @@ def tag(
 
     if json and (output is not None or format not in (None, Format.jsonl)):
         raise UsageError("--json prints JSON lines: leave out --output and --format, or leave out --json.")
+    if shared.resume and output is None:
+        raise UsageError("--resume leaves out what is done already: add --output.")
     kind = Format.jsonl if json else format or choose_format(output)
     event_options = {
         **name_settings(event_threshold, low_threshold, median, gap, min_duration),
@@ -195,7 +197,7 @@ def tag(
         finally:
             writer.close()
         if part is not None and failures and kind is Format.audacity:
-            write_skipped(part, [str(file.relative) for file in files if not writer.is_done(file)])
+            write_skipped(part, [file.address for file in files if not writer.is_done(file)])
     lines = closing(kind, output, with_events, pictures, count(files, failures, rank))
     finish(files, failures, *lines, rank=rank, num_left=num_left)
 

@@ -30,6 +30,7 @@ from .loading import load_model
 from .models import kind_of, unwrap
 from .results import Columns
 from .windowed import WindowedInference
+from .windows import step_seconds
 
 
 logger = logging.get_logger(__name__)
@@ -221,7 +222,7 @@ class BeatsAudioTaggingPipeline(Pipeline):
     @property
     def frame_seconds(self) -> float | None:
         """Time from one score of a frame-level model to the next, in seconds; None for a clip-level model."""
-        return self.model.config.frame_seconds if self._is_frame_level else None
+        return step_seconds(self.model.config, self.feature_extractor) if self._is_frame_level else None
 
     @property
     def label_scores(self) -> Literal["means", "highest"]:
@@ -260,8 +261,8 @@ class BeatsAudioTaggingPipeline(Pipeline):
             window_seconds, hop_seconds:
                 Windows of the labels, 10 s by default: see [`WindowedInference`].
             event_window_seconds, event_hop_seconds:
-                Windows of the events. For a clip-level model they default to 2 s and a quarter of the window, for a
-                frame-level model to the windows of the labels.
+                Windows of the events. They default to 2 s and a quarter of the window, for a frame-level model without
+                an `event_window_seconds` to the windows of the labels.
             progress (`bool`, defaults to `False`):
                 Whether to show a progress bar, in seconds of audio.
 
@@ -371,9 +372,8 @@ class BeatsAudioTaggingPipeline(Pipeline):
         if not return_events:
             return [labels]
         window, hop = event_window_seconds, event_hop_seconds
-        if self._is_frame_level:
-            hop = hop_seconds if (window, hop) == (None, None) else hop
-            window = window_seconds if window is None else window
+        if self._is_frame_level and window is None:
+            window, hop = window_seconds, hop_seconds if hop is None else hop
         else:
             window = EVENT_WINDOW_SECONDS if window is None else window
             hop = window / EVENT_OVERLAP if hop is None and isinstance(window, Real) else hop
@@ -386,8 +386,7 @@ class BeatsAudioTaggingPipeline(Pipeline):
                 f"Windows of events are {window:g} s: below {SHORTEST_EVENT_WINDOW:g} s, events are found less well. "
                 "Set `event_window_seconds` (--event-window) to that or more; for a shorter delay, shorten the hop."
             )
-        same = (events.window_columns, events.hop_columns) == (labels.window_columns, labels.hop_columns)
-        return [labels] if same else [labels, events]
+        return [labels] if events.windows == labels.windows else [labels, events]
 
     def _forward(self, input_tensors: dict[str, Any], **parameters: Any) -> Any:
         """Computes the scores `(num_labels,)` of a recording and, for events, those of its columns."""

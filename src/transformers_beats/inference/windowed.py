@@ -48,6 +48,7 @@ from .windows import (
     mean_of_rows,
     merge_windows,
     repeat_values,
+    step_seconds,
 )
 
 
@@ -157,7 +158,6 @@ class WindowedInference:
         check_extractor(feature_extractor, plain_model)
         rate = feature_extractor.sampling_rate
         shortest = num_fbank_samples(feature_extractor.patch_size, rate)
-        # The number of samples must be finite, too.
         is_number = isinstance(window_seconds, Real) and math.isfinite(window_seconds * rate)
         if not is_number or round(window_seconds * rate) < shortest:
             raise UsageError(
@@ -193,9 +193,10 @@ class WindowedInference:
         # The steps of 10 s are 250, also of the 160 ms after the last whole column: windows overlap there.
         self.window_samples = round(window_seconds * rate) if self.reads_steps else None
         # Of scores; those of a clip-level model are repeated for each column.
-        self.frame_seconds = config.frame_seconds if has_frames else self.column_seconds
+        self.frame_seconds = step_seconds(config, feature_extractor) if has_frames else self.column_seconds
         self.window_columns = count_columns(round(window_seconds * rate), feature_extractor)
         self.hop_columns = min(max(1, round(float(hop_seconds) / self.column_seconds)), self.window_columns)
+        self.windows = (self.window_columns, self.hop_columns, self.window_samples)
 
     def classify(self, audio: Any, sampling_rate: int | None = None) -> ClipScores:
         """
@@ -310,7 +311,7 @@ class WindowedInference:
         return (replace(block, values=block.values[:, 0]) if is_single(layers) else block for block in blocks)
 
     def codes(self, audio: Any, sampling_rate: int | None = None) -> Columns:
-        """Acoustic tokens `(num_columns, num_freq_patches)`, int64, with a tokenizer."""
+        """Acoustic tokens `(num_columns, num_freq_patches[, num_codebooks])`, int64, with a tokenizer."""
         return Columns.join(self.stream_codes(audio, sampling_rate))
 
     def codes_many(self, recordings: Iterable[Any], sampling_rate: int | None = None) -> Iterator[Columns]:
@@ -320,7 +321,7 @@ class WindowedInference:
         )
 
     def stream_codes(self, audio: Any, sampling_rate: int | None = None) -> Iterator[Columns]:
-        """Acoustic tokens `(num_columns, num_freq_patches)`, int64, with a tokenizer, block by block."""
+        """[`~WindowedInference.codes`], block by block."""
         return self._to_columns(self._recording(audio, sampling_rate, Compute(self._codes)))
 
     def _to_columns(self, windows: Iterator[Window], seconds: float | None = None) -> Iterator[Columns]:

@@ -114,6 +114,11 @@ def step_samples(config: BeatsConfig, extractor: BeatsFeatureExtractor) -> int:
     return column_samples(extractor) // extractor.patch_size * config.frames_per_step
 
 
+def step_seconds(config: BeatsConfig, extractor: BeatsFeatureExtractor) -> float:
+    """Returns the time from one score of a frame-level model to the next: 0.16 or 0.04 s in the released models."""
+    return step_samples(config, extractor) / extractor.sampling_rate
+
+
 def count_steps(num_samples: int, config: BeatsConfig, extractor: BeatsFeatureExtractor) -> int:
     """Returns the number of scores of a frame-level model for a clip, which the extractor pads to one column."""
     return config.count_steps(max(extractor.patch_size, num_fbank_frames(num_samples, extractor.sampling_rate)))

@@ -168,7 +168,7 @@ class BeatsBatches:
         inference = WindowedInference(loaded, extractor, window_seconds, hop_seconds, batch_size)
         self.inferences = [inference]
         if action == "tokenize":
-            self.fields["tokens"] = pa.list_(pa.list_(pa.int32()))
+            self.fields["tokens"] = _list_of(pa.int32(), 2 + (loaded.config.num_codebooks > 1))
             # A `map`, unlike a generator, goes on after an error.
             self.compute = lambda streams: map(_to_tokens, inference.codes_many(streams))
             return
@@ -177,10 +177,7 @@ class BeatsBatches:
         # Fails for a layer that is not there.
         inference.embed_many([], layers=layers)
         depth = (1 if grain == "clip" else 2) + (not is_single(layers))
-        field = pa.float32()
-        for _ in range(depth):
-            field = pa.list_(field)
-        self.fields["embedding"] = field
+        self.fields["embedding"] = _list_of(pa.float32(), depth)
         self.compute = lambda streams: inference.embed_many(streams, **options)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -256,6 +253,13 @@ class BeatsBatches:
         if self.action != "tag":
             return {next(iter(self.fields)): result.tolist()}
         return result if isinstance(result, dict) else {"labels": result}
+
+
+def _list_of(field: pa.DataType, depth: int) -> pa.DataType:
+    """Returns the type of lists of lists of a type, as deep as this."""
+    for _ in range(depth):
+        field = pa.list_(field)
+    return field
 
 
 def _make(kind: type[BeatsBatches], arguments: dict[str, Any], fingerprint: str) -> BeatsBatches:

@@ -21,6 +21,9 @@ from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.fingerprint import model_fingerprint
 
 
+# In seconds.
+DEFAULT_WINDOW = 10.0
+
 Clip: TypeAlias = np.ndarray | torch.Tensor
 
 
@@ -60,7 +63,7 @@ class ColumnEmbedder(nn.Module):
         self,
         name: str,
         pooling: Literal["mean", "concat"] = "mean",
-        window_seconds: float = 10.0,
+        window_seconds: float = DEFAULT_WINDOW,
         batch_size: int = 8,
         revision: str = "main",
         layer: int = -1,
@@ -73,7 +76,7 @@ class ColumnEmbedder(nn.Module):
         self.inference = WindowedInference(
             self.model, self.feature_extractor, window_seconds=window_seconds, batch_size=batch_size
         )
-        self.pooling = pooling
+        self.pooling, self.window_seconds = pooling, window_seconds
         (self.layer,) = choose_layers(int(layer), self.model.config.num_hidden_layers)
         self.eval()
 
@@ -95,14 +98,16 @@ class ColumnEmbedder(nn.Module):
 
     def fingerprint(self) -> str:
         """
-        Returns the [`model_fingerprint`] of encoder and feature extractor, and a layer that is not the last: a name to
-        keep results under.
+        Returns the [`model_fingerprint`] of encoder and feature extractor, and settings that are not the defaults: a
+        name to keep results under.
         """
-        return self.with_layer(model_fingerprint(self.model, self.feature_extractor))
+        return self.with_settings(model_fingerprint(self.model, self.feature_extractor))
 
-    def with_layer(self, name: str) -> str:
-        """Returns a name of the model, with its layer if that is not the last."""
-        return name if self.layer == self.model.config.num_hidden_layers else f"{name}-layer-{self.layer}"
+    def with_settings(self, name: str) -> str:
+        """Returns a name of the model, with its layer if that is not the last, and windows that are not of 10 s."""
+        if self.layer != self.model.config.num_hidden_layers:
+            name = f"{name}-layer-{self.layer}"
+        return name if self.window_seconds == DEFAULT_WINDOW else f"{name}-window-{self.window_seconds}"
 
     def columns(self, clips: Sequence[Clip]) -> list[torch.Tensor]:
         """

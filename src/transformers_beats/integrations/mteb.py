@@ -73,7 +73,11 @@ class BeatsMtebModel:
             Fields of MTEB's `ModelMeta` that the model does not tell, such as `release_date` and `training_datasets`,
             or that are to be others.
         **kwargs:
-            Further arguments of [`ColumnEmbedder`], such as `layer`, which is in the revision of the results.
+            Further arguments of [`ColumnEmbedder`] but for `pooling`: a `layer` and `window_seconds` that are not the
+            defaults are in the revision of the results.
+
+    Raises:
+        [`UsageError`]: for a `pooling`.
     """
 
     def __init__(
@@ -87,6 +91,8 @@ class BeatsMtebModel:
         self.model_name = model_name
         self.revision = revision
         self.meta = meta or {}
+        if "pooling" in kwargs:
+            raise UsageError("Embeddings of clips are means over the patches: leave out `pooling`.")
         self.embedder = ColumnEmbedder(model_name, revision=revision or "main", **kwargs)
         self.embedder.to(choose_device(device or "auto"))
 
@@ -210,10 +216,10 @@ class BeatsMtebModel:
         # Configurations do not hold the commit: the path in the cache does.
         cached = try_to_load_from_cache(self.model_name, "config.json", revision=self.revision)
         commit = Path(cached).parent.name if isinstance(cached, str) else None
-        origin = {"name": self.model_name, "revision": self.embedder.with_layer(commit) if commit else fingerprint}
+        origin = {"name": self.model_name, "revision": self.embedder.with_settings(commit) if commit else fingerprint}
         origin |= {"open_weights": True, "reference": f"https://huggingface.co/{self.model_name}"}
         if commit and origin["revision"] == commit:
-            # Called with name and revision, which is then no layer's.
+            # Called with name and revision, which then has no settings.
             origin["loader"] = BeatsMtebModel
         with suppress(BeatsError), hub_errors(self.model_name):
             # Of the first commit.

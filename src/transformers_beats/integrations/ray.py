@@ -116,7 +116,7 @@ def settings_of(batches: BeatsBatches, **options: Any) -> dict[str, Any]:
         "action": batches.action,
         "model": batches.fingerprint,
         "dtype": name_of(model.dtype),
-        "windows": [[inference.window_columns, inference.hop_columns] for inference in batches.inferences],
+        "windows": [list(inference.windows) for inference in batches.inferences],
     }
     if batches.action == "embed":
         layers = options.get("layers")

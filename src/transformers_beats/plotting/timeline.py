@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
+from transformers_beats.utils.errors import BeatsError
 
 from .figures import make_figure, save_figure, set_time_axis, shorten
 from .spectrogram import Spectrogram, draw_over_mel, draw_spectrogram
@@ -134,6 +135,19 @@ def code_colors(codebook: np.ndarray) -> np.ndarray:
     return colors
 
 
+def token_colors(codes: np.ndarray, codebook: np.ndarray) -> np.ndarray:
+    """
+    Returns the colours of a picture of codes `(num_columns, num_freq_patches)`: `(num_freq_patches, num_columns, 3)`,
+    see [`code_colors`].
+
+    Raises:
+        [`BeatsError`]: for a tokenizer with several codebooks, whose patches have several codes each.
+    """
+    if codes.ndim > 2:
+        raise BeatsError(f"Tokens of {codes.shape[-1]} codebooks cannot be drawn, only those of one.")
+    return code_colors(codebook)[codes.T]
+
+
 def draw_tokens(codes: "Columns", codebook: np.ndarray, extractor: BeatsFeatureExtractor, path: Path) -> None:
     """
     Writes a PNG of the acoustic tokens of a recording: a coloured cell for each 160 ms and frequency band.
@@ -150,10 +164,11 @@ def draw_tokens(codes: "Columns", codebook: np.ndarray, extractor: BeatsFeatureE
 
     Raises:
         `ImportError`: if matplotlib is not installed.
+        [`BeatsError`]: for a tokenizer with several codebooks.
     """
     figure = make_figure(11, 2.9)
     axes = figure.add_subplot()
-    colors = code_colors(codebook)[codes.values.T]
+    colors = token_colors(codes.values, codebook)
     draw_over_mel(axes, colors, codes.column_seconds, extractor.feature_size, extractor.sampling_rate)
     set_time_axis(axes, codes.ends[-1])
     found = len(np.unique(codes.values))

@@ -39,8 +39,13 @@ def window_of(seconds: float | None, extractor: BeatsFeatureExtractor) -> float:
     """
     if seconds is None:
         return 10.0
-    num_columns = max(1, round(seconds * extractor.sampling_rate / column_samples(extractor)))
+    num_columns = segment_columns(seconds, column_samples(extractor) / extractor.sampling_rate)
     return num_fbank_samples(num_columns * extractor.patch_size, extractor.sampling_rate) / extractor.sampling_rate
+
+
+def segment_columns(seconds: float, column_seconds: float) -> int:
+    """Returns the number of columns of a segment: at least one."""
+    return max(1, round(seconds / column_seconds))
 
 
 def stream_segments_many(
@@ -78,7 +83,7 @@ def cut_segments(blocks: Iterable[Columns], seconds: float | None = None) -> Ite
         return
     size, held = 0, None
     for block in blocks:
-        size = max(1, round(seconds / block.column_seconds))
+        size = segment_columns(seconds, block.column_seconds)
         # Columns of patches become rows at once: they are an eighth of the memory.
         rows = Columns(block.values.mean(axis=1), block.first, block.column_seconds, block.silent)
         held = rows if held is None else Columns.join([held, rows])

@@ -69,13 +69,13 @@ def parts_in(directory: Path) -> list[Path]:
 
 
 def write_skipped(part: Path, names: list[str]) -> None:
-    """Writes the names of files that a rank could not use, once it has tried its share."""
+    """Writes the addresses of files that a rank could not use, once it has tried its share."""
     with replace_file(part / SKIPPED_FILES) as temporary:
         temporary.write_text(json.dumps(names), encoding="utf-8")
 
 
 def read_skipped(parts: list[Path]) -> set[str]:
-    """Returns the names of files that ranks could not use; none of those that have not tried their whole share."""
+    """Returns the addresses of files that ranks could not use; none of those that have not tried their whole share."""
     files = [part / SKIPPED_FILES for part in parts]
     return {name for file in files if file.exists() for name in json.loads(file.read_text(encoding="utf-8"))}
 

@@ -21,7 +21,7 @@ from transformers_beats.cli.writers import Record, csv_header, csv_rows, make_re
 from transformers_beats.inference.events import Event
 from transformers_beats.plotting.figures import TIME_STEPS
 from transformers_beats.plotting.spectrogram import DYNAMIC_RANGE_DB, FREQUENCY_TICKS_KHZ, mel_edges
-from transformers_beats.plotting.timeline import choose_labels, code_colors, draw_timeline, draw_tokens
+from transformers_beats.plotting.timeline import choose_labels, draw_timeline, draw_tokens, token_colors
 from transformers_beats.search.comparison import Comparison
 from transformers_beats.utils.errors import first_line
 from transformers_beats.utils.files import work_directory
@@ -105,7 +105,7 @@ def show_tokens(name: str, tokens: Tokens) -> str:
     assert extractor is not None
     found, seconds = len(np.unique(codes.values)), float(codes.ends[-1])
     alternative = f"Acoustic tokens of {name}, {seconds:.1f} s: {found} different ones of {len(codebook)}."
-    colors = (255 * code_colors(codebook)[codes.values.T]).round().astype(np.uint8)
+    colors = (255 * token_colors(codes.values, codebook)).round().astype(np.uint8)
     ticks = _frequency_ticks(extractor.feature_size, extractor.sampling_rate)
     note = f"{codes.values.size} tokens, {found} different ones of {len(codebook)}. Similar codes have similar "
     note += "colours."

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from transformers_beats.configuration_beats import BeatsConfig
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
-from transformers_beats.inference.windows import count_steps
+from transformers_beats.inference.windows import count_steps, step_seconds
 from transformers_beats.utils.errors import BeatsError
 
 from .clips import Clips
@@ -51,7 +51,7 @@ class LabelledClips:
     @property
     def column_seconds(self) -> float:
         """Time from one score of a frame-level model to the next, in seconds."""
-        return self.config.frame_seconds
+        return step_seconds(self.config, self.extractor)
 
     def target(self, clip: int, start: int, num_samples: int, shift: int = 0) -> torch.Tensor:
         """

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "src" / "transformers_beats"
 TRAVELLING = {
     "configuration_beats": set(),
     "fbank_beats": set(),
-    "feature_extraction_beats": {"fbank_beats"},
+    "feature_extraction_beats": {"configuration_beats", "fbank_beats"},
     "modeling_beats": {"configuration_beats"},
     "modeling_beats_tokenizer": {"configuration_beats", "modeling_beats"},
     "modeling_beats_pretraining": {"configuration_beats", "modeling_beats", "modeling_beats_tokenizer"},

@@ -62,6 +62,17 @@ def test_saved_config_names_every_auto_class(config_class, tmp_path):
     assert config_class.from_pretrained(tmp_path).to_dict() == config_class().to_dict()
 
 
+class ConfigOfTheirs(BeatsConfig):
+    their_size: int = 3
+
+
+def test_a_subclass_elsewhere_is_saved_without_code(tmp_path):
+    ConfigOfTheirs(their_size=4).save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert "auto_map" not in json.loads((tmp_path / "config.json").read_text())
+    assert ConfigOfTheirs.from_pretrained(tmp_path).their_size == 4
+
+
 def test_auto_map_forgets_the_repository_a_model_came_from(tiny_config, tmp_path):
     tiny_config.auto_map = {
         "AutoConfig": "user/repo--configuration_beats.BeatsConfig",

@@ -488,8 +488,6 @@ def test_settings_that_a_saved_file_lacks_can_be_given(extractor, tmp_path):
 
 
 class ExtractorWithGain(BeatsFeatureExtractor):
-    _auto_class = None
-
     def __init__(self, gain=1.0, **kwargs):
         super().__init__(**kwargs)
         self.gain = gain
@@ -499,6 +497,46 @@ def test_subclasses_keep_settings_of_their_own(tmp_path):
     ExtractorWithGain(gain=2.0, fbank_mean=10.0).save_pretrained(tmp_path)
     loaded = ExtractorWithGain.from_pretrained(tmp_path)
     assert (loaded.gain, loaded.fbank_mean) == (2.0, 10.0)
+    # The file of its author is not copied.
+    assert [path.name for path in tmp_path.iterdir()] == ["preprocessor_config.json"]
+
+
+def test_statistics_that_are_given_at_loading_change_the_padding_that_follows_from_them(extractor, tmp_path):
+    extractor.save_pretrained(tmp_path)
+    given = {"fbank_mean": 0.0, "fbank_std": 0.5}
+    loaded = BeatsFeatureExtractor.from_pretrained(tmp_path, **given)
+    assert loaded.padding_value == BeatsFeatureExtractor(**given).padding_value
+    assert BeatsFeatureExtractor.from_pretrained(tmp_path).padding_value == extractor.padding_value
+    # One that was chosen stays.
+    BeatsFeatureExtractor(padding_value=-1.0).save_pretrained(tmp_path)
+    assert BeatsFeatureExtractor.from_pretrained(tmp_path, **given).padding_value == -1.0
+
+
+@pytest.mark.parametrize(
+    ("batch", "kind"),
+    [
+        (["a.wav", "b.wav"], "a list of str"),
+        ([{"array": [0.0], "sampling_rate": 16000}], "a list of dict"),
+        ([None], "a list of NoneType"),
+        (np.array(["2026-01-01"], dtype="datetime64[D]"), "ndarray"),
+    ],
+)
+def test_what_is_no_waveform_is_told(extractor, batch, kind):
+    with pytest.raises(ValueError, match=f"Clip 0 of the batch is no waveform: .* got {kind}"):
+        extractor(batch, sampling_rate=16000)
+
+
+def test_a_mask_of_samples_is_refused_by_pad(extractor):
+    features = {"input_values": [np.zeros((98, 128), np.float32)], "attention_mask": [np.ones(16000)]}
+    with pytest.raises(ValueError, match=r"`attention_mask` of clip 0 must have shape \(98,\), .* got \(16000,\)"):
+        extractor.pad(features)
+
+
+def test_features_in_bfloat16_are_padded(extractor):
+    values = torch.randn(98, 128).to(torch.bfloat16)
+    padded = extractor.pad({"input_values": [values, values[:50]]})["input_values"]
+    assert padded.dtype == torch.float32
+    torch.testing.assert_close(padded[0], values.float())
 
 
 def features_of(*lengths: int) -> list[np.ndarray]:

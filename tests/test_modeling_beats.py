@@ -1,4 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import contextlib
 import copy
 import sys
 import types
@@ -722,6 +723,32 @@ def test_weights_that_are_passed_stay_the_callers(tiny_config, inputs):
         torch.testing.assert_close(found.last_hidden_state[mask], expected[mask], rtol=1e-4, atol=1e-4)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_parameters_that_deepspeed_has_split_are_rescaled_as_a_whole(tiny_config, monkeypatch):
+    gathered = []
+
+    @contextlib.contextmanager
+    def gather(parameter, modifier_rank):
+        gathered.append(parameter)
+        parameter.data = whole[parameter]
+        yield
+        whole[parameter], parameter.data = parameter.data, torch.empty(0)
+
+    deepspeed = types.SimpleNamespace(zero=types.SimpleNamespace(GatheredParameters=gather))
+    monkeypatch.setitem(sys.modules, "deepspeed", deepspeed)
+    layer = BeatsModel(tiny_config).encoder.layers[0]
+    parameters = [*layer.self_attn.out_proj.parameters(), *layer.mlp.fc2.parameters()]
+    before = [parameter.detach().clone() for parameter in parameters]
+    whole = {parameter: parameter.data for parameter in parameters}
+    for parameter in parameters:
+        parameter.ds_id, parameter.data = 0, torch.empty(0)
+    layer.rescale(layer.residual_scale / 2)
+    assert {*map(id, gathered)} == {*map(id, parameters)}
+    for parameter, values in zip(parameters, before):
+        torch.testing.assert_close(whole[parameter], 2 * values)
+    # The parameters that DeepSpeed knows are those of the layer.
+    assert [*layer.self_attn.out_proj.parameters(), *layer.mlp.fc2.parameters()] == parameters
 
 
 def test_an_incomplete_checkpoint_has_no_other_depth(tiny_config):

@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Workflow, hooks, forms, citation, changelog and README: each agrees with the files that it speaks of."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -154,3 +155,37 @@ def test_links_between_files_lead_somewhere(page):
     local = [target for target in targets if "://" not in target]
     assert local
     assert [target for target in local if not (ROOT / page).parent.joinpath(target).exists()] == []
+
+
+def test_the_paper_has_the_same_authors_wherever_it_is_cited():
+    people = load("CITATION.cff")["preferred-citation"]["authors"]
+    authors = " and ".join(f"{person['family-names']}, {person['given-names']}" for person in people)
+    for path in (
+        "README.md",
+        "src/transformers_beats/conversion/model_card_template.md",
+        "src/transformers_beats/integrations/mteb.py",
+    ):
+        (found,) = re.findall(r"author\s*=\s*\{([^}]*)\}", read(path))
+        assert " ".join(found.split()) == authors, path
+
+
+def test_new_names_of_modules_are_there():
+    table = read("docs/renames.md").split("## Modules")[1].split("\n## ")[0]
+    rows = [line.split(" | ")[1] for line in table.splitlines() if line.startswith("| `")]
+    names = {name for row in rows for name in re.findall(r"`([a-z_]+(?:\.\w+)+)`", row)}
+    assert len(names) > 40
+    for name in sorted(names):
+        module, attributes = f"transformers_beats.{name}", []
+        while not is_module(module):
+            module, _, attribute = module.rpartition(".")
+            attributes.insert(0, attribute)
+        found = importlib.import_module(module) if attributes else None
+        for attribute in attributes:
+            found = getattr(found, attribute)
+
+
+def is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False

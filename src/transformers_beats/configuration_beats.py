@@ -12,8 +12,18 @@ from transformers.configuration_utils import PreTrainedConfig
 FBANK_FRAMES_PER_SECOND = 100
 
 
+class SavedWithCode:
+    """Base class of what is saved with the file of its class, for use with `trust_remote_code=True`."""
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        # A subclass elsewhere is its author's: saving it must not copy her file as remote code without being asked.
+        if cls.__module__.rpartition(".")[0] != __name__.rpartition(".")[0]:
+            cls._auto_class = None
+
+
 @strict
-class BeatsBaseConfig(PreTrainedConfig):
+class BeatsBaseConfig(SavedWithCode, PreTrainedConfig):
     """
     Base class of the configurations: patch geometry, whose arguments [`BeatsConfig`] explains, and the remote code for
     people who do not have this package.
@@ -71,13 +81,14 @@ class BeatsBaseConfig(PreTrainedConfig):
         references to the repository it came from (`user/repo--modeling_beats.BeatsModel`).
         """
         output = super().to_dict()
-        auto_map = dict(self._remote_code)
+        # Without its file, no class could be found.
+        auto_map = {} if self._auto_class is None else dict(self._remote_code)
         for auto_class, reference in (output.get("auto_map") or {}).items():
             if isinstance(reference, (list, tuple)):
                 reference = next(name for name in reference if name is not None)
             if reference.split("--")[-1] != auto_map.get(auto_class):
                 auto_map[auto_class] = reference
-        output["auto_map"] = auto_map
+        output |= {"auto_map": auto_map} if auto_map else {}
         return output
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.utils import TensorType
 
 
 # Kaldi's analysis settings, as in the reference: 25 ms frames every 10 ms, pre-emphasis, lowest filter from 20 Hz.
@@ -151,12 +152,22 @@ def kaldi_fbank_block(
         return torch.cat(energies, dim=1).clamp(min=MEL_FLOOR).log().unflatten(0, spectrum.shape[:2])
 
 
+def silence_value(fbank_mean: float, fbank_std: float) -> float:
+    """Returns the normalised fbank of digital silence: -2.39 with AudioSet's statistics."""
+    return (math.log(MEL_FLOOR) - fbank_mean) / (2 * fbank_std)
+
+
 def to_float_waveform(clip, index: int) -> torch.Tensor:
     """Converts one clip to a one-dimensional float32 tensor with full scale at 1.0."""
     if isinstance(clip, torch.Tensor):
         waveform = clip
     else:
         array = np.ascontiguousarray(clip)
+        if array.dtype.kind not in "fciub":
+            raise ValueError(
+                f"Clip {index} of the batch is no waveform: numbers were expected, got {_kind_of(clip)}. Load files "
+                "first, and of rows of `datasets` pass `row['audio']['array']`."
+            )
         if not (array.flags.writeable and array.dtype.isnative) or min(array.strides) < 0:
             # Memory-mapped, foreign or reversed: torch takes none without complaint.
             array = array.astype(array.dtype.newbyteorder("="))
@@ -177,6 +188,39 @@ def to_float_waveform(clip, index: int) -> torch.Tensor:
             "samples in [-1, 1], or PCM as int16, int32 or uint8."
         )
     return waveform.float()
+
+
+def _kind_of(clip: Any) -> str:
+    first = clip[0] if isinstance(clip, (list, tuple)) and clip else clip
+    return type(first).__name__ if first is clip else f"a list of {type(first).__name__}"
+
+
+def to_array(value: Any) -> Any:
+    """
+    Returns one value of an example as an array, or as a scalar of NumPy; numbers of Python and float64 as float32, and
+    so bfloat16, which NumPy does not know.
+    """
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        array = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    else:
+        array = np.asarray(value)
+    # A scalar of NumPy, such as a label, instead of an array without dimensions.
+    return (array.astype(np.float32) if array.dtype == np.float64 else array)[()]
+
+
+def to_tensors(values: torch.Tensor | list[torch.Tensor], return_tensors: str | TensorType | None):
+    """Converts `values` to one tensor, one array, or a list of arrays."""
+    if return_tensors is None:
+        return [value.detach().cpu().numpy() for value in values]
+    tensor_type = TensorType(return_tensors)
+    if isinstance(values, list):
+        if len({value.shape for value in values}) > 1:
+            raise ValueError("The clips differ in length: pass `padding=True` to return them as one tensor.")
+        values = torch.stack(values)
+    if tensor_type not in (TensorType.PYTORCH, TensorType.NUMPY):
+        raise ValueError(f"`return_tensors` must be 'pt' or 'np', got {return_tensors!r}.")
+    return values if tensor_type == TensorType.PYTORCH else values.detach().cpu().numpy()
 
 
 def split_pair(audio: Any) -> tuple[Any, float] | None:

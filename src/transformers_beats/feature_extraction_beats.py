@@ -13,19 +13,22 @@ from transformers.feature_extraction_sequence_utils import SequenceFeatureExtrac
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import PaddingStrategy, TensorType, logging
 
+from .configuration_beats import SavedWithCode
 from .fbank_beats import (
     FRAME_SHIFT_MS,
     LOUDEST,
     LOUDEST_PLAUSIBLE,
-    MEL_FLOOR,
     clips_per_block,
     fbank_constants,
     kaldi_fbank_block,
     num_fbank_frames,
     num_fbank_samples,
     several_channels,
+    silence_value,
     split_pairs,
+    to_array,
     to_float_waveform,
+    to_tensors,
 )
 
 
@@ -52,7 +55,7 @@ KEYS_OF_TRANSFORMERS = {
 }
 
 
-class BeatsFeatureExtractor(SequenceFeatureExtractor):
+class BeatsFeatureExtractor(SavedWithCode, SequenceFeatureExtractor):
     r"""
     Turns 16 kHz mono waveforms into the normalised filter banks that BEATs reads: `(fbank - fbank_mean) / (2 *
     fbank_std)`, equal to the reference's `preprocess`.
@@ -127,7 +130,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         if kwargs.get("padding_side", "right") != "right":
             raise ValueError("Clips begin with their first patch: `padding_side` must be 'right'.")
         if padding_value is None:
-            padding_value = (math.log(MEL_FLOOR) - fbank_mean) / (2 * fbank_std)
+            padding_value = silence_value(fbank_mean, fbank_std)
         if not _is_finite(padding_value):
             raise ValueError(f"`padding_value` must be a finite float32, got {padding_value}: see `fbank_std`.")
         super().__init__(
@@ -231,9 +234,9 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
 
         if return_attention_mask is None:
             return_attention_mask = self.return_attention_mask
-        outputs = BatchFeature({"input_values": _convert(features, return_tensors)})
+        outputs = BatchFeature({"input_values": to_tensors(features, return_tensors)})
         if return_attention_mask:
-            outputs["attention_mask"] = _convert(masks, return_tensors)
+            outputs["attention_mask"] = to_tensors(masks, return_tensors)
         return outputs
 
     @classmethod
@@ -255,6 +258,10 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
         for name in OTHER_NAMES:
             if name in kwargs and name not in settings:
                 raise ValueError(_unknown_argument(cls.__name__, name))
+        mean, std = (saved.get(name) for name in ("fbank_mean", "fbank_std"))
+        if _is_finite(mean) and _is_finite(std) and std and saved.get("padding_value") == silence_value(mean, std):
+            # It follows from the statistics, which `kwargs` may replace.
+            del saved["padding_value"]
         # The base class replaces only settings that the file has, and a file of an earlier version may lack some.
         saved |= {name: kwargs[name] for name in settings & set(kwargs)}
         return super().from_dict(saved, **kwargs)
@@ -317,7 +324,7 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
             is_tensor = len(features["input_values"]) > 0 and isinstance(features["input_values"][0], torch.Tensor)
             return_tensors = TensorType.PYTORCH if is_tensor else TensorType.NUMPY
 
-        batch = {name: [_to_array(value) for value in values] for name, values in features.items()}
+        batch = {name: [to_array(value) for value in values] for name, values in features.items()}
         clips = batch["input_values"]
         if any(len(values) != len(clips) for values in batch.values()):
             raise ValueError(f"Not all of {sorted(batch)} have {len(clips)} clips, as `input_values` have.")
@@ -328,6 +335,12 @@ class BeatsFeatureExtractor(SequenceFeatureExtractor):
                     f"{clip.shape}. Waveforms go through `__call__`, which pads them itself."
                 )
         masks = batch.setdefault("attention_mask", [np.ones(len(clip), dtype=np.int32) for clip in clips])
+        for index, (clip, mask) in enumerate(zip(clips, masks)):
+            if mask.shape != clip.shape[:1]:
+                raise ValueError(
+                    f"`attention_mask` of clip {index} must have shape {clip.shape[:1]}, a value for each frame, got "
+                    f"{mask.shape}."
+                )
         if truncation:
             clips, masks = ([array[:limit] for array in arrays] for arrays in (clips, masks))
         target = 0
@@ -471,30 +484,9 @@ def _padding_strategy(padding: bool | str | PaddingStrategy, max_length: int | f
     return strategy
 
 
-def _to_array(value: Any) -> Any:
-    """Array of one value of an example, with the numbers of Python and float64 as float32."""
-    array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
-    # A scalar of NumPy, such as a label, instead of an array without dimensions.
-    return (array.astype(np.float32) if array.dtype == np.float64 else array)[()]
-
-
 def _is_finite(value: float) -> bool:
     """Returns whether `value` is a number, and finite as a float32."""
     return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= torch.finfo(torch.float32).max
-
-
-def _convert(values: torch.Tensor | list[torch.Tensor], return_tensors: str | TensorType | None):
-    """Converts `values` to one tensor, one array, or a list of arrays."""
-    if return_tensors is None:
-        return [value.detach().cpu().numpy() for value in values]
-    tensor_type = TensorType(return_tensors)
-    if isinstance(values, list):
-        if len({value.shape for value in values}) > 1:
-            raise ValueError("The clips differ in length: pass `padding=True` to return them as one tensor.")
-        values = torch.stack(values)
-    if tensor_type not in (TensorType.PYTORCH, TensorType.NUMPY):
-        raise ValueError(f"`return_tensors` must be 'pt' or 'np', got {return_tensors!r}.")
-    return values if tensor_type == TensorType.PYTORCH else values.detach().cpu().numpy()
 
 
 __all__ = ["BeatsFeatureExtractor"]

@@ -32,7 +32,7 @@ from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring  
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults  # noqa: E402
 from transformers.utils.output_capturing import capture_outputs, maybe_install_capturing_hooks  # noqa: E402
 
-from .configuration_beats import BeatsBaseConfig, BeatsConfig, problem_type_of  # noqa: E402
+from .configuration_beats import BeatsBaseConfig, BeatsConfig, SavedWithCode, problem_type_of  # noqa: E402
 
 
 # On a CPU with AVX2 only, PyTorch 2.13 computes sequences whose length is no multiple of 16 wrongly, some as NaN; with
@@ -710,16 +710,22 @@ class BeatsLayer(GradientCheckpointingLayer):
         Makes weights of a layer whose residuals had another `scale` compute the same here: what attention and
         feed-forward network add is scaled alike, and the layer norm after each sum takes the common factor away.
         """
+        factor = self.residual_scale / scale
         for module in (self.self_attn.out_proj, self.mlp.fc2):
             is_offloaded = hasattr(module, "_hf_hook")
             for name, value in list(module.named_parameters()):
+                if hasattr(value, "ds_id"):
+                    # DeepSpeed knows this parameter, whose values are nobody else's.
+                    with whole_parameter(value):
+                        value.mul_(factor)
+                    continue
                 if not value.is_floating_point() or (value.is_meta and is_offloaded):
                     raise ValueError(
                         f"Weights that are quantised or on disk (`{name}`) cannot be those of an encoder of another "
                         "depth: load the model with all its layers, or in memory and without quantisation."
                     )
                 # Not in place: they may be the caller's `state_dict`.
-                scaled = nn.Parameter(value * (self.residual_scale / scale), requires_grad=value.requires_grad)
+                scaled = nn.Parameter(value * factor, requires_grad=value.requires_grad)
                 setattr(module, name, scaled)
 
 
@@ -831,7 +837,7 @@ def find_saved_depth(encoder: BeatsEncoder, missing: set[str], unexpected: set[s
 
 
 @auto_docstring
-class BeatsPreTrainedModel(PreTrainedModel):
+class BeatsPreTrainedModel(SavedWithCode, PreTrainedModel):
     config: BeatsConfig
     base_model_prefix = "beats"
     main_input_name = "input_values"
@@ -852,12 +858,6 @@ class BeatsPreTrainedModel(PreTrainedModel):
     _input_embed_layer = "patch_embeddings"
     # Weights that only pre-training uses, on top of encoder and tokenizer.
     _keys_to_ignore_on_load_unexpected = [r"^label_predictor\.", r"^estimator\."]
-
-    def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(**kwargs)
-        # A subclass elsewhere is its author's: saving it must not copy her file as remote code without being asked.
-        if cls.__module__.rpartition(".")[0] != __name__.rpartition(".")[0]:
-            cls._auto_class = None
 
     @classmethod
     def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs):

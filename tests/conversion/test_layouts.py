@@ -256,7 +256,10 @@ def test_pretrained_sed_files_convert_with_their_head_for_events(root, name, enc
     config = model.config
     assert (config.frame_pooling, config.frames_per_second, config.num_labels) == ("sequence", 25, 447)
     assert (config.problem_type, config.id2label[446]) == ("multi_label_classification", "Zipper (clothing)")
-    assert "classifies every 40 ms" in (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "classifies every 40 ms" in card
+    assert "# (1, steps of 40 ms, 447)" in card
+    assert "160 ms" not in card
 
     extractor = BeatsFeatureExtractor.from_pretrained(tmp_path / "out")
     clip = 0.1 * torch.randn(160_000, generator=torch.Generator().manual_seed(1))

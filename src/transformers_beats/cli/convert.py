@@ -67,7 +67,7 @@ def convert(
     """
     Convert a BEATs checkpoint for transformers, or back.
 
-    Encoders, classifiers and tokenizers of Microsoft, OpenBEATs, ESPnet and avex.
+    Encoders, classifiers and tokenizers of Microsoft, OpenBEATs, ESPnet, avex and PretrainedSED.
     """
     if push_to_hub is None and (private or revision is not None):
         raise UsageError("--private and --revision belong to --push-to-hub, which is not given.")
@@ -79,6 +79,7 @@ def convert(
             "--fbank-std": fbank_std,
             "--push-to-hub": push_to_hub,
         }
+        others["--max-size"] = max_size if max_size != MAX_BYTES / 1e9 else None
         others["--origin"] = None if origin is Origin.AUTO else origin
         others["--head"] = None if head is Head.AUTO else head
         if given := [name for name, value in others.items() if value is not None]:

@@ -52,7 +52,7 @@ MICROSOFT_RELEASE = "2022-12-18"
 CITATION = """
 @inproceedings{chen2023beats,
   title     = {{BEATs}: Audio Pre-Training with Acoustic Tokenizers},
-  author    = {Chen, Sanyuan and Wu, Yu and Wang, Chengyi and Liu, Shujie and Tompkins, Daniel and Chen, Zhuo and Wei, Furu},
+  author    = {Chen, Sanyuan and Wu, Yu and Wang, Chengyi and Liu, Shujie and Tompkins, Daniel and Chen, Zhuo and Che, Wanxiang and Yu, Xiangzhan and Wei, Furu},
   booktitle = {International Conference on Machine Learning},
   year      = {2023}
 }"""  # noqa: E501

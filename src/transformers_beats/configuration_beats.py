@@ -271,6 +271,11 @@ class BeatsConfig(BeatsBaseConfig):
     label_smoothing: float | int = 0.0
 
     @property
+    def scores_patches(self) -> bool:
+        """Returns whether the classifier of `BeatsForAudioClassification` could read those of a patch as well."""
+        return not self.pools_frames and self.classifier_pooling != "prototypes"
+
+    @property
     def pools_frames(self) -> bool:
         """Returns whether `classifier_pooling` makes the scores of a clip from those of its frames."""
         return self.classifier_pooling.startswith("frame_")

@@ -5,7 +5,7 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -258,7 +258,7 @@ class BeatsFeatureExtractor(SavedWithCode, SequenceFeatureExtractor):
         for name in OTHER_NAMES:
             if name in kwargs and name not in settings:
                 raise ValueError(_unknown_argument(cls.__name__, name))
-        mean, std = (saved.get(name) for name in ("fbank_mean", "fbank_std"))
+        mean, std = (cast(float, saved.get(name)) for name in ("fbank_mean", "fbank_std"))
         if _is_finite(mean) and _is_finite(std) and std and saved.get("padding_value") == silence_value(mean, std):
             # It follows from the statistics, which `kwargs` may replace.
             del saved["padding_value"]

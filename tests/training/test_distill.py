@@ -26,6 +26,7 @@ from transformers_beats import (
 from transformers_beats.inference.loading import load
 from transformers_beats.training.config.distillation import DISTILL_ARGUMENTS, SIZES, DistillationArguments
 from transformers_beats.training.config.recipes import build_arguments
+from transformers_beats.training.data import augmentation
 from transformers_beats.training.distill import (
     build_config,
     build_student,
@@ -422,12 +423,26 @@ def test_an_existing_student_is_never_overwritten(values):
         ({"precompute_fbank": True, "roll": True}, "`roll` and `mixup_alpha` change the audio"),
         ({"mixup_alpha": 0.5, "per_device_train_batch_size": 1}, "`mixup_alpha` mixes clips of a batch"),
         ({"eval_strategy": "steps"}, r"^`eval_strategy`: there are no clips to evaluate on; leave it out\.$"),
+        ({"label_smoothing_factor": 0.1}, "^`label_smoothing_factor` needs labels"),
     ],
 )
 def test_what_cannot_be_distilled_is_refused(values, changes, message):
     with pytest.raises(ValueError, match=message):
         run(values, **changes)
     assert not Path(values["output_dir"]).exists()
+
+
+def test_views_are_filtered(values, monkeypatch):
+    seen = []
+
+    def look(input_values, mask, max_db, fbank_std):
+        seen.append((max_db, fbank_std))
+        return input_values
+
+    monkeypatch.setattr(augmentation, "filter_augment", look)
+    run(values, filter_db=6.0, max_steps=1)
+    extractor = BeatsFeatureExtractor.from_pretrained(values["output_dir"])
+    assert seen == [(6.0, extractor.fbank_std)]
 
 
 def test_the_teacher_is_needed(values, capsys):

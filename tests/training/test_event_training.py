@@ -19,6 +19,7 @@ from transformers_beats import (
     BeatsForAudioFrameClassification,
 )
 from transformers_beats.training.config.arguments import FINETUNE_ARGUMENTS, Arguments
+from transformers_beats.training.config.event_arguments import EventTrainingArguments
 from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.data.augmentation import AugmentationArguments, augment
 from transformers_beats.training.data.folds import draw_folds, draw_share
@@ -108,6 +109,20 @@ def test_clips_are_learned_from_by_what_is_known_of_them(values, num_clips, fold
     assert report["description"]["training_clips"] == num_clips
     history = json.loads((folder / "model" / "log_history.json").read_text())
     assert all(np.isfinite(entry["loss"]) for entry in history if "loss" in entry)
+
+
+@pytest.mark.parametrize(
+    ("values", "kinds"),
+    [
+        ({}, ["events"]),
+        ({"clip_loss_weight": 1.0}, ["events", "classes"]),
+        ({"consistency_weight": 1.0}, ["events", "classes", "nothing"]),
+        # A teacher tells of a clip of which the classes are known what it tells of one of which nothing is.
+        ({"event_logits": "x.h5"}, ["events", "classes", "nothing"]),
+    ],
+)
+def test_what_must_be_known_of_a_clip(values, kinds):
+    assert EventTrainingArguments(**values).kinds == kinds
 
 
 @pytest.mark.usefixtures("no_pictures")

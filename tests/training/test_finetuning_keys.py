@@ -3,6 +3,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from tiny import ENCODER
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
-from transformers import TrainingArguments
+from transformers import TrainerState, TrainingArguments
 
 from transformers_beats import (
     BeatsConfig,
@@ -31,7 +32,8 @@ from transformers_beats.training.probes.embeddings import Embeddings
 from transformers_beats.training.probes.regression import fit_classifier
 from transformers_beats.training.probes.selection import predict
 from transformers_beats.training.probes.settings import Settings
-from transformers_beats.training.trainers.averaging import WeightAverage
+from transformers_beats.training.trainers import search as search_module
+from transformers_beats.training.trainers.averaging import AVERAGE, WeightAverage
 from transformers_beats.training.trainers.classification import ClassificationTrainer
 from transformers_beats.training.trainers.layerwise import UnfreezeByEpoch
 from transformers_beats.training.trainers.losses import class_weights, weigh_classes
@@ -308,6 +310,21 @@ def test_the_average_goes_on_after_an_interruption(recipe, monkeypatch):
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
 
 
+def test_a_checkpoint_is_complete_once_it_has_the_average(recipe, monkeypatch):
+    """The state of `Trainer` is the sign of a complete checkpoint."""
+    original, checkpoints = TrainerState.save_to_json, []
+
+    def look(self, path):
+        checkpoint = Path(path).parent
+        if checkpoint.name.startswith("checkpoint-"):
+            checkpoints.append((checkpoint / AVERAGE).exists())
+        original(self, path)
+
+    monkeypatch.setattr(TrainerState, "save_to_json", look)
+    run(recipe, ema_decay=0.5, num_train_epochs=2)
+    assert checkpoints == [True, True]
+
+
 def test_a_model_is_evaluated_with_the_average_and_trained_without(recipe):
     model = torch.nn.Linear(2, 2)
     own = model.weight.detach().clone()
@@ -321,6 +338,18 @@ def test_a_model_is_evaluated_with_the_average_and_trained_without(recipe):
 
 
 # Going on after an interruption
+
+
+def test_a_training_does_not_go_on_with_other_labels(recipe, folder, tmp_path, monkeypatch):
+    table = tmp_path / "table.csv"
+    rows = [f"{path},{path.parent.name}" for path in sorted(folder.rglob("*.wav"))]
+    table.write_text("\n".join(["file_name,label", *rows, ""]))
+    recipe["dataset"] = str(table)
+    run_until_third_evaluation(monkeypatch, recipe)
+    # In the same order as before.
+    table.write_text(table.read_text().replace(",tone", ",tune"))
+    with pytest.raises(UsageError, match="was begun with another `labels`"):
+        run(recipe)
 
 
 @pytest.mark.parametrize(
@@ -449,6 +478,16 @@ def test_keys_that_exclude_each_other_are_refused(recipe):
 # Search
 
 
+def test_all_processes_of_a_search_have_the_best_values(recipe, monkeypatch):
+    pytest.importorskip("optuna")
+    # As transformers, on all processes but the first.
+    trainer = SimpleNamespace(hyperparameter_search=lambda **options: None)
+    monkeypatch.setattr(search_module, "broadcast_object_list", lambda objects: [({"learning_rate": 0.5}, 1.0)])
+    arguments = Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe | {"search_space": {"learning_rate": [0.5, 1]}}))
+    search_module.search_hyperparameters(arguments.training, arguments.tuning, lambda training: trainer)
+    assert arguments.training.learning_rate == 0.5
+
+
 def test_a_search_trains_with_the_best_values(recipe, monkeypatch):
     pytest.importorskip("optuna")
     tried = []
@@ -488,6 +527,23 @@ def test_without_optuna_the_message_says_what_to_install(recipe, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BeatsError, match=r"`search_space` needs Optuna: pip install 'transformers-beats\[search\]'"):
         run(recipe, search_space={"learning_rate": [1e-4]})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"label_smoothing_factor": 0.1, "class_weights": "balanced"},
+            "`label_smoothing_factor` is for one class",
+        ),
+        ({"label_smoothing_factor": 0.1, "mixup_alpha": 0.5}, "`label_smoothing_factor` is for one class"),
+        ({"mixup_alpha": 0.5, "per_device_train_batch_size": 1}, "`mixup_alpha` mixes clips of a batch"),
+        ({"mixup_alpha": 0.5, "batch_seconds": 1.0}, "`mixup_alpha` mixes clips of a batch"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(recipe, values, message):
+    with pytest.raises(UsageError, match=message):
+        run(recipe, **values)
 
 
 # On the command line

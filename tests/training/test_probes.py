@@ -30,6 +30,7 @@ from transformers_beats.training.probes.few_shot import mean_interval
 from transformers_beats.training.probes.regression import fit_classifier
 from transformers_beats.training.probes.selection import choose, list_candidates, predict, split_clips
 from transformers_beats.training.probes.settings import Settings
+from transformers_beats.training.probing import describe_probe
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 
@@ -315,6 +316,14 @@ def test_layers_of_several_labels_are_compared(recipe, folder, tmp_path):
     described = json.loads((Path(recipe["output_dir"]) / "evaluation" / "metrics.json").read_text())["description"]
     assert described["trained"] == "logistic regression on a layer chosen in each fold of the frozen encoder"
     assert (described["class_weights"], "learning_rate" in described) == ("balanced", False)
+
+
+@pytest.mark.parametrize(
+    ("layers", "read"), [(None, "the last layer"), (1, "layer 1"), ("all", "a layer chosen in each fold")]
+)
+def test_a_report_of_folds_says_which_layer_was_read(recipe, layers, read):
+    arguments = Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe | {"probe_layers": layers}))
+    assert describe_probe(arguments)["trained"] == f"logistic regression on {read} of the frozen encoder"
 
 
 @pytest.mark.parametrize(

@@ -222,7 +222,8 @@ class BeatsAudioTaggingPipeline(Pipeline):
     @property
     def frame_seconds(self) -> float | None:
         """Time from one score of a frame-level model to the next, in seconds; None for a clip-level model."""
-        return step_seconds(self.model.config, self.feature_extractor) if self._is_frame_level else None
+        config: Any = self.model.config
+        return step_seconds(config, self.feature_extractor) if self._is_frame_level else None
 
     @property
     def label_scores(self) -> Literal["means", "highest"]:

@@ -170,6 +170,7 @@ def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
         "shard_size": arguments.shard_size,
         "clips": crops.fingerprint,
         "feature_extractor": extractor_settings(extractor),
+        "bf16": arguments.bf16,
         "data": crop_settings(data),
     }
     with hold(output_dir) if state.is_main_process else nullcontext():

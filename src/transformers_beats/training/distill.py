@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, set_seed
 from transformers_beats import BeatsConfig, BeatsForAudioClassification, BeatsModel
 from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.inference.models import HEAD_MODULES, check_extractor
-from transformers_beats.training.config.arguments import BeatsTrainingArguments, check_config, check_no_evaluation
+from transformers_beats.training.config.arguments import BeatsTrainingArguments, check_config, check_unlabelled
 from transformers_beats.training.config.batch_plan import BatchArguments
 from transformers_beats.training.config.checks import without_recurrent_layers
 from transformers_beats.training.config.distillation import (
@@ -202,7 +202,7 @@ def distill(
     Raises:
         [`BeatsError`]: if the teacher is no BEATs classifier or encoder, or the student does not fit it.
     """
-    check_no_evaluation(training)
+    check_unlabelled(training)
     output_dir = prepare_training(training, batch, data)
     check_views(augmentation, data, training)
     teacher = load_teacher(arguments.teacher, of_patches=False)

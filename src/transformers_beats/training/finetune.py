@@ -21,6 +21,7 @@ from transformers import EarlyStoppingCallback, set_seed
 from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.inference.loading import find_model
 from transformers_beats.training.config.arguments import FINETUNE_ARGUMENTS, Arguments, BeatsTrainingArguments
+from transformers_beats.training.config.checks import check_partners
 from transformers_beats.training.config.event_arguments import check_attention
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.clips import Clips
@@ -42,7 +43,7 @@ from transformers_beats.training.trainers.events import EventTrainer
 from transformers_beats.training.trainers.layerwise import UnfreezeByEpoch
 from transformers_beats.training.trainers.lora import add_lora, save_merged
 from transformers_beats.training.trainers.search import search_hyperparameters
-from transformers_beats.utils.errors import BeatsError, run_command
+from transformers_beats.utils.errors import BeatsError, UsageError, run_command
 from transformers_beats.utils.files import check_new, make_directory
 from transformers_beats.utils.resume import begin_or_resume
 
@@ -97,6 +98,7 @@ def finetune_once(
         )
     training.output_dir = str(output_dir)
     output_dir = prepare_training(training, arguments.batch, arguments.data)
+    check_partners("mixup_alpha", arguments.augmentation.mixes, training)
     training.label_names = ["labels"]
     keep_checkpoints(training, tuning.average_checkpoints)
     if evaluation is None:
@@ -122,9 +124,8 @@ def finetune_once(
     )
     crops: Any = trainer.train_dataset
     settings = decisive_settings(arguments, training, crops) | {"stop_epoch": stop_epoch}
-    if train[1].knowledge is not None:
-        # Files of events are no part of the clips.
-        settings["labels"] = fingerprint(*train, None)
+    # Files of events, and tables beside the audio, are no part of the clips.
+    settings["labels"] = fingerprint(*train, None)
     train_and_save(trainer, output_dir, settings, finish)
     return metrics
 
@@ -149,6 +150,11 @@ def build_trainer(
     extractor, model = build_extractor(tuning, fold), build()
     problem_type = str(model.config.problem_type)
     as_indices = problem_type == "single_label_classification"
+    if training.label_smoothing_factor and (not as_indices or tuning.class_weights is not None):
+        raise UsageError(
+            "`label_smoothing_factor` is for one class a clip, without `class_weights` and `mixup_alpha`: leave it "
+            "out, or these."
+        )
     windows = compute = None
     if evaluation is not None:
         windows = Windows(
@@ -342,7 +348,7 @@ def fingerprint(clips: Clips, labels: Labels, fold_column: str | None) -> str:
     folds = None if fold_column is None else list(clips.dataset[fold_column])
     values: Any = labels.values if labels.knowledge is None else (labels.values, labels.knowledge)
     values = values if labels.annotated is None else (*values, labels.annotated)
-    return Hasher.hash((list(clips.names), clips.num_samples.tolist(), values, folds))
+    return Hasher.hash((list(clips.names), clips.num_samples.tolist(), list(labels.names), values, folds))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -22,10 +22,10 @@ from transformers_beats.training.config.arguments import (
     PRETRAIN_ARGUMENTS,
     BeatsTrainingArguments,
     PreTrainingModelArguments,
-    check_no_evaluation,
+    check_unlabelled,
 )
 from transformers_beats.training.config.batch_plan import BatchArguments
-from transformers_beats.training.config.checks import check_mixtures
+from transformers_beats.training.config.checks import check_partners
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import DataCollator
 from transformers_beats.training.data.sources import DataArguments
@@ -87,9 +87,9 @@ def pretrain(
     training: BeatsTrainingArguments,
 ) -> None:
     """Trains a [`BeatsForPreTraining`] and writes it to `training.output_dir`; goes on where it was interrupted."""
-    check_no_evaluation(training)
+    check_unlabelled(training)
     output_dir = prepare_training(training, batch, data)
-    check_mixtures(model_arguments, training)
+    check_partners("mixture_probability", model_arguments.mixture_probability, training)
     keep_checkpoints(training, model_arguments.average_checkpoints)
     tokenizer = codes = read_by_codes = None
     if model_arguments.codes is not None:

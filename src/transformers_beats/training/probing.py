@@ -15,7 +15,7 @@ import numpy as np
 from transformers import set_seed
 from transformers.utils import logging
 
-from transformers_beats.inference.layers import choose_layers
+from transformers_beats.inference.layers import choose_layers, is_single
 from transformers_beats.training.config.arguments import Arguments
 from transformers_beats.training.config.checks import READERS
 from transformers_beats.training.data.clips import Clips
@@ -240,7 +240,9 @@ def describe_probe(arguments: Arguments, candidate: Candidate | None = None) -> 
     """Returns what was fitted, for a report: one probe of one layer, or in each fold one that was chosen."""
     tuning = arguments.tuning
     probes = [KINDS[name] for name in tuning.probes] if candidate is None else [candidate.probe]
-    layer = None if candidate is None else candidate.layer
+    # One that is named is that of all folds.
+    is_named = tuning.probe_layers is not None and is_single(tuning.probe_layers)
+    layer = (tuning.probe_layers if is_named else None) if candidate is None else candidate.layer
     title = probes[0].title if len(probes) == 1 else f"a probe chosen in each fold ({', '.join(tuning.probes)})"
     read = "a layer chosen in each fold" if layer is None else f"layer {layer}"
     if layer is None and tuning.probe_layers is None:

@@ -54,6 +54,12 @@ DECISIVE_ARGUMENTS = (
     "weight_decay",
     "early_stopping_patience",
     "early_stopping_threshold",
+    "dataloader_drop_last",
+    "greater_is_better",
+    "label_smoothing_factor",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "train_sampling_strategy",
 )
 
 
@@ -160,14 +166,14 @@ def load_teacher(name: str, of_patches: bool = True) -> PreTrainedModel:
     """
     Loads the teacher of a directory or Hub repository: the whole classifier if it was fine-tuned, else the encoder; in
     float32, as the model that learns, whatever it was saved in. A training with `bf16` computes both by autocast. As a
-    teacher `of_patches`, a classifier that reads frames is its encoder.
+    teacher `of_patches`, a classifier that has no scores of patches is its encoder.
 
     Raises:
         [`BeatsError`]: if it holds another kind of model.
     """
     teacher: Any = load_model(name, dtype="float32")
-    reads_frames = isinstance(teacher, BeatsForAudioClassification) and of_patches and teacher.config.pools_frames
-    if reads_frames or isinstance(teacher, BeatsForAudioFrameClassification):
+    has_none = isinstance(teacher, BeatsForAudioClassification) and not teacher.config.scores_patches
+    if (of_patches and has_none) or isinstance(teacher, BeatsForAudioFrameClassification):
         teacher = teacher.beats
     if not isinstance(teacher, (BeatsForAudioClassification, BeatsModel)):
         raise BeatsError(f"{name}: holds a {type(teacher).__name__}, not a BEATs model that could be a teacher.")

@@ -9,6 +9,7 @@ Example:
 On several devices: `accelerate launch -m transformers_beats.training.train_tokenizer` with the same arguments.
 """
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,12 @@ from transformers_beats.training.config.arguments import (
     BeatsTrainingArguments,
     DiagnosisArguments,
     TokenizerModelArguments,
-    check_no_evaluation,
+    check_unlabelled,
 )
 from transformers_beats.training.config.batch_plan import BatchArguments
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import DataCollator
+from transformers_beats.training.data.mixing import mixture_sampler
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.reports.codes import DIAGNOSIS
 from transformers_beats.training.trainers.checkpoints import train_and_save
@@ -93,7 +95,7 @@ def train_tokenizer(
     the tokenizer, with a diagnosis of its codes in `diagnosis/`; goes on where it was interrupted. With the method
     `k_means`, nothing is trained: the codes are clusters of the teacher's outputs.
     """
-    check_no_evaluation(training)
+    check_unlabelled(training)
     is_k_means = tokenizer_arguments.method == "k_means"
     if is_k_means and data.streaming:
         raise UsageError("k-means draws clips of a dataset: set `streaming: false`.")
@@ -161,7 +163,11 @@ def fit_tokenizer(
         if process_state().is_main_process:
             encoder: Any = teacher.beats if isinstance(teacher, BeatsForAudioClassification) else teacher
             count, per_clip = count_draws(len(crops), codebook_size)
-            clips = Subset(crops, np.random.default_rng(training.seed).permutation(len(crops))[:count].tolist())
+            # With shares of datasets, in the order in which they are drawn.
+            order: Any = mixture_sampler(crops, training.seed)
+            if order is None:
+                order = np.random.default_rng(training.seed).permutation(len(crops)).tolist()
+            clips = Subset(crops, list(itertools.islice(order, count)))
             batch_size = training.per_device_train_batch_size
             found = run_models(clips, extractor, data.crop_seconds, None, encoder, batch_size=batch_size)
             states = draw_patches((values for _, values in found if values is not None), per_clip, training.seed)

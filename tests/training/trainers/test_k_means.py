@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Tokenizers by k-means: their codes are the nearest means, and every stage takes them."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ from transformers_beats import (
     BeatsRandomProjectionTokenizerConfig,
     BeatsTokenizerModel,
 )
+from transformers_beats.training import train_tokenizer as train_tokenizer_module
 from transformers_beats.training.config.arguments import TRAIN_TOKENIZER_ARGUMENTS, TokenizerModelArguments
 from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments, merge
+from transformers_beats.training.data.mixing import corpus_of_items
 from transformers_beats.training.iterate import iterate
 from transformers_beats.training.reports.codes import fit_k_means
 from transformers_beats.training.stages import load_tokenizer
@@ -142,6 +145,25 @@ def test_what_cannot_be_clustered_leaves_nothing(recipe, tmp_path):
 def test_arguments_of_a_distillation_are_refused(values, message):
     with pytest.raises(UsageError, match=message):
         TokenizerModelArguments("teacher", method="k_means", **values)
+
+
+def test_datasets_have_their_shares_of_the_clips(recipe, sounds, tmp_path, monkeypatch):
+    few = tmp_path / "few"
+    few.mkdir()
+    shutil.copy(next(iter(sorted(sounds.rglob("*.wav")))), few / "a.wav")
+    recipe["data"] |= {"dataset": [str(few), str(sounds)], "dataset_weights": [1, 1]}
+    counts, original = [], train_tokenizer_module.run_models
+
+    def look(clips, *others, **options):
+        of_items = corpus_of_items(clips.dataset)
+        counts.append(np.bincount([of_items[item] for item, _ in clips.indices]).tolist())
+        return original(clips, *others, **options)
+
+    monkeypatch.setattr(train_tokenizer_module, "run_models", look)
+    fit(recipe, make_teacher(tmp_path / "teacher"), tmp_path / "tokenizer", min_perplexity=1)
+    (found,) = counts
+    assert abs(found[0] - found[1]) <= 1
+    assert sum(found) > 2
 
 
 def test_patches_are_drawn_from_many_clips():

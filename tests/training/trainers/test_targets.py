@@ -86,15 +86,24 @@ def test_centred_outputs_lack_the_mean_of_their_band(teacher, inputs):
         torch.testing.assert_close(centred[1, band:16:8], states[1, band:16:8] - valid.mean(dim=0))
 
 
-def test_a_classifier_that_reads_frames_is_no_teacher_of_patches(inputs):
-    model = BeatsForAudioClassification(BeatsConfig(**ENCODER, classifier_pooling="frame_mean", num_labels=3))
-    with pytest.raises(BeatsError, match="the classifier of this one reads frames"):
+# As many prototypes as a patch has values, which its classifier would read without complaint.
+WITHOUT_LOGITS_OF_PATCHES = [
+    {"classifier_pooling": "frame_mean"},
+    {"classifier_pooling": "prototypes", "num_prototypes": ENCODER["hidden_size"]},
+]
+
+
+@pytest.mark.parametrize("head", WITHOUT_LOGITS_OF_PATCHES)
+def test_a_classifier_without_logits_of_patches_is_no_teacher_of_patches(inputs, head):
+    model = BeatsForAudioClassification(BeatsConfig(**ENCODER, **head, num_labels=3))
+    with pytest.raises(BeatsError, match="the classifier of this one has none"):
         teacher_outputs(model, *inputs)
 
 
 @pytest.mark.parametrize("of_patches", [True, False])
-def test_the_encoder_of_a_classifier_that_reads_frames_teaches_patches(of_patches, tmp_path):
-    model = BeatsForAudioClassification(BeatsConfig(**ENCODER, classifier_pooling="frame_mean", num_labels=3))
+@pytest.mark.parametrize("head", WITHOUT_LOGITS_OF_PATCHES)
+def test_the_encoder_of_a_classifier_without_logits_of_patches_teaches_patches(of_patches, head, tmp_path):
+    model = BeatsForAudioClassification(BeatsConfig(**ENCODER, **head, num_labels=3))
     model.save_pretrained(tmp_path / "teacher")
     teacher = load_teacher(str(tmp_path / "teacher"), of_patches)
     assert type(teacher) is (BeatsModel if of_patches else BeatsForAudioClassification)

@@ -483,10 +483,12 @@ TOKENIZE_ARGUMENTS = (TokenizeArguments, DataArguments)
 DIAGNOSE_ARGUMENTS = (DiagnosisArguments, DataArguments, LabelArguments)
 
 
-def check_no_evaluation(training: TrainingArguments) -> None:
-    """Raises `UsageError` if an evaluation is asked for, for a command that has no clips for one."""
+def check_unlabelled(training: TrainingArguments) -> None:
+    """Raises `UsageError` for what needs labels, or clips to evaluate on, which a command has none of."""
     if training.eval_strategy != "no":
         raise UsageError("`eval_strategy`: there are no clips to evaluate on; leave it out.")
+    if training.label_smoothing_factor:
+        raise UsageError("`label_smoothing_factor` needs labels; that of codes is `model_config.label_smoothing`.")
 
 
 def check_config(config_class: type, values: dict | None) -> None:

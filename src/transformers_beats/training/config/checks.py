@@ -102,12 +102,10 @@ def find_difference(first: Any, second: Any) -> str | None:
     return next((name for name in names if shapes[0].get(name) != shapes[1].get(name)), None)
 
 
-def check_mixtures(arguments: Any, training: Any) -> None:
-    """Raises `UsageError` if clips are to be mixed, and a batch holds a single one."""
-    if arguments.mixture_probability and training.per_device_train_batch_size < 2:
-        raise UsageError(
-            "`mixture_probability` mixes clips of a batch: set `per_device_train_batch_size` to at least 2."
-        )
+def check_partners(option: str, mixes: Any, training: Any) -> None:
+    """Raises `UsageError` if an option mixes clips, and a batch holds a single one."""
+    if mixes and training.per_device_train_batch_size < 2:
+        raise UsageError(f"`{option}` mixes clips of a batch: set `per_device_train_batch_size` to at least 2.")
 
 
 def check_method(arguments: Any) -> None:

@@ -14,6 +14,7 @@ from transformers_beats.utils.errors import UsageError, did_you_mean
 
 from .arguments import EXTRACTOR_HELP, BeatsTrainingArguments
 from .batch_plan import BatchArguments
+from .checks import check_partners
 
 
 # Widths and depth of CED (Dinkel et al., 2023, arXiv:2308.11957; its code), which has the proportions of vision
@@ -108,5 +109,4 @@ def check_views(augmentation: AugmentationArguments, data: DataArguments, traini
         raise UsageError(
             "`roll` and `mixup_alpha` change the audio, which `precompute_fbank` does not read: leave one of them out."
         )
-    if augmentation.mixes and training.per_device_train_batch_size < 2:
-        raise UsageError("`mixup_alpha` mixes clips of a batch: set `per_device_train_batch_size` to at least 2.")
+    check_partners("mixup_alpha", augmentation.mixes, training)

@@ -48,10 +48,9 @@ class EventTrainingArguments:
     @property
     def kinds(self) -> list[str]:
         """Kinds of knowledge of a clip ([`Labels.knows`]) with which it is learned from."""
-        kinds = ["events"]
-        if self.clip_loss_weight or self.consistency_weight:
-            kinds.append("classes")
-        return [*kinds, "nothing"] if self.consistency_weight or self.event_logits else kinds
+        if self.consistency_weight or self.event_logits:
+            return ["events", "classes", "nothing"]
+        return ["events", "classes"] if self.clip_loss_weight else ["events"]
 
     @property
     def is_given(self) -> bool:

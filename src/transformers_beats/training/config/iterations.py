@@ -26,10 +26,10 @@ from .arguments import (
     TRAIN_TOKENIZER_ARGUMENTS,
     Arguments,
     check_config,
-    check_no_evaluation,
+    check_unlabelled,
 )
 from .batch_plan import apply_batch_plan, check_launch
-from .checks import check_mixtures, check_saves, find_difference
+from .checks import check_partners, check_saves, find_difference
 from .recipes import build_arguments, merge, read_recipe
 
 
@@ -197,10 +197,10 @@ class IterateArguments:
         if name != "tokenize":
             _, _, batch, training = arguments
             check_launch(training)
-            check_no_evaluation(training)
+            check_unlabelled(training)
             apply_batch_plan(training, batch, data.crop_seconds)
         if name == "model":
-            check_mixtures(arguments[0], training)
+            check_partners("mixture_probability", arguments[0].mixture_probability, training)
             steps, epochs = training.max_steps, training.num_train_epochs
             # The number of epochs that steps take is known when the clips are.
             if steps <= 0 or training.save_strategy != SaveStrategy.EPOCH:

@@ -187,6 +187,15 @@ def mixup_waveforms(
     return mix(waveforms), torch.where(is_mixed, longer, num_samples), mix(labels)
 
 
+def augment_fbank(
+    input_values: torch.Tensor, attention_mask: torch.Tensor, arguments: AugmentationArguments, fbank_std: float
+) -> torch.Tensor:
+    """Filters and masks filter banks as `arguments` say: see [`filter_augment`] and [`spec_augment`]."""
+    if arguments.filter_db:
+        input_values = filter_augment(input_values, attention_mask, arguments.filter_db, fbank_std)
+    return spec_augment(input_values, attention_mask, arguments)
+
+
 def spec_augment(
     input_values: torch.Tensor,
     attention_mask: torch.Tensor,

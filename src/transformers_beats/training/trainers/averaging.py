@@ -43,9 +43,10 @@ class WeightAverage(TrainerCallback):
             average = self.values[name] = self.values[name].to(value.device)
             average.lerp_(value.detach().float(), 1 - decay)
 
-    def on_save(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            save_file(self.values, Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}" / AVERAGE)
+    def save(self, checkpoint: Path) -> None:
+        """Writes the average to the directory of a checkpoint, which is made if it is missing."""
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        save_file(self.values, checkpoint / AVERAGE)
 
     def load(self, checkpoint: Path) -> None:
         """Reads the average of a checkpoint; raises a [`BeatsError`] if it has none."""

@@ -13,9 +13,8 @@ from transformers_beats.training.data.augmentation import (
     BalancedSampler,
     LengthSampler,
     augment,
+    augment_fbank,
     balanced_sample_weights,
-    filter_augment,
-    spec_augment,
 )
 from transformers_beats.utils.errors import BeatsError
 
@@ -105,6 +104,13 @@ class ClassificationTrainer(WaveformTrainer):
             self.weight_average.copy_to(self.classifier)
             self.weight_average = None
 
+    def _save_checkpoint(self, model, trial):
+        if self.weight_average is not None and self.is_world_process_zero():
+            # Before the state of `Trainer`, which says that a checkpoint is complete.
+            run = Path(self._get_output_dir(trial=trial))
+            self.weight_average.save(run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        super()._save_checkpoint(model, trial)
+
     @property
     def classifier(self) -> nn.Module:
         """Model that is trained; `Trainer` knows cases in which there is none yet."""
@@ -117,9 +123,7 @@ class ClassificationTrainer(WaveformTrainer):
             return super()._prepare_inputs(inputs)
         inputs = super()._prepare_inputs(augment(inputs, self.augmentation, self.args.device))
         values, mask = inputs["input_values"], inputs["attention_mask"]
-        if self.augmentation.filter_db:
-            values = filter_augment(values, mask, self.augmentation.filter_db, self.feature_extractor.fbank_std)
-        inputs["input_values"] = spec_augment(values, mask, self.augmentation)
+        inputs["input_values"] = augment_fbank(values, mask, self.augmentation, self.feature_extractor.fbank_std)
         return inputs
 
     def _get_dataloader(self, *args, is_training=False, **kwargs):

@@ -17,7 +17,7 @@ from transformers_beats.modeling_beats import (
     at_least_float32,
     masked_mean,
 )
-from transformers_beats.training.data.augmentation import AugmentationArguments, augment, spec_augment
+from transformers_beats.training.data.augmentation import AugmentationArguments, augment, augment_fbank
 
 from .pretraining import BeatsTrainer, mean_of_states
 
@@ -197,9 +197,10 @@ class DistillationTrainer(BeatsTrainer):
             inputs = augment(unlabelled, self.augmentation, self.args.device)
             del inputs["labels"]
         inputs = super()._prepare_inputs(inputs)
-        views = spec_augment(inputs["input_values"], inputs["attention_mask"], self.augmentation)
+        values, mask = inputs["input_values"], inputs["attention_mask"]
+        views = augment_fbank(values, mask, self.augmentation, self.feature_extractor.fbank_std)
         inputs = {**inputs, "input_values": views}
-        return inputs | self.teach(views, inputs["attention_mask"])
+        return inputs | self.teach(views, mask)
 
     @torch.no_grad()
     def teach(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -375,9 +375,9 @@ def check_teacher(teacher: PreTrainedModel, layers: list[int] | None) -> None:
     """Raises a [`BeatsError`] for a model that is no teacher, and for layers that it does not have."""
     if not isinstance(teacher, (BeatsModel, BeatsForAudioClassification)):
         raise BeatsError(f"A teacher is a BeatsModel or a BeatsForAudioClassification, got {type(teacher).__name__}.")
-    if isinstance(teacher, BeatsForAudioClassification) and teacher.config.pools_frames:
+    if isinstance(teacher, BeatsForAudioClassification) and not teacher.config.scores_patches:
         raise BeatsError(
-            "A teacher has logits of patches, and the classifier of this one reads frames (`classifier_pooling` is "
+            "A teacher has logits of patches, and the classifier of this one has none (`classifier_pooling` is "
             f"{teacher.config.classifier_pooling}): load it as an encoder, or take another."
         )
     if layers is None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from transformers.utils import logging
 
 from transformers_beats.training.config.arguments import BeatsTrainingArguments, FineTuningArguments
@@ -61,10 +62,13 @@ def search_hyperparameters(
             # For `optuna.create_study`: otherwise the same search would try other values.
             sampler=sampler,
         )
-    for name, value in best.hyperparameters.items():
+    # Of several processes, the first has the study.
+    found = None if best is None else (best.hyperparameters, best.objective)
+    values, objective = broadcast_object_list([found])[0]
+    for name, value in values.items():
         setattr(training, name, value)
-    chosen = ", ".join(f"{name} {value}" for name, value in best.hyperparameters.items())
-    logger.warning(f"Best of {tuning.num_trials} trials: {chosen} ({metric} {format_number(best.objective)}).")
+    chosen = ", ".join(f"{name} {value}" for name, value in values.items())
+    logger.warning(f"Best of {tuning.num_trials} trials: {chosen} ({metric} {format_number(objective)}).")
 
 
 def check_space(space: dict[str, Any], training: BeatsTrainingArguments) -> dict[str, Any]:

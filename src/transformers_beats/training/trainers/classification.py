@@ -107,8 +107,8 @@ class ClassificationTrainer(WaveformTrainer):
     def _save_checkpoint(self, model, trial):
         if self.weight_average is not None and self.is_world_process_zero():
             # Before the state of `Trainer`, which says that a checkpoint is complete.
-            run = Path(self._get_output_dir(trial=trial))
-            self.weight_average.save(run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+            step = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            self.weight_average.save(Path(str(self.args.output_dir)) / step)
         super()._save_checkpoint(model, trial)
 
     @property

@@ -191,6 +191,9 @@ def search(
     map: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw a map of the index, coloured by folder.")
     ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare all vectors, also of a large index where faiss is installed.")
+    ] = False,
     model: MovedModel = None,
     device: Device = "auto",
 ) -> None:
@@ -205,7 +208,7 @@ def search(
     if sum([query is not None, duplicates, map is not None]) != 1:
         raise UsageError("Name a QUERY, or choose --duplicates or --map FILE.")
     if query is None:
-        given = {"--model": model is not None, "--device": device != "auto"}
+        given = {"--model": model is not None, "--device": device != "auto", "--exact": exact}
         if map is not None:
             given |= {"--json": json, "--top": top is not None, "--threshold": threshold is not None}
         if unused := [name for name, is_given in given.items() if is_given]:
@@ -219,18 +222,25 @@ def search(
     elif duplicates:
         list_duplicates(opened, threshold, 100 if top is None else top, json)
     elif query is not None:
-        list_nearest(opened, find_one(query), threshold, 10 if top is None else top, json, model, device)
+        list_nearest(opened, find_one(query), threshold, 10 if top is None else top, json, model, device, exact)
 
 
 def list_nearest(
-    index: "Index", file: AudioFile, threshold: float | None, top: int, json: bool, model: str | None, device: str
+    index: "Index",
+    file: AudioFile,
+    threshold: float | None,
+    top: int,
+    json: bool,
+    model: str | None,
+    device: str,
+    exact: bool,
 ) -> None:
     """Prints the moments that are most like a recording."""
     with decoder_notes() as notes:
         # From here on, torch is imported.
         from transformers_beats.search.queries import Searcher
 
-        searcher = Searcher(index, device, model)
+        searcher = Searcher(index, device, model, exact)
         stream = notes.open(file, searcher.sampling_rate)
         found = searcher.find(stream, top)
         for warning in stream.report.warnings:

@@ -171,16 +171,19 @@ class Index:
     def entries(self, file: str) -> Iterator[Entry]:
         """Yields the moments of one file with their vectors, in the order in which they were added."""
         numbers, order, bounds = self._rows_by_file
-        rows = order[bounds[numbers[file]] : bounds[numbers[file] + 1]]
+        for first, vectors in self.read(order[bounds[numbers[file]] : bounds[numbers[file] + 1]]):
+            for (_, start, end), vector in zip(self.moments(range(first, first + len(vectors))), vectors):
+                yield Entry(start, end, vector)
+
+    def read(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields the number of the first row and the vectors `(num_rows, hidden_size)` of runs of ascending `rows`."""
         begin = 0
         for shard in self.shards:
             own = rows[(rows >= begin) & (rows < begin + shard.num_rows)]
             if len(own):
                 with errors_of_shard(self.directory, shard), open_vectors(self.directory, shard) as vectors:
                     for run in np.split(own, np.flatnonzero(np.diff(own) > 1) + 1):
-                        values = vectors[int(run[0]) - begin : int(run[-1]) + 1 - begin]
-                        for (_, start, end), vector in zip(self.moments(run), values):
-                            yield Entry(start, end, vector)
+                        yield int(run[0]), vectors[int(run[0]) - begin : int(run[-1]) + 1 - begin]
             begin += shard.num_rows
 
     def blocks(self, num_rows: int = SHARD_ROWS, first: int = 0) -> Iterator[tuple[int, np.ndarray]]:

@@ -40,7 +40,9 @@ class Duplicates(NamedTuple):
     count: int
 
 
-def find_nearest(index: Index, queries: np.ndarray, top: int = 10) -> list[Match]:
+def find_nearest(
+    index: Index, queries: np.ndarray, top: int = 10, candidates: np.ndarray | None = None
+) -> list[Match]:
     """
     Finds the rows that are most similar to a query, comparing it with all of them, a block at a time.
 
@@ -51,6 +53,8 @@ def find_nearest(index: Index, queries: np.ndarray, top: int = 10) -> list[Match
             Vectors of length 1. A row counts with that of them which it is most similar to.
         top (`int`, defaults to 10):
             Largest number of rows.
+        candidates (`np.ndarray` of shape `(num_rows,)`, *optional*):
+            Rows that are compared, ascending: see [`find_candidates`]. Defaults to all.
 
     Returns:
         `list[Match]`: the most similar first.
@@ -59,7 +63,7 @@ def find_nearest(index: Index, queries: np.ndarray, top: int = 10) -> list[Match
         [`UsageError`]: if the vectors have another size than those of the index.
     """
     best = np.zeros((0, 3))
-    for first, vectors in index.blocks():
+    for first, vectors in index.blocks() if candidates is None else index.read(candidates):
         if vectors.shape[1] != queries.shape[1]:
             raise UsageError(
                 f"{index.directory}: has vectors of {vectors.shape[1]} values, the query has {queries.shape[1]}."

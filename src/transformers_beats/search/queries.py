@@ -12,6 +12,7 @@ from transformers_beats.inference.loading import load_again
 from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.utils.resume import check_settings
 
+from .approximate import find_candidates
 from .index import Entry, Index, Moment
 from .nearest import find_nearest
 from .segments import stream_segments_many, to_entry, window_of
@@ -40,6 +41,9 @@ class Searcher:
             Name of a device, or `"auto"` for a GPU if there is one.
         model (`str`, *optional*):
             Name or directory of the model. Defaults to the place where it was when the index was made.
+        exact (`bool`, defaults to `False`):
+            Whether to compare a query with all vectors, also of an index of a million or more, where faiss, if it is
+            installed, finds candidates.
 
     Raises:
         [`UsageError`]: if the model is not that of the index.
@@ -54,8 +58,8 @@ class Searcher:
     ```
     """
 
-    def __init__(self, index: Index, device: str = "auto", model: str | None = None):
-        self.index = index
+    def __init__(self, index: Index, device: str = "auto", model: str | None = None, exact: bool = False):
+        self.index, self.exact = index, exact
         settings = index.settings
         loaded, extractor = load_again(
             index.directory, index.model, settings["model"], device, settings["dtype"], model
@@ -109,7 +113,9 @@ class Searcher:
         entries = [entry for entry in query if entry.vector.any()]
         if not entries:
             raise AudioError("The query is digital silence, and nothing is like it.")
-        matches = find_nearest(self.index, np.stack([entry.vector for entry in entries]), top)
+        queries = np.stack([entry.vector for entry in entries])
+        candidates = None if self.exact else find_candidates(self.index, queries, top)
+        matches = find_nearest(self.index, queries, top, candidates)
         moments = self.index.moments([match.row for match in matches])
         return [
             Hit(moment, match.similarity, entries[match.query].start, entries[match.query].end)

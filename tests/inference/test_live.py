@@ -27,8 +27,9 @@ from transformers_beats.audio.files import RAW_FORMATS
 from transformers_beats.audio.live import stream_microphone, stream_raw
 from transformers_beats.audio.recordings import AudioError
 from transformers_beats.cli.app import app
+from transformers_beats.inference import live
 from transformers_beats.inference.events import EventSettings, find_events
-from transformers_beats.inference.live import Begin, Dropped, End, EventFinder, Feed, Listener
+from transformers_beats.inference.live import Begin, Dropped, End, EventCollector, EventFinder, Feed, Listener
 from transformers_beats.inference.results import Columns
 from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.utils.errors import BeatsError, UsageError
@@ -109,6 +110,37 @@ def test_labels_with_settings_of_their_own_have_the_events_of_the_whole(values, 
     columns = Columns(np.array(values, np.float32), 0, SECONDS, np.array(silent[: len(values)]))
     expected = find_events(columns, LABELS, chosen, of_labels)
     check_told(follow(columns, chosen, cuts, of_labels), expected)
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.tuples(scores, scores, scores), min_size=1, max_size=40),
+    one_of_many,
+    st.lists(st.integers(0, 40), max_size=6),
+    st.integers(0, 500),
+)
+def test_events_are_collected_from_a_long_recording_as_from_a_short_one(values, chosen, cuts, most_held):
+    columns = Columns(np.array(values, np.float32), 0, SECONDS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(live, "MOST_HELD", most_held)
+        collector, held = EventCollector(LABELS, chosen), 0
+        for block in in_blocks(columns, cuts):
+            collector.add(block)
+            held = max(held, sum(each.values.nbytes for each in collector.blocks))
+        assert held <= most_held
+        assert collector.finish() == find_events(columns, LABELS, chosen)
+
+
+def test_boxes_are_collected_from_all_columns(monkeypatch):
+    monkeypatch.setattr(live, "MOST_HELD", 0)
+    columns = Columns(np.random.default_rng(0).random((50, 3), np.float32), 0, SECONDS)
+    of_labels = {"bell": EventSettings(box_seconds=0.5)}
+    collector = EventCollector(LABELS, EventSettings(), of_labels)
+    for block in in_blocks(columns, [7, 20]):
+        collector.add(block)
+    found = collector.finish()
+    assert found == find_events(columns, LABELS, EventSettings(), of_labels)
+    assert "bell" in {event.label for event in found}
 
 
 def test_boxes_are_refused_in_a_stream():

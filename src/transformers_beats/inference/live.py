@@ -19,13 +19,16 @@ from transformers_beats.audio.decoding import AudioStream
 from transformers_beats.fbank_beats import num_fbank_samples
 from transformers_beats.utils.errors import UsageError, name_some
 
-from .events import NO_SCORE, TOLERANCE, Event, EventSettings, calibrate, median_columns
+from .events import NO_SCORE, TOLERANCE, Event, EventSettings, calibrate, find_events, median_columns
 from .results import Columns
 from .windowed import WindowedInference
 
 
 # Of half of a median filter: more than a day.
 MAX_COLUMNS = 2**20
+# Scores of a recording that are held, in bytes: twenty minutes of AudioSet's 527 labels every 160 ms. Of so many,
+# the events are found faster at once.
+MOST_HELD = 2**24
 
 
 class Begin(NamedTuple):
@@ -182,6 +185,57 @@ class EventFinder:
 
     def _time(self, column: int) -> float:
         return round(self.offset + float(column) * self.seconds, 6)
+
+
+class EventCollector:
+    """
+    Events of a recording whose columns come block by block, those of [`find_events`]. Of a long recording, they are
+    found while its columns come, so that memory does not grow with its length; `box_seconds` needs all columns.
+
+    Args:
+        id2label (`dict[int, str]`):
+            Names of the labels.
+        settings ([`EventSettings`]):
+            Thresholds and lengths.
+        of_labels (`Mapping[str, EventSettings]`, *optional*):
+            Settings of some labels, by their names.
+    """
+
+    def __init__(
+        self,
+        id2label: Mapping[int, str],
+        settings: EventSettings,
+        of_labels: Mapping[str, EventSettings] | None = None,
+    ):
+        self.id2label, self.settings, self.of_labels = id2label, settings, of_labels
+        self.needs_all = any(own.box_seconds for own in [settings, *(of_labels or {}).values()])
+        self.blocks: list[Columns] = []
+        self.num_bytes = 0
+        self.finder: EventFinder | None = None
+        self.found: list[Event] = []
+
+    def add(self, columns: Columns) -> None:
+        """Takes the columns that follow."""
+        self.blocks.append(columns)
+        self.num_bytes += columns.values.nbytes
+        if self.num_bytes > MOST_HELD and not self.needs_all:
+            self.finder = self.finder or EventFinder(
+                self.id2label, self.settings, columns.column_seconds, of_labels=self.of_labels
+            )
+        if self.finder is not None:
+            for block in self.blocks:
+                self._keep(self.finder.add(block))
+            self.blocks = []
+
+    def finish(self) -> list[Event]:
+        """Returns the events, in order of their starts; called once."""
+        if self.finder is None:
+            return find_events(Columns.join(self.blocks), self.id2label, self.settings, self.of_labels)
+        self._keep(self.finder.finish())
+        return sorted(self.found, key=lambda event: (event.start, event.end, event.label))
+
+    def _keep(self, told: Iterable[Begin | End]) -> None:
+        self.found += [item.event for item in told if isinstance(item, End)]
 
 
 class Feed:
@@ -389,4 +443,4 @@ class _Counted:
             yield block
 
 
-__all__ = ["Begin", "Dropped", "End", "EventFinder", "Feed", "Listener"]
+__all__ = ["Begin", "Dropped", "End", "EventCollector", "EventFinder", "Feed", "Listener"]

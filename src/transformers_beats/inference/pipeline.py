@@ -24,8 +24,9 @@ from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import UsageError, name_some
 
 from .backend import in_backend
-from .events import Event, EventSettings, check_range, find_events, settings_of_labels
+from .events import Event, EventSettings, check_range, settings_of_labels
 from .kinds import REFUSED
+from .live import EventCollector
 from .loading import load_model
 from .models import kind_of, unwrap
 from .results import Columns
@@ -43,12 +44,13 @@ EVENT_WINDOW_SECONDS, EVENT_OVERLAP = 2.0, 4
 SHORTEST_EVENT_WINDOW = 0.64
 EVENT_WINDOW_PARAMETERS = ("event_window_seconds", "event_hop_seconds")
 WINDOW_PARAMETERS = ("window_seconds", "hop_seconds", *EVENT_WINDOW_PARAMETERS, "windows_per_batch", "progress")
-FORWARD_PARAMETERS = ("return_events", *WINDOW_PARAMETERS)
 # Fields of `EventSettings` by their names here, where `threshold` is that of the labels.
 EVENT_PARAMETERS = {"event_threshold": "threshold"} | {
     field.name: field.name for field in fields(EventSettings) if field.name != "threshold"
 }
-POSTPROCESS_PARAMETERS = ("top_k", "threshold", *EVENT_PARAMETERS)
+# Events are found while the scores come.
+FORWARD_PARAMETERS = ("return_events", *WINDOW_PARAMETERS, *EVENT_PARAMETERS)
+POSTPROCESS_PARAMETERS = ("top_k", "threshold")
 PARAMETERS = ("sampling_rate", *POSTPROCESS_PARAMETERS, *FORWARD_PARAMETERS)
 
 
@@ -90,6 +92,11 @@ def event_settings(parameters: dict[str, Any]) -> EventSettings:
         return EventSettings(**given_event_settings(parameters))
     except UsageError as error:
         raise UsageError(str(error).replace("`threshold`", "`event_threshold`")) from None
+
+
+def _of_windows(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Picks the parameters of windows."""
+    return {name: parameters[name] for name in WINDOW_PARAMETERS if name in parameters}
 
 
 def _with_rate(recording: Any, sampling_rate: int | None) -> Any:
@@ -316,11 +323,9 @@ class BeatsAudioTaggingPipeline(Pipeline):
 
     def _check_parameters(self, parameters: dict[str, Any]) -> None:
         """Raises a [`UsageError`], before anything is computed, for parameters that do not fit the pipeline's."""
-        merged = {**self._postprocess_params, **parameters}
-        event_settings(merged)
-        settings_of_labels(self.model.config, given_event_settings(merged))
         merged = {**self._forward_params, **parameters}
-        self.inferences(True, **{name: merged[name] for name in WINDOW_PARAMETERS if name in merged})
+        self._collector(merged)
+        self.inferences(True, **_of_windows(merged))
 
     def _tag_many(
         self, inputs: Iterable[Any], preprocess: dict[str, Any], forward: dict[str, Any], postprocess: dict[str, Any]
@@ -331,14 +336,14 @@ class BeatsAudioTaggingPipeline(Pipeline):
                 self.run_single, preprocess_params=preprocess, forward_params=forward, postprocess_params=postprocess
             )
             return _Results(map(one_by_one, inputs), inputs)
-        parameters = dict(forward)
-        return_events = parameters.pop("return_events", False)
-        inferences = self.inferences(return_events, **parameters)
+        return_events = forward.get("return_events", False)
+        inferences = self.inferences(return_events, **_of_windows(forward))
         streams = _share_each(_items(inputs), partial(self._open, **preprocess), len(inferences))
         columns = [inference.stream_frames_many(part) for inference, part in zip(inferences, streams)]
 
         def finish(*readers: Iterator[Columns]) -> Any:
-            return self.postprocess(self._summarise(readers, return_events), **postprocess)
+            collector = self._collector(forward) if return_events else None
+            return self.postprocess(self._summarise(readers, collector), **postprocess)
 
         return _Results(map(finish, *columns), inputs)
 
@@ -390,12 +395,12 @@ class BeatsAudioTaggingPipeline(Pipeline):
         return [labels] if events.windows == labels.windows else [labels, events]
 
     def _forward(self, input_tensors: dict[str, Any], **parameters: Any) -> Any:
-        """Computes the scores `(num_labels,)` of a recording and, for events, those of its columns."""
-        return_events = parameters.pop("return_events", False)
-        inferences = self.inferences(return_events, **parameters)
+        """Computes the scores `(num_labels,)` of a recording, and its events if they are asked for."""
+        return_events = parameters.get("return_events", False)
+        inferences = self.inferences(return_events, **_of_windows(parameters))
         streams = input_tensors["stream"].share(len(inferences))
         readers = [inference.stream_frames(stream) for inference, stream in zip(inferences, streams)]
-        return self._summarise(readers, return_events)
+        return self._summarise(readers, self._collector(parameters) if return_events else None)
 
     def find_tags(self, columns: Iterable[Columns], return_events: bool = False, **parameters: Any) -> Tags:
         """
@@ -409,7 +414,8 @@ class BeatsAudioTaggingPipeline(Pipeline):
             parameters (`Any`):
                 `top_k`, `threshold` and settings of events, as of the pipeline.
         """
-        return self._tags(self._summarise([iter(columns)], return_events), **parameters)
+        collector = self._collector(parameters) if return_events else None
+        return self._tags(self._summarise([iter(columns)], collector), **parameters)
 
     def compare(
         self, labels: Sequence[Label | Mapping[str, Any]], events: Sequence[Event | Mapping[str, Any]]
@@ -441,18 +447,27 @@ class BeatsAudioTaggingPipeline(Pipeline):
             reason += "; this model knows one sound at a time, of which several share the score"
         return f"the best label, {best!r}, has no event, but {name_some(heard)} has: {reason}."
 
-    def _summarise(self, readers: Sequence[Iterator[Columns]], return_events: bool) -> dict[str, Any]:
-        """Summarises the scores of the first reader to those of labels, and joins those of the last one for events."""
-        total, highest, num_columns, blocks = 0.0, 0.0, 0, []
+    def _collector(self, parameters: dict[str, Any]) -> EventCollector:
+        """Returns what finds events. Settings that are given precede those that the model keeps for its labels."""
+        of_labels = settings_of_labels(self.model.config, given_event_settings(parameters))
+        return EventCollector(self._id2label, event_settings(parameters), of_labels)
+
+    @property
+    def _id2label(self) -> dict[int, str]:
+        return {int(label): name for label, name in (self.model.config.id2label or {}).items()}
+
+    def _summarise(self, readers: Sequence[Iterator[Columns]], collector: EventCollector | None) -> dict[str, Any]:
+        """Summarises the scores of the first reader to those of labels, and passes on those of the last one."""
+        total, highest, num_columns = 0.0, 0.0, 0
         for reader, block in read_in_step(readers):
             if reader == 0:
                 total = total + block.values.sum(axis=0, dtype=np.float64)
                 highest = np.maximum(highest, block.values.max(axis=0))
                 num_columns += len(block.values)
-            if return_events and reader == len(readers) - 1:
-                blocks.append(block)
+            if collector is not None and reader == len(readers) - 1:
+                collector.add(block)
         scores = highest if self.label_scores == "highest" else total / num_columns
-        return {"scores": scores, "columns": Columns.join(blocks) if return_events else None}
+        return {"scores": scores, "events": collector}
 
     def postprocess(
         self, model_outputs: dict[str, Any], **parameters: Any
@@ -465,17 +480,12 @@ class BeatsAudioTaggingPipeline(Pipeline):
         )
 
     def _tags(self, outputs: dict[str, Any], **parameters: Any) -> Tags:
-        id2label = {int(label): name for label, name in (self.model.config.id2label or {}).items()}
-        scores, columns = outputs["scores"], outputs["columns"]
+        id2label, scores, collector = self._id2label, outputs["scores"], outputs["events"]
         threshold = parameters.get("threshold")
         lowest = -math.inf if threshold is None else threshold
         ranking = np.argsort(-scores, kind="stable")[: parameters.get("top_k", 5)]
         labels = [Label(id2label[int(index)], float(scores[index])) for index in ranking if scores[index] >= lowest]
-        if columns is None:
-            return Tags(labels)
-        # Those that are given precede those that the model keeps for its labels.
-        of_labels = settings_of_labels(self.model.config, given_event_settings(parameters))
-        return Tags(labels, find_events(columns, id2label, event_settings(parameters), of_labels))
+        return Tags(labels, None if collector is None else collector.finish())
 
 
 __all__ = ["TASK", "BeatsAudioTaggingPipeline", "BeatsModelForTask", "Label", "Tags"]

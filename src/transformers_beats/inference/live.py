@@ -210,18 +210,18 @@ class EventCollector:
         self.id2label, self.settings, self.of_labels = id2label, settings, of_labels
         self.needs_all = any(own.box_seconds for own in [settings, *(of_labels or {}).values()])
         self.blocks: list[Columns] = []
-        self.num_bytes = 0
         self.finder: EventFinder | None = None
         self.found: list[Event] = []
 
     def add(self, columns: Columns) -> None:
         """Takes the columns that follow."""
         self.blocks.append(columns)
-        self.num_bytes += columns.values.nbytes
-        if self.num_bytes > MOST_HELD and not self.needs_all:
-            self.finder = self.finder or EventFinder(
-                self.id2label, self.settings, columns.column_seconds, of_labels=self.of_labels
-            )
+        while len(self.blocks) > 1 and 2 * len(self.blocks[-1].values) >= len(self.blocks[-2].values):
+            # Few large arrays: many small ones that stay between those of the model would keep the memory of these.
+            self.blocks[-2:] = [Columns.join(self.blocks[-2:])]
+        is_long = sum(block.values.nbytes for block in self.blocks) > MOST_HELD
+        if self.finder is None and is_long and not self.needs_all:
+            self.finder = EventFinder(self.id2label, self.settings, columns.column_seconds, of_labels=self.of_labels)
         if self.finder is not None:
             for block in self.blocks:
                 self._keep(self.finder.add(block))

@@ -272,7 +272,7 @@ class BeatsConfig(BeatsBaseConfig):
 
     @property
     def scores_patches(self) -> bool:
-        """Returns whether the classifier of `BeatsForAudioClassification` could read those of a patch as well."""
+        """Returns whether the classifier of clips reads hidden states, so that it has logits of each patch, too."""
         return not self.pools_frames and self.classifier_pooling != "prototypes"
 
     @property

@@ -62,10 +62,9 @@ def find_candidates(index: Index, queries: np.ndarray, top: int) -> np.ndarray |
     if not path.exists():
         try:
             build(index, path)
-        except OSError as error:
-            logger.warning_once(
-                f"{index.directory}: cannot be written ({first_line(error)}): all vectors are compared."
-            )
+        # The latter is faiss's, for a disk that is full.
+        except (OSError, RuntimeError) as error:
+            logger.warning_once(f"{index.directory}: {first_line(error)}: all vectors are compared.")
             return None
     faiss: Any = importlib.import_module("faiss")
     try:

@@ -778,8 +778,10 @@ traces_transformers = pytest.mark.skipif(
 
 
 @traces_transformers
-@pytest.mark.parametrize("use_weighted_layer_sum", [False, True])
-@pytest.mark.parametrize("model_class", [BeatsForAudioClassification, BeatsForAudioFrameClassification])
+@pytest.mark.parametrize(
+    ("model_class", "use_weighted_layer_sum"),
+    [(BeatsForAudioClassification, False), (BeatsForAudioFrameClassification, True)],
+)
 def test_models_are_one_graph(model_class, use_weighted_layer_sum, tiny_config, inputs):
     tiny_config.layerdrop = 0.1
     tiny_config.use_weighted_layer_sum = use_weighted_layer_sum

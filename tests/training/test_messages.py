@@ -12,6 +12,7 @@ from tiny import ENCODER, TRAINING
 from transformers_beats.cli.app import app
 from transformers_beats.inference.loading import load
 from transformers_beats.training import compute_codes, fbank_statistics, pretrain, train_tokenizer
+from transformers_beats.utils.machine import count_cpus
 
 
 COMMAND = "from transformers_beats.cli.app import main; main()"
@@ -38,7 +39,8 @@ def classes(tmp_path):
     [
         # Checkpoints are written within a second.
         ["--eval_share", "0.5", "--early_stopping_patience", "1", "--num_train_epochs", "3", "--num_folds", "null"],
-        ["--num_folds", "2", "--max_steps", "1", "--lora.r", "2", "--dataloader_num_workers", "64"],
+        # More workers than PyTorch takes without a warning.
+        ["--num_folds", "2", "--max_steps", "1", "--lora.r", "2", "--dataloader_num_workers", str(1 + count_cpus())],
     ],
 )
 def test_a_finetuning_writes_no_lines_of_other_packages(fresh_python, models, classes, tmp_path, options):

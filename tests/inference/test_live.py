@@ -407,7 +407,13 @@ def test_the_command_reads_a_pipe_until_it_ends_or_ctrl_c(models, file, waveform
     process.stdin.write(data)
     process.stdin.flush()
     # The pipe stays open, as that of a recorder: events are told meanwhile.
-    first = json.loads(process.stdout.readline())
+    line = b""
+    # No more than that: `communicate` does not know of what is read ahead.
+    while not line.endswith(b"\n"):
+        byte = os.read(process.stdout.fileno(), 1)
+        assert byte, "the command ended"
+        line += byte
+    first = json.loads(line)
     assert first["type"] == "begin"
     if kind == "raw":
         process.send_signal(signal.SIGINT)

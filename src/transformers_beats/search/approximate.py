@@ -33,7 +33,7 @@ FILE = re.compile(r"nearest-[0-9a-f]{16}\.faiss")
 # For each result that is asked for.
 NUM_CANDIDATES = 10
 # Vectors of each cell that its centre is computed from, and the share of the cells that is searched.
-SAMPLES_OF_CELL, SEARCHED = 64, 1 / 16
+SAMPLES_OF_CELL, SEARCHED = 64, 1 / 4
 
 
 def find_candidates(index: Index, queries: np.ndarray, top: int) -> np.ndarray | None:

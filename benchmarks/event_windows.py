@@ -32,9 +32,7 @@ from rich.table import Table
 
 from transformers_beats.inference.events import EventSettings
 from transformers_beats.inference.pipeline import EVENT_OVERLAP
-from transformers_beats.training.reports.events import (
-    tune_settings,
-)
+from transformers_beats.training.reports.events import tune_settings
 from transformers_beats.training.reports.intervals import percentiles
 from transformers_beats.utils.resume import begin_or_resume
 

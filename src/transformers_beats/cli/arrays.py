@@ -15,7 +15,7 @@ from transformers_beats.audio.files import STDIN, AudioFile, check_names
 from transformers_beats.inference.grains import Grain, Pooling, check_grain
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.messages import note
-from transformers_beats.utils.ranks import ranks_directory, take_share, write_skipped
+from transformers_beats.utils.ranks import ranks_directory, take_share
 from transformers_beats.utils.resume import read_settings
 
 from .notes import DecoderNotes
@@ -32,6 +32,7 @@ from .processing import (
     process,
     settings_of,
     share_of,
+    write_left,
 )
 from .writers import OK, SKIPPED, SOURCES, begin_directory, check_directory, write_standard_output
 
@@ -250,7 +251,7 @@ def save_arrays(
     with take_share(ranks_directory(output or Path(STDIN)), rank, begin, merge) as part:
         failures = process(files, is_done, notes, extractor.sampling_rate, compute_all, write, skip, workers)
         if part is not None and failures:
-            write_skipped(part, [file.address for file in files if not has_result(file)])
+            write_left(part, files, has_result)
     closing = [f"{count(files, failures, rank)}: {output}"] if output is not None else []
     if one_file is not None and rank is None:
         following = join(not failures)

@@ -15,7 +15,7 @@ from transformers_beats.utils.errors import FAILURE, FOREIGN_ERRORS, UsageError,
 from transformers_beats.utils.machine import count_cpus, name_of
 from transformers_beats.utils.messages import is_quiet, note, warn
 from transformers_beats.utils.numbers import format_number
-from transformers_beats.utils.ranks import Rank, current_rank, read_skipped
+from transformers_beats.utils.ranks import Rank, current_rank, read_skipped, write_skipped
 from transformers_beats.utils.stages import current_times, stage, timed
 
 from .notes import DecoderNotes
@@ -197,6 +197,11 @@ def finish(
     note(*closing)
     if num_left or (failures and rank is None):
         raise SystemExit(FAILURE)
+
+
+def write_left(part: Path, files: Sequence[AudioFile], has_result: Callable[[AudioFile], bool]) -> None:
+    """Writes which files of a rank have no result, for [`count_left`], once it has tried its share."""
+    write_skipped(part, [file.address for file in files if not has_result(file)])
 
 
 def count_left(files: Sequence[AudioFile], has_result: Callable[[AudioFile], bool], parts: list[Path]) -> int | None:

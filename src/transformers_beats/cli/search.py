@@ -16,7 +16,7 @@ from transformers_beats.utils.files import check_folder_of
 from transformers_beats.utils.lock import is_held
 from transformers_beats.utils.messages import next_command, note, warn
 from transformers_beats.utils.numbers import format_number
-from transformers_beats.utils.ranks import parts_in, ranks_directory, take_share, write_skipped
+from transformers_beats.utils.ranks import parts_in, ranks_directory, take_share
 from transformers_beats.utils.table import print_table
 
 from .compare import find_one
@@ -34,6 +34,7 @@ from .processing import (
     process,
     settings_of,
     share_of,
+    write_left,
 )
 from .writers import write_standard_output
 
@@ -118,7 +119,7 @@ def index(
     with take_share(ranks_directory(output), rank, begin, merge) as (part, writer, others), writer:
         failures, changes, is_done = update(writer, files, shared, notes, inference, segments, others)
         if part is not None and failures:
-            write_skipped(part, [file.address for file in files if not is_done(file)])
+            write_left(part, files, is_done)
     if rank is None:
         finish(files, failures, f"{changes}: {describe(writer)}", following)
     else:

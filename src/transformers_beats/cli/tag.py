@@ -15,7 +15,7 @@ from transformers_beats.audio.files import RAW_FORMATS, STDIN, AudioFile, check_
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.files import make_directory
 from transformers_beats.utils.messages import note, warn
-from transformers_beats.utils.ranks import ranks_directory, take_share, write_skipped
+from transformers_beats.utils.ranks import ranks_directory, take_share
 
 from .notes import DecoderNotes
 from .options import Device, Dtype, Json, Model, Shared, rare, with_shared_options
@@ -31,6 +31,7 @@ from .processing import (
     process,
     settings_of,
     share_of,
+    write_left,
 )
 from .writers import (
     PART,
@@ -197,7 +198,7 @@ def tag(
         finally:
             writer.close()
         if part is not None and failures and kind is Format.audacity:
-            write_skipped(part, [file.address for file in files if not writer.is_done(file)])
+            write_left(part, files, writer.is_done)
     lines = closing(kind, output, with_events, pictures, count(files, failures, rank))
     finish(files, failures, *lines, rank=rank, num_left=num_left)
 

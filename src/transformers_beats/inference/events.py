@@ -2,7 +2,7 @@
 """Sound events: labelled time spans, from the scores of time columns."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple
@@ -150,6 +150,11 @@ def find_events(
             if end - start >= min_length:
                 times = (round(float(columns.first + column) * seconds, 6) for column in (start, end))
                 events.append(Event(names[label], float(scores[start:end].max()), *times))
+    return in_order(events)
+
+
+def in_order(events: Iterable[Event]) -> list[Event]:
+    """Sorts events by start, then by end and label."""
     return sorted(events, key=lambda event: (event.start, event.end, event.label))
 
 

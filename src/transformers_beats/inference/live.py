@@ -19,7 +19,7 @@ from transformers_beats.audio.decoding import AudioStream
 from transformers_beats.fbank_beats import num_fbank_samples
 from transformers_beats.utils.errors import UsageError, name_some
 
-from .events import NO_SCORE, TOLERANCE, Event, EventSettings, calibrate, find_events, median_columns
+from .events import NO_SCORE, TOLERANCE, Event, EventSettings, calibrate, find_events, in_order, median_columns
 from .results import Columns
 from .windowed import WindowedInference
 
@@ -232,7 +232,7 @@ class EventCollector:
         if self.finder is None:
             return find_events(Columns.join(self.blocks), self.id2label, self.settings, self.of_labels)
         self._keep(self.finder.finish())
-        return sorted(self.found, key=lambda event: (event.start, event.end, event.label))
+        return in_order(self.found)
 
     def _keep(self, told: Iterable[Begin | End]) -> None:
         self.found += [item.event for item in told if isinstance(item, End)]

@@ -252,11 +252,11 @@ def choose_units(rows: dict[tuple[int, int], dict[str, Any]], *names: str) -> tu
 
 
 def collect(
-    rows: dict[tuple[int, int], dict[str, Any]], name: str, shots: int | None, folds: list[int], seeds: list[int]
+    rows: dict[tuple[int, int], dict[str, Any]], name: str, measure: str, folds: list[int], seeds: list[int]
 ) -> np.ndarray:
-    """Returns how often each clip is right, the mean over the seeds."""
+    """Returns how often each clip is right by a measure, the mean over the seeds."""
     return np.concatenate(
-        [np.mean([rows[fold, seed][name]["right"][str(shots)] for seed in seeds], axis=0) for fold in folds]
+        [np.mean([rows[fold, seed][name]["right"][measure] for seed in seeds], axis=0) for fold in folds]
     )
 
 
@@ -266,21 +266,26 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return found.confidence_interval.low, found.confidence_interval.high
 
 
-def print_tables(rows: dict[tuple[int, int], dict[str, Any]]) -> None:
-    """Prints accuracies and differences."""
-    names = ["all" if shots is None else str(shots) for shots in SHOTS]
-    table = Table("model", "folds", "seeds", *names, title="Accuracy, by clips of each class to learn from")
+def read_rows(directory: Path) -> dict[tuple[int, int], dict[str, Any]]:
+    """Reads the finished units of a directory, by fold and seed."""
+    units = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(directory.glob("*.json"))]
+    return {(unit["fold"], unit["seed"]): unit for unit in units}
+
+
+def print_tables(rows: dict[tuple[int, int], dict[str, Any]], measures: dict[str, str], title: str) -> None:
+    """Prints accuracies and differences by measures, which are keys of the rows with their names."""
+    table = Table("model", "folds", "seeds", *measures.values(), title=title)
     for name in (RANDOM, *MODELS):
         folds, seeds = choose_units(rows, name)
         if folds:
-            values = [collect(rows, name, shots, folds, seeds) for shots in SHOTS]
+            values = [collect(rows, name, measure, folds, seeds) for measure in measures]
             table.add_row(name, str(folds), str(seeds), *(f"{np.mean(value):.1%}" for value in values))
-    differences = Table("difference, points", "folds", "seeds", *names, title="95 % intervals over clips")
+    differences = Table("difference, points", "folds", "seeds", *measures.values(), title="95 % intervals over clips")
     for first, second in DIFFERENCES:
         folds, seeds = choose_units(rows, first, second)
         cells = []
-        for shots in SHOTS if folds else ():
-            values = 100 * (collect(rows, first, shots, folds, seeds) - collect(rows, second, shots, folds, seeds))
+        for measure in measures if folds else ():
+            values = 100 * (collect(rows, first, measure, folds, seeds) - collect(rows, second, measure, folds, seeds))
             low, high = interval(values)
             cells.append(f"{values.mean():+.1f} ({low:+.1f} to {high:+.1f})")
         if cells:
@@ -325,8 +330,8 @@ def main(
                 temporary.write_text(
                     json.dumps({"fold": fold, "seed": seed, "settings": settings} | row), encoding="utf-8"
                 )
-    units = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(rows.glob("*.json"))]
-    print_tables({(unit["fold"], unit["seed"]): unit for unit in units})
+    measures = {str(shots): "all" if shots is None else str(shots) for shots in SHOTS}
+    print_tables(read_rows(rows), measures, "Accuracy, by clips of each class to learn from")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from benchmarks import (
     distillation_esc10,
     event_windows,
     events_esc10,
+    iterations_esc10,
     listening,
     measuring,
 )
@@ -481,6 +482,27 @@ def test_intervals_hold_their_means():
     assert anomalies.interval([0.5, 0.5]) == "50.0"
     mean, low, high = map(float, re.findall(r"[\d.]+", anomalies.interval([0.5, 0.6, 0.7, 0.9])))
     assert low < mean == 67.5 < high
+
+
+def test_differences_of_iterations_are_those_of_the_units_that_have_both_models(capsys):
+    def unit(**shares: float) -> dict:
+        names = {"random": "random weights", "first": "iteration 1", "k_means": "k-means"}
+        return {names[name]: {"right": {"way": [share] * 40 + [0.0] * 40}} for name, share in shares.items()}
+
+    rows = {(fold, seed): unit(random=0.5, first=0.8) for fold in range(1, 6) for seed in (0, 1)}
+    rows |= {(fold, 1): unit(random=0.5, first=1.0, k_means=0.6) for fold in range(1, 6)}
+    # The first fold of a seed that is not complete.
+    rows[1, 2] = unit(random=0.0, first=0.0, k_means=1.0)
+    iterations_esc10.print_tables(rows, {"way": "a way"}, "Accuracy")
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    lines = {line[0]: line[2:] for line in cells if len(line) == 4}
+    assert lines["random weights"] == ["[0, 1]", "25.0%"]
+    assert lines["iteration 1"] == ["[0, 1]", "45.0%"]
+    assert lines["k-means"] == ["[1]", "30.0%"]
+    seeds, difference = lines["k-means - iteration 1"]
+    assert seeds == "[1]"
+    assert re.fullmatch(r"-20\.0 \(-2\d\.\d to -1\d\.\d\)", difference)
+    assert "k-means, again" not in lines
 
 
 def test_the_share_of_a_gain_is_that_of_distillation(tmp_path, capsys):

@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 import contextlib
 import copy
+import json
 import sys
 import types
 from dataclasses import fields
@@ -19,6 +20,8 @@ from transformers_beats import (
     BeatsForAudioClassification,
     BeatsForAudioFrameClassification,
     BeatsModel,
+    BeatsRandomProjectionTokenizer,
+    BeatsRandomProjectionTokenizerConfig,
 )
 from transformers_beats.modeling_beats import (
     FLEX_WORKS_ON_CPU,
@@ -561,6 +564,10 @@ def test_weighted_layer_sum(tiny_config, inputs):
     torch.testing.assert_close(outputs.logits, expected)
     some = model(**inputs, output_hidden_states=[0, -1]).hidden_states
     assert [state is not None for state in some] == [True, False, False, True]
+    # As of a model without an average.
+    for indices in (4, [-5, 3], [-4, 17]):
+        some, expected = (each(**inputs, output_hidden_states=indices).hidden_states for each in (model, model.beats))
+        assert [state is not None for state in some] == [state is not None for state in expected]
     outputs.logits.sum().backward()
     assert model.layer_average.weight.grad is not None
 
@@ -881,8 +888,21 @@ def test_a_subclass_elsewhere_keeps_its_file_to_itself(tiny_config, tmp_path):
     class Mine(BeatsForAudioClassification):
         pass
 
-    Mine(tiny_config).save_pretrained(tmp_path)
-    assert not list(tmp_path.glob("test_*.py"))
+    class MyTokenizer(BeatsRandomProjectionTokenizer):
+        pass
+
+    for model in (Mine(tiny_config), MyTokenizer(BeatsRandomProjectionTokenizerConfig())):
+        # Once more from there, with what the first has written.
+        for place in (tmp_path / f"{model.base_model_prefix}-1", tmp_path / f"{model.base_model_prefix}-2"):
+            model.save_pretrained(place)
+            assert not list(place.glob("test_*.py"))
+            # All classes that are named have their files.
+            named = json.loads((place / "config.json").read_text())["auto_map"]
+            assert set(named) == {"AutoConfig"}
+            assert all((place / f"{reference.partition('.')[0]}.py").exists() for reference in named.values())
+            model = type(model).from_pretrained(place)
+    BeatsForAudioClassification.from_pretrained(tmp_path / "beats-1").save_pretrained(tmp_path / "ours")
+    assert "AutoModelForAudioClassification" in json.loads((tmp_path / "ours" / "config.json").read_text())["auto_map"]
 
 
 def test_the_norm_of_a_weight_that_deepspeed_has_split_is_of_all_of_it(monkeypatch):

@@ -419,6 +419,31 @@ def test_a_checkpoint_of_pre_training_serves_all_models(config, batch, tmp_path)
         torch.testing.assert_close(again(**batch).logits, model(**batch).logits, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_predictor_of_another_depth_computes_the_same(depth, config, tokenizer_config, tmp_path):
+    for model, name, key in (
+        (build(BeatsForPreTraining, config), "label_predictor.encoder", "label_predictor_num_hidden_layers"),
+        (build(BeatsTokenizerForPreTraining, tokenizer_config), "estimator.encoder", "estimator_num_hidden_layers"),
+    ):
+        model.save_pretrained(tmp_path / name)
+        other, info = type(model).from_pretrained(tmp_path / name, output_loading_info=True, **{key: depth})
+        layers = {name.split(".")[3] for name in info["unexpected_keys"] | info["missing_keys"]}
+        assert layers == {"1" if depth == 1 else "2"}
+        layer, same = (each.eval().get_submodule(name).layers[0] for each in (model, other))
+        states = torch.randn(1, 16, config.hidden_size)
+        torch.testing.assert_close(same(states, None, None), layer(states, None, None), rtol=1e-4, atol=1e-4)
+
+
+def test_states_are_those_of_each_layer_whoever_is_asked_first(config, batch):
+    model = build(BeatsForPreTraining, config).eval()
+    inputs = {name: batch[name] for name in ("input_values", "attention_mask")}
+    model.set_attn_implementation("eager")
+    for asked in (model.beats, model, model.beats):
+        outputs = asked(**inputs, output_hidden_states=True, output_attentions=True)
+        assert len(outputs.hidden_states) == config.num_hidden_layers + 1
+        assert len(outputs.attentions) == config.num_hidden_layers
+
+
 # Tokenizer training
 
 

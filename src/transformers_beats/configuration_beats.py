@@ -12,6 +12,10 @@ from transformers.configuration_utils import PreTrainedConfig
 FBANK_FRAMES_PER_SECOND = 100
 
 
+# Models that `AutoModelForPreTraining` loads, beside those that the maps of the configurations name.
+TRAINED_CLASSES = {"BeatsForPreTraining", "BeatsTokenizerForPreTraining"}
+
+
 class SavedWithCode:
     """Base class of what is saved with the file of its class, for use with `trust_remote_code=True`."""
 
@@ -82,11 +86,15 @@ class BeatsBaseConfig(SavedWithCode, PreTrainedConfig):
         """
         output = super().to_dict()
         # Without its file, no class could be found.
-        auto_map = {} if self._auto_class is None else dict(self._remote_code)
+        own = {} if self._auto_class is None else self._remote_code
+        classes = {reference.rpartition(".")[2] for reference in own.values()} | TRAINED_CLASSES
+        # That of another's model is not saved, nor are those of this package.
+        has_file = not self.architectures or not classes.isdisjoint(self.architectures)
+        auto_map = {name: reference for name, reference in own.items() if has_file or name == "AutoConfig"}
         for auto_class, reference in (output.get("auto_map") or {}).items():
             if isinstance(reference, (list, tuple)):
                 reference = next(name for name in reference if name is not None)
-            if reference.split("--")[-1] != auto_map.get(auto_class):
+            if reference.split("--")[-1] != own.get(auto_class):
                 auto_map[auto_class] = reference
         output |= {"auto_map": auto_map} if auto_map else {}
         return output

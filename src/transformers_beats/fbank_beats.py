@@ -2,7 +2,9 @@
 """Waveforms as PyTorch takes them, and their Kaldi-compatible log mel filter banks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from numbers import Real
 from typing import Any
 
@@ -22,21 +24,38 @@ MEL_FLOOR = 1.1920928955078125e-07
 # Full scale is 1.0. A sample above the first of these is one of 16 bits that was not scaled, most likely; none that is
 # a sound is above the second, near which float32 overflows.
 LOUDEST_PLAUSIBLE, LOUDEST = 32.0, 1e10
+# Whether what reads the audio warns of such samples.
+LOUDNESS_IS_REPORTED: ContextVar[bool] = ContextVar("LOUDNESS_IS_REPORTED", default=False)
 # Clips are transformed in blocks of about this many frames, which stay in a CPU's caches.
 FRAMES_PER_BLOCK = 1024
 # And their mel filters in bands, each on the frequencies that it covers: most values of all filters are zero.
 NUM_MEL_BANDS = 4
 
 
+@contextmanager
+def loudness_was_reported() -> Generator[None, None, None]:
+    """Leaves out the feature extractor's warning of samples that are too loud: that of a stream names the file."""
+    token = LOUDNESS_IS_REPORTED.set(True)
+    try:
+        yield
+    finally:
+        LOUDNESS_IS_REPORTED.reset(token)
+
+
+def frame_shift(sampling_rate: int) -> int:
+    """Number of samples from a frame to the next, 10 ms, rounded down."""
+    return sampling_rate * FRAME_SHIFT_MS // 1000
+
+
 def num_fbank_frames(num_samples: int, sampling_rate: int = 16000) -> int:
     """Number of whole 25 ms frames in `num_samples` samples, 10 ms apart (no padding at the edges)."""
-    frame_length, frame_shift = sampling_rate * FRAME_LENGTH_MS // 1000, sampling_rate * FRAME_SHIFT_MS // 1000
-    return max(0, 1 + (num_samples - frame_length) // frame_shift)
+    frame_length = sampling_rate * FRAME_LENGTH_MS // 1000
+    return max(0, 1 + (num_samples - frame_length) // frame_shift(sampling_rate))
 
 
 def num_fbank_samples(num_frames: int, sampling_rate: int = 16000) -> int:
     """Number of samples that `num_frames` frames cover: the inverse of [`num_fbank_frames`]."""
-    return sampling_rate * FRAME_LENGTH_MS // 1000 + (num_frames - 1) * (sampling_rate * FRAME_SHIFT_MS // 1000)
+    return sampling_rate * FRAME_LENGTH_MS // 1000 + (num_frames - 1) * frame_shift(sampling_rate)
 
 
 # Neither is cached: tensors made during an export or a compilation must not be used later. Device and dtype are
@@ -118,7 +137,7 @@ def fbank_constants(
     first frequency bin that one of its filters covers, and the filters `(num_frequency_bins, num_mel_bins)` from there
     to the last.
     """
-    frame_length, frame_shift = sampling_rate * FRAME_LENGTH_MS // 1000, sampling_rate * FRAME_SHIFT_MS // 1000
+    frame_length = sampling_rate * FRAME_LENGTH_MS // 1000
     filters, covered = _mel_filters(num_mel_bins, _fft_length(frame_length), sampling_rate)
     num_bands = min(num_mel_bins, NUM_MEL_BANDS if device.type == "cpu" else 1)
     # With the numbers of Python: those of NumPy do not compile.
@@ -128,7 +147,7 @@ def fbank_constants(
         first, last = covered[start][0], covered[end - 1][1]
         bands.append((first, filters[first:last, start:end].contiguous().to(device)))
     # Before the window, everything is linear, and the scale is a power of two: scaled here, the numbers are the same.
-    return frame_shift, _povey_window(frame_length, device) * INT16_SCALE, bands
+    return frame_shift(sampling_rate), _povey_window(frame_length, device) * INT16_SCALE, bands
 
 
 def _fft_length(frame_length: int) -> int:

@@ -18,6 +18,7 @@ from .fbank_beats import (
     FRAME_SHIFT_MS,
     LOUDEST,
     LOUDEST_PLAUSIBLE,
+    LOUDNESS_IS_REPORTED,
     clips_per_block,
     fbank_constants,
     kaldi_fbank_block,
@@ -425,7 +426,7 @@ class BeatsFeatureExtractor(SavedWithCode, SequenceFeatureExtractor):
                 raise ValueError(f"Clip {index} of the batch contains NaN or infinite samples.")
             if peak > LOUDEST:
                 raise ValueError(f"Clip {index} of the batch reaches {peak:.0e}, but full scale is 1.0.")
-        if max(peaks) > LOUDEST_PLAUSIBLE:
+        if max(peaks) > LOUDEST_PLAUSIBLE and not LOUDNESS_IS_REPORTED.get():
             logger.warning_once(
                 f"A waveform reaches more than {LOUDEST_PLAUSIBLE:g}, but full scale is 1.0. Divide 16-bit samples by "
                 "32768, or pass them as int16."

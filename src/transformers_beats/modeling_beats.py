@@ -819,18 +819,16 @@ class BeatsEncoder(nn.Module):
         return self.relative_position(length, hidden_states.device, kept_positions)
 
 
-def find_saved_depth(encoder: BeatsEncoder, missing: set[str], unexpected: set[str]) -> int:
+def find_saved_depth(encoder: BeatsEncoder, prefix: str, missing: set[str], unexpected: set[str]) -> int:
     """
-    Finds the number of layers in a checkpoint that an encoder was loaded from: its own number unless its last layers
-    are `missing` as a whole, or `unexpected` ones follow them.
+    Finds the number of layers in a checkpoint that an encoder was loaded from, whose keys begin with `prefix`: its own
+    number unless its last layers are `missing` as a whole, or `unexpected` ones follow them.
     """
-    depth = len(encoder.layers)
-    others = {int(match[1]) for key in unexpected if (match := re.match(r"encoder\.layers\.(\d+)\.", key))}
+    depth, prefix = len(encoder.layers), f"{prefix}layers."
+    others = {int(match[1]) for key in unexpected if (match := re.match(rf"{re.escape(prefix)}(\d+)\.", key))}
     if others and others == {*range(depth, max(others) + 1)}:
         return max(others) + 1
-    own = [
-        {f"encoder.layers.{number}.{key}" for key in layer.state_dict()} for number, layer in enumerate(encoder.layers)
-    ]
+    own = [{f"{prefix}{number}.{key}" for key in layer.state_dict()} for number, layer in enumerate(encoder.layers)]
     num_saved = next((number for number, keys in enumerate(own) if keys <= missing), depth)
     # Layers of which a part is missing, or some before the last, are no other depth but a broken file.
     return num_saved if all(keys <= missing for keys in own[num_saved:]) else depth
@@ -872,12 +870,13 @@ class BeatsPreTrainedModel(SavedWithCode, PreTrainedModel):
         missing, unexpected = (
             {key.removeprefix(prefix) for key in info[name]} for name in ("missing_keys", "unexpected_keys")
         )
-        # Not of predictors, whose keys transformers leaves out where an encoder is loaded.
-        encoder = getattr(model.base_model, "encoder", None)
-        if isinstance(encoder, BeatsEncoder):
-            depth = find_saved_depth(encoder, missing, unexpected)
-            if depth != len(encoder.layers):
-                encoder.keep_outputs_of(depth)
+        for name, encoder in model.named_modules():
+            if isinstance(encoder, BeatsEncoder):
+                # The encoder of the model itself, and that of a predictor.
+                name = f"{name.removeprefix(prefix)}."
+                depth = find_saved_depth(encoder, name, missing, unexpected)
+                if depth != len(encoder.layers):
+                    encoder.keep_outputs_of(depth)
         return (model, info) if output_loading_info else model
 
     @torch.no_grad()
@@ -1275,7 +1274,8 @@ class BeatsClassificationModel(BeatsPreTrainedModel):
         wanted = self.config.output_hidden_states if wanted is None else wanted
         if isinstance(wanted, bool) or wanted is None:
             return hidden_states if wanted else None
-        indices = {index % len(hidden_states) for index in ([wanted] if isinstance(wanted, int) else wanted)}
+        wanted, number = [wanted] if isinstance(wanted, int) else wanted, len(hidden_states)
+        indices = {index % number for index in wanted if -number <= index < number}
         return tuple(states if index in indices else None for index, states in enumerate(hidden_states))
 
     def compute_loss(

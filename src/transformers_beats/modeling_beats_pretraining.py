@@ -10,7 +10,7 @@ from transformers import initialization as init
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
-from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs, maybe_install_capturing_hooks
 
 from .configuration_beats import BeatsConfig, BeatsTokenizerConfig
 from .modeling_beats import (
@@ -184,9 +184,12 @@ class BeatsForPreTraining(BeatsPreTrainedModel):
         super().__init__(config)
         self.beats = BeatsModel(config)
         self.label_predictor = BeatsLabelPredictor(config)
-
+        # Else the first forward pass would, and again on an encoder that was called before.
+        maybe_install_capturing_hooks(self)
         # Initialize weights and apply final processing
         self.post_init()
+        # Without the encoder's pattern of the keys that are this model's own.
+        self._keys_to_ignore_on_load_unexpected = {r"^estimator\."}
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -273,13 +276,11 @@ class BeatsForPreTraining(BeatsPreTrainedModel):
         for given in all_labels:
             self.check_labels(given, batch_size, num_patches)
         valid = torch.ones((batch_size, num_patches), dtype=torch.bool, device=hidden_states.device)
-        patch_attention_mask = None
         if attention_mask is not None:
             valid = patch_mask_from_frame_mask(attention_mask, self.config).to(hidden_states.device)
-            patch_attention_mask = valid
+        patch_attention_mask = None if attention_mask is None else valid
         if noise is None:
             noise = torch.rand(valid.shape, device=valid.device)
-
         noise = noise.to(valid.device)
         if self.config.mask_block_size > 1:
             noise = block_noise(noise, valid, self.config.num_freq_patches, self.config.mask_block_size)
@@ -430,6 +431,7 @@ class BeatsTokenizerForPreTraining(BeatsTokenizerModel):
 
         # Initialize weights and apply final processing
         self.post_init()
+        self._keys_to_ignore_on_load_unexpected = {r"^label_predictor\."}
 
     @can_return_tuple
     @auto_docstring
@@ -477,9 +479,8 @@ class BeatsTokenizerForPreTraining(BeatsTokenizerModel):
                     f"`teacher_outputs` must have shape {tuple(estimates.shape)}, got {tuple(teacher_outputs.shape)}: "
                     "`config.teacher_output_size` is the teacher's `hidden_size` or `num_labels`."
                 )
-            cosine = nn.functional.cosine_similarity(
-                at_least_float32(estimates), at_least_float32(teacher_outputs), dim=-1
-            )
+            both = at_least_float32(estimates), at_least_float32(teacher_outputs)
+            cosine = nn.functional.cosine_similarity(*both, dim=-1)
             distillation_loss = ((1 - cosine) * mask).sum() / num_valid
             loss = distillation_loss + self.config.commitment_weight * commitment_loss
         code_counts, perplexity = code_usage(codes, mask, len(self.quantizer.codebook))

@@ -13,7 +13,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_beats import BeatsRandomProjectionTokenizerConfig, BeatsTokenizerConfig
+from .configuration_beats import BeatsRandomProjectionTokenizerConfig, BeatsTokenizerConfig, SavedWithCode
 from .modeling_beats import (
     BeatsModel,
     BeatsPreTrainedModel,
@@ -283,7 +283,7 @@ class BeatsRandomProjectionQuantizer(BeatsFloat32Buffers):
     every patch. Nothing in it is trained: its buffers follow from the seed in the configuration.
     """
 )
-class BeatsRandomProjectionTokenizer(PreTrainedModel):
+class BeatsRandomProjectionTokenizer(SavedWithCode, PreTrainedModel):
     _auto_class = "AutoModel"
 
     config: BeatsRandomProjectionTokenizerConfig

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from transformers_beats.audio.containers import Reader, find_parts
 from transformers_beats.audio.decoding import AudioError, decode_audio, stream_audio
 
 
@@ -262,6 +263,20 @@ def test_an_empty_file_stays_empty():
     for data in (size_of(WAV[:44], b"data", "<I", 0), size_of(WAV[:44], b"data", "<I", 0) + INFO):
         with pytest.raises(AudioError, match="holds no audio"):
             decode_audio(data)
+
+
+@pytest.mark.parametrize("follows", [INFO, b"iXML" + struct.pack("<I", 4) + b"abcd"], ids=["LIST", "iXML"])
+@pytest.mark.parametrize("size", [(1 << 31) - 2000, (1 << 32) - 2000])
+def test_almost_2_or_4_gib_are_a_length_where_a_chunk_follows(size, follows, tmp_path):
+    header = size_of(WAV[: WAV.index(b"data") + 8], b"data", "<I", size)
+    with open(tmp_path / "a.wav", "wb") as file:
+        file.write(header)
+        file.truncate(len(header) + size)
+        file.seek(0, 2)
+        file.write(follows)
+    with open(tmp_path / "a.wav", "rb") as file:
+        (part,) = find_parts(Reader(file))
+    assert part.stated_seconds == size / (2 * 16000)
 
 
 def test_more_than_4_gib_are_read(tmp_path):

@@ -14,6 +14,7 @@ import torch
 from transformers.audio_utils import load_audio
 
 from transformers_beats.audio.decoding import AudioError, decode_audio, open_audio, stream_audio, stream_waveform
+from transformers_beats.utils.errors import UsageError
 
 
 def tone(rate: int, seconds: float = 0.5, channels: int = 1) -> np.ndarray:
@@ -34,6 +35,19 @@ def test_any_format_and_rate_becomes_mono_at_16_khz(suffix, rate, channels, tmp_
         spectrum = np.abs(np.fft.rfft(waveform[2000:6000]))
         assert spectrum.argmax() == pytest.approx(440 * 4000 / 16000, abs=1)
         assert np.abs(waveform[2000:6000]).max() == pytest.approx(0.5, rel=0.1)
+
+
+def test_impossible_parts_and_rates_are_refused(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(16000), 16000)
+    for options, message in (
+        ({"num_samples": -1}, "`num_samples` must not be negative"),
+        ({"sampling_rate": 0}, "`sampling_rate` must be a positive integer, got 0"),
+        ({"sampling_rate": 16000.0}, "`sampling_rate` must be a positive integer, got 16000.0"),
+        ({"start": -1}, "`start` must not be negative"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            decode_audio(tmp_path / "a.wav", **options)
+    assert decode_audio(tmp_path / "a.wav", num_samples=0).shape == (0,)
 
 
 def test_channels_are_averaged(tmp_path):

@@ -502,3 +502,14 @@ def test_a_damaged_feature_extractor_stops_the_way_back_and_an_absent_one_does_n
     assert not (tmp_path / "back.pt").exists()
     (tmp_path / "model" / "preprocessor_config.json").unlink()
     assert export(str(tmp_path / "model"), tmp_path / "back.pt") == []
+
+
+def test_the_way_back_names_what_microsofts_code_does_otherwise(tiny_config, tmp_path):
+    tiny_config.num_labels = 1
+    BeatsForAudioClassification(tiny_config).save_pretrained(tmp_path / "model")
+    BeatsFeatureExtractor(fbank_mean=1.0, sampling_rate=32000).save_pretrained(tmp_path / "model")
+    assert export(str(tmp_path / "model"), tmp_path / "back.pt") == [
+        "call it with fbank_mean=1.0, fbank_std=6.55582: they are not its own",
+        "the model reads audio at 32000 Hz, but Microsoft's code computes the fbank of 16000 Hz",
+        "a regression predicts the logits, but Microsoft's code takes a sigmoid of each",
+    ]

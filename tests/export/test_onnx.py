@@ -220,6 +220,12 @@ def test_an_int8_file_that_is_not_the_model_is_not_written(write, tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_copy_for_an_export_draws_no_numbers(classifier):
+    state = torch.get_rng_state()
+    graphs.exportable_copy(classifier)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_files_are_tried_on_loud_sounds_tones_and_silence():
     noise, sweep, silence, clipped, impulses = checks.check_sounds(16000, 16000)
     assert 0.09 < noise.std() < 0.11

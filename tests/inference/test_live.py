@@ -289,6 +289,34 @@ def test_raw_samples_are_those_of_the_file(format, channels):
     np.testing.assert_allclose(found, samples.mean(axis=1), atol=1.1 / min(scale, 2**15) if scale > 1 else 1e-6)
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="a pipe has no path")
+@pytest.mark.parametrize("size", [None, 0xFFFFFFFF, 0x7FFFF000, 6400])
+def test_the_length_in_a_header_from_a_pipe_may_be_a_placeholder(size, tmp_path):
+    soundfile.write(tmp_path / "a.wav", 0.1 * np.ones((1600, 1)) * [[1, 1]], RATE)
+    data = bytearray((tmp_path / "a.wav").read_bytes())
+    if size is not None:
+        data[40:44] = size.to_bytes(4, "little")
+    reader, writer = os.pipe()
+    thread = threading.Thread(target=lambda: (os.write(writer, data), os.close(writer)))
+    thread.start()
+    stream = stream_audio(f"/dev/fd/{reader}", RATE)
+    assert sum(map(len, stream.blocks)) == 1600
+    assert not any("cut off" in warning for warning in stream.report.warnings)
+    thread.join()
+    os.close(reader)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="a pipe has no path")
+def test_a_pipe_without_audio_is_no_missing_file():
+    reader, writer = os.pipe()
+    thread = threading.Thread(target=lambda: (os.write(writer, bytes(range(256)) * 200), os.close(writer)))
+    thread.start()
+    with pytest.raises(AudioError, match=r"is a pipe or a device.*has to be told the rate"):
+        stream_audio(f"/dev/fd/{reader}", RATE)
+    os.close(reader)
+    thread.join()
+
+
 def test_raw_samples_are_resampled_as_files_are(tmp_path):
     samples = 0.1 * np.random.default_rng(0).standard_normal(44100).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", samples, 44100, subtype="FLOAT")
@@ -429,6 +457,8 @@ def test_wrong_uses_of_the_command_are_named(models, file, tmp_path):
     model = ["-m", models / "beats_tiny_finetuned"]
     assert "no such file" in run("listen", tmp_path / "x.wav", *model, exit_code=2).stderr
     assert "--rate is of raw samples" in run("listen", file, "--rate", 16000, *model, exit_code=2).stderr
+    for option in (["--format", "s16le"], ["--channels", 2]):
+        assert f"{option[0]} is of raw samples" in run("listen", "-", *option, *model, exit_code=2).stderr
     assert "choose one of them" in run("listen", file, "--microphone", 1, *model, exit_code=2).stderr
     assert "knows no labels" in run("listen", file, "-m", models / "beats_tiny", exit_code=2).stderr
     file.write_bytes(b"RIFF and nothing else")

@@ -24,6 +24,7 @@ from transformers_beats.audio.decoding import AudioError, AudioStream, decode_au
 from transformers_beats.inference.results import Columns
 from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.inference.windows import cut_windows, merge_windows
+from transformers_beats.utils.errors import UsageError
 
 
 RATE = 16000
@@ -248,6 +249,49 @@ def test_the_legacy_mask_changes_nothing_where_there_is_no_padding(tiny_config):
         logits = model(**extractor(waveform, sampling_rate=RATE, return_tensors="pt")).logits[0]
     clip = WindowedInference(model, extractor).classify(waveform, RATE)
     np.testing.assert_allclose(clip.scores, logits.softmax(-1).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 0.5), (-4.2677393, 4.5689974)])
+def test_a_model_with_the_statistics_of_another_kind_is_used(mean, std, legacy, tiny_config):
+    tiny_config.legacy_padding_mask = legacy
+    model = BeatsForAudioClassification(tiny_config).eval()
+    extractor = BeatsFeatureExtractor(fbank_mean=mean, fbank_std=std, legacy_padding_mask=legacy)
+    waveform = noise(32_000)
+    inputs = extractor(waveform, sampling_rate=RATE, return_tensors="pt")
+    with pytest.raises(ValueError, match=r"are (not )?normalised"):
+        model(inputs["input_values"])
+    with torch.no_grad():
+        logits = model(**inputs).logits[0]
+    scores = WindowedInference(model, extractor).classify(waveform, RATE).scores
+    np.testing.assert_allclose(scores, logits.softmax(-1).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int32", "uint8", "float64"])
+def test_blocks_of_ones_own_may_be_pcm(dtype, clip_model):
+    samples = noise(48_000).clip(-1, 1)
+    scale = {"int16": 2**15 - 1, "int32": 2**31 - 200, "uint8": 127}.get(dtype, 1)
+    blocks = (samples * scale + (128 if dtype == "uint8" else 0)).astype(dtype)
+    stream = AudioStream("mic", np.array_split(blocks, 5), RATE)
+    expected = windowed(clip_model).classify(blocks, RATE).scores
+    np.testing.assert_allclose(windowed(clip_model).classify(stream).scores, expected, atol=1e-6)
+
+
+def test_blocks_of_ones_own_are_checked_as_files_are(clip_model, caplog):
+    loud, broken = 20_000 * noise(16_000), np.where(np.arange(16_000) == 9, np.nan, noise(16_000))
+    stream = AudioStream("mic", [loud], RATE)
+    windowed(clip_model).classify(stream)
+    (warning,) = stream.report.warnings
+    assert "but full scale is 1.0. Divide 16-bit samples by 32768." in warning
+    assert [record.getMessage() for record in caplog.records] == [f"mic: {warning}"]
+    with pytest.raises(AudioError, match="mic: contains NaN"):
+        windowed(clip_model).classify(AudioStream("mic", [broken.astype(np.float32)], RATE))
+    with pytest.raises(UsageError, match="got ndarray of int64; PCM is uint8, int16, int32"):
+        windowed(clip_model).classify(AudioStream("mic", [np.arange(16_000)], RATE))
+    # What the stream has told does not use up the extractor's own warning.
+    caplog.clear()
+    windowed(clip_model).feature_extractor(30 * loud, sampling_rate=RATE)
+    assert "A waveform reaches more than 32" in caplog.text
 
 
 # Several windows

@@ -417,7 +417,7 @@ def test_a_file_that_ends_its_process_again_and_again_is_left_out(models, rows, 
     table = parquet.read_table(tmp_path / ray.name_of_block(block))
     assert table["error"].to_pylist() == [
         None,
-        f"{rows[4]}: was left out: the process that decoded it ended {ray.MOST_CRASHES} times.",
+        f"{rows[4]}: was left out: the process ended {ray.MOST_CRASHES} times after it was opened.",
     ]
 
 

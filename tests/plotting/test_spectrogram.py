@@ -51,6 +51,19 @@ def test_long_recordings_are_shown_by_the_loudest_frames(seconds):
     np.testing.assert_allclose(spectrogram.decibels, pooled, atol=1e-2)
 
 
+@pytest.mark.parametrize("seconds", [0.01, 0.1, 2.0625, 2.5])
+def test_the_mask_of_a_model_changes_no_picture(seconds):
+    legacy = read_spectrogram(noise(seconds), BeatsFeatureExtractor(legacy_padding_mask=True))
+    np.testing.assert_array_equal(legacy.decibels, read_spectrogram(noise(seconds), EXTRACTOR).decibels)
+
+
+@pytest.mark.parametrize("rate", [22050, 11025, 32000])
+def test_a_picture_is_as_long_as_its_recording_at_any_rate(rate):
+    samples = (0.1 * np.random.default_rng(0).standard_normal(30 * rate)).astype(np.float32)
+    spectrogram = read_spectrogram(samples, BeatsFeatureExtractor(sampling_rate=rate), rate)
+    assert spectrogram.seconds == pytest.approx(30, abs=0.05)
+
+
 def test_memory_does_not_grow_with_length():
     def peak(seconds: int) -> int:
         stream = AudioStream("noise", (noise(1, second) for second in range(seconds)), RATE)

@@ -258,6 +258,10 @@ def test_shares_and_folds_have_clips_whose_events_are_known():
         folds = draw_folds(labels, 5, seed)
         assert sorted(folds[np.array(kinds) == "events"]) == list("12345")
         assert sorted(folds) == sorted("12345" * 4)
+    # Whatever the order of the clips is.
+    kinds = ["events", "nothing"] * 10
+    folds = draw_folds(Labels("frames", ["a"], [[] for _ in kinds], kinds), 2, 0)
+    assert sorted(folds[1::2]) == sorted(folds[::2]) == list("1111122222")
     with pytest.raises(BeatsError, match="5 clips do not make 6 folds"):
         draw_folds(labels, 6, 0)
 
@@ -317,6 +321,20 @@ def test_events_are_rolled_with_the_sound(shift):
     plain = frame_labels(events, 2, 25, 0.04, start=0.0)
     rolled = frame_labels(roll_events(events, 0.0, 1.0, 0.04 * shift), 2, 25, 0.04, start=0.0)
     np.testing.assert_array_equal(rolled, np.roll(plain, shift, axis=0))
+
+
+@pytest.mark.parametrize("shift", [0, 3, 10, 24])
+@pytest.mark.parametrize(("onset", "offset"), [(-1.0, 0.01), (0.99, 3.0), (0.31, 0.36), (0.98, 1.01)])
+def test_a_part_of_an_event_is_labelled_by_the_length_of_the_whole(onset, offset, shift):
+    plain = frame_labels([(0, onset, offset)], 1, 25, 0.04, start=0.0)
+    rolled = frame_labels(roll_events([(0, onset, offset)], 0.0, 1.0, 0.04 * shift), 1, 25, 0.04, start=0.0)
+    np.testing.assert_array_equal(rolled, np.roll(plain, shift, axis=0))
+
+
+def test_an_event_that_a_roll_splits_has_no_column_more():
+    # It covers a quarter of a column before the wrap, and all of two after it.
+    rolled = frame_labels(roll_events([(0, 0.5, 0.59)], 0.0, 1.0, 0.49), 1, 25, 0.04, start=0.0)
+    assert np.flatnonzero(rolled).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("num_columns", [2, 4])

@@ -482,7 +482,9 @@ def test_all_processes_of_a_search_have_the_best_values(recipe, monkeypatch):
     pytest.importorskip("optuna")
     # As transformers, on all processes but the first.
     trainer = SimpleNamespace(hyperparameter_search=lambda **options: None)
-    monkeypatch.setattr(search_module, "broadcast_object_list", lambda objects: [({"learning_rate": 0.5}, 1.0)])
+    found = {"num_trials": 2, "metric": "eval_loss", "values": {"learning_rate": 0.5}, "objective": 1.0}
+    answers = iter([None, found])
+    monkeypatch.setattr(search_module, "broadcast_object_list", lambda objects: [next(answers)])
     arguments = Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe | {"search_space": {"learning_rate": [0.5, 1]}}))
     search_module.search_hyperparameters(arguments.training, arguments.tuning, lambda training: trainer)
     assert arguments.training.learning_rate == 0.5
@@ -506,6 +508,21 @@ def test_a_search_trains_with_the_best_values(recipe, monkeypatch):
     # Again, the same values.
     run({**recipe, "output_dir": f"{recipe['output_dir']}-again"}, search_space=space, num_trials=4)
     assert tried[5:9] == tried[:4]
+    # An interrupted training goes on with what was found.
+    output, train = f"{recipe['output_dir']}-later", ClassificationTrainer.train
+
+    def stop(self, *args, **kwargs):
+        if self.args.save_strategy != "no":
+            raise KeyboardInterrupt
+        return train(self, *args, **kwargs)
+
+    monkeypatch.setattr(ClassificationTrainer, "train", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run({**recipe, "output_dir": output}, search_space=space, num_trials=4)
+    monkeypatch.setattr(ClassificationTrainer, "train", train)
+    number = len(tried)
+    run({**recipe, "output_dir": output}, search_space=space, num_trials=4)
+    assert tried[number:] == [3e-3]
     assert not list(Path(recipe["output_dir"]).parent.glob(".search-*"))
 
 

@@ -174,6 +174,7 @@ def test_a_teacher_of_another_fbank_is_refused_before_the_first_stage(recipe, tm
     ("changes", "message"),
     [
         ({"supervised_teacher": {"num_folds": 5}}, "`supervised_teacher.num_folds` is set by `iterate`"),
+        ({"diagnosis_clips": 1}, "`diagnosis_clips` must be at least 2, got 1"),
         ({"supervised_teacher": {"learning_rate": -1.0}}, "supervised_teacher: `learning_rate` must not be negative"),
         ({"supervised_teacher": {"learning_rat": 1.0}}, "unknown key `supervised_teacher.learning_rat`: did you mean"),
         ({"supervised_teacher": "/no/model"}, "/no/model: no such directory"),

@@ -22,6 +22,12 @@ def test_a_fingerprint_follows_the_weights(model):
     assert model_fingerprint(model) != before
 
 
+def test_saving_leaves_the_fingerprint_alone(model, tmp_path):
+    before = model_fingerprint(model)
+    model.save_pretrained(tmp_path)
+    assert model_fingerprint(model) == before == model_fingerprint(BeatsModel.from_pretrained(tmp_path))
+
+
 def test_a_fingerprint_follows_the_settings(model):
     before = model_fingerprint(model)
     model.config.legacy_padding_mask = True

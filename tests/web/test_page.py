@@ -785,14 +785,21 @@ class TestAlike:
         assert "another &lt;noise&gt;.wav" in text
         assert text.count("<audio") == text.count("data:audio/flac;base64,") > 0
         assert "is gone or cannot be read" in text
-        assert shown == str(noise)
+        assert shown[0] == str(noise)
         assert len(list(respond_with_similar(str(noise), shown, library, 10))) == 1
+        # Where the sound is removed, what was found for it goes.
+        assert list(respond_with_similar(None, shown, library, 10)) == [("", None)]
 
     def test_an_index_that_is_updated_is_searched_as_it_is_now(self, library, models, noise, tmp_path):
         *_, before = library.find(library.open(noise, 10))
+        *_, (_, shown) = respond_with_similar(str(noise), None, library, 10)
         shutil.copy(noise, tmp_path / "secret" / "second" / "new.flac")
         words = ["index", tmp_path / "secret", "-m", models / "clips", "-o", tmp_path / "index", "--segments", "0.96"]
         assert CliRunner().invoke(app, [*map(str, words)]).exit_code == 0
+        # Also what is shown already, and what is shown to others.
+        for _ in range(2):
+            *_, (text, _) = respond_with_similar(str(noise), shown, library, 10)
+            assert "new.flac" in text
         *_, after = library.find(library.open(noise, 10))
         assert {item.name for item in before} == {"first/some noise.flac", "second/another <noise>.wav"}
         assert {item.name for item in after} == {"first/some noise.flac", "second/new.flac"}
@@ -822,7 +829,7 @@ class TestAlike:
         (tmp_path / "cut.wav").write_bytes(data[: len(data) // 2])
         *_, (text, shown) = respond_with_similar(str(tmp_path / "cut.wav"), None, library, 10)
         assert re.search(r'<p role="status">[^<]*which its header states', text)
-        assert shown == str(tmp_path / "cut.wav")
+        assert shown[0] == str(tmp_path / "cut.wav")
 
     def test_long_moments_are_cut_and_silence_is_a_message(self, models, tmp_path):
         folder = tmp_path / "sounds"

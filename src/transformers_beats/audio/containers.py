@@ -274,6 +274,10 @@ def _read_chunks(file: Reader, start: int, fields: Fields) -> Data:
             first = place
         begin = min(body + fields.skipped, file.size)
         end = body + max(size, fields.skipped)
+        if is_unknown and size > 0 and end < file.size:
+            # Almost 2 or 4 GiB, and so many if a chunk that is known follows.
+            follows, _ = _next_chunk(file, end, size, fields)
+            is_unknown = file.read(follows, fields.name_bytes) not in KNOWN
         goes_on = is_unknown or end > file.size or not _ends_here(file, end, size, fields)
         if goes_on and not (size <= fields.skipped and begin < file.size and _ends_here(file, begin, 0, fields)):
             samples.append(range(begin, file.size))

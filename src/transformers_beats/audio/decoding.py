@@ -4,11 +4,10 @@
 import itertools
 import math
 import os
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,7 +19,6 @@ from transformers.utils import logging
 
 from transformers_beats.fbank_beats import LOUDEST, LOUDEST_PLAUSIBLE, split_pair, to_float_waveform
 from transformers_beats.utils.errors import UsageError
-from transformers_beats.utils.messages import hold_back
 
 from .ffmpeg import open_other
 from .files import check_no_url
@@ -38,6 +36,8 @@ LENGTH_TOLERANCE = 0.1
 CANCELLED = 0.5
 # Share of the energy that seconds must have in which channels cancel.
 CANCELLED_PART = 0.1
+# Integers whose full scale is known.
+PCM = ("uint8", "int16", "int32")
 
 
 @dataclass
@@ -58,6 +58,8 @@ class AudioReport:
             Rate of the file in hertz, of its first recording if it has several.
         num_channels (`int`, *optional*):
             Number of its channels.
+        is_checked (`bool`, defaults to `False`):
+            Whether the blocks are checked as they are read, as those of every stream of this package are.
     """
 
     seconds: float = 0.0
@@ -66,6 +68,7 @@ class AudioReport:
     is_logged: bool = True
     file_rate: int | None = None
     num_channels: int | None = None
+    is_checked: bool = False
 
 
 @dataclass
@@ -135,8 +138,10 @@ def decode_audio(
 
     Raises:
         [`AudioError`]: if it cannot be decoded, is empty, ends before `start`, or holds NaN or infinite samples.
-        [`UsageError`]: if `start` is negative.
+        [`UsageError`]: if `start` or `num_samples` is negative, or `sampling_rate` no positive integer.
     """
+    if num_samples is not None and num_samples < 0:
+        raise UsageError(f"`num_samples` must not be negative, got {num_samples}: None is all until the end.")
     return read_samples(stream_audio(source, sampling_rate, start), num_samples)
 
 
@@ -172,10 +177,12 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
 
     Raises:
         [`AudioError`]: if it cannot be opened.
-        [`UsageError`]: if `start` is negative, or `source` is an address of the web, which is not fetched.
+        [`UsageError`]: for a negative `start`, a `sampling_rate` that is no positive integer, an address of the web.
     """
     if start < 0:
         raise UsageError(f"`start` must not be negative, got {start}.")
+    if not isinstance(sampling_rate, Integral) or sampling_rate < 1:
+        raise UsageError(f"`sampling_rate` must be a positive integer, got {sampling_rate!r}.")
     name = name_of(source)
     if isinstance(source, (str, Path)):
         check_no_url(source)
@@ -187,12 +194,11 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
         first, recordings = open_other(source, name, refusal), iter(())
     inspector = _Inspector(name, sampling_rate)
     inspector.report.file_rate = first.sampling_rate
-    sample, frame, seconds = 0, 0, None
-    # Several may have different rates.
+    sample, frame, seconds = 0, 0, None  # several may have different rates
     if first.is_last:
         sample, frame = _place_of(first, name, start, sampling_rate)
-        known = first.num_samples
-        seconds = first.stated_seconds if known is None else known / first.sampling_rate
+        known, seconds = first.num_samples, first.stated_seconds
+        seconds = seconds if known is None else known / first.sampling_rate
     blocks = _skip(inspector.decode(itertools.chain([first], recordings), frame), start - sample, name)
     return AudioStream(name, blocks, sampling_rate, seconds, inspector.report)
 
@@ -297,7 +303,7 @@ def open_audio(audio: Any, sampling_rate: int, rate_of_arrays: float | None = No
     if isinstance(audio, AudioStream):
         if audio.sampling_rate != sampling_rate:
             raise UsageError(f"{audio.name} is read at {audio.sampling_rate} Hz, the model needs {sampling_rate} Hz.")
-        return audio
+        return audio if audio.report.is_checked else _check_blocks(audio)
     if isinstance(audio, (bytearray, memoryview)):
         audio = bytes(audio)
     if isinstance(audio, os.PathLike):
@@ -307,11 +313,11 @@ def open_audio(audio: Any, sampling_rate: int, rate_of_arrays: float | None = No
     return stream_waveform(audio, rate_of_arrays, sampling_rate)
 
 
-@contextmanager
-def loudness_was_reported() -> Generator[None, None, None]:
-    """Holds back the feature extractor's warning of samples that are too loud: that of a stream names the file."""
-    with hold_back("transformers_beats.feature_extraction_beats", "A waveform reaches more than"):
-        yield
+def _check_blocks(stream: AudioStream) -> AudioStream:
+    """Returns a stream of somebody else's blocks, which are checked, and made float32 if they are PCM."""
+    inspector = _Inspector(stream.name, stream.sampling_rate, stream.report)
+    mono = (to_float_waveform(_to_array(block), 0).numpy()[:, None] for block in stream.blocks if len(block))
+    return replace(stream, blocks=inspector.check(inspector.mix(mono), is_whole=True))
 
 
 def _to_array(waveform: Any) -> np.ndarray | torch.Tensor:
@@ -321,11 +327,12 @@ def _to_array(waveform: Any) -> np.ndarray | torch.Tensor:
             raise UsageError(f"Expected a file or a dense array of numbers, got a tensor of layout {waveform.layout}.")
         return waveform.detach().cpu()
     array = np.asarray(waveform)
-    # torch has no number with more bytes.
     if array.ndim == 0:
         raise UsageError(f"Expected a file or an array of numbers, got {waveform!r}.")
-    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
-        raise UsageError(f"Expected a file or an array of numbers, got {type(waveform).__name__} of {array.dtype}.")
+    # torch has no number with more bytes.
+    if array.dtype.name not in PCM and (array.dtype.kind != "f" or array.dtype.itemsize > 8):
+        given = f"{type(waveform).__name__} of {array.dtype}"
+        raise UsageError(f"Expected a file or an array of numbers, got {given}; PCM is {', '.join(PCM)}.")
     return array
 
 
@@ -344,9 +351,10 @@ def _resample(blocks: Iterable[np.ndarray], rate: float, sampling_rate: int) -> 
 class _Inspector:
     """Mixes the channels of a recording and checks what is decoded; its findings go into a report."""
 
-    def __init__(self, name: str, sampling_rate: int):
+    def __init__(self, name: str, sampling_rate: int, report: AudioReport | None = None):
         self.name, self.sampling_rate = name, sampling_rate
-        self.report = AudioReport()
+        self.report = AudioReport() if report is None else report
+        self.report.is_checked = True
         self.notes: list[str] = []
         self.num_opened = 0
         self.lowest, self.highest = math.inf, -math.inf

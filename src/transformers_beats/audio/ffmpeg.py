@@ -129,8 +129,13 @@ def check_file(path: str | Path, name: str) -> None:
         raise AudioError(f"{name}: is a directory, and no file.")
     if os.path.islink(path) and not os.path.exists(path):
         raise AudioError(f"{name}: is a link to a file that is not there.")
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         raise AudioError(f"{name}: no such file.")
+    if not os.path.isfile(path):
+        raise AudioError(
+            f"{name}: is a pipe or a device, and not in a format that libsndfile reads from one, such as WAV or FLAC. "
+            "Of raw samples, `listen - --rate HERTZ` has to be told the rate."
+        )
     if os.path.getsize(path) == 0:
         raise AudioError(f"{name}: is empty, it has no bytes.")
 

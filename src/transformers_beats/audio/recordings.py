@@ -32,6 +32,9 @@ SEEKABLE_SUBTYPES = frozenset({"ALAW", "DOUBLE", "FLOAT", "PCM_16", "PCM_24", "P
 MAX_RATE = 1 << 31
 # Length that libsndfile gives for a file of unknown length, such as a FLAC that was written to a pipe.
 UNKNOWN_FRAMES = (1 << 63) - 1
+# Samples of all channels, in a header that came through a pipe, from which on they may stand for an unknown length:
+# that of 2 GiB of float64, as programs that cannot go back to the header write 2 or 4 GiB.
+UNKNOWN_SAMPLES = (1 << 28) - 4096
 
 
 class AudioError(BeatsError):
@@ -216,6 +219,9 @@ def _open(name: str, source: Source, part: Part | None, opened: BinaryIO | None)
     if (file.format, file.subtype) == ("PAF", "PCM_24"):
         raise AudioError(f"{name}: is PAF with 24 bits, which libsndfile may decode wrongly. Use another format.")
     num_samples = file.frames if file.frames < UNKNOWN_FRAMES else None
+    is_piped = wrapped is None and part is None and not os.path.isfile(str(source))
+    if is_piped and file.frames * file.channels >= UNKNOWN_SAMPLES:
+        num_samples = None
     stated = None if num_samples is None else num_samples / file.samplerate
     if part is not None and not part.is_length_decoders:
         stated = part.stated_seconds

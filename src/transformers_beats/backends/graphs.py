@@ -103,7 +103,9 @@ class ExportError(BeatsError):
 def exportable_copy(model: PreTrainedModel) -> PreTrainedModel:
     """Copies a model to the CPU, with attention that exports and without weights that each run would compute."""
     # Not `copy.deepcopy`: removing a parametrisation from such a copy would remove it from the model, too.
-    duplicate = type(model)(copy.deepcopy(model.config)).eval()
+    with torch.random.fork_rng(devices=[]):
+        # Its random weights are replaced, and cost the caller's generator nothing.
+        duplicate = type(model)(copy.deepcopy(model.config)).eval()
     duplicate.load_state_dict(model.state_dict())
     # A tokenizer without an encoder has no attention.
     if hasattr(model.config, "num_attention_heads"):

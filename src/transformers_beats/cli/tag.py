@@ -304,8 +304,12 @@ def listen(
     rate: Annotated[
         float | None, typer.Option(min=1, metavar="HERTZ", help="Standard input is raw samples of this rate.")
     ] = None,
-    format: Annotated[RawFormat, typer.Option(help="Format of raw samples.")] = RawFormat["s16le"],
-    channels: Annotated[int, typer.Option(min=1, metavar="N", help="Channels of raw samples.")] = 1,
+    format: Annotated[
+        RawFormat | None, typer.Option(help="Format of raw samples (default: s16le).", show_default=False)
+    ] = None,
+    channels: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Channels of raw samples (default: 1).", show_default=False)
+    ] = None,
     microphone: Annotated[
         str | None, typer.Option(metavar="DEVICE", help="Number or name of `python -m sounddevice`.")
     ] = None,
@@ -342,6 +346,9 @@ def listen(
         raise UsageError(f"{input}: no such file; - is standard input.")
     if rate is not None and input != STDIN:
         raise UsageError("--rate is of raw samples on standard input: name - as INPUT, or leave it out.")
+    if rate is None and (format, channels) != (None, None):
+        name = "--channels" if format is None else "--format"
+        raise UsageError(f"{name} is of raw samples, whose rate must be told: add --rate, or leave it out.")
     if microphone is not None and input is not None:
         raise UsageError(f"--microphone and {input}: choose one of them.")
     check_model(model, "labels")
@@ -371,7 +378,7 @@ def listen(
     if input is None:
         stream = stream_microphone(sampling_rate, microphone)
     elif rate is not None:
-        stream = stream_raw(0, rate, format.value, channels, sampling_rate)
+        stream = stream_raw(0, rate, (format or RawFormat["s16le"]).value, channels or 1, sampling_rate)
     else:
         stream = stream_audio("/dev/stdin" if input == STDIN else input, sampling_rate)
     feed = Feed(stream, buffer, input is None if drop is None else drop)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.files import replace_directory, work_directory
+from transformers_beats.utils.messages import without_weight_bars
 
 from .locations import MAX_BYTES
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .model_card import CardDetails
 
 
+@without_weight_bars()
 def convert(
     source: Path,
     output_dir: Path,
@@ -52,7 +54,6 @@ def convert(
         [`CheckpointError`]: if the checkpoint cannot be converted.
     """
     from safetensors import SafetensorError
-    from transformers.utils import logging
 
     from transformers_beats import BeatsFeatureExtractor
 
@@ -60,8 +61,6 @@ def convert(
     from .model_card import render_model_card
     from .released import Entry, find_by_hash
 
-    # For the one file that is written.
-    logging.disable_progress_bar()
     output_dir = check_output_dir(output_dir, overwrite)
     checkpoint = read_checkpoint(source, origin, cfg, labels, fbank_mean, fbank_std, max_bytes, head)
     checkpoint.notes[:0] = notes

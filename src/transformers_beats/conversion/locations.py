@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from huggingface_hub.errors import HTTPError  # of the HTTP library that this version of huggingface_hub uses
+from huggingface_hub.errors import HfHubHTTPError, HTTPError  # of the HTTP library that its version uses
+from huggingface_hub.utils import logging
 
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.hub import hub_errors
 
+
+logger = logging.get_logger(__name__)
 
 # Larger than any BEATs checkpoint that a project has published: 1.25 GB, with an optimizer's state 5 GB.
 MAX_BYTES = 8 * 10**9
@@ -217,7 +220,15 @@ def download(
         return cached
     with hub_errors(str(location)):
         # Asked first: without the client's retries, which take most of a minute where there is no network.
-        metadata = _metadata(location)
+        try:
+            metadata = _metadata(location)
+        except HTTPError as error:
+            # What the Hub answers counts. Where it does not, the client would do the same.
+            if cached is None or force or isinstance(error, HfHubHTTPError):
+                raise
+            logger.warning(f"{location}: the Hub cannot be reached: what is in the cache is used.")
+            check_size(str(location), cached.stat().st_size, max_bytes, size)
+            return cached
         check_size(str(location), metadata.size, max_bytes, size)
         if sha256 is not None and (found := _hash(metadata)) not in (None, sha256):
             raise BeatsError(f"{location}: is another file: SHA-256 {found}, expected {sha256}.")

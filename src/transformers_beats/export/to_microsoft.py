@@ -119,8 +119,10 @@ def export(source: str, output: Path, overwrite: bool = False) -> list[str]:
     if kind == "finetuned":
         labels = export_labels(model.config)
         contents |= {} if labels is None else {"label_dict": labels}
-        if problem_type_of(model.config) != "multi_label_classification":
+        if problem_type_of(model.config) == "single_label_classification":
             notes.append("the classes were learned with a softmax, but Microsoft's code takes a sigmoid of each logit")
+        elif problem_type_of(model.config) == "regression":
+            notes.append("a regression predicts the logits, but Microsoft's code takes a sigmoid of each")
     output.parent.mkdir(parents=True, exist_ok=True)
     with replace_file(output) as temporary:
         torch.save(contents, temporary)
@@ -128,7 +130,7 @@ def export(source: str, output: Path, overwrite: bool = False) -> list[str]:
 
 
 def statistics_notes(source: str) -> list[str]:
-    """Returns a note on the fbank statistics, which Microsoft's code keeps, if those of the model are different."""
+    """Returns notes on what Microsoft's code keeps of the fbank, its statistics and rate, where the model differs."""
     try:
         extractor, default = load_extractor(source), BeatsFeatureExtractor()
     except BeatsError as error:
@@ -136,6 +138,13 @@ def statistics_notes(source: str) -> list[str]:
         if not isinstance(error, UsageError) and not isinstance(error.__cause__, OSError):
             raise
         return []
-    if (extractor.fbank_mean, extractor.fbank_std) == (default.fbank_mean, default.fbank_std):
-        return []
-    return [f"call it with fbank_mean={extractor.fbank_mean}, fbank_std={extractor.fbank_std}: they are not its own"]
+    notes, statistics = [], {name: getattr(extractor, name) for name in ("fbank_mean", "fbank_std")}
+    if any(value != getattr(default, name) for name, value in statistics.items()):
+        given = ", ".join(f"{name}={value}" for name, value in statistics.items())
+        notes.append(f"call it with {given}: they are not its own")
+    if extractor.sampling_rate != default.sampling_rate:
+        notes.append(
+            f"the model reads audio at {extractor.sampling_rate} Hz, but Microsoft's code computes the fbank of "
+            f"{default.sampling_rate} Hz"
+        )
+    return notes

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from transformers_beats.audio.decoding import AudioStream
+from transformers_beats.audio.decoding import AudioReport, AudioStream, open_audio
 from transformers_beats.fbank_beats import num_fbank_samples
 from transformers_beats.utils.errors import UsageError, name_some
 
@@ -258,6 +258,7 @@ class Feed:
     def __init__(self, stream: AudioStream, buffer_seconds: float = 10.0, drops: bool = False):
         if not 0 < buffer_seconds < math.inf:
             raise UsageError(f"`buffer_seconds` must be positive, got {buffer_seconds!r}.")
+        stream = open_audio(stream, stream.sampling_rate)
         self.rate, self.drops = stream.sampling_rate, drops
         self.most_waiting = round(buffer_seconds * self.rate)
         # Samples that have come, and those of them that were dropped.
@@ -415,7 +416,7 @@ class Listener:
                     yield Dropped(end / feed.rate, first / feed.rate)
                 finder = self._make_finder(first / feed.rate, next_id)
                 counted = _Counted(blocks)
-                stream = AudioStream("the stream", counted, feed.rate)
+                stream = AudioStream("the stream", counted, feed.rate, report=AudioReport(is_checked=True))
                 for columns in self.inference.stream_frames(stream):
                     yield from finder.add(columns)
                 yield from finder.finish()

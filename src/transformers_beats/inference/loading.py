@@ -14,7 +14,7 @@ from transformers_beats.conversion import released
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line, name_some
 from transformers_beats.utils.hub import check_id, check_model_repository, is_id
 from transformers_beats.utils.machine import is_emulated, name_of
-from transformers_beats.utils.messages import hold_back
+from transformers_beats.utils.messages import hold_back, without_weight_bars
 from transformers_beats.utils.ranks import LOCAL_NUMBER
 
 from .kinds import CLASS_OF, Use, check_use
@@ -125,6 +125,7 @@ def choose_device(device: str) -> "torch.device":
     return torch.device(device)
 
 
+@without_weight_bars()
 def load_model(
     name: str | Path,
     model_class: Any = None,
@@ -156,9 +157,6 @@ def load_model(
         [`UsageError`]: if the device cannot be used, or there is no BEATs model of that name.
         [`BeatsError`]: if its files cannot be read, or weights are missing or of another shape, which would be random.
     """
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
     name = find_model(name, ["config.json", "model.safetensors"])
     target = None if device is None else choose_device(device)
     if adapter := read_adapter(name):

@@ -5,6 +5,7 @@ Kinds of models, and models inside wrappers. Classes are known by their names, s
 """
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -13,6 +14,9 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from transformers_beats.fbank_beats import silence_value
+from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
+from transformers_beats.modeling_beats import OTHER_NORMALISATIONS
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.machine import is_emulated, name_of
 
@@ -47,6 +51,17 @@ def _wrappers(model: Any) -> list[Any]:
             break
         wrappers.append(model)
     return wrappers
+
+
+def is_like_another(extractor: BeatsFeatureExtractor) -> bool:
+    """
+    Returns whether a feature extractor normalises as others do whose filter banks models refuse unless they come with
+    a mask.
+    """
+    floor = silence_value(extractor.fbank_mean, extractor.fbank_std)
+    floors = [silence_value(mean, divisor / 2) for mean, divisor in OTHER_NORMALISATIONS.values()]
+    # As rounded as half precision is.
+    return any(math.isclose(floor, other, rel_tol=0.02) for other in floors)
 
 
 def kind_of(model: Any) -> Kind | None:

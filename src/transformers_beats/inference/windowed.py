@@ -23,10 +23,10 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from transformers_beats.audio.decoding import AudioStream, loudness_was_reported, open_audio
+from transformers_beats.audio.decoding import AudioStream, open_audio
 from transformers_beats.backends.choice import Backend
 from transformers_beats.backends.encoder import in_torch
-from transformers_beats.fbank_beats import num_fbank_samples
+from transformers_beats.fbank_beats import loudness_was_reported, num_fbank_samples
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.stages import current_times, stage
@@ -37,7 +37,7 @@ from .grains import Grain, Pooling, check_grain
 from .kinds import REFUSED
 from .layers import LayerReader, Layers, choose_layers, is_single, join_columns
 from .loading import load
-from .models import check_extractor, kind_of, reads_frames, unwrap, warn_if_emulated
+from .models import check_extractor, is_like_another, kind_of, reads_frames, unwrap, warn_if_emulated
 from .results import ClipScores, Columns, WindowScores, to_scores
 from .windows import (
     Window,
@@ -444,16 +444,16 @@ class WindowedInference:
             else:
                 # Each as it is alone: under the legacy rule, samples that are padded change the mask.
                 num_frames = cuts[0].num_columns * extractor.patch_size
-                windows = [extract([cut.waveform])["input_values"][:, :num_frames] for cut in cuts]
-                inputs = {"input_values": torch.cat(windows)}
+                values = torch.cat([extract([cut.waveform])["input_values"][:, :num_frames] for cut in cuts])
+                inputs = {"input_values": values, "attention_mask": torch.ones_like(values[..., 0], dtype=torch.long)}
             if current_times() is not None and self.plain_model.device.type == "cuda":
                 # Kernels that were only queued would count for the model.
                 torch.cuda.synchronize(self.plain_model.device)
         # Without padding, attention without a mask is faster.
         lengths = {compute.length(cut, self.plain_model.config, extractor) for cut in cuts}
-        has_padding = self.can_pad and len(lengths) > 1
+        has_mask = (self.can_pad and len(lengths) > 1) or is_like_another(extractor)
         with stage("model"):
-            values = compute.function(inputs["input_values"], inputs["attention_mask"] if has_padding else None)
+            values = compute.function(inputs["input_values"], inputs["attention_mask"] if has_mask else None)
             frames = self.plain_model.config.frames_per_step if compute.is_of_steps else None
             silent = find_silence(inputs["input_values"], extractor, frames).cpu().numpy()
             return (values.float() if values.is_floating_point() else values).cpu().numpy(), silent

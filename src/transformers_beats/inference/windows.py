@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from transformers_beats.configuration_beats import BeatsConfig
-from transformers_beats.fbank_beats import MEL_FLOOR, num_fbank_frames, num_fbank_samples
-from transformers_beats.feature_extraction_beats import FRAME_SHIFT_MS, BeatsFeatureExtractor
+from transformers_beats.fbank_beats import MEL_FLOOR, frame_shift, num_fbank_frames, num_fbank_samples
+from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 
 
 # In the units of the fbank, whose floor float32 rounds.
@@ -106,7 +106,7 @@ def cut_windows(
 
 def column_samples(extractor: BeatsFeatureExtractor) -> int:
     """Returns the samples from one time column to the next: 2,560 in the released models."""
-    return extractor.sampling_rate * FRAME_SHIFT_MS // 1000 * extractor.patch_size
+    return frame_shift(extractor.sampling_rate) * extractor.patch_size
 
 
 def step_samples(config: BeatsConfig, extractor: BeatsFeatureExtractor) -> int:

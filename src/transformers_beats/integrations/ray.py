@@ -89,10 +89,10 @@ class _BlockActor(BeatsActor):
         return {"block": [target.name]}
 
     def open(self, recording: Any) -> AudioStream:
-        """Opens a file, unless it has ended its process several times."""
+        """Opens a file, unless the process has ended several times before the next one was opened."""
         times = self.begun.get(recording, 0)
         if times >= MOST_CRASHES:
-            raise AudioError(f"{recording}: was left out: the process that decoded it ended {times} times.")
+            raise AudioError(f"{recording}: was left out: the process ended {times} times after it was opened.")
         with replace_file(self.journal) as temporary:
             temporary.write_text(json.dumps(self.begun | {recording: times + 1}))
         stream = super().open(recording)
@@ -166,8 +166,8 @@ def process_with_ray(
         num_cpus, num_gpus (`float`, defaults to 1 and 0):
             What an actor reserves.
         retries (`int`, defaults to 10):
-            Times that a block is tried again after its actor has died. A file that ends its process three times, as
-            one that crashes the decoder does, is left out, with an error in its row.
+            Times that a block is tried again after its actor has died. A file that was the last to be opened three
+            times, such as one that crashes the decoder, is left out, with an error in its row.
 
     Returns:
         [`Outcome`]

@@ -8,9 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from transformers_beats.audio.decoding import AudioStream, loudness_was_reported, open_audio
-from transformers_beats.fbank_beats import LOW_FREQUENCY, num_fbank_frames
-from transformers_beats.feature_extraction_beats import FRAME_SHIFT_MS, BeatsFeatureExtractor
+from transformers_beats.audio.decoding import AudioStream, open_audio
+from transformers_beats.fbank_beats import (
+    LOW_FREQUENCY,
+    frame_shift,
+    loudness_was_reported,
+    num_fbank_frames,
+    num_fbank_samples,
+)
+from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 
 
 # About as many frames as a picture has pixels.
@@ -74,6 +80,7 @@ class SpectrogramReader:
 
     def follow(self, stream: AudioStream) -> AudioStream:
         """Returns the stream of a recording at the extractor's rate, whose blocks are added as they are read."""
+        stream = open_audio(stream, self.extractor.sampling_rate)
         return replace(stream, blocks=self._pass_on(stream.blocks))
 
     def _pass_on(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -86,10 +93,10 @@ class SpectrogramReader:
         rate = self.extractor.sampling_rate
         self._samples = np.concatenate([self._samples, block])
         num_frames = num_fbank_frames(len(self._samples), rate)
-        # The extractor would pad less than a column of patches.
+        # Frames of many samples at a time.
         if num_frames >= self.extractor.patch_size:
             self._pool(self._fbank()[:num_frames])
-            self._samples = self._samples[num_frames * (rate * FRAME_SHIFT_MS // 1000) :]
+            self._samples = self._samples[num_frames * frame_shift(rate) :]
 
     def spectrogram(self) -> Spectrogram:
         """
@@ -113,13 +120,16 @@ class SpectrogramReader:
         # They lack the mean of the fbank, which does not matter between two of them.
         mean = extractor.fbank_mean * (10 / math.log(10))
         reference = max(decibels.max(), FULL_SCALE_DB + SILENCE_DB - mean)
-        seconds = factor * FRAME_SHIFT_MS / 1000
+        seconds = factor * frame_shift(extractor.sampling_rate) / extractor.sampling_rate
         return Spectrogram((decibels - reference).astype(np.float32), seconds, extractor.sampling_rate)
 
     @loudness_was_reported()
     def _fbank(self) -> np.ndarray:
         rate = self.extractor.sampling_rate
-        return self.extractor(self._samples, sampling_rate=rate, return_tensors="np")["input_values"][0]
+        # The extractor pads, or refuses, what is less than a column of patches. The samples of no frame change.
+        missing = max(0, num_fbank_samples(self.extractor.patch_size, rate) - len(self._samples))
+        samples = np.pad(self._samples, (0, missing))
+        return self.extractor(samples, sampling_rate=rate, return_tensors="np")["input_values"][0]
 
     def _pool(self, frames: np.ndarray) -> None:
         """Adds frames; `factor` doubles whenever the maxima are more than a picture can show."""

@@ -16,7 +16,7 @@ def argument(
     """
     Returns a field of a dataclass of arguments. `meaning` is its text for `--help`; without `default` and
     `default_factory` it is required; `bounds` of a number, for [`check_numbers`], are `positive=True`, `min` and `max`
-    (both included).
+    (both included), and `or_zero=True`.
     """
     metadata = {"help": meaning, **bounds}
     return dataclasses.field(default=default, default_factory=default_factory, metadata=metadata)
@@ -53,6 +53,8 @@ def find_problem(value: Any, is_float: bool, bounds: Any) -> str | None:
         return "be a number" if is_float else "be an integer"
     if not math.isfinite(value):
         return "be finite"
+    if bounds.get("or_zero") and value == 0:
+        return None
     if bounds.get("positive") and value <= 0:
         return "be positive"
     minimum, maximum = bounds.get("min", value), bounds.get("max", value)

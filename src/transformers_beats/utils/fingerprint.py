@@ -24,6 +24,9 @@ def model_fingerprint(model: "PreTrainedModel", feature_extractor: "FeatureExtra
         values = json.loads(settings.to_json_string())
         # The installed version, which is no setting: an update of transformers leaves the model what it is.
         values.pop("transformers_version", None)
+        # What saving writes: the name of the class and of its file, and the precision, which the weights have.
+        for name in ("architectures", "auto_map", "dtype"):
+            values.pop(name, None)
         # An index or a cache of embeddings stays what it is when thresholds are tuned.
         values.pop("event_settings", None)
         defaults = json.loads(type(settings)().to_json_string())

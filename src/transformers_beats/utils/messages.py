@@ -75,6 +75,22 @@ def hold_back(name: str, text: str) -> Generator[None, None, None]:
         source.removeFilter(hold)
 
 
+@contextmanager
+def without_weight_bars() -> Generator[None, None, None]:
+    """Leaves out the progress bars of transformers for weights, which here are one file."""
+    from huggingface_hub.utils import are_progress_bars_disabled
+    from transformers.utils import logging as transformers_logging
+
+    # The client's follow: those that were switched off must not come back.
+    is_on = transformers_logging.is_progress_bar_enabled() and not are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if is_on:
+            transformers_logging.enable_progress_bar()
+
+
 def note(*lines: str) -> None:
     """Prints lines on stderr, such as where results are; none under `--quiet`."""
     if lines and not is_quiet():

@@ -160,12 +160,18 @@ def respond_with_comparison(
 
 
 def respond_with_similar(
-    clip: str | None, shown: str | None, library: Library, max_seconds: float
+    clip: str | None, shown: Any, library: Library, max_seconds: float
 ) -> Iterator[tuple[Any, Any]]:
-    """Finds the moments of an index that are like a clip, unless they are `shown`. Yields HTML and what is shown."""
+    """
+    Finds the moments of an index that are like a clip, unless they are `shown`. Yields HTML and what is shown, which
+    is a clip and a state of the index.
+    """
     import gradio as gr
 
-    if clip is None or clip == shown:
+    if clip is None:
+        yield "", None
+        return
+    if shown == (clip, library.searcher.index.state) and library.searcher.index.is_current():
         yield gr.skip(), gr.skip()
         return
     yield show_progress("Searching", None), None
@@ -174,7 +180,8 @@ def respond_with_similar(
         stream = library.open(path, max_seconds)
         for found in library.find(stream):
             if isinstance(found, list):
-                yield show_found(path.name, found, stream.report.warnings), clip
+                shown = clip, library.searcher.index.state
+                yield show_found(path.name, found, stream.report.warnings), shown
             else:
                 yield show_progress("Searching", found), None
     except FOREIGN_ERRORS as error:

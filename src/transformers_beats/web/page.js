@@ -117,7 +117,7 @@
   // Events of media do not bubble.
   document.addEventListener("play", pauseOthers, true);
   for (const name of ["play", "pause", "seeked", "timeupdate"]) document.addEventListener(name, moveCursors, true);
-  document.addEventListener("pause", () => (stopAt = Infinity), true);
+  document.addEventListener("pause", (event) => { if (event.target === player()) stopAt = Infinity; }, true);
   window.addEventListener("resize", () => figures().forEach(drawAxis));
   new MutationObserver(() => {
     // Gradio names this button otherwise than it is labelled.

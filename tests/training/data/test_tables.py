@@ -135,6 +135,32 @@ def test_vectors_of_zeros_and_ones_are_multi_hot(audio, write):
         read_labels(dataset, LabelArguments(), dataset["file_name"], ["dog", "cat"])
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [[1, None, 0, 1], [0, 1, 0, 0], [0, 0, 1, 1]],
+            "a.wav: column 'label' has zeros and ones for 4",
+        ),
+        (
+            [[1, 0, 0], [0, float("nan"), 0], [0, 0, 1]],
+            "b.wav: column 'label' has .*3 classes, of which 1 are",
+        ),
+        ([[1, 0, 0], [0, 1, 0], None], "c.wav: column 'label' has .* 3 classes, of which 3 are missing"),
+    ],
+)
+def test_vectors_with_missing_numbers_are_no_lists_of_the_classes_0_and_1(rows, message):
+    dataset = datasets.Dataset.from_dict({"label": rows})
+    with pytest.raises(BeatsError, match=message):
+        read_labels(dataset, LabelArguments(), ["a.wav", "b.wav", "c.wav"])
+
+
+def test_lists_of_classes_may_lack_some():
+    dataset = datasets.Dataset.from_dict({"label": [[1, 2], [0, 1], None]})
+    labels = read_labels(dataset, LabelArguments(), ["a.wav", "b.wav", "c.wav"])
+    assert (labels.names, labels.values) == (["0", "1", "2"], [[1, 2], [0, 1], []])
+
+
 def test_integers_of_datasets_are_multi_hot_too():
     for rows in ([[1, 0], [0, 1]], [[True, False], [False, True]], [[1.0, 0.0], [0.0, 1.0]]):
         dataset = datasets.Dataset.from_dict({"labels": rows})
@@ -198,6 +224,9 @@ def test_rows_are_selected_by_text_and_by_number(audio):
     dataset = load(audio / "clips.csv")
     labels = read_labels(dataset, LabelArguments(), dataset["file_name"])
     assert [fold.name for fold in read_folds(dataset, labels, FoldArguments(fold_column="fold"), 0)] == ["1", "2", "3"]
+    # Each once.
+    arguments = FoldArguments(fold_column="fold", folds=[2, "1", "2"])
+    assert [fold.name for fold in read_folds(dataset, labels, arguments, 0)] == ["2", "1"]
 
 
 # Formats

@@ -198,7 +198,7 @@ class TokenizerModelArguments:
     )
     teacher_layers: list[int] | None = argument(LAYERS_HELP, None)
     teacher_normalization: Literal["layer_norm", "center"] | None = argument(NORMALIZATION_HELP, None)
-    diagnosis_clips: int = argument(DIAGNOSIS_HELP, DIAGNOSIS_CLIPS, min=0)
+    diagnosis_clips: int = argument(DIAGNOSIS_HELP, DIAGNOSIS_CLIPS, min=2, or_zero=True)
 
     def __post_init__(self):
         check_config(BeatsTokenizerConfig, self.model_config)
@@ -372,7 +372,7 @@ class EvaluationDataArguments:
     eval_select: dict | None = argument("As `select`: {fold: 5}.", None)
     eval_event_files: str | list[str] | None = argument("As `event_files`. Default: the same.", None)
     eval_share: float | None = argument(
-        "Share of the clips, such as 0.2, that is drawn to evaluate on, with equal shares of classes.",
+        "Share of the clips, such as 0.2, drawn to evaluate on, with equal shares of classes if a clip has one.",
         None,
         positive=True,
         max=0.99,

@@ -97,7 +97,7 @@ class IterateArguments:
     supervised_tokenizer: dict | None = argument(
         "Training of the tokenizer of that iteration: what differs from `tokenizer`.", None
     )
-    diagnosis_clips: int = argument(DIAGNOSIS_HELP, DIAGNOSIS_CLIPS, min=0)
+    diagnosis_clips: int = argument(DIAGNOSIS_HELP, DIAGNOSIS_CLIPS, min=2, or_zero=True)
 
     def __post_init__(self):
         check_numbers(self)

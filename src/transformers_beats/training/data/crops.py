@@ -11,8 +11,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers.utils import logging
 
-from transformers_beats.audio.decoding import loudness_was_reported
-from transformers_beats.fbank_beats import kaldi_fbank, num_fbank_frames
+from transformers_beats.fbank_beats import kaldi_fbank, loudness_was_reported, num_fbank_frames
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import BeatsError
 

@@ -19,7 +19,7 @@ class FoldArguments:
 
     fold_column: str | None = argument("Column of the fold of each clip.", None)
     num_folds: int | None = argument(
-        "Number of folds to draw, with equal shares of classes, without such a column.", None, min=2
+        "Number of folds to draw without such a column, with equal shares of classes if a clip has one.", None, min=2
     )
     folds: list | None = argument("Folds to evaluate on. Default: all.", None)
     final: bool = argument(
@@ -70,7 +70,7 @@ def read_folds(dataset: datasets.Dataset, labels: Labels, arguments: FoldArgumen
     names = sorted(set(of_clips.tolist()), key=lambda name: (len(name), name))
     if len(names) < 2:
         raise BeatsError(f"All clips are in fold {names[0]!r}: there is none to learn from.")
-    wanted = names if arguments.folds is None else [label_name(name) for name in arguments.folds]
+    wanted = names if arguments.folds is None else list(dict.fromkeys(map(label_name, arguments.folds)))
     if unknown := [name for name in wanted if name not in names]:
         raise BeatsError(f"`folds`: there is no fold {name_some(unknown)}, only {name_some(names)}.")
     return [Fold(name, np.flatnonzero(of_clips != name), np.flatnonzero(of_clips == name)) for name in wanted]
@@ -117,8 +117,10 @@ def draw_folds(labels: Labels, num_folds: int, seed: int) -> np.ndarray:
         raise BeatsError(f"{len(known)} clips do not make {num_folds} folds.")
     else:
         parts = KFold(num_folds, shuffle=True, random_state=seed).split(np.zeros(len(known)))
-    # Those of other clips are in turn.
-    of_clips = (np.arange(len(labels)) % num_folds + 1).astype(str).astype(object)
+    # Other clips are dealt in turn.
+    others = np.setdiff1d(np.arange(len(labels)), known)
+    of_clips = np.zeros(len(labels), dtype=object)
+    of_clips[others] = (np.arange(len(others)) % num_folds + 1).astype(str)
     for number, (_, test) in enumerate(parts, start=1):
         of_clips[known[test]] = str(number)
     return of_clips.astype(str)

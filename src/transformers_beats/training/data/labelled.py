@@ -93,11 +93,13 @@ class LabelledClips:
 
 def roll_events(events: Sequence[tuple], start: float, seconds: float, shift: float) -> list[tuple]:
     """
-    Returns the events of a part of a clip, class, onset and offset, once it is rolled by `shift` seconds: one that
-    reaches over its end goes on at its beginning. The part begins at `start` and lasts `seconds`.
+    Returns the events of a part of a clip, class, onset, offset and length of the whole event, once it is rolled by
+    `shift` seconds: one that reaches over its end goes on at its beginning. The part begins at `start` and lasts
+    `seconds`.
     """
     rolled = []
     for label, onset, offset in events:
+        whole = offset - onset
         onset, offset = max(onset - start, 0.0), min(offset - start, seconds)
         if onset >= offset:
             continue
@@ -105,8 +107,8 @@ def roll_events(events: Sequence[tuple], start: float, seconds: float, shift: fl
         if onset >= seconds:
             onset, offset = onset - seconds, offset - seconds
         if offset > seconds:
-            rolled.append((label, 0.0, offset - seconds))
-        rolled.append((label, onset, min(offset, seconds)))
+            rolled.append((label, 0.0, offset - seconds, whole))
+        rolled.append((label, onset, min(offset, seconds), whole))
     return rolled
 
 

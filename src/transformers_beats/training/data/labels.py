@@ -322,7 +322,7 @@ def as_lists(values: list, separator: str | None) -> list[list]:
     rows = []
     for value in values:
         if isinstance(value, (list, tuple)):
-            rows.append([label for label in value if label is not None and label != "" and not is_nan(label)])
+            rows.append([label for label in value if not is_missing(label)])
         elif value is None or value == "":
             rows.append([])
         elif isinstance(value, str) and separator:
@@ -332,6 +332,29 @@ def as_lists(values: list, separator: str | None) -> list[list]:
         else:
             rows.append([value])
     return rows
+
+
+def is_missing(label: Any) -> bool:
+    """Returns whether an element of a list stands for no label."""
+    return label is None or label == "" or is_nan(label)
+
+
+def check_multi_hot(values: list, clip_names: Sequence[str], described: str) -> None:
+    """
+    Raises a [`BeatsError`] if labels are multi-hot vectors, but for numbers or whole vectors that are missing: without
+    these, they would pass for lists of the classes 0 and 1.
+    """
+    vectors = [value if isinstance(value, (list, tuple)) else [] for value in values]
+    filled = [[0 if is_missing(label) else label for label in vector] for vector in vectors if vector]
+    if not filled or not (num_classes := find_multi_hot(filled)):
+        return
+    for vector, name in zip(vectors, clip_names):
+        if not vector or any(map(is_missing, vector)):
+            number = sum(map(is_missing, vector)) if vector else num_classes
+            raise BeatsError(
+                f"{name}: {described} has zeros and ones for {num_classes} classes, of which {number} are missing "
+                "here: fill them in, or leave the clip out."
+            )
 
 
 def find_multi_hot(rows: list[list]) -> int | None:
@@ -398,6 +421,7 @@ def read_labels(
     else:
         values = parse_lists(read_column(dataset, column), described, clip_names)
     task = arguments.task or ("multi_label" if arguments.label_separator else guess_task(values))
+    check_multi_hot(values, clip_names, described)
     rows: list[list[Any]] = as_lists(values, arguments.label_separator)
     if num_columns := find_multi_hot(rows):
         task = "multi_label" if arguments.task is None else task
@@ -455,16 +479,18 @@ def check_events(rows: list[list], clip_names: Sequence[str], described: str) ->
 
 
 def frame_labels(
-    events: Sequence[tuple[int, float, float]], num_labels: int, num_columns: int, column_seconds: float, start: float
+    events: Sequence[tuple], num_labels: int, num_columns: int, column_seconds: float, start: float
 ) -> np.ndarray:
     """
     Returns the classes that sound in each time column, from events of class, onset and offset in seconds from the
-    beginning of the recording; the first column begins `start` seconds after it. Float32 `(num_columns, num_labels)`,
-    1 where an event covers at least half of the column, or lies within it by at least half of itself.
+    beginning of the recording, and the length of the whole event if this is a part of one; the first column begins
+    `start` seconds after it. Float32 `(num_columns, num_labels)`, 1 where an event covers at least half of the column,
+    or lies within it by at least half of itself.
     """
     labels = np.zeros((num_columns, num_labels), dtype=np.float32)
     onsets = start + column_seconds * np.arange(num_columns)
-    for label, onset, offset in events:
+    for label, onset, offset, *whole in events:
         overlap = np.minimum(onsets + column_seconds, offset) - np.maximum(onsets, onset)
-        labels[overlap >= 0.5 * min(column_seconds, offset - onset), label] = 1.0
+        seconds = whole[0] if whole else offset - onset
+        labels[overlap >= 0.5 * min(column_seconds, seconds), label] = 1.0
     return labels

@@ -3,6 +3,7 @@
 
 import copy
 import importlib.util
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,17 @@ from transformers.utils import logging
 
 from transformers_beats.training.config.arguments import BeatsTrainingArguments, FineTuningArguments
 from transformers_beats.utils.errors import BeatsError, UsageError, did_you_mean
-from transformers_beats.utils.files import work_directory
+from transformers_beats.utils.files import make_directory, replace_file, work_directory
 from transformers_beats.utils.numbers import format_number
+from transformers_beats.utils.resume import as_json, read_settings
 
 from .classification import ClassificationTrainer
 
 
 logger = logging.get_logger(__name__)
+
+# In the directory of the checkpoints: what was searched, and the values that were best.
+SEARCH_FILE = "search.json"
 
 
 def search_hyperparameters(
@@ -29,7 +34,7 @@ def search_hyperparameters(
     """
     Trains `tuning.num_trials` times with values that Optuna chooses from `tuning.search_space`, and sets those of the
     best trial in `training`: by `metric_for_best_model`, by default the loss on the evaluation clips. `build` makes a
-    trainer with `model_init`.
+    trainer with `model_init`. What was chosen is kept beside the checkpoints, for a training that goes on.
 
     Raises:
         [`UsageError`]: if the space cannot be used.
@@ -42,6 +47,12 @@ def search_hyperparameters(
 
     sampler = TPESampler(seed=training.seed)
     metric = f"eval_{(training.metric_for_best_model or 'loss').removeprefix('eval_')}"
+    asked, file = {"space": space, "num_trials": tuning.num_trials, "metric": metric}, Path(str(training.output_dir))
+    # The first of several processes has the study, and what it has found.
+    found = broadcast_object_list([read_settings(file / SEARCH_FILE)])[0] or {}
+    if {name: found.get(name) for name in asked} == as_json(asked):
+        set_values(training, found)
+        return
     # The rule of `TrainingArguments`.
     is_greater_better = training.greater_is_better
     if is_greater_better is None:
@@ -62,13 +73,21 @@ def search_hyperparameters(
             # For `optuna.create_study`: otherwise the same search would try other values.
             sampler=sampler,
         )
-    # Of several processes, the first has the study.
-    found = None if best is None else (best.hyperparameters, best.objective)
-    values, objective = broadcast_object_list([found])[0]
-    for name, value in values.items():
+    if best is not None:
+        found = asked | {"values": best.hyperparameters, "objective": best.objective}
+        make_directory(file)
+        with replace_file(file / SEARCH_FILE) as temporary:
+            temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    set_values(training, broadcast_object_list([found])[0])
+
+
+def set_values(training: BeatsTrainingArguments, found: dict[str, Any]) -> None:
+    """Sets and says what a search has found."""
+    for name, value in found["values"].items():
         setattr(training, name, value)
-    chosen = ", ".join(f"{name} {value}" for name, value in values.items())
-    logger.warning(f"Best of {tuning.num_trials} trials: {chosen} ({metric} {format_number(objective)}).")
+    chosen = ", ".join(f"{name} {value}" for name, value in found["values"].items())
+    objective = format_number(found["objective"])
+    logger.warning(f"Best of {found['num_trials']} trials: {chosen} ({found['metric']} {objective}).")
 
 
 def check_space(space: dict[str, Any], training: BeatsTrainingArguments) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 """`convert SOURCE` on days on which the source, the network or the disk is not as it should be."""
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import close_session, constants
 from typer.testing import CliRunner
 
 from hub.releases import FIRST, NAME, SOURCE, interrupt, interrupt_when_silent, largest_file, save_malicious
@@ -145,6 +145,22 @@ def test_offline_a_file_in_the_cache_is_converted(release, work, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert convert(FILE, "out", "--overwrite")[0] == 0
     assert release.hub.requests == []
+
+
+def test_without_a_network_files_in_the_cache_are_converted(release, work, caplog):
+    assert_converts(FIRST, work)
+    for server in release.hub.servers:
+        server.shutdown()
+        server.server_close()
+    # Connections that are open would still be served.
+    close_session()
+    caplog.clear()
+    assert convert(FIRST, "out", "--overwrite")[0] == 0
+    said = [record.getMessage() for record in caplog.records]
+    assert f"hf://{FIRST}: the Hub was not reached: only those files count that are in the cache." in said
+    assert f"{FILE}: the Hub was not reached: what is in the cache is used." in said
+    # What is not there needs it.
+    assert "cannot be reached" in convert("user/second", "other")[1]
 
 
 @pytest.mark.parametrize("is_address", [False, True])

@@ -139,22 +139,39 @@ def check_size(place: str, size: int | None, max_bytes: float, expected: int | N
 
 def list_files(repository: HubRepository) -> dict[str, int]:
     """
-    Returns the files of a repository on the Hub, and their sizes in bytes; offline those in the cache of its client.
+    Returns the files of a repository on the Hub, and their sizes in bytes; without a network those in the cache of its
+    client, with a warning that there may be others.
 
     Raises:
-        [`BeatsError`]: if the Hub cannot be reached, or has no such repository.
+        [`BeatsError`]: if the Hub cannot be reached and there are none, or it has no such repository.
     """
     from huggingface_hub import HfApi, is_offline_mode, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
     from huggingface_hub.hf_api import RepoFile
 
     where: Any = {"revision": repository.revision, "repo_type": repository.repo_type}
     with hub_errors(str(repository)):
-        if is_offline_mode():
+        failure = None
+        if not is_offline_mode():
+            try:
+                entries = HfApi().list_repo_tree(repository.repo_id, recursive=True, **where)
+                return {entry.path: entry.size for entry in entries if isinstance(entry, RepoFile)}
+            except HTTPError as error:
+                if not _is_of_connection(error):
+                    raise
+                failure = error
+        try:
             snapshot = Path(snapshot_download(repository.repo_id, local_files_only=True, **where))
-            files = (path for path in snapshot.rglob("*") if path.is_file())
-            return {path.relative_to(snapshot).as_posix(): path.stat().st_size for path in files}
-        entries = HfApi().list_repo_tree(repository.repo_id, recursive=True, **where)
-        return {entry.path: entry.size for entry in entries if isinstance(entry, RepoFile)}
+        except LocalEntryNotFoundError as error:
+            raise failure or error from None
+        logger.warning(f"{repository}: the Hub was not reached: only those files count that are in the cache.")
+        files = (path for path in snapshot.rglob("*") if path.is_file())
+        return {path.relative_to(snapshot).as_posix(): path.stat().st_size for path in files}
+
+
+def _is_of_connection(error: HTTPError) -> bool:
+    """Returns whether there is no answer of the Hub, such as that it has no such file."""
+    return not isinstance(error, HfHubHTTPError)
 
 
 def find_in_cache(file: HubFile) -> Path | None:
@@ -223,10 +240,10 @@ def download(
         try:
             metadata = _metadata(location)
         except HTTPError as error:
-            # What the Hub answers counts. Where it does not, the client would do the same.
-            if cached is None or force or isinstance(error, HfHubHTTPError):
+            # As the client itself does.
+            if cached is None or force or not _is_of_connection(error):
                 raise
-            logger.warning(f"{location}: the Hub cannot be reached: what is in the cache is used.")
+            logger.warning(f"{location}: the Hub was not reached: what is in the cache is used.")
             check_size(str(location), cached.stat().st_size, max_bytes, size)
             return cached
         check_size(str(location), metadata.size, max_bytes, size)

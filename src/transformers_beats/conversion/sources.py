@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from huggingface_hub import is_offline_mode
-
 from . import released
 from .locations import MAX_BYTES, HubFile, HubRepository, Url, download, list_files, path_in_cache
 from .repositories import Fetch, choose_files, choose_settings, describe_checkpoint
@@ -80,8 +78,6 @@ def localize(
     if isinstance(location, HubRepository):
         name = str(HubFile(location.repo_id, commit_of(path), location.repo_type, files.checkpoint))
         stem = path.stem if isinstance(location, HubFile) else stem
-    if isinstance(location, HubRepository) and is_offline_mode():
-        files.notes.append("the Hub was not asked: other files of the repository than those in the cache do not count")
     return LocalSource(path, name, stem, architecture, labels, files.notes)
 
 

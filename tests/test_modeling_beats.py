@@ -19,6 +19,7 @@ from transformers_beats import (
     BeatsFeatureExtractor,
     BeatsForAudioClassification,
     BeatsForAudioFrameClassification,
+    BeatsForPreTraining,
     BeatsModel,
     BeatsRandomProjectionTokenizer,
     BeatsRandomProjectionTokenizerConfig,
@@ -564,10 +565,10 @@ def test_weighted_layer_sum(tiny_config, inputs):
     torch.testing.assert_close(outputs.logits, expected)
     some = model(**inputs, output_hidden_states=[0, -1]).hidden_states
     assert [state is not None for state in some] == [True, False, False, True]
-    # As of a model without an average.
-    for indices in (4, [-5, 3], [-4, 17]):
-        some, expected = (each(**inputs, output_hidden_states=indices).hidden_states for each in (model, model.beats))
-        assert [state is not None for state in some] == [state is not None for state in expected]
+    # Indices out of range select nothing.
+    for indices, expected in ((4, []), ([-5, 3], [3]), ([-4, 17], [0])):
+        some = model(**inputs, output_hidden_states=indices).hidden_states
+        assert [number for number, state in enumerate(some) if state is not None] == expected
     outputs.logits.sum().backward()
     assert model.layer_average.weight.grad is not None
 
@@ -903,6 +904,19 @@ def test_a_subclass_elsewhere_keeps_its_file_to_itself(tiny_config, tmp_path):
             model = type(model).from_pretrained(place)
     BeatsForAudioClassification.from_pretrained(tmp_path / "beats-1").save_pretrained(tmp_path / "ours")
     assert "AutoModelForAudioClassification" in json.loads((tmp_path / "ours" / "config.json").read_text())["auto_map"]
+
+
+def test_no_class_is_named_of_the_model_that_weights_came_from(tiny_config, tmp_path):
+    class Mine(BeatsForPreTraining):
+        pass
+
+    BeatsForPreTraining(tiny_config).save_pretrained(tmp_path / "first")
+    for number, model_class in enumerate((BeatsModel, BeatsForAudioClassification, Mine, BeatsForPreTraining)):
+        model_class.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / str(number))
+        named = json.loads((tmp_path / str(number) / "config.json").read_text())["auto_map"]
+        files = {f"{reference.partition('.')[0]}.py" for reference in named.values()}
+        assert files <= {path.name for path in (tmp_path / str(number)).iterdir()}
+        assert ("AutoModelForPreTraining" in named) == (model_class is BeatsForPreTraining)
 
 
 def test_the_norm_of_a_weight_that_deepspeed_has_split_is_of_all_of_it(monkeypatch):

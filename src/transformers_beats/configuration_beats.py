@@ -14,6 +14,7 @@ FBANK_FRAMES_PER_SECOND = 100
 
 # Models that `AutoModelForPreTraining` loads, beside those that the maps of the configurations name.
 TRAINED_CLASSES = {"BeatsForPreTraining", "BeatsTokenizerForPreTraining"}
+TRAINED_MODULE = "modeling_beats_pretraining."
 
 
 class SavedWithCode:
@@ -94,6 +95,10 @@ class BeatsBaseConfig(SavedWithCode, PreTrainedConfig):
         for auto_class, reference in (output.get("auto_map") or {}).items():
             if isinstance(reference, (list, tuple)):
                 reference = next(name for name in reference if name is not None)
+            is_trained = reference.split("--")[-1].startswith(TRAINED_MODULE)
+            if is_trained and TRAINED_CLASSES.isdisjoint(self.architectures or ()):
+                # Of the model that this one was loaded from.
+                continue
             if reference.split("--")[-1] != own.get(auto_class):
                 auto_map[auto_class] = reference
         output |= {"auto_map": auto_map} if auto_map else {}

@@ -157,8 +157,13 @@ def test_without_a_network_files_in_the_cache_are_converted(release, work, caplo
     caplog.clear()
     assert convert(FIRST, "out", "--overwrite")[0] == 0
     said = [record.getMessage() for record in caplog.records]
-    assert f"hf://{FIRST}: the Hub was not reached: only those files count that are in the cache." in said
-    assert f"{FILE}: the Hub was not reached: what is in the cache is used." in said
+    reason = "cannot be reached: [Errno 111] Connection refused"
+    for beginning in (
+        f"hf://{FIRST}: only those files count that are in the cache: ",
+        f"{FILE}: what is in the cache",
+    ):
+        (line,) = [line for line in said if line.startswith(beginning)]
+        assert reason in line
     # What is not there needs it.
     assert "cannot be reached" in convert("user/second", "other")[1]
 

@@ -274,7 +274,9 @@ def test_blocks_of_ones_own_may_be_pcm(dtype, clip_model):
     blocks = (samples * scale + (128 if dtype == "uint8" else 0)).astype(dtype)
     stream = AudioStream("mic", np.array_split(blocks, 5), RATE)
     expected = windowed(clip_model).classify(blocks, RATE).scores
-    np.testing.assert_allclose(windowed(clip_model).classify(stream).scores, expected, atol=1e-6)
+    # Also once more, and shared.
+    for each in (stream, stream, *stream.share(2)):
+        np.testing.assert_allclose(windowed(clip_model).classify(each).scores, expected, atol=1e-6)
 
 
 def test_blocks_of_ones_own_are_checked_as_files_are(clip_model, caplog):

@@ -482,11 +482,11 @@ def test_all_processes_of_a_search_have_the_best_values(recipe, monkeypatch):
     pytest.importorskip("optuna")
     # As transformers, on all processes but the first.
     trainer = SimpleNamespace(hyperparameter_search=lambda **options: None)
-    found = {"num_trials": 2, "metric": "eval_loss", "values": {"learning_rate": 0.5}, "objective": 1.0}
+    found = {"num_trials": 2, "values": {"learning_rate": 0.5}, "objective": 1.0}
     answers = iter([None, found])
     monkeypatch.setattr(search_module, "broadcast_object_list", lambda objects: [next(answers)])
     arguments = Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe | {"search_space": {"learning_rate": [0.5, 1]}}))
-    search_module.search_hyperparameters(arguments.training, arguments.tuning, lambda training: trainer)
+    search_module.search_hyperparameters(arguments.training, arguments.tuning, lambda training: trainer, {})
     assert arguments.training.learning_rate == 0.5
 
 
@@ -523,6 +523,8 @@ def test_a_search_trains_with_the_best_values(recipe, monkeypatch):
     number = len(tried)
     run({**recipe, "output_dir": output}, search_space=space, num_trials=4)
     assert tried[number:] == [3e-3]
+    # Nothing is left of it.
+    assert not list(Path(output).parent.glob("*.training"))
     assert not list(Path(recipe["output_dir"]).parent.glob(".search-*"))
 
 

@@ -2,7 +2,12 @@
 import pytest
 import torch
 
-from transformers_beats import BeatsFeatureExtractor, BeatsModel
+from transformers_beats import (
+    BeatsFeatureExtractor,
+    BeatsForAudioClassification,
+    BeatsForAudioFrameClassification,
+    BeatsModel,
+)
 from transformers_beats.utils.fingerprint import model_fingerprint
 
 
@@ -26,6 +31,12 @@ def test_saving_leaves_the_fingerprint_alone(model, tmp_path):
     before = model_fingerprint(model)
     model.save_pretrained(tmp_path)
     assert model_fingerprint(model) == before == model_fingerprint(BeatsModel.from_pretrained(tmp_path))
+
+
+def test_a_fingerprint_follows_the_kind_of_a_head(tiny_config):
+    clips, frames = BeatsForAudioClassification(tiny_config), BeatsForAudioFrameClassification(tiny_config)
+    frames.load_state_dict(clips.state_dict())
+    assert model_fingerprint(clips) != model_fingerprint(frames)
 
 
 def test_a_fingerprint_follows_the_settings(model):

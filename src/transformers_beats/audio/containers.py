@@ -225,7 +225,7 @@ def _ends_here(file: Reader, end: int, size: int, fields: Fields) -> bool:
     return file.size - end <= MAX_PADDING and not file.read(end, file.size - end).strip(b"\0")
 
 
-def _is_unknown(size: int, fields: Fields) -> bool:
+def is_unknown_size(size: int, fields: Fields) -> bool:
     """Returns whether a size stands for an unknown one."""
     if fields in (CAF, W64):
         return size <= 0 or size >= (1 << 63) - HEADER_BYTES
@@ -263,10 +263,10 @@ def _read_chunks(file: Reader, start: int, fields: Fields) -> Data:
             place, is_padded = _next_chunk(file, body + size, size, fields)
             is_regular = is_regular and (is_padded or first >= 0)
             continue
-        is_unknown = _is_unknown(size, fields)
+        is_unknown = is_unknown_size(size, fields)
         if size == 0xFFFFFFFF and len(chunks.get(b"ds64", b"")) >= 16:
             size = int.from_bytes(chunks[b"ds64"][8:16], "little")
-            is_unknown = _is_unknown(size, W64)
+            is_unknown = is_unknown_size(size, W64)
         if first >= 0:
             # A decoder takes one of them.
             is_regular = False
@@ -384,7 +384,7 @@ def _find_au(file: Reader, start: int) -> tuple[list[Part], int]:
     offset, size, encoding, rate, channels = struct.unpack_from(f"{AU_ORDER[header[:4]]}5I", header, 4)
     begin = min(start + offset, file.size)
     end = begin + size
-    is_unknown = _is_unknown(size, RIFF)
+    is_unknown = is_unknown_size(size, RIFF)
     is_followed = not is_unknown and end < file.size and _is_file(file.read(end, 40))
     end = end if is_followed else file.size
     bytes_per_second = rate * channels * AU_BYTES.get(encoding, 0)

@@ -58,8 +58,6 @@ class AudioReport:
             Rate of the file in hertz, of its first recording if it has several.
         num_channels (`int`, *optional*):
             Number of its channels.
-        is_checked (`bool`, defaults to `False`):
-            Whether the blocks are checked as they are read, as those of every stream of this package are.
     """
 
     seconds: float = 0.0
@@ -68,7 +66,6 @@ class AudioReport:
     is_logged: bool = True
     file_rate: int | None = None
     num_channels: int | None = None
-    is_checked: bool = False
 
 
 @dataclass
@@ -80,7 +77,8 @@ class AudioStream:
         name (`str`):
             Name for messages.
         blocks (`Iterable[np.ndarray]`):
-            Consecutive parts `(num_samples,)`, float32, mono, full scale at 1.0, at the rate that was asked for.
+            Consecutive parts `(num_samples,)`, mono, at the rate that was asked for: float32, full scale at 1.0. Those
+            of one's own may be PCM, which [`open_audio`] makes float32.
         sampling_rate (`int`):
             That rate, in hertz.
         seconds (`float`, *optional*):
@@ -88,6 +86,8 @@ class AudioStream:
             wrong about it.
         report ([`AudioReport`]):
             What was found out, complete once the blocks are read.
+        is_checked (`bool`, defaults to `False`):
+            Whether blocks are checked as they are read, as [`open_audio`] does for those of one's own.
     """
 
     name: str
@@ -95,16 +95,18 @@ class AudioStream:
     sampling_rate: int
     seconds: float | None = None
     report: AudioReport = field(default_factory=AudioReport)
+    is_checked: bool = False
 
     def share(self, count: int) -> list["AudioStream"]:
         """
         Returns several streams of the recording, which is decoded once. Blocks are held until all of them have read
         them: read the streams in step. An error of the recording is raised in each of them.
         """
+        checked = self if self.is_checked else _check_blocks(self)
 
         def blocks_and_error() -> Iterator[Any]:
             try:
-                yield from self.blocks
+                yield from checked.blocks
             except Exception as error:  # raised again below
                 yield error
 
@@ -114,7 +116,7 @@ class AudioStream:
                     raise item
                 yield item
 
-        return [replace(self, blocks=raise_error(items)) for items in itertools.tee(blocks_and_error(), count)]
+        return [replace(checked, blocks=raise_error(items)) for items in itertools.tee(blocks_and_error(), count)]
 
 
 def decode_audio(
@@ -200,7 +202,7 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
         known, seconds = first.num_samples, first.stated_seconds
         seconds = seconds if known is None else known / first.sampling_rate
     blocks = _skip(inspector.decode(itertools.chain([first], recordings), frame), start - sample, name)
-    return AudioStream(name, blocks, sampling_rate, seconds, inspector.report)
+    return AudioStream(name, blocks, sampling_rate, seconds, inspector.report, is_checked=True)
 
 
 def stream_waveform(waveform: Any, waveform_rate: float | None, sampling_rate: int = 16000) -> AudioStream:
@@ -263,7 +265,7 @@ def stream_blocks(
     """
     inspector = _Inspector(name, sampling_rate)
     checked = inspector.check(_resample(inspector.mix(blocks), rate, sampling_rate), is_whole)
-    return AudioStream(name, checked, sampling_rate, None, inspector.report)
+    return AudioStream(name, checked, sampling_rate, None, inspector.report, is_checked=True)
 
 
 def open_audio(audio: Any, sampling_rate: int, rate_of_arrays: float | None = None) -> AudioStream:
@@ -303,7 +305,7 @@ def open_audio(audio: Any, sampling_rate: int, rate_of_arrays: float | None = No
     if isinstance(audio, AudioStream):
         if audio.sampling_rate != sampling_rate:
             raise UsageError(f"{audio.name} is read at {audio.sampling_rate} Hz, the model needs {sampling_rate} Hz.")
-        return audio if audio.report.is_checked else _check_blocks(audio)
+        return audio if audio.is_checked else _check_blocks(audio)
     if isinstance(audio, (bytearray, memoryview)):
         audio = bytes(audio)
     if isinstance(audio, os.PathLike):
@@ -317,7 +319,7 @@ def _check_blocks(stream: AudioStream) -> AudioStream:
     """Returns a stream of somebody else's blocks, which are checked, and made float32 if they are PCM."""
     inspector = _Inspector(stream.name, stream.sampling_rate, stream.report)
     mono = (to_float_waveform(_to_array(block), 0).numpy()[:, None] for block in stream.blocks if len(block))
-    return replace(stream, blocks=inspector.check(inspector.mix(mono), is_whole=True))
+    return replace(stream, blocks=inspector.check(inspector.mix(mono), is_whole=True), is_checked=True)
 
 
 def _to_array(waveform: Any) -> np.ndarray | torch.Tensor:
@@ -354,7 +356,6 @@ class _Inspector:
     def __init__(self, name: str, sampling_rate: int, report: AudioReport | None = None):
         self.name, self.sampling_rate = name, sampling_rate
         self.report = AudioReport() if report is None else report
-        self.report.is_checked = True
         self.notes: list[str] = []
         self.num_opened = 0
         self.lowest, self.highest = math.inf, -math.inf

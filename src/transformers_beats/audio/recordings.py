@@ -16,7 +16,7 @@ import soundfile
 
 from transformers_beats.utils.errors import BeatsError, first_line
 
-from .containers import Part, Reader, find_parts
+from .containers import RIFF, Part, Reader, find_parts, is_unknown_size
 
 
 Source: TypeAlias = str | Path | bytes | BinaryIO
@@ -32,9 +32,8 @@ SEEKABLE_SUBTYPES = frozenset({"ALAW", "DOUBLE", "FLOAT", "PCM_16", "PCM_24", "P
 MAX_RATE = 1 << 31
 # Length that libsndfile gives for a file of unknown length, such as a FLAC that was written to a pipe.
 UNKNOWN_FRAMES = (1 << 63) - 1
-# Samples of all channels, in a header that came through a pipe, from which on they may stand for an unknown length:
-# that of 2 GiB of float64, as programs that cannot go back to the header write 2 or 4 GiB.
-UNKNOWN_SAMPLES = (1 << 28) - 4096
+# Bytes of a sample.
+SAMPLE_BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 
 
 class AudioError(BeatsError):
@@ -220,7 +219,8 @@ def _open(name: str, source: Source, part: Part | None, opened: BinaryIO | None)
         raise AudioError(f"{name}: is PAF with 24 bits, which libsndfile may decode wrongly. Use another format.")
     num_samples = file.frames if file.frames < UNKNOWN_FRAMES else None
     is_piped = wrapped is None and part is None and not os.path.isfile(str(source))
-    if is_piped and file.frames * file.channels >= UNKNOWN_SAMPLES:
+    if is_piped and is_unknown_size(file.frames * file.channels * SAMPLE_BYTES.get(file.subtype, 1), RIFF):
+        # As a program writes it that cannot go back to the header.
         num_samples = None
     stated = None if num_samples is None else num_samples / file.samplerate
     if part is not None and not part.is_length_decoders:

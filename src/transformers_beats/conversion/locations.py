@@ -14,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError  # of the HTTP libr
 from huggingface_hub.utils import logging
 
 from transformers_beats.utils.errors import BeatsError, UsageError
-from transformers_beats.utils.hub import hub_errors
+from transformers_beats.utils.hub import describe, hub_errors
 
 
 logger = logging.get_logger(__name__)
@@ -164,14 +164,15 @@ def list_files(repository: HubRepository) -> dict[str, int]:
             snapshot = Path(snapshot_download(repository.repo_id, local_files_only=True, **where))
         except LocalEntryNotFoundError as error:
             raise failure or error from None
-        logger.warning(f"{repository}: the Hub was not reached: only those files count that are in the cache.")
+        reason = "the network is switched off." if failure is None else describe(failure)
+        logger.warning(f"{repository}: only those files count that are in the cache: {reason}")
         files = (path for path in snapshot.rglob("*") if path.is_file())
         return {path.relative_to(snapshot).as_posix(): path.stat().st_size for path in files}
 
 
 def _is_of_connection(error: HTTPError) -> bool:
-    """Returns whether there is no answer of the Hub, such as that it has no such file."""
-    return not isinstance(error, HfHubHTTPError)
+    """Returns whether the Hub was not reached, or is out of order, and has not answered what was asked."""
+    return not isinstance(error, HfHubHTTPError) or error.response.status_code >= 500
 
 
 def find_in_cache(file: HubFile) -> Path | None:
@@ -240,10 +241,10 @@ def download(
         try:
             metadata = _metadata(location)
         except HTTPError as error:
-            # As the client itself does.
+            # The client itself would take it, too.
             if cached is None or force or not _is_of_connection(error):
                 raise
-            logger.warning(f"{location}: the Hub was not reached: what is in the cache is used.")
+            logger.warning(f"{location}: what is in the cache is used: {describe(error)}")
             check_size(str(location), cached.stat().st_size, max_bytes, size)
             return cached
         check_size(str(location), metadata.size, max_bytes, size)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from transformers_beats.audio.decoding import AudioReport, AudioStream, open_audio
+from transformers_beats.audio.decoding import AudioStream, open_audio
 from transformers_beats.fbank_beats import num_fbank_samples
 from transformers_beats.utils.errors import UsageError, name_some
 
@@ -416,7 +416,7 @@ class Listener:
                     yield Dropped(end / feed.rate, first / feed.rate)
                 finder = self._make_finder(first / feed.rate, next_id)
                 counted = _Counted(blocks)
-                stream = AudioStream("the stream", counted, feed.rate, report=AudioReport(is_checked=True))
+                stream = AudioStream("the stream", counted, feed.rate, is_checked=True)
                 for columns in self.inference.stream_frames(stream):
                     yield from finder.add(columns)
                 yield from finder.finish()

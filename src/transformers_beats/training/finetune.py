@@ -106,9 +106,10 @@ def finetune_once(
     check_classes(train[1])
 
     if tuning.search_space is not None:
-        search_hyperparameters(
-            training, tuning, partial(build_trainer, arguments, train, evaluation, fold=fold, searches=True)
-        )
+        settings = decisive_settings(arguments, training)
+        settings["labels"] = [fingerprint(*clips, None) for clips in (train, evaluation) if clips is not None]
+        build = partial(build_trainer, arguments, train, evaluation, fold=fold, searches=True)
+        search_hyperparameters(training, tuning, build, settings)
     trainer = build_trainer(arguments, train, evaluation, training, fold)
     if stop_epoch is not None:
         trainer.add_callback(StopAtEpoch(stop_epoch))

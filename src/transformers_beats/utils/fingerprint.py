@@ -32,6 +32,8 @@ def model_fingerprint(model: "PreTrainedModel", feature_extractor: "FeatureExtra
         defaults = json.loads(type(settings)().to_json_string())
         changed = {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
         digest.update(json.dumps(changed, sort_keys=True).encode())
+    # Heads of several kinds may have the same weights. A wrapper of FSDP is the class that it wraps.
+    digest.update(type(model).__name__.removeprefix("FSDP").encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())

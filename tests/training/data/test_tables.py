@@ -155,6 +155,13 @@ def test_vectors_with_missing_numbers_are_no_lists_of_the_classes_0_and_1(rows, 
         read_labels(dataset, LabelArguments(), ["a.wav", "b.wav", "c.wav"])
 
 
+@pytest.mark.parametrize("rows", [[[0, None], [1, None], [0, 1]], [["1", ""], ["0", ""], ["0", "1"]]])
+def test_lists_of_two_classes_may_be_filled_up(rows):
+    labels = read_labels(datasets.Dataset.from_dict({"label": rows}), LabelArguments(), ["a.wav", "b.wav", "c.wav"])
+    assert (labels.names, labels.values[2]) == (["0", "1"], [0, 1])
+    assert sorted(labels.values[:2]) == [[0], [1]]
+
+
 def test_lists_of_classes_may_lack_some():
     dataset = datasets.Dataset.from_dict({"label": [[1, 2], [0, 1], None]})
     labels = read_labels(dataset, LabelArguments(), ["a.wav", "b.wav", "c.wav"])

@@ -348,12 +348,16 @@ def check_multi_hot(values: list, clip_names: Sequence[str], described: str) -> 
     filled = [[0 if is_missing(label) else label for label in vector] for vector in vectors if vector]
     if not filled or not (num_classes := find_multi_hot(filled)):
         return
-    for vector, name in zip(vectors, clip_names):
-        if not vector or any(map(is_missing, vector)):
-            number = sum(map(is_missing, vector)) if vector else num_classes
+    kept = [[label for label in vector if not is_missing(label)] for vector in vectors]
+    is_list = [list(vector[: len(few)]) == few == list(dict.fromkeys(few)) for vector, few in zip(vectors, kept)]
+    if all(is_list) and any(vector and len(few) < len(vector) for vector, few in zip(vectors, kept)):
+        # Of two classes, which a table has made equally long.
+        return
+    for few, name in zip(kept, clip_names):
+        if len(few) < num_classes:
             raise BeatsError(
-                f"{name}: {described} has zeros and ones for {num_classes} classes, of which {number} are missing "
-                "here: fill them in, or leave the clip out."
+                f"{name}: {described} has zeros and ones for {num_classes} classes, of which {num_classes - len(few)} "
+                "are missing here: fill them in, or leave the clip out."
             )
 
 

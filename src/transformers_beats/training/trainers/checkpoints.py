@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 TRAINER_STATE = "trainer_state.json"
 SETTINGS = "settings.json"
+# What a search for hyperparameters has found, and what it was asked.
+SEARCH_FILE = "search.json"
 
 
 def last_complete_checkpoint(directory: Path) -> Path | None:
@@ -121,4 +123,5 @@ def _train_and_save(
         # The rest are logs for trackers.
         for path in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
             shutil.rmtree(path, ignore_errors=True)
-        (directory / SETTINGS).unlink(missing_ok=True)
+        for name in (SETTINGS, SEARCH_FILE):
+            (directory / name).unlink(missing_ok=True)

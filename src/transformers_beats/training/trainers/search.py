@@ -17,24 +17,24 @@ from transformers_beats.utils.files import make_directory, replace_file, work_di
 from transformers_beats.utils.numbers import format_number
 from transformers_beats.utils.resume import as_json, read_settings
 
+from .checkpoints import SEARCH_FILE
 from .classification import ClassificationTrainer
 
 
 logger = logging.get_logger(__name__)
-
-# In the directory of the checkpoints: what was searched, and the values that were best.
-SEARCH_FILE = "search.json"
 
 
 def search_hyperparameters(
     training: BeatsTrainingArguments,
     tuning: FineTuningArguments,
     build: Callable[[BeatsTrainingArguments], ClassificationTrainer],
+    settings: dict[str, Any],
 ) -> None:
     """
     Trains `tuning.num_trials` times with values that Optuna chooses from `tuning.search_space`, and sets those of the
     best trial in `training`: by `metric_for_best_model`, by default the loss on the evaluation clips. `build` makes a
-    trainer with `model_init`. What was chosen is kept beside the checkpoints, for a training that goes on.
+    trainer with `model_init`. What was chosen is kept beside the checkpoints, for a training that goes on with the
+    same `settings`: all that decides the result.
 
     Raises:
         [`UsageError`]: if the space cannot be used.
@@ -47,16 +47,17 @@ def search_hyperparameters(
 
     sampler = TPESampler(seed=training.seed)
     metric = f"eval_{(training.metric_for_best_model or 'loss').removeprefix('eval_')}"
-    asked, file = {"space": space, "num_trials": tuning.num_trials, "metric": metric}, Path(str(training.output_dir))
-    # The first of several processes has the study, and what it has found.
-    found = broadcast_object_list([read_settings(file / SEARCH_FILE)])[0] or {}
-    if {name: found.get(name) for name in asked} == as_json(asked):
-        set_values(training, found)
-        return
     # The rule of `TrainingArguments`.
     is_greater_better = training.greater_is_better
     if is_greater_better is None:
         is_greater_better = not metric.endswith("loss")
+    asked = as_json(settings | {"space": space, "metric": metric, "is_greater_better": is_greater_better})
+    file = Path(str(training.output_dir)) / SEARCH_FILE
+    # The first of several processes has the study, and what it has found.
+    found = broadcast_object_list([read_settings(file)])[0]
+    if found is not None and found.get("asked") == asked:
+        set_values(training, found, metric)
+        return
     trial_arguments = copy.deepcopy(training)
     trial_arguments.save_strategy, trial_arguments.load_best_model_at_end = "no", False
     if training.evaluates_by_default:
@@ -74,20 +75,21 @@ def search_hyperparameters(
             sampler=sampler,
         )
     if best is not None:
-        found = asked | {"values": best.hyperparameters, "objective": best.objective}
-        make_directory(file)
-        with replace_file(file / SEARCH_FILE) as temporary:
+        found = {"asked": asked, "values": best.hyperparameters, "objective": best.objective}
+        found["num_trials"] = tuning.num_trials
+        make_directory(file.parent)
+        with replace_file(file) as temporary:
             temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    set_values(training, broadcast_object_list([found])[0])
+    set_values(training, broadcast_object_list([found])[0], metric)
 
 
-def set_values(training: BeatsTrainingArguments, found: dict[str, Any]) -> None:
+def set_values(training: BeatsTrainingArguments, found: dict[str, Any], metric: str) -> None:
     """Sets and says what a search has found."""
     for name, value in found["values"].items():
         setattr(training, name, value)
     chosen = ", ".join(f"{name} {value}" for name, value in found["values"].items())
     objective = format_number(found["objective"])
-    logger.warning(f"Best of {found['num_trials']} trials: {chosen} ({found['metric']} {objective}).")
+    logger.warning(f"Best of {found['num_trials']} trials: {chosen} ({metric} {objective}).")
 
 
 def check_space(space: dict[str, Any], training: BeatsTrainingArguments) -> dict[str, Any]:

@@ -52,12 +52,11 @@ from transformers_beats.training.config.recipes import build_arguments, parse_ar
 from transformers_beats.training.distill import distill
 from transformers_beats.training.evaluate import EVALUATE_ARGUMENTS, evaluate
 from transformers_beats.training.finetune import finetune
-from transformers_beats.training.reports.report import read_predictions
 from transformers_beats.utils.files import new_directory
 from transformers_beats.utils.machine import describe_machine, in_a_line
 
 from .measuring import time_alternately
-from .resuming import read_or_compute
+from .resuming import read_or_compute, read_right
 
 
 FOLDS = range(1, 6)
@@ -132,10 +131,7 @@ def train_on_teacher(dataset: str, output: Path, fold: int, changes: dict[str, i
 
 def make_row(model: Path, report: Path) -> dict[str, Any]:
     """Returns which clips a model gets right, by their names, and its parameters."""
-    predictions = read_predictions(report)
-    right = (predictions.predicted == predictions.labels).astype(int).tolist()
-    found = dict(sorted(zip(predictions.names, right)))
-    return {"parameters": load(model)[0].num_parameters(), "right": found}
+    return {"parameters": load(model)[0].num_parameters(), "right": read_right(report)}
 
 
 def name_of(student: str, method: str, steps: int) -> str:

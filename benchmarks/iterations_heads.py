@@ -30,10 +30,9 @@ import typer
 from transformers_beats.training.config.arguments import FINETUNE_ARGUMENTS, Arguments
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.finetune import finetune
-from transformers_beats.training.reports.report import read_predictions
 
 from .iterations_esc10 import CONFIRMED, FIRST, RANDOM, place_of, print_tables, read_rows
-from .resuming import read_or_compute
+from .resuming import read_or_compute, read_right
 
 
 ROWS = Path(__file__).parent / "rows" / "iterations_heads"
@@ -52,9 +51,7 @@ def measure(dataset: str, model: Path, output: Path, fold: int, seed: int, words
     words += ["--label_column=label", "--fold_column=fold", f"--folds=[{fold}]", "--crop_seconds=5"]
     words += ["--cache_audio=true", f"--seed={seed}", "--disable_tqdm=true"]
     finetune(Arguments(*parse_arguments(FINETUNE_ARGUMENTS, words)), prints=False)
-    found = read_predictions(output / f"fold-{fold}" / "evaluation")
-    right = (found.predicted == found.labels).astype(int).tolist()
-    return [value for _, value in sorted(zip(found.names, right))]
+    return [*read_right(output / f"fold-{fold}" / "evaluation").values()]
 
 
 def run_unit(dataset: str, models: Path, output: Path, fold: int, seed: int) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class BeatsBaseConfig(SavedWithCode, PreTrainedConfig):
         # Without its file, no class could be found.
         own = {} if self._auto_class is None else self._remote_code
         classes = {reference.rpartition(".")[2] for reference in own.values()} | TRAINED_CLASSES
-        # That of another's model is not saved, nor are those of this package.
+        # Where the class of a model is somebody else's, no file of a model is saved.
         has_file = not self.architectures or not classes.isdisjoint(self.architectures)
         auto_map = {name: reference for name, reference in own.items() if has_file or name == "AutoConfig"}
         for auto_class, reference in (output.get("auto_map") or {}).items():

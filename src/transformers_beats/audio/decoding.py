@@ -196,11 +196,12 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
         first, recordings = open_other(source, name, refusal), iter(())
     inspector = _Inspector(name, sampling_rate)
     inspector.report.file_rate = first.sampling_rate
-    sample, frame, seconds = 0, 0, None  # several may have different rates
+    sample, frame, seconds = 0, 0, None
+    # Several may have different rates.
     if first.is_last:
         sample, frame = _place_of(first, name, start, sampling_rate)
-        known, seconds = first.num_samples, first.stated_seconds
-        seconds = seconds if known is None else known / first.sampling_rate
+        known = first.num_samples
+        seconds = first.stated_seconds if known is None else known / first.sampling_rate
     blocks = _skip(inspector.decode(itertools.chain([first], recordings), frame), start - sample, name)
     return AudioStream(name, blocks, sampling_rate, seconds, inspector.report, is_checked=True)
 

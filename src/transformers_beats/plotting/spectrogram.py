@@ -93,7 +93,7 @@ class SpectrogramReader:
         rate = self.extractor.sampling_rate
         self._samples = np.concatenate([self._samples, block])
         num_frames = num_fbank_frames(len(self._samples), rate)
-        # Frames of many samples at a time.
+        # The extractor is not run for every small block.
         if num_frames >= self.extractor.patch_size:
             self._pool(self._fbank()[:num_frames])
             self._samples = self._samples[num_frames * frame_shift(rate) :]

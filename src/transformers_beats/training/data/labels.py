@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -340,13 +340,11 @@ def is_missing(label: Any) -> bool:
 
 
 def check_multi_hot(values: list, clip_names: Sequence[str], described: str) -> None:
-    """
-    Raises a [`BeatsError`] if labels are multi-hot vectors, but for numbers or whole vectors that are missing: without
-    these, they would pass for lists of the classes 0 and 1.
-    """
+    """Raises a [`BeatsError`] for multi-hot vectors with gaps, which would pass for lists of the classes 0 and 1."""
     vectors = [value if isinstance(value, (list, tuple)) else [] for value in values]
-    filled = [[0 if is_missing(label) else label for label in vector] for vector in vectors if vector]
-    if not filled or not (num_classes := find_multi_hot(filled)):
+    filled = ([0 if is_missing(label) else label for label in vector] for vector in vectors if vector)
+    # Names of classes end the search at the first clip.
+    if (num_classes := find_multi_hot(filled)) is None:
         return
     kept = [[label for label in vector if not is_missing(label)] for vector in vectors]
     is_list = [list(vector[: len(few)]) == few == list(dict.fromkeys(few)) for vector, few in zip(vectors, kept)]
@@ -361,16 +359,17 @@ def check_multi_hot(values: list, clip_names: Sequence[str], described: str) -> 
             )
 
 
-def find_multi_hot(rows: list[list]) -> int | None:
+def find_multi_hot(rows: Iterable[list]) -> int | None:
     """
     Returns the number of classes of labels that are multi-hot vectors: two or more numbers in every row, as many in
     all, and each 0 or 1. As lists of class indices, these would be the classes 0 and 1 of every clip.
     """
-    length = len(rows[0])
-    is_vector = all(
-        len(row) == length and all(not is_event(value) and label_name(value) in HOT for value in row) for row in rows
-    )
-    return length if length > 1 and is_vector else None
+    length = None
+    for row in rows:
+        length = len(row) if length is None else length
+        if len(row) != length or any(is_event(value) or label_name(value) not in HOT for value in row):
+            return None
+    return length if length is not None and length > 1 else None
 
 
 def warn_of_joined(names: Sequence[str], described: str) -> None:

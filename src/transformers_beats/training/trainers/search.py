@@ -51,12 +51,12 @@ def search_hyperparameters(
     is_greater_better = training.greater_is_better
     if is_greater_better is None:
         is_greater_better = not metric.endswith("loss")
-    asked = as_json(settings | {"space": space, "metric": metric, "is_greater_better": is_greater_better})
+    asked = as_json(settings | {"metric": metric, "is_greater_better": is_greater_better})
     file = Path(str(training.output_dir)) / SEARCH_FILE
     # The first of several processes has the study, and what it has found.
     found = broadcast_object_list([read_settings(file)])[0]
     if found is not None and found.get("asked") == asked:
-        set_values(training, found, metric)
+        set_values(training, tuning, found, metric)
         return
     trial_arguments = copy.deepcopy(training)
     trial_arguments.save_strategy, trial_arguments.load_best_model_at_end = "no", False
@@ -76,20 +76,21 @@ def search_hyperparameters(
         )
     if best is not None:
         found = {"asked": asked, "values": best.hyperparameters, "objective": best.objective}
-        found["num_trials"] = tuning.num_trials
         make_directory(file.parent)
         with replace_file(file) as temporary:
             temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    set_values(training, broadcast_object_list([found])[0], metric)
+    set_values(training, tuning, broadcast_object_list([found])[0], metric)
 
 
-def set_values(training: BeatsTrainingArguments, found: dict[str, Any], metric: str) -> None:
+def set_values(
+    training: BeatsTrainingArguments, tuning: FineTuningArguments, found: dict[str, Any], metric: str
+) -> None:
     """Sets and says what a search has found."""
     for name, value in found["values"].items():
         setattr(training, name, value)
     chosen = ", ".join(f"{name} {value}" for name, value in found["values"].items())
     objective = format_number(found["objective"])
-    logger.warning(f"Best of {found['num_trials']} trials: {chosen} ({metric} {objective}).")
+    logger.warning(f"Best of {tuning.num_trials} trials: {chosen} ({metric} {objective}).")
 
 
 def check_space(space: dict[str, Any], training: BeatsTrainingArguments) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from fresh import forked_python
 from golden import FIXTURES, NUM_CLIPS
 from hypothesis import settings
 from safetensors.torch import load_file
+from transformers.utils import logging
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor
 from transformers_beats.conversion.checkpoint import read_checkpoint
@@ -60,6 +61,12 @@ def no_pause():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.1, raising=False)
         yield
+
+
+@pytest.fixture(autouse=True)
+def unwarned():
+    """Warnings that are given once in a process are given once in a test."""
+    logging.warning_once.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ from weakref import WeakSet
 import pytest
 import torch
 from encoders import CONFIG, EXTRACTOR, with_one_encoder
-from transformers.utils import logging
 
 from transformers_beats import BeatsConfig, BeatsForAudioClassification
 from transformers_beats.backends import encoder
@@ -35,7 +34,6 @@ def directory(cache, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", cache)
     monkeypatch.setattr(backend, "_told", set())
     monkeypatch.setattr(backend, "_failed", WeakSet())
-    logging.warning_once.cache_clear()
     return cache
 
 

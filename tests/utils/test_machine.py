@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from transformers.utils import logging
 from typer.testing import CliRunner
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsModel
@@ -31,8 +30,6 @@ def emulated(request, monkeypatch) -> bool:
     """Whether the CPU reports no instructions for half precision."""
     for name in ("_is_mkldnn_bf16_supported", "_is_mkldnn_fp16_supported"):
         monkeypatch.setattr(torch.ops.mkldnn, name, lambda: not request.param)
-    # Another test of this process may have been warned.
-    logging.warning_once.cache_clear()
     return request.param
 
 

@@ -40,7 +40,7 @@ def test_links_are_followed_once_and_hidden_files_left_out(tree):
 
 
 def test_command_line_and_training_find_the_same_files(tree):
-    assert [file.relative.as_posix() for file in find_audio([tree])] == FOUND
+    assert [file.short_name for file in find_audio([tree])] == FOUND
     assert list_audio_files(tree)["file_name"] == FOUND
 
 
@@ -80,9 +80,20 @@ def test_a_file_that_is_named_in_two_ways_is_one(tmp_path, monkeypatch):
     assert [place_of(file.path) for file in files] == [place_of("in/a.wav")]
 
 
+@pytest.mark.parametrize("folder", [".", "in", "in/", "./in", "in/../in", "link"])
+def test_names_are_those_of_paths(tmp_path, monkeypatch, folder):
+    write(tmp_path / "in" / "deep" / "a.wav", tmp_path / "in" / "b.wav")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    monkeypatch.chdir(tmp_path)
+    for file in find_audio([Path(folder)]):
+        assert file.full_name == str(file.path) == str(Path(folder, file.short_name))
+        assert file.address == os.path.abspath(file.path)
+        assert file.result(Path("out"), ".npy") == Path("out", f"{file.short_name}.npy")
+
+
 def test_a_file_is_taken_whatever_its_suffix_if_it_is_named(tmp_path):
     write(tmp_path / "a.bin")
-    assert [file.relative for file in find_audio([tmp_path / "a.bin"])] == [Path("a.bin")]
+    assert [file.short_name for file in find_audio([tmp_path / "a.bin"])] == ["a.bin"]
 
 
 def test_missing_inputs_and_empty_folders_are_refused(tmp_path):

@@ -17,6 +17,7 @@ from transformers_beats.audio.decoding import stream_audio
 from transformers_beats.audio.files import find_audio
 from transformers_beats.cli import notes, processing
 from transformers_beats.cli.app import app
+from transformers_beats.cli.writers import SOURCES, begin_directory
 from transformers_beats.utils.stages import STAGES
 
 
@@ -134,9 +135,33 @@ def test_a_list_of_files_takes_little_more_than_their_names(tmp_path):
     assert peak < 200 * number
     assert len(files) == number
     # As a list of all would be.
-    assert files[1].relative == Path("00002.wav")
+    assert files[1].short_name == "00002.wav"
     assert [file.path for file in files[-3:]] == [folder / "deep" / f"{index:05d}.wav" for index in (3995, 3997, 3999)]
     assert [file.path for file in files] == sorted(folder.rglob("*.wav"))
     share = files[1::2]
     assert (len(share), share[0], share[-1]) == (number // 2, files[1], files[-1])
     assert [file.path for file in share[10:12]] == [files[21].path, files[23].path]
+
+
+def test_a_directory_of_results_is_begun_without_holding_its_files(tmp_path):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    number = 4000
+    for index in range(number):
+        (folder / f"{index:05d}.wav").touch()
+    files = find_audio([folder])
+    tracemalloc.start()
+    begin_directory(tmp_path / "out", {}, False, files, ".npy")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * number
+    sources = json.loads((tmp_path / "out" / SOURCES).read_text("utf-8"))
+    assert sources == {f"{index:05d}.wav": str(folder / f"{index:05d}.wav") for index in range(number)}
+    # Files of another folder are added, also on a second way to the first one.
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / 'a "name".wav').touch()
+    (tmp_path / "link").symlink_to(folder)
+    begin_directory(tmp_path / "out", {}, True, find_audio([tmp_path / "other"]), ".npy")
+    begin_directory(tmp_path / "out", {}, True, find_audio([tmp_path / "link"]), ".npy")
+    added = {'a "name".wav': str(tmp_path / "other" / 'a "name".wav')}
+    assert json.loads((tmp_path / "out" / SOURCES).read_text("utf-8")) == {**sources, **added}

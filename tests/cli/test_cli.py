@@ -582,7 +582,7 @@ def test_closed_standard_output_is_said(monkeypatch, kind):
 
 def test_csv_quotes_names_with_carriage_returns(tmp_path):
     writer = open_writer(Format.csv, tmp_path / "tags.csv", with_events=False, resume=False, settings={})
-    writer.write(AudioFile(tmp_path / "a\rb.wav", Path("a\rb.wav")), [{"label": "x", "score": 1.0}], None)
+    writer.write(AudioFile(str(tmp_path / "a\rb.wav"), "a\rb.wav"), [{"label": "x", "score": 1.0}], None)
     writer.close()
     with (tmp_path / "tags.csv").open(newline="") as file:
         assert [row[0] for row in csv.reader(file)] == ["file", str(tmp_path / "a\rb.wav")]

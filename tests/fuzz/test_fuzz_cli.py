@@ -200,7 +200,7 @@ LABELS = [{"label": 'a "quoted", one', "score": 0.5}, {"label": "line\nbreak", "
 def test_results_cut_anywhere_are_resumed_to_what_they_would_be(kind, names, data):
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "results"
-        files = [AudioFile(Path(entry), Path(entry)) for entry in sorted(names)]
+        files = [AudioFile(entry, entry) for entry in sorted(names)]
         write_all(kind, path, files, resume=False)
         whole = path.read_bytes()
         # A CSV is never seen cut, but what it is made of is.

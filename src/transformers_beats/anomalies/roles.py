@@ -92,7 +92,7 @@ def assign_tests(files: Sequence[AudioFile], named: Collection[Path] = ()) -> li
         return [
             Role(file) if clip is None else Role(file, clip.machine, clip.domain, clip.is_anomalous)
             for file, clip in zip(files, clips)
-            if place_of(file.path) in wanted or (clip is not None and (clip.split == "test" or not has_tests))
+            if place_of(file.full_name) in wanted or (clip is not None and (clip.split == "test" or not has_tests))
         ]
     labels = [_label_of(file) for file in files]
     are_known = None not in labels
@@ -105,7 +105,7 @@ def _label_of(file: AudioFile) -> bool | None:
         return None
     # Of those below the folder that was named, and this one itself; what it lies in was named for another reason. The
     # nearest one counts.
-    folders = PurePath(file.address).parent.parts[-len(file.relative.parts) :][::-1]
+    folders = PurePath(file.address).parent.parts[-len(Path(file.short_name).parts) :][::-1]
     return next((LABELS[name.lower()] for name in folders if name.lower() in LABELS), None)
 
 

@@ -49,33 +49,38 @@ class NamedBytes(io.BytesIO):
         self.name = name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class AudioFile:
     """
-    An input of a command.
+    An input of a command. Paths are kept as text: a `Path` takes longer to make than all else of a million files.
 
     Args:
-        path (`Path`):
-            The file, as it was named or found.
-        relative (`Path`):
+        full_name (`str`):
+            Path of the file, as it was named or found.
+        short_name (`str`):
             Path within the folder that was named, or the file's name: its place in an output directory.
         data (`bytes`, *optional*):
             Content of standard input, which has no path.
     """
 
-    path: Path
-    relative: Path
+    full_name: str
+    short_name: str
     data: bytes | None = field(default=None, repr=False)
+
+    @property
+    def path(self) -> Path:
+        """The file, as it was named or found."""
+        return Path(self.full_name)
 
     @property
     def name(self) -> str:
         """Name for messages."""
-        return str(self.path) if self.data is None else "standard input"
+        return self.full_name if self.data is None else "standard input"
 
     @property
     def address(self) -> str:
         """Absolute path, or "-" for standard input."""
-        return os.path.abspath(self.path) if self.data is None else STDIN
+        return os.path.abspath(self.full_name) if self.data is None else STDIN
 
     def open(self) -> "Path | NamedBytes":
         """Returns what decoders read."""
@@ -83,7 +88,7 @@ class AudioFile:
 
     def result(self, directory: Path, suffix: str) -> Path:
         """Returns the file of its results in a directory. The name keeps its suffix: `a.wav` and `a.flac` are two."""
-        return directory / self.relative.with_name(self.relative.name + suffix)
+        return Path(directory, self.short_name + suffix)
 
 
 class FileList(Sequence[AudioFile]):
@@ -93,12 +98,12 @@ class FileList(Sequence[AudioFile]):
 
     Args:
         from_one_folder (`bool`, defaults to `False`):
-            Whether all files are of one folder, so that no two have the same `relative`.
+            Whether all files are of one folder, so that no two have the same `short_name`.
     """
 
     def __init__(self, from_one_folder: bool = False):
         self.from_one_folder = from_one_folder
-        # Of the folders that were named; of a file that was named itself, `None`.
+        # Beginnings of the paths in folders that were named; of a file that was named itself, `None`.
         self._folders: list[str | None] = []
         self._folder_of, self._names, self._ends = array("I"), bytearray(), array("Q", [0])
         # Of those that this is a part of.
@@ -106,7 +111,8 @@ class FileList(Sequence[AudioFile]):
 
     def add(self, folder: str | None, names: Iterable[str]) -> None:
         """Adds files of a folder by their paths in it or, without a folder, by their paths."""
-        self._folders.append(folder)
+        # As in a `Path`, the current folder has no name.
+        self._folders.append("" if folder == os.curdir else folder and os.path.join(folder, ""))
         for name in names:
             self._names += os.fsencode(name)
             self._ends.append(len(self._names))
@@ -138,17 +144,16 @@ class FileList(Sequence[AudioFile]):
         row = self._all_rows()[index]
         name = os.fsdecode(bytes(self._names[self._ends[row] : self._ends[row + 1]]))
         folder = self._folders[self._folder_of[row]]
-        path = Path(name)
-        return AudioFile(path, Path(path.name)) if folder is None else AudioFile(Path(folder, name), path)
+        return AudioFile(name, os.path.basename(name)) if folder is None else AudioFile(folder + name, name)
 
 
-def place_of(path: str | Path, real_path: Callable[[str], str] = os.path.realpath) -> Path:
+def place_of(path: str | Path, real_path: Callable[[str], str] = os.path.realpath) -> str:
     """
     Returns the real path of a file's folder and its name. A link to a file is another file than its target. With
     `real_path`, a function of a folder, many files are asked for at the cost of their folders.
     """
     directory, name = os.path.split(os.path.abspath(path))
-    return Path(real_path(directory), name)
+    return os.path.join(real_path(directory), name)
 
 
 def remember_folders() -> Callable[[str], str]:
@@ -315,18 +320,18 @@ def _add_folder(files: FileList, folder: str) -> FileList:
         return files
     # Only links to folders are out of order.
     ordered = FileList(files.from_one_folder)
-    ordered.add(folder, sorted((str(file.relative) for file in files), key=lambda name: name.split(os.sep)))
+    ordered.add(folder, sorted((file.short_name for file in files), key=lambda name: name.split(os.sep)))
     return ordered
 
 
 def _find_once(inputs: Iterable[Path]) -> Iterable[tuple[str | None, str]]:
     """Returns folder and name of each file of several inputs. What is named twice has its place in the last folder."""
-    found: dict[Path, tuple[str | None, str]] = {}
+    found: dict[str, tuple[str | None, str]] = {}
     real_path = remember_folders()
     for path in inputs:
         if path.is_dir():
             for file in _add_folder(FileList(), str(path)):
-                found[place_of(file.path, real_path)] = (str(path), str(file.relative))
+                found[place_of(file.full_name, real_path)] = (str(path), file.short_name)
         else:
             found.setdefault(place_of(path, real_path), (None, str(path)))
     return found.values()
@@ -336,11 +341,11 @@ def check_names(files: Iterable[AudioFile]) -> None:
     """Raises a [`UsageError`] if results of two files would have one name in an output directory."""
     if isinstance(files, FileList) and files.from_one_folder:
         return
-    owners: dict[Path, Path] = {}
+    owners: dict[str, str] = {}
     for file in files:
-        other = owners.setdefault(file.relative, file.path)
-        if other != file.path:
+        other = owners.setdefault(file.short_name, file.full_name)
+        if other != file.full_name:
             raise UsageError(
-                f"{other} and {file.path} would both be written as {file.relative}: name the folder above them, or "
-                "choose another output directory for one."
+                f"{other} and {file.full_name} would both be written as {file.short_name}: name the folder above "
+                "them, or choose another output directory for one."
             )

@@ -114,7 +114,7 @@ def score(
             for record in records:
                 write_standard_output(json_format.dumps(record) + "\n")
         else:
-            print_scores(ranked, {address: str(role.file.relative) for address, role in by_address.items()})
+            print_scores(ranked, {address: role.file.short_name for address, role in by_address.items()})
             print_metrics(records)
         if explain is not None:
             shown = [(by_address[record["file"]], record) for record in ranked]
@@ -209,7 +209,7 @@ def draw_all(
             path.parent.mkdir(parents=True, exist_ok=True)
             verdict = "anomalous" if record["anomalous"] else "normal"
             numbers = f"score {format_number(found.score)}, p {format_number(record['p_value'])}: {verdict}"
-            title = f"{role.file.relative}    {numbers}"
+            title = f"{role.file.short_name}    {numbers}"
             draw_anomaly(reader.spectrogram(), found.bands, found.moments, found.moment_seconds, path, title)
         except FOREIGN_ERRORS as error:
             if ends_output(error):

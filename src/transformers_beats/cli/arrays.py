@@ -197,7 +197,7 @@ def save_arrays(
         if part is not None and one_file is not None and one_file.exists() and not parts_of(one_file).exists():
             # Another rank may have joined what this one, which is late or was started again, would do.
             assert layout is not None
-            is_complete = has_embeddings(one_file, map(str, (file.relative for file in everything)), layout, settings)
+            is_complete = has_embeddings(one_file, (file.short_name for file in everything), layout, settings)
             if not is_complete:
                 raise UsageError(f"{one_file}: is complete already: remove it, or choose another output.")
         elif directory is not None:
@@ -311,7 +311,7 @@ def check_texts(path: Path, files: Sequence[AudioFile]) -> None:
     """Raises a [`UsageError`] for a name of a file that is no text, which one file for all could not hold."""
     for file in files:
         try:
-            str(file.relative).encode()
+            file.short_name.encode()
         except UnicodeEncodeError:
             raise UsageError(
                 f"{file.name!r}: its name is not UTF-8, and {path} holds texts: rename it, or choose a directory as "

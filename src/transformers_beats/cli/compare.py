@@ -69,7 +69,7 @@ def compare(
     if json:
         write_standard_output(json_format.dumps(record) + "\n")
         return
-    print_comparison(record, [str(file.relative) for file in files])
+    print_comparison(record, [file.short_name for file in files])
 
 
 def find_one(word: str) -> AudioFile:

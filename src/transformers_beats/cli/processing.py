@@ -55,7 +55,7 @@ def find_inputs(words: list[str], resume: bool = False) -> Sequence[AudioFile]:
         raise UsageError("--resume continues with files, and standard input is none: leave out --resume or -.")
     # All paths are checked before anything is waited for.
     files = find_audio(paths) if paths else []
-    return [AudioFile(Path(STDIN), Path("stdin"), read_standard_input()), *files]
+    return [AudioFile(STDIN, "stdin", read_standard_input()), *files]
 
 
 def check_rank(shared: Shared, output: Path | None) -> tuple[Shared, Rank | None]:

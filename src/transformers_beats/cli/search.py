@@ -169,7 +169,9 @@ def update(
 
     rate, device = inference.feature_extractor.sampling_rate, inference.plain_model.device.type
     workers = choose_workers(shared.workers, len(files), device)
-    failures = process(files, is_done, notes, rate, compute, add, workers=workers)
+    # Of a new index, nobody asks for each file.
+    known = is_done if listing.known else None
+    failures = process(files, known, notes, rate, compute, add, workers=workers)
     return failures, describe_changes(changed, gone, added), is_done
 
 

@@ -286,7 +286,7 @@ def tag_files(
             path = file.result(pictures, ".png")
             path.parent.mkdir(parents=True, exist_ok=True)
             spectrogram = readers.pop(file).spectrogram()
-            draw_timeline(spectrogram, events, path, str(file.relative), tagger.frame_seconds)
+            draw_timeline(spectrogram, events, path, file.short_name, tagger.frame_seconds)
 
     workers = choose_workers(shared.workers, len(files), tagger.device.type)
     known, rate = is_done if shared.resume else None, tagger.feature_extractor.sampling_rate

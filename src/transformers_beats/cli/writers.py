@@ -106,7 +106,7 @@ class TableWriter(Writer):
     def close(self) -> None:
         rows = []
         for file, record in self.results:
-            name = str(file.relative)
+            name = file.short_name
             for item in record.get("events", record["labels"]) or [{}]:
                 times = [f"{item[key]:.2f}" if item else "" for key in ("start", "end")[: 2 * self.with_events]]
                 nothing = f"skipped: {record['reason']}" if record["status"] == SKIPPED else "nothing"
@@ -138,11 +138,11 @@ class JsonLinesWriter(Writer):
             if ("events" in record) != self.with_events:
                 raise UsageError(f"{path}: was begun {'without' if self.with_events else 'with'} --events.")
             if record.get("status", OK) == OK:
-                self.done.add(str(place_of(record["file"], self.real_path)))
+                self.done.add(place_of(record["file"], self.real_path))
                 yield f"{line}\n"
 
     def is_done(self, file: AudioFile) -> bool:
-        return bool(self.done) and str(place_of(file.path, self.real_path)) in self.done
+        return bool(self.done) and place_of(file.full_name, self.real_path) in self.done
 
     def write_record(self, file: AudioFile, record: Record) -> None:
         _write(self.stream, json.dumps(record) + "\n")
@@ -297,16 +297,27 @@ def begin_directory(
     begin_or_resume(directory / SETTINGS, settings, directory, resume)
     # Two folders can hold files of the same name: the result of one must not be taken for that of the other.
     sources = (read_settings(directory / SOURCES) if resume else None) or {}
-    for file in files:
-        name, source = str(file.relative), str(place_of(file.path))
-        if sources.get(name, source) != source and os.path.exists(file.result(directory, suffix)):
-            raise UsageError(
-                f"{directory}: {name}{suffix} is the result of {sources[name]}, not of {file.path}: choose another "
-                "output directory."
-            )
-        sources[name] = source
-    with replace_file(directory / SOURCES) as temporary:
-        temporary.write_text(json.dumps(sources), encoding="utf-8")
+    real_path = remember_folders()
+
+    def entries() -> Iterator[tuple[str, str]]:
+        for file in files:
+            name, source = file.short_name, place_of(file.full_name, real_path)
+            earlier = sources.pop(name, source)
+            if earlier != source and os.path.exists(file.result(directory, suffix)):
+                raise UsageError(
+                    f"{directory}: {name}{suffix} is the result of {earlier}, not of {file.full_name}: choose another "
+                    "output directory."
+                )
+            yield name, source
+        yield from sources.items()
+
+    # One by one: a million files would take hundreds of megabytes at once.
+    with replace_file(directory / SOURCES) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        separator = "{"
+        for name, source in entries():
+            stream.write(f"{separator}{json.dumps(name)}: {json.dumps(source)}")
+            separator = ",\n"
+        stream.write("}\n")
 
 
 def partial_file(path: Path) -> Path:
@@ -413,11 +424,11 @@ def merge_results(target: Path, sources: Sequence[Path], files: Sequence[AudioFi
     for source, path in enumerate(paths):
         start = 0
         for line, record in read_results(path):
-            key, is_result = str(place_of(record["file"], real_path)), record.get("status", OK) == OK
+            key, is_result = place_of(record["file"], real_path), record.get("status", OK) == OK
             if key not in found or is_result or not found[key][2]:
                 found[key] = (source, start, is_result)
             start += len(line.encode("utf-8", errors="surrogateescape")) + 1
-    wanted = dict.fromkeys(str(place_of(file.path, real_path)) for file in files)
+    wanted = dict.fromkeys(place_of(file.full_name, real_path) for file in files)
     if not all(key in found and (found[key][2] or found[key][0] > 0) for key in wanted):
         return None
     with ExitStack() as stack:

@@ -64,7 +64,7 @@ class State(NamedTuple):
     def of(cls, path: str | Path) -> "State":
         """Asks the file system. A file that is not there, such as the target of a link, has negative numbers."""
         try:
-            found = Path(path).stat()
+            found = os.stat(path)
         except OSError:
             return cls(-1, -1)
         return cls(found.st_size, found.st_mtime_ns)

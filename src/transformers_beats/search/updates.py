@@ -31,11 +31,11 @@ class Listing:
     def __init__(self, files: Sequence[AudioFile], known: Iterable[str]):
         self.real_path = remember_folders()
         self.known = {place_of(name, self.real_path): name for name in known}
-        self.states = {self.name_of(file): State.of(file.path) for file in files}
+        self.states = {self.name_of(file): State.of(file.full_name) for file in files}
 
     def name_of(self, file: AudioFile) -> str:
         """Returns the name of a file in the index."""
-        return self.known.get(place_of(file.path, self.real_path), file.address) if self.known else file.address
+        return self.known.get(place_of(file.full_name, self.real_path), file.address) if self.known else file.address
 
     def changed(self, states: Mapping[str, State]) -> set[str]:
         """Returns the names of listed files which earlier had other states, of those that are in `states`."""
@@ -50,7 +50,7 @@ class Listing:
             for where, name in self.known.items()
             if name not in self.states
             and not os.path.lexists(name)
-            and not folders.isdisjoint(map(str, [*Path(name).parents, *where.parents]))
+            and not folders.isdisjoint(map(str, [*Path(name).parents, *Path(where).parents]))
         }
 
 

@@ -152,7 +152,7 @@ def place_of(path: str | Path, real_path: Callable[[str], str] = os.path.realpat
     Returns the real path of a file's folder and its name. A link to a file is another file than its target. With
     `real_path`, a function of a folder, many files are asked for at the cost of their folders.
     """
-    directory, name = os.path.split(os.path.abspath(path))
+    directory, name = os.path.split(path)
     return os.path.join(real_path(directory), name)
 
 

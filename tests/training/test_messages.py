@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 from tiny import ENCODER, TRAINING
+from transformers.utils import logging
 
 from transformers_beats.cli.app import app
 from transformers_beats.inference.loading import load
@@ -58,6 +59,8 @@ def test_an_adapter_is_loaded_as_the_classifier_that_was_trained(models, classes
 
     words = ["--dataset", str(classes), "--model_name_or_path", str(models / "beats_tiny"), "--lora.r", "2"]
     main([*words, "--output_dir", str(tmp_path / "model"), "--max_steps", "1", "--crop_seconds", "1"])
+    # Off while it trained, and not for what else this process loads.
+    assert logging.is_progress_bar_enabled()
     model, _ = load(tmp_path / "model" / "adapter")
     assert list(model.config.id2label.values()) == ["dog", "rain"]
     assert not [warning for warning in recwarn if "peft" in warning.filename.lower()]

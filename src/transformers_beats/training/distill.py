@@ -42,6 +42,7 @@ from transformers_beats.training.trainers.distillation import BeatsForDistillati
 from transformers_beats.training.trainers.pretraining import check_layers
 from transformers_beats.utils.errors import UsageError, run_command
 from transformers_beats.utils.fingerprint import model_fingerprint
+from transformers_beats.utils.messages import without_weight_bars
 from transformers_beats.utils.numbers import format_number
 
 from .classifiers import name_dataset, write_digests
@@ -185,6 +186,7 @@ def shapes_of(module: Any) -> dict[str, Any]:
     return {name: value.shape for name, value in module.state_dict().items()}
 
 
+@without_weight_bars()
 def distill(
     arguments: DistillationArguments,
     data: DataArguments,

@@ -45,6 +45,7 @@ from transformers_beats.training.trainers.lora import add_lora, save_merged
 from transformers_beats.training.trainers.search import search_hyperparameters
 from transformers_beats.utils.errors import BeatsError, UsageError, run_command
 from transformers_beats.utils.files import check_new, make_directory
+from transformers_beats.utils.messages import without_weight_bars
 from transformers_beats.utils.resume import begin_or_resume
 
 from .classifiers import (
@@ -262,6 +263,7 @@ def describe_training(trainer: ClassificationTrainer, num_clips: int) -> dict[st
     }
 
 
+@without_weight_bars()
 def finetune(arguments: Arguments, prints: bool = True) -> dict[str, Any]:
     """
     Fine-tunes, once or once for each fold, prints metrics and where everything is unless `prints` is false, and

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.utils import logging
 
 from transformers_beats import BeatsRandomProjectionTokenizer, BeatsRandomProjectionTokenizerConfig
 from transformers_beats.training.config.arguments import (
@@ -41,6 +40,7 @@ from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.reports.codes import DIAGNOSIS
 from transformers_beats.utils.errors import run_command
 from transformers_beats.utils.files import new_directory
+from transformers_beats.utils.messages import without_weight_bars
 
 from .classifiers import load_training_clips
 from .compute_codes import DESCRIPTION, tokenize
@@ -126,6 +126,7 @@ def check_labels(arguments: IterateArguments) -> None:
             load_training_clips(teacher_arguments(arguments, str(place), str(place)))
 
 
+@without_weight_bars()
 def iterate(arguments: IterateArguments) -> Path:
     """
     Runs all stages that are not done yet.
@@ -134,8 +135,6 @@ def iterate(arguments: IterateArguments) -> Path:
         `Path`: the directory of the last model.
     """
     model: Path | None = None
-    # Bars for the files of each model would break that of its training.
-    logging.disable_progress_bar()
     check_labels(arguments)
     save_statistics(arguments)
     check_extractor(arguments)

@@ -33,6 +33,7 @@ from transformers_beats.training.trainers.averaging import average_checkpoints, 
 from transformers_beats.training.trainers.checkpoints import train_and_save
 from transformers_beats.training.trainers.pretraining import BeatsPreTrainer
 from transformers_beats.utils.errors import BeatsError, run_command
+from transformers_beats.utils.messages import without_weight_bars
 
 from .compute_codes import load_codes
 from .stages import (
@@ -80,6 +81,7 @@ def build_model(
     return model
 
 
+@without_weight_bars()
 def pretrain(
     model_arguments: PreTrainingModelArguments,
     data: DataArguments,

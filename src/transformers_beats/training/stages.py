@@ -193,8 +193,6 @@ def prepare_training(
     check_launch(training)
     if data.streaming:
         check_strategies(training)
-    # Bars for the files of each checkpoint would break that of the training.
-    logging.disable_progress_bar()
     if training.resume_from_checkpoint:
         raise BeatsError("A training goes on from its last checkpoint by itself: leave `resume_from_checkpoint` out.")
     plan = apply_batch_plan(training, batch, data.crop_seconds)

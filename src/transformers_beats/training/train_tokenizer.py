@@ -41,6 +41,7 @@ from transformers_beats.training.trainers.k_means import build_k_means_tokenizer
 from transformers_beats.training.trainers.pretraining import BeatsTokenizerTrainer, check_teacher
 from transformers_beats.utils.errors import BeatsError, UsageError, one_line, run_command
 from transformers_beats.utils.files import new_directory
+from transformers_beats.utils.messages import without_weight_bars
 
 from .compute_codes import crop_words
 from .diagnose_codes import diagnose_if_possible, run_models
@@ -84,6 +85,7 @@ def build_tokenizer(arguments: TokenizerModelArguments, teacher: PreTrainedModel
     return tokenizer
 
 
+@without_weight_bars()
 def train_tokenizer(
     tokenizer_arguments: TokenizerModelArguments,
     data: DataArguments,

@@ -77,7 +77,10 @@ def hold_back(name: str, text: str) -> Generator[None, None, None]:
 
 @contextmanager
 def without_weight_bars() -> Generator[None, None, None]:
-    """Leaves out the progress bars of transformers for weights, which here are one file."""
+    """
+    Leaves out the progress bars of transformers for weights, which here are one file, and would break those of a
+    training. Also a decorator.
+    """
     from huggingface_hub.utils import are_progress_bars_disabled
     from transformers.utils import logging as transformers_logging
 

@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import signal
+import sys
 import threading
 import time
 
@@ -253,6 +254,37 @@ def test_datasets_map(models, rows):
     assert mapped["row"][:] == [0, 2]
     expected = BeatsBatches(str(models / "beats_tiny_finetuned"), top_k=1)({"path": rows})["labels"]
     assert [labels[0]["label"] for labels in mapped["labels"]] == [expected[row][0]["label"] for row in (0, 2)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")
+def test_spark_maps_frames(models, tagger, rows, monkeypatch):
+    sql = pytest.importorskip("pyspark.sql")
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
+    # Paths for the tasks, which are processes of their own.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    schema = "path string, labels array<struct<label: string, score: float>>, duration double, warnings array<string>"
+    model = str(models / "beats_tiny_finetuned")
+
+    def tag_frames(frames):
+        batches = BeatsBatches(model, top_k=2)
+        for frame in frames:
+            yield batches(frame)
+
+    builder = sql.SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
+    spark = builder.config("spark.driver.host", "127.0.0.1").getOrCreate()
+    try:
+        paths = spark.createDataFrame([(path,) for path in rows], "path string").repartition(2)
+        found = [row.asDict(True) for row in paths.mapInPandas(tag_frames, f"{schema}, error string").collect()]
+        found.sort(key=lambda row: row["path"])
+    finally:
+        spark.stop()
+    errors_are_right([row["error"] for row in found], rows)
+    expected = tagger({"path": rows})
+    assert [row["path"] for row in found] == rows
+    for row, labels, duration in zip(found, expected["labels"], expected["duration"]):
+        assert row["duration"] == duration
+        assert [label["label"] for label in row["labels"] or []] == [label["label"] for label in labels or []]
 
 
 @pytest.fixture(scope="module")

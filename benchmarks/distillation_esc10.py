@@ -114,11 +114,13 @@ def train_on_teacher(dataset: str, output: Path, fold: int, changes: dict[str, i
     """Distills the teacher of a fold, tests on that fold, and returns the directory of the model."""
     model = place / f"fold-{fold}"
     if not model.exists():
+        # Its row may be there already, of another machine.
+        teacher = train_on_labels(dataset, output / "teacher", fold, {})
         others = [other for other in FOLDS if other != fold]
         sounds = make_sounds(output / "sounds")
         words = [f"--dataset={json.dumps([dataset, str(sounds)])}", "--dataset_weights=[3, 1]"]
         words += [f"--select.fold={[0, *others]}", f"--output_dir={model}", "--disable_tqdm=true"]
-        words += [f"--teacher={output / 'teacher' / f'fold-{fold}'}", f"--max_steps={steps}"]
+        words += [f"--teacher={teacher}", f"--max_steps={steps}"]
         words += [f"--model_config.{name}={value}" for name, value in changes.items()]
         distill(*parse_arguments(DISTILL_ARGUMENTS, ["--config", "esc10_distill", *words]))
     report = place / f"fold-{fold}-evaluation"

@@ -403,7 +403,7 @@ def test_bad_input_is_refused_with_a_reason(extractor, clip, message):
         extractor(clip, sampling_rate=16000)
 
 
-@pytest.mark.parametrize("kwargs", [{"max_length": 0}, {"max_length": -1.0}, {"max_length": float("nan")}])
+@pytest.mark.parametrize("kwargs", [{"max_length": value} for value in (0, -1.0, float("nan"), True)])
 def test_max_length_must_be_positive(extractor, kwargs):
     with pytest.raises(ValueError, match="positive"):
         extractor(noise(4000), sampling_rate=16000, truncation=True, **kwargs)

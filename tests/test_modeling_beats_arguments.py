@@ -232,6 +232,18 @@ def test_a_new_head_on_a_model_for_several_labels_names_the_problem_type(tiny_co
     assert model(fbank, labels=torch.tensor([0, 2])).loss.isfinite()
 
 
+@pytest.mark.parametrize("model_class", [BeatsForAudioClassification, BeatsForAudioFrameClassification])
+def test_a_new_head_does_not_take_over_thresholds(model_class, tiny_config, tmp_path):
+    tiny_config.event_settings = {"LABEL_0": {"threshold": 0.01}}
+    model_class(tiny_config).save_pretrained(tmp_path)
+    assert model_class.from_pretrained(tmp_path).config.event_settings == tiny_config.event_settings
+    # Another number of classes, and an encoder below a new head.
+    new_head = model_class.from_pretrained(tmp_path, num_labels=3, ignore_mismatched_sizes=True)
+    assert new_head.config.event_settings is None
+    BeatsModel.from_pretrained(tmp_path).save_pretrained(tmp_path / "encoder")
+    assert model_class.from_pretrained(tmp_path / "encoder").config.event_settings is None
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
 def test_frames_have_a_value_for_each_class_or_class_indices(dtype, tiny_config, fbank):
     labels = torch.randint(2, (2, 12, 5)).to(dtype)

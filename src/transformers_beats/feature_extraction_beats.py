@@ -435,7 +435,7 @@ class BeatsFeatureExtractor(SavedWithCode, SequenceFeatureExtractor):
     def _to_samples(self, max_length: int | float | None) -> int | None:
         if max_length is None:
             return None
-        if not math.isfinite(max_length) or max_length <= 0:
+        if isinstance(max_length, bool) or not math.isfinite(max_length) or max_length <= 0:
             raise ValueError(f"`max_length` must be positive, got {max_length}.")
         is_samples = isinstance(max_length, Integral)
         return int(max_length) if is_samples else max(1, round(float(max_length) * self.sampling_rate))

@@ -861,7 +861,8 @@ class BeatsPreTrainedModel(SavedWithCode, PreTrainedModel):
     def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs):
         """
         Loads a model as `PreTrainedModel.from_pretrained` does. With another `num_hidden_layers` than the
-        checkpoint's, the layers that both have compute what they did: DeepNorm's scale depends on their number.
+        checkpoint's, the layers that both have compute what they did: DeepNorm's scale depends on their number. A
+        new classifier has no `event_settings`.
         """
         loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         model, info = loaded
@@ -877,6 +878,10 @@ class BeatsPreTrainedModel(SavedWithCode, PreTrainedModel):
                 depth = find_saved_depth(encoder, name, missing, unexpected)
                 if depth != len(encoder.layers):
                     encoder.keep_outputs_of(depth)
+        # Thresholds and filters that were tuned for another head.
+        mismatched = {key[0] for key in info["mismatched_keys"]}
+        if any(key.startswith("classifier.") for key in (*info["missing_keys"], *mismatched)):
+            model.config.event_settings = None
         return (model, info) if output_loading_info else model
 
     @torch.no_grad()

@@ -2,6 +2,9 @@
 import contextlib
 import io
 import os
+import shutil
+import struct
+import subprocess
 import sys
 import types
 from pathlib import PurePosixPath
@@ -206,6 +209,34 @@ def test_mp3_is_decoded_without_a_gap_between_blocks(rate):
     soundfile.write(file, tone(rate, seconds=3.5), rate, format="MP3")
     whole = soundfile.read(io.BytesIO(file.getvalue()), dtype="float32")[0]
     np.testing.assert_allclose(decode_audio(file.getvalue(), rate), whole, atol=1e-6)
+
+
+def attributes_of_macos() -> bytes:
+    """AppleDouble: what macOS writes beside a file on other file systems, with a resource fork that is empty."""
+    fork = struct.pack(">IIII", 256, 256, 0, 30).ljust(256, b"\0") + struct.pack(">IIII", 256, 256, 0, 30)
+    fork += bytes(8) + struct.pack(">HHH", 28, 30, 0xFFFF)
+    header = struct.pack(">II16sH", 0x51607, 0x20000, b"Mac OS X        ", 2)
+    header += struct.pack(">IIIIII", 9, 50, 3760, 2, 3810, len(fork))
+    return header.ljust(3810, b"\0") + fork
+
+
+@pytest.mark.parametrize("beside", ["._{}", ".AppleDouble/{}"])
+@pytest.mark.parametrize("kind", ["mp3", "m4a", "webm", "wav"])
+def test_attributes_of_macos_beside_a_file_are_no_part_of_it(tmp_path, kind, beside):
+    path = tmp_path / f"clip.{kind}"
+    if kind in ("m4a", "webm"):
+        if (program := shutil.which("ffmpeg")) is None:
+            pytest.skip("the program ffmpeg is not installed")
+        sound = ["-f", "lavfi", "-i", "sine=frequency=440:duration=1:sample_rate=48000"]
+        subprocess.run([program, "-v", "error", *sound, path], check=True)
+    else:
+        soundfile.write(path, tone(16000), 16000)
+    alone = decode_audio(path)
+    other = tmp_path / beside.format(path.name)
+    other.parent.mkdir(exist_ok=True)
+    other.write_bytes(attributes_of_macos())
+    np.testing.assert_array_equal(decode_audio(path), alone)
+    np.testing.assert_array_equal(decode_audio(path.read_bytes()), alone)
 
 
 def test_samples_that_overflow_in_the_resampler_are_refused(tmp_path):

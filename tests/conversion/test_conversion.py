@@ -53,6 +53,23 @@ def run_script(fresh_python):
     return partial(fresh_python, f"import runpy; runpy.run_path({str(SCRIPT)!r}, run_name='__main__')")
 
 
+@pytest.mark.parametrize("key", ["patch_embedding.weight", "encoder.layers.0.fc1.bias"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_tensors_of_several_precisions_take_the_widest(altered, tmp_path, key, dtype):
+    def change(contents):
+        contents["model"][key] = contents["model"][key].to(dtype)
+
+    source = altered("beats_tiny", change)
+    found = read_checkpoint(source)
+    widest = torch.promote_types(dtype, torch.float32)
+    assert any("several precisions" in note and f"stored as {str(widest)[6:]}" in note for note in found.notes)
+    convert(source, tmp_path / "converted")
+    model = BeatsModel.from_pretrained(tmp_path / "converted")
+    assert {parameter.dtype for parameter in model.parameters()} == {widest}
+    weights = torch.load(source, weights_only=True)["model"]["encoder.layers.0.fc1.weight"]
+    assert torch.equal(model.encoder.layers[0].mlp.fc1.weight, weights.to(widest))
+
+
 @pytest.mark.parametrize("name", CHECKPOINTS)
 @torch.no_grad()
 def test_converted_directory_equals_the_source(name, golden_model, extract, tmp_path):

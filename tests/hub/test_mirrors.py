@@ -1,11 +1,15 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """`released.get` where mirrors, the network or names are not as they should be."""
 
+import io
+
 import pytest
+import torch
 from huggingface_hub import close_session, constants
 
 from hub.proxy import local_proxy
 from hub.releases import FIRST, NAME, SECOND, SOURCE, assert_complete, failure, save_malicious
+from transformers_beats import BeatsModel
 from transformers_beats.conversion import released
 from transformers_beats.utils.errors import UsageError
 
@@ -117,6 +121,20 @@ def test_the_message_has_a_reason_for_each_mirror(day, reason, release):
     assert f"transformers-beats convert {SOURCE.name} {NAME}" in message
     assert "signature" not in message
     assert release.models == []
+
+
+def test_models_of_one_name_without_a_hash_are_told_apart_by_their_mirrors(release):
+    release.write_manifest(release.upload(FIRST), sha256=None)
+    first = released.get(NAME)
+    assert released.get(NAME) == first
+    other = torch.load(io.BytesIO(release.content), weights_only=True)
+    other["model"]["layer_norm.weight"] *= 2
+    file = io.BytesIO()
+    torch.save(other, file)
+    content = file.getvalue()
+    release.write_manifest(release.upload(SECOND, content), sha256=None, bytes=len(content))
+    weights = [BeatsModel.from_pretrained(place).embeddings.layer_norm.weight for place in (first, released.get(NAME))]
+    torch.testing.assert_close(weights[1], 2 * weights[0])
 
 
 def test_a_mirror_can_be_a_dataset(release):

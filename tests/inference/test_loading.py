@@ -3,6 +3,7 @@ import peft
 import pytest
 import torch
 from huggingface_hub import HfApi, constants
+from transformers import AutoModelForAudioClassification, AutoModelForAudioFrameClassification
 
 from transformers_beats import (
     BeatsConfig,
@@ -108,6 +109,44 @@ def test_an_adapter_without_its_model_names_both(adapter):
     (directory / "adapter_config.json").write_text("no JSON")
     with pytest.raises(UsageError, match="cannot be read as the configuration of an adapter"):
         load_model(directory)
+
+
+@pytest.mark.parametrize(
+    ("task", "model_class"),
+    [
+        (None, AutoModelForAudioClassification),
+        ("SEQ_CLS", AutoModelForAudioClassification),
+        (None, AutoModelForAudioFrameClassification),
+        ("TOKEN_CLS", AutoModelForAudioFrameClassification),
+    ],
+)
+def test_an_adapter_of_a_classifier_on_an_encoder_is_the_classifier(tmp_path, fbank, caplog, task, model_class):
+    BeatsModel(BeatsConfig(**TINY)).save_pretrained(tmp_path / "base")
+    BeatsFeatureExtractor().save_pretrained(tmp_path / "base")
+    model = model_class.from_pretrained(tmp_path / "base", num_labels=2)
+    settings = peft.LoraConfig(target_modules=["q_proj"], modules_to_save=["classifier"], task_type=task)
+    wrapped = peft.get_peft_model(model, settings)
+    for name, parameter in wrapped.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    wrapped.save_pretrained(tmp_path / "adapter")
+    loaded = load_model(tmp_path / "adapter")
+    assert type(loaded) is type(model)
+    torch.testing.assert_close(loaded(fbank).logits, wrapped.eval()(input_values=fbank).logits)
+    assert "labels and kind of loss of its classifier are not known" in caplog.text
+    caplog.clear()
+    model.config.save_pretrained(tmp_path / "adapter")
+    load_model(tmp_path / "adapter")
+    assert "not known" not in caplog.text
+
+
+def test_an_adapter_that_does_not_fit_its_base_is_refused(tmp_path):
+    BeatsModel(BeatsConfig(**TINY)).save_pretrained(tmp_path / "base")
+    model = BeatsForAudioClassification.from_pretrained(tmp_path / "base", num_labels=2)
+    settings = peft.LoraConfig(target_modules=["q_proj"], task_type="FEATURE_EXTRACTION")
+    peft.get_peft_model(model, settings).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(BeatsError, match="adapter: the adapter is of another model than a BeatsModel"):
+        load_model(tmp_path / "adapter")
 
 
 @pytest.mark.parametrize("name", ["beats-iter4", "beats-iter3-plus"])

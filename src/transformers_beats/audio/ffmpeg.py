@@ -20,7 +20,16 @@ from transformers_beats.utils.files import work_directory
 
 from .bitstreams import skip_tags
 from .containers import Reader
-from .recordings import BLOCK_SAMPLES, BLOCK_SECONDS, AudioError, Recording, Source, decode_all, reason_of
+from .recordings import (
+    BLOCK_SAMPLES,
+    BLOCK_SECONDS,
+    RESOURCE_FORK_CODES,
+    AudioError,
+    Recording,
+    Source,
+    decode_all,
+    reason_of,
+)
 
 
 # Beginnings of files, at a place, and the names of their formats.
@@ -65,7 +74,7 @@ INPUT_ARGUMENTS += ["-protocol_whitelist", "file", "-format_whitelist", DEMUXERS
 OUTPUT_ARGUMENTS = ["-vn", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
 # Error codes of libsndfile for an unknown format or codec. For a file that is called `.mp3` and is none, the first is
 # "no such file".
-UNKNOWN_FORMAT_CODES = (1, 3, 7)
+UNKNOWN_FORMAT_CODES = (1, 3, 7, *RESOURCE_FORK_CODES)
 # A line of ffmpeg that names an error.
 ERROR = re.compile(r"^(\[[^]]* @ [^]]*\] )?\[(error|fatal)\] ")
 INSTALL = "install the program ffmpeg (https://ffmpeg.org; on Debian and Ubuntu: apt install ffmpeg)"

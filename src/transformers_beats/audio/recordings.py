@@ -32,6 +32,8 @@ SEEKABLE_SUBTYPES = frozenset({"ALAW", "DOUBLE", "FLOAT", "PCM_16", "PCM_24", "P
 MAX_RATE = 1 << 31
 # Length that libsndfile gives for a file of unknown length, such as a FLAC that was written to a pipe.
 UNKNOWN_FRAMES = (1 << 63) - 1
+# Errors of libsndfile about resource forks, in which Sound Designer II keeps its header.
+RESOURCE_FORK_CODES = range(148, 155)
 # Bytes of a sample.
 SAMPLE_BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 
@@ -210,7 +212,7 @@ def _open(name: str, source: Source, part: Part | None, opened: BinaryIO | None)
     # As bytes, since a name may not be valid text.
     target: Any = os.fsencode(source) if wrapped is None else wrapped  # ty: ignore[invalid-argument-type]
     try:
-        file = SequentialFile(target)
+        file = _open_file(target)
     except (soundfile.SoundFileError, OSError, RuntimeError, TypeError):
         if wrapped is not None and wrapped.error is not None:
             raise AudioError(f"{name}: cannot be read: {reason_of(wrapped.error)}") from wrapped.error
@@ -230,6 +232,19 @@ def _open(name: str, source: Source, part: Part | None, opened: BinaryIO | None)
         return _read_blocks(file, wrapped, name, first)
 
     return Recording(file.samplerate, read, num_samples, stated, "" if part is None else part.note)
+
+
+def _open_file(target: Any) -> SequentialFile:
+    """
+    Opens a path or an object. libsndfile takes a file of which it knows no signature, such as MP3 without tags, for
+    Sound Designer II if `._NAME` lies beside it, where macOS keeps attributes. Without its name, none is looked for.
+    """
+    try:
+        return SequentialFile(target)
+    except soundfile.LibsndfileError as error:
+        if not isinstance(target, bytes) or error.code not in RESOURCE_FORK_CODES:
+            raise
+    return SequentialFile(os.open(target, os.O_RDONLY | getattr(os, "O_BINARY", 0)), closefd=True)
 
 
 def _read_blocks(file: soundfile.SoundFile, opened: FileObject | None, name: str, first: int) -> Iterator[np.ndarray]:

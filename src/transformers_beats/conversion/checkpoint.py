@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Reading of BEATs checkpoints: settings, tensors and labels, checked and renamed for transformers."""
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from transformers_beats import (
     BeatsTokenizerModel,
 )
 from transformers_beats.utils.files import sha256
+from transformers_beats.utils.machine import name_of
 
 from .layouts import Source, read_source
 from .locations import MAX_BYTES
@@ -130,7 +132,7 @@ def read_checkpoint(
     if "classifier.weight" in state_dict:
         config.problem_type = source.problem_type
         _add_labels(config, source, state_dict["classifier.weight"].shape[0], notes)
-    config.dtype = state_dict[next(iter(state_dict))].dtype
+    config.dtype = _join_dtypes(state_dict, notes)
     try:
         _check_tensors(state_dict, config, kind)
     except CheckpointError as error:
@@ -138,6 +140,17 @@ def read_checkpoint(
             raise
         raise CheckpointError(f"the architecture of Microsoft's released models does not fit: {error}") from error
     return BeatsCheckpoint(kind, source.origin, config, state_dict, sha256(path), statistics, notes)
+
+
+def _join_dtypes(state_dict: dict[str, torch.Tensor], notes: list[str]) -> torch.dtype:
+    """Converts tensors to the widest of their precisions, in which they keep their values, and returns it."""
+    dtypes = {tensor.dtype for tensor in state_dict.values()}
+    widest = functools.reduce(torch.promote_types, dtypes)
+    if len(dtypes) > 1:
+        names = ", ".join(sorted(name_of(dtype) for dtype in dtypes))
+        notes.append(f"The tensors are of several precisions ({names}): all are stored as {name_of(widest)}.")
+        state_dict.update({name: tensor.to(widest) for name, tensor in state_dict.items()})
+    return widest
 
 
 def _detect_kind(source: Source) -> Kind:

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # Options of `from_pretrained` that say where the files are.
 HUB_OPTIONS = ("cache_dir", "local_files_only", "revision", "token", "trust_remote_code")
+# Classes of the tasks that an adapter of PEFT may name in the place of its class.
+TASK_CLASSES = {"SEQ_CLS": "BeatsForAudioClassification", "TOKEN_CLS": "BeatsForAudioFrameClassification"}
 # One file of each is needed in a model's directory.
 MODEL_FILES = {
     "config.json": ("config.json",),
@@ -332,7 +334,9 @@ def saved_config(name: str | Path, **options: Any) -> "PreTrainedConfig":
         config = AutoConfig.from_pretrained(name, **options)
     else:
         config = saved_config(find_model(adapter["base_model_name_or_path"], ["config.json"]), **options)
-    if class_name := (adapter.get("auto_mapping") or {}).get("base_model_class"):
+    # PEFT keeps the class, or else the task.
+    task_class = TASK_CLASSES.get(adapter.get("task_type") or "")
+    if class_name := (adapter.get("auto_mapping") or {}).get("base_model_class", task_class):
         config.architectures = [class_name]
     with safe_open(Path(name, "adapter_model.safetensors"), "pt") as weights:
         names = [name for name in weights.keys() if name.endswith(".classifier.weight")]  # noqa: SIM118
@@ -352,8 +356,17 @@ def _load_with_adapter(
         raise BeatsError(f"{name}: an adapter needs PEFT: pip install 'transformers-beats[training]'") from error
     from .models import kind_of
 
+    hub_options = {key: value for key, value in options.items() if key in HUB_OPTIONS}
     with _errors_of_loading(name):
-        config = saved_config(name, **{key: value for key, value in options.items() if key in HUB_OPTIONS})
+        config = saved_config(name, **hub_options)
+        if not Path(name, "config.json").is_file():
+            of_base = saved_config(find_model(adapter["base_model_name_or_path"], ["config.json"]), **hub_options)
+            is_head = "Classification" in (config.architectures or [""])[0]
+            if is_head and (config.architectures, config.num_labels) != (of_base.architectures, of_base.num_labels):
+                logger.warning(
+                    f"{name}: has no config.json, so that labels and kind of loss of its classifier are not known: "
+                    "save the configuration beside the adapter (`model.config.save_pretrained`)."
+                )
         base = load_model(
             adapter["base_model_name_or_path"],
             _class_of(config, name),
@@ -362,7 +375,15 @@ def _load_with_adapter(
             **options,
         )
         with without_peft_warning():
-            model = PeftModel.from_pretrained(base, name).merge_and_unload()
+            # Otherwise the base model would be used as it is.
+            warnings.filterwarnings("error", message=".*[Mm]issing adapter keys")
+            try:
+                model = PeftModel.from_pretrained(base, name).merge_and_unload()
+            except UserWarning as warning:
+                raise BeatsError(
+                    f"{name}: the adapter is of another model than a {type(base).__name__}, whose layers it does not "
+                    "name: save the configuration of its model beside it (`model.config.save_pretrained`)."
+                ) from warning
     wants_encoder = getattr(model_class, "__name__", "") == "BeatsModel"
     return model.base_model if wants_encoder and kind_of(model) != "encoder" else model
 

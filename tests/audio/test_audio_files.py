@@ -91,6 +91,19 @@ def test_names_are_those_of_paths(tmp_path, monkeypatch, folder):
         assert file.result(Path("out"), ".npy") == Path("out", f"{file.short_name}.npy")
 
 
+def test_what_is_above_a_link_is_above_its_target(tmp_path, monkeypatch):
+    write(tmp_path / "disk" / "clips" / "a.wav", tmp_path / "here" / "clips" / "a.wav")
+    (tmp_path / "disk" / "sub").mkdir()
+    (tmp_path / "here" / "link").symlink_to(tmp_path / "disk" / "sub")
+    monkeypatch.chdir(tmp_path / "here")
+    (file,) = find_audio([Path("link/../clips")])
+    assert os.path.samefile(file.path, tmp_path / "disk" / "clips" / "a.wav")
+    assert file.address == place_of(file.full_name) == place_of(file.address)
+    assert file.address == str(tmp_path / "disk" / "clips" / "a.wav")
+    (twice,) = find_audio([Path("link/../clips"), tmp_path / "disk" / "clips"])
+    assert place_of(twice.full_name) == file.address
+
+
 def test_a_file_is_taken_whatever_its_suffix_if_it_is_named(tmp_path):
     write(tmp_path / "a.bin")
     assert [file.short_name for file in find_audio([tmp_path / "a.bin"])] == ["a.bin"]

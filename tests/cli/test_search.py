@@ -20,6 +20,8 @@ from transformers_beats.inference import loading
 from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.search.distance import measure_distance
 from transformers_beats.search.index import Index
+from transformers_beats.search.queries import Searcher
+from transformers_beats.utils.errors import UsageError
 
 
 RATE = 16000
@@ -249,6 +251,20 @@ def test_of_a_long_query_the_part_is_named_that_is_alike(index, folder, tmp_path
     assert (best["query_start"], best["query_end"]) == pytest.approx((1.92, 2.88))
     assert best["similarity"] > 0.98
     assert "Query (s)" in run("search", tmp_path / "index", tmp_path / "query.wav").stdout
+
+
+def test_an_index_that_changes_during_a_search_is_searched_as_it_is_then(index, folder, tmp_path):
+    index()
+    searcher = Searcher(Index(tmp_path / "index"), "cpu")
+    query = [*searcher.embed(folder / "kind 0" / "0.wav")]
+    write_noise(folder / "kind 0" / "new.wav", 0)
+    index()
+    hits = searcher.nearest(query, 10)
+    assert {os.path.basename(hit.moment.file) for hit in hits[:2]} == {"0.wav", "new.wav"}
+    assert len(hits) == 7
+    shutil.rmtree(tmp_path / "index")
+    with pytest.raises(UsageError, match="no such index"):
+        searcher.nearest(query)
 
 
 def test_a_table_and_standard_input(index, folder, tmp_path, monkeypatch):

@@ -427,6 +427,8 @@ def test_settings_of_an_archive_are_those_that_change_results(models):
     for other in ({"layers": "1"}, {"layers": "-1:"}, {"grain": "band"}, {"pooling": "concat"}):
         assert settings_with(models, "embed", **other) != arrays, other
     assert settings_with(models, "tokenize")["action"] == "tokenize"
+    assert settings_with(models, backend="onnx") == plain
+    assert settings_with(models, backend="onnx-int8") != plain
 
 
 def test_process_with_ray_refuses_what_it_cannot_use_before_it_starts(models, rows, tmp_path):
@@ -459,3 +461,10 @@ def test_without_ray_the_error_says_what_to_install(models, rows, tmp_path, monk
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(BeatsError, match=r"pip install 'transformers-beats\[ray\]'"):
         process_with_ray(rows[:1], tmp_path / "out", str(models / "beats_tiny_finetuned"))
+
+
+def test_columns_of_matrices_are_kept(tagger, rows):
+    matrices = np.empty(2, dtype=object)
+    matrices[:] = [np.ones((2, 3), np.float32), np.zeros((4, 3), np.float32)]
+    table = tagger({"path": np.array([rows[0], rows[2]], dtype=object), "mel": matrices})
+    assert table["mel"].to_pylist() == [matrix.tolist() for matrix in matrices]

@@ -92,3 +92,9 @@ def test_a_small_index_and_one_without_faiss_are_compared_as_a_whole(tmp_path, m
     monkeypatch.setattr(approximate, "LARGE", 1)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert find_candidates(index, vectors_of(1)[:1], 10) is None
+
+
+def test_all_vectors_are_compared_for_more_than_the_cells_hold(index):
+    queries = vectors_of(1)[:1]
+    assert find_candidates(index, queries, 10) is not None
+    assert find_candidates(index, queries, len(index)) is None

@@ -266,3 +266,27 @@ def test_a_moved_model_is_noted(tmp_path):
         pass
     assert json.loads((tmp_path / "index.json").read_text())["model"] == "elsewhere"
     assert content(tmp_path) == expected(("/a.wav", 0, 1))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(5, "Input/output error")])
+def test_a_removal_that_is_interrupted_loses_nothing_else(tmp_path, small_shards, monkeypatch, error):
+    files = [("/0.wav", 0, 4), ("/1.wav", 1, 4), ("/2.wav", 2, 4), ("/3.wav", 3, 1)]
+    write(tmp_path, *files)
+    read, calls = index_module.read_rows, []
+
+    def read_rows(directory, shard):
+        calls.append(shard)
+        if len(calls) == 2:
+            raise error
+        return read(directory, shard)
+
+    def update():
+        with IndexWriter(tmp_path, SETTINGS, "model") as writer:
+            writer.add("/new.wav", State(9, 2), entries(9, 2))
+            monkeypatch.setattr(index_module, "read_rows", read_rows)
+            writer.remove({"/1.wav"})
+
+    with pytest.raises((KeyboardInterrupt, BeatsError)):
+        update()
+    monkeypatch.undo()
+    assert content(tmp_path) == expected(*files, ("/new.wav", 9, 2))

@@ -107,3 +107,12 @@ def test_a_map_of_equal_vectors_is_refused(tmp_path):
         writer.add("/a.wav", State(0, 0), [Entry(float(row), row + 1.0, vector) for row in range(7)])
     with pytest.raises(UsageError, match="its vectors are all equal"):
         project(Index(tmp_path / "index"))
+
+
+def test_exact_copies_reach_a_threshold_of_one(tmp_path):
+    values = np.random.default_rng(0).standard_normal((50, 768))
+    values = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+    with IndexWriter(tmp_path, {}, "model") as writer:
+        for number, vector in enumerate([*values, *values]):
+            writer.add(f"/{number}.wav", State(0, 0), [Entry(0.0, 1.0, vector)])
+    assert find_duplicates(Index(tmp_path), 1.0, 100).count == 50

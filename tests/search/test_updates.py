@@ -1,6 +1,8 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Joins of indices that several processes have made; the command itself is tried in `tests/cli/test_ranks.py`."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -82,3 +84,16 @@ def test_a_file_keeps_its_name_in_the_index(folder, tmp_path):
     assert [*listing.states] == [str(path) for path in expected]
     assert listing.changed({str(folder / "1.wav"): State(0, 0)}) == {str(folder / "1.wav")}
     assert listing.gone([str(tmp_path / "link")]) == {str(folder / "gone.wav")}
+
+
+def test_a_folder_that_cannot_be_looked_at_is_not_gone(folder, tmp_path, monkeypatch):
+    names = [str(folder / name) for name in ("1.wav", "lost/a.wav", "gone.wav", "2.wav/a.wav")]
+    lstat = os.lstat
+
+    def fail(path, **kwargs):
+        if "lost" in str(path):
+            raise PermissionError(13, "Permission denied")
+        return lstat(path, **kwargs)
+
+    monkeypatch.setattr(os, "lstat", fail)
+    assert Listing(find_audio([folder]), names).gone([str(folder)]) == {names[2], names[3]}

@@ -80,7 +80,11 @@ class AudioFile:
     @property
     def address(self) -> str:
         """Absolute path, or "-" for standard input."""
-        return os.path.abspath(self.full_name) if self.data is None else STDIN
+        if self.data is not None:
+            return STDIN
+        # What is above the target of a link is not what is above the link.
+        is_above = os.pardir in self.full_name.split(os.sep)
+        return place_of(self.full_name) if is_above else os.path.abspath(self.full_name)
 
     def open(self) -> "Path | NamedBytes":
         """Returns what decoders read."""

@@ -13,11 +13,14 @@ from transformers_beats.utils.errors import UsageError
 Backend: TypeAlias = Literal["auto", "torch", "onnx", "onnx-int8"]
 # Choices of an option, as typer takes them.
 BackendName = Enum("BackendName", {name: name for name in get_args(Backend)}, type=str)
-
-
 # Windows that were measured. The graph has attention as matrices of all pairs of patches, where PyTorch computes it in
 # blocks: longer windows take much more memory in onnxruntime, by the square of their length.
 LONGEST_SECONDS = 10.0
+
+
+def settings_of_backend(backend: str | None) -> dict[str, str]:
+    """Returns the settings of an output by which a backend changes its results, beyond rounding."""
+    return {"precision": "int8"} if backend == "onnx-int8" else {}
 
 
 @dataclass(frozen=True)

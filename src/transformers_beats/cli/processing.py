@@ -236,16 +236,15 @@ def settings_of(
     command: str, model: "PreTrainedModel", extractor: "BeatsFeatureExtractor", shared: Shared, **others: Any
 ) -> dict[str, Any]:
     """Returns the settings that results depend on. An output that was begun with others cannot be resumed."""
+    from transformers_beats.backends.choice import settings_of_backend
     from transformers_beats.utils.fingerprint import model_fingerprint
 
-    if shared.backend.value == "onnx-int8":
-        # Others give the same results, up to rounding.
-        others["precision"] = "int8"
     return {
         "command": command,
         "model": model_fingerprint(model, extractor),
         "dtype": name_of(model.dtype),
         "window": shared.window,
         "hop": shared.window if shared.hop is None else shared.hop,
+        **settings_of_backend(shared.backend.value),
         **others,
     }

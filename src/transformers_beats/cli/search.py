@@ -242,13 +242,14 @@ def list_nearest(
     with decoder_notes() as notes:
         # From here on, torch is imported.
         from transformers_beats.search.queries import Searcher
+        from transformers_beats.search.vectors import reaches
 
         searcher = Searcher(index, device, model, exact)
         stream = notes.open(file, searcher.sampling_rate)
         found = searcher.find(stream, top)
         for warning in stream.report.warnings:
             warn(f"{file.name}: {warning}")
-    found = [hit for hit in found if threshold is None or hit.similarity >= threshold]
+    found = [hit for hit in found if threshold is None or reaches(hit.similarity, threshold)]
     if json:
         for hit in found:
             record = {"similarity": round(hit.similarity, 6), **as_record(hit.moment)}

@@ -54,6 +54,8 @@ def _to_arrow(values: Any) -> pa.Array:
     values = values if isinstance(values, np.ndarray) else np.fromiter(values, dtype=object, count=len(values))
     if values.dtype == object:
         items = values.tolist()
+        # Arrow takes arrays of one axis.
+        items = [item.tolist() if isinstance(item, np.ndarray) and item.ndim > 1 else item for item in items]
         return pa.array([to_utf8(item) if isinstance(item, str) else item for item in items])
     column = pa.array(values.astype(values.dtype.newbyteorder("="), copy=False).reshape(-1))
     for axis in range(values.ndim - 1, 0, -1):

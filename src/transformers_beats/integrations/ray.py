@@ -17,8 +17,9 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from transformers_beats.audio.decoding import AudioStream
-from transformers_beats.audio.files import find_audio
+from transformers_beats.audio.files import find_audio, place_of, remember_folders
 from transformers_beats.audio.recordings import AudioError
+from transformers_beats.backends.choice import settings_of_backend
 from transformers_beats.inference.layers import choose_layers, is_single
 from transformers_beats.inference.loading import place_of_model
 from transformers_beats.inference.pipeline import event_settings
@@ -112,11 +113,12 @@ def settings_of(batches: BeatsBatches, **options: Any) -> dict[str, Any]:
     Returns the settings that results depend on, as they come out: a default that is written out is no other setting.
     """
     model = batches.inferences[0].plain_model
-    settings = {
+    settings: dict[str, Any] = {
         "action": batches.action,
         "model": batches.fingerprint,
         "dtype": name_of(model.dtype),
         "windows": [list(inference.windows) for inference in batches.inferences],
+        **settings_of_backend(options.get("backend")),
     }
     if batches.action == "embed":
         layers = options.get("layers")
@@ -199,8 +201,11 @@ def process_with_ray(
     make_directory(output)
     with hold(output):
         begin_or_resume(output / SETTINGS, settings, output)
-        done = {path for part in finished(output) for path in _read_column(part, PATH).to_pylist()}
-        todo = [os.fsencode(file.address) for file in files if to_utf8(file.address) not in done]
+        real_path = remember_folders()
+        paths = (path for part in finished(output) for path in _read_column(part, PATH).to_pylist())
+        done = {place_of(path, real_path) for path in paths}
+        places = (to_utf8(place_of(file.full_name, real_path)) for file in files)
+        todo = [os.fsencode(file.address) for file, place in zip(files, places) if place not in done]
         blocks = [todo[start : start + files_per_block] for start in range(0, len(todo), files_per_block)]
         if blocks:
             dataset = ray.data.from_items([{"paths": block} for block in blocks], override_num_blocks=len(blocks))

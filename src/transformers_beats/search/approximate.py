@@ -57,6 +57,9 @@ def find_candidates(index: Index, queries: np.ndarray, top: int) -> np.ndarray |
     """
     if len(index) < LARGE or importlib.util.find_spec("faiss") is None:
         return None
+    # Most of what is asked for would not be among them.
+    if NUM_CANDIDATES * top > SEARCHED * len(index):
+        return None
     digest = hashlib.sha256(json.dumps(index.shards).encode()).hexdigest()[:16]
     path = index.directory / f"nearest-{digest}.faiss"
     if not path.exists():

@@ -292,18 +292,24 @@ class IndexWriter:
         """Removes recordings. Shards that hold other ones as well are written again, one at a time."""
         if not files:
             return
+        before = self.rows, self.vectors, self.shards
         kept = [index for index, row in enumerate(self.rows) if row[0] not in files]
         self.rows, self.vectors = [self.rows[index] for index in kept], [self.vectors[index] for index in kept]
         shards, self.shards = self.shards, []
-        for shard in shards:
-            with errors_of_shard(self.directory, shard):
-                names = read_rows(self.directory, shard)["file"].unique().to_pylist()
-            if files.isdisjoint(names):
-                self.shards.append(shard)
-                continue
-            self._take_back(shard, files)
-            if len(self.rows) >= SHARD_ROWS:
-                self._complete_shard()
+        try:
+            for shard in shards:
+                with errors_of_shard(self.directory, shard):
+                    names = read_rows(self.directory, shard)["file"].unique().to_pylist()
+                if files.isdisjoint(names):
+                    self.shards.append(shard)
+                    continue
+                self._take_back(shard, files)
+                if len(self.rows) >= SHARD_ROWS:
+                    self._complete_shard()
+        except BaseException:
+            # The rest would be lost with the commit at the end.
+            self.rows, self.vectors, self.shards = before
+            raise
         self.states = {file: state for file, state in self.states.items() if file not in files}
         self.is_changed = True
         self._commit()

@@ -8,7 +8,7 @@ import numpy as np
 from transformers_beats.utils.errors import UsageError
 
 from .index import Index
-from .vectors import to_cosine
+from .vectors import reaches, to_cosine
 
 
 # The default of what counts as a near duplicate; docs/search.md has how copies and other sounds compare.
@@ -97,7 +97,7 @@ def find_duplicates(index: Index, threshold: float = DUPLICATE_SIMILARITY, top: 
         for second, others in index.blocks(first=first):
             similarities = vectors @ others.T
             files, other_files = index.file_of[first:][: len(vectors)], index.file_of[second:][: len(others)]
-            is_pair = (similarities >= threshold) & (files[:, None] != other_files)
+            is_pair = reaches(similarities, threshold) & (files[:, None] != other_files)
             # Silence is like nothing.
             is_pair &= np.logical_and.outer(vectors.any(axis=1), others.any(axis=1))
             if second == first:

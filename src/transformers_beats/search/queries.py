@@ -10,6 +10,7 @@ import numpy as np
 from transformers_beats.audio.decoding import AudioError
 from transformers_beats.inference.loading import load_again
 from transformers_beats.inference.windowed import WindowedInference
+from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.resume import check_settings
 
 from .approximate import find_candidates
@@ -113,6 +114,16 @@ class Searcher:
         entries = [entry for entry in query if entry.vector.any()]
         if not entries:
             raise AudioError("The query is digital silence, and nothing is like it.")
+        try:
+            return self._find(entries, top)
+        except BeatsError:
+            # The files of an index that was changed meanwhile may be gone.
+            searcher = self.current()
+            if searcher is self:
+                raise
+            return searcher._find(entries, top)
+
+    def _find(self, entries: list[Entry], top: int) -> list[Hit]:
         queries = np.stack([entry.vector for entry in entries])
         candidates = None if self.exact else find_candidates(self.index, queries, top)
         matches = find_nearest(self.index, queries, top, candidates)

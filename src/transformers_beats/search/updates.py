@@ -49,9 +49,20 @@ class Listing:
             name
             for where, name in self.known.items()
             if name not in self.states
-            and not os.path.lexists(name)
+            and _is_gone(name)
             and not folders.isdisjoint(map(str, [*Path(name).parents, *Path(where).parents]))
         }
+
+
+def _is_gone(name: str) -> bool:
+    """Returns whether a file is not there. One that cannot be looked at, such as on a lost disk, may be there."""
+    try:
+        os.lstat(name)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def open_parts(parts: Iterable[Path], settings: Mapping[str, Any]) -> list[Index]:

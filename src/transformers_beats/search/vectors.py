@@ -1,9 +1,15 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Embeddings as vectors of length 1, whose products are cosines."""
 
+from typing import Any
+
 import numpy as np
 
 from transformers_beats.utils.errors import BeatsError
+
+
+# Of a product of two vectors of length 1 in float32, several times over.
+ROUNDING = 1e-6
 
 
 def to_unit(embedding: np.ndarray) -> np.ndarray:
@@ -24,4 +30,9 @@ def to_cosine(product: float) -> float:
     return float(np.clip(product, -1.0, 1.0))
 
 
-__all__ = ["to_cosine", "to_unit"]
+def reaches(similarity: Any, threshold: float) -> Any:
+    """Returns whether cosines are a threshold or more, up to the rounding of float32: those of copies reach 1."""
+    return similarity >= threshold - ROUNDING
+
+
+__all__ = ["reaches", "to_cosine", "to_unit"]

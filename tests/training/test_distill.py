@@ -38,7 +38,7 @@ from transformers_beats.training.distill import (
 from transformers_beats.training.evaluate import EVALUATE_ARGUMENTS, evaluate
 from transformers_beats.training.stages import load_teacher
 from transformers_beats.training.trainers import checkpoints as checkpoints_module
-from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.errors import DivergenceError, UsageError
 
 
 SINGLE, MULTI = "single_label_classification", "multi_label_classification"
@@ -122,6 +122,13 @@ def test_a_student_of_a_classifier_is_one_of_the_same_classes(values, tmp_path, 
     for name in ("loss", "logits_loss", "representation_loss"):
         assert history[-1][name] < history[0][name], name
     assert history[0]["loss"] == pytest.approx(history[0]["logits_loss"] + history[0]["representation_loss"])
+
+
+def test_a_training_that_diverges_writes_no_student(values, tmp_path):
+    for _ in range(2):
+        with pytest.raises(DivergenceError, match="at step 6 weights are not finite"):
+            run(values, learning_rate=1e30, max_grad_norm=0.0, logging_steps=100)
+        assert not (tmp_path / "student").exists()
 
 
 @pytest.mark.parametrize("model_class", [BeatsModel, BeatsForAudioFrameClassification])

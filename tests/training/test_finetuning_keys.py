@@ -37,7 +37,7 @@ from transformers_beats.training.trainers.averaging import AVERAGE, WeightAverag
 from transformers_beats.training.trainers.classification import ClassificationTrainer
 from transformers_beats.training.trainers.layerwise import UnfreezeByEpoch
 from transformers_beats.training.trainers.losses import class_weights, weigh_classes
-from transformers_beats.utils.errors import BeatsError, UsageError
+from transformers_beats.utils.errors import BeatsError, DivergenceError, UsageError
 
 
 @pytest.fixture
@@ -173,6 +173,34 @@ def test_a_stopped_training_that_was_cut_off_before_its_end_is_not_trained_on(re
 def test_early_stopping_needs_checkpoints_and_clips(recipe, values, message):
     with pytest.raises(UsageError, match=message):
         run(recipe, early_stopping_patience=1, **values)
+
+
+# Divergence
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"logging_steps": 2, "eval_share": None}, "at step 2 the loss is nan"),
+        ({"logging_steps": 100, "eval_share": None}, "at step 12 weights are not finite"),
+        ({"logging_steps": 100}, "logits are not finite: the training has diverged"),
+        ({"logging_steps": 100, "eval_strategy": "no", "ema_decay": 0.5}, "at step 8 weights are not finite"),
+    ],
+)
+def test_a_training_that_diverges_writes_no_model(recipe, values, message):
+    for _ in range(2):
+        with pytest.raises(DivergenceError, match=message):
+            run(recipe, **values, learning_rate=1e30, max_grad_norm=0.0)
+        assert not Path(recipe["output_dir"]).exists()
+
+
+def test_a_search_goes_on_after_a_trial_that_diverges(recipe, caplog):
+    pytest.importorskip("optuna")
+    # By the loss of a step, or by the evaluation.
+    space = {"learning_rate": [1e30, 3e-3], "logging_steps": [1, 100]}
+    run(recipe, search_space=space, num_trials=6, max_grad_norm=0.0, num_train_epochs=1)
+    assert "Best of 6 trials: learning_rate 0.003, logging_steps" in caplog.text
+    assert (Path(recipe["output_dir"]) / "model.safetensors").exists()
 
 
 # Weights of classes

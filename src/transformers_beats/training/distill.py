@@ -21,9 +21,9 @@ from transformers import PreTrainedModel, set_seed
 from transformers_beats import BeatsConfig, BeatsForAudioClassification, BeatsModel
 from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.inference.models import HEAD_MODULES, check_extractor
-from transformers_beats.training.config.arguments import BeatsTrainingArguments, check_config, check_unlabelled
+from transformers_beats.training.config.arguments import BeatsTrainingArguments
 from transformers_beats.training.config.batch_plan import BatchArguments
-from transformers_beats.training.config.checks import without_recurrent_layers
+from transformers_beats.training.config.checks import check_config, check_unlabelled, without_recurrent_layers
 from transformers_beats.training.config.distillation import (
     DISTILL_ARGUMENTS,
     SIZES,

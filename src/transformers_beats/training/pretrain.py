@@ -22,10 +22,9 @@ from transformers_beats.training.config.arguments import (
     PRETRAIN_ARGUMENTS,
     BeatsTrainingArguments,
     PreTrainingModelArguments,
-    check_unlabelled,
 )
 from transformers_beats.training.config.batch_plan import BatchArguments
-from transformers_beats.training.config.checks import check_partners
+from transformers_beats.training.config.checks import check_partners, check_unlabelled
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import DataCollator
 from transformers_beats.training.data.sources import DataArguments

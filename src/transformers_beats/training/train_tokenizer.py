@@ -28,9 +28,9 @@ from transformers_beats.training.config.arguments import (
     BeatsTrainingArguments,
     DiagnosisArguments,
     TokenizerModelArguments,
-    check_unlabelled,
 )
 from transformers_beats.training.config.batch_plan import BatchArguments
+from transformers_beats.training.config.checks import check_unlabelled
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.crops import DataCollator
 from transformers_beats.training.data.mixing import mixture_sampler

@@ -32,6 +32,10 @@ class BeatsError(ValueError):
     exit_status = FAILURE
 
 
+class DivergenceError(BeatsError):
+    """Divergence of a training: the loss, a weight or a logit is no finite number."""
+
+
 class UsageError(BeatsError):
     """Arguments that cannot be used: an unknown option, a value out of range, an input or output of the wrong kind."""
 

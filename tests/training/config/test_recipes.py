@@ -15,9 +15,9 @@ from transformers_beats.training.config.arguments import (
     TOKENIZE_ARGUMENTS,
     TRAIN_TOKENIZER_ARGUMENTS,
     Arguments,
-    check_config,
 )
 from transformers_beats.training.config.batch_plan import apply_batch_plan
+from transformers_beats.training.config.checks import check_config
 from transformers_beats.training.config.distillation import DISTILL_ARGUMENTS, check_views
 from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import RECIPES, build_arguments, list_recipes, parse_arguments

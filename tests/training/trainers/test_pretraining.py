@@ -30,6 +30,7 @@ from transformers_beats import (
     BeatsTokenizerModel,
 )
 from transformers_beats.training.compute_codes import load_codes, tokenize
+from transformers_beats.training.config import arguments as arguments_module
 from transformers_beats.training.config.arguments import (
     PRETRAIN_ARGUMENTS,
     TOKENIZE_ARGUMENTS,
@@ -52,6 +53,7 @@ from transformers_beats.training.trainers.pretraining import (
     teacher_outputs,
 )
 from transformers_beats.training.trainers.streaming import EpochOfStream, read_positions
+from transformers_beats.utils.errors import DivergenceError
 
 
 def history_of(directory: Path, *names: str) -> list[dict]:
@@ -354,6 +356,34 @@ def test_a_model_with_fewer_codes_than_the_tokenizer_is_refused(recipe, one_iter
         pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
 
 
+@pytest.mark.parametrize(
+    ("stage", "precision", "logging_steps", "message"),
+    [
+        ("model", "bf16", 2, "at step 2 the loss is nan"),
+        ("model", None, 100, "at step 6 weights are not finite"),
+        ("tokenizer", None, 2, "at step 2 the loss is nan"),
+        ("tokenizer", "bf16", 100, "at step 6 weights are not finite"),
+    ],
+)
+def test_a_training_that_diverges_writes_no_model(
+    recipe, one_iteration, tmp_path, monkeypatch, stage, precision, logging_steps, message
+):
+    monkeypatch.setattr(arguments_module, "is_bf16_slow", lambda: False)
+    values = {"output_dir": str(tmp_path / "new"), "learning_rate": 1e30, "max_grad_norm": 0.0}
+    values |= {"logging_steps": logging_steps} | ({} if precision is None else {precision: True})
+    inputs = {"model": {"codes": str(one_iteration / "codes")}, "tokenizer": {"teacher": str(one_iteration / "model")}}
+    values = stage_values(recipe, stage, **values, **inputs[stage])
+    run, types = {
+        "model": (pretrain, PRETRAIN_ARGUMENTS),
+        "tokenizer": (train_tokenizer, TRAIN_TOKENIZER_ARGUMENTS),
+    }[stage]
+    for _ in range(2):
+        with pytest.raises(DivergenceError, match=message) as caught:
+            run(*build_arguments(types, values))
+        assert str(caught.value).endswith("or leave `bf16` out." if precision else "set a lower `learning_rate`.")
+        assert not (tmp_path / "new").exists()
+
+
 # Tokenizers
 
 
@@ -368,9 +398,12 @@ def test_a_collapsed_codebook_ends_the_run(recipe, one_iteration, tmp_path):
     for step, logging_steps in ((1, 1), (6, 100)):
         output_dir = tmp_path / f"tokenizer-{step}"
         values = {"min_perplexity": 20.0, "logging_steps": logging_steps}
-        with pytest.raises(CodebookCollapseError, match=rf"at step {step} the codes have a perplexity of \d+\.\d\d,"):
-            train_tokenizer(*tokenizer_arguments(recipe, one_iteration / "model", output_dir, **values))
-        assert not output_dir.exists()
+        message = rf"at step {step} the codes have a perplexity of \d+\.\d\d,"
+        # The same command again does not write it either.
+        for _ in range(2):
+            with pytest.raises(CodebookCollapseError, match=message):
+                train_tokenizer(*tokenizer_arguments(recipe, one_iteration / "model", output_dir, **values))
+            assert not output_dir.exists()
 
 
 def test_a_fine_tuned_teacher_is_asked_for_its_logits(recipe, one_iteration, tmp_path):

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import IntervalStrategy, SchedulerType, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 from transformers.utils import logging
@@ -22,7 +21,7 @@ from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.machine import is_emulated
 
 from .batch_plan import BatchArguments
-from .checks import check_kept, check_method, check_probes
+from .checks import check_config, check_kept, check_method, check_probes
 from .event_arguments import EventTrainingArguments, check_events
 
 
@@ -105,6 +104,8 @@ class BeatsTrainingArguments(TrainingArguments):
         "When fine-tuning evaluates: no, steps or epoch. Default: every epoch, if there are clips to evaluate on.",
         None,
     )
+    # With it, a loss that is not a number would be logged as 0.
+    logging_nan_inf_filter: bool = argument("Leave losses that are not finite out of the log.", False)
     early_stopping_threshold: float = argument("Least difference that counts as better.", 0.0, min=0)
     # Whether nobody has chosen `eval_strategy`.
     evaluates_by_default: bool = field(init=False, default=False)
@@ -481,19 +482,3 @@ PRETRAIN_ARGUMENTS = (PreTrainingModelArguments, DataArguments, BatchArguments, 
 TRAIN_TOKENIZER_ARGUMENTS = (TokenizerModelArguments, DataArguments, BatchArguments, BeatsTrainingArguments)
 TOKENIZE_ARGUMENTS = (TokenizeArguments, DataArguments)
 DIAGNOSE_ARGUMENTS = (DiagnosisArguments, DataArguments, LabelArguments)
-
-
-def check_unlabelled(training: TrainingArguments) -> None:
-    """Raises `UsageError` for what needs labels, or clips to evaluate on, which a command has none of."""
-    if training.eval_strategy != "no":
-        raise UsageError("`eval_strategy`: there are no clips to evaluate on; leave it out.")
-    if training.label_smoothing_factor:
-        raise UsageError("`label_smoothing_factor` needs labels; that of codes is `model_config.label_smoothing`.")
-
-
-def check_config(config_class: type, values: dict | None) -> None:
-    """Raises `UsageError` if a configuration does not accept the values; its own exception is no `ValueError`."""
-    try:
-        config_class(**(values or {}))
-    except StrictDataclassError as error:
-        raise UsageError(str(error.__cause__ or error)) from error

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers.trainer_utils import SaveStrategy
 
 from transformers_beats import BeatsConfig, BeatsModel
@@ -126,3 +127,19 @@ def without_recurrent_layers(values: Mapping[str, Any], pooling: str) -> dict[st
     """
     reads_frames = BeatsConfig(classifier_pooling=values.get("classifier_pooling", pooling)).pools_frames
     return {} if reads_frames or "frame_recurrent_layers" in values else {"frame_recurrent_layers": 0}
+
+
+def check_unlabelled(training: Any) -> None:
+    """Raises `UsageError` for what needs labels, or clips to evaluate on, which a command has none of."""
+    if training.eval_strategy != "no":
+        raise UsageError("`eval_strategy`: there are no clips to evaluate on; leave it out.")
+    if training.label_smoothing_factor:
+        raise UsageError("`label_smoothing_factor` needs labels; that of codes is `model_config.label_smoothing`.")
+
+
+def check_config(config_class: type, values: dict | None) -> None:
+    """Raises `UsageError` if a configuration does not accept the values; its own exception is no `ValueError`."""
+    try:
+        config_class(**(values or {}))
+    except StrictDataclassError as error:
+        raise UsageError(str(error.__cause__ or error)) from error

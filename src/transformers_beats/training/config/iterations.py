@@ -25,11 +25,9 @@ from .arguments import (
     TOKENIZE_ARGUMENTS,
     TRAIN_TOKENIZER_ARGUMENTS,
     Arguments,
-    check_config,
-    check_unlabelled,
 )
 from .batch_plan import apply_batch_plan, check_launch
-from .checks import check_partners, check_saves, find_difference
+from .checks import check_config, check_partners, check_saves, check_unlabelled, find_difference
 from .recipes import build_arguments, merge, read_recipe
 
 

@@ -12,7 +12,7 @@ from transformers.utils import logging
 from transformers_beats.inference.events import settings_of_labels
 from transformers_beats.training.data.labelled import Windows
 from transformers_beats.training.data.labels import Labels
-from transformers_beats.utils.errors import BeatsError
+from transformers_beats.utils.errors import BeatsError, DivergenceError
 
 from .events import MISSING, ClipEvents, EventScores, has_library, score_events
 from .report import Evidence, Predictions, compute_metrics
@@ -28,13 +28,16 @@ def clip_scores(logits: np.ndarray, clip_of: np.ndarray, problem_type: str) -> n
     `(num_windows,)` has the clip of each window, in ascending order.
 
     Raises:
-        [`BeatsError`]: if a logit is not finite, or there are not as many as windows.
+        [`DivergenceError`]: if a logit is not finite.
+        [`BeatsError`]: if there are not as many as windows.
     """
     if len(logits) != len(clip_of):
         raise BeatsError(f"There are logits of {len(logits)} windows, but {len(clip_of)} windows.")
     values = torch.from_numpy(np.asarray(logits, dtype=np.float32))
     if not torch.isfinite(values).all():
-        raise BeatsError("The model's logits are not finite: the training has diverged, or its precision is too low.")
+        raise DivergenceError(
+            "The model's logits are not finite: the training has diverged, or its precision is too low."
+        )
     scores = values.softmax(-1) if problem_type == "single_label_classification" else values.sigmoid()
     return mean_over_windows(scores.numpy(), clip_of)
 

@@ -71,6 +71,7 @@ def train_and_save(
     Raises:
         [`UsageError`]: if an interrupted training had other settings, or another run writes to the same place.
         [`CodebookCollapseError`]: see [`BeatsTokenizerTrainer`].
+        [`DivergenceError`]: if the loss or a weight is not finite; nothing is written.
     """
     directory = training_directory(output_dir)
     with hold(directory) if trainer.is_world_process_zero() else nullcontext():
@@ -105,6 +106,7 @@ def _train_and_save(
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         trainer.check_rest()
+    trainer.check_weights()
     final = directory / "final"
     if trainer.is_world_process_zero():
         # Left by an earlier attempt.

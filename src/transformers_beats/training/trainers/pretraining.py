@@ -1,6 +1,8 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Trainers of the two objectives of pre-training."""
 
+import itertools
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +19,7 @@ from transformers_beats.modeling_beats_tokenizer import code_usage
 from transformers_beats.training.data.crops import CropDataset, FbankDataset, featurize
 from transformers_beats.training.data.mixing import mixture_sampler
 from transformers_beats.training.data.streams import StreamingCrops, StreamLoader
-from transformers_beats.utils.errors import BeatsError, UsageError
+from transformers_beats.utils.errors import BeatsError, DivergenceError, UsageError
 from transformers_beats.utils.messages import hold_back
 
 from .mixtures import mix_clips
@@ -110,8 +112,52 @@ class WaveformTrainer(Trainer):
     def _prepare_inputs(self, inputs):
         return featurize(super()._prepare_inputs(inputs), self.feature_extractor, self.args.device)
 
+    def _save_checkpoint(self, *args, **kwargs):
+        if self.state.global_step >= self.state.max_steps:
+            # Another attempt would go on from there, and write the model.
+            self.check_rest()
+        super()._save_checkpoint(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the measures of [`add_measures`]; raises a [`DivergenceError`] for a loss that is not finite."""
+        # In a search on several processes, one alone would go on to the next trial; Optuna leaves out its value.
+        if self.hp_search_backend is None or self.args.world_size == 1:
+            for name, title in (("loss", "loss"), ("eval_loss", "validation loss")):
+                if not math.isfinite(value := logs.get(name, 0.0)):
+                    raise self._divergence(f"the {title} is {value}")
+        self.add_measures(logs)
+        super().log(logs, start_time)
+
+    def add_measures(self, logs: dict[str, float]) -> None:
+        """Adds measures to a log, and raises an error that ought to end the run; called on every process."""
+
     def check_rest(self) -> None:
-        """Raises an error that ought to end the run; called on every process after the last step."""
+        """
+        Raises an error that ought to end the run; called on every process after the last step, before its checkpoint
+        is written.
+        """
+
+    def check_weights(self) -> None:
+        """Raises a [`DivergenceError`], on every process, for a model with weights that are not finite."""
+        model: Any = self.model
+        values = itertools.chain(model.parameters(), model.buffers())
+        count = torch.tensor(0, device=self.args.device)
+        for value in values:
+            if value.is_floating_point() and not torch.isfinite(value.detach()).all():
+                count += 1
+        if self.args.world_size > 1:
+            # Each may have a part of the weights.
+            count = self.accelerator.reduce(count)
+        if count > 0:
+            raise self._divergence("weights are not finite")
+
+    def _divergence(self, found: str) -> DivergenceError:
+        """Returns the error of a training that has diverged."""
+        precision = "".join(f", or leave `{name}` out" for name in ("bf16", "fp16") if getattr(self.args, name))
+        return DivergenceError(
+            f"The training has diverged, at step {self.state.global_step} {found}: set a lower `learning_rate`"
+            f"{precision}."
+        )
 
 
 class BeatsTrainer(WaveformTrainer):
@@ -182,14 +228,15 @@ class BeatsTrainer(WaveformTrainer):
             loss = self.compute_loss(model, inputs)
         return loss.detach(), None, None
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+    def add_measures(self, logs: dict[str, float]) -> None:
         """Adds the measures of the model since the last log, averaged over steps and processes."""
         is_evaluation = "eval_loss" in logs
         if is_evaluation or "loss" in logs:
             measured = self._collect(is_training=not is_evaluation)
+            self._sums[not is_evaluation].clear()
+            self._counts[not is_evaluation].clear()
             logs |= {f"eval_{name}" if is_evaluation else name: value for name, value in measured.items()}
             self.check(measured)
-        super().log(logs, start_time)
 
     def check(self, measured: dict[str, float]) -> None:
         """Raises an error that ought to end the run; called on every process before a log."""
@@ -200,6 +247,7 @@ class BeatsTrainer(WaveformTrainer):
             self.check(measured)
 
     def _collect(self, is_training: bool) -> dict[str, float]:
+        """Returns the measures since the last log; called on every process."""
         sums, counts = self._sums[is_training], self._counts[is_training]
         measured = {}
         for name, value in sums.items():
@@ -215,8 +263,6 @@ class BeatsTrainer(WaveformTrainer):
             measured["code_entropy"] = entropies.mean().item()
             measured["code_perplexity"] = entropies.exp().mean().item()
             measured["codes_alive"] = (value > 0).float().mean().item()
-        sums.clear()
-        counts.clear()
         return measured
 
 

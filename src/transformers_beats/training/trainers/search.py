@@ -12,7 +12,7 @@ from accelerate.utils import broadcast_object_list
 from transformers.utils import logging
 
 from transformers_beats.training.config.arguments import BeatsTrainingArguments, FineTuningArguments
-from transformers_beats.utils.errors import BeatsError, UsageError, did_you_mean
+from transformers_beats.utils.errors import BeatsError, DivergenceError, UsageError, did_you_mean
 from transformers_beats.utils.files import make_directory, replace_file, work_directory
 from transformers_beats.utils.numbers import format_number
 from transformers_beats.utils.resume import as_json, read_settings
@@ -73,6 +73,8 @@ def search_hyperparameters(
             backend="optuna",
             # For `optuna.create_study`: otherwise the same search would try other values.
             sampler=sampler,
+            # Of a trial that has no loss, the others may have one.
+            catch=(DivergenceError,),
         )
     if best is not None:
         found = {"asked": asked, "values": best.hyperparameters, "objective": best.objective}

@@ -42,6 +42,9 @@ DECISIVE_ARGUMENTS = (
     "adam_beta1",
     "adam_beta2",
     "adam_epsilon",
+    "bf16",
+    "data_seed",
+    "fp16",
     "learning_rate",
     "lr_scheduler_kwargs",
     "lr_scheduler_type",
@@ -49,6 +52,8 @@ DECISIVE_ARGUMENTS = (
     "max_steps",
     "num_train_epochs",
     "optim",
+    "optim_args",
+    "optim_target_modules",
     "seed",
     "warmup_steps",
     "weight_decay",
@@ -250,6 +255,9 @@ def training_settings(
     if settings.get("teacher_normalization") == "center" or any(of_devices):
         # Means and mixtures are of the clips of a device.
         settings["per_device_train_batch_size"] = training.per_device_train_batch_size
+    if settings.get("method") == "distillation":
+        # The codebook moves once for each batch of all processes.
+        settings["gradient_accumulation_steps"] = training.gradient_accumulation_steps
     if crops is not None:
         settings["clips"] = crops.description
     if isinstance(crops, StreamingCrops):

@@ -53,7 +53,8 @@ from transformers_beats.training.trainers.pretraining import (
     teacher_outputs,
 )
 from transformers_beats.training.trainers.streaming import EpochOfStream, read_positions
-from transformers_beats.utils.errors import DivergenceError
+from transformers_beats.utils.errors import DivergenceError, UsageError
+from transformers_beats.utils.resume import check_settings
 
 
 def history_of(directory: Path, *names: str) -> list[dict]:
@@ -579,6 +580,26 @@ def test_how_the_data_are_read_may_change_after_an_interruption(tmp_path):
     mixed = DataArguments(["speech", "music"], dataset_weights=[1.0, 2.0])
     with_fbanks = dataclasses.replace(mixed, precompute_fbank=True)
     assert training_settings(training, mixed) != training_settings(training, with_fbanks)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data_seed": 1},
+        {"optim_args": "momentum_decay=1"},
+        {"optim_target_modules": ["fc1"]},
+        {"bf16": True},
+        {"fp16": True},
+    ],
+)
+def test_what_decides_the_result_may_not_change_after_an_interruption(tmp_path, monkeypatch, changes):
+    monkeypatch.setattr(arguments_module, "is_bf16_slow", lambda: False)
+    data = DataArguments("sounds")
+    as_begun = training_settings(BeatsTrainingArguments(str(tmp_path)), data)
+    (name,) = changes
+    settings = training_settings(BeatsTrainingArguments(str(tmp_path), **changes), data)
+    with pytest.raises(UsageError, match=f"another `{name}`"):
+        check_settings(as_begun, settings, "run")
 
 
 def test_runs_that_were_killed_learn_what_a_run_in_one_go_learns(recipe, tmp_path):

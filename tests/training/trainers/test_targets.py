@@ -250,6 +250,19 @@ def test_the_clips_of_a_device_decide_where_they_are_mixed_or_centred(recipe, st
     assert settings.get("per_device_train_batch_size") == (4 if is_stored else None)
 
 
+@pytest.mark.parametrize(("stage", "is_stored"), [("tokenizer", True), ("model", False)])
+def test_the_batches_of_a_step_decide_how_often_a_codebook_moves(recipe, stage, is_stored):
+    inputs = {"model": {"codes": "codes"}, "tokenizer": {"teacher": "teacher"}}[stage]
+    owners = PRETRAIN_ARGUMENTS if stage == "model" else TRAIN_TOKENIZER_ARGUMENTS
+    found = []
+    for clips in (4, 2):
+        recipe[stage] |= {"per_device_train_batch_size": clips, "gradient_accumulation_steps": 4 // clips}
+        values = IterateArguments(**recipe).stage_values(stage, **inputs, output_dir="out")
+        arguments, data, _, training = build_arguments(owners, values)
+        found.append(training_settings(training, arguments, data))
+    assert (found[0] != found[1]) == is_stored
+
+
 def test_an_average_of_checkpoints_of_divided_weights_is_refused():
     trainer = Mock(is_fsdp_enabled=True)
     with pytest.raises(ValueError, match="`average_checkpoints` is not for FSDP"):

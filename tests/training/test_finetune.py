@@ -159,6 +159,27 @@ def test_the_final_model_learns_from_all_clips_for_as_long_as_the_folds(recipe, 
     assert "to epoch 2: the median of the folds (2))\nUse " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("num_folds", "batch_size", "steps", "in_card", "on_screen"),
+    [
+        # Of 12 clips, two steps an epoch; of all 24, three.
+        (2, 8, 6, "2 (the median of those of the folds: 2)", "to epoch 2: the median of the folds (2))"),
+        # Of 16 clips, one step an epoch; of all 24, two, the second of which has fewer clips.
+        (3, 16, 6, "3 (those of the folds: 4)", "to epoch 3 (the folds: 4))"),
+    ],
+)
+def test_steps_of_the_final_model_are_for_as_many_epochs(
+    recipe, capsys, num_folds, batch_size, steps, in_card, on_screen
+):
+    values = {"num_folds": num_folds, "max_steps": 4, "per_device_train_batch_size": batch_size}
+    run(recipe, **values, save_strategy="no", final=True)
+    final = Path(recipe["output_dir"]) / "final"
+    log = json.loads((final / "log_history.json").read_text())
+    assert log[-1]["step"] == steps
+    assert f"epoch: {in_card}\n" in ModelCard.load(final / "README.md").text
+    assert on_screen in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("no_pictures", [False])
 def test_folds_have_one_report_with_all_clips(recipe):
     run(recipe, num_folds=2, max_steps=-1, num_train_epochs=2)

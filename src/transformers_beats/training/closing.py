@@ -1,6 +1,9 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """End of a fine-tuning: the model card, the last screen, and publication on the Hub."""
 
+import copy
+import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median_high
@@ -10,6 +13,7 @@ from rich.console import Console
 
 from transformers_beats.publishing.publish import account_name, check_account, publish
 from transformers_beats.training.config.arguments import Arguments
+from transformers_beats.training.reports import LOG_HISTORY
 from transformers_beats.training.reports.card import write_card
 from transformers_beats.training.reports.folds import read_report
 from transformers_beats.training.reports.layers import print_layers
@@ -37,6 +41,26 @@ class CrossValidation(NamedTuple):
 def choose_epoch(epochs: Mapping[str, float]) -> float:
     """Returns the epoch after which a model of all clips is kept: the median of the folds, one that a fold has."""
     return median_high(epochs.values())
+
+
+def final_arguments(arguments: Arguments, num_clips: int, of_folds: Sequence[int]) -> Arguments:
+    """
+    Returns the arguments of a model of all clips: steps, if these are given, for as many epochs as they are of the
+    clips that a fold learns from.
+    """
+    if arguments.training.max_steps <= 0:
+        return arguments
+    changed = copy.copy(arguments)
+    changed.training = copy.copy(arguments.training)
+    changed.training.max_steps = math.ceil(arguments.training.max_steps * num_clips / min(of_folds))
+    return changed
+
+
+def reached_epoch(model: Path) -> float | None:
+    """Returns the epoch that a training ended in, from the log beside its model; None without one."""
+    path = model / LOG_HISTORY
+    history = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return max((entry["epoch"] for entry in history if "epoch" in entry), default=None)
 
 
 def join_epochs(epochs: Mapping[str, float]) -> str | None:
@@ -92,8 +116,14 @@ def close(
         after = ""
         if validation.epochs:
             epoch, each = f"{choose_epoch(validation.epochs):.4g}", join_epochs(validation.epochs)
-            description["epoch"] = f"{epoch} (the median of those of the folds: {each})"
-            after = f", to epoch {epoch}: the median of the folds ({each})"
+            reached = reached_epoch(model)
+            # Another one where the last batch of an epoch is smaller.
+            if reached is None or f"{reached:.4g}" == epoch:
+                description["epoch"] = f"{epoch} (the median of those of the folds: {each})"
+                after = f", to epoch {epoch}: the median of the folds ({each})"
+            else:
+                description["epoch"] = f"{reached:.4g} (those of the folds: {each})"
+                after = f", to epoch {reached:.4g} (the folds: {each})"
         models.append((str(model), f"learned from all {format_number(num_clips)} clips{after}"))
         advice = f"Use {model}: the metrics are those of the folds, which learned from fewer clips.\nTo go on:"
         remark = (

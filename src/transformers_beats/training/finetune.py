@@ -63,7 +63,7 @@ from .classifiers import (
     with_events,
     write_digests,
 )
-from .closing import FINAL, CrossValidation, choose_epoch, choose_repository, close, join_epochs
+from .closing import FINAL, CrossValidation, choose_epoch, choose_repository, close, final_arguments, join_epochs
 from .probing import describe_probe, probe_once, report_probes
 from .reports.scoring import as_predictions, clip_and_event_metrics, metrics_function
 from .stages import announce, is_there, prepare_training, process_state
@@ -339,7 +339,8 @@ def cross_validate(
         announce(f"Final model: {len(clips.names)} clips to learn from, none to evaluate on.")
         if epochs and not arguments.tuning.freeze:
             run = partial(finetune_once, stop_epoch=choose_epoch(epochs))
-        run(arguments, (clips, labels), None, final_dir)
+        of_folds = [len(fold.train) for fold in folds]
+        run(final_arguments(arguments, len(clips.names), of_folds), (clips, labels), None, final_dir)
     if process_state().is_main_process:
         validation = CrossValidation(names, epochs, result["std"])
         close(arguments, output_dir, len(clips.names), repo_id, validation, prints)

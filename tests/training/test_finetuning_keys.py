@@ -140,6 +140,41 @@ def test_a_training_that_gets_no_better_stops_and_keeps_the_best(recipe):
     assert max(entry["epoch"] for entry in log) == 3
 
 
+@pytest.mark.parametrize(
+    ("values", "saves", "evaluates"),
+    [
+        ({}, "epoch", "epoch"),
+        ({"save_steps": 5000}, "epoch", "epoch"),
+        ({"save_strategy": "steps", "save_steps": 4}, "steps", "steps"),
+        ({"eval_strategy": "epoch"}, "epoch", "epoch"),
+        ({"eval_strategy": "steps", "eval_steps": 250}, "steps", "steps"),
+    ],
+)
+def test_early_stopping_evaluates_every_epoch_by_default(recipe, values, saves, evaluates):
+    del recipe["save_strategy"]
+    arguments = Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe | values | {"early_stopping_patience": 1}))
+    assert (arguments.training.save_strategy, arguments.training.eval_strategy) == (saves, evaluates)
+    plain = Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe))
+    assert (plain.training.save_strategy, plain.training.eval_strategy) == ("steps", "epoch")
+
+
+@pytest.mark.parametrize(
+    ("values", "num_notes"),
+    [
+        ({"early_stopping_patience": 1, "num_train_epochs": 2}, 1),
+        # One checkpoint is no choice.
+        ({"early_stopping_patience": 1, "num_train_epochs": 1}, 0),
+        ({"num_train_epochs": 2}, 0),
+    ],
+)
+def test_a_choice_by_the_clips_of_the_evaluation_is_noted(recipe, values, num_notes):
+    del recipe["save_strategy"]
+    run(recipe, **values)
+    notes = json.loads((Path(recipe["output_dir"]) / "evaluation" / "metrics.json").read_text())["notes"]
+    assert notes == [finetune_module.CHOSEN_BY_EVALUATION] * num_notes
+    assert sum("eval_loss" in entry for entry in log_of(recipe)) == values["num_train_epochs"]
+
+
 def test_patience_goes_on_after_an_interruption(recipe, monkeypatch):
     values = {"early_stopping_patience": 2, "learning_rate": 0.0, "num_train_epochs": 20}
     run_until_third_evaluation(monkeypatch, recipe, **values)
@@ -200,7 +235,8 @@ def test_a_search_goes_on_after_a_trial_that_diverges(recipe, caplog):
     space = {"learning_rate": [1e30, 3e-3], "logging_steps": [1, 100]}
     run(recipe, search_space=space, num_trials=6, max_grad_norm=0.0, num_train_epochs=1)
     assert "Best of 6 trials: learning_rate 0.003, logging_steps" in caplog.text
-    assert (Path(recipe["output_dir"]) / "model.safetensors").exists()
+    report = json.loads((Path(recipe["output_dir"]) / "evaluation" / "metrics.json").read_text())
+    assert report["notes"] == [finetune_module.CHOSEN_BY_SEARCH]
 
 
 # Weights of classes

@@ -72,6 +72,9 @@ from .stages import announce, is_there, prepare_training, process_state
 CHOSEN_BY_EVALUATION = (
     "The epoch of the weights was chosen by the clips that they are evaluated on: the metrics are optimistic."
 )
+CHOSEN_BY_SEARCH = (
+    "Values of `search_space` were chosen by the clips that the model is evaluated on: the metrics are optimistic."
+)
 
 
 def finetune_once(
@@ -243,8 +246,11 @@ def finish_training(
                     # Those of folds are in one report for all.
                     evidence.extractor = trainer.feature_extractor
                     evidence.read_audio = clip_reader(evaluation[0], trainer.feature_extractor.sampling_rate)
-                if trainer.args.load_best_model_at_end:
+                evaluated = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+                if trainer.args.load_best_model_at_end and len(evaluated) > 1:
                     evidence.notes.append(CHOSEN_BY_EVALUATION)
+                if tuning.search_space is not None:
+                    evidence.notes.append(CHOSEN_BY_SEARCH)
                 description = describe(arguments, fold) | describe_training(trainer, len(train.names))
                 write_report(final / EVALUATION, predictions, metrics, description, evidence)
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from transformers import IntervalStrategy, SchedulerType, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
+from transformers.trainer_utils import SaveStrategy
 from transformers.utils import logging
 from transformers.utils.generic import strtobool
 
@@ -96,9 +97,14 @@ class BeatsTrainingArguments(TrainingArguments):
     warmup_steps: float = argument("Steps of a linear warm-up; below 1, a share of all.", 0, min=0)
     early_stopping_patience: int | None = argument(
         "Evaluations without a better `metric_for_best_model` after which fine-tuning stops, and goes back to the "
-        "best checkpoint. It evaluates whenever it saves.",
+        "best checkpoint. It evaluates whenever it saves: every epoch, unless `save_strategy` is set.",
         None,
         min=1,
+    )
+    save_strategy: SaveStrategy | str | None = argument(  # ty: ignore[incompatible-attribute-override]
+        "When checkpoints are written: no, steps, epoch or best. Default: steps, every `save_steps`; with early "
+        "stopping as `eval_strategy`, or every epoch.",
+        None,
     )
     eval_strategy: IntervalStrategy | str | None = argument(  # ty: ignore[incompatible-attribute-override]
         "When fine-tuning evaluates: no, steps or epoch. Default: every epoch, if there are clips to evaluate on.",
@@ -113,8 +119,9 @@ class BeatsTrainingArguments(TrainingArguments):
     def __post_init__(self):
         check_numbers(self)
         self.evaluates_by_default, self.eval_strategy = self.eval_strategy is None, self.eval_strategy or "no"
+        saves_by_default, self.save_strategy = self.save_strategy is None, self.save_strategy or "steps"
         if self.early_stopping_patience is not None:
-            self._evaluate_and_keep_best()
+            self._evaluate_and_keep_best(saves_by_default)
         # Without this, bf16 on a CPU is refused.
         self.use_cpu = self.use_cpu or is_on_cpu()
         self.bf16 = self.bf16 and not (self.use_cpu and is_bf16_slow())
@@ -128,8 +135,16 @@ class BeatsTrainingArguments(TrainingArguments):
                 "tensorboard needs: pip install 'transformers-beats[training]'"
             )
 
-    def _evaluate_and_keep_best(self) -> None:
-        """Sets what early stopping needs."""
+    def _evaluate_and_keep_best(self, saves_by_default: bool) -> None:
+        """Sets what early stopping needs; `saves_by_default` if nobody has chosen `save_strategy`."""
+        if saves_by_default:
+            # Of a small dataset, 500 steps are more than the training.
+            self.save_strategy = "epoch" if self.eval_strategy == "no" else self.eval_strategy
+            if self.save_strategy == "epoch" and self.save_steps != TrainingArguments.save_steps:
+                logger.warning_once(
+                    f"Early stopping saves and evaluates every epoch; set `save_strategy: steps` for every "
+                    f"{self.save_steps:g} steps (`save_steps`)."
+                )
         if self.save_strategy == "no":
             raise UsageError("`early_stopping_patience` needs checkpoints: set `save_strategy` to epoch or steps.")
         self.load_best_model_at_end = True

@@ -17,6 +17,7 @@ from transformers_beats import (
 )
 from transformers_beats.training.config import iterations
 from transformers_beats.training.config.arguments import PreTrainingModelArguments, TokenizerModelArguments
+from transformers_beats.training.config.checks import PROBES
 from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments, merge, parse_arguments
 from transformers_beats.training.iterate import iterate
@@ -183,6 +184,16 @@ def test_a_teacher_of_another_fbank_is_refused_before_the_first_stage(recipe, tm
         ({"supervised_tokenizer": {"min_perplexity": 0.5}}, "supervised_tokenizer: `min_perplexity` must be at least"),
         ({"supervised_tokenizer": {"teacher": "a"}}, "`supervised_tokenizer.teacher` is set by `iterate`"),
         ({"size": "huge"}, "`size` must be Literal"),
+        (
+            {"supervised_teacher": {"probe": "knn", "eval_share": 0.25}},
+            "supervised_teacher: `probe: knn` has no logits",
+        ),
+        ({"supervised_teacher": {"probe": "prototype"}}, "`probe: prototype` has no logits of patches, which"),
+        ({"supervised_teacher": {"probe": ["linear", "prototype"]}}, "`probe: prototype` has no logits of patches"),
+        (
+            {"supervised_teacher": {"freeze": True}, "supervised_tokenizer": {"method": "k_means"}},
+            "supervised_teacher: k-means clusters the outputs of the encoder, and a probe leaves that as it is",
+        ),
     ],
 )
 def test_mistakes_of_a_supervised_teacher_are_refused(supervised, tmp_path, changes, message):
@@ -190,6 +201,17 @@ def test_mistakes_of_a_supervised_teacher_are_refused(supervised, tmp_path, chan
     with pytest.raises(UsageError) as caught:
         build_arguments((IterateArguments,), supervised | changes)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_probes_that_teach_are_those_with_logits_of_patches(supervised, probe):
+    pooling = {"knn": None, "attentive": "attention", "prototype": "prototypes"}.get(probe, "mean")
+    supervised["supervised_teacher"] = {"probe": probe, "eval_share": 0.25}
+    if pooling is not None and BeatsConfig(classifier_pooling=pooling).scores_patches:
+        build_arguments((IterateArguments,), supervised)
+        return
+    with pytest.raises(UsageError, match="has no logits of patches"):
+        build_arguments((IterateArguments,), supervised)
 
 
 # Size and statistics

@@ -338,7 +338,24 @@ def test_a_report_of_folds_says_which_layer_was_read(recipe, layers, read):
         ({"probe_shots": []}, UsageError, "`probe_shots` must be different numbers"),
         ({"probe_shots": [5, 5]}, UsageError, "`probe_shots` must be different numbers"),
         ({"probe_shots": [5], "num_folds": None}, UsageError, "`probe_shots` needs clips to evaluate on"),
-        ({"freeze": False, "probe_layers": "all"}, UsageError, "are for probes: set `freeze: true`"),
+        (
+            {"freeze": False, "probe_layers": "all"},
+            UsageError,
+            "Only a probe reads `probe_layers`: set `freeze: true`",
+        ),
+        ({"freeze": False, "probe_shots": [1]}, UsageError, "Only a probe reads `probe_shots`: set"),
+        ({"freeze": False, "probe_episodes": 3}, UsageError, "Only a probe reads `probe_episodes`: set"),
+        ({"freeze": False, "probe_c": 2.0}, UsageError, "Only a probe reads `probe_c`: set"),
+        ({"freeze": False, "probe_query": "class"}, UsageError, "Only a probe reads `probe_query`: set"),
+        ({"freeze": False, "probe_steps": 5, "lora": {}}, UsageError, "Only a probe reads `probe_steps`: set"),
+        ({"freeze": False, "probe_prototypes": 2}, UsageError, "Only a probe reads `probe_prototypes`: set"),
+        ({"freeze": False, "probe_learning_rate": 0.1}, UsageError, "Only a probe reads `probe_learning_rate`: set"),
+        (
+            {"freeze": False, "probe_layer_weights": "attention"},
+            UsageError,
+            "Only a probe reads `probe_layer_weights`: set",
+        ),
+        ({"probe_episodes": 3}, UsageError, "`probe_episodes` are draws of `probe_shots`"),
     ],
 )
 def test_what_cannot_be_probed_is_refused(recipe, values, error, message):

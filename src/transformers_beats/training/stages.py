@@ -171,7 +171,7 @@ def load_teacher(name: str, of_patches: bool = True) -> PreTrainedModel:
     """
     Loads the teacher of a directory or Hub repository: the whole classifier if it was fine-tuned, else the encoder; in
     float32, as the model that learns, whatever it was saved in. A training with `bf16` computes both by autocast. As a
-    teacher `of_patches`, a classifier that has no scores of patches is its encoder.
+    teacher `of_patches`, a classifier that has no scores of patches is its encoder, and a warning says so.
 
     Raises:
         [`BeatsError`]: if it holds another kind of model.
@@ -180,6 +180,10 @@ def load_teacher(name: str, of_patches: bool = True) -> PreTrainedModel:
     has_none = isinstance(teacher, BeatsForAudioClassification) and not teacher.config.scores_patches
     if (of_patches and has_none) or isinstance(teacher, BeatsForAudioFrameClassification):
         teacher = teacher.beats
+        if of_patches and process_state().is_main_process:
+            logger.warning_once(
+                f"{name}: its classifier has no logits of patches, so its encoder alone is the teacher."
+            )
     if not isinstance(teacher, (BeatsForAudioClassification, BeatsModel)):
         raise BeatsError(f"{name}: holds a {type(teacher).__name__}, not a BEATs model that could be a teacher.")
     return teacher

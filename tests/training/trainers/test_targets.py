@@ -102,11 +102,12 @@ def test_a_classifier_without_logits_of_patches_is_no_teacher_of_patches(inputs,
 
 @pytest.mark.parametrize("of_patches", [True, False])
 @pytest.mark.parametrize("head", WITHOUT_LOGITS_OF_PATCHES)
-def test_the_encoder_of_a_classifier_without_logits_of_patches_teaches_patches(of_patches, head, tmp_path):
+def test_the_encoder_of_a_classifier_without_logits_of_patches_teaches_patches(of_patches, head, tmp_path, caplog):
     model = BeatsForAudioClassification(BeatsConfig(**ENCODER, **head, num_labels=3))
     model.save_pretrained(tmp_path / "teacher")
     teacher = load_teacher(str(tmp_path / "teacher"), of_patches)
     assert type(teacher) is (BeatsModel if of_patches else BeatsForAudioClassification)
+    assert ("no logits of patches, so its encoder alone is the teacher" in caplog.text) == of_patches
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from transformers_beats.utils.errors import BeatsError, UsageError
 
 # Kinds of probes, of which nearest neighbours alone have no weights.
 PROBES = ("linear", "knn", "attentive", "multi_layer", "prototype")
+# Kinds whose classifier has logits of patches: neighbours are none, and prototypes are compared with whole clips.
+WITH_LOGITS_OF_PATCHES = ("linear", "attentive", "multi_layer")
 # Options, and the kinds that read them; of others, they would be ignored.
 READERS = {
     "probe_layers": ("linear", "knn", "attentive", "prototype"),
@@ -26,6 +28,8 @@ READERS = {
     "probe_steps": ("attentive", "multi_layer", "prototype"),
     "probe_learning_rate": ("attentive", "multi_layer", "prototype"),
 }
+# Options of few-shot episodes, of any kind of probe.
+OF_SHOTS = ("probe_shots", "probe_episodes")
 # Settings of a configuration that a probe sets itself.
 OF_PROBES = ("classifier_pooling", "use_weighted_layer_sum")
 NOT_SAVED = (
@@ -42,23 +46,44 @@ def check_probes(tuning: Any) -> None:
     if not names or len({*names}) < len(names):
         raise UsageError(f"`probe` must be different names, such as [linear, knn], got {tuning.probe}.")
     defaults = {each.name: each.default for each in fields(tuning)}
-    given = [name for name in READERS if getattr(tuning, name) != defaults[name]]
-    if not tuning.freeze and (tuning.probe_layers is not None or tuning.probe_shots is not None):
-        raise UsageError("`probe_layers` and `probe_shots` are for probes: set `freeze: true`, or leave them out.")
+    given = [name for name in (*READERS, *OF_SHOTS) if getattr(tuning, name) != defaults[name]]
+    if given and not tuning.freeze:
+        named = ", ".join(f"`{name}`" for name in given)
+        raise UsageError(f"Only a probe reads {named}: set `freeze: true`, or leave this out.")
+    if "probe_episodes" in given and tuning.probe_shots is None:
+        raise UsageError("`probe_episodes` are draws of `probe_shots`: set these, or leave it out.")
     for name, value, known in (
         ("probe_query", tuning.probe_query, ("shared", "class")),
         ("probe_layer_weights", tuning.probe_layer_weights, ("learned", "attention")),
     ):
         if value not in known:
             raise UsageError(f"`{name}` is {value!r}: choose {' or '.join(known)}.")
-    for name in given if tuning.freeze else ():
-        if not {*READERS[name]} & {*names}:
+    for name in given:
+        if not {*READERS.get(name, names)} & {*names}:
             read = " or ".join(READERS[name])
             raise UsageError(f"`{name}` is not read by `probe: {', '.join(names)}`: leave it out, or name {read}.")
     if tuning.freeze and (fixed := [name for name in OF_PROBES if name in (tuning.model_config or {})]):
         raise UsageError(f"`model_config` has {fixed[0]!r}, which `probe` sets: leave it out, and choose a probe.")
     if "knn" in names and tuning.class_weights is not None:
         raise UsageError("`class_weights` are of a loss, which `probe: knn` has none of: leave one of them out.")
+
+
+def check_teaching_probes(tuning: Any, method: str) -> None:
+    """
+    Raises a [`UsageError`] for probes whose model could not teach a tokenizer of that `method` what they have learned.
+    """
+    if tuning.freeze and method == "k_means":
+        raise UsageError(
+            "k-means clusters the outputs of the encoder, and a probe leaves that as it is: leave `freeze` and "
+            "`probe` out, or set `supervised_tokenizer.method: distillation`."
+        )
+    for name in tuning.probes if tuning.freeze else ():
+        if name not in WITH_LOGITS_OF_PATCHES:
+            known = ", ".join(WITH_LOGITS_OF_PATCHES[:-1])
+            raise UsageError(
+                f"`probe: {name}` has no logits of patches, which a tokenizer learns: choose {known} or "
+                f"{WITH_LOGITS_OF_PATCHES[-1]}."
+            )
 
 
 def check_kept(arguments: Any) -> None:

@@ -27,7 +27,14 @@ from .arguments import (
     Arguments,
 )
 from .batch_plan import apply_batch_plan, check_launch
-from .checks import check_config, check_partners, check_saves, check_unlabelled, find_difference
+from .checks import (
+    check_config,
+    check_partners,
+    check_saves,
+    check_teaching_probes,
+    check_unlabelled,
+    find_difference,
+)
 from .recipes import build_arguments, merge, read_recipe
 
 
@@ -281,9 +288,11 @@ class IterateArguments:
         with_prefix("supervised_tokenizer", self._check_stage, "tokenizer", True)
 
     def _check_teacher(self) -> None:
-        """Raises `UsageError` for what `finetune` would refuse."""
+        """Raises `UsageError` for what `finetune` would refuse, and for probes that could not teach."""
         place = str(Path(self.output_dir) / "teacher")
         arguments = Arguments(*build_arguments(FINETUNE_ARGUMENTS, self.teacher_values(place, place)))
+        method = self.stage_values("tokenizer", True).get("method", "distillation")
+        check_teaching_probes(arguments.tuning, method)
         check_launch(arguments.training)
         apply_batch_plan(arguments.training, arguments.batch, arguments.data.crop_seconds)
 

@@ -24,6 +24,7 @@ from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.distill import distill
 from transformers_beats.training.evaluate import EVALUATE_ARGUMENTS, evaluate
+from transformers_beats.training.fbank_statistics import StatisticsArguments, compute_statistics
 
 
 def launch(tasks: list[tuple[str, Any]], directory: Path, is_killed: bool = False) -> None:
@@ -60,7 +61,7 @@ def together(tmp_path_factory, cache_of_the_module) -> Path:
     for stage in ("model", "tokenizer"):
         # The batches of one process, in two.
         recipe[stage]["per_device_train_batch_size"] //= 2
-    masks = make_recipe(sounds, directory / "masks") | {"num_iterations": 1}
+    masks = make_recipe(sounds, directory / "masks") | {"num_iterations": 1, "feature_extractor": "corpus"}
     classifier = make_classifier(directory) | {"output_dir": str(directory / "metrics")}
     names = {"model": "start", "batches": "batches.pt", "output_dir": "sharded"}
     sharded = {key: str(directory / name) for key, name in names.items()}
@@ -128,6 +129,13 @@ def test_processes_mask_differently(together):
     first, second = torch.load(together / "masks" / "masks.pt", weights_only=True)
     assert first.shape == second.shape == (6, 4, first.shape[2])
     assert not (first == second).all(dim=-1).any()
+
+
+def test_one_of_two_processes_writes_the_statistics_of_the_clips(together, tmp_path):
+    data = DataArguments(str(together / "sounds"), crop_seconds=1.0)
+    expected = compute_statistics(StatisticsArguments(str(tmp_path / "extractor")), data)
+    for place in ("feature-extractor", "iteration-1/model"):
+        assert BeatsFeatureExtractor.from_pretrained(together / "masks" / place).to_dict() == expected.to_dict()
 
 
 def test_two_processes_classify_as_one_does(together, tmp_path):

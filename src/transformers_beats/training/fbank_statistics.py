@@ -14,6 +14,7 @@ import numpy as np
 
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.training.config.recipes import parse_arguments
+from transformers_beats.training.data.clips import Clips
 from transformers_beats.training.data.crops import CropDataset, fbank_statistics
 from transformers_beats.training.data.mixing import corpus_of_items, mixture_sampler
 from transformers_beats.training.data.sources import DataArguments
@@ -24,7 +25,7 @@ from transformers_beats.utils.messages import next_command, note
 from transformers_beats.utils.numbers import format_number
 
 from .compute_codes import crop_words
-from .stages import prepare_dataset
+from .stages import prepare_dataset, process_state
 
 
 # Crops of each of several datasets, for its own statistics.
@@ -44,7 +45,8 @@ class StatisticsArguments:
 
 def compute_statistics(arguments: StatisticsArguments, data: DataArguments) -> BeatsFeatureExtractor:
     """
-    Writes a feature extractor with the statistics of the data, and returns it.
+    Writes a feature extractor with the statistics of the data, and returns it. Every process has to call this, as they
+    prepare the clips together; one computes and writes.
 
     Raises:
         [`BeatsError`]: a streamed dataset, an output directory that exists, or fbanks that are all alike.
@@ -54,7 +56,16 @@ def compute_statistics(arguments: StatisticsArguments, data: DataArguments) -> B
         raise BeatsError("The statistics are those of a random sample: set `streaming: false`.")
     check_new(output_dir)
     extractor = BeatsFeatureExtractor()
-    clips = prepare_dataset(data, extractor.sampling_rate)
+    clips, state = prepare_dataset(data, extractor.sampling_rate), process_state()
+    if state.is_main_process:
+        _write_statistics(arguments, data, clips)
+    state.wait_for_everyone()
+    return BeatsFeatureExtractor.from_pretrained(output_dir)
+
+
+def _write_statistics(arguments: StatisticsArguments, data: DataArguments, clips: Clips) -> None:
+    """Computes the statistics, and writes and prints them."""
+    output_dir, extractor = Path(arguments.output_dir), BeatsFeatureExtractor()
     crops = CropDataset(clips, data)
     sampler = mixture_sampler(crops, seed=0)
     # With shares, of an epoch: a repetition counts as often as it is drawn.
@@ -69,7 +80,6 @@ def compute_statistics(arguments: StatisticsArguments, data: DataArguments) -> B
         f"{output_dir}: fbank mean {mean:.5f}, standard deviation {std:.5f}, from at most "
         f"{format_number(arguments.num_clips)} crops"
     )
-    return extractor
 
 
 def describe_sources(crops: CropDataset, extractor: BeatsFeatureExtractor) -> list[str]:
@@ -92,7 +102,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments, data = parse_arguments((StatisticsArguments, DataArguments), argv, __doc__)
     compute_statistics(arguments, data)
     words = ["iterate", "--config", "folder_iterate", "--feature_extractor", arguments.output_dir]
-    note(next_command(*words, *crop_words(data, "data."), "--output_dir", "RUN"))
+    if process_state().is_main_process:
+        note(next_command(*words, *crop_words(data, "data."), "--output_dir", "RUN"))
 
 
 if __name__ == "__main__":

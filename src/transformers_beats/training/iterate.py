@@ -74,16 +74,12 @@ def save_random_projection(arguments: IterateArguments, directory: Path) -> None
 
 
 def save_statistics(arguments: IterateArguments) -> None:
-    """Writes a feature extractor with the statistics of the data, on one process, if these are asked for."""
+    """Writes a feature extractor with the statistics of the data, if these are asked for."""
     directory = arguments.extractor_directory
     if arguments.feature_extractor != CORPUS or not is_missing(directory, "Statistics"):
         return
-    # One process of a node prepares the clips for all, as in every stage.
     (data,) = build_arguments((DataArguments,), arguments.data)
-    state = process_state()
-    if state.is_main_process:
-        compute_statistics(StatisticsArguments(str(directory)), data)
-    state.wait_for_everyone()
+    compute_statistics(StatisticsArguments(str(directory)), data)
 
 
 def check_extractor(arguments: IterateArguments) -> None:

@@ -13,10 +13,13 @@ import pytest
 import soundfile
 
 from transformers_beats.audio.decoding import AudioError
+from transformers_beats.training.data import clips as clips_module
+from transformers_beats.training.data import manifest as manifest_module
 from transformers_beats.training.data import shards as shards_module
 from transformers_beats.training.data.clips import prepare_clips
 from transformers_beats.training.data.shards import read_audio
 from transformers_beats.training.data.sources import DataArguments, decode_row, load_audio_dataset
+from transformers_beats.utils.errors import BeatsError
 
 
 NUM_CLIPS = 12
@@ -326,3 +329,40 @@ def test_a_file_beside_the_audio_of_its_name_belongs_to_it_alone(encoded, tmp_pa
     write_members(tmp_path / "tar" / "0.tar", members)
     metadata = [f'{{"label": "{label}"}}' for label in ("dog", "cat", "rain", "rain")]
     assert load(tmp_path / "tar")["metadata"] == metadata
+
+
+def test_a_second_start_decodes_nothing(folder, monkeypatch):
+    data = DataArguments(dataset=str(folder), select={"label": [0, 1]} if folder.name == "parquet" else None)
+
+    def start():
+        # Another start is another time of the files of the cache.
+        for path in manifest_module.cache_directory().glob("shard-*"):
+            os.utime(path, (time, time))
+        return prepare_clips(load_audio_dataset(data), data, 16000)
+
+    time = 1_000_000_000
+    first = start()
+    monkeypatch.setattr(clips_module, "open_row", lambda *args: pytest.fail("It is decoded again."))
+    time += 60
+    second = start()
+    assert second.fingerprint == first.fingerprint
+    assert second.dataset._fingerprint == first.dataset._fingerprint
+
+
+def test_files_of_another_kind_are_not_left_out(folder, encoded, tmp_path):
+    loose = folder / "dog" / "1.wav"
+    loose.parent.mkdir()
+    loose.write_bytes(encoded[0])
+    with pytest.raises(BeatsError, match=rf"holds 0\.{folder.name} and 1\.wav, and files of one kind are read"):
+        load(folder)
+    loose.unlink()
+    write = {"tar": write_parquet, "parquet": write_tar}[folder.name]
+    other = folder / f"more.{'parquet' if folder.name == 'tar' else 'tar'}"
+    write(other, encoded)
+    with pytest.raises(BeatsError, match=r"holds \w+\.parquet and \w+\.tar, and files of one kind are read"):
+        load(folder)
+    # Those of another split are none of these.
+    other.rename(other.with_stem("test"))
+    for path in sorted(folder.glob("[01].*")):
+        path.rename(path.with_stem(f"train-{path.stem}"))
+    assert [len(load(folder, split=split)) for split in ("train", "test")] == [NUM_CLIPS, NUM_CLIPS]

@@ -1,6 +1,9 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Folders as classes and as splits: links, hidden folders, depth, and every spelling of a split."""
 
+import re
+import tarfile
+
 import datasets
 import pyarrow
 import pyarrow.parquet
@@ -9,7 +12,7 @@ import pytest
 from transformers_beats.training.data.labels import LabelArguments, Labels, read_labels
 from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
 from transformers_beats.training.data.splits import split_of
-from transformers_beats.utils.errors import BeatsError
+from transformers_beats.utils.errors import BeatsError, UsageError
 
 
 @pytest.fixture
@@ -231,6 +234,26 @@ def test_folders_below_classes_are_no_splits_if_none_is_to_train_on(tree):
 def test_a_split_that_is_not_there_is_refused(tree):
     with pytest.raises(BeatsError, match="has no folder 'test', which the split of that name would be"):
         load(tree("train/dog/0.wav", "dev/dog/0.wav"), split="test")
+
+
+@pytest.mark.parametrize("split", ["train[:10%]", "test[:25%]", "all[:3]"])
+def test_a_part_of_a_local_split_is_refused(tree, split):
+    folder = tree("train/dog/0.wav", "test/dog/1.wav")
+    with pytest.raises(UsageError, match=f"`split` is '{re.escape(split)}', and a part can be asked of a dataset"):
+        load(folder, split=split)
+    assert len(load(tree(f"{split}/0.wav"), split=split)) == 1
+
+
+@pytest.mark.parametrize("split", ["train2", "test_", "testdata"])
+def test_a_split_that_is_asked_for_by_another_name_is_not_there(tree, tmp_path, split):
+    folder = tree("train/dog/0.wav", "test/dog/1.wav")
+    with pytest.raises(BeatsError, match=f"has no folder '{split}'"):
+        load(folder, split=split)
+    for name in ("train-0", "test-0"):
+        (tmp_path / "tar").mkdir(exist_ok=True)
+        tarfile.open(tmp_path / "tar" / f"{name}.tar", "w").close()
+    with pytest.raises(BeatsError, match=f"has no folder '{split}'"):
+        load(tmp_path / "tar", split=split)
 
 
 def test_a_table_above_the_splits_is_read_for_each(tree):

@@ -18,6 +18,7 @@ import datasets
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+from datasets.fingerprint import Hasher
 from datasets.table import MemoryMappedTable, table_cast
 from transformers.utils import logging
 
@@ -160,7 +161,8 @@ def load_shards(shards: list[Path]) -> datasets.Dataset:
             logger.warning(line)
     mark_used(*files)
     remove_unused(INDEX_NAME)
-    parts = [datasets.Dataset(table) for table in tables]
+    # By their own, datasets would tell indices apart by the times of their files, which every use changes.
+    parts = [datasets.Dataset(table, fingerprint=Hasher.hash(file.name)) for table, file in zip(tables, files)]
     return datasets.concatenate_datasets([part for part in parts if len(part)] or parts[:1])
 
 

@@ -3,6 +3,7 @@
 
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from datasets.fingerprint import Hasher
 from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioError, AudioStream, read_samples, stream_audio
-from transformers_beats.audio.files import NamedBytes, search_folder
+from transformers_beats.audio.files import AUDIO_SUFFIXES, NamedBytes, search_folder, walk_folder
 from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line, name_some
 from transformers_beats.utils.hub import check_repository
@@ -185,12 +186,14 @@ def _load_source(arguments: DataArguments, beside: str | None, refresh: bool) ->
     else:
         found, listed = search_audio(path, audio_column, table, refresh)
     digest = None
-    if shards := _select_shards(found, root, folder, ".parquet", arguments.split):
-        for shard in shards:
-            read_parquet_schema(shard)
-        dataset = _stream_parquet(shards) if arguments.streaming else load_shards(shards)
-    elif shards := _select_shards(found, root, folder, ".tar", arguments.split):
-        dataset = _stream_tar(shards) if arguments.streaming else load_shards(shards)
+    if shards := _select_shards(found, root, folder, arguments.split):
+        if shards[0].suffix.lower() == ".tar":
+            stream = _stream_tar
+        else:
+            stream = _stream_parquet
+            for shard in shards:
+                read_parquet_schema(shard)
+        dataset = stream(shards) if arguments.streaming else load_shards(shards)
     elif folder is None:
         raise BeatsError(f"{root}: has no folder {arguments.split!r}, which the split of that name would be.")
     else:
@@ -228,10 +231,28 @@ def _join(parts: list, sources: list[str]) -> Any:
         raise BeatsError(f"{name_some(sources)}: their columns differ: {first_line(error)}") from error
 
 
-def _select_shards(found: list[Path], root: Path, folder: Path | None, suffix: str, split: str) -> list[Path]:
-    """Returns the shards of a suffix: all in the folder of a split; or those whose names tell that they are of it."""
-    shards = [path for path in found if path.suffix.lower() == suffix]
-    return shards if folder is not None and folder != root else select_shards(root, shards, split)
+def _select_shards(found: list[Path], root: Path, folder: Path | None, split: str) -> list[Path]:
+    """
+    Returns the shards of a split, of one kind: all in its folder; or those whose names tell that they are of it.
+
+    Raises:
+        [`BeatsError`]: if there are shards of another kind, or audio files, that would be left out.
+    """
+    of_kinds = [[path for path in found if path.suffix.lower() == suffix] for suffix in sorted(SHARD_SUFFIXES)]
+    if folder is None or folder == root:
+        of_kinds = [select_shards(root, shards, split) for shards in of_kinds]
+    kinds = [shards for shards in of_kinds if shards]
+    if not kinds:
+        return []
+    others: Iterable[str | Path] = kinds[1] if len(kinds) > 1 else ()
+    if not others and folder is not None and folder.is_dir():
+        others = walk_folder(folder, AUDIO_SUFFIXES)
+    if (other := next(iter(others), None)) is not None:
+        raise BeatsError(
+            f"{folder or root}: holds {kinds[0][0].name} and {Path(other).name}, and files of one kind are read from "
+            "a folder: move audio files, Parquet files and tar shards apart, and give `dataset` as a list of them."
+        )
+    return kinds[0]
 
 
 def _name_audio_column(dataset, name: str | None, source: str):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
 from transformers_beats.audio.files import AUDIO_SUFFIXES, has_suffix, list_folders
-from transformers_beats.utils.errors import BeatsError, name_some
+from transformers_beats.utils.errors import BeatsError, UsageError, name_some
 
 
 # Split that stands for all of a dataset, as in `datasets`.
@@ -33,6 +33,11 @@ def split_of(name: str) -> str | None:
 def split_of_shard(path: Path) -> str | None:
     """Returns the split that a shard is of, by a word of its name or the folders above: `train-00000-of-2.tar`."""
     return next((split for part in (path.name, *reversed(path.parent.parts)) if (split := _split_in(part))), None)
+
+
+def _asked(split: str) -> str:
+    """Returns the split that is asked for: `Dev` is one, and `test2` no other spelling of one."""
+    return SPELLINGS.get(split.casefold(), ALL)
 
 
 def _split_in(name: str) -> str | None:
@@ -61,13 +66,19 @@ def find_split(root: Path, split: str, beside: str | None = None) -> Path | None
         `Path | None`: None if there is none.
 
     Raises:
+        [`UsageError`]: if `split` asks for a part of one, as of a dataset of the Hub.
         [`BeatsError`]: if several folders may be the split; or there are others, but none to train on.
     """
+    if "[" in split and not (root / split).exists():
+        raise UsageError(
+            f"`split` is {split!r}, and a part can be asked of a dataset of the Hub only: name a split of {root}, and "
+            "choose clips by `select`."
+        )
     if split == ALL or root.is_file():
         return root if split in (ALL, "train") else None
     names = [entry.name for entry in list_folders(root)]
     splits = splits_of_folders(names)
-    matches = [name for name in names if splits.get(name) == (split_of(split) or ALL) or name == split]
+    matches = [name for name in names if splits.get(name) == _asked(split) or name == split]
     if split != "train":
         if split in names:
             return root / split
@@ -115,7 +126,7 @@ def select_shards(root: Path, shards: list[Path], split: str) -> list[Path]:
     splits = [split_of_shard(shard.relative_to(root)) for shard in shards]
     if split == ALL or (split == "train" and not any(splits)):
         return shards
-    wanted = [shard for shard, name in zip(shards, splits) if name == (split_of(split) or ALL)]
+    wanted = [shard for shard, name in zip(shards, splits) if name == _asked(split)]
     if not wanted and split == "train":
         wanted = [shard for shard, name in zip(shards, splits) if name is None]
     return wanted

@@ -93,7 +93,8 @@ def pretend_checks(folder: Path, num_real: int) -> None:
     import pyarrow.compute as pc
 
     from transformers_beats.training.data.clips import NUMBERS, CheckStore, check_rows
-    from transformers_beats.training.data.manifest import FILE_STATE, list_audio_files, read_arrow
+    from transformers_beats.training.data.manifest import list_audio_files, read_arrow
+    from transformers_beats.training.data.tables import FILE_STATE
 
     dataset = list_audio_files(folder)
     findings = check_rows(dataset.select(range(num_real)), 16000)

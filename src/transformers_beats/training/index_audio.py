@@ -20,8 +20,8 @@ from transformers_beats.training.data.clips import (
     check_rows,
     warn_of,
 )
-from transformers_beats.training.data.manifest import FILE_STATE, pc, read_arrow, search_audio
-from transformers_beats.training.data.tables import FILE_COLUMN, find_table
+from transformers_beats.training.data.manifest import pc, read_arrow, search_audio
+from transformers_beats.training.data.tables import FILE_COLUMN, FILE_STATE, find_table
 from transformers_beats.utils.errors import BeatsError, UsageError, end_on_signals, errors_in_one_line
 from transformers_beats.utils.files import check_absent, make_directory, replace_file
 from transformers_beats.utils.messages import next_command, note

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from transformers_beats.training.data.clips import prepare_clips
+from transformers_beats.training.data.folds import FoldArguments, read_folds
 from transformers_beats.training.data.labels import LabelArguments, Labels, frame_labels, read_labels
 from transformers_beats.training.data.shards import read_audio
-from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
+from transformers_beats.training.data.sources import DataArguments, decode_row, load_audio_dataset
+from transformers_beats.utils.errors import BeatsError
 
 
 def read(columns: dict, known: list[str] | None = None, features: dict | None = None, **arguments) -> Labels:
@@ -179,6 +182,79 @@ def test_tar_shards_hold_classes_beside_the_audio(tar_shard):
     for column in (None, "label"):
         arguments = LabelArguments(label_column=column, task="multi_label")
         assert read_labels(dataset, arguments, ["1", "2", "3"]).values == [[0], [1], []]
+
+
+def test_folders_in_shards_are_classes_if_nothing_else_is(tar_shard, tmp_path):
+    files = {"dog/b/0.wav": wav(), "cat/a/1.wav": wav()}
+    dataset = tar_shard(files)
+    assert read_labels(dataset, LabelArguments(), ["0", "1"]).names == ["cat", "dog"]
+    assert read_labels(dataset, LabelArguments(label_folder="last"), ["0", "1"]).values == [[1], [0]]
+    sounds = [{"bytes": data, "path": name} for name, data in files.items()]
+    (tmp_path / "parquet").mkdir()
+    file = tmp_path / "parquet" / "0.parquet"
+    datasets.Dataset.from_dict({"audio": sounds}).to_parquet(file)
+    dataset = load_audio_dataset(DataArguments(dataset=str(file.parent)))
+    assert read_labels(dataset, LabelArguments(label_folder="first"), ["0", "1"]).names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("path", ["0.wav", None, "/elsewhere/dog/0.wav"])
+def test_shards_without_folders_have_no_classes(tmp_path, path):
+    sounds = [{"bytes": wav(), "path": "dog/1.wav"}, {"bytes": wav(), "path": path}]
+    datasets.Dataset.from_dict({"audio": sounds}).to_parquet(tmp_path / "0.parquet")
+    dataset = load_audio_dataset(DataArguments(dataset=str(tmp_path)))
+    named = "0.wav" if path == "0.wav" else "Clip 2"
+    for folder in (None, "first"):
+        with pytest.raises(BeatsError, match=f"{named}: lies in no folder named after its class"):
+            read_labels(dataset, LabelArguments(label_folder=folder), ["0", "1"])
+
+
+def test_a_label_column_that_is_not_there_is_told(tar_shard):
+    dataset = tar_shard({"0.wav": wav(), "0.json": b'{"species": "dog"}', "1.wav": wav(), "1.json": b'{"sex": "f"}'})
+    with pytest.raises(BeatsError, match="no column 'specie' of labels, only audio, species, sex"):
+        read_labels(dataset, LabelArguments(label_column="specie"), ["0", "1"])
+    with pytest.raises(BeatsError, match="No column of labels among species, sex: set"):
+        read_labels(dataset, LabelArguments(), ["0", "1"])
+
+
+def test_columns_of_a_table_are_no_others_than_those_of_its_owner(tmp_path):
+    own = {"metadata": ["recorded outside", "7"], "waveform": ["sine", ""], "_waveform": ["a", "b"]}
+    own |= {"_corpus": ["x", "y"], "_metadata": ["?", "!"]}
+    sounds = [{"bytes": wav(), "path": f"{number}.wav"} for number in range(2)]
+    (tmp_path / "table").mkdir()
+    for sound in sounds:
+        (tmp_path / "table" / sound["path"]).write_bytes(sound["bytes"])
+    names = [sound["path"] for sound in sounds]
+    table, shard = tmp_path / "table" / "metadata.csv", tmp_path / "shards" / "0.parquet"
+    datasets.Dataset.from_dict({"file_name": names, "label": ["dog", "cat"]} | own).to_csv(table)
+    shard.parent.mkdir()
+    columns = {"audio": sounds, "label": ["dog", "cat"], "file_state": [1, 2]} | own
+    datasets.Dataset.from_dict(columns).to_parquet(shard)
+    for folders in ([str(table.parent)], [str(shard.parent)], [str(table.parent), str(shard.parent)]):
+        for keeps in (False, True):
+            data = DataArguments(dataset=folders if len(folders) > 1 else folders[0], cache_audio=keeps)
+            clips = prepare_clips(load_audio_dataset(data), data, 16000)
+            assert read_labels(clips.dataset, LabelArguments(), clips.names).names == ["cat", "dog"]
+            assert all(decode_row(row, 16000).shape == (8000,) for row in clips.dataset)
+            named = LabelArguments(label_column="metadata")
+            assert set(read_labels(clips.dataset, named, clips.names).names) == {*own["metadata"]}
+            with pytest.raises(BeatsError, match="There is no column 'lable' of labels, only "):
+                read_labels(clips.dataset, LabelArguments(label_column="lable"), clips.names)
+
+
+def test_class_labels_are_selected_and_left_out_by_their_names(tmp_path):
+    kind = datasets.ClassLabel(names=["1", "2", "3"])
+    sounds = [{"bytes": wav(), "path": f"{number}.wav"} for number in range(6)]
+    columns = {"audio": sounds, "label": ["dog", "cat"] * 3, "fold": [0, 0, 1, 1, 2, 2]}
+    dataset = datasets.Dataset.from_dict(columns).cast_column("fold", kind)
+    dataset.to_parquet(tmp_path / "0.parquet")
+    for wanted, rows in ((1, [0, 1]), ("3", [4, 5]), ([1, 2], [0, 1, 2, 3]), (0, [])):
+        for streaming in (False, True):
+            data = DataArguments(dataset=str(tmp_path), select={"fold": wanted}, streaming=streaming)
+            assert [row["audio"]["path"] for row in load_audio_dataset(data)] == [f"{row}.wav" for row in rows]
+    dataset = load_audio_dataset(DataArguments(dataset=str(tmp_path)))
+    labels = read_labels(dataset, LabelArguments(), list(map(str, range(6))))
+    (fold,) = read_folds(dataset, labels, FoldArguments(fold_column="fold", folds=[1]), seed=0)
+    assert (fold.name, fold.test.tolist()) == ("1", [0, 1])
 
 
 def test_audioset_has_all_its_classes():

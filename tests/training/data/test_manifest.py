@@ -339,8 +339,8 @@ def twin_folders(tmp_path: Path) -> list[Path]:
 
 def test_another_folder_with_files_of_the_same_names_sizes_and_times_is_another_one(tmp_path):
     first, second = (prepare(folder, cache_audio=True) for folder in twin_folders(tmp_path))
-    assert first.dataset[0]["waveform"][0] == 0.25
-    assert second.dataset[0]["waveform"][0] == 0.5
+    assert first.dataset[0]["_waveform"][0] == 0.25
+    assert second.dataset[0]["_waveform"][0] == 0.5
     # Codes of the one are not those of the other.
     assert first.fingerprint != second.fingerprint
     assert list(first.names) == list(second.names)
@@ -373,7 +373,7 @@ def test_files_of_the_cache_that_are_damaged_are_made_again(num_bytes, folder, c
         file.write_bytes(data[:num_bytes])
     found = prepare(folder, cache_audio=True)
     assert found.fingerprint == expected.fingerprint
-    assert len(found.dataset[5]["waveform"]) == found.num_samples[5] == 4005
+    assert len(found.dataset[5]["_waveform"]) == found.num_samples[5] == 4005
 
 
 def test_lists_are_kept_for_a_month(folder, cache):

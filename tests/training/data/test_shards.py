@@ -103,7 +103,7 @@ def test_other_columns_are_there(folder):
         assert dataset[7]["audio"]["path"] == "07.wav"
         assert load(folder, select={"label": 1})["label"] == [1] * 4
     else:
-        assert dataset["metadata"] == [f'{{"label": "{number % 3}"}}' for number in range(NUM_CLIPS)]
+        assert dataset["_metadata"] == [f'{{"label": "{number % 3}"}}' for number in range(NUM_CLIPS)]
         assert dataset[7]["audio"]["path"] == f"{folder}/1.tar/dog/07.wav"
 
 
@@ -328,7 +328,7 @@ def test_a_file_beside_the_audio_of_its_name_belongs_to_it_alone(encoded, tmp_pa
     ]
     write_members(tmp_path / "tar" / "0.tar", members)
     metadata = [f'{{"label": "{label}"}}' for label in ("dog", "cat", "rain", "rain")]
-    assert load(tmp_path / "tar")["metadata"] == metadata
+    assert load(tmp_path / "tar")["_metadata"] == metadata
 
 
 def test_a_second_start_decodes_nothing(folder, monkeypatch):

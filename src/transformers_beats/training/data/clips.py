@@ -31,7 +31,6 @@ from transformers_beats.utils.machine import count_cpus
 
 from .manifest import (
     BATCH_ROWS,
-    FILE_STATE,
     cache_path,
     hash_columns,
     map_arrow,
@@ -45,7 +44,7 @@ from .manifest import (
 from .reading import within
 from .shards import read_audio
 from .sources import DataArguments, decode_row, open_row
-from .tables import FILE_COLUMN
+from .tables import FILE_COLUMN, FILE_STATE, WAVEFORM_COLUMN
 
 
 logger = logging.get_logger(__name__)
@@ -404,7 +403,7 @@ def name_clips(dataset: datasets.Dataset, is_single: bool) -> pa.ChunkedArray:
 
 def decode_clip(row: dict[str, Any], sampling_rate: int) -> dict[str, np.ndarray]:
     """Returns the waveform of a clip."""
-    return {"waveform": decode_row(row, sampling_rate)}
+    return {WAVEFORM_COLUMN: decode_row(row, sampling_rate)}
 
 
 def prepare_clips(
@@ -441,12 +440,12 @@ def prepare_clips(
         waveforms = map_cached(
             dataset,
             partial(decode_clip, sampling_rate=sampling_rate),
-            datasets.Features({"waveform": datasets.List(datasets.Value("float32"))}),
+            datasets.Features({WAVEFORM_COLUMN: datasets.List(datasets.Value("float32"))}),
             num_proc=arguments.num_proc,
             desc="Decoding",
         )
         dataset = datasets.concatenate_datasets([dataset, waveforms], axis=1)
-        dataset = dataset.with_format("numpy", columns=["waveform"], output_all_columns=True)
+        dataset = dataset.with_format("numpy", columns=[WAVEFORM_COLUMN], output_all_columns=True)
     return Clips(dataset, num_samples, Names(mapped["name"]), num_skipped, digests)
 
 

@@ -10,7 +10,8 @@ from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError, name_some, one_line
 
-from .labels import Labels, is_nan, label_name
+from .labels import Labels
+from .tables import label_name, read_column
 
 
 @dataclass
@@ -61,8 +62,8 @@ def read_folds(dataset: datasets.Dataset, labels: Labels, arguments: FoldArgumen
         if arguments.fold_column not in dataset.column_names:
             columns = ", ".join(dataset.column_names)
             raise BeatsError(f"There is no column {arguments.fold_column!r} of folds, only {columns}.")
-        values = list(dataset[arguments.fold_column])
-        if missing := sum(value is None or value == "" or is_nan(value) for value in values):
+        values = read_column(dataset, arguments.fold_column)
+        if missing := sum(value is None or value == "" for value in values):
             raise BeatsError(f"{missing} of {len(values)} clips are in no fold: column {arguments.fold_column!r}.")
         of_clips = np.array([label_name(value) for value in values])
     else:

@@ -3,7 +3,6 @@
 
 import ast
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -20,6 +19,19 @@ from transformers_beats.audio.audioset import AUDIOSET_LABELS, AUDIOSET_STRONG_L
 from transformers_beats.utils.arguments import argument
 from transformers_beats.utils.errors import BeatsError, UsageError, name_some
 
+from .tables import (
+    CORPUS_COLUMN,
+    FILE_COLUMN,
+    FILE_STATE,
+    METADATA_COLUMN,
+    WAVEFORM_COLUMN,
+    is_nan,
+    label_name,
+    metadata_names,
+    name_files,
+    read_column,
+)
+
 
 logger = logging.get_logger(__name__)
 
@@ -31,7 +43,7 @@ HOT = ("0", "False", "1", "True")
 # Separators of several classes in one text that are looked for.
 SEPARATORS = ("|", ";", ",", "/")
 # Columns that say nothing but where the audio is from.
-FILE_COLUMNS = ("file_name", "audio", "file_state", "waveform", "_corpus")
+FILE_COLUMNS = (FILE_COLUMN, "audio", FILE_STATE, METADATA_COLUMN, WAVEFORM_COLUMN, CORPUS_COLUMN)
 QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 # Elements of a list as Python and numpy write them, with commas or spaces between them.
 QUOTED_ELEMENTS = re.compile(rf"\s*(?:{QUOTED})(?:(?:\s*,\s*|\s+)(?:{QUOTED}))*[\s,]*", re.DOTALL)
@@ -162,14 +174,15 @@ def find_label_column(dataset: datasets.Dataset, arguments: LabelArguments) -> s
     Raises:
         [`BeatsError`]: if there is no such column, or none can be found.
     """
-    names = dataset.column_names
+    # Those of a tar shard are beside the audio.
+    names = [*dict.fromkeys([*dataset.column_names, *metadata_names(dataset)])]
     if arguments.label_column is not None:
-        if arguments.label_column not in names and "metadata" not in names:
-            raise BeatsError(f"There is no column {arguments.label_column!r} of labels, only {', '.join(names)}.")
+        if arguments.label_column not in names:
+            found = ", ".join(name for name in names if name != METADATA_COLUMN)
+            raise BeatsError(f"There is no column {arguments.label_column!r} of labels, only {found}.")
         return arguments.label_column
     if arguments.label_folder is None:
-        beside = next((json.loads(text) for text in dataset["metadata"] if text), {}) if "metadata" in names else {}
-        found = [name for name in LABEL_COLUMNS if name in names or name in beside]
+        found = [name for name in LABEL_COLUMNS if name in names]
         if len(found) > 1:
             raise BeatsError(f"Any of the columns {', '.join(found)} may hold the labels: set `label_column`.")
         if found:
@@ -180,11 +193,12 @@ def find_label_column(dataset: datasets.Dataset, arguments: LabelArguments) -> s
                 f"No column of labels among {', '.join(others)}: set `label_column`, or `label_folder` if the folders "
                 "of the files are their classes."
             )
-    loose = next((name for name in dataset["file_name"] if len(PurePath(name).parts) < 2), None)
-    if loose is not None:
-        raise BeatsError(
-            f"{loose}: lies in no folder named after its class, and there is no column of labels: set `label_column`."
-        )
+    for number, name in enumerate(name_files(dataset), start=1):
+        if name is None or len(PurePath(name).parts) < 2:
+            raise BeatsError(
+                f"{name or f'Clip {number}'}: lies in no folder named after its class, and there is no column of "
+                "labels: set `label_column`."
+            )
     return None
 
 
@@ -215,36 +229,6 @@ def classes_of_folders(names: Sequence[str], choice: str | None, known: Sequence
             f"{name_some(sorted({*last}), 3)}."
         )
     return first
-
-
-def read_column(dataset: datasets.Dataset, column: str) -> list:
-    """Returns the values of a column, class indices replaced by their names."""
-    if column not in dataset.column_names:
-        # Metadata beside the audio in a tar shard.
-        return [json.loads(text).get(column) if text else None for text in dataset["metadata"]]
-    values = list(dataset[column])
-    feature = dataset.features[column]
-    if isinstance(feature, datasets.ClassLabel):
-        # Datasets write -1 for a clip without a class.
-        return [None if value is None or value < 0 else feature.int2str(value) for value in values]
-    inner = getattr(feature, "feature", None)
-    if isinstance(inner, datasets.ClassLabel):
-        return [[inner.int2str(value) for value in row or []] for row in values]
-    if isinstance(inner, dict) and isinstance(inner.get("label"), datasets.ClassLabel):
-        name_of = inner["label"].int2str
-        return [[event | {"label": name_of(event["label"])} for event in row or []] for row in values]
-    # A column of whole numbers with gaps is one of floats.
-    return [None if is_nan(value) else int(value) if is_whole(value) else value for value in values]
-
-
-def is_nan(value: Any) -> bool:
-    """Returns whether a value is NaN, as tables have it for an empty cell."""
-    return isinstance(value, float) and math.isnan(value)
-
-
-def is_whole(value: Any) -> bool:
-    """Returns whether a value is a float without a fraction."""
-    return isinstance(value, float) and value.is_integer()
 
 
 def is_event(value: Any) -> bool:
@@ -385,11 +369,6 @@ def warn_of_joined(names: Sequence[str], described: str) -> None:
             return
 
 
-def label_name(label: Any) -> str:
-    """Returns the name of a class: 1, 1.0 and "1" are the same."""
-    return str(int(label)) if is_whole(label) else str(label)
-
-
 def sort_names(labels: set) -> list[str]:
     """Returns the names of classes, each once: in the order of the alphabet, whole numbers in theirs."""
     names = {label_name(label) for label in labels}
@@ -420,7 +399,7 @@ def read_labels(
     column = find_label_column(dataset, arguments)
     described = "the folders" if column is None else f"column {column!r}"
     if column is None:
-        values: list = classes_of_folders(dataset["file_name"], arguments.label_folder, known)
+        values: list = classes_of_folders(list(map(str, name_files(dataset))), arguments.label_folder, known)
     else:
         values = parse_lists(read_column(dataset, column), described, clip_names)
     task = arguments.task or ("multi_label" if arguments.label_separator else guess_task(values))

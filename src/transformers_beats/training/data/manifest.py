@@ -28,7 +28,7 @@ from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.files import replace_file
 from transformers_beats.utils.lock import hold
 
-from .tables import FILE_COLUMN, TABLE_SUFFIXES, list_table_files
+from .tables import FILE_COLUMN, FILE_STATE, TABLE_SUFFIXES, list_table_files
 
 
 logger = logging.get_logger(__name__)
@@ -38,8 +38,7 @@ pc: Any = pyarrow.compute
 
 # Audio of a row: the bytes of a file, or its path.
 AUDIO_STRUCT = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
-# Column of a file's size in bytes, the time of its last change in nanoseconds, and a checksum of both and its path.
-FILE_STATE = "file_state"
+# Of `FILE_STATE`.
 STATE_STRUCT = {name: datasets.Value("int64") for name in ("size", "modified", "checksum")}
 # Size and time of a file that is not there.
 ABSENT = (-1, 0)

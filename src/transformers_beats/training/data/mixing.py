@@ -9,7 +9,8 @@ from torch.utils.data import Sampler
 from transformers_beats.utils.errors import BeatsError, name_some
 
 from .crops import CropDataset, FbankDataset
-from .sources import CORPUS_COLUMN, DataArguments
+from .sources import DataArguments
+from .tables import CORPUS_COLUMN
 
 
 def dataset_shares(counts: Sequence[int] | np.ndarray, arguments: DataArguments) -> np.ndarray:

@@ -38,7 +38,7 @@ from .manifest import (
     write_arrow,
     write_batches,
 )
-from .tables import read_parquet_schema
+from .tables import METADATA_COLUMN, read_parquet_schema
 
 
 logger = logging.get_logger(__name__)
@@ -54,9 +54,9 @@ SHARD_AUDIO = AUDIO_STRUCT | {
     "size": datasets.Value("int64"),
     "modified": datasets.Value("int64"),
 }
-TAR_FEATURES = datasets.Features({"audio": SHARD_AUDIO, "metadata": datasets.Value("string")})
+TAR_FEATURES = datasets.Features({"audio": SHARD_AUDIO, METADATA_COLUMN: datasets.Value("string")})
 # Changes when rows of the indices do.
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 INDEX_NAME = "shard-{}.arrow"
 # Entry of the metadata of an index: warnings about the shard.
 WARNINGS = b"warnings"
@@ -299,7 +299,7 @@ def read_tar_shards(shards: list[str], warn: Callable[[str], None] = logger.warn
                     values.setdefault(_stem(name) if _stem(name) in stems else None, {}).update(found)
             for name, content in audio:
                 metadata = {**values.get(None, {}), **values.get(_stem(name), {})}
-                yield {"audio": content, "metadata": json.dumps(metadata) if metadata else None}
+                yield {"audio": content, METADATA_COLUMN: json.dumps(metadata) if metadata else None}
 
 
 def _suffix(name: str) -> str:

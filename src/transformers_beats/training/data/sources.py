@@ -21,7 +21,6 @@ from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line, name_some
 from transformers_beats.utils.hub import check_repository
 
-from .labels import label_name
 from .manifest import AUDIO_STRUCT, SHARD_SUFFIXES, list_audio_files, one_of_each_folder, read_state, search_audio
 from .shards import (
     SHARD_AUDIO,
@@ -32,13 +31,23 @@ from .shards import (
     read_tar_shards,
 )
 from .splits import check_nested_splits, find_split, select_shards
-from .tables import FILE_COLUMN, find_table, read_parquet_schema
+from .tables import (
+    CORPUS_COLUMN,
+    FILE_COLUMN,
+    FILE_STATE,
+    METADATA_COLUMN,
+    WAVEFORM_COLUMN,
+    find_table,
+    label_name,
+    name_classes,
+    read_parquet_schema,
+)
 
 
 logger = logging.get_logger(__name__)
 
-# Number of the dataset of a row, among several.
-CORPUS_COLUMN = "_corpus"
+# Columns that are made here.
+OWN_COLUMNS = (FILE_STATE, METADATA_COLUMN, WAVEFORM_COLUMN, CORPUS_COLUMN)
 # Parts of a streamed folder, which processes and their workers share.
 MAX_FOLDER_SHARDS = 256
 
@@ -185,10 +194,10 @@ def _load_source(arguments: DataArguments, beside: str | None, refresh: bool) ->
         found = [] if table else [root] if root.is_file() else search_folder(root, SHARD_SUFFIXES)
     else:
         found, listed = search_audio(path, audio_column, table, refresh)
-    digest = None
+    digest = own = None
     if shards := _select_shards(found, root, folder, arguments.split):
         if shards[0].suffix.lower() == ".tar":
-            stream = _stream_tar
+            stream, own = _stream_tar, METADATA_COLUMN
         else:
             stream = _stream_parquet
             for shard in shards:
@@ -198,13 +207,13 @@ def _load_source(arguments: DataArguments, beside: str | None, refresh: bool) ->
         raise BeatsError(f"{root}: has no folder {arguments.split!r}, which the split of that name would be.")
     else:
         dataset = list_audio_files(path, audio_column, table, refresh) if listed is None else listed
-        audio_column = "audio"
+        audio_column, own = "audio", FILE_STATE
         if table is None and refresh:
             check_nested_splits(path, one_of_each_folder(dataset.data.column(FILE_COLUMN)), arguments.split)
         if arguments.streaming:
             digest = dataset.info.description
             dataset = dataset.to_iterable_dataset(num_shards=min(MAX_FOLDER_SHARDS, len(dataset)))
-    dataset = _select_rows(_name_audio_column(dataset, audio_column, source), arguments.select)
+    dataset = _select_rows(_name_audio_column(dataset, audio_column, source, own), arguments.select)
     if arguments.streaming:
         # Nothing else tells whether the files are those that an interrupted training has read.
         dataset.info.description = digest or Hasher.hash([(str(file), *read_state(file)) for file in shards])
@@ -255,9 +264,15 @@ def _select_shards(found: list[Path], root: Path, folder: Path | None, split: st
     return kinds[0]
 
 
-def _name_audio_column(dataset, name: str | None, source: str):
-    """Returns the dataset with its audio in the column `audio`, not decoded."""
+def _name_audio_column(dataset, name: str | None, source: str, own: str | None = None):
+    """
+    Returns the dataset with its audio in the column `audio`, not decoded, and without what may pass for a column that
+    is made here, other than `own`.
+    """
     features = dataset.features or {}
+    if taken := [column for column in OWN_COLUMNS if column in features and column != own]:
+        dataset = dataset.remove_columns(taken)
+        features = dataset.features or {}
     candidates = [name for name, feature in features.items() if is_audio(feature)]
     if name is None:
         if len(candidates) != 1:
@@ -284,11 +299,13 @@ def _select_rows(dataset, select: dict | None):
         if column not in dataset.features:
             raise BeatsError(f"`select` names the column {column!r}, but there are {', '.join(dataset.features)}.")
         wanted = values if isinstance(values, list) else [values]
-        dataset = dataset.filter(partial(_is_in, wanted=wanted), input_columns=column)
+        is_wanted = partial(_is_in, wanted=wanted, feature=dataset.features[column])
+        dataset = dataset.filter(is_wanted, input_columns=column)
     return dataset
 
 
-def _is_in(value: Any, wanted: list) -> bool:
+def _is_in(value: Any, wanted: list, feature: Any) -> bool:
+    value = name_classes(value, feature)
     return any(_is_same(value, one) for one in wanted)
 
 
@@ -311,9 +328,9 @@ def decode_row(row: dict[str, Any], sampling_rate: int, start: int = 0, num_samp
     Raises:
         [`AudioError`]: if it cannot be decoded; the message names the file.
     """
-    if row.get("waveform") is not None:
+    if row.get(WAVEFORM_COLUMN) is not None:
         stop = None if num_samples is None else start + num_samples
-        return np.array(row["waveform"][start:stop], dtype=np.float32)
+        return np.array(row[WAVEFORM_COLUMN][start:stop], dtype=np.float32)
     return read_samples(open_row(row, sampling_rate, start), num_samples)
 
 

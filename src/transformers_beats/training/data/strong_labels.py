@@ -19,8 +19,8 @@ from transformers_beats.audio.event_rows import Recordings, Row
 from transformers_beats.audio.files import search_folder
 from transformers_beats.utils.errors import BeatsError, did_you_mean, name_some
 
-from .labels import LabelArguments, Labels, as_lists, label_name, sort_names
-from .tables import JSON_LINES_SUFFIXES, read_delimited, read_table, read_text
+from .labels import LabelArguments, Labels, as_lists, sort_names
+from .tables import JSON_LINES_SUFFIXES, label_name, read_delimited, read_table, read_text
 
 
 logger = logging.get_logger(__name__)

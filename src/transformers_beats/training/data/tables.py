@@ -8,6 +8,7 @@ import codecs
 import csv
 import io
 import json
+import math
 import os
 import re
 from collections import Counter
@@ -22,8 +23,6 @@ import pyarrow.parquet
 
 from transformers_beats.utils.errors import BeatsError, did_you_mean, first_line, name_some
 
-from .labels import is_nan, label_name
-
 
 # Delimiter of each kind of delimited text, unless its header has none.
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
@@ -34,7 +33,18 @@ TABLE_SUFFIXES = (*DELIMITERS, *JSON_LINES_SUFFIXES, ".json", ".parquet")
 METADATA_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 # Encodings of text that begins with such a mark, as Excel and PowerShell write it.
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+# Names of columns that are made here.
 FILE_COLUMN = "file_name"
+# A file's size in bytes, the time of its last change in nanoseconds, and a checksum of both and its path.
+FILE_STATE = "file_state"
+# What is beside the audio in a tar shard, as JSON.
+METADATA_COLUMN = "_metadata"
+# Audio that was decoded once.
+WAVEFORM_COLUMN = "_waveform"
+# Number of the dataset of a row, among several.
+CORPUS_COLUMN = "_corpus"
+# Path of an audio file in a tar archive, after that of the archive.
+ARCHIVE = re.compile(r"^/.*\.tar/", re.IGNORECASE | re.DOTALL)
 DRIVE = re.compile(r"[a-z]:[\\/]|//", re.IGNORECASE)
 URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
@@ -296,3 +306,63 @@ def _read_parquet(path: Path) -> Table:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BeatsError(f"{path}: its metadata of `datasets` are damaged: {first_line(error)}") from error
     return Table(path, dataset, range(1, len(dataset) + 1))
+
+
+# Columns
+
+
+def read_column(dataset: datasets.Dataset, column: str) -> list:
+    """Returns the values of a column, or of metadata beside the audio; class indices are replaced by their names."""
+    if column not in dataset.column_names:
+        return [json.loads(text).get(column) if text else None for text in dataset[METADATA_COLUMN]]
+    feature = dataset.features[column]
+    return [name_classes(value, feature) for value in dataset[column]]
+
+
+def name_classes(value: Any, feature: Any) -> Any:
+    """Returns a value of a column of this feature as it was written: class indices are replaced by their names."""
+    if isinstance(feature, datasets.ClassLabel):
+        # Datasets write -1 for a clip without a class.
+        return None if value is None or value < 0 else feature.int2str(int(value))
+    inner = getattr(feature, "feature", None)
+    if isinstance(inner, datasets.ClassLabel):
+        return [inner.int2str(each) for each in value or []]
+    if isinstance(inner, dict) and isinstance(inner.get("label"), datasets.ClassLabel):
+        return [event | {"label": inner["label"].int2str(event["label"])} for event in value or []]
+    # A column of whole numbers with gaps is one of floats.
+    return None if is_nan(value) else int(value) if is_whole(value) else value
+
+
+def metadata_names(dataset: datasets.Dataset) -> list[str]:
+    """Returns the names of the metadata beside the audio in tar shards, if there are some."""
+    if METADATA_COLUMN not in dataset.column_names:
+        return []
+    return [*dict.fromkeys(name for text in dataset[METADATA_COLUMN] if text for name in json.loads(text))]
+
+
+def name_files(dataset: datasets.Dataset) -> list[str | None]:
+    """Returns the path of each clip in its folder or shard; None if it has none."""
+    names: list[str | None] = [None] * len(dataset)
+    if FILE_COLUMN in dataset.column_names:
+        names = list(dataset[FILE_COLUMN])
+    if "audio" not in dataset.column_names or all(names):
+        return names
+    audio = dataset.select_columns("audio").with_format("arrow")[:]["audio"]
+    paths = (ARCHIVE.sub("", path or "") for chunk in audio.chunks for path in chunk.field("path").to_pylist())
+    # Another absolute path tells nothing of the dataset.
+    return [name or (None if os.path.isabs(path) else path or None) for name, path in zip(names, paths)]
+
+
+def is_nan(value: Any) -> bool:
+    """Returns whether a value is NaN, as tables have it for an empty cell."""
+    return isinstance(value, float) and math.isnan(value)
+
+
+def is_whole(value: Any) -> bool:
+    """Returns whether a value is a float without a fraction."""
+    return isinstance(value, float) and value.is_integer()
+
+
+def label_name(label: Any) -> str:
+    """Returns the name of a class: 1, 1.0 and "1" are the same."""
+    return str(int(label)) if is_whole(label) else str(label)

@@ -289,6 +289,12 @@ def test_folds_of_another_training_are_not_taken_for_this_one(recipe, folder):
         run(recipe, learning_rate=1e-5)
     # Another fold of the same training is welcome.
     assert list(run(recipe, folds=[1, 2])["folds"]) == ["1", "2"]
+    # Other audio under a name, as long as before; and one more clip.
+    kept = (folder / "noise" / "0.wav").read_bytes()
+    write_clip(folder / "noise" / "0.wav", None, seed=99)
+    with pytest.raises(ValueError, match="was begun with another `clips`"):
+        run(recipe, folds=[2])
+    (folder / "noise" / "0.wav").write_bytes(kept)
     write_clip(folder / "noise" / "new.wav", None, seed=99)
     with pytest.raises(ValueError, match="was begun with another `clips`"):
         run(recipe, folds=[2])

@@ -358,7 +358,7 @@ def fingerprint(clips: Clips, labels: Labels, fold_column: str | None) -> str:
     folds = None if fold_column is None else list(clips.dataset[fold_column])
     values: Any = labels.values if labels.knowledge is None else (labels.values, labels.knowledge)
     values = values if labels.annotated is None else (*values, labels.annotated)
-    return Hasher.hash((list(clips.names), clips.num_samples.tolist(), list(labels.names), values, folds))
+    return Hasher.hash((clips.fingerprint, list(labels.names), values, folds))
 
 
 def main(argv: list[str] | None = None) -> None:

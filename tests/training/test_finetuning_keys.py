@@ -2,6 +2,7 @@
 """Keys of fine-tuning, each by its effect: early stopping, weights of classes, averages, unfreezing, search, share."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -414,6 +415,14 @@ def test_a_training_does_not_go_on_with_other_labels(recipe, folder, tmp_path, m
     table.write_text(table.read_text().replace(",tone", ",tune"))
     with pytest.raises(UsageError, match="was begun with another `labels`"):
         run(recipe)
+
+
+def test_a_training_does_not_go_on_with_other_clips_to_evaluate_on(recipe, folder, tmp_path, monkeypatch):
+    recipe |= {"eval_share": None, "eval_dataset": str(shutil.copytree(folder, tmp_path / "others"))}
+    run_until_third_evaluation(monkeypatch, recipe, allow_overlap=True)
+    next((tmp_path / "others").rglob("*.wav")).unlink()
+    with pytest.raises(UsageError, match="was begun with another `test_clips`"):
+        run(recipe, allow_overlap=True)
 
 
 @pytest.mark.parametrize(

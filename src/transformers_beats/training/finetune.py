@@ -131,6 +131,9 @@ def finetune_once(
     settings = decisive_settings(arguments, training, crops) | {"stop_epoch": stop_epoch}
     # Files of events, and tables beside the audio, are no part of the clips.
     settings["labels"] = fingerprint(*train, None)
+    if evaluation is not None and training.eval_strategy != "no":
+        # They tell which checkpoint is the best, and when to stop.
+        settings["test_clips"] = fingerprint(*evaluation, None)
     train_and_save(trainer, output_dir, settings, finish)
     return metrics
 

@@ -878,9 +878,9 @@ class BeatsPreTrainedModel(SavedWithCode, PreTrainedModel):
                 depth = find_saved_depth(encoder, name, missing, unexpected)
                 if depth != len(encoder.layers):
                     encoder.keep_outputs_of(depth)
-        # Thresholds and filters that were tuned for another head.
         # A mismatched key comes with both shapes.
         mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
+        # Thresholds and filters were tuned for another head.
         if any(key.startswith("classifier.") for key in (*info["missing_keys"], *mismatched)):
             model.config.event_settings = None
         return (model, info) if output_loading_info else model

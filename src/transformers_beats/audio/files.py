@@ -82,8 +82,8 @@ class AudioFile:
         """Absolute path, or "-" for standard input."""
         if self.data is not None:
             return STDIN
-        # What is above the target of a link is not what is above the link.
-        is_above = os.pardir in self.full_name.split(os.sep)
+        # What is above the target of a link is not what is above the link; the current folder is none.
+        is_above = f"{os.sep}{os.pardir}{os.sep}" in self.full_name.lstrip(f"{os.curdir}{os.sep}")
         return place_of(self.full_name) if is_above else os.path.abspath(self.full_name)
 
     def open(self) -> "Path | NamedBytes":

@@ -179,9 +179,11 @@ def cache_directory(entry: Entry, cache_dir: str | Path | None = None) -> Path:
     """Returns the directory of a converted model: in `cache_dir`, by default `HF_HOME/transformers-beats`."""
     root = Path(cache_dir or Path(constants.HF_HOME) / "transformers-beats")
     # The hash tells apart the models of one name in several manifests; without one, where its file is from.
-    source = json.dumps([entry.file, entry.bytes, entry.mirrors, entry.cfg], sort_keys=True, default=str)
-    digest = f"unverified-{hashlib.blake2b(source.encode(), digest_size=6).hexdigest()}"
-    return root.expanduser().absolute() / entry.name / (entry.sha256[:12] if entry.sha256 else digest)
+    version = (entry.sha256 or "")[:12]
+    if not version:
+        source = json.dumps([entry.file, entry.bytes, entry.mirrors, entry.cfg], sort_keys=True, default=str)
+        version = f"unverified-{hashlib.blake2b(source.encode(), digest_size=6).hexdigest()}"
+    return root.expanduser().absolute() / entry.name / version
 
 
 def is_complete(directory: Path) -> bool:

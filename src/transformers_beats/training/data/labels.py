@@ -20,11 +20,9 @@ from transformers_beats.utils.arguments import argument
 from transformers_beats.utils.errors import BeatsError, UsageError, name_some
 
 from .tables import (
-    CORPUS_COLUMN,
     FILE_COLUMN,
-    FILE_STATE,
     METADATA_COLUMN,
-    WAVEFORM_COLUMN,
+    OWN_COLUMNS,
     is_nan,
     label_name,
     metadata_names,
@@ -43,7 +41,7 @@ HOT = ("0", "False", "1", "True")
 # Separators of several classes in one text that are looked for.
 SEPARATORS = ("|", ";", ",", "/")
 # Columns that say nothing but where the audio is from.
-FILE_COLUMNS = (FILE_COLUMN, "audio", FILE_STATE, METADATA_COLUMN, WAVEFORM_COLUMN, CORPUS_COLUMN)
+FILE_COLUMNS = (FILE_COLUMN, "audio", *OWN_COLUMNS)
 QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 # Elements of a list as Python and numpy write them, with commas or spaces between them.
 QUOTED_ELEMENTS = re.compile(rf"\s*(?:{QUOTED})(?:(?:\s*,\s*|\s+)(?:{QUOTED}))*[\s,]*", re.DOTALL)

@@ -36,6 +36,7 @@ from .tables import (
     FILE_COLUMN,
     FILE_STATE,
     METADATA_COLUMN,
+    OWN_COLUMNS,
     WAVEFORM_COLUMN,
     find_table,
     label_name,
@@ -46,8 +47,6 @@ from .tables import (
 
 logger = logging.get_logger(__name__)
 
-# Columns that are made here.
-OWN_COLUMNS = (FILE_STATE, METADATA_COLUMN, WAVEFORM_COLUMN, CORPUS_COLUMN)
 # Parts of a streamed folder, which processes and their workers share.
 MAX_FOLDER_SHARDS = 256
 

@@ -43,6 +43,7 @@ METADATA_COLUMN = "_metadata"
 WAVEFORM_COLUMN = "_waveform"
 # Number of the dataset of a row, among several.
 CORPUS_COLUMN = "_corpus"
+OWN_COLUMNS = (FILE_STATE, METADATA_COLUMN, WAVEFORM_COLUMN, CORPUS_COLUMN)
 # Path of an audio file in a tar archive, after that of the archive.
 ARCHIVE = re.compile(r"^/.*\.tar/", re.IGNORECASE | re.DOTALL)
 DRIVE = re.compile(r"[a-z]:[\\/]|//", re.IGNORECASE)

@@ -240,6 +240,13 @@ def test_a_search_goes_on_after_a_trial_that_diverges(recipe, caplog):
     assert report["notes"] == [finetune_module.CHOSEN_BY_SEARCH]
 
 
+def test_a_search_in_which_every_trial_diverges_says_so(recipe):
+    pytest.importorskip("optuna")
+    with pytest.raises(DivergenceError, match="all 2 trials have diverged"):
+        run(recipe, search_space={"learning_rate": [1e30]}, num_trials=2, max_grad_norm=0.0, num_train_epochs=1)
+    assert not Path(recipe["output_dir"]).exists()
+
+
 # Weights of classes
 
 

@@ -23,6 +23,9 @@ from .classification import ClassificationTrainer
 
 logger = logging.get_logger(__name__)
 
+# Optuna's words where it is asked for the best of no trial.
+NO_TRIAL = "No trials are completed"
+
 
 def search_hyperparameters(
     training: BeatsTrainingArguments,
@@ -39,6 +42,7 @@ def search_hyperparameters(
     Raises:
         [`UsageError`]: if the space cannot be used.
         [`BeatsError`]: if Optuna is not installed.
+        [`DivergenceError`]: if no trial comes to its end.
     """
     space = check_space(tuning.search_space or {}, training)
     if importlib.util.find_spec("optuna") is None:
@@ -65,17 +69,25 @@ def search_hyperparameters(
         trial_arguments.eval_strategy = "no"
     with work_directory(Path(str(training.output_dir)).absolute().parent, ".search-") as directory:
         trial_arguments.output_dir = str(directory)
-        best: Any = build(trial_arguments).hyperparameter_search(
-            hp_space=lambda trial: {name: suggest(trial, name, values) for name, values in space.items()},
-            compute_objective=lambda metrics: metrics[metric],
-            n_trials=tuning.num_trials,
-            direction="maximize" if is_greater_better else "minimize",
-            backend="optuna",
-            # For `optuna.create_study`: otherwise the same search would try other values.
-            sampler=sampler,
-            # Of a trial that has no loss, the others may have one.
-            catch=(DivergenceError,),
-        )
+        try:
+            best: Any = build(trial_arguments).hyperparameter_search(
+                hp_space=lambda trial: {name: suggest(trial, name, values) for name, values in space.items()},
+                compute_objective=lambda metrics: metrics[metric],
+                n_trials=tuning.num_trials,
+                direction="maximize" if is_greater_better else "minimize",
+                backend="optuna",
+                # For `optuna.create_study`: otherwise the same search would try other values.
+                sampler=sampler,
+                # Of a trial that has no loss, the others may have one.
+                catch=(DivergenceError,),
+            )
+        except ValueError as error:
+            if NO_TRIAL not in str(error):
+                raise
+            raise DivergenceError(
+                f"`search_space`: all {tuning.num_trials} trials have diverged: lower the values to try, such as "
+                "those of `learning_rate`."
+            ) from error
     if best is not None:
         found = {"asked": asked, "values": best.hyperparameters, "objective": best.objective}
         make_directory(file.parent)

@@ -1,9 +1,12 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import pickle
+
 import peft
 import pytest
 import torch
 from huggingface_hub import HfApi, constants
-from transformers import AutoModelForAudioClassification, AutoModelForAudioFrameClassification
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForAudioClassification, AutoModelForAudioFrameClassification
 
 from transformers_beats import (
     BeatsConfig,
@@ -12,7 +15,15 @@ from transformers_beats import (
     BeatsForPreTraining,
     BeatsModel,
 )
-from transformers_beats.inference.loading import describe, find_model, load, load_extractor, load_model
+from transformers_beats.inference.loading import (
+    check_model,
+    describe,
+    find_model,
+    load,
+    load_extractor,
+    load_model,
+    saved_config,
+)
 from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
 from transformers_beats.utils.errors import BeatsError, UsageError
 
@@ -96,6 +107,83 @@ def test_the_directory_of_an_adapter_is_the_model_with_it(adapter, fbank):
     encoder = load_model(directory, BeatsModel)
     assert type(encoder) is BeatsModel
     torch.testing.assert_close(encoder(fbank).pooler_output, model.beats(fbank).pooler_output)
+
+
+def to_pickle(directory, name, pickled):
+    """Writes weights again as `torch.save` does."""
+    torch.save(load_file(directory / name), directory / pickled)
+    (directory / name).unlink()
+
+
+def test_the_weights_of_an_adapter_may_be_a_pickle_of_tensors(adapter, fbank):
+    wrapped, directory = adapter
+    to_pickle(directory, "adapter_model.safetensors", "adapter_model.bin")
+    assert saved_config(directory).num_labels == 5
+    model, extractor = load(directory)
+    assert extractor.fbank_mean == 12.5
+    torch.testing.assert_close(model(fbank).logits, wrapped(input_values=fbank).logits)
+
+
+def test_a_pickled_adapter_runs_nothing(adapter, tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return open, (str(tmp_path / "was-here"), "w")
+
+    directory = adapter[1]
+    (directory / "adapter_model.safetensors").unlink()
+    weights = {"base_model.model.classifier.weight": Attack()}
+    (directory / "adapter_model.bin").write_bytes(pickle.dumps(weights, protocol=2))
+    for use in (saved_config, load_model):
+        with pytest.raises(BeatsError, match=r"adapter_model\.bin: "):
+            use(directory)
+    assert not (tmp_path / "was-here").exists()
+
+
+def test_an_adapter_without_weights_is_an_error(adapter):
+    directory = adapter[1]
+    (directory / "adapter_model.safetensors").unlink()
+    for use in (saved_config, load_model):
+        with pytest.raises(UsageError, match=r"adapter without its weights, adapter_model\.safetensors or adapter_mo"):
+            use(directory)
+
+
+@pytest.mark.parametrize("files", ["model.safetensors", "pytorch_model.bin", "model-*.safetensors"])
+def test_an_adapter_beside_a_whole_model_is_refused(adapter, files):
+    """transformers would add the adapter to a model that has it in its weights."""
+    wrapped, directory = adapter
+    size = "2KB" if "*" in files else "1GB"
+    wrapped.merge_and_unload().save_pretrained(directory, max_shard_size=size)
+    if files == "pytorch_model.bin":
+        to_pickle(directory, "model.safetensors", files)
+    assert list(directory.glob(files))
+    for use in (check_model, saved_config, load_model, load_extractor, load):
+        with pytest.raises(UsageError, match=r"both an adapter and a whole model, .*: remove adapter_config\.json"):
+            use(directory)
+    (directory / "adapter_config.json").unlink()
+    assert load_model(directory).config.num_labels == 5
+
+
+def test_files_of_a_training_beside_an_adapter_are_no_model(adapter, fbank):
+    wrapped, directory = adapter
+    for name in ("training_args.bin", "pytorch_model_fsdp.bin"):
+        (directory / name).write_bytes(b"")
+    torch.testing.assert_close(load_model(directory)(fbank).logits, wrapped(input_values=fbank).logits)
+
+
+@pytest.mark.parametrize("has_config", [False, True])
+def test_the_configuration_of_an_adapted_model_is_read_once(adapter, has_config, monkeypatch):
+    wrapped, directory = adapter
+    if has_config:
+        wrapped.config.save_pretrained(directory)
+    read, from_pretrained = [], AutoConfig.from_pretrained
+
+    def note(name, **options):
+        read.append(str(name))
+        return from_pretrained(name, **options)
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", note)
+    assert load_model(directory).config.num_labels == 5
+    assert read == [str(directory if has_config else directory.parent / "base")]
 
 
 def test_an_adapter_without_its_model_names_both(adapter):

@@ -1,6 +1,8 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Models inside wrappers, with code of their own, and with feature extractors of others, wherever a model is taken."""
 
+from functools import partial
+
 import numpy as np
 import peft
 import pytest
@@ -12,6 +14,7 @@ from transformers_beats import (
     BeatsAudioTaggingPipeline,
     BeatsFeatureExtractor,
     BeatsForAudioClassification,
+    BeatsForAudioFrameClassification,
     BeatsForPreTraining,
     BeatsModel,
     WindowedInference,
@@ -40,8 +43,8 @@ def load_by_remote_code(directory):
     return model_class.from_pretrained(directory), extractor_class.from_pretrained(directory)
 
 
-def add_adapter(model, b=0.0):
-    settings = peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["classifier"])
+def add_adapter(model, b=0.0, task=None):
+    settings = peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["classifier"], task_type=task)
     model = peft.get_peft_model(model, settings).eval()
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -51,6 +54,8 @@ def add_adapter(model, b=0.0):
 
 WRAPPERS = {
     "peft": add_adapter,
+    "peft of classifiers": partial(add_adapter, task="SEQ_CLS"),
+    "peft of features": partial(add_adapter, task="FEATURE_EXTRACTION"),
     "compiled": lambda model: torch.compile(model, backend="eager"),
     "parallel": torch.nn.DataParallel,
     "both": lambda model: torch.compile(add_adapter(model), backend="eager"),
@@ -80,6 +85,21 @@ def test_wrapped_models_are_taken_everywhere(how, directory):
         # transformers' pipelines ask a model for its device.
         tagger = pipeline("audio-tagging", model=model, feature_extractor=extractor)
         assert len(tagger(CLIP, return_events=True)["labels"]) == 5
+
+
+@pytest.mark.parametrize("steps", [False, True])
+@pytest.mark.parametrize("task", [None, "TOKEN_CLS"])
+def test_a_wrapped_frame_level_model_gives_the_scores_that_it_has_alone(task, steps, tiny_config):
+    torch.manual_seed(0)
+    tiny_config.frame_pooling = "sequence" if steps else tiny_config.frame_pooling
+    model = BeatsForAudioFrameClassification(tiny_config).eval()
+    extractor = BeatsFeatureExtractor()
+    expected = WindowedInference(model, extractor).frames(CLIP, RATE).values
+    wrapped = add_adapter(model, task=task)
+    found = WindowedInference(wrapped, extractor).frames(CLIP, RATE).values
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    tagger = pipeline("audio-tagging", model=wrapped, feature_extractor=extractor)
+    assert len(tagger(CLIP, return_events=True)["labels"]) == min(5, tiny_config.num_labels)
 
 
 def test_an_adapter_is_merged_for_export_into_a_copy(directory):

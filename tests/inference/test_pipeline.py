@@ -146,6 +146,15 @@ def test_other_rates_are_resampled_as_files_are(tagger, clip):
     assert scores_of(tagger(clip)) != pytest.approx(from_file)
 
 
+@pytest.mark.parametrize("rate", [0, 0.0, False, -1, float("nan")])
+def test_a_rate_that_is_none_is_refused(tagger, checkpoint, clip, rate):
+    for audio in (clip, {"array": clip}, [clip]):
+        with pytest.raises(ValueError, match="needs its `sampling_rate` in hertz, got "):
+            tagger(audio, sampling_rate=rate)
+    with pytest.raises(ValueError, match="needs its `sampling_rate` in hertz, got "):
+        pipeline("audio-tagging", model=str(checkpoint), device="cpu", sampling_rate=rate)(clip)
+
+
 def test_a_long_recording_goes_through_windows(tagger, clip):
     recording = np.tile(clip, 4)
     settings = {"window_seconds": 2.0, "hop_seconds": 1.0}
@@ -199,6 +208,13 @@ def test_impossible_parameters_are_refused_before_anything_is_read(tagger, check
 
 
 # Several recordings
+
+
+@pytest.mark.parametrize("return_events", [False, True])
+def test_no_recordings_have_no_results(tagger, return_events):
+    assert tagger([], return_events=return_events) == []
+    for inputs in (iter([]), Dataset.from_dict({"audio": []})["audio"]):
+        assert list(tagger(inputs, return_events=return_events)) == []
 
 
 def test_a_list_gives_a_list(tagger, clip):
@@ -292,7 +308,11 @@ def test_what_holds_no_recordings_is_an_error_that_says_so(tagger, clip):
 
 def test_recordings_of_a_list_share_batches(tagger, clip):
     batches = []
-    tagger.model.register_forward_pre_hook(lambda model, args, kwargs: batches.append(len(args[0])), with_kwargs=True)
+
+    def note(model, args, kwargs):
+        batches.append(len(kwargs["input_values"]))
+
+    tagger.model.register_forward_pre_hook(note, with_kwargs=True)
     recordings = [clip[:27000], np.tile(clip, 5), clip[:28000], clip]
     tagger(recordings, window_seconds=2.0, batch_size=8)
     # Six windows of the longest.

@@ -511,7 +511,7 @@ def batches_of(model) -> list[tuple[int, bool]]:
     batches = []
 
     def note(module, args, kwargs):
-        batches.append((len(args[0]), kwargs["attention_mask"] is not None))
+        batches.append((len(kwargs["input_values"]), kwargs["attention_mask"] is not None))
 
     model.register_forward_pre_hook(note, with_kwargs=True)
     return batches

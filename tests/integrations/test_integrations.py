@@ -135,6 +135,24 @@ class TestColumns:
         torch.testing.assert_close(means[0], expected.mean(dim=0), atol=1e-5, rtol=0)
         assert ("layer-0" in mteb_model.embedder.fingerprint()) == (layer != -1)
 
+    @pytest.mark.parametrize("layer", [1.9, 1.0, True, np.True_, None, "all", "-2:", "0,1", "1.9", [1, 0], [1], {}])
+    def test_anything_but_one_layer_is_refused(self, checkpoint, layer):
+        for make in (ColumnEmbedder, hear.load_model, BeatsMtebModel, BeatsXaresEncoder, BeatsXaresLlmEncoder):
+            with pytest.raises(UsageError, match="`layer` must be the number of one layer, got "):
+                make(checkpoint, layer=layer)
+
+    @pytest.mark.parametrize("layer", [2, -3, "7", np.int64(2)])
+    def test_a_layer_that_is_not_there_is_refused(self, checkpoint, layer):
+        with pytest.raises(UsageError, match=rf"There is no layer {layer}: "):
+            hear.load_model(checkpoint, layer=layer)
+
+    def test_no_clips_have_no_embeddings(self, checkpoint):
+        embedder = ColumnEmbedder(checkpoint, pooling="concat")
+        assert embedder.columns([]) == []
+        assert embedder.means([]).shape == (0, 32)
+        assert embedder.means([]).dtype == torch.float32
+        assert list(embedder.inference.classify_many([])) == list(embedder.inference.embed_many(iter([]))) == []
+
     def test_what_changes_results_is_in_their_name(self, checkpoint):
         names = [ColumnEmbedder(checkpoint, window_seconds=seconds).fingerprint() for seconds in (10, 10.0, 5.0)]
         assert names == [names[0], names[0], f"{names[0]}-window-5.0"]
@@ -254,6 +272,16 @@ class TestHear:
         embeddings, of_changed = (hear.get_timestamp_embeddings(audio, model)[0] for audio in (clip, changed))
         assert (of_changed - embeddings).abs().max() > 1e-4
 
+    @pytest.mark.parametrize("num_samples", [0, 100, 16000, 17120, LONG])
+    def test_an_empty_batch_has_the_shapes_of_others(self, model, num_samples):
+        audio = noise(1, max(num_samples, 1))
+        scenes = hear.get_scene_embeddings(audio[:0, :num_samples], model)
+        assert (scenes.dtype, scenes.shape) == (torch.float32, (0, 32))
+        found = hear.get_timestamp_embeddings(audio[:0, :num_samples], model)
+        expected = hear.get_timestamp_embeddings(audio, model)
+        for values, others in zip(found, expected):
+            assert (values.dtype, values.shape) == (torch.float32, (0, *others.shape[1:]))
+
     def test_an_empty_clip_is_refused(self, model):
         with pytest.raises(ValueError, match="holds no audio"):
             hear.get_scene_embeddings(noise(2, 0), model)
@@ -285,6 +313,9 @@ class TestXares:
         with torch.inference_mode():
             assert encoder(noise(2, 50000)).shape == (2, 19, 256)
             assert encoder(noise(LONG)).shape == (1, 156, 256)
+            for num_samples in (100, 50000, LONG):
+                audio = noise(1, num_samples)
+                assert encoder(audio[:0]).shape == (0, *encoder(audio).shape[1:])
 
     def test_the_checker_is_content(self, checkpoint):
         checker = pytest.importorskip("xares.audio_encoder_checker")
@@ -313,6 +344,14 @@ class TestXaresLlm:
         # As the input of a projector that is trained.
         torch.nn.Linear(encoder.output_dim, 4)(features).sum().backward()
 
+    @pytest.mark.parametrize("num_samples", [100, 50000, LONG])
+    def test_an_empty_batch_has_the_shapes_of_others(self, checkpoint, num_samples):
+        encoder, audio = BeatsXaresLlmEncoder(checkpoint), noise(1, num_samples)
+        expected = encoder(audio)
+        for mask in (None, torch.ones(0, num_samples)):
+            for found, others in zip(encoder(audio[:0], mask), expected):
+                assert (found.dtype, found.shape) == (others.dtype, (0, *others.shape[1:]))
+
     @pytest.mark.parametrize("mask", [torch.ones(2, 3000), torch.tensor([[0.0, 1.0] * 1500])])
     def test_a_mask_that_does_not_fit_is_refused(self, checkpoint, mask):
         with pytest.raises(ValueError, match=r"must have the shape of `audio`, \(1, 3000\), and ones before zeros"):
@@ -340,6 +379,12 @@ class TestMteb:
         for clip, embedding in zip(clips, embeddings):
             alone = model.encode([self.items(clip)], show_progress_bar=False)[0]
             np.testing.assert_allclose(embedding, alone, atol=1e-5)
+
+    def test_no_clips_have_no_embeddings(self, model):
+        clip = noise(9000).numpy()
+        for batches, count in (([], 0), ([self.items()], 0), ([self.items(clip), self.items()], 1)):
+            embeddings = model.encode(batches, show_progress_bar=False)
+            assert (embeddings.dtype, embeddings.shape) == (np.float32, (count, 32))
 
     def test_channels_are_averaged_and_other_rates_resampled(self, model):
         tone = np.sin(2 * np.pi * 440 * np.arange(44100) / 44100).astype(np.float32)

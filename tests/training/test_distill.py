@@ -252,6 +252,20 @@ def test_a_size_can_be_changed():
     assert config.classifier_pooling == "mean"
 
 
+@pytest.mark.parametrize(("size", "model_config"), [("tiny", None), (None, SHALLOW)])
+@pytest.mark.parametrize("problem_type", [SINGLE, MULTI])
+def test_settings_of_events_are_not_those_of_the_teacher(size, model_config, problem_type):
+    """They were tuned on the scores of its weights."""
+    own = {"low": {"threshold": 0.2}}
+    teacher = BeatsForAudioClassification(BeatsConfig(**ENCODER, **LABELS, problem_type=problem_type))
+    teacher.config.event_settings = {"high": {"threshold": 0.9, "median_seconds": 0.5}}
+    config = build_config(DistillationArguments("teacher", size=size, model_config=model_config), teacher)
+    assert config.event_settings is None
+    assert (config.id2label, config.problem_type) == (LABELS["id2label"], problem_type)
+    asked = (model_config or {}) | {"event_settings": own}
+    assert build_config(DistillationArguments("teacher", size=size, model_config=asked), teacher).event_settings == own
+
+
 @pytest.mark.parametrize(
     ("depths", "layers"),
     [((4, 12), [3, 6, 9, 12]), ((1, 4), [4]), ((3, 4), [2, 3, 4]), ((5, 12), [3, 5, 8, 10, 12]), ((2, 2), [1, 2])],

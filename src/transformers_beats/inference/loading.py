@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 HUB_OPTIONS = ("cache_dir", "local_files_only", "revision", "token", "trust_remote_code")
 # Classes of the tasks that an adapter of PEFT may name in the place of its class.
 TASK_CLASSES = {"SEQ_CLS": "BeatsForAudioClassification", "TOKEN_CLS": "BeatsForAudioFrameClassification"}
+# Weights of an adapter, in the order in which PEFT looks for them, and those of a whole model.
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+WHOLE_MODEL_FILES = ("model*.safetensors", "pytorch_model.*")
 # One file of each is needed in a model's directory.
 MODEL_FILES = {
     "config.json": ("config.json",),
@@ -302,14 +305,20 @@ def _class_of(config: "PreTrainedConfig", name: str | Path) -> Any:
 
 def read_adapter(name: str | Path) -> dict[str, Any] | None:
     """
-    Returns the configuration of an adapter of PEFT if this is the directory of one, without weights of a whole model.
+    Returns the configuration of an adapter of PEFT if this is the directory of one.
 
     Raises:
-        [`UsageError`]: if it cannot be read, or names no base model.
+        [`UsageError`]: if it cannot be read, names no base model, or there are weights of a whole model beside it.
     """
     file = Path(name, "adapter_config.json")
-    if not file.is_file() or any(Path(name).glob("model*.safetensors")):
+    if not file.is_file():
         return None
+    if whole := [found.name for pattern in WHOLE_MODEL_FILES for found in sorted(Path(name).glob(pattern))]:
+        # transformers adds the adapter to them, with which it may have been merged already.
+        raise UsageError(
+            f"{name}: has both an adapter and a whole model, {whole[0]}: remove {file.name} to use the model alone, "
+            "or move the adapter to a directory of its own."
+        )
     try:
         adapter = dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
@@ -324,26 +333,40 @@ def saved_config(name: str | Path, **options: Any) -> "PreTrainedConfig":
     Reads the configuration of a model. That of an adapter, if it is not beside it, is its base model's; class and
     number of labels are those that the adapter was trained with. `options` are `HUB_OPTIONS`.
     """
-    from safetensors import safe_open
+    adapter = read_adapter(name)
+    config = _config_without_adapter(name, adapter, options)
+    if adapter is not None:
+        _set_what_was_adapted(config, name, adapter)
+    return config
+
+
+def _config_without_adapter(
+    name: str | Path, adapter: dict[str, Any] | None, options: dict[str, Any]
+) -> "PreTrainedConfig":
+    """Reads the configuration in a directory of a model; of that of an adapter without one, its base model's."""
     from transformers import AutoConfig
 
-    adapter = read_adapter(name)
-    if adapter is None:
+    if adapter is None or Path(name, "config.json").is_file():
         return AutoConfig.from_pretrained(name, **options)
-    if Path(name, "config.json").is_file():
-        config = AutoConfig.from_pretrained(name, **options)
-    else:
-        config = saved_config(find_model(adapter["base_model_name_or_path"], ["config.json"]), **options)
+    return saved_config(find_model(adapter["base_model_name_or_path"], ["config.json"]), **options)
+
+
+def _set_what_was_adapted(config: "PreTrainedConfig", name: str | Path, adapter: dict[str, Any]) -> None:
+    """Sets class and number of labels in a configuration to those that an adapter was trained with."""
+    from transformers_beats.conversion.reading import load as load_weights
+
     # PEFT keeps the class, or else the task.
     task_class = TASK_CLASSES.get(adapter.get("task_type") or "")
     if class_name := (adapter.get("auto_mapping") or {}).get("base_model_class", task_class):
         config.architectures = [class_name]
-    with safe_open(Path(name, "adapter_model.safetensors"), "pt") as weights:
-        names = [name for name in weights.keys() if name.endswith(".classifier.weight")]  # noqa: SIM118
-        heads = [weights.get_slice(name).get_shape() for name in names]
-    if heads and heads[0][0] != config.num_labels:
-        config.num_labels = heads[0][0]
-    return config
+    file = next((file for file in ADAPTER_FILES if Path(name, file).is_file()), None)
+    if file is None:
+        raise UsageError(f"{name}: is the directory of an adapter without its weights, {' or '.join(ADAPTER_FILES)}.")
+    # Executes nothing in a file that PEFT will read, too.
+    weights = load_weights(Path(name, file))
+    num_labels = [len(value) for key, value in weights.items() if key.endswith(".classifier.weight")]
+    if num_labels and num_labels[0] != config.num_labels:
+        config.num_labels = num_labels[0]
 
 
 def _load_with_adapter(
@@ -358,15 +381,18 @@ def _load_with_adapter(
 
     hub_options = {key: value for key, value in options.items() if key in HUB_OPTIONS}
     with _errors_of_loading(name):
-        config = saved_config(name, **hub_options)
-        if not Path(name, "config.json").is_file():
-            of_base = saved_config(find_model(adapter["base_model_name_or_path"], ["config.json"]), **hub_options)
-            is_head = "Classification" in (config.architectures or [""])[0]
-            if is_head and (config.architectures, config.num_labels) != (of_base.architectures, of_base.num_labels):
-                logger.warning(
-                    f"{name}: has no config.json, so that labels and kind of loss of its classifier are not known: "
-                    "save the configuration beside the adapter (`model.config.save_pretrained`)."
-                )
+        config = _config_without_adapter(name, adapter, hub_options)
+        before = config.architectures, config.num_labels
+        _set_what_was_adapted(config, name, adapter)
+        is_new_head = (
+            "Classification" in (config.architectures or [""])[0]
+            and (config.architectures, config.num_labels) != before
+        )
+        if is_new_head and not Path(name, "config.json").is_file():
+            logger.warning(
+                f"{name}: has no config.json, so that labels and kind of loss of its classifier are not known: save "
+                "the configuration beside the adapter (`model.config.save_pretrained`)."
+            )
         base = load_model(
             adapter["base_model_name_or_path"],
             _class_of(config, name),

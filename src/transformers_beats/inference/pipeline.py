@@ -349,7 +349,7 @@ class BeatsAudioTaggingPipeline(Pipeline):
 
     def _open(self, recording: Any, sampling_rate: int | None = None) -> AudioStream:
         rate = self.feature_extractor.sampling_rate
-        return open_audio(_with_rate(recording, sampling_rate), rate, sampling_rate or rate)
+        return open_audio(_with_rate(recording, sampling_rate), rate, rate if sampling_rate is None else sampling_rate)
 
     def preprocess(self, input_: Any, **parameters: Any) -> dict[str, Any]:
         """Opens a recording; it is decoded while its windows are computed."""

@@ -300,9 +300,7 @@ class WindowedInference:
     def stream_embeddings_many(
         self, recordings: Iterable[Any], sampling_rate: int | None = None, layers: Layers | None = None
     ) -> Iterator[Iterator[Columns]]:
-        """
-        [`~WindowedInference.stream_embeddings`] of each of several recordings: read one before you ask for the next.
-        """
+        """[`~WindowedInference.stream_embeddings`] of each of several: read one before you ask for the next."""
         blocks = map(self._to_columns, self._recordings(recordings, sampling_rate, self._layer_reader(layers)))
         return map(partial(self._without_axis, layers=layers), blocks)
 
@@ -459,7 +457,9 @@ class WindowedInference:
             return (values.float() if values.is_floating_point() else values).cpu().numpy(), silent
 
     def _output(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None, name: str) -> torch.Tensor:
-        output = getattr(self.model(input_values, attention_mask=attention_mask, return_dict=True), name, None)
+        # By their names: wrappers of PEFT for a task have another first parameter.
+        inputs = {"input_values": input_values, "attention_mask": attention_mask}
+        output = getattr(self.model(**inputs, return_dict=True), name, None)
         if output is None:
             raise UsageError(f"A {type(self.plain_model).__name__} gives no {name}: load a model that does.")
         return output

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from transformers_beats.fbank_beats import num_fbank_samples
-from transformers_beats.inference.layers import choose_layers
+from transformers_beats.inference.layers import choose_layers, is_single
 from transformers_beats.inference.loading import load_extractor, load_model
 from transformers_beats.inference.results import Columns
 from transformers_beats.inference.windowed import WindowedInference
+from transformers_beats.inference.windows import count_columns
 from transformers_beats.modeling_beats import BeatsModel
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.fingerprint import model_fingerprint
@@ -71,13 +72,16 @@ class ColumnEmbedder(nn.Module):
         super().__init__()
         if pooling not in ("mean", "concat"):
             raise UsageError(f"`pooling` must be 'mean' or 'concat', got {pooling!r}.")
+        # To `is_single`, None is the last layer, and truth values are numbers.
+        if layer is None or isinstance(layer, bool) or not is_single(layer):
+            raise UsageError(f"`layer` must be the number of one layer, got {layer!r}.")
         self.model: Any = load_model(name, BeatsModel, revision=revision)
         self.feature_extractor = load_extractor(name, revision=revision)
         self.inference = WindowedInference(
             self.model, self.feature_extractor, window_seconds=window_seconds, batch_size=batch_size
         )
         self.pooling, self.window_seconds = pooling, window_seconds
-        (self.layer,) = choose_layers(int(layer), self.model.config.num_hidden_layers)
+        (self.layer,) = choose_layers(layer, self.model.config.num_hidden_layers)
         self.eval()
 
     @property
@@ -128,9 +132,20 @@ class ColumnEmbedder(nn.Module):
         grids = [torch.from_numpy(Columns.join(blocks).values) for blocks in recordings]
         return [grid.flatten(1) if self.pooling == "concat" else grid.mean(dim=1) for grid in grids]
 
+    def stacked_columns(self, clips: Sequence[Clip], num_samples: int) -> torch.Tensor:
+        """
+        Embeds the columns of clips of the same length, `(num_clips, num_columns, column_size)`, float32. An empty
+        batch, the last of a data loader at times, has as many columns as clips of that length.
+        """
+        shape = (len(clips), count_columns(num_samples, self.feature_extractor), self.column_size)
+        return torch.stack(self.columns(clips)) if shape[0] else torch.zeros(shape)
+
     def means(self, clips: Sequence[Clip]) -> torch.Tensor:
         """Returns the mean embedding of each clip over time and frequency, `(num_clips, hidden_size)`, float32."""
-        return torch.from_numpy(np.stack(list(self.inference.embed_many(clips, self.sampling_rate, self.layer))))
+        embeddings = list(self.inference.embed_many(clips, self.sampling_rate, self.layer))
+        if not embeddings:
+            return torch.zeros(0, self.model.config.hidden_size)
+        return torch.from_numpy(np.stack(embeddings))
 
     def centers(self, num_columns: int) -> torch.Tensor:
         """

@@ -42,8 +42,8 @@ class BeatsHearModel(ColumnEmbedder):
         self.scene_embedding_size = self.timestamp_embedding_size = self.column_size
 
     def pad(self, audio: torch.Tensor) -> torch.Tensor:
-        """Pads a clip `(n_samples,)` with zeros at its end, such that columns cover all samples."""
-        beyond = audio.shape[0] - self._min_samples()
+        """Pads clips `(..., n_samples)` with zeros at their ends, such that columns cover all samples."""
+        beyond = audio.shape[-1] - self._min_samples()
         # Shorter clips are padded by the feature extractor. An empty one is an error, and is not to be padded.
         return pad(audio, (0, -beyond % column_samples(self.feature_extractor))) if beyond > 0 else audio
 
@@ -67,7 +67,8 @@ def get_scene_embeddings(audio: torch.Tensor, model: BeatsHearModel) -> torch.Te
         `torch.Tensor` of shape `(n_sounds, model.scene_embedding_size)`: the mean over time and frequency, float32, on
         the device of `audio`.
     """
-    return model.means(_clips(audio)).to(audio.device)
+    _check_batch(audio)
+    return model.means(list(audio)).to(audio.device)
 
 
 def get_timestamp_embeddings(audio: torch.Tensor, model: BeatsHearModel) -> tuple[torch.Tensor, torch.Tensor]:
@@ -78,15 +79,16 @@ def get_timestamp_embeddings(audio: torch.Tensor, model: BeatsHearModel) -> tupl
         Embeddings `(n_sounds, n_timestamps, model.timestamp_embedding_size)` and their centres in milliseconds,
         `(n_sounds, n_timestamps)`; both float32, on the device of `audio`.
     """
-    embeddings = torch.stack(model.columns([model.pad(clip) for clip in _clips(audio)]))
+    _check_batch(audio)
+    padded = model.pad(audio)
+    embeddings = model.stacked_columns(list(padded), padded.shape[1])
     timestamps = model.centers(embeddings.shape[1]).expand(len(embeddings), -1)
     return embeddings.to(audio.device), timestamps.to(audio.device)
 
 
-def _clips(audio: torch.Tensor) -> list[torch.Tensor]:
+def _check_batch(audio: torch.Tensor) -> None:
     if audio.ndim != 2:
         raise UsageError(f"`audio` must have shape (n_sounds, n_samples), got {tuple(audio.shape)}.")
-    return list(audio)
 
 
 __all__ = ["BeatsHearModel", "get_scene_embeddings", "get_timestamp_embeddings", "load_model"]

@@ -115,7 +115,8 @@ class BeatsMtebModel:
         Raises:
             [`UsageError`]: if a batch has no audio.
         """
-        embeddings = []
+        # Without any batch, the result has the shape of embeddings as well.
+        embeddings = [self.embedder.means([]).numpy()]
         for batch in tqdm(inputs, disable=not show_progress_bar):
             if "audio" not in batch:
                 raise UsageError(f"BEATs embeds audio, but the batch has only {', '.join(batch)}.")

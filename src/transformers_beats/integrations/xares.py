@@ -60,7 +60,8 @@ class BeatsXaresEncoder(_Encoder):
         Returns:
             `torch.Tensor` of shape `(batch_size, num_columns, output_dim)`: float32, on the device of `audio`.
         """
-        return torch.stack(self.columns(list(audio if audio.ndim == 2 else audio.unsqueeze(0)))).to(audio.device)
+        audio = audio if audio.ndim == 2 else audio.unsqueeze(0)
+        return self.stacked_columns(list(audio), audio.shape[1]).to(audio.device)
 
 
 class BeatsXaresLlmEncoder(_Encoder):
@@ -98,6 +99,9 @@ class BeatsXaresLlmEncoder(_Encoder):
                     f"zeros, got {tuple(audio_attention_mask.shape)}."
                 )
             lengths = mask.sum(dim=1).tolist()
+        if not lengths:
+            embeddings = self.stacked_columns([], audio.shape[1])
+            return embeddings.to(audio.device), torch.ones(embeddings.shape[:2], dtype=torch.int64).to(audio.device)
         columns = self.columns([clip[:length] for clip, length in zip(audio, lengths)])
         valid = [torch.ones(len(of_clip), dtype=torch.int64) for of_clip in columns]
         embeddings, mask = (pad_sequence(values, batch_first=True) for values in (columns, valid))

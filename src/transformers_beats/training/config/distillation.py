@@ -29,10 +29,10 @@ SIZES: dict[str, dict[str, int]] = {
     }
     for name, width in (("tiny", 192), ("mini", 256), ("small", 384))
 }
-# What a saved configuration has, and a new model gets anew.
-NOT_ARCHITECTURE = ("architectures", "auto_map", "dtype", "model_type", "transformers_version")
+# What a saved configuration has, and a new model gets anew: settings of events were tuned for other weights.
+NOT_ARCHITECTURE = ("architectures", "auto_map", "dtype", "event_settings", "model_type", "transformers_version")
 # Settings of a classifier's configuration that an encoder has no use for.
-OF_HEADS = ("classifier_pooling", "frame_pooling", "frame_recurrent_layers", "event_settings")
+OF_HEADS = ("classifier_pooling", "frame_pooling", "frame_recurrent_layers")
 OF_CLASSES = ("num_labels", "id2label", "label2id", "problem_type")
 # Settings that a student has of its teacher: the fbank and the patches that both read, and the classes.
 INHERITED = ("num_mel_bins", "patch_size", "legacy_padding_mask", *OF_CLASSES)

@@ -31,7 +31,7 @@ from transformers_beats import (
     WindowedInference,
 )
 from transformers_beats.backends import encoder as backend_encoder
-from transformers_beats.backends.encoder import FILE, OnnxEncoder, open_encoder, with_encoder
+from transformers_beats.backends.encoder import FILE, OnnxEncoder, in_torch, open_encoder, with_encoder
 from transformers_beats.backends.graphs import ExportError
 from transformers_beats.cli.app import app
 from transformers_beats.inference import backend
@@ -602,9 +602,121 @@ def test_a_replaced_model_saves_what_the_model_saves(classifier, clips, tmp_path
     assert not any(report.values())
     for name, weight in model.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], weight, atol=0, rtol=0)
-    # Weights do not reach the backend: loading them is an error.
-    with pytest.raises(RuntimeError, match="Unexpected key"):
-        replaced.load_state_dict(model.state_dict())
+    # Under the names by which they are saved.
+    assert replaced.num_parameters() == model.num_parameters()
+    assert [*dict(replaced.named_parameters())] == [*dict(model.named_parameters())]
+    replaced.load_state_dict(model.state_dict())
+
+
+@needs_onnx
+def test_weights_of_the_head_reach_it_and_others_are_refused(classifier, clips):
+    model = copy_of(classifier)
+    replaced, weights = in_backend(model, "onnx"), model.state_dict()
+    head = {name: torch.ones_like(weight) for name, weight in weights.items() if name.startswith("classifier.")}
+    replaced.load_state_dict(weights | head)
+    inputs = EXTRACTOR(clips[2], sampling_rate=RATE, return_tensors="pt")
+    torch.testing.assert_close(replaced(**inputs).logits, model(**inputs).logits, atol=1e-4, rtol=0)
+    for name in ("beats.embeddings.layer_norm.bias", "beats.encoder.layers.0.mlp.fc2.weight"):
+        for changed in (weights[name] + 1, weights[name][:1]):
+            with pytest.raises(
+                UsageError, match=f"^`{name}`: onnxruntime computes with the weights that it was opened"
+            ):
+                replaced.load_state_dict(weights | {name: changed})
+        assert torch.equal(model.state_dict()[name], weights[name])
+        with pytest.raises(RuntimeError, match=f'Missing key.*"{name}"'):
+            replaced.load_state_dict({key: weight for key, weight in weights.items() if key != name})
+        with pytest.raises(RuntimeError, match=f'Unexpected key.*"{name}_"'):
+            replaced.load_state_dict(weights | {f"{name}_": weights[name]})
+
+
+@needs_onnx
+@pytest.mark.parametrize("kind", ["forward", "forward_pre"])
+def test_hooks_that_nothing_would_call_are_refused(classifier, kind):
+    layer = in_backend(classifier, "onnx").get_submodule("beats.encoder.layers.0.mlp.fc1")
+    with pytest.raises(UsageError, match="hooks on them need the backend torch"):
+        getattr(layer, f"register_{kind}_hook")(print)
+
+
+@needs_onnx
+def test_adapters_find_no_layers_in_a_graph(classifier):
+    peft = pytest.importorskip("peft")
+    with pytest.raises(ValueError, match="Target modul"):
+        peft.inject_adapter_in_model(peft.LoraConfig(target_modules=["q_proj"]), in_backend(classifier, "onnx"))
+
+
+@needs_onnx
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_inputs_of_other_dtypes_are_taken_as_torch_takes_them(classifier, dtype):
+    replaced = in_backend(classifier, "onnx")
+    input_values = torch.randn(2, 32, 128, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for ours, model in ((replaced, classifier), (replaced.beats, classifier.beats)):
+        found, expected = ours(input_values)[0], model(input_values)[0]
+        assert found.dtype == expected.dtype == torch.float32
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+@needs_onnx
+@pytest.mark.parametrize(
+    "change",
+    [lambda model: model.half(), lambda model: model.to(torch.float64), lambda model: model.to("meta")],
+    ids=["half", "double", "meta"],
+)
+def test_another_dtype_or_device_is_refused_and_changes_nothing(classifier, change):
+    model = copy_of(classifier)
+    for replaced in (in_backend(model, "onnx"), in_backend(model.beats, "onnx")):
+        with pytest.raises(UsageError, match=r"computes in float32 on the CPU: a model for \w+ on \w+ needs the back"):
+            change(replaced)
+        assert {weight.dtype for weight in model.state_dict().values()} == {torch.float32}
+        assert model.device.type == "cpu"
+        assert replaced.float().to("cpu") is replaced
+
+
+@needs_onnx
+@pytest.mark.parametrize("source", ["weights", "input", "embeddings"])
+def test_gradients_that_onnxruntime_does_not_give_are_refused(classifier, source):
+    model = copy_of(classifier)
+    model.beats.requires_grad_(source == "weights")
+    model.beats.embeddings.requires_grad_(source != "input")
+    input_values = torch.randn(2, 32, 128).requires_grad_(source == "input")
+    for replaced in (in_backend(model, "onnx"), in_backend(model.beats, "onnx")):
+        output = replaced(input_values)[0]
+        torch.testing.assert_close(output, in_torch(replaced)(input_values)[0], atol=1e-4, rtol=0)
+        with pytest.raises(
+            UsageError, match="onnxruntime computes no gradients: train with the backend torch, or free"
+        ):
+            output.sum().backward()
+        with torch.no_grad():
+            assert not replaced(input_values)[0].requires_grad
+
+
+@needs_onnx
+def test_a_head_on_a_frozen_encoder_is_trained(classifier):
+    model = copy_of(classifier)
+    model.beats.requires_grad_(False)
+    input_values = torch.randn(2, 32, 128)
+    gradients = []
+    for each in (model, in_backend(model, "onnx")):
+        model.zero_grad()
+        each(input_values).logits.sum().backward()
+        gradients.append(model.classifier.weight.grad.clone())
+        assert model.beats.encoder.layers[0].mlp.fc2.weight.grad is None
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-4, rtol=1e-4)
+
+
+@needs_onnx
+@pytest.mark.parametrize("name", ["onnx", "onnx-int8"])
+def test_a_copy_computes_the_same(classifier, name):
+    replaced = in_backend(classifier, name)
+    copied = copy.deepcopy(replaced)
+    input_values = torch.randn(2, 32, 128)
+    torch.testing.assert_close(copied(input_values).logits, replaced(input_values).logits, atol=0, rtol=0)
+    assert copied.beats.encoder.session is replaced.beats.encoder.session
+    # Its weights are its own, and those of its model in PyTorch.
+    with torch.no_grad():
+        copied.classifier.bias += 1
+    assert not torch.equal(copied.classifier.bias, classifier.classifier.bias)
+    assert in_backend(copied, name) is copied
+    copied.load_state_dict(classifier.state_dict())
 
 
 @needs_onnx

@@ -816,7 +816,11 @@ def test_info_names_what_was_loaded_and_what_was_saved(tiny_config, tmp_path):
 def test_info_lists_labels(models):
     lines = run("info", models / "beats_tiny_finetuned", "--labels").stdout.splitlines()
     assert [line.split("\t")[0] for line in lines] == list("012345")
-    assert "Baby cry, infant cry" in [line.split("\t")[1] for line in lines]
+    names = [line.split("\t")[1] for line in lines]
+    assert "Baby cry, infant cry" in names
+    record = json.loads(run("info", models / "beats_tiny_finetuned", "--labels", "--json").stdout)
+    assert record == {"model": str(models / "beats_tiny_finetuned"), "labels": names}
+    assert json.loads(run("info", models / "beats_tiny_finetuned", "--json").stdout).items() > record.items()
 
 
 # Mistakes

@@ -33,6 +33,13 @@ COMMANDS = {
     "info a/b,c": "a/b,c: no such directory, and no id of the Hub: Repo id must use",
     f"export {SOURCE} out.onnx": "beats_tiny.pt: is a file, and a model is a directory.",
     "export absent full/file.pt": "full/file.pt: exists; pass --overwrite to replace it.",
+    "convert absent folder.pt --overwrite": "folder.pt: is a folder, and a file is to be written.",
+    "export absent folder.pt --overwrite": "folder.pt: is a folder, and a file is to be written.",
+    "export absent full/file.pt/out.onnx": "full/file.pt/out.onnx: cannot be written: ",
+    f"convert {SOURCE} full/file.pt/out": "full/file.pt/out: cannot be written: ",
+    f"convert {SOURCE} {'x' * 300}": "x: cannot be written: File name too long.",
+    "export beats-iter3 out.onnx --revision v9": "--revision belongs to a model on the Hub, which beats-iter3 is not",
+    "export ./full/model out.onnx --revision main": "which ./full/model is not: leave it out.",
 }
 SCRIPT = """
 import json, sys
@@ -50,6 +57,10 @@ def results(tmp_path_factory) -> dict[str, tuple[int, str]]:
     work = tmp_path_factory.mktemp("work")
     (work / "full").mkdir()
     (work / "full" / "file.pt").touch()
+    (work / "folder.pt").mkdir()
+    (work / "full" / "model").mkdir()
+    for name in ("config.json", "preprocessor_config.json", "model.safetensors"):
+        (work / "full" / "model" / name).touch()
     command = [sys.executable, "-c", SCRIPT, json.dumps([*COMMANDS])]
     environment = {name: value for name, value in os.environ.items() if name != "TRANSFORMERS_BEATS_MANIFEST"}
     output = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=True).stdout

@@ -1,5 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 import json
+import os
 import re
 import shutil
 import signal
@@ -270,6 +271,12 @@ def set_tensor(key, change):
     return alter
 
 
+def without_classes(contents):
+    for key in ("predictor.weight", "predictor.bias"):
+        contents["model"][key] = contents["model"][key][:0]
+    contents["label_dict"] = {}
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
@@ -298,6 +305,35 @@ def set_tensor(key, change):
         ("beats_tiny", set_tensor("layer_norm.bias", lambda tensor: tensor.to_sparse()), "floating-point"),
         ("beats_tiny", set_tensor("layer_norm.bias", lambda tensor: tensor.to("meta")), "floating-point"),
         ("beats_tiny", lambda c: c["model"].update({3: torch.zeros(1)}), "not a dictionary of tensors"),
+        (
+            "beats_tiny",
+            set_tensor("layer_norm.bias", lambda tensor: tensor[:0]),
+            "without any value: embeddings.layer",
+        ),
+        (
+            "beats_tiny_finetuned",
+            without_classes,
+            r"without any value: classifier\.bias, classifier\.weight \(2 in all\)",
+        ),
+        (
+            "tokenizer_tiny",
+            set_tensor("quantize.embedding.weight", lambda tensor: tensor[:0]),
+            "without any value: qua",
+        ),
+        *(
+            (
+                name,
+                set_tensor("encoder.layers.0.fc2.weight", change),
+                r"layers\.0\.fc2\.weight` is not a matrix, but has",
+            )
+            for name in ("beats_tiny", "beats_tiny_finetuned", "tokenizer_tiny")
+            for change in (torch.sum, torch.flatten)
+        ),
+        (
+            "beats_tiny",
+            lambda c: c.update(model={"patch_embedding_pad.weight": torch.ones(1, 1, 16, 16)}),
+            "it has none of the tensors of a model",
+        ),
         ("beats_tiny", lambda c: c["model"].update({"encoder.layers.0.mlp.fc1.bias": torch.zeros(96)}), "no BEATs"),
         (
             "beats_tiny",
@@ -394,12 +430,88 @@ def test_nothing_but_a_converted_model_is_ever_replaced(tmp_path, monkeypatch):
             convert(FIXTURES / "beats_tiny.pt", output_dir, overwrite=True)
     assert precious.exists()
 
+
+def test_a_directory_that_holds_more_than_a_conversion_is_not_replaced(tmp_path):
     converted = tmp_path / "converted"
     convert(FIXTURES / "beats_tiny.pt", converted)
-    source = shutil.copy(FIXTURES / "beats_tiny.pt", converted / "model.pt")
-    with pytest.raises(UsageError, match=r"holds \.pt files"):
-        convert(Path(source), converted, overwrite=True)
-    assert Path(source).exists()
+    names = ["model.pt", "last.ckpt", "pytorch_model.bin", "handler.py", "my_beats.py", "raw/x.pth", "checkpoint-5/a"]
+    for name in names:
+        path = converted / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        refused = f"holds '{name.partition('/')[0]}', which --overwrite would delete"
+        with pytest.raises(UsageError, match=refused):
+            convert(FIXTURES / "beats_tiny.pt", converted, overwrite=True)
+        path.unlink()
+        if path.parent != converted:
+            path.parent.rmdir()
+    convert(FIXTURES / "beats_tiny.pt", converted, overwrite=True)
+
+
+@pytest.mark.parametrize("role", ["source", "cfg", "labels"])
+def test_what_a_conversion_reads_is_not_replaced(role, tmp_path):
+    converted = tmp_path / "converted"
+    convert(FIXTURES / "beats_tiny.pt", converted)
+    path = converted / ("model.safetensors" if role == "source" else "config.json")
+    (tmp_path / "link").symlink_to(path)
+    for name in (path, tmp_path / "link"):
+        arguments = {"source": FIXTURES / "beats_tiny.pt", role: [name] if role == "cfg" else name}
+        with pytest.raises(UsageError, match=f"{name}: --overwrite would delete it with .*converted"):
+            convert(**arguments, output_dir=converted, overwrite=True)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_what_others_write_to_the_output_meanwhile_stays(was_there, tmp_path, monkeypatch):
+    output_dir = tmp_path / "out"
+    if was_there:
+        convert(FIXTURES / "beats_tiny.pt", output_dir)
+    save = BeatsFeatureExtractor.save_pretrained
+
+    def save_late(self, *args, **kwargs):
+        output_dir.mkdir(exist_ok=True)
+        (output_dir / "thesis.txt").touch()
+        return save(self, *args, **kwargs)
+
+    monkeypatch.setattr(BeatsFeatureExtractor, "save_pretrained", save_late)
+    with pytest.raises(UsageError, match=r"thesis\.txt" if was_there else "is not empty"):
+        convert(FIXTURES / "beats_tiny.pt", output_dir, overwrite=was_there)
+    assert (output_dir / "thesis.txt").exists()
+    assert list(tmp_path.iterdir()) == [output_dir]
+
+
+def test_models_that_were_converted_to_a_folder_of_the_source_are_no_sources(tmp_path, monkeypatch):
+    (tmp_path / "deep" / "repository").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "deep" / "repository")
+    shutil.copy(FIXTURES / "beats_tiny.pt", "BEATs.pt")
+    for output in ("converted", "models/again"):
+        for options in ([], ["--overwrite"]):
+            result = CliRunner().invoke(app, ["convert", ".", output, *options])
+            assert result.exit_code == 0, result.output
+    # A checkpoint beside a converted model is one.
+    shutil.copy(FIXTURES / "beats_tiny.pt", "converted/other.pt")
+    result = CliRunner().invoke(app, ["convert", ".", "out"])
+    assert "has 2 checkpoints" in result.stderr
+    assert "converted/other.pt" in result.stderr
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_source_is_read(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    for path, message in {
+        "file/out": r"cannot be written: .*/file is no folder",
+        "x" * 300: "cannot be written: File name too long",
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            convert(tmp_path / "absent.pt", tmp_path / path)
+    longest = tmp_path / ("x" * 255)
+    convert(FIXTURES / "beats_tiny.pt", longest)
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == longest)
+    with pytest.raises(UsageError, match="cannot be replaced, only filled"):
+        convert(tmp_path / "absent.pt", longest, overwrite=True)
+    shutil.rmtree(longest)
+    longest.mkdir()
+    convert(FIXTURES / "beats_tiny.pt", longest)
+    assert BeatsModel.from_pretrained(longest).config.hidden_size == 64
 
 
 @pytest.mark.parametrize("statistics", [{"fbank_std": 0.0}, {"fbank_mean": float("nan")}])

@@ -534,6 +534,75 @@ def test_the_base_of_an_espnet_model_states_the_architecture(espnet_classifier, 
     assert notes_about(checkpoint, "AudioSet's were written, fbank_mean=15.41663.", "with --fbank-mean")
 
 
+def base_settings(**changes) -> dict:
+    """What `config.yaml` of a pre-training says, which also has a `token_list`: of codes."""
+    encoder = {"beats_config": golden("beats_tiny_finetuned")["cfg"], "is_pretraining": True, "fbank_mean": 11.0}
+    model = {"model": "beats", "model_conf": {"ignore_id": -2, "label_smoothing": 0.1}}
+    return {
+        "encoder": "beats",
+        "encoder_conf": encoder,
+        **model,
+        "token_list": [*map(str, range(6)), "<unk>"],
+    } | changes
+
+
+@pytest.mark.parametrize("changes", [{}, {"token_list": None}, {"model_conf": None}, {"model_conf": {}}])
+def test_the_settings_of_a_base_say_nothing_about_a_head(changes, espnet_classifier, write, assert_golden):
+    checkpoint = read_checkpoint(espnet_classifier, cfg=[write(base_settings(**changes), "config.yaml")])
+    assert (checkpoint.origin, checkpoint.kind, checkpoint.statistics) == ("espnet", "pretrained", {})
+    assert_golden(checkpoint)
+    assert notes_about(checkpoint, "`decoder` (2)", "no head, because only the config.yaml of its training")
+    assert notes_about(checkpoint, "of a model without a classifier", "fbank_mean=11.0 were not applied")
+    # As with the file of the base, which states no statistics.
+    checkpoint = read_checkpoint(espnet_classifier, cfg=[FIXTURES / "beats_tiny_finetuned.pt"])
+    assert (checkpoint.kind, checkpoint.statistics) == ("pretrained", {})
+
+
+@pytest.mark.parametrize("change", [torch.sum, torch.flatten, lambda weight: weight[None]])
+def test_a_head_of_espnet_that_is_no_matrix_is_refused(change, encoder, head, write):
+    tensors = under("encoder.", espnet(encoder))
+    tensors |= under("decoder.linear_out.", head | {"weight": change(head["weight"])})
+    with pytest.raises(CheckpointError, match=r"`predictor\.weight` is not a matrix, but has shape"):
+        read_checkpoint(write(tensors, "best.pth"), cfg=[write(espnet_settings(), "config.yaml")])
+
+
+@pytest.mark.parametrize("is_base_last", [True, False])
+def test_the_settings_of_a_classifier_count_beside_those_of_its_base(is_base_last, espnet_classifier, write):
+    training = espnet_settings()
+    training["encoder_conf"]["fbank_std"] = 5.9
+    files = [write(base_settings(), "base.yaml"), write(training, "config.yaml")]
+    checkpoint = read_checkpoint(espnet_classifier, cfg=files[::-1] if is_base_last else files)
+    assert (checkpoint.kind, checkpoint.statistics) == ("finetuned", {"fbank_std": 5.9})
+
+
+@pytest.mark.parametrize("tokens", [espnet_settings()["token_list"], None, ["another", "list"]])
+@pytest.mark.parametrize(
+    ("stated", "problem_type", "words"),
+    [
+        ("multi-class", "single_label_classification", "a softmax as `classification_type` says"),
+        ("multi-label", "multi_label_classification", "a sigmoid as `classification_type` says"),
+        (None, "single_label_classification", "a softmax by ESPnet's default: no `classification_type` is stated"),
+    ],
+)
+def test_the_loss_of_an_espnet_classifier_is_always_printed(
+    stated, problem_type, words, tokens, espnet_classifier, write
+):
+    model = {} if stated is None else {"classification_type": stated}
+    settings = espnet_settings(model_conf=model, token_list=tokens)
+    checkpoint = read_checkpoint(espnet_classifier, cfg=[write(settings, "config.yaml")])
+    assert checkpoint.config.problem_type == problem_type
+    assert notes_about(checkpoint, "6 classes", f"scored by {words}")
+
+
+@pytest.mark.parametrize("stated", ["multi_label", "regression", ["multi-label"], 3])
+def test_another_type_of_classification_is_refused(stated, espnet_classifier, write):
+    settings = write(espnet_settings(model_conf={"classification_type": stated}), "config.yaml")
+    with pytest.raises(
+        CheckpointError, match="expected `classification_type` to be multi-class or multi-label, found"
+    ):
+        read_checkpoint(espnet_classifier, cfg=[settings])
+
+
 def test_espnet_encoders_that_stop_early_are_refused(espnet_classifier, write):
     settings = espnet_settings()
     settings["encoder_conf"]["max_layer"] = 1

@@ -5,7 +5,9 @@ import json
 
 import pytest
 import yaml
+from huggingface_hub import constants
 
+from transformers_beats.conversion.locations import HubRepository, parse_location
 from transformers_beats.conversion.repositories import choose_files, choose_settings, derive_base
 from transformers_beats.utils.errors import BeatsError, UsageError
 
@@ -102,6 +104,18 @@ def test_several_checkpoints_are_named(repository):
         choose_files("hf://a/b@v1", *repository(["BEATs_iter1.pt", "x/last.ckpt"]))
 
 
+def test_the_names_of_several_checkpoints_are_locations(repository):
+    """Also where they have characters that a location has to quote."""
+    here = HubRepository("a/b", "feature/x")
+    paths = ["a b.pt", "a%20b.pt", "x/last.ckpt", "é#?.pt"]
+    with pytest.raises(UsageError) as error:
+        choose_files(str(here), *repository(paths))
+    named = str(error.value).partition("name one of them: ")[2].split(", ")
+    assert [parse_location(name) for name in named] == [here.file(path) for path in sorted(paths)]
+    with pytest.raises(UsageError, match=r": downloads/b/a b\.pt, downloads/b/a%20b\.pt"):
+        choose_files("downloads/b", *repository(paths[:2]))
+
+
 def test_a_repository_without_a_checkpoint_says_what_it_has(repository):
     with pytest.raises(UsageError, match=r"has no checkpoint .*only 'README.md', 'clip.wav'"):
         choose_files("hf://a/b", *repository(["clip.wav", "README.md"]))
@@ -124,6 +138,13 @@ def test_a_model_of_this_package_needs_no_conversion(repository):
         ("me/my-birds", "/data/large/beats_iter0.tune/epoch59.pt", "shikhar7ssu/OpenBEATs-Large-i1"),
         ("espnet/openbeats-base-i2-as2m", "/data/epoch59.pt", "shikhar7ssu/OpenBEATs-Base-i2"),
         ("espnet/BEATs-AS20K", MICROSOFT, "released"),
+        ("me/my-birds", "/large/BEATs_iter3_plus_AS2M.pt", "released"),
+        ("me/my-birds", "/large_disk/exp/base/beats_iter0/x.pt", "shikhar7ssu/OpenBEATs-Base-i1"),
+        ("me/my-birds", "/base/ear_large/runs/beats_iter0.tune/x.pt", "shikhar7ssu/OpenBEATs-Large-i1"),
+        ("me/my-birds", "/base/from_base_large_beats_iter2/x.pt", "shikhar7ssu/OpenBEATs-Large-i3"),
+        ("me/my-birds", "/exp/beats_iter0_base/next/beats_iter1_large0.tune/x.pt", "shikhar7ssu/OpenBEATs-Large-i2"),
+        ("openbeats-base-i1/my-birds", LARGE_2, "shikhar7ssu/OpenBEATs-Large-i2"),
+        ("me/my-birds@openbeats-base-i1", LARGE_2, "shikhar7ssu/OpenBEATs-Large-i2"),
     ],
 )
 def test_the_base_of_a_fine_tuned_model_is_derived(name, path, base, repository):
@@ -150,6 +171,30 @@ def test_a_name_and_a_path_that_disagree_are_a_question(name, path, other):
     assert "as its name says" in message
     assert message.endswith(f" or --cfg {other}.")
     assert path in message
+
+
+@pytest.mark.parametrize(
+    ("directory", "base"),
+    [
+        ("/data/OpenBEATs-Base-i1/OpenBEATS-Large-i2-as20k", "Large-i2"),
+        ("/data/OpenBEATs-Base-i1/OpenBEATS-Large-i2-as20k/.", "Large-i2"),
+        ("/home/me/openbeats-base-i1/runs/birds", None),
+        ("{here}", "Base-i3"),
+        (".", "Base-i3"),
+        ("../openbeats-base-i3", "Base-i3"),
+        ("{cache}/models--espnet--OpenBEATS-Large-i1-cbi/snapshots/0123abcd", "Large-i1"),
+    ],
+)
+def test_the_last_folder_of_a_path_is_its_name(directory, base, tmp_path, monkeypatch):
+    here = tmp_path / "openbeats-large-i1" / "openbeats-base-i3"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    directory = directory.format(here=here, cache=constants.HF_HUB_CACHE)
+    if base is None:
+        with pytest.raises(UsageError, match="which states its architecture: name that model"):
+            derive_base(directory, "/data/epoch59.pt")
+        return
+    assert derive_base(directory, "/data/epoch59.pt")[0] == f"shikhar7ssu/OpenBEATs-{base}"
 
 
 def test_a_base_that_nothing_tells_is_asked_for():

@@ -473,3 +473,11 @@ def test_the_example_says_what_it_cannot_use(change, exported, tmp_path):
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1
     assert next(iter(change.values())) in result.stderr
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_export(classifier, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "trace", None)
+    (tmp_path / "file").touch()
+    for output, message in ((tmp_path, "is a folder"), (tmp_path / "file" / "x.onnx", "cannot be written")):
+        with pytest.raises(BeatsError, match=message):
+            export.export_onnx(classifier, EXTRACTOR, output)

@@ -4,11 +4,13 @@
 from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import constants
 
 from hub.releases import NAME, SECOND, SOURCE, assert_complete, failure
 from transformers_beats.conversion import released
 from transformers_beats.conversion.locations import download, parse_location
 from transformers_beats.utils.errors import BeatsError, UsageError
+from transformers_beats.utils.files import sha256
 
 
 FOREVER = -1
@@ -140,6 +142,99 @@ def test_a_complete_download_from_an_address_is_not_repeated(release):
     assert [request.status for request in release.hub.sent("GET")] == [200, 416]
     release.share(b"another")
     assert download(location).read_bytes() == b"another"
+
+
+@pytest.fixture
+def switched_off(release, monkeypatch):
+    """Switches the network off, and checks afterwards that nobody was asked."""
+
+    def switch_off():
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        release.hub.requests.clear()
+
+    yield switch_off
+    assert not release.hub.requests
+
+
+@pytest.mark.parametrize("values", [{}, {"sha256": None}, {"sha256": None, "bytes": None}])
+def test_a_complete_download_from_an_address_is_used_without_a_network(values, release, switched_off, tmp_path):
+    release.write_manifest(release.share(), **values)
+    released.get(NAME)
+    switched_off()
+    assert_complete(released.get(NAME, cache_dir=tmp_path / "other"), release)
+    assert_complete(released.get(NAME, cache_dir=tmp_path / "another", offline=True), release)
+
+
+def test_an_address_is_converted_without_a_network(release, switched_off, tmp_path):
+    address = release.share()
+    path = download(parse_location(address))
+    switched_off()
+    assert download(parse_location(address)) == path
+    with pytest.raises(UsageError, match="more than the limit of"):
+        download(parse_location(address), max_bytes=1000)
+
+
+def test_a_download_of_an_older_version_is_used_if_its_hash_is_right(release, switched_off, tmp_path):
+    """Which did not write down that a file is complete."""
+    release.write_manifest(release.share())
+    released.get(NAME)
+    (marker,) = release.cache.rglob(".complete")
+    marker.unlink()
+    switched_off()
+    assert_complete(released.get(NAME, cache_dir=tmp_path / "other"), release)
+
+
+@pytest.mark.parametrize("values", [{}, {"sha256": None}, {"sha256": None, "bytes": None}])
+def test_half_a_download_is_not_used_without_a_network(values, release, switched_off):
+    release.write_manifest(release.share(), **values)
+    release.hub.disconnect("GET", "files/", after=200_000)
+    release.hub.fail("GET", "files/")
+    assert "503" in failure()
+    switched_off()
+    message = "beats-small: is not in the cache, and the network is switched off"
+    assert failure().startswith(message)
+    address = parse_location(release.share())
+    with pytest.raises(BeatsError, match="is not in the cache, and the network is switched off"):
+        download(address)
+
+
+def test_a_complete_download_is_used_if_the_server_is_not_reached(release, caplog):
+    location = parse_location(release.share())
+    path = download(location)
+    release.hub.silence("GET", "files/", times=FOREVER)
+    assert download(location) == path
+    assert "what is in the cache is used: no answer in time" in caplog.text
+
+
+def test_a_file_that_a_broken_answer_has_replaced_is_not_used(release):
+    location = parse_location(release.share())
+    path = download(location)
+    release.share(b"another" * 50_000)
+    release.hub.disconnect("GET", "files/", after=100_000)
+    with pytest.raises(BeatsError, match="peer closed connection"):
+        download(location)
+    assert path.stat().st_size == 100_000
+
+
+def test_a_wrong_file_among_the_downloads_is_named_and_then_replaced(release, tmp_path):
+    release.write_manifest(release.share())
+    released.get(NAME)
+    (path,) = release.cache.rglob(SOURCE.name)
+    path.write_bytes(release.content[:-1] + b"x")
+    message = failure(offline=True, cache_dir=tmp_path / "other")
+    assert "beats-small: the right file is not in the cache, and the network is switched off" in message
+    assert f": {path}: has SHA-256 {sha256(path)}, {SOURCE.name} has {release.sha256}. A file of" in message
+    assert_complete(released.get(NAME, cache_dir=tmp_path / "other"), release)
+
+
+def test_a_wrong_file_of_the_hub_is_named_without_a_network(release, tmp_path):
+    released.get(NAME)
+    (path,) = (path for path in (release.home / "hub").rglob(SOURCE.name) if path.is_file())
+    blob = path.resolve()
+    blob.write_bytes(release.content[:1000])
+    message = failure(offline=True, cache_dir=tmp_path / "other")
+    assert "the right file is not in the cache" in message
+    assert f"{path}: has 1000 bytes, {SOURCE.name} has {len(release.content)}. A file of" in message
 
 
 def test_a_wrong_file_from_an_address_is_not_kept(release):

@@ -167,6 +167,61 @@ def test_another_model_is_not_overwritten(hub, signed_in, converted):
     assert hub.repository("user/beats").at("main").oid == before
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["adapter_config.json", "adapter_model.safetensors", "handler.py"],
+        ["pytorch_model.bin"],
+        ["handler.py"],
+        ["model.onnx"],
+        ["last.ckpt"],
+        ["unet/weights.safetensors", "model_index.json"],
+    ],
+)
+@pytest.mark.parametrize("revision", [None, "v2"])
+def test_another_model_without_a_configuration_is_not_overwritten(names, revision, hub, signed_in, converted):
+    signed_in.create_repo("user/beats")
+    for name in names:
+        signed_in.upload_file(path_or_fileobj=b"mine", path_in_repo=name, repo_id="user/beats")
+    before = hub.repository("user/beats").at("main").oid
+    with pytest.raises(BeatsError, match=rf"user/beats: holds another model \(.*'{names[0]}'.*nothing was changed"):
+        publish(converted, "user/beats", revision=revision)
+    assert hub.repository("user/beats").branches == {"main": before}
+
+
+def test_a_branch_of_another_model_is_not_made(hub, signed_in, converted):
+    signed_in.create_repo("user/beats")
+    signed_in.upload_file(path_or_fileobj=b'{"model_type": "x"}', path_in_repo="config.json", repo_id="user/beats")
+    before = hub.repository("user/beats").at("main").oid
+    with pytest.raises(BeatsError, match=r"holds another model .* nothing was changed"):
+        publish(converted, "user/beats", revision="v2")
+    assert hub.repository("user/beats").branches == {"main": before}
+
+
+def test_a_repository_of_text_takes_a_model(hub, signed_in, converted):
+    signed_in.create_repo("user/beats")
+    signed_in.upload_file(path_or_fileobj=b"mine", path_in_repo="LICENSE", repo_id="user/beats")
+    publish(converted, "user/beats")
+    assert {"LICENSE", "model.safetensors"} <= set(signed_in.list_repo_files("user/beats"))
+
+
+def test_only_after_a_failed_transfer_the_same_command_goes_on(hub, signed_in, tmp_path, monkeypatch):
+    command = ("convert", FIXTURES / "beats_tiny.pt", tmp_path / "out", "--push-to-hub", "user/beats")
+    hub.fail("POST", "/commit/", status=500, times=20)
+    is_complete = f"{tmp_path / 'out'} is complete; the same command"
+    assert run(*command).stderr.endswith(f"{is_complete} with --overwrite goes on.\n")
+    assert run(*command, "--overwrite").stderr.endswith(f"{is_complete} goes on.\n")
+    hub.heal()
+    refused = [run(*command, "--overwrite", "--private").stderr]
+    signed_in.upload_file(path_or_fileobj=b'{"model_type": "x"}', path_in_repo="config.json", repo_id="user/beats")
+    refused.append(run(*command, "--overwrite").stderr)
+    monkeypatch.setattr(publishing, "probe_in_fresh_process", lambda *directories: [np.zeros(1), np.ones(1)])
+    refused.append(run(*command[:-1], "user/other", "--overwrite").stderr)
+    for error, reason in zip(refused, ("is public", "holds another model", "computes something else"), strict=True):
+        assert reason in error
+        assert "goes on" not in error
+
+
 def test_private_weights_do_not_go_into_a_public_repository(hub, signed_in, converted):
     signed_in.create_repo("user/beats")
     with pytest.raises(BeatsError, match="exists and is public"):
@@ -224,6 +279,8 @@ def test_a_check_that_failed_is_made_up_for(hub, signed_in, converted):
 
 def test_stale_files_go_and_others_stay(hub, signed_in, converted):
     signed_in.create_repo("user/beats")
+    config = b'{"model_type": "beats_tokenizer"}'
+    signed_in.upload_file(path_or_fileobj=config, path_in_repo="config.json", repo_id="user/beats")
     for name in ("pytorch_model.bin", "modeling_old.py", "notes.txt", "scripts/evaluate.py"):
         signed_in.upload_file(path_or_fileobj=b"old", path_in_repo=name, repo_id="user/beats")
     publish(converted, "user/beats")
@@ -333,6 +390,34 @@ def test_a_dry_run_checks_the_files_without_network(sources, tmp_path):
     lines = [line.split() for line in result.stdout.splitlines()[-3:]]
     assert [line[:2] for line in lines] == [["user/a", "checked"], ["user/b", "checked"], ["user/c", "missing"]]
     assert not (sources / "report.json").exists()
+
+
+def test_a_dry_run_makes_no_folder_for_the_report(sources):
+    result = run("publish", *options_for(sources), "--report", sources / "deep" / "report.json", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert not (sources / "deep").exists()
+
+
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
+@pytest.mark.parametrize(("report", "message"), [("", "is a folder"), ("a.pt/report.json", "a.pt is no folder")])
+def test_a_report_that_cannot_be_written_is_refused_at_once(report, message, dry_run, hub, signed_in, sources):
+    result = run("publish", *options_for(sources), "--report", sources / report, *dry_run)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert hub.repositories == {}
+
+
+@pytest.mark.parametrize("error", [KeyError("cfg"), RuntimeError("aminmax"), IndexError("tuple"), MemoryError()])
+def test_a_file_that_fails_in_any_way_does_not_stop_the_others(error, sources, monkeypatch):
+    def convert_or_fail(source, *args, **kwargs):
+        if source.name == "b.pt":
+            raise error
+        return convert(source, *args, **kwargs)
+
+    monkeypatch.setattr(publish_all, "convert", convert_or_fail)
+    result = run("publish", *options_for(sources), "--dry-run")
+    assert result.exit_code == 1
+    assert [line.split()[1] for line in result.stdout.splitlines()[-3:]] == ["checked", "failed", "checked"]
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,23 @@ def test_locations_are_understood(text, expected, tmp_path, monkeypatch):
         assert parse_location(str(expected)) == expected
 
 
+@pytest.mark.parametrize("revision", [None, "v1", "feature/x", "a@b", "100%", "a%2Fb", "refs/pr/3", "refs/heads/x"])
+@pytest.mark.parametrize(
+    "path", ["", "a.pt", "x/y/a.pt", "a b.pt", "a%20b.pt", "100%/a.pt", "a@b.pt", "é?#.pt", "a\nb.pt"]
+)
+@pytest.mark.parametrize("repo_type", ["model", "dataset"])
+def test_what_is_printed_of_a_location_is_that_location(revision, path, repo_type):
+    repository = HubRepository("a/b", revision, repo_type)
+    location = repository.file(path) if path else repository
+    assert parse_location(str(location)) == location
+    # It can be copied from a line.
+    assert len(str(location).split()) == 1
+
+
+def test_letters_of_other_languages_stay_readable():
+    assert str(HubFile("a/b", "größe", path="modèle.pt")) == "hf://a/b@größe/modèle.pt"
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -199,3 +199,36 @@ def test_ctrl_c_during_the_conversion_leaves_nothing(release, work, monkeypatch)
         assert convert(FILE, "out") == (130, "interrupted")
     assert_nothing_is_left(work)
     assert_converts(FILE, work)
+
+
+@pytest.mark.parametrize("output", [[], [NAME]])
+def test_a_released_model_is_converted_again_to_the_directory_of_its_name(output, release, work):
+    assert convert(NAME, *output)[0] == 0
+    status, error = convert(NAME, *output)
+    assert (status, NAME + ": is not empty; pass --overwrite to replace it." in error) == (2, True)
+    assert convert(NAME, *output, "--overwrite")[0] == 0
+    # It also states the architecture.
+    assert convert(str(SOURCE), "other", "--cfg", NAME)[0] == 0
+    # As a path, it is the directory.
+    assert "is a model for transformers already" in convert(f"./{NAME}", "another")[1]
+
+
+def test_a_directory_of_files_has_a_name_of_its_own(release, work):
+    (work / NAME).mkdir()
+    (work / NAME / "mine.pt").write_bytes(release.content)
+    assert convert(NAME, "out")[0] == 0
+    assert release.hub.requests == []
+
+
+@pytest.mark.parametrize("source", [NAME, FILE, FIRST])
+def test_a_file_that_is_too_large_is_not_downloaded(source, release, work):
+    assert "more than the limit of 0.0001 GB" in refusal(source, work, "--max-size", "0.0001")
+    assert not list(release.home.rglob("blobs/*"))
+
+
+def test_an_output_that_exists_is_refused_before_the_download(release, work):
+    for source, name in ((FILE, "beats_tiny"), (FIRST, "first"), (release.share(), "beats_tiny")):
+        (work / name).mkdir(exist_ok=True)
+        (work / name / "mine").touch()
+        assert "is not empty" in convert(source)[1]
+    assert release.hub.requests == []

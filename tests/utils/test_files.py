@@ -1,12 +1,17 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from transformers_beats.utils import files
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.files import (
+    check_absent,
+    check_folder_of,
     check_new,
     make_directory,
     new_directory,
@@ -50,6 +55,66 @@ def test_an_output_whose_folder_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="file/new: cannot be an output directory: Not a directory"):
         make_directory(tmp_path / "file" / "new")
+
+
+def test_a_file_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    check_absent(tmp_path / "file", overwrite=True)
+    check_absent(tmp_path / "deep" / "file", overwrite=False)
+    for path, message in {
+        "file": "file: exists; pass --overwrite",
+        "": "is a folder, and a file is to be written",
+        "file/new": "file/new: cannot be written: .*/file is no folder",
+        "file/deep/new": "file/deep/new: cannot be written: .*/file is no folder",
+        "x" * 300: "x: cannot be written: File name too long",
+        f"deep/{'x' * 300}": "x: cannot be written: File name too long",
+        f"{'x' * 300}/new": "/new: cannot be written: File name too long",
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            check_absent(tmp_path / path, overwrite=False)
+    with pytest.raises(UsageError, match=r"there is no folder .*/deep"):
+        check_folder_of(tmp_path / "deep" / "file")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    for path in ("file", "new", "deep/new"):
+        with pytest.raises(UsageError, match=f"{path}: cannot be written: {tmp_path} is closed to writing"):
+            check_absent(tmp_path / path, overwrite=True)
+
+
+@pytest.mark.parametrize("why", ["ismount", "access"])
+def test_a_directory_that_cannot_be_moved_is_filled(why, tmp_path, monkeypatch):
+    target = tmp_path / "target"
+    target.mkdir(mode=0o750)
+    before = target.stat()
+    fixed = {"ismount": lambda path: Path(path) == target, "access": lambda path, mode: path != tmp_path}
+    monkeypatch.setattr(os.path if why == "ismount" else os, why, fixed[why])
+
+    def write(stop=False):
+        with new_directory(target) as new:
+            (new / "a").touch()
+            (new / "b").mkdir()
+            if stop:
+                (target / "mine").touch()
+
+    with pytest.raises(UsageError, match="target: was empty, and now holds 'mine'"):
+        write(stop=True)
+    assert [path.name for path in target.iterdir()] == ["mine"]
+    (target / "mine").unlink()
+    rename = Path.rename
+
+    def rename_or_fail(self, to):
+        if self.name == "b":
+            raise KeyboardInterrupt
+        return rename(self, to)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename_or_fail)
+        with pytest.raises(KeyboardInterrupt):
+            write()
+    assert list(target.iterdir()) == []
+    write()
+    assert sorted(path.name for path in target.iterdir()) == ["a", "b"]
+    assert (target.stat().st_ino, target.stat().st_mode) == (before.st_ino, before.st_mode)
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_a_new_directory_is_there_whole_or_not_at_all(tmp_path):
@@ -97,13 +162,66 @@ def test_a_file_may_have_the_longest_name_there_is(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
 
 
-def test_what_a_killed_run_has_left_is_written_over(tmp_path):
-    with replace_file(tmp_path / "a") as first, replace_file(tmp_path / "b") as other:
-        for path in (first, other):
-            path.touch()
-    with replace_file(tmp_path / "a") as again:
-        assert again == first != other
-        again.touch()
+@pytest.mark.parametrize("first_to_end", [0, 1])
+def test_of_several_writers_of_a_file_each_has_one_of_its_own(first_to_end, tmp_path):
+    target = tmp_path / "target.txt"
+    writers = [replace_file(target), replace_file(target)]
+    paths = [writer.__enter__() for writer in writers]
+    for path, text in zip(paths, ("first", "second")):
+        path.write_text(text[:3])
+    for number, end in ((first_to_end, "whole"), (1 - first_to_end, "whole as well")):
+        paths[number].write_text(end)
+        writers[number].__exit__(None, None, None)
+        assert target.read_text() == end
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def killed_process() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="only the age of a file counts")
+@pytest.mark.parametrize(
+    ("writer", "seconds", "goes"),
+    [
+        (lambda: f".{files._machine()}-{killed_process()}-00000000", 0, True),
+        (lambda: f".{files._machine()}-{os.getpid()}-00000000", 0, False),
+        (lambda: f".{files._machine()}-{os.getpid()}-00000000", 2 * files.SECONDS_LEFT, True),
+        # Another host may have a process of that number, or none.
+        (lambda: f".{'0' * 16}-{killed_process()}-00000000", 0, False),
+        (lambda: f".{'0' * 16}-1-00000000", 2 * files.SECONDS_LEFT, True),
+        # Of older versions.
+        (lambda: "", 0, False),
+        (lambda: "", 2 * files.SECONDS_LEFT, True),
+        # Of other programs.
+        (lambda: ".torrent", 2 * files.SECONDS_LEFT, False),
+    ],
+)
+def test_what_killed_runs_have_left_is_removed(writer, seconds, goes, tmp_path):
+    left = tmp_path / f".{0:016x}{writer()}.partial"
+    left.touch()
+    os.utime(left, (time.time() - seconds,) * 2)
+    with replace_file(tmp_path / "target") as temporary:
+        temporary.touch()
+    assert left.exists() is not goes
+
+
+def test_a_run_that_is_killed_leaves_a_file_that_the_next_one_removes(tmp_path):
+    script = (
+        "import os, pathlib, transformers_beats.utils.files as files\n"
+        "with files.replace_file(pathlib.Path('target')) as path:\n"
+        "    path.touch()\n"
+        "    os._exit(1)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=False)
+    (left,) = tmp_path.iterdir()
+    assert files.PARTIAL.fullmatch(left.name)
+    with replace_file(tmp_path / "other") as temporary:
+        temporary.touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
 def test_a_file_that_fails_half_way_leaves_the_older_one(tmp_path):

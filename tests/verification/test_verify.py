@@ -19,6 +19,7 @@ from golden import FIXTURES
 from hub.server import local_hub
 from huggingface_hub import HfApi, constants
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 from transformers_beats.audio.audioset import AUDIOSET_LABELS
 from transformers_beats.cli.app import app
@@ -27,7 +28,7 @@ from transformers_beats.conversion.released import MANIFEST_VARIABLE
 from transformers_beats.inference.loading import load
 from transformers_beats.verification import checks
 from transformers_beats.verification.checks import CLIPS, Check, read_clips
-from transformers_beats.verification.plain import read_file
+from transformers_beats.verification.plain import LayoutError, read_file
 
 
 NAME = "our-classifier"
@@ -176,6 +177,13 @@ def test_another_file_than_the_manifests_is_not_looked_into(verify, classifier_f
     assert output.count("\n| ") == 3
 
 
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_read(verify, tmp_path):
+    (tmp_path / "reports").mkdir()
+    status, output, line = verify("--output", tmp_path / "reports", mirrors=[])
+    assert (status, output) == (2, "")
+    assert line == f"error: {tmp_path / 'reports'}: is a folder, and a file is to be written."
+
+
 def test_nothing_is_written_for_a_checkpoint_that_cannot_be_had(verify, classifier_file, tmp_path):
     status, output, line = verify("--output", tmp_path / "report.md", mirrors=[])
     assert (status, output) == (1, "")
@@ -232,6 +240,87 @@ def test_other_settings_than_the_manifests_are_named():
     held = read_file(FIXTURES / "beats_tiny.pt")["cfg"]
     check = checks.check_cfg(held, {"encoder_layers": 12, "deep_norm": True})
     assert (check.passed, check.result) == (False, "encoder_layers is 3, not 12")
+
+
+@pytest.fixture
+def verify_own(tmp_path, monkeypatch):
+    """Verifies classifiers in a folder, of which a manifest states nothing but the kind; returns status and output."""
+    monkeypatch.setattr(checks, "measure_speed", lambda *args: Check("Speed", "1"))
+
+    def run(**files) -> tuple[int, str, str]:
+        entries = []
+        for name, contents in files.items():
+            torch.save(contents, tmp_path / f"{name}.pt")
+            entries.append({"file": f"{name}.pt", "name": name, "kind": "finetuned"})
+        (tmp_path / "manifest.yaml").write_text(yaml.safe_dump({"checkpoints": entries}))
+        monkeypatch.setenv(MANIFEST_VARIABLE, str(tmp_path / "manifest.yaml"))
+        result = CliRunner().invoke(app, ["verify", *files, "--source-dir", str(tmp_path), "--device", "cpu"])
+        return result.exit_code, result.stdout, result.stderr
+
+    return run
+
+
+def under(prefix: str, contents: dict) -> dict:
+    return {f"{prefix}{key}": tensor for key, tensor in contents["model"].items()}
+
+
+def with_parametrizations(contents: dict) -> dict:
+    """Weight norm as newer versions of PyTorch, and ESPnet, write it."""
+    names = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
+    tensors = {key.replace(key[-8:], names.get(key[-8:], key[-8:])): each for key, each in contents["model"].items()}
+    return contents | {"model": tensors}
+
+
+def test_a_file_in_another_layout_is_a_failed_check_and_the_next_one_is_verified(verify_own, classifier_file):
+    contents = torch.load(classifier_file, weights_only=True)
+    unlabelled = {key: contents[key] for key in ("cfg", "model")}
+    files = {
+        "prefixed": {"cfg": contents["cfg"], "model": under("module.", contents)},
+        "parametrized": with_parametrizations(contents),
+        "unlabelled": unlabelled,
+        "right": contents,
+    }
+    status, output, errors = verify_own(**files)
+    assert status == 1
+    sections = dict(section.split("\n", 1) for section in output.split("### ")[1:])
+    assert [*sections] == ["prefixed, failed", "parametrized, failed", "unlabelled, failed", "right"]
+    layout = "| Comparison with the file | **failed**: the file is not in Microsoft's layout: it has no `{}`. |"
+    assert layout.format("encoder.pos_conv.0.weight_v") in sections["prefixed, failed"]
+    assert layout.format("encoder.pos_conv.0.weight_v") in sections["parametrized, failed"]
+    found = sections["unlabelled, failed"]
+    assert "| Labels | **failed**: the file has no `label_dict`, by which they could be compared |" in found
+    assert ("| Probabilities | at most" in found, "Heard in" in found) == (True, False)
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (lambda contents: contents["model"], "expected `cfg` and `model`, found 'post_extract_proj.weight'"),
+        (lambda contents: {"state_dict": under("a.", contents)}, "expected `cfg` and `model`, found 'state_dict'."),
+        (lambda contents: contents | {"cfg": None}, "expected `cfg` and `model`, found 'cfg', 'model', 'label_dict'."),
+        (lambda contents: [1], "expected `cfg` and `model`, found list."),
+    ],
+)
+def test_the_plain_implementation_reads_microsofts_layout_alone(make, found, tmp_path):
+    torch.save(make(torch.load(FIXTURES / "beats_tiny_finetuned.pt", weights_only=True)), tmp_path / "model.pt")
+    with pytest.raises(LayoutError, match=re.escape(f"the file is not in Microsoft's layout: {found}")):
+        read_file(tmp_path / "model.pt")
+
+
+def test_safetensors_are_no_file_of_microsofts(tmp_path):
+    save_file({"layer_norm.bias": torch.ones(2)}, tmp_path / "a.safetensors")
+    with pytest.raises(LayoutError, match="the file is not in Microsoft's layout: "):
+        read_file(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("key", ["input_patch_size", "encoder_layers", "conv_pos_groups", "max_distance"])
+def test_a_setting_that_is_not_in_the_file_is_named(key, tmp_path):
+    contents = read_file(FIXTURES / "beats_tiny.pt")
+    del contents["cfg"][key]
+    convert(FIXTURES / "beats_tiny.pt", tmp_path / "model")
+    with pytest.raises(LayoutError, match=f"it has no `{key}`"):
+        list(checks.check_outputs(contents, *load(tmp_path / "model", "cpu", "float32")))
 
 
 def test_values_that_are_no_numbers_fail():

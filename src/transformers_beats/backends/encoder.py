@@ -2,7 +2,7 @@
 """Encoder that onnxruntime computes: the graph, its copy in the cache, and the module that takes its place."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -17,6 +17,7 @@ from transformers_beats.utils.errors import BeatsError, UsageError, first_line
 from transformers_beats.utils.files import replace_file
 from transformers_beats.utils.fingerprint import model_fingerprint
 from transformers_beats.utils.lock import hold
+from transformers_beats.utils.machine import name_of
 from transformers_beats.utils.messages import note
 
 from .graphs import (
@@ -112,37 +113,98 @@ def open_session(path: Path) -> "InferenceSession":
     )
 
 
-class PassOn(nn.Module):
+class _NoGradients(torch.autograd.Function):
+    """Passes values on, and refuses their gradients, which would be none of the weights."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        raise UsageError(
+            "onnxruntime computes no gradients: train with the backend torch, or freeze the encoder "
+            "(`requires_grad_(False)`) to train the head alone."
+        )
+
+
+class _InGraph(nn.Module):
+    """Part of a model whose weights are in the graph as well: those of the module cannot become others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_load_state_dict_pre_hook(_refuse_other_weights)
+
+    def refuse_gradients(self, values: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        """Returns `values`, computed from `inputs`, whose backward pass is a [`UsageError`] if it asks for any."""
+        sources = (each for each in (inputs, *self.parameters()) if each.requires_grad)
+        if torch.is_grad_enabled() and (source := next(sources, None)) is not None:
+            return _NoGradients.apply(values, source)
+        return values
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        probe = fn(torch.zeros(0))
+        if probe.dtype != torch.float32 or probe.device.type != "cpu":
+            raise UsageError(
+                f"onnxruntime computes in float32 on the CPU: a model for {name_of(probe.dtype)} on "
+                f"{probe.device.type} needs the backend torch."
+            )
+        return super()._apply(fn, recurse)
+
+
+def _refuse_other_weights(module: nn.Module, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+    """Raises a [`UsageError`] for weights that a module does not have already."""
+    own = module.state_dict(prefix=prefix)
+    for key in filter(state_dict.__contains__, own):
+        given = state_dict[key]
+        if own[key].shape != given.shape or not torch.equal(own[key], given.to(own[key])):
+            raise UsageError(
+                f"`{key}`: onnxruntime computes with the weights that it was opened with, and these are others: load "
+                "them into the model of PyTorch, and open the backend for that."
+            )
+
+
+class _Weights(nn.Module):
+    """Weights and buffers of a module and of its parts, under their names, without what they compute."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self._parameters, self._buffers = dict(module._parameters), dict(module._buffers)
+        self._non_persistent_buffers_set = set(module._non_persistent_buffers_set)
+        for name, part in module._modules.items():
+            self._modules[name] = None if part is None else _Weights(part)
+
+    def register_forward_hook(self, *args: Any, **kwargs: Any) -> Any:
+        """Raises a [`UsageError`], since nothing would call it."""
+        raise UsageError("onnxruntime calls no layers of PyTorch: hooks on them need the backend torch.")
+
+    register_forward_pre_hook = register_forward_hook
+
+
+class PassOn(_InGraph):
     """
-    Takes the place of the embeddings, which are in the graph: returns its input. It has their weights, and saves them
-    under their names.
+    Takes the place of the embeddings, which are in the graph: returns its input. It has their weights and parts, under
+    their names, by which a model knows its dtype and its device.
     """
 
     def __init__(self, embeddings: Any):
         super().__init__()
-        # A model's dtype and device are those of its weights.
-        self.embeddings = embeddings
-
-    @property
-    def patch_embeddings(self) -> nn.Module:
-        """The module that `get_input_embeddings` returns."""
-        return self.embeddings.patch_embeddings
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The weights of the embeddings, as these would save them."""
-        return self.embeddings.state_dict(*args, **kwargs)
+        self._modules = dict(embeddings._modules)
+        self._parameters, self._buffers = dict(embeddings._parameters), dict(embeddings._buffers)
 
     def forward(self, input_values: torch.Tensor) -> torch.Tensor:
-        """Returns `input_values`."""
-        return input_values
+        """Returns `input_values` in the dtype of the model, as the embeddings take them."""
+        values = input_values.to(next(self.parameters()).dtype)
+        return self.refuse_gradients(values, values)
 
 
-class OnnxEncoder(nn.Module):
+class OnnxEncoder(_InGraph):
     """
     Layers of an encoder in onnxruntime, in the place of [`BeatsEncoder`] behind [`PassOn`]. Clips are computed without
     their padding, those of the same length together in float32 and each alone in int8, where the inputs of a layer
-    have one scale: a clip has the same result alone and in any batch. What a model saves are the weights of the layers
-    that it replaces.
+    have one scale: a clip has the same result alone and in any batch. What a model has and saves are the weights of
+    the layers that it replaces, with which it was exported: loading others, other dtypes and devices, and a backward
+    pass are errors.
 
     Args:
         path (`Path`):
@@ -156,14 +218,20 @@ class OnnxEncoder(nn.Module):
     def __init__(self, path: Path, config: Any, precision: Precision):
         super().__init__()
         self.path, self.session, self.config, self.precision = path, open_session(path), config, precision
-        # In a tuple, as a part of the model would have hooks and adapters that nothing calls.
-        self.replaced: tuple[nn.Module, ...] = ()
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The weights of the layers of PyTorch that this module replaces, as these would save them."""
-        if self.replaced:
-            return self.replaced[0].state_dict(*args, **kwargs)
-        return super().state_dict(*args, **kwargs)
+    def replace(self, layers: nn.Module) -> None:
+        """Takes the place of layers of PyTorch, and has their weights, under their names."""
+        # Not the layers themselves, which would have hooks and adapters that nothing calls.
+        weights = _Weights(layers)
+        self._modules, self._parameters, self._buffers = weights._modules, weights._parameters, weights._buffers
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "OnnxEncoder":
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        # A session is never changed, and cannot be copied.
+        memo[id(self.session)] = self.session
+        vars(copied).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
+        return copied
 
     def forward(
         self, input_values: torch.Tensor, patch_attention_mask: torch.Tensor | None = None, **kwargs: Any
@@ -186,9 +254,9 @@ class OnnxEncoder(nn.Module):
             lengths = _count_columns(patch_attention_mask.unflatten(1, (num_columns, num_bands)))
         output = columns.new_zeros(len(columns), num_columns * num_bands, self.config.hidden_size)
         for rows, length in self._split(lengths, num_bands):
-            states = self._run(columns[rows, :length].contiguous().numpy())
-            output[rows, : length * num_bands] = torch.from_numpy(states)
-        return output
+            states = self._run(columns[rows, :length].detach().float().contiguous().numpy())
+            output[rows, : length * num_bands] = torch.from_numpy(states).to(output.dtype)
+        return self.refuse_gradients(output, input_values)
 
     def _check_keywords(self, keywords: dict[str, Any]) -> None:
         """Raises a [`UsageError`] for arguments, and settings of the model, that onnxruntime would ignore."""
@@ -230,7 +298,7 @@ def _count_columns(mask: torch.Tensor) -> list[int]:
 def with_encoder(encoder: Any, replacement: OnnxEncoder) -> Any:
     """Returns an encoder ([`BeatsModel`]) whose embeddings and layers are computed by a replacement."""
     copied = shallow_copy(encoder)
-    replacement.replaced = (encoder.encoder,)
+    replacement.replace(encoder.encoder)
     copied.embeddings, copied.encoder = PassOn(encoder.embeddings), replacement
     return made_of(encoder, copied)
 

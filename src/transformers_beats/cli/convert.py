@@ -11,6 +11,7 @@ from transformers_beats.conversion.locations import MAX_BYTES
 from transformers_beats.conversion.names import Head, Origin, use_of
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import check_absent, check_file
+from transformers_beats.utils.hub import is_id
 from transformers_beats.utils.messages import next_command, note
 from transformers_beats.utils.numbers import format_number
 
@@ -97,24 +98,23 @@ def convert(
         return
     from transformers_beats.conversion import convert as conversion
     from transformers_beats.conversion import released
+    from transformers_beats.conversion.outputs import check_output_dir, find_source, stem_of
 
-    if output is None and Path(source).is_dir():
+    found, *bases = [find_source(name) for name in (source, *(name for name in cfg or () if name != "released"))]
+    if output is None and isinstance(found, Path) and found.is_dir():
         raise UsageError(f"{source}: is a directory; name an OUTPUT, or an OUTPUT.pt for the way back.")
-    for name in (source, *(name for name in cfg or () if name != "released")):
-        released.find_source(name)
     if labels is not None:
         check_file(labels)
-    if output is not None:
-        conversion.check_output_dir(output, overwrite)
+    output = Path(stem_of(found)) if output is None else output
+    check_output_dir(output, overwrite, [path for path in (found, *bases, labels) if isinstance(path, Path)])
     # What cannot be used is refused before these import torch.
     from transformers_beats.conversion.sources import localize
-    from transformers_beats.publishing.publish import check_account, publish
+    from transformers_beats.publishing.publish import RefusedError, check_account, publish
 
     if push_to_hub is not None:
         check_account(push_to_hub)
-    is_elsewhere, max_bytes = not Path(source).exists(), max_size * 1e9
+    is_elsewhere, max_bytes = not isinstance(found, Path), max_size * 1e9
     local = localize(source, cfg or (), labels, max_bytes)
-    output = Path(local.stem) if output is None else output
     checkpoint = conversion.convert(
         local.path,
         output,
@@ -149,8 +149,11 @@ def convert(
     gc.collect()
     try:
         publication = publish(output, push_to_hub, private, revision)
+    except RefusedError:
+        raise
     except BeatsError as error:
-        raise BeatsError(f"{error} {output} is complete; the same command with --overwrite goes on.") from error
+        again = "goes on" if overwrite else "with --overwrite goes on"
+        raise BeatsError(f"{error} {output} is complete; the same command {again}.") from error
     typer.echo(f"{push_to_hub}: {'published' if publication.is_new else 'unchanged'}, commit {publication.commit}")
     # Models of another branch are loaded in Python.
     if revision is None:
@@ -161,7 +164,9 @@ def export(
     model: Annotated[str, typer.Argument(help="Name (see `models`), directory, or Hub id.")],
     output: Annotated[Path, typer.Argument(help="File to write (.onnx).")],
     int8: Annotated[bool, typer.Option("--int8", help="Int8 weights, and int8 products at run time.")] = False,
-    revision: Annotated[str, typer.Option(help="Branch, tag or commit on the Hub.")] = "main",
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit on the Hub.", show_default="main")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT.")] = False,
 ) -> None:
     """Export an encoder, classifier or tokenizer to ONNX, from waveforms to results."""
@@ -169,11 +174,13 @@ def export(
 
     check_absent(output, overwrite)
     check_model(model)
+    if revision is not None and not is_id(model):
+        raise UsageError(f"--revision belongs to a model on the Hub, which {model} is not: leave it out.")
     # What cannot be used is refused before this imports torch, and before a download.
     from transformers_beats.export.onnx import INPUTS, export_onnx, require_exporters
 
     require_exporters()
-    written = export_onnx(*load(model, dtype="float32", revision=revision), output, int8)
+    written = export_onnx(*load(model, dtype="float32", revision=revision or "main"), output, int8)
     megabytes = output.stat().st_size / 2**20
     typer.echo(f"{output}: {megabytes:.1f} MiB, {', '.join(INPUTS)} -> {', '.join(written.outputs)}")
     typer.echo(f"  largest difference from PyTorch: {written.difference:.1e}")

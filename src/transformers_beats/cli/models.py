@@ -107,8 +107,8 @@ def info(
     check_model(model)
     loaded, extractor = load(model, "cpu")
     if json:
-        description = describe(loaded, extractor) | {"labels": list(labels_of(loaded).values())}
-        write_standard_output(json_format.dumps({"model": model, **description}) + "\n")
+        record = {"model": model, **({} if labels else describe(loaded, extractor))}
+        write_standard_output(json_format.dumps({**record, "labels": list(labels_of(loaded).values())}) + "\n")
         return
     if labels:
         print(*(f"{index}\t{label}" for index, label in labels_of(loaded).items()), sep="\n")

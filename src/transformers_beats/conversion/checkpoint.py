@@ -24,7 +24,7 @@ from transformers_beats import (
 from transformers_beats.utils.files import sha256
 from transformers_beats.utils.machine import name_of
 
-from .layouts import Source, read_source
+from .layouts import SECOND_MARK, Source, check_matrix, read_source
 from .locations import MAX_BYTES
 from .names import ACTIVATIONS, ARCHITECTURE, FBANK, QUANTIZER, REGULARIZATION, Head, Kind, Origin, rename_key
 from .reading import CheckpointError
@@ -126,6 +126,7 @@ def read_checkpoint(
     notes = source.notes
     kind = _detect_kind(source)
     state_dict = _rename(source.tensors, kind, notes) | source.head_tensors
+    _check_not_empty(state_dict)
     source.cfg = _complete(source.cfg, kind, source.origin, state_dict, notes)
     config = _build_config(source.cfg, kind, notes, source.head_settings)
     statistics = _choose_statistics(source, {"fbank_mean": fbank_mean, "fbank_std": fbank_std}, notes)
@@ -158,12 +159,11 @@ def _detect_kind(source: Source) -> Kind:
     if any(key.startswith("quantize.") for key in tensors):
         return "tokenizer"
     if "predictor.weight" in tensors:
-        if tensors["predictor.weight"].ndim != 2:
-            raise CheckpointError("`predictor.weight` is not a matrix.")
+        check_matrix(tensors, "predictor.weight")
         if source.head_kind is not None:
             return source.head_kind
         # Wider than a patch: of the patches of a time column.
-        width = tensors["encoder.layers.0.fc2.weight"].shape[0] if "encoder.layers.0.fc2.weight" in tensors else None
+        width = tensors[SECOND_MARK].shape[0] if SECOND_MARK in tensors else None
         is_wider = width is not None and tensors["predictor.weight"].shape[1] > width
         return "event-classifier" if is_wider else "finetuned"
     if source.cfg.get("finetuned_model") and source.origin is Origin.MICROSOFT:
@@ -198,6 +198,13 @@ def _rename(source: Mapping[str, torch.Tensor], kind: Kind, notes: list[str]) ->
     if unknown:
         raise CheckpointError(f"tensors that no BEATs model has: {_shorten(unknown)}.")
     return state_dict
+
+
+def _check_not_empty(state_dict: Mapping[str, torch.Tensor]) -> None:
+    if not state_dict:
+        raise CheckpointError("not a BEATs checkpoint: it has none of the tensors of a model.")
+    if empty := sorted(name for name, tensor in state_dict.items() if not tensor.numel()):
+        raise CheckpointError(f"tensors without any value: {_shorten(empty)}.")
 
 
 def _shorten(names: Sequence[str]) -> str:

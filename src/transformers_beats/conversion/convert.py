@@ -1,17 +1,16 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Conversion of a BEATs checkpoint, such as Microsoft's `.pt` files, into a directory for `from_pretrained`."""
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers_beats.utils.errors import UsageError
-from transformers_beats.utils.files import replace_directory, work_directory
+from transformers_beats.utils.files import new_directory
 from transformers_beats.utils.messages import without_weight_bars
 
 from .locations import MAX_BYTES
+from .outputs import check_output_dir
 
 
 # torch and transformers are imported in the functions, so that --help comes at once.
@@ -41,7 +40,7 @@ def convert(
     """
     Converts a checkpoint into configuration, weights (safetensors), feature extractor, remote code and model card.
 
-    Everything is written to a temporary directory beside `output_dir` and renamed at the end, so that a refused or
+    Everything is written to a temporary directory and moved to `output_dir` at the end, so that a refused or
     interrupted conversion leaves everything as it was. `source`, `origin`, `cfg`, `labels`, `max_bytes`, `head` and
     the statistics of the fbank are those of [`read_checkpoint`], `output_dir` and `overwrite` those of
     [`check_output_dir`]. The card names the directory itself, unless `repo_id` and `revision` are given, and has the
@@ -61,7 +60,8 @@ def convert(
     from .model_card import render_model_card
     from .released import Entry, find_by_hash
 
-    output_dir = check_output_dir(output_dir, overwrite)
+    inputs = [source, *cfg, *([] if labels is None else [labels])]
+    output_dir = check_output_dir(output_dir, overwrite, inputs)
     checkpoint = read_checkpoint(source, origin, cfg, labels, fbank_mean, fbank_std, max_bytes, head)
     checkpoint.notes[:0] = notes
     # Figures and licence of a released model belong to the file, however it came here.
@@ -77,9 +77,7 @@ def convert(
         extractor = BeatsFeatureExtractor(config.num_mel_bins, patch_size=config.patch_size, **options)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with work_directory(output_dir.parent, f".{output_dir.name}.") as work:
-        new = work / "new"
+    with new_directory(output_dir, lambda: check_output_dir(output_dir, overwrite, inputs)) as new:
         try:
             checkpoint.build_model().save_pretrained(new)
         except SafetensorError as error:
@@ -88,33 +86,4 @@ def convert(
         extractor.save_pretrained(new)
         card = render_model_card(checkpoint, extractor, source_name or source.name, repo_id or ".", revision, details)
         card.save(new / "README.md")
-        replace_directory(new, output_dir)
     return checkpoint
-
-
-def check_output_dir(output_dir: Path, overwrite: bool) -> Path:
-    """
-    Checks that a directory can be written without losing anything; returns its absolute path.
-
-    Raises:
-        [`UsageError`]: unless it is absent or empty or, with `overwrite`, holds a BEATs model.
-    """
-    # Unlike `Path.resolve`, without an exception of its own for links that go in circles.
-    output_dir = Path(os.path.realpath(output_dir))
-    if Path.cwd().is_relative_to(output_dir):
-        raise UsageError(f"{output_dir}: is the current directory or contains it; name a directory of its own.")
-    if output_dir.exists() and not output_dir.is_dir():
-        raise UsageError(f"{output_dir}: is a file.")
-    if not output_dir.exists() or not any(output_dir.iterdir()):
-        return output_dir
-    if not overwrite:
-        raise UsageError(f"{output_dir}: is not empty; pass --overwrite to replace it.")
-    try:
-        model_type = json.loads((output_dir / "config.json").read_text(encoding="utf-8"))["model_type"]
-    except (OSError, ValueError, KeyError, TypeError):
-        model_type = ""
-    if not str(model_type).startswith("beats"):
-        raise UsageError(f"{output_dir}: holds no BEATs model; --overwrite replaces nothing else.")
-    if any(output_dir.glob("*.pt")):
-        raise UsageError(f"{output_dir}: holds .pt files; move them away, --overwrite would delete them.")
-    return output_dir

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 
@@ -29,8 +29,10 @@ from . import pretrained_sed
 from .locations import MAX_BYTES, path_in_cache
 from .names import ARCHITECTURE, QUANTIZER, Head, Kind, Origin
 from .reading import CheckpointError, load
-from .settings import RELEASED, Settings, check_values, read_settings, section
+from .settings import RELEASED, Settings, check_values, is_of_classifier, read_settings, section
 
+
+ProblemType: TypeAlias = Literal["multi_label_classification", "single_label_classification"]
 
 NUM_MEL_BINS = 128
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -51,6 +53,13 @@ ESPNET_PARTS = {
     "downsample_conv": "a convolution over the flattened patches that shortens their sequence",
     "conformer_adapter": "a Conformer on top of the encoder",
     "cross_embed_positions": "positions added to the output for a decoder's cross-attention",
+}
+# The head of ESPnet's classifiers.
+ESPNET_HEAD = "decoder.linear_out."
+# What scores the classes, by ESPnet's names of the types of classification.
+ESPNET_SCORES: dict[str, tuple[ProblemType, str]] = {
+    "multi-class": ("single_label_classification", "a softmax"),
+    "multi-label": ("multi_label_classification", "a sigmoid"),
 }
 # Tokens that ESPnet appends to the classes.
 SPECIAL_TOKENS = (["<blank>", "<unk>"], ["<unk>", "<blank>"])
@@ -75,7 +84,7 @@ class Source:
     head_kind: Kind | None = None
     head_settings: dict[str, Any] = field(default_factory=dict)
     head_tensors: dict[str, torch.Tensor] = field(default_factory=dict)
-    problem_type: Literal["multi_label_classification", "single_label_classification"] = "multi_label_classification"
+    problem_type: ProblemType = "multi_label_classification"
     statistics: dict[str, float] = field(default_factory=dict)
     # Taken for the released architecture, because nothing says otherwise.
     is_cfg_assumed: bool = False
@@ -103,6 +112,7 @@ def read_source(
     tensors = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
     others = [key for key in state_dict if not key.startswith(prefix)]
     _check_dtypes(tensors)
+    check_matrix(tensors, SECOND_MARK)
     is_known = origin is not Origin.AUTO
     if not is_known:
         origin = _detect_origin(prefix, state_dict, has_cfg="cfg" in contents)
@@ -115,6 +125,11 @@ def read_source(
     if source.origin is Origin.OTHER and settings.training and not is_known:
         # Its older encoders have no constants by which they are recognised.
         source.origin = Origin.ESPNET
+    has_head = source.origin is Origin.ESPNET and f"{_espnet_head(prefix)}weight" in state_dict
+    if has_head and not is_of_classifier(settings.training):
+        if settings.training:
+            source.notes.append(_note_on_base(settings))
+        settings.training, settings.statistics = {}, {}
     source.statistics = settings.statistics
     _drop_wrapper_parts(source)
     _take_head(source, prefix, state_dict, others, settings.training, head)
@@ -166,6 +181,12 @@ def _check_dtypes(tensors: Mapping[str, torch.Tensor]) -> None:
             raise CheckpointError(
                 f"`{key}` is not a tensor of floating-point numbers: {tensor.dtype}, {tensor.layout}."
             )
+
+
+def check_matrix(tensors: Mapping[str, torch.Tensor], key: str) -> None:
+    """Raises a [`CheckpointError`] unless a tensor, if it is there, has rows and columns."""
+    if key in tensors and tensors[key].ndim != 2:
+        raise CheckpointError(f"`{key}` is not a matrix, but has shape {tuple(tensors[key].shape)}.")
 
 
 def _detect_origin(prefix: str, state_dict: Mapping[str, torch.Tensor], has_cfg: bool) -> Origin:
@@ -292,6 +313,7 @@ def _take_head(
         return
     source.tensors |= {key.replace(head, "predictor."): state_dict[key] for key in taken}
     _check_dtypes({key: state_dict[key] for key in taken})
+    check_matrix(source.tensors, "predictor.weight")
     source.notes.append(f"the classification head is `{head}`")
     if source.head_settings.get("frame_pooling") == "concat":
         source.notes.append(
@@ -318,11 +340,22 @@ def _find_head(
     """
     if origin is Origin.AVEX and f"{prefix.removesuffix('backbone.')}classifier.weight" in state_dict:
         return prefix.removesuffix("backbone.") + "classifier.", ""
-    if origin is Origin.ESPNET and f"{prefix.removesuffix('encoder.')}decoder.linear_out.weight" in state_dict:
+    if origin is Origin.ESPNET and f"{_espnet_head(prefix)}weight" in state_dict:
         if obstacle := _espnet_obstacle(settings):
             return "", f"; no head, because {obstacle}"
-        return prefix.removesuffix("encoder.") + "decoder.linear_out.", ""
+        return _espnet_head(prefix), ""
     return "", ""
+
+
+def _espnet_head(prefix: str) -> str:
+    return prefix.removesuffix("encoder.") + ESPNET_HEAD
+
+
+def _note_on_base(settings: Settings) -> str:
+    """Returns a note on settings that are not those of the training of a classifier, but of another model."""
+    stated = ", ".join(f"{key}={value}" for key, value in settings.statistics.items())
+    unused = f"; its {stated} were not applied" if stated else ""
+    return f"`encoder_conf` is of a model without a classifier, the base: the architecture was taken from it{unused}"
 
 
 def _find_column_head(
@@ -353,7 +386,7 @@ def _part(key: str, prefix: str) -> str:
 def _espnet_obstacle(settings: Mapping[str, Any]) -> str:
     """Returns the reason why a head of ESPnet cannot be ours, or an empty string."""
     if not settings:
-        return "only ESPnet's config.yaml, which --cfg can name, tells how it works"
+        return "only the config.yaml of its training, which --cfg can name, tells how it works"
     decoder = section(settings, "decoder_conf")
     if settings.get("decoder", "linear") != "linear" or decoder.get("pooling", "mean") != "mean":
         return "it is no linear layer on the mean over the patches"
@@ -362,13 +395,18 @@ def _espnet_obstacle(settings: Mapping[str, Any]) -> str:
 
 
 def _read_espnet_labels(source: Source, settings: Mapping[str, Any]) -> None:
-    """Reads the classes: the first tokens of `token_list`, before `<blank>` and `<unk>`."""
-    is_multi_label = section(settings, "model_conf").get("classification_type") == "multi-label"
-    source.problem_type = "multi_label_classification" if is_multi_label else "single_label_classification"
+    """Reads the loss, and the classes: the first tokens of `token_list`, before `<blank>` and `<unk>`."""
+    stated = section(settings, "model_conf").get("classification_type")
+    if stated is not None and str(stated) not in ESPNET_SCORES:
+        known = " or ".join(ESPNET_SCORES)
+        raise CheckpointError(f"ESPnet's settings: expected `classification_type` to be {known}, found {stated!r}.")
+    source.problem_type, scores = ESPNET_SCORES[str(stated or "multi-class")]
+    scores += (
+        " as `classification_type` says" if stated else " by ESPnet's default: no `classification_type` is stated"
+    )
     num_labels, tokens = source.tensors["predictor.weight"].shape[0], settings.get("token_list")
     if isinstance(tokens, list) and tokens[num_labels:] in SPECIAL_TOKENS:
         source.label_dict = dict(enumerate(tokens[:num_labels]))
-        activation = "a sigmoid" if is_multi_label else "a softmax"
-        source.notes.append(
-            f"{num_labels} classes by `token_list`, scored by {activation} as `classification_type` says"
-        )
+        source.notes.append(f"{num_labels} classes by `token_list`, scored by {scores}")
+    else:
+        source.notes.append(f"{num_labels} classes, scored by {scores}")

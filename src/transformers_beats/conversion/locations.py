@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from huggingface_hub.errors import HfHubHTTPError, HTTPError  # of the HTTP library that its version uses
 from huggingface_hub.utils import logging
@@ -23,8 +23,10 @@ logger = logging.get_logger(__name__)
 MAX_BYTES = 8 * 10**9
 # Begins as names on the Hub do: `../file` is a path.
 NAME = r"\w[\w.-]*"
+# Revisions whose slash `REPOSITORY` tells from that of a path.
+REFERENCE = re.compile(rf"refs/(pr|convert)/{NAME}")
 REPOSITORY = re.compile(
-    rf"hf://(?!spaces/|buckets/)(?P<type>datasets/|models/)?(?P<id>{NAME}/{NAME})(@(?P<revision>refs/(pr|convert)/{NAME}|[^/@]+))?"
+    rf"hf://(?!spaces/|buckets/)(?P<type>datasets/|models/)?(?P<id>{NAME}/{NAME})(@(?P<revision>{REFERENCE.pattern}|[^/@]+))?"
     r"(/(?P<path>.+))?"
 )
 # Addresses of pages and files that people copy from a browser.
@@ -32,12 +34,25 @@ PAGE = re.compile(
     rf"https://(huggingface\.co|hf\.co)/(?P<type>datasets/|models/)?(?P<id>{NAME}/{NAME})"
     r"(/(tree|blob|resolve|raw)/(?P<revision>[^/?]+)(/(?P<path>[^?]+))?)?/?(\?.*)?"
 )
+# Beside a download, with its size: written after the last byte.
+COMPLETE = ".complete"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def quote_characters(text: str, further: str = "") -> str:
+    """
+    Returns a part of a location with `%xx` for characters that [`parse_location`], or a reader, would take for
+    something else: `%`, white space and control characters, and `further` ones. Letters of all languages stay.
+    """
+    return re.sub(rf"[%\s\x00-\x1f\x7f{further}]", lambda match: quote(match[0], safe=""), text)
 
 
 @dataclass(frozen=True)
 class HubRepository:
-    """Repository on the Hub; `revision` is a branch, tag or commit, `main` by default."""
+    """
+    Repository on the Hub; `revision` is a branch, tag or commit, `main` by default. What `str` makes of it,
+    [`parse_location`] understands.
+    """
 
     repo_id: str
     revision: str | None = None
@@ -45,7 +60,10 @@ class HubRepository:
 
     def __str__(self) -> str:
         prefix = "" if self.repo_type == "model" else f"{self.repo_type}s/"
-        return f"hf://{prefix}{self.repo_id}{f'@{self.revision}' if self.revision else ''}"
+        revision = self.revision or ""
+        if not REFERENCE.fullmatch(revision):
+            revision = quote_characters(revision, "/@")
+        return f"hf://{prefix}{self.repo_id}{f'@{revision}' if revision else ''}"
 
     def file(self, path: str) -> "HubFile":
         """Returns the location of a file in the repository."""
@@ -59,7 +77,7 @@ class HubFile(HubRepository):
     path: str = ""
 
     def __str__(self) -> str:
-        return f"{super().__str__()}/{self.path}"
+        return f"{super().__str__()}/{quote_characters(self.path)}"
 
 
 @dataclass(frozen=True)
@@ -175,12 +193,31 @@ def _is_of_connection(error: HTTPError) -> bool:
     return not isinstance(error, HfHubHTTPError) or error.response.status_code >= 500
 
 
-def find_in_cache(file: HubFile) -> Path | None:
-    """Returns the path of a file of the Hub in its client's cache, None if it is not there."""
+def find_in_cache(location: HubFile | Url, size: int | None = None) -> Path | None:
+    """
+    Returns the path of a file of the Hub in its client's cache, or of the complete file of another address among our
+    downloads; None if it is not there. `size` tells whether a download of an older version is complete.
+    """
     from huggingface_hub import try_to_load_from_cache
 
-    path = try_to_load_from_cache(file.repo_id, file.path, revision=file.revision, repo_type=file.repo_type)
+    if isinstance(location, Url):
+        download = _downloads_of(location) / location.name
+        if not download.is_file():
+            return None
+        marker = download.with_name(COMPLETE)
+        expected = marker.read_text(encoding="utf-8") if marker.is_file() else str(size)
+        return download if expected == str(download.stat().st_size) else None
+    where = {"revision": location.revision, "repo_type": location.repo_type}
+    path = try_to_load_from_cache(location.repo_id, location.path, **where)
     return Path(path) if isinstance(path, str) else None
+
+
+def _downloads_of(url: Url) -> Path:
+    """Returns the directory of the downloads from an address."""
+    from huggingface_hub import constants
+
+    digest = hashlib.blake2b(url.address.encode(), digest_size=8).hexdigest()
+    return Path(constants.HF_HOME).expanduser().absolute() / "transformers-beats" / ".downloads" / digest
 
 
 def path_in_cache(path: Path) -> Path | None:
@@ -209,7 +246,7 @@ def download(
     """
     Returns the path of a file after its download: a file of the Hub in the cache of its client, and the file of
     another address in `HF_HOME/transformers-beats/.downloads`. Where the connection breaks, or the program was
-    interrupted, the download goes on.
+    interrupted, the download goes on. Without a network, a complete file in either cache is used.
 
     Args:
         location ([`HubFile`] or [`Url`]):
@@ -229,9 +266,11 @@ def download(
     """
     from huggingface_hub import constants, hf_hub_download, is_offline_mode
 
+    cached = find_in_cache(location, size)
     if isinstance(location, Url):
+        if cached is not None and force:
+            cached.unlink()
         return _download_url(location, max_bytes, size)
-    cached = find_in_cache(location)
     is_final = is_offline_mode() or re.fullmatch("[0-9a-f]{40}", location.revision or "")
     if cached is not None and is_final and not force:
         check_size(str(location), cached.stat().st_size, max_bytes)
@@ -244,9 +283,7 @@ def download(
             # The client itself would take it, too.
             if cached is None or force or not _is_of_connection(error):
                 raise
-            logger.warning(f"{location}: what is in the cache is used: {describe(error)}")
-            check_size(str(location), cached.stat().st_size, max_bytes, size)
-            return cached
+            return _take_cached(location, cached, error, max_bytes, size)
         check_size(str(location), metadata.size, max_bytes, size)
         if sha256 is not None and (found := _hash(metadata)) not in (None, sha256):
             raise BeatsError(f"{location}: is another file: SHA-256 {found}, expected {sha256}.")
@@ -265,6 +302,13 @@ def download(
             if error.errno is not None and error.filename is None:
                 raise OSError(error.errno, error.strerror, constants.HF_HUB_CACHE) from error
             raise
+
+
+def _take_cached(location: Location, cached: Path, error: Exception, max_bytes: float, size: int | None) -> Path:
+    """Returns the path of a file in the cache, with a warning that its server was not reached."""
+    logger.warning(f"{location}: what is in the cache is used: {describe(error)}")
+    check_size(str(location), cached.stat().st_size, max_bytes, size)
+    return cached
 
 
 def hash_on_hub(file: HubFile) -> str | None:
@@ -291,55 +335,76 @@ def _hash(metadata: Any) -> str | None:
 
 
 def _download_url(url: Url, max_bytes: float, size: int | None) -> Path:
-    """Downloads to a directory of the address in our cache, where an interrupted download goes on."""
-    from huggingface_hub import constants
+    """
+    Downloads to a directory of the address in our cache, where an interrupted download goes on. A complete file there
+    is used if its server is not reached.
+    """
+    from huggingface_hub import is_offline_mode
     from huggingface_hub.utils import WeakFileLock
-    from tqdm.auto import tqdm
 
-    digest = hashlib.blake2b(url.address.encode(), digest_size=8).hexdigest()
-    directory = Path(constants.HF_HOME).expanduser().absolute() / "transformers-beats" / ".downloads" / digest
-    # The file, or its beginning, and the version of it that the server has named.
-    target, tag, can_go_on = directory / url.name, directory / ".etag", True
+    if is_offline_mode() and (cached := find_in_cache(url, size)):
+        check_size(str(url), cached.stat().st_size, max_bytes, size)
+        return cached
+    directory = _downloads_of(url)
     with hub_errors(str(url)):
         directory.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(directory / ".lock"), tqdm(unit="B", unit_scale=True, desc=url.name, delay=1) as progress:
-            while True:
-                start = target.stat().st_size if can_go_on and tag.is_file() and target.is_file() else 0
-                etag = tag.read_text(encoding="utf-8") if start else None
-                try:
-                    with _request(url, start, etag) as response:
-                        first, total = _content_range(response)
-                        if first not in (0, start) or (first and response.headers.get("ETag", etag) != etag):
-                            if not start:
-                                raise BeatsError(f"{url}: the server sends another part than the beginning.")
-                            can_go_on = False
-                            continue
-                        check_size(str(url), total, max_bytes, size)
-                        if first and first == total:
-                            return target
-                        progress.total = total
-                        with target.open("ab" if first else "wb") as file:
-                            if not first:
-                                # One that begins with W/ may stand for other bytes, too. Without any, no later request
-                                # can tell whether the file is still the same.
-                                etag = response.headers.get("ETag", "W/")
-                                tag.unlink(missing_ok=True)
-                                if not etag.startswith("W/"):
-                                    tag.write_text(etag, encoding="utf-8")
-                            for chunk in response.iter_bytes():
-                                check_size(str(url), file.tell() + len(chunk), max_bytes)
-                                file.write(chunk)
-                                progress.update(file.tell() - progress.n)
-                    arrived = target.stat().st_size
-                    if total is None or arrived >= total:
+        with WeakFileLock(directory / ".lock"):
+            try:
+                path = _download_parts(url, directory, max_bytes, size)
+            except HTTPError as error:
+                # Not the one from before: the answer that broke off may have replaced it.
+                if not _is_of_connection(error) or (cached := find_in_cache(url, size)) is None:
+                    raise
+                return _take_cached(url, cached, error, max_bytes, size)
+            (directory / COMPLETE).write_text(str(path.stat().st_size), encoding="utf-8")
+            return path
+
+
+def _download_parts(url: Url, directory: Path, max_bytes: float, size: int | None) -> Path:
+    """Downloads a file in as many requests as are needed, and returns its path."""
+    from tqdm.auto import tqdm
+
+    # The file, or its beginning, and the version of it that the server has named.
+    target, tag, can_go_on = directory / url.name, directory / ".etag", True
+    with tqdm(unit="B", unit_scale=True, desc=url.name, delay=1) as progress:
+        while True:
+            start = target.stat().st_size if can_go_on and tag.is_file() and target.is_file() else 0
+            etag = tag.read_text(encoding="utf-8") if start else None
+            try:
+                with _request(url, start, etag) as response:
+                    first, total = _content_range(response)
+                    if first not in (0, start) or (first and response.headers.get("ETag", etag) != etag):
+                        if not start:
+                            raise BeatsError(f"{url}: the server sends another part than the beginning.")
+                        can_go_on = False
+                        continue
+                    check_size(str(url), total, max_bytes, size)
+                    if first and first == total:
                         return target
-                    # A server may send less than it was asked for.
-                    if arrived <= start:
-                        raise BeatsError(f"{url}: {arrived} of {total} bytes arrived; try again.")
-                except HTTPError:
-                    # Goes on as long as each connection brings something.
-                    if not (can_go_on and tag.is_file() and target.is_file() and target.stat().st_size > start):
-                        raise
+                    progress.total = total
+                    with target.open("ab" if first else "wb") as file:
+                        if not first:
+                            # One that begins with W/ may stand for other bytes, too. Without any, no later request
+                            # can tell whether the file is still the same.
+                            etag = response.headers.get("ETag", "W/")
+                            for stale in (tag, directory / COMPLETE):
+                                stale.unlink(missing_ok=True)
+                            if not etag.startswith("W/"):
+                                tag.write_text(etag, encoding="utf-8")
+                        for chunk in response.iter_bytes():
+                            check_size(str(url), file.tell() + len(chunk), max_bytes)
+                            file.write(chunk)
+                            progress.update(file.tell() - progress.n)
+                arrived = target.stat().st_size
+                if total is None or arrived >= total:
+                    return target
+                # A server may send less than it was asked for.
+                if arrived <= start:
+                    raise BeatsError(f"{url}: {arrived} of {total} bytes arrived; try again.")
+            except HTTPError:
+                # Goes on as long as each connection brings something.
+                if not (can_go_on and tag.is_file() and target.is_file() and target.stat().st_size > start):
+                    raise
 
 
 @contextmanager

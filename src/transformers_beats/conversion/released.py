@@ -211,7 +211,7 @@ def get(name: str, cache_dir: str | Path | None = None, offline: bool | None = N
     """
     Returns the directory of a released model, for `from_pretrained`: the one in the cache, or a new one.
 
-    A new one takes a file in the cache of the Hub's client, or the first mirror that has the right file. Its hash is
+    A new one takes a file that was downloaded before, or the first mirror that has the right file. Its hash is
     checked before it is read; the directory appears at the end, complete. Only one process at a time converts a model.
 
     Args:
@@ -266,9 +266,9 @@ def _errors_of_cache(directory: Path) -> Generator[None, None, None]:
 
 def fetch(entry: Entry, offline: bool | None = None, advice: str | None = None) -> Path:
     """
-    Returns the path of a file of the manifest, with the right hash: from the cache of the Hub's client, or from the
-    first mirror that has it. A file whose hash the manifest does not state is taken with a warning. `offline` is that
-    of [`get`].
+    Returns the path of a file of the manifest, with the right hash: from the cache of the Hub's client or our
+    downloads from other addresses, or from the first mirror that has it. A file whose hash the manifest does not state
+    is taken with a warning. `offline` is that of [`get`].
 
     Raises:
         [`BeatsError`]: if there is none. The message has the reason of each mirror, and `advice` on how to use a file
@@ -276,14 +276,17 @@ def fetch(entry: Entry, offline: bool | None = None, advice: str | None = None) 
     """
     offline = is_offline_mode() if offline is None else offline
     locations = [parse_file(mirror) for mirror in entry.mirrors]
-    # Files in the cache that are not the right one, and are to be replaced.
-    wrong = set()
+    # Files in the cache that are not the right one, with what they are, and are to be replaced.
+    wrong: dict[Location, str] = {}
     for location in locations:
-        if isinstance(location, HubFile) and (cached := find_in_cache(location)):
+        # Without a hash, only the server of an address knows whether it has another file now.
+        if isinstance(location, Url) and entry.sha256 is None and not offline:
+            continue
+        if cached := find_in_cache(location, entry.bytes):
             try:
                 entry.check_file(cached)
-            except BeatsError:
-                wrong.add(location)
+            except BeatsError as error:
+                wrong[location] = f"{cached}: {error}"
                 continue
             if entry.sha256 is None:
                 _warn(entry, f"that of {location} in the cache is taken as it is.")
@@ -305,7 +308,9 @@ def fetch(entry: Entry, offline: bool | None = None, advice: str | None = None) 
         except BeatsError as error:
             message = str(error)
             reasons.append(message if message.startswith(str(location)) else f"{location}: {message}")
-    if offline:
+    if offline and wrong:
+        found = f"the right file {OFFLINE}: {' | '.join(reason.rstrip('.') for reason in wrong.values())}"
+    elif offline:
         found = OFFLINE
     elif reasons:
         found = f"no mirror has it: {' | '.join(reason.rstrip('.') for reason in reasons)}"

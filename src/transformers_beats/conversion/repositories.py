@@ -10,6 +10,7 @@ Sources of the layouts (each a public repository and a path in it), besides thos
     NatureLM-audio: `earthspecies/NatureLM-audio`, `NatureLM/models/NatureLM.py` (`_save_to_local`).
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import Any
 from transformers_beats.utils.errors import UsageError, name_some
 from transformers_beats.utils.files import check_settings_size, read_yaml
 
+from .locations import HubRepository, parse_location, path_in_cache, quote_characters
 from .settings import find_cfg
 
 
@@ -35,11 +37,11 @@ LABELS_NAME = "label_map.json"
 # Pre-trained OpenBEATs models, which fine-tuned ones are named after.
 OPENBEATS = "shikhar7ssu/OpenBEATs-{size}-i{iteration}"
 OPENBEATS_NAME = re.compile(r"openbeats-(?P<size>base|large)-i(?P<iteration>\d+)", re.IGNORECASE)
-# A run of ESPnet counts iterations from 0. Its size follows, or stands in a folder above.
-OPENBEATS_RUNS = (
-    re.compile(r"beats_iter(?P<iteration>\d+)_(?P<size>base|large)(?![a-z])", re.IGNORECASE),
-    re.compile(r"(?<![a-z])(?P<size>base|large)(?![a-z]).*?beats_iter(?P<iteration>\d+)", re.IGNORECASE),
+# A run of ESPnet counts iterations from 0. Its size follows, or stands before, or in a folder above.
+OPENBEATS_RUN = re.compile(
+    r"(?P<before>.*?)beats_iter(?P<iteration>\d+)(_(?P<size>base|large)(?![a-z]))?.*", re.IGNORECASE
 )
+SIZE = re.compile(r"(?<![a-z])(base|large)(?![a-z])", re.IGNORECASE)
 # Names of Microsoft's files, whose models all have one architecture.
 MICROSOFT_FILE = re.compile(r"BEATs_iter\d[^/]*\.pt")
 
@@ -112,7 +114,8 @@ def choose_checkpoint(repository: str, sizes: Mapping[str, int], fetch: Fetch) -
     ):
         found = list(filter(is_meant, found)) or found
     if len(found) > 1:
-        names = ", ".join(f"{repository}/{path}" for path in found[:20])
+        is_on_hub = repository.startswith("hf://")
+        names = ", ".join(f"{repository}/{quote_characters(path) if is_on_hub else path}" for path in found[:20])
         raise UsageError(f"{repository}: has {len(found)} checkpoints; name one of them: {names}")
     return found[0]
 
@@ -144,12 +147,9 @@ def derive_base(repository: str, path: str) -> tuple[str, str]:
     Raises:
         [`UsageError`]: if they tell different models, or neither tells one.
     """
-    named = OPENBEATS_NAME.search(repository)
-    ran = next(filter(None, (run.search(path) for run in OPENBEATS_RUNS)), None)
+    named = OPENBEATS_NAME.search(_name_of(repository))
     by_name = named and OPENBEATS.format(size=named["size"].capitalize(), iteration=int(named["iteration"]))
-    by_path = ran and OPENBEATS.format(size=ran["size"].capitalize(), iteration=int(ran["iteration"]) + 1)
-    if by_path is None and MICROSOFT_FILE.fullmatch(PurePosixPath(path).name):
-        by_path = "released"
+    by_path = "released" if MICROSOFT_FILE.fullmatch(PurePosixPath(path).name) else _base_of_run(path)
     if by_name and by_path and by_name != by_path:
         raise UsageError(
             f"{repository}: was it trained from {by_name}, as its name says, or from {by_path}, as `beats_ckpt_path` "
@@ -164,6 +164,28 @@ def derive_base(repository: str, path: str) -> tuple[str, str]:
     evidence = [*(["its name"] if by_name else []), *([f"`beats_ckpt_path` {path}"] if by_path else [])]
     model = "Microsoft's released models" if base == "released" else base
     return base, f"architecture of {model}, from which it was trained by {' and '.join(evidence)}"
+
+
+def _name_of(repository: str) -> str:
+    """Returns the name of a repository on the Hub without its owner, or of a directory without those above it."""
+    if isinstance(location := parse_location(repository), HubRepository):
+        return location.repo_id.rpartition("/")[2]
+    directory = Path(os.path.abspath(repository))
+    # A snapshot is named after its commit.
+    inside = path_in_cache(directory / "file")
+    return inside.parts[0].rpartition("--")[2] if inside is not None else directory.name
+
+
+def _base_of_run(path: str) -> str | None:
+    """Returns the OpenBEATs model whose training wrote a file, by the folder of its run; None if none tells it."""
+    folders = PurePosixPath(path).parts
+    for depth in range(len(folders) - 1, -1, -1):
+        if run := OPENBEATS_RUN.fullmatch(folders[depth]):
+            # The nearest one is of the run; folders further above are of a disk or an account.
+            places = (run["size"] or "", run["before"], *folders[:depth][::-1])
+            size = next((found[-1] for place in places if (found := SIZE.findall(place))), None)
+            return size and OPENBEATS.format(size=size.capitalize(), iteration=int(run["iteration"]) + 1)
+    return None
 
 
 def choose_settings(repository: str, sizes: Mapping[str, int], fetch: Fetch) -> str:

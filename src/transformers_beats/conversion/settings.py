@@ -26,7 +26,7 @@ class Settings:
 
     Attributes:
         cfg: The architecture, in the terms of Microsoft's `cfg`.
-        training: ESPnet's `config.yaml` of the training; empty if no such file was given.
+        training: ESPnet's `config.yaml` of the training, a classifier's if one was given; empty without such a file.
         statistics: `fbank_mean` and `fbank_std` of its `encoder_conf`, as far as stated there.
     """
 
@@ -55,7 +55,9 @@ def read_settings(names: Sequence[str | Path], has_cfg: bool = False, max_bytes:
         contents = read_yaml(path) if path.suffix in (".yaml", ".yml", ".json") else load(path, max_bytes)
         encoder = contents.get("encoder_conf")
         if isinstance(encoder, Mapping):
-            settings.training, settings.statistics = dict(contents), _read_statistics(encoder, path)
+            # Of the base of a classifier that was named after it, only the architecture counts.
+            if is_of_classifier(contents) or not is_of_classifier(settings.training):
+                settings.training, settings.statistics = dict(contents), _read_statistics(encoder, path)
             if encoder.get("beats_ckpt_path") and not settings.cfg and not has_cfg:
                 raise CheckpointError(
                     f"{path}: the encoder was built from {encoder['beats_ckpt_path']}, whose `cfg` states the rest: "
@@ -71,6 +73,16 @@ def read_settings(names: Sequence[str | Path], has_cfg: bool = False, max_bytes:
     # The kind of model follows from its tensors, not from the file that the settings come from.
     settings.cfg.pop("finetuned_model", None)
     return settings
+
+
+def is_of_classifier(settings: Mapping[str, Any]) -> bool:
+    """
+    Returns whether ESPnet's settings are those of a classifier. Those of a pre-training have a `token_list` and a
+    `model_conf` as well, but no decoder and no type of classification.
+    """
+    if settings.get("decoder") is not None or settings.get("decoder_conf"):
+        return True
+    return section(settings, "model_conf").get("classification_type") is not None
 
 
 def find_cfg(contents: Mapping[str, Any]) -> Mapping[str, Any] | None:

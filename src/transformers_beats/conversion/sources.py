@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import released
-from .locations import MAX_BYTES, HubFile, HubRepository, Url, download, list_files, path_in_cache
+from .locations import MAX_BYTES, HubFile, HubRepository, Url, check_size, download, list_files, path_in_cache
+from .outputs import find_source, is_output, stem_of
+from .released import Entry
+from .released import fetch as fetch_released
 from .repositories import Fetch, choose_files, choose_settings, describe_checkpoint
 
 
@@ -31,7 +33,7 @@ class LocalSource:
     cfg: list[str | Path] = field(default_factory=list)
     labels: Path | None = None
     notes: list[str] = field(default_factory=list)
-    entry: released.Entry | None = None
+    entry: Entry | None = None
 
 
 def localize(
@@ -74,11 +76,10 @@ def localize(
     if labels is None and files.labels is not None:
         labels = fetch(files.labels)
     path = fetch(files.checkpoint)
-    name, stem = path.name, location.name if isinstance(location, Path) else location.repo_id.partition("/")[2]
+    name = path.name
     if isinstance(location, HubRepository):
         name = str(HubFile(location.repo_id, commit_of(path), location.repo_type, files.checkpoint))
-        stem = path.stem if isinstance(location, HubFile) else stem
-    return LocalSource(path, name, stem, architecture, labels, files.notes)
+    return LocalSource(path, name, stem_of(location), architecture, labels, files.notes)
 
 
 def find_settings(name: str, max_bytes: float = MAX_BYTES) -> str | Path:
@@ -109,21 +110,23 @@ def commit_of(path: Path) -> str | None:
 
 def _find_file(name: str, max_bytes: float) -> LocalSource | Path | HubRepository:
     """Returns the file of a model that is a single one, after its download; otherwise where the files are."""
-    found = released.find_source(name)
-    if isinstance(found, released.Entry):
-        return LocalSource(released.fetch(found), found.file, found.name, entry=found)
+    found = find_source(name)
+    if isinstance(found, Entry):
+        check_size(found.name, found.bytes, max_bytes)
+        return LocalSource(fetch_released(found), found.file, stem_of(found), entry=found)
     if isinstance(found, Url):
-        path = download(found, max_bytes)
-        return LocalSource(path, str(found), path.stem)
+        return LocalSource(download(found, max_bytes), str(found), stem_of(found))
     if isinstance(found, Path) and not found.is_dir():
-        return LocalSource(found, found.name, found.stem)
+        return LocalSource(found, found.name, stem_of(found))
     return found
 
 
 def _list(location: Path | HubRepository, max_bytes: float) -> tuple[str, dict[str, int], Fetch]:
     """Returns a repository on the Hub or in a directory: its name, the sizes of its files, and how to get one."""
     if isinstance(location, Path):
-        paths = [path for path in location.rglob("*") if path.is_file()]
+        # Models that were converted to a folder in it are no sources.
+        found = (path for path in location.rglob("*") if path.is_file())
+        paths = [path for path in found if path.parent == location or not is_output(path)]
         sizes = {path.relative_to(location).as_posix(): path.stat().st_size for path in paths}
         return str(location), sizes, location.joinpath
     repository = HubRepository(location.repo_id, location.revision, location.repo_type)

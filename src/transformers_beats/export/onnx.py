@@ -45,7 +45,7 @@ from transformers_beats.backends.graphs import (
 )
 from transformers_beats.configuration_beats import problem_type_of
 from transformers_beats.inference.windows import column_samples, step_samples
-from transformers_beats.utils.files import replace_file, work_directory
+from transformers_beats.utils.files import check_absent, replace_file, work_directory
 from transformers_beats.utils.fingerprint import model_fingerprint
 from transformers_beats.utils.numbers import format_number
 
@@ -166,6 +166,7 @@ def export_onnx(
         [`OnnxExport`]
 
     Raises:
+        [`UsageError`]: if the file cannot be written.
         [`ExportError`]: for a model that cannot be exported, a graph whose results differ by more than 1e-4, or in
             more than 1 % of the codes, and an int8 file whose similarity to the model is below 0.95 (codes: 0.5).
         `ImportError`: if `onnx`, `onnxscript` or `onnxruntime` is missing.
@@ -174,6 +175,7 @@ def export_onnx(
     import onnx
 
     output = Path(output)
+    check_absent(output, overwrite=True)
     # Refuses what cannot be exported before it is copied.
     model = WaveformModel(model, feature_extractor).model
     module = WaveformModel(exportable_copy(model), feature_extractor).eval()

@@ -13,18 +13,28 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HFValidationError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 import transformers_beats
 from transformers_beats.inference.loading import load_extractor, load_model
-from transformers_beats.utils.errors import BeatsError, UsageError
+from transformers_beats.utils.errors import BeatsError, UsageError, name_some
 from transformers_beats.utils.files import sha256
 from transformers_beats.utils.hub import hub_errors
 
 
 # Weights and code of an earlier publication that the new one does not have go in the same commit.
 STALE = ["*.safetensors", "*.safetensors.index.json", "*.bin", "*.py"]
+# A repository without a `config.json` holds another model if it has, in any folder, one of these.
+MODEL = [
+    *STALE,
+    *("*.pt", "*.pth", "*.ckpt", "*.h5", "*.keras", "*.msgpack", "*.onnx", "*.gguf", "*.tflite", "*.pkl", "*.joblib"),
+    *("adapter_config.json", "model_index.json"),
+]
+
+
+class RefusedError(BeatsError):
+    """Publication that would fail again: another repository or model is needed, not another attempt."""
 
 
 class Publication(NamedTuple):
@@ -89,25 +99,28 @@ def publish(
     and one that exists must be.
 
     Raises:
-        [`BeatsError`]: if the Hub cannot be reached or refuses, if private weights would become public, if the
-            repository holds another model, or if the download differs.
+        [`RefusedError`]: if private weights would become public, or the repository holds another model. Nothing was
+            changed.
+        [`BeatsError`]: if the Hub cannot be reached or refuses, or if the download differs.
     """
     api = HfApi()
     with hub_errors():
         # Without --private, an organisation's own default holds.
         api.create_repo(repo_id, private=private or None, exist_ok=True)
         if private and not api.model_info(repo_id).private:
-            raise BeatsError(f"{repo_id}: exists and is public, so --private would not be kept.")
+            raise RefusedError(f"{repo_id}: exists and is public, so --private would not be kept.")
+        try:
+            before = str(api.model_info(repo_id, revision=revision).sha)
+        except RevisionNotFoundError:
+            # A new branch begins as `main`.
+            before = str(api.model_info(repo_id).sha)
+        present = api.list_repo_files(repo_id, revision=before)
+        # Before anything is written.
+        check_is_ours(repo_id, before, present)
         if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        before = str(api.model_info(repo_id, revision=revision).sha)
-        check_is_ours(repo_id, before)
+            api.create_branch(repo_id, branch=revision, revision=before, exist_ok=True)
         files = files_of(directory, leave_out)
-        stale = [
-            name
-            for name in api.list_repo_files(repo_id, revision=before)
-            if name not in files and "/" not in name and any(fnmatch(name, pattern) for pattern in STALE)
-        ]
+        stale = [name for name in present if name not in files and "/" not in name and _matches(name, STALE)]
         # Not `upload_folder`, which may divide a slow upload into several commits.
         commit = api.create_commit(
             repo_id,
@@ -122,17 +135,28 @@ def publish(
     return Publication(commit, is_new=commit != before)
 
 
-def check_is_ours(repo_id: str, commit: str) -> None:
-    """Checks that a repository holds no other model, which would be overwritten; raises a [`BeatsError`]."""
-    api = HfApi()
-    if not api.file_exists(repo_id, "config.json", revision=commit):
+def check_is_ours(repo_id: str, commit: str, files: Sequence[str]) -> None:
+    """
+    Checks that a repository, which has these files, holds a BEATs model or none: another one would be overwritten.
+    Raises a [`RefusedError`].
+    """
+    if "config.json" not in files:
+        if found := [name for name in files if _matches(name.rpartition("/")[2], MODEL)]:
+            raise RefusedError(f"{repo_id}: holds another model ({name_some(found)}); nothing was changed.")
         return
     with tempfile.TemporaryDirectory() as cache:
-        path = api.hf_hub_download(repo_id, "config.json", revision=commit, cache_dir=cache)
-        config = json.loads(Path(path).read_text(encoding="utf-8"))
+        path = HfApi().hf_hub_download(repo_id, "config.json", revision=commit, cache_dir=cache)
+        try:
+            config = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError:
+            config = None
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if not str(model_type).startswith("beats"):
-        raise BeatsError(f"{repo_id}: holds another model (`model_type` {model_type!r}); nothing was changed.")
+        raise RefusedError(f"{repo_id}: holds another model (`model_type` {model_type!r}); nothing was changed.")
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def check_download(directory: Path, repo_id: str, commit: str, leave_out: Sequence[str] = ()) -> None:
@@ -156,7 +180,7 @@ def check_download(directory: Path, repo_id: str, commit: str, leave_out: Sequen
         # The hashes are equal; the last digits of a result may still differ from run to run.
         outputs = probe_in_fresh_process(downloaded, directory)
         if not np.allclose(*outputs, rtol=1e-4, atol=1e-5):
-            raise BeatsError(f"{repo_id} at {commit}: the model computes something else than {directory}.")
+            raise RefusedError(f"{repo_id} at {commit}: the model computes something else than {directory}.")
 
 
 def probe_in_fresh_process(*directories: Path) -> list[np.ndarray]:

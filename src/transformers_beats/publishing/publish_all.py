@@ -15,13 +15,15 @@ from transformers_beats.conversion.names import use_of
 from transformers_beats.conversion.released import Entry, read_manifest
 from transformers_beats.utils.errors import (
     FAILURE,
+    FOREIGN_ERRORS,
     BeatsError,
     UsageError,
     end_on_signals,
     errors_in_one_line,
+    first_line,
     one_line,
 )
-from transformers_beats.utils.files import replace_file
+from transformers_beats.utils.files import check_absent, replace_file
 from transformers_beats.utils.messages import next_command, note
 
 
@@ -74,8 +76,9 @@ def process(
         outcome.commit = publication.commit
     except CheckpointError as error:
         outcome.status, outcome.detail = "refused", str(error)
-    except (BeatsError, OSError) as error:
-        outcome.detail = one_line(error) or type(error).__name__
+    except (*FOREIGN_ERRORS, LookupError) as error:
+        # The other checkpoints are still published.
+        outcome.detail = one_line(error) if isinstance(error, BeatsError) else first_line(error)
     finally:
         outcome.seconds = round(time.monotonic() - start, 1)
     return outcome
@@ -105,7 +108,7 @@ def main(
         Path | None,
         typer.Option(
             help="JSON file of the outcomes. Repositories that it has as published and that have not changed are not "
-            "downloaded again."
+            "downloaded again. A dry run checks that it can be written, and does not write it."
         ),
     ] = None,
 ) -> None:
@@ -123,8 +126,10 @@ def main(
         if unknown := set(only or []) - set(entries):
             raise UsageError(f"no model of the list has the name {', '.join(sorted(unknown))}.")
         chosen = {f"{namespace}/{name}": entry for name, entry in entries.items() if not only or name in only}
-        known = read_report(report)
         if report is not None:
+            check_absent(report, overwrite=True)
+        known = read_report(report)
+        if report is not None and not dry_run:
             report.parent.mkdir(parents=True, exist_ok=True)
         if not dry_run:
             from .publish import check_account

@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line
-from transformers_beats.utils.files import replace_file
+from transformers_beats.utils.files import PARTIAL, replace_file
 from transformers_beats.utils.lock import HOLDER, LOCK, hold
 from transformers_beats.utils.resume import as_json, check_settings, read_settings
 
@@ -38,7 +38,7 @@ VECTORS, ROWS = ".safetensors", ".parquet"
 # Names of the files of a shard: others are not ours to remove.
 SHARD_FILE = re.compile(rf"[0-9a-f]{{16}}({re.escape(VECTORS)}|{re.escape(ROWS)})")
 # What a run leaves that is killed before the first `index.json` is there.
-LEFTOVER = re.compile(rf"{re.escape(LOCK)}|{re.escape(HOLDER)}|\.[0-9a-f]{{16}}\.partial")
+LEFTOVER = re.compile(rf"{re.escape(LOCK)}|{re.escape(HOLDER)}|{PARTIAL.pattern}")
 SCHEMA = pyarrow.schema(
     {
         "file": pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),

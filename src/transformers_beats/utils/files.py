@@ -4,20 +4,29 @@
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+import socket
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .errors import BeatsError, UsageError
+from .errors import BeatsError, UsageError, name_some
 
 
 # A configuration has some kB, one with the names of 10,000 classes under 1 MB; YAML is read at about 0.1 MB a second.
 MAX_SETTINGS_BYTES = 5_000_000
+# Name of the file that `replace_file` gives: a digest of the target's name, then the writer's machine, process and a
+# number of its own. Without the writer in files of older versions.
+PARTIAL = re.compile(r"\.[0-9a-f]{16}(\.(?P<machine>[0-9a-f]{16})-(?P<process>\d{1,9})-[0-9a-f]{8})?\.partial")
+# A file that nobody has written to for so long is what a killed run has left, wherever it ran.
+SECONDS_LEFT = 24 * 3600
 
 
 @contextmanager
@@ -38,13 +47,13 @@ def work_directory(parent: Path, prefix: str) -> Generator[Path, None, None]:
 @contextmanager
 def replace_file(target: Path) -> Generator[Path, None, None]:
     """Gives a path beside `target` to write to, which then takes its place, or is gone if an exception was raised."""
-    # Short, since names are as long as the file system allows, and always the same one: what a killed run has left is
-    # written over.
+    _remove_leftovers(target.absolute().parent)
+    # Short, since names are as long as the file system allows. Each writer has a file of its own: of several, the last
+    # one decides, with all that it has written.
     digest = hashlib.blake2b(os.fsencode(target.name), digest_size=8).hexdigest()
-    temporary = target.with_name(f".{digest}.partial")
+    temporary = target.with_name(f".{digest}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         # Made with the umask.
-        temporary.unlink(missing_ok=True)
         temporary.touch()
         allowed = temporary.stat().st_mode & 0o666
         temporary.unlink()
@@ -55,9 +64,58 @@ def replace_file(target: Path) -> Generator[Path, None, None]:
         temporary.unlink(missing_ok=True)
 
 
+@cache
+def _machine() -> str:
+    """Returns a digest of where the number of a process means this one: the host since its start, or a container."""
+    facts = [socket.gethostname()]
+    with suppress(OSError):
+        facts += [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")]
+    return hashlib.blake2b("\n".join(facts).encode(), digest_size=8).hexdigest()
+
+
+# Once in a process: a folder may have a million files, and as many are written to it.
+@lru_cache(1024)
+def _remove_leftovers(directory: Path) -> None:
+    """Removes what killed runs have left of [`replace_file`] in a directory."""
+    # It is not there, cannot be read, or belongs to another user.
+    with suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if (name := PARTIAL.fullmatch(entry.name)) and _is_left(entry, name):
+                os.unlink(entry.path)
+
+
+def _is_left(entry: "os.DirEntry[str]", name: "re.Match[str]") -> bool:
+    """Returns whether the writer of a file is gone: its process has ended, or has written nothing for a day."""
+    if name["machine"] == _machine() and not _is_running(int(name["process"])):
+        return True
+    return time.time() - entry.stat(follow_symlinks=False).st_mtime > SECONDS_LEFT
+
+
+def _is_running(process: int) -> bool:
+    """Returns whether a process of this machine may be running."""
+    # On Windows, the same call would end it.
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
 def _allow(path: Path, mode: int) -> None:
     """Adds permissions: a library may write a file for its owner only, as safetensors does."""
     path.chmod(path.stat().st_mode | mode)
+
+
+def _allow_files(directory: Path) -> None:
+    """Gives the files of a new directory the permissions of the directory, which was made with the umask."""
+    allowed = directory.stat().st_mode & 0o666
+    for path in directory.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            _allow(path, allowed)
 
 
 def replace_directory(new: Path, target: Path) -> None:
@@ -65,11 +123,7 @@ def replace_directory(new: Path, target: Path) -> None:
     Moves the directory `new` to `target` on the same disk. An older `target` goes only once `new` is in its place; if
     the move fails or is interrupted, it comes back.
     """
-    # The directory was made with the umask.
-    allowed = new.stat().st_mode & 0o666
-    for path in new.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            _allow(path, allowed)
+    _allow_files(new)
     with work_directory(target.parent, ".old-") as trash:
         old = trash / target.name
         try:
@@ -89,17 +143,45 @@ def check_new(path: Path) -> None:
 
 
 def check_absent(path: Path, overwrite: bool) -> None:
-    """Raises a [`UsageError`] if an output of a command exists and is not to be overwritten."""
-    if path.exists() and not overwrite:
+    """
+    Raises a [`UsageError`] if the file that a command writes exists and is not to be overwritten, or if it cannot be
+    written: it is a folder, or as [`check_place`] says.
+    """
+    if os.path.isdir(path):
+        raise UsageError(f"{path}: is a folder, and a file is to be written.")
+    if os.path.exists(path) and not overwrite:
         raise UsageError(f"{path}: exists; pass --overwrite to replace it.")
+    check_place(path)
 
 
 def check_folder_of(path: Path) -> None:
-    """Raises a [`UsageError`] for a file that cannot be written: its folder is not there, or it is a folder itself."""
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder, and a file is to be written.")
+    """Raises a [`UsageError`] for a file that cannot be written ([`check_absent`]), or whose folder is not there."""
+    check_absent(path, overwrite=True)
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}.")
+
+
+def check_place(path: Path) -> None:
+    """
+    Raises a [`UsageError`] for an output that cannot be made or replaced: its folder, or the nearest one above that is
+    there, is closed to writing, what should be a folder is a file, or a name is too long.
+    """
+    path = path.absolute()
+    missing = [folder for folder in path.parents if not os.path.isdir(folder)]
+    folder = next(folder for folder in path.parents if os.path.isdir(folder))
+    for above in missing:
+        if os.path.lexists(above):
+            raise UsageError(f"{path}: cannot be written: {above} is no folder.")
+    for name in [path.name, *(above.name for above in missing)]:
+        try:
+            # In the folder that is there: in one that is not, each name is merely missing.
+            os.lstat(folder / name)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be written: {error.strerror}.") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{path}: cannot be written: {folder} is closed to writing.")
 
 
 def make_directory(directory: Path) -> None:
@@ -111,14 +193,50 @@ def make_directory(directory: Path) -> None:
 
 
 @contextmanager
-def new_directory(target: Path) -> Generator[Path, None, None]:
-    """Yields a directory to write to, which becomes `target` at the end, or is gone if an exception was raised."""
+def new_directory(target: Path, check: Callable[[], object] | None = None) -> Generator[Path, None, None]:
+    """
+    Yields a directory to write to, which becomes `target` at the end, or is gone if an exception was raised. An empty
+    `target` that [`is_fixed`] is filled. Before any other one is replaced, to which others may have written meanwhile,
+    `check` is called.
+    """
     target = target.absolute()
     make_directory(target.parent)
-    with work_directory(target.parent, ".writing-") as work:
+    is_filled = is_fixed(target) and not any(target.iterdir())
+    with work_directory(target if is_filled else target.parent, ".writing-") as work:
         (work / "new").mkdir()
         yield work / "new"
+        if is_filled:
+            _fill_directory(work / "new", target)
+            return
+        if check is not None:
+            check()
         replace_directory(work / "new", target)
+
+
+def is_fixed(directory: Path) -> bool:
+    """Returns whether a directory is there and cannot be moved: a mount point, or in a folder closed to writing."""
+    is_open = os.access(directory.absolute().parent, os.W_OK | os.X_OK)
+    return os.path.isdir(directory) and (os.path.ismount(directory) or not is_open)
+
+
+def _fill_directory(new: Path, target: Path) -> None:
+    """
+    Moves what is in `new` to the directory `target`, in which `new` itself is, and nothing else. If a move fails or is
+    interrupted, all goes back.
+    """
+    if others := sorted(path.name for path in target.iterdir() if path != new.parent):
+        raise UsageError(f"{target}: was empty, and now holds {name_some(others)}: move it away, and begin again.")
+    _allow_files(new)
+    moved = []
+    try:
+        for path in sorted(new.iterdir()):
+            moved.append(path.name)
+            path.rename(target / path.name)
+    except BaseException:
+        for name in moved:
+            if (target / name).exists():
+                (target / name).rename(new / name)
+        raise
 
 
 def sha256(path: Path) -> str:

@@ -12,6 +12,7 @@ evaluation, not training.
 """
 
 import math
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from transformers_beats.utils.errors import BeatsError
+from transformers_beats.utils.errors import BeatsError, first_line, name_some
 
 
 # Settings of every released model.
@@ -27,6 +28,17 @@ RELEASED = {"layer_norm_first": False, "deep_norm": True, "activation_fn": "gelu
 RELEASED |= {"relative_position_embedding": True, "gru_rel_pos": True}
 # Of AudioSet: Microsoft's code has them for every model.
 FBANK_MEAN, FBANK_STD = 15.41663, 6.55582
+
+
+class LayoutError(BeatsError):
+    """File in another layout than Microsoft's, which the plain implementation does not read."""
+
+
+class _Parts(dict[str, Any]):
+    """Tensors or settings of a file by Microsoft's names."""
+
+    def __missing__(self, name: str) -> Any:
+        raise LayoutError(f"the file is not in Microsoft's layout: it has no `{name}`.")
 
 
 def plain_fbank(waveform: torch.Tensor) -> torch.Tensor:
@@ -56,8 +68,18 @@ def plain_features(
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
-    """Reads a file `{"cfg": ..., "model": ..., "label_dict": ...}`; nothing in it is executed."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """
+    Reads a file `{"cfg": ..., "model": ...}`, a classifier's with a `label_dict`; nothing in it is executed. Raises a
+    [`LayoutError`] for a file of another kind, which `convert` may read.
+    """
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise LayoutError(f"the file is not in Microsoft's layout: PyTorch says {first_line(error)}") from error
+    if not all(isinstance(contents, Mapping) and isinstance(contents.get(key), Mapping) for key in ("cfg", "model")):
+        found = name_some(list(contents)) if isinstance(contents, Mapping) else type(contents).__name__
+        raise LayoutError(f"the file is not in Microsoft's layout: expected `cfg` and `model`, found {found}.")
+    return contents
 
 
 class PlainBeats:
@@ -71,13 +93,15 @@ class PlainBeats:
             Weights under Microsoft's names; computed with in float32, where they are.
 
     Raises:
-        [`BeatsError`]: if the architecture is not that of the released models.
+        [`BeatsError`]: if the architecture is not that of the released models; [`LayoutError`], also by the methods,
+            if a setting or a tensor is not there.
     """
 
     def __init__(self, cfg: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]):
         if other := [f"{name}={cfg.get(name)!r}" for name, value in RELEASED.items() if cfg.get(name) != value]:
             raise BeatsError(f"The plain implementation knows the released architecture only, not {', '.join(other)}.")
-        self.cfg, self.weights = cfg, {name: tensor.detach().float() for name, tensor in tensors.items()}
+        self.cfg = _Parts(cfg)
+        self.weights = _Parts({name: tensor.detach().float() for name, tensor in tensors.items()})
         # Weight norm over the kernel's positions.
         direction = self.weights["encoder.pos_conv.0.weight_v"]
         norm = direction.norm(dim=(0, 1), keepdim=True)

@@ -179,6 +179,26 @@ def test_a_detector_is_fitted_on_training_clips_of_the_layout():
         assign_normal(named, files("other.wav"))
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["fan/train/section_00_target_train_normal_0000.wav", "fan/test/section_00_source_test_anomaly_0000.wav"],
+        # Of 2020, and of an evaluation set, whose labels are not public.
+        ["fan/test/anomaly_id_00_00000000.wav"],
+        ["fan/test/section_00_0007.wav", "fan/supplemental/section_00_supplement_noise_0000.wav"],
+    ],
+)
+def test_clips_of_the_layout_are_no_target_domain_of_other_files(names):
+    with pytest.raises(UsageError, match=r"^--target holds clips of DCASE's task 2, .* name its folder as the input"):
+        assign_normal(files("hum.wav"), files(*names))
+
+
+def test_a_target_of_which_some_names_are_of_the_layout_is_refused_as_inputs_are():
+    target = files("fan/test/section_00_source_test_anomaly_0000.wav", "fan/test/hum.wav")
+    with pytest.raises(UsageError, match=r"hum\.wav: is no name of DCASE's task 2, and 1 others are"):
+        assign_normal(files("hum.wav"), target)
+
+
 def test_folders_tell_labels_if_all_files_lie_in_them():
     named = files("id_00/normal/a.wav", "id_00/abnormal/b.wav", "id_00/Anomaly/c.wav")
     assert [role.is_anomalous for role in assign_tests(named)] == [False, True, True]

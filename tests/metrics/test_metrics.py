@@ -15,7 +15,9 @@ from scipy.stats import norm
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
 
 import transformers_beats.metrics as metrics
-from transformers_beats.metrics import METRICS, load_metric
+from transformers_beats.inference.events import EventSettings, find_events
+from transformers_beats.inference.results import Columns
+from transformers_beats.metrics import METRICS, load_metric, sound_event_detection
 from transformers_beats.metrics.accuracy import compute_accuracy
 from transformers_beats.metrics.audioset_map import compute_audioset_map, d_prime, lwlrap
 from transformers_beats.metrics.macro_f1 import compute_macro_f1
@@ -27,6 +29,7 @@ from transformers_beats.metrics.sound_event_detection import (
     compute_sound_event_detection,
     count_events,
     f1_of_counts,
+    reaches,
 )
 
 
@@ -345,6 +348,35 @@ class TestSoundEventDetectionInput:
             metric.compute(predictions=self.SCORES, references=[[event(0, 0.0, 1.0)]])
 
 
+THRESHOLDS = [0.1, 0.3, 0.5, 0.7, 0.9, 1 / 3, 1e-8]
+
+
+@pytest.mark.parametrize("threshold", THRESHOLDS)
+def test_a_threshold_is_reached_as_in_find_events(threshold):
+    near = np.float32(threshold)
+    scores = np.array(
+        [np.nextafter(near, -np.inf, dtype=np.float32), near, np.nextafter(near, np.inf, dtype=np.float32)]
+    )
+    for kind in (np.float32, np.float64):
+        assert reaches(scores.astype(kind), threshold).tolist() == [False, True, True]
+    assert len(find_events(Columns(scores[:, None], 0, 1.0), {0: "dog"}, EventSettings(threshold))) == 1
+    # Scores that have more digits keep them.
+    exact = np.array([np.nextafter(threshold, -np.inf), threshold])
+    assert reaches(exact, threshold).tolist() == [exact[0] == near, True]
+
+
+@pytest.mark.parametrize(
+    "error", [ImportError("one\ntwo"), AttributeError("np.float is gone"), ValueError("size changed")]
+)
+def test_a_library_that_cannot_be_imported_says_why(error, monkeypatch):
+    def fail(name):
+        raise error
+
+    monkeypatch.setattr(sound_event_detection.importlib, "import_module", fail)
+    with pytest.raises(ImportError, match=r"cannot be imported \((one|np.float is gone|size changed)\): pip install"):
+        sound_event_detection.import_sed_scores_eval()
+
+
 @pytest.fixture
 def library():
     # Its own dependencies warn of their age, and it of NaN where nothing is detected.
@@ -404,6 +436,35 @@ class TestSoundEventDetection:
         scores, events = [np.full((4, 1), 0.5)], [[event(0, 0, 1)]]
         assert compute_sound_event_detection(scores, events, column_seconds=0.25)["segment_f1"] == 1
         assert compute_sound_event_detection(scores, events, column_seconds=0.25, threshold=0.51)["segment_f1"] == 0
+
+    @pytest.mark.parametrize("threshold", THRESHOLDS)
+    @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+    def test_scores_that_equal_the_threshold_are_found_in_any_precision(self, load, kind, threshold):
+        scores = np.zeros((16, 1), dtype=kind)
+        scores[4:12] = threshold
+        found = find_events(Columns(scores, 0, 0.25), {0: "dog"}, EventSettings(threshold))
+        wanted = len(found) == 1
+        assert wanted or kind == np.float16
+        settings = {"column_seconds": 0.25, "threshold": threshold}
+        events = [[event(0, 1, 3)]]
+        # Through `evaluate`, scores become float64.
+        metric = load("sound_event_detection", **IN_MEMORY)
+        for result in (
+            compute_sound_event_detection([scores], events, **settings),
+            metric.compute(predictions=[scores], references=events, **settings),
+        ):
+            assert result["collar_f1"] == result["segment_f1"] == wanted
+
+    def test_a_score_of_zero_is_below_every_threshold(self):
+        # The event is all that the clip has, and more than half of it is 0.
+        scores = [np.array([[0.4]] * 3 + [[0.0]] * 5)]
+        (best,), (threshold,) = best_collar_f1(LibraryInputs(scores, [[event(0, 0, 2)]], 0.25), scores)
+        assert (best, np.isnan(threshold)) == (0, True)
+        (best,), (threshold,) = best_collar_f1(LibraryInputs(scores, [[event(0, 0, 0.75)]], 0.25), scores)
+        assert (best, threshold) == (1, 0.2)
+        scores[0] += 0.1
+        (best,), (threshold,) = best_collar_f1(LibraryInputs(scores, [[event(0, 0, 2)]], 0.25), scores)
+        assert (best, threshold) == (1, -np.inf)
 
     def test_psds1_wants_more_overlap_than_psds2(self):
         scores = np.zeros((40, 1))

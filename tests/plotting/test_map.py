@@ -39,6 +39,17 @@ def test_every_group_has_a_colour_and_a_name(tmp_path, figures):
     assert len({tuple(points.get_facecolor()[0]) for points in axes.collections}) == 3
 
 
+def test_groups_are_named_as_they_are_called(tmp_path, figures):
+    names = ["5 others", "_background_noise_", "__pycache__", "_", "$_x$", "rain", *map(str, range(MAX_GROUPS - 1))]
+    draw_map(np.random.default_rng(0).standard_normal((len(names), 2)), names, tmp_path / "map.png")
+    found = [text.get_text() for text in figures[0].legends[0].get_texts()]
+    # Groups of one size have colours in the order of their names.
+    assert found == [f"{len(names) - MAX_GROUPS} others", *sorted(names)[:MAX_GROUPS]]
+    names = ["_background_noise_", "_", "yes"]
+    draw_map(np.zeros((3, 2)), names, tmp_path / "map.png")
+    assert [text.get_text() for text in figures[1].legends[0].get_texts()] == sorted(names)
+
+
 def test_of_many_groups_the_largest_have_colours(tmp_path, figures):
     groups = [f"group {number:02}" for number in range(MAX_GROUPS + 5) for _ in range(1 + (number > 4))]
     draw_map(np.random.default_rng(0).standard_normal((len(groups), 2)), groups, tmp_path / "map.png")

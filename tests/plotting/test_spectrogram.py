@@ -13,6 +13,7 @@ from transformers_beats.plotting.spectrogram import (
     mel_edges,
     read_spectrogram,
 )
+from transformers_beats.utils.errors import UsageError
 
 
 RATE = 16000
@@ -80,6 +81,12 @@ def test_memory_does_not_grow_with_length():
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
     with pytest.raises(AudioError, match="no such file"):
         read_spectrogram(tmp_path / "missing.wav", EXTRACTOR)
+
+
+@pytest.mark.parametrize("rate", [0, 0.0, -1])
+def test_a_rate_of_nothing_is_an_error(rate):
+    with pytest.raises(UsageError, match="needs its `sampling_rate` in hertz"):
+        read_spectrogram(noise(1.0), EXTRACTOR, rate)
 
 
 @pytest.mark.parametrize("frequency", [250.0, 1000.0, 4000.0])

@@ -41,10 +41,16 @@ def assign_normal(files: Sequence[AudioFile], target: Collection[AudioFile] = ()
             Files of a target domain, which the others are then the source of.
 
     Raises:
-        [`UsageError`]: if there is none, both the layout and `target` tell domains, one of these two has none, or only
-            some names are of the layout, see [`read_names`].
+        [`UsageError`]: if there is none, both the layout and `target` tell domains, also if `target` alone is of the
+            layout, one of both domains has no clips, or only some names are of the layout, see [`read_names`].
     """
     clips = read_names([PurePath(file.address) for file in files])
+    if clips is None and read_names([PurePath(file.address) for file in target]) is not None:
+        # Test clips, among them anomalous ones, would count as normal.
+        raise UsageError(
+            "--target holds clips of DCASE's task 2, whose names tell machine and domain: name its folder as the "
+            "input, without --target."
+        )
     if clips is not None:
         if target:
             raise UsageError("The names of the files tell their domains: leave out --target.")

@@ -13,12 +13,12 @@ from transformers_beats.utils.errors import FOREIGN_ERRORS, UsageError, first_li
 from transformers_beats.utils.files import check_absent, check_folder_of, make_directory, replace_file
 from transformers_beats.utils.messages import warn
 from transformers_beats.utils.numbers import format_number
-from transformers_beats.utils.table import print_table
+from transformers_beats.utils.table import print_table, to_csv
 
 from .notes import DecoderNotes, decoder_notes
 from .options import Device, Json, MovedModel
 from .processing import Open, ends_output, find_inputs, finish, has_seconds_bar, note_left_out, process
-from .writers import OK, SKIPPED, STATUS, OutputError, to_csv, write_standard_output
+from .writers import OK, SKIPPED, STATUS, OutputError, write_standard_output
 
 
 if TYPE_CHECKING:

@@ -1,7 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Writers of the results of `tag`: table, JSON lines, CSV or Audacity's label tracks; and the settings of outputs."""
 
-import csv
 import io
 import json
 import os
@@ -21,7 +20,7 @@ from transformers_beats.utils.files import make_directory, replace_file
 from transformers_beats.utils.numbers import format_number
 from transformers_beats.utils.ranks import parts_in
 from transformers_beats.utils.resume import begin_or_resume, read_settings
-from transformers_beats.utils.table import print_table
+from transformers_beats.utils.table import print_table, to_csv
 
 
 if TYPE_CHECKING:
@@ -359,16 +358,6 @@ def csv_rows(record: Mapping[str, Any]) -> Iterator[list[Any]]:
     durations = ["" if record.get(name) is None else record[name] for name in DURATIONS]
     for item in record.get("events", record["labels"]) or [dict.fromkeys(columns, "")]:
         yield [record["file"], *(item[name] for name in columns), *durations, *status]
-
-
-def to_csv(rows: Iterator[list[Any]] | list[list[Any]]) -> str:
-    """Returns rows as CSV."""
-    stream = io.StringIO()
-    for row in rows:
-        # The writer would not quote line ends of other systems.
-        quoting = csv.QUOTE_ALL if any("\r" in str(value) for value in row) else csv.QUOTE_MINIMAL
-        csv.writer(stream, lineterminator="\n", quoting=quoting).writerow(row)
-    return stream.getvalue()
 
 
 def write_csv(path: Path, with_events: bool) -> None:

@@ -115,11 +115,20 @@ def import_sed_scores_eval() -> Any:
     try:
         # No import statement: `evaluate.load` would demand what it names, without saying how to get it.
         return importlib.import_module("sed_scores_eval")
-    except ImportError as error:
+    except Exception as error:  # of a version of a library under it that does not fit, any
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ImportError(
             "Sound event detection is evaluated by sed_scores_eval, which cannot be imported "
-            f"({error}): pip install 'transformers-beats[sed]'"
+            f"({reason}): pip install 'transformers-beats[sed]'"
         ) from error
+
+
+def reaches(scores: np.ndarray, threshold: float) -> np.ndarray:
+    """
+    Returns where scores reach a threshold, boolean. Those of a model have single precision, also in a table of
+    float64: its number that is nearest to the threshold counts as the threshold.
+    """
+    return (scores >= np.float64(threshold)) | (scores == np.float64(np.float32(threshold)))
 
 
 def check_scores(predictions: Any) -> list[np.ndarray]:
@@ -372,16 +381,16 @@ def compute_sound_event_detection(
         by_class = {f"per_class_{name}": [None] * num_labels for name in names} | {"support": inputs.support.tolist()}
         return undefined | by_class if per_class else undefined
     library = import_sed_scores_eval()
-    # To the library, a detection is a score above the threshold.
-    below = float(np.nextafter(threshold, -np.inf))
+    detections = [reaches(table, threshold).astype(np.float64) for table in inputs.tables]
     of_labels: dict[str, dict[int, float]] = {name: {} for name in names}
     curves: dict[str, dict[int, Curve]] = {"psds1": {}, "psds2": {}}
     for part in inputs.parts():
         frames = part.frames()
+        detected = part.frames(detections)
         segments, *_ = library.segment_based.fscore(
-            frames, part.truth, part.durations, below, segment_length=segment_seconds
+            detected, part.truth, part.durations, 0.5, segment_length=segment_seconds
         )
-        collars, *_ = library.collar_based.fscore(frames, part.truth, below, **COLLARS)
+        collars, *_ = library.collar_based.fscore(detected, part.truth, 0.5, **COLLARS)
         # Without other classes there are no cross triggers, whose mean the library would take.
         scenario2 = PSDS2 if len(part.all_labels) > 1 else {**PSDS2, "cttc_threshold": None, "alpha_ct": 0.0}
         found = {"segment_f1": segments, "collar_f1": collars}
@@ -422,19 +431,27 @@ def area_of_curves(curves: Sequence[Curve], alpha_st: float) -> float:
 
 def best_collar_f1(inputs: LibraryInputs, tables: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """
-    Finds the threshold of each label with the highest collar-based F1, for scores of the shapes of `inputs`.
+    Finds the threshold of each label with the highest collar-based F1, for scores of the shapes of `inputs`. A score
+    of 0, which digital silence has, is below every threshold.
 
     Returns:
         `tuple[np.ndarray, np.ndarray]`: F1 and thresholds `(num_labels,)`, float64; a threshold lies between two
-        scores of detections. Both are NaN for labels without events, and the threshold where F1 is 0.
+        scores of detections, and is -inf where all scores but 0 are to be found. Both are NaN for labels without
+        events, and the threshold where F1 is 0.
     """
     scores, thresholds = (np.full(inputs.num_labels, np.nan) for _ in range(2))
     for part in inputs.parts():
         library = import_sed_scores_eval()
-        f1, _, _, found, _ = library.collar_based.best_fscore(part.frames(tables), part.truth, **COLLARS)
+        curves = library.collar_based.fscore_curve(part.frames(tables), part.truth, **COLLARS)
         for label in part.labels:
-            scores[label] = f1[str(label)]
-            thresholds[label] = found[str(label)] if f1[str(label)] > 0 else np.nan
+            # F1 of thresholds below each score and not below the one before it.
+            f1, _, _, bounds, _ = curves[str(label)]
+            f1 = np.where(bounds > 0, f1, -1.0)
+            # Of equal ones the highest, which is furthest from what must not be found.
+            place = len(f1) - 1 - int(np.argmax(f1[::-1]))
+            scores[label] = f1[place]
+            if f1[place] > 0:
+                thresholds[label] = (bounds[place - 1] + bounds[place]) / 2 if place else -np.inf
     return scores, thresholds
 
 

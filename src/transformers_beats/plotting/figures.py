@@ -3,6 +3,7 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,18 @@ def shorten(text: str, length: int = LABEL_LENGTH, keep_end: bool = False) -> st
     if len(text) <= length:
         return text
     return "…" + text[1 - length :] if keep_end else text[: length - 1] + "…"
+
+
+def add_legend(figure: "Figure", handles: Sequence[Any], names: Sequence[str], **options: Any) -> None:
+    """
+    Adds a legend to a figure, with `names` as they are: matplotlib leaves out those that begin with `_`, and takes
+    dollar signs for mathematics.
+    """
+    # Of a name that is set later, neither happens.
+    legend = figure.legend(handles, [str(number) for number in range(len(names))], frameon=False, **options)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)
+        text.set_text(name)
 
 
 def set_time_axis(axes: Any, seconds: float) -> None:

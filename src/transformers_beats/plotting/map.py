@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .figures import make_figure, save_figure, shorten
+from .figures import add_legend, make_figure, save_figure, shorten
 
 
 # Groups that have a colour and a shape of their own: the largest. More could not be told apart.
@@ -49,22 +49,17 @@ def draw_map(
     # Many points would hide one another.
     size, opacity = (24, 0.85) if len(points) <= 2000 else (6, 0.5)
     others = ~np.isin(names, chosen)
+    handles, labels = [], []
     if others.any():
-        axes.scatter(
-            *points[others].T, s=size, color=OTHERS, label=f"{len(counts) - len(chosen)} others", linewidths=0
-        )
+        handles.append(axes.scatter(*points[others].T, s=size, color=OTHERS, linewidths=0))
+        labels.append(f"{len(counts) - len(chosen)} others")
     palette = colormaps["tab10"](np.arange(10))
     for number, group in enumerate(sorted(chosen)):
         shape = SHAPES[number // len(palette)]
-        axes.scatter(
-            *points[names == group].T,
-            s=size,
-            color=palette[number % len(palette)],
-            marker=shape,
-            alpha=opacity,
-            linewidths=0,
-            label=shorten(group),
-        )
+        color = palette[number % len(palette)]
+        of_group = points[names == group].T
+        handles.append(axes.scatter(*of_group, s=size, color=color, marker=shape, alpha=opacity, linewidths=0))
+        labels.append(shorten(group))
     for set_label, number in ((axes.set_xlabel, 0), (axes.set_ylabel, 1)):
         share = "" if shares is None else f" ({shares[number]:.0%} of the variance)"
         set_label(f"Principal component {number + 1}{share}")
@@ -72,8 +67,6 @@ def draw_map(
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="0.92", linewidth=0.8)
     axes.set_axisbelow(True)
-    legend = figure.legend(loc="outside right upper", frameon=False, markerscale=1.5)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    add_legend(figure, handles, labels, loc="outside right upper", markerscale=1.5)
     axes.set_title(shorten(title, TITLE_LENGTH, keep_end=True), loc="left", fontweight="bold", parse_math=False)
     save_figure(figure, path)

@@ -164,8 +164,8 @@ def read_spectrogram(audio: Any, extractor: BeatsFeatureExtractor, sampling_rate
     Raises:
         [`AudioError`]: for a file that cannot be used.
     """
-    reader = SpectrogramReader(extractor)
-    for block in open_audio(audio, extractor.sampling_rate, sampling_rate or extractor.sampling_rate).blocks:
+    reader, rate = SpectrogramReader(extractor), extractor.sampling_rate
+    for block in open_audio(audio, rate, rate if sampling_rate is None else sampling_rate).blocks:
         reader.add(block)
     return reader.spectrogram()
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 from transformers.utils import logging
 
@@ -25,9 +26,10 @@ from transformers_beats.training.config.checks import without_recurrent_layers
 from transformers_beats.training.data.augmentation import AugmentationArguments
 from transformers_beats.training.data.clips import Clips
 from transformers_beats.training.data.crops import CropDataset
-from transformers_beats.training.data.labels import LabelArguments, Labels, read_labels
+from transformers_beats.training.data.labels import FILE_COLUMNS, LabelArguments, Labels, read_labels
 from transformers_beats.training.data.sources import DataArguments, decode_row
 from transformers_beats.training.data.strong_labels import read_event_files
+from transformers_beats.training.data.tables import metadata_names
 from transformers_beats.training.trainers.losses import weigh_classes
 from transformers_beats.utils.errors import BeatsError, UsageError, name_some
 
@@ -127,16 +129,27 @@ def load_clips(
 
     Raises:
         [`UsageError`]: if datasets have shares of an epoch.
-        [`BeatsError`]: see [`prepare_clips`] and [`read_labels`].
+        [`BeatsError`]: if events are needed and nothing names them; see [`prepare_clips`] and [`read_labels`].
     """
     if data.mixes:
         raise UsageError("`dataset_weights` and `dataset_temperature` are for pre-training: leave them out.")
     sampling_rate = BeatsFeatureExtractor().sampling_rate
     clips = prepare_dataset(data, sampling_rate, beside)
     if labels.event_files is None:
+        if labels.task == "frames" and labels.label_column is None and not has_labels(clips.dataset):
+            # Folders are no events.
+            raise BeatsError(
+                "There are no labels of events: name files of events with `event_files`, or their column with "
+                "`label_column`."
+            )
         return clips, read_labels(clips.dataset, labels, clips.names, known)
     found = read_event_files(labels, clips.names, (clips.num_samples / sampling_rate).tolist(), known)
     return with_known(clips, found, kinds)
+
+
+def has_labels(dataset: datasets.Dataset) -> bool:
+    """Returns whether a dataset has columns beside those of the files, which may hold labels."""
+    return not {*dataset.column_names, *metadata_names(dataset)} <= {*FILE_COLUMNS}
 
 
 def with_known(clips: Clips, labels: Labels, kinds: Collection[str]) -> tuple[Clips, Labels]:
@@ -271,9 +284,9 @@ def decisive_settings(
     return {name: value for name, value in settings.items() if name not in ("final", "folds")}
 
 
-def name_dataset(dataset: str | list[str]) -> str:
-    """Returns the name of a dataset, or those of several, for a report."""
-    return dataset if isinstance(dataset, str) else ", ".join(dataset)
+def name_dataset(dataset: str | list[str]) -> str | list[str]:
+    """Returns the name of a dataset, or those of several, which stay apart: they are paths or Hub ids of their own."""
+    return dataset[0] if len(dataset) == 1 and not isinstance(dataset, str) else dataset
 
 
 def describe(arguments: Arguments, fold: str | None) -> dict[str, Any]:

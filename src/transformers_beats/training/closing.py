@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
+from transformers_beats import BeatsForAudioFrameClassification
 from transformers_beats.publishing.publish import account_name, check_account, publish
 from transformers_beats.training.config.arguments import Arguments
 from transformers_beats.training.reports import LOG_HISTORY
@@ -61,6 +62,13 @@ def reached_epoch(model: Path) -> float | None:
     path = model / LOG_HISTORY
     history = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     return max((entry["epoch"] for entry in history if "epoch" in entry), default=None)
+
+
+def is_of_events(model: Path) -> bool:
+    """Returns whether a directory holds a model of scores of moments; False without a model."""
+    path = model / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return config.get("architectures") == [BeatsForAudioFrameClassification.__name__]
 
 
 def join_epochs(epochs: Mapping[str, float]) -> str | None:
@@ -133,7 +141,10 @@ def close(
     used = str(model or output_dir / f"fold-{validation.folds[0]}" if validation else model)
     command = ["transformers-beats", "tag", "RECORDING.wav", "--model", used]
     if report is None:
-        command = ["transformers-beats", "evaluate", "--model", used, "--dataset", "FOLDER", "--output_dir", "REPORT"]
+        command = ["transformers-beats", "evaluate", "--model", used, "--dataset", "FOLDER"]
+        # Of events, folders cannot be the labels.
+        command += ["--event_files", "LABELS"] if is_of_events(Path(used)) else []
+        command += ["--output_dir", "REPORT"]
     saves = not arguments.tuning.freeze or arguments.tuning.probes != ["knn"]
     if not saves:
         models, advice = [], "Nearest neighbours are an evaluation: there is no model."

@@ -43,7 +43,7 @@ from transformers_beats.utils.files import check_new, make_directory, replace_di
 from transformers_beats.utils.messages import note
 
 from .classifiers import clip_reader, count_learned, load_clips, name_dataset
-from .reports.events import MISSING, as_kept, check_model_directory, has_library, keep_settings, tune_settings
+from .reports.events import as_kept, check_model_directory, keep_settings, library_error, tune_settings
 from .reports.scoring import as_predictions, clip_and_event_metrics, event_clips
 from .stages import process_state
 
@@ -96,8 +96,8 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArg
     check_drawing()
     if arguments.tune_events is not None:
         check_model_directory(arguments.model)
-        if not has_library():
-            raise BeatsError(MISSING)
+        if error := library_error():
+            raise BeatsError(error)
     model, extractor = load(arguments.model, revision=arguments.revision or "main")
     if not isinstance(model, (BeatsForAudioClassification, BeatsForAudioFrameClassification)):
         raise BeatsError(f"{arguments.model}: holds a {type(model).__name__}, no fine-tuned classifier.")
@@ -144,10 +144,11 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArg
                 evidence.notes.append(f"{num_learned} of the clips were learned from: metrics are optimistic.")
             description = describe(arguments, data, num_learned)
             report = write_report(work / "new", predictions, metrics, description, evidence)
-            if arguments.tune_events is not None:
-                keep_settings(arguments.model, tuned)
             replace_directory(work / "new", output_dir)
             print_report(Console(), predictions, report)
+            # A model is changed only once there is a report on it.
+            if arguments.tune_events is not None:
+                keep_settings(arguments.model, tuned)
     process_state().wait_for_everyone()
     return metrics
 

@@ -1,8 +1,11 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Tables that are not wider than the terminal."""
+"""Tables that are not wider than the terminal, and tables as CSV."""
 
+import csv
+import io
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
@@ -69,3 +72,13 @@ def shorten(text: str, width: int) -> str:
 def printable(text: str) -> str:
     """Returns a text without what a terminal would obey or cannot show."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def to_csv(rows: Iterable[Sequence[Any]]) -> str:
+    """Returns rows as CSV that any reader takes apart again, whatever line ends are within a cell."""
+    stream = io.StringIO()
+    for row in rows:
+        # The writer would not quote line ends of other systems.
+        quoting = csv.QUOTE_ALL if any("\r" in str(value) for value in row) else csv.QUOTE_MINIMAL
+        csv.writer(stream, lineterminator="\n", quoting=quoting).writerow(row)
+    return stream.getvalue()

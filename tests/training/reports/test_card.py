@@ -2,6 +2,7 @@
 """Model cards: what they say of models with and without an evaluation."""
 
 import pytest
+from huggingface_hub import ModelCard
 from tiny import ENCODER
 
 from transformers_beats import (
@@ -16,6 +17,17 @@ from transformers_beats.training.reports.card import write_card
 
 DESCRIPTION = {"base_model": "teacher", "training_dataset": "sounds"}
 REPORT = {"metrics": {"accuracy": 0.5}, "num_clips": 8, "intervals": {}, "intervals_by": "", "notes": []}
+
+
+def test_several_datasets_and_moments_are_named_each(tmp_path):
+    BeatsForAudioFrameClassification(BeatsConfig(**ENCODER)).save_pretrained(tmp_path)
+    BeatsFeatureExtractor().save_pretrained(tmp_path)
+    datasets = ["someone/farm", str(tmp_path), "other/birds"]
+    write_card(tmp_path, DESCRIPTION | {"training_dataset": datasets}, REPORT | {"num_moments": 1200})
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.datasets == ["someone/farm", "other/birds"]
+    assert f" on someone/farm, {tmp_path.name}, other/birds." in card.text
+    assert "has not learned from: 8 clips (1,200 moments)." in card.text
 
 
 @pytest.mark.parametrize("model_class", [BeatsForAudioClassification, BeatsForAudioFrameClassification, BeatsModel])

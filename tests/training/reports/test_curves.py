@@ -93,6 +93,14 @@ class TestCurves:
             if color != "#000000":
                 assert (pixels == rgb).all(axis=1).any() == (index < 3), color
 
+    def test_models_are_named_as_their_directories_are_called(self, tmp_path, monkeypatch):
+        saved = []
+        monkeypatch.setattr(curves, "save_figure", lambda figure, path: saved.append(figure))
+        names = ["_first", "$second$", "third"]
+        draw_curves({name: [entry(1)] for name in names}, tmp_path / "curves.png")
+        assert [text.get_text() for text in saved[0].legends[0].get_texts()][:-1] == names
+        assert not any(text.get_parse_math() for text in saved[0].legends[0].get_texts())
+
     def test_a_single_entry_and_many_models(self, tmp_path):
         draw_curves({str(number): [entry(1)] for number in range(10)}, tmp_path / "curves.png")
         check_picture(tmp_path / "curves.png")

@@ -2,6 +2,7 @@
 """Measures of events with intervals, and the choice of thresholds and filters for each class."""
 
 import json
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from test_event_training import folder as folder
 from test_event_training import run
 from tiny import ENCODER
@@ -24,8 +26,7 @@ from transformers_beats.inference.loading import load
 from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
 from transformers_beats.inference.results import Columns
 from transformers_beats.metrics.sound_event_detection import LibraryInputs, compute_sound_event_detection
-from transformers_beats.training import evaluate as evaluate_module
-from transformers_beats.training.data.labels import LabelArguments
+from transformers_beats.training.data.labels import LabelArguments, frame_labels
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.evaluate import EvaluateArguments, evaluate
 from transformers_beats.training.reports import psds
@@ -34,6 +35,7 @@ from transformers_beats.training.reports.events import (
     as_kept,
     candidates,
     check_model_directory,
+    column_labels,
     fit_temperature,
     keep_settings,
     resample_f1,
@@ -41,6 +43,7 @@ from transformers_beats.training.reports.events import (
     tune_settings,
 )
 from transformers_beats.training.reports.psds import count_draws, resample_psds
+from transformers_beats.training.reports.scoring import events_of_window
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 
@@ -111,14 +114,46 @@ def test_a_kept_threshold_divides_scores_however_close_they_are(low, high, tmp_p
     assert find_events(Columns(np.full_like(table, low), 0, COLUMN), {0: "rare"}, EventSettings(), kept) == []
 
 
-@pytest.mark.parametrize(("low", "is_kept"), [(0.2, True), (0.0, False)])
-def test_a_threshold_is_never_zero(low, is_kept, caplog):
-    # The event is all of the clip: every score is to be found.
-    table = np.linspace(low, 0.6, 25, dtype=np.float32)[:, None]
-    clips = ClipEvents([table], [[{"label": 0, "onset": 0.0, "offset": 1.0}]], COLUMN, ["hum"], np.zeros(1))
+@pytest.mark.parametrize("num_silent", [0, 3])
+@pytest.mark.parametrize(("low", "threshold"), [(0.2, 0.2), (0.0, 0.025)])
+def test_a_threshold_is_never_zero(low, threshold, num_silent):
+    # The event is all of the clip: every score is to be found, but for those of silence at the end, and of 0.
+    table = np.linspace(low, 0.6, 25 + num_silent, dtype=np.float32)[:, None]
+    table[:25] = np.linspace(low, 0.6, 25, dtype=np.float32)[:, None]
+    silent = [np.arange(25 + num_silent) >= 25]
+    event = {"label": 0, "onset": 0.0, "offset": 1.0 + num_silent * COLUMN}
+    clips = ClipEvents([table], [[event]], COLUMN, ["hum"], np.zeros(1), silent=silent)
     settings = tune_settings(clips, "median")
-    assert [each.threshold for each in settings.values()] == ([0.2] if is_kept else [])
-    assert ("1 of 1 classes" in caplog.text) != is_kept
+    assert [each.threshold for each in settings.values()] == [threshold]
+    assert score_events(clips, settings).metrics["collar_f1"] == 1
+
+
+@pytest.mark.parametrize("method", ["median", "boxes"])
+@pytest.mark.parametrize("scores", [(0.0, 0.0), (0.9, 0.9)])
+def test_what_can_be_found_in_silence_alone_has_no_settings(scores, method, caplog):
+    # The event goes on in silence for so long that none that ends there is right.
+    table = np.repeat(np.array(scores, dtype=np.float32), 50)[:, None]
+    silent = [np.arange(100) >= 50]
+    clips = ClipEvents(
+        [table], [[{"label": 0, "onset": 0.0, "offset": 4.0}]], COLUMN, ["hum"], np.zeros(1), silent=silent
+    )
+    assert tune_settings(clips, method) == {}
+    assert "1 of 1 classes have no event here that could be found" in caplog.text
+
+
+def test_measures_are_those_of_events_outside_of_silence():
+    # The model always hears both; "hum" sounds in the first half, and the second is silence.
+    table = np.full((100, 2), 0.98, dtype=np.float32)
+    events = [{"label": 0, "onset": 0.0, "offset": 2.0}, {"label": 1, "onset": 0.0, "offset": 2.0}]
+    arguments = ([table] * 3, [events] * 3, COLUMN, ["hum", "hiss"], np.arange(3))
+    plain = score_events(ClipEvents(*arguments), {})
+    assert plain.metrics["collar_f1"] == 0
+    silent = ClipEvents(*arguments, silent=[np.arange(100) >= 50] * 3)
+    for settings in ({}, tune_settings(silent, "median"), tune_settings(silent, "boxes")):
+        scores = score_events(silent, settings)
+        assert set(scores.metrics.values()) == {1.0}
+        assert scores.calibration.counts.sum() == 3 * 50 * 2
+        assert scores.calibration.error < 0.03
 
 
 def test_a_temperature_makes_scores_as_frequent_as_they_say():
@@ -264,11 +299,30 @@ def test_settings_are_kept_beside_the_rest_of_a_configuration(tmp_path):
         check_model_directory("no/model")
 
 
+@pytest.mark.parametrize("column_seconds", [0.16, 0.04])
+def test_scores_that_are_the_labels_are_perfect_in_windows(column_seconds):
+    # Rests of events at the beginning and the end of windows of 10 s.
+    events = [(0, 5.0, 10.01), (1, 19.85, 24.0), (1, 26.0, 30.005), (0, 29.99, 34.0), (0, 3.04, 3.2)]
+    events += [(1, 38.0, 50.0)]
+    starts, num_columns = np.arange(5) * 10.0, round(10 // column_seconds)
+    tables = [frame_labels(events, 2, num_columns, column_seconds, start) for start in starts]
+    references = [events_of_window(events, start, num_columns, column_seconds) for start in starts]
+    clips = ClipEvents(tables, references, column_seconds, ["bell", "dog"], np.zeros(5))
+    for wanted, found in zip(tables, column_labels(clips)):
+        np.testing.assert_array_equal(found, wanted)
+    scores = score_events(clips, {})
+    assert {name: scores.metrics[name] for name in ("collar_f1", "psds1", "psds2")} == dict.fromkeys(
+        ("collar_f1", "psds1", "psds2"), 1.0
+    )
+    # The part from 19.85 s to 20 s is in no column of 160 ms by half.
+    assert [entry["events"] for entry in scores.classes] == [3, 4 if column_seconds == 0.16 else 5]
+
+
 # The command
 
 
-def call_evaluate(folder: Path, output: str, **arguments) -> dict:
-    data = DataArguments(dataset=str(folder / "sounds"), crop_seconds=1.0)
+def call_evaluate(folder: Path, output: str, seconds: float = 1.0, **arguments) -> dict:
+    data = DataArguments(dataset=str(folder / "sounds"), crop_seconds=seconds)
     labels = LabelArguments(event_files=str(folder / "all.tsv"))
     return evaluate(EvaluateArguments(str(folder / "model"), str(folder / output), **arguments), data, labels)
 
@@ -324,6 +378,40 @@ def test_a_model_is_tuned_by_evaluate_and_used_with_its_settings(folder):
 
 
 @pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("pooling", ["mean", "sequence"])
+def test_an_evaluation_finds_the_events_of_the_pipeline(pooling, folder):
+    # A model that always hears "high", in recordings whose second half is silence, or a constant.
+    names = {0: "high", 1: "low"}
+    model = BeatsForAudioFrameClassification(
+        BeatsConfig(**ENCODER, num_labels=2, id2label=names, frame_pooling=pooling)
+    )
+    model.classifier.weight.data.zero_()
+    model.classifier.bias.data = torch.tensor([4.0, -4.0])
+    model.save_pretrained(folder / "model")
+    BeatsFeatureExtractor().save_pretrained(folder / "model")
+    rows = ["filename\tonset\toffset\tevent_label"]
+    for number, path in enumerate(sorted((folder / "sounds").iterdir())):
+        samples = 0.1 * np.random.default_rng(number).standard_normal(4 * 16000)
+        samples[2 * 16000 :] = 0.25 * (number % 2)
+        soundfile.write(path, samples, 16000)
+        rows.append(f"{path.name}\t0.0\t2.0\thigh")
+    (folder / "all.tsv").write_text("\n".join(rows) + "\n")
+    tagger = BeatsAudioTaggingPipeline(model=model, feature_extractor=BeatsFeatureExtractor())
+    for name in ("00.wav", "01.wav"):
+        (event,) = tagger(str(folder / "sounds" / name), return_events=True)["events"]
+        assert (event["label"], event["start"]) == ("high", 0)
+        assert event["end"] == pytest.approx(2, abs=0.1)
+    metrics = call_evaluate(folder, "report", seconds=4.0)
+    assert {name: metrics[name] for name in ("collar_f1", "psds1", "psds2")} == dict.fromkeys(
+        ("collar_f1", "psds1", "psds2"), 1.0
+    )
+    # The last column of noise may reach into the third second.
+    assert metrics["segment_f1"] >= 0.8
+    # In windows of a second, each has a part of the event, or none.
+    assert call_evaluate(folder, "windows", tune_events="median")["collar_f1"] == 1
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_what_cannot_be_tuned_is_refused_and_changes_nothing(folder, monkeypatch):
     names = {0: "high", 1: "low"}
     model = BeatsForAudioFrameClassification(BeatsConfig(**ENCODER, num_labels=2, id2label=names))
@@ -334,9 +422,10 @@ def test_what_cannot_be_tuned_is_refused_and_changes_nothing(folder, monkeypatch
     with pytest.raises(BeatsError, match="plain"):
         call_evaluate(folder, "plain", tune_events="median")
     assert (folder / "model" / "config.json").read_bytes() == before
-    monkeypatch.setattr(evaluate_module, "has_library", lambda: False)
-    with pytest.raises(BeatsError, match=r"Measures of events need sed_scores_eval: pip install"):
-        call_evaluate(folder, "report", tune_events="median")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "sed_scores_eval", None)
+        with pytest.raises(BeatsError, match=r"evaluated by sed_scores_eval, which cannot be imported .*pip install"):
+            call_evaluate(folder, "report", tune_events="median")
     assert (folder / "model" / "config.json").read_bytes() == before
     # A model of clips has no scores of moments.
     BeatsForAudioClassification(model.config).save_pretrained(folder / "model")

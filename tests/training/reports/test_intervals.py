@@ -47,6 +47,63 @@ def test_a_resample_has_the_metrics_of_its_clips(predictions, monkeypatch):
         np.testing.assert_allclose(found.classes[number], values)
 
 
+def test_draws_are_the_same_in_parts(predictions, monkeypatch):
+    whole = resample(predictions)
+    monkeypatch.setattr(intervals, "BLOCK", 7 * NUM_CLIPS)
+    monkeypatch.setattr(intervals, "CHUNK", 3 * NUM_CLIPS)
+    parts = resample(predictions)
+    np.testing.assert_allclose(parts.classes, whole.classes, rtol=1e-12)
+    for name, values in whole.metrics.items():
+        np.testing.assert_allclose(parts.metrics[name], values, rtol=1e-12)
+
+
+def test_a_class_that_no_clip_was_labelled_for_has_no_interval():
+    generator = np.random.default_rng(0)
+    labels, known = generator.integers(2, size=(20, 2)), np.ones((20, 2), dtype=bool)
+    labels[:, 1], known[:, 1] = 0, False
+    predictions = Predictions(list(map(str, range(20))), generator.random((20, 2)), labels, ["a", "b"], known)
+    found = resample(predictions)
+    assert np.isfinite(found.classes[:, 0]).all()
+    assert np.isnan(found.classes[:, 1]).all()
+    assert metric_intervals([predictions])["mAP"] is not None
+
+
+def test_ranks_are_computed_once(monkeypatch):
+    generator = np.random.default_rng(0)
+    # Several parts of draws and rows.
+    monkeypatch.setattr(intervals, "BLOCK", 100)
+    monkeypatch.setattr(intervals, "CHUNK", 40)
+    calls = []
+    rankdata = intervals.rankdata
+    monkeypatch.setattr(
+        intervals,
+        "rankdata",
+        lambda scores, *args, **kwargs: calls.append(len(scores)) or rankdata(scores, *args, **kwargs),
+    )
+    labels = np.zeros((30, 4), dtype=int)
+    labels[::2] = 1
+    predictions = Predictions([f"{row // 3}" for row in range(30)], generator.random((30, 4)), labels, list("abcd"))
+    assert len(resample(predictions).classes) == 1000
+    # Both ranks of each row that has a label.
+    assert sum(calls) == 2 * 15
+
+
+def test_very_many_scores_have_no_intervals(monkeypatch):
+    predictions = Predictions(["a", "b"], np.array([[0.9], [0.1]]), np.array([[1], [0]]), ["x"])
+    small = describe_intervals([predictions])
+    monkeypatch.setattr(intervals, "MAX_SCORES", 1)
+    assert resample(predictions).classes.shape == (0, 1)
+    assert metric_intervals([predictions]) == dict.fromkeys(["mAP", "auc", "d_prime", "lwlrap"])
+    text = "mAP, auc, d_prime, lwlrap have no intervals: 2 scores are more than 1."
+    assert small.startswith("Intervals of 95%")
+    assert describe_intervals([predictions]) == text
+    # Those of events are there all the same.
+    of_events = "Intervals of 95%: percentiles of a bootstrap over clips (1,000 resamples for F1 of events). "
+    assert describe_intervals([predictions], {"collar_f1": (0.1, 0.2), "psds1": None}) == of_events + text
+    single = Predictions(["a", "b"], np.eye(2), np.arange(2), ["x", "y"])
+    assert metric_intervals([single])["accuracy"] == (1, 1)
+
+
 def test_an_interval_holds_the_metric(predictions):
     found = metric_intervals([predictions])
     for name, value in compute_metrics(predictions).items():
@@ -85,3 +142,13 @@ def test_the_sentence_names_the_method():
     text = "Intervals of 95%: percentiles of a bootstrap over clips (1,000 resamples"
     assert describe_intervals([predictions]) == f"{text})."
     assert describe_intervals([predictions, predictions]) == f"{text}, each fold on its own)."
+    events = {"collar_f1": (0.1, 0.2), "segment_f1": (0.1, 0.2), "psds1": (0.1, 0.2), "psds2": None}
+    assert describe_intervals([predictions], events) == f"{text}, 1,000 for F1 of events, 200 to 1,000 for PSDS)."
+
+
+@pytest.mark.parametrize(
+    ("of_moments", "drawn"), [(True, "clips, each with all its moments"), (False, "clips, those of one file together")]
+)
+def test_the_sentence_says_what_is_drawn(of_moments, drawn):
+    predictions = Predictions(["a", "a", "b"], np.zeros((3, 1)), np.zeros((3, 1)), ["x"], of_moments=of_moments)
+    assert describe_intervals([predictions]).startswith(f"Intervals of 95%: percentiles of a bootstrap over {drawn} (")

@@ -14,10 +14,11 @@ from rich.console import Console
 from sklearn.metrics import average_precision_score, classification_report, f1_score
 
 from transformers_beats.training.reports import folds as folds_module
+from transformers_beats.training.reports import intervals
 from transformers_beats.training.reports import pictures as report_pictures
 from transformers_beats.training.reports import report as report_module
 from transformers_beats.training.reports.folds import report_folds
-from transformers_beats.training.reports.intervals import describe_intervals, metric_intervals
+from transformers_beats.training.reports.intervals import describe_intervals, metric_intervals, resample
 from transformers_beats.training.reports.page import clip_losses
 from transformers_beats.training.reports.pictures import draw_classes, draw_confusions
 from transformers_beats.training.reports.report import (
@@ -276,6 +277,45 @@ class TestReport:
         np.testing.assert_array_equal(again.is_known, predictions.is_known)
         assert (again.known is None) == (predictions.known is None)
 
+    @pytest.mark.parametrize("end", ["\r", "\r\n", "\n", "\u2028"])
+    def test_has_names_with_line_ends_that_are_read_again(self, end, tmp_path):
+        files, names = [f"x{end}y.wav", "plain.wav"], [f"a{end}b", "c"]
+        write_report(tmp_path / "report", Predictions(files, np.eye(2), np.arange(2), names), {}, DESCRIPTION)
+        again = read_predictions(tmp_path / "report")
+        assert (again.names, again.label_names, again.labels.tolist()) == (files, names, [0, 1])
+
+    def test_of_moments_counts_clips(self, tmp_path, monkeypatch):
+        generator = np.random.default_rng(0)
+        files = [f"{row // 24}.wav" for row in range(120)]
+        labels = np.zeros((120, 2), dtype=int)
+        # In three clips and in one.
+        labels[20:60, 0] = labels[100:110, 1] = 1
+        predictions = Predictions(files, generator.random((120, 2)), labels, ["bell", "rain"], of_moments=True)
+        report = write_report(tmp_path / "report", predictions, compute_metrics(predictions), DESCRIPTION)
+        assert (report["num_clips"], report["num_moments"]) == (5, 120)
+        assert [entry["support"] for entry in report["per_class"]] == [3, 1]
+        assert "| 5 clips (120 moments) of someone/farm | |" in (tmp_path / "report" / "model_index.md").read_text()
+        assert ": 5 clips (120 moments), 2 classes" in (tmp_path / "report" / "report.html").read_text()
+        assert "5 clips (120 moments), 2 classes" in printed(predictions, {}, num_clips=5, num_moments=120)
+        again = read_predictions(tmp_path / "report")
+        assert (again.of_moments, again.num_clips) == (True, 5)
+        joined = Predictions.join([again, replace(again, names=[f"second/{name}" for name in files])])
+        assert (joined.of_moments, joined.num_clips) == (True, 10)
+        messages = []
+        monkeypatch.setattr(report_module.logger, "warning", messages.append)
+        compute_metrics(replace(predictions, labels=0 * labels))
+        assert messages == ["Undefined for these 5 clips: mAP, auc, d_prime, lwlrap."]
+
+    def test_draws_clips_once(self, single, multi, tmp_path, monkeypatch):
+        drawn = []
+        monkeypatch.setattr(intervals, "resample", lambda *args: drawn.append(args) or resample(*args))
+        monkeypatch.setattr(report_module, "resample", lambda *args: drawn.append(args) or resample(*args))
+        for predictions in (single, multi):
+            drawn.clear()
+            predictions = replace(predictions)
+            write_report(tmp_path / "report", predictions, {}, DESCRIPTION)
+            assert len(drawn) == 1
+
     def test_joins_what_is_known(self, multi):
         known = np.zeros(multi.scores.shape, dtype=bool)
         joined = Predictions.join([multi, replace(multi, labels=0 * multi.labels, known=known)])
@@ -312,6 +352,28 @@ class TestReport:
         assert str(tmp_path) not in text
         data = ModelCard.load(tmp_path / "report" / "model_index.md").data
         assert (data.model_name, data.eval_results[0].dataset_type) == ("farm-model", "sounds")
+
+    @pytest.mark.parametrize(
+        ("datasets", "kind", "name"),
+        [
+            (["{}/first", "{}/second"], "first, second", "first, second"),
+            (["someone/farm", "{}/second"], "someone/farm, second", "farm, second"),
+            (["someone/farm", "other/birds", "plain"], "someone/farm, other/birds, plain", "farm, birds, plain"),
+        ],
+    )
+    def test_names_each_of_several_datasets(self, single, tmp_path, datasets, kind, name):
+        for folder in ("first", "second"):
+            (tmp_path / folder).mkdir()
+        description = {"model": "farm-model", "dataset": [place.format(tmp_path) for place in datasets]}
+        report = write_report(tmp_path / "report", single, compute_metrics(single), description)
+        assert report["description"] == description
+        card = ModelCard.load(tmp_path / "report" / "model_index.md")
+        result = card.data.eval_results[0]
+        assert (result.dataset_type, result.dataset_name) == (kind, name)
+        assert f"5 clips of {kind} |" in card.text
+        page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+        assert f'<p class="soft">{kind}: 5 clips, 4 classes</p>' in page
+        assert f"<dt>dataset</dt><dd>{', '.join(description['dataset'])}</dd>" in page
 
     def test_is_the_same_again(self, single, tmp_path):
         for name in ("first", "second"):

@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from transformers_beats.configuration_beats import BeatsConfig
+from transformers_beats.fbank_beats import loudness_was_reported
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
-from transformers_beats.inference.windows import count_steps, step_seconds
+from transformers_beats.inference.windows import count_steps, find_silence, step_seconds
 from transformers_beats.utils.errors import BeatsError
 
 from .clips import Clips
@@ -199,6 +201,22 @@ class Windows(Dataset):
             raise BeatsError("These clips have no labels.")
         clip, start = int(self.clip_of[index]), int(self.starts[index])
         return self.targets.target(clip, start, min(self.num_samples, int(self.clips.num_samples[clip]) - start))
+
+    @cached_property
+    def silent(self) -> list[np.ndarray]:
+        """Scores of each window that are of digital silence, boolean `(num_columns,)`. All audio is read for it."""
+        return [self._find_silence(index) for index in range(len(self))]
+
+    @loudness_was_reported()
+    def _find_silence(self, index: int) -> np.ndarray:
+        if self.targets is None:
+            raise BeatsError("These clips have no labels.")
+        extractor, config = self.targets.extractor, self.targets.config
+        waveform = self[index]["waveform"]
+        values = extractor([waveform], sampling_rate=self.sampling_rate, return_tensors="pt")["input_values"]
+        silent = find_silence(values, extractor, config.frames_per_step)[0].numpy()
+        # Of columns, a last one that is not whole has no score.
+        return silent[: count_steps(len(waveform), config, extractor)]
 
 
 def collate_waveforms(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:

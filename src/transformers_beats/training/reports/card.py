@@ -17,7 +17,7 @@ from transformers_beats.utils.hub import is_id
 from transformers_beats.utils.numbers import format_interval, format_number
 
 from .intervals import LEVEL
-from .report import CONFUSION_PICTURE, CURVE_PICTURE, METRIC_NAMES, Metrics, eval_results, hub_name
+from .report import CONFUSION_PICTURE, CURVE_PICTURE, METRIC_NAMES, Metrics, describe_size, eval_results, hub_name
 
 
 TEMPLATE, CARD = "card_template.md", "README.md"
@@ -58,7 +58,8 @@ def write_card(
     extractor = BeatsFeatureExtractor.from_pretrained(directory)
     architecture = str((config.architectures or [""])[0])
     is_frames, is_encoder = architecture.endswith("AudioFrameClassification"), architecture.endswith("Model")
-    dataset, base = str(description["training_dataset"]), str(description["base_model"])
+    dataset, base = description["training_dataset"], str(description["base_model"])
+    ids = [name for name in ([dataset] if isinstance(dataset, str) else dataset) if is_id(name)]
     known = {name: value for name, value in description.items() if value is not None and name not in PRIVATE}
     title = hub_name(repo_id or str(directory)).split("/")[-1]
     data = ModelCardData(
@@ -66,7 +67,7 @@ def write_card(
         pipeline_tag="feature-extraction" if is_encoder else "audio-classification",
         tags=["audio", "beats", "transformers-beats"],
         base_model=base if is_id(base) else None,
-        datasets=[dataset] if is_id(dataset) else None,
+        datasets=ids or None,
         model_name=title if report else None,
         eval_results=eval_results(report["metrics"], description) if report else None,
     )
@@ -91,7 +92,7 @@ def write_card(
         classes=[] if is_encoder else [config.id2label[index] for index in sorted(config.id2label)],
         report=report,
         results_note=remark or "On clips that the model has not learned from:",
-        num_clips=report["num_clips"] if report else 0,
+        size=describe_size(report) if report else "",
         spread=spread,
         level=f"{LEVEL:.0%}",
         metric_names=METRIC_NAMES,

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from transformers_beats.plotting.figures import make_figure, save_figure
+from transformers_beats.plotting.figures import add_legend, make_figure, save_figure
 from transformers_beats.utils.errors import BeatsError, errors_in_one_line
 
 from . import LOG_HISTORY
@@ -102,8 +102,8 @@ def draw_curves(histories: Mapping[str, list[dict[str, Any]]], path: Path) -> No
     """
     figure = make_figure(WIDTH, HEIGHT)
     left, right = figure.subplots(1, 2)
-    handles = []
-    for (name, entries), color, marker in zip(histories.items(), cycle(COLORS), cycle(MARKERS)):
+    names, handles = [*histories, "unigram entropy of the same model's codes"], []
+    for entries, color, marker in zip(histories.values(), cycle(COLORS), cycle(MARKERS)):
         loss, entropy, accuracy = ([entry[key] for entry in entries] for key in ("loss", "code_entropy", "accuracy"))
         steps = [entry["step"] for entry in entries]
         style = {"color": color, "marker": marker, "markersize": 4, "markevery": max(1, len(steps) // NUM_MARKERS)}
@@ -111,16 +111,13 @@ def draw_curves(histories: Mapping[str, list[dict[str, Any]]], path: Path) -> No
         # From the start on: of a log with one entry, a line has no length.
         left.plot([0, *steps], [entropy[0], *entropy], color=color, linestyle="--", linewidth=1.2)
         right.plot(steps, accuracy, **style)
-        handles.append(Line2D([], [], color=color, marker=marker, markersize=4, label=name))
-    handles.append(Line2D([], [], color="#606060", linestyle="--", label="unigram entropy of the same model's codes"))
+        handles.append(Line2D([], [], color=color, marker=marker, markersize=4))
+    handles.append(Line2D([], [], color="#606060", linestyle="--"))
     _label_axes(left, "Cross-entropy of masked codes", "nats per patch")
     _label_axes(right, "Masked codes predicted", "Share of masked patches")
     right.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     right.set_ylim(bottom=0)
-    legend = figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
-    # Names of directories may hold dollar signs, which are no mathematics.
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    add_legend(figure, handles, names, loc="outside lower center", ncols=min(4, len(handles)))
     save_figure(figure, path)
 
 

@@ -4,7 +4,6 @@ Measures of the events of a frame-level classifier, with intervals, and the choi
 class.
 """
 
-import importlib.util
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +16,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logit
 from transformers.utils import logging
 
-from transformers_beats.inference.events import EventSettings, calibrate, find_events, process_scores
+from transformers_beats.inference.events import NO_SCORE, EventSettings, calibrate, find_events, process_scores
 from transformers_beats.inference.results import Columns
 from transformers_beats.metrics.sound_event_detection import (
     EventCounts,
@@ -26,10 +25,11 @@ from transformers_beats.metrics.sound_event_detection import (
     compute_sound_event_detection,
     count_events,
     f1_of_counts,
+    import_sed_scores_eval,
 )
 from transformers_beats.training.data.labels import frame_labels
 from transformers_beats.utils.errors import BeatsError, UsageError, name_some
-from transformers_beats.utils.files import replace_file
+from transformers_beats.utils.files import check_place, replace_file
 
 from .calibration import Calibration, bin_scores
 from .intervals import MAX_RESAMPLES, Interval, percentiles
@@ -38,7 +38,6 @@ from .psds import resample_psds
 
 logger = logging.get_logger(__name__)
 
-MISSING = "Measures of events need sed_scores_eval: pip install 'transformers-beats[sed]'"
 # Lengths of median filters that are tried, in seconds. DCASE's baselines have 0.45 s, and later systems up to some
 # seconds for classes such as vacuum cleaners.
 MEDIANS = (0.0, 0.12, 0.2, 0.28, 0.36, 0.48, 0.68, 0.84, 1.0, 1.4, 2.0, 3.0)
@@ -54,9 +53,14 @@ TEMPERATURES, MAX_LOGIT = (0.1, 10.0), 30.0
 MIN_POSITIVES = 10
 
 
-def has_library() -> bool:
-    """Returns whether the library behind the measures is installed."""
-    return importlib.util.find_spec("sed_scores_eval") is not None
+def library_error() -> str | None:
+    """Returns why the library behind the measures cannot be used, None if it can."""
+    try:
+        # It may be installed without what it needs.
+        import_sed_scores_eval()
+    except ImportError as error:
+        return str(error)
+    return None
 
 
 @dataclass
@@ -68,7 +72,8 @@ class ClipEvents:
         tables (`list[np.ndarray]` of shape `(num_columns, num_labels)`):
             Scores of each clip.
         references (`list[list[dict]]`):
-            Events of each: `label`, a class index, `onset` and `offset` in seconds from its start.
+            Events of each: `label`, a class index, `onset` and `offset` in seconds from its start; and of a part of
+            one, `seconds`, the length of the whole event.
         column_seconds (`float`):
             Time from one score to the next.
         names (`list[str]`):
@@ -78,6 +83,9 @@ class ClipEvents:
         known (`np.ndarray` of shape `(num_clips, num_labels)`, *optional*):
             Whether a clip was labelled for a label, boolean. Where it was not, it has no part in what is said of the
             label. By default all were.
+        silent (`list[np.ndarray]` of shape `(num_columns,)`, *optional*):
+            Columns of digital silence of each clip, boolean: there are no events in them, and their scores mean
+            nothing. By default there are none.
     """
 
     tables: list[np.ndarray]
@@ -86,11 +94,21 @@ class ClipEvents:
     names: list[str]
     files: np.ndarray
     known: np.ndarray | None = None
+    silent: list[np.ndarray] | None = None
+
+    def columns(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields scores and silence of each clip, `(num_columns, num_labels)` and `(num_columns,)`."""
+        silent = [np.zeros(len(table), dtype=bool) for table in self.tables] if self.silent is None else self.silent
+        yield from zip(self.tables, silent, strict=True)
 
     def column_known(self) -> np.ndarray:
-        """Returns [`ClipEvents.known`] of each column of all clips, boolean `(num_columns, num_labels)`."""
+        """
+        Returns whether the scores of each column of all clips can be judged, boolean `(num_columns, num_labels)`: by
+        [`ClipEvents.known`], and outside of silence.
+        """
         known = np.ones((len(self.tables), len(self.names)), dtype=bool) if self.known is None else self.known
-        return np.repeat(known, [len(table) for table in self.tables], axis=0)
+        known = np.repeat(known, [len(table) for table in self.tables], axis=0)
+        return known if self.silent is None else known & ~np.concatenate(self.silent)[:, None]
 
 
 @dataclass
@@ -111,10 +129,10 @@ def process_tables(clips: ClipEvents, settings: Mapping[str, EventSettings]) -> 
     """Returns the scores that thresholds are compared with, of each clip; labels without settings keep theirs."""
     default = EventSettings()
     processed = []
-    for table in clips.tables:
-        silent = np.zeros(len(table), dtype=bool)
+    for table, silent in clips.columns():
+        values = np.where(silent[:, None], NO_SCORE, table)
         columns = [
-            process_scores(table[:, label], settings.get(name, default), clips.column_seconds, silent)
+            process_scores(values[:, label], settings.get(name, default), clips.column_seconds, silent)
             for label, name in enumerate(clips.names)
         ]
         # Below every threshold is 0, too.
@@ -126,9 +144,9 @@ def detect(clips: ClipEvents, settings: Mapping[str, EventSettings]) -> list[np.
     """Returns the columns of each clip in which [`find_events`] finds an event of a label, boolean."""
     number_of = {name: number for number, name in enumerate(clips.names)}
     id2label, detected = dict(enumerate(clips.names)), []
-    for table in clips.tables:
-        found = np.zeros(table.shape, dtype=bool)
-        for event in find_events(Columns(table, 0, clips.column_seconds), id2label, EventSettings(), settings):
+    for table, silent in clips.columns():
+        found, columns = np.zeros(table.shape, dtype=bool), Columns(table, 0, clips.column_seconds, silent)
+        for event in find_events(columns, id2label, EventSettings(), settings):
             first, last = (round(time / clips.column_seconds) for time in (event.start, event.end))
             found[first:last, number_of[event.label]] = True
         detected.append(found)
@@ -215,10 +233,10 @@ def as_kept(settings: EventSettings) -> dict[str, float]:
 def place_threshold(threshold: float, scores: Iterable[np.ndarray]) -> float | None:
     """
     Returns the number of the fewest digits that divides the `scores` of a label, float32, as a tuned threshold does,
-    which is -inf if all are to be found. None if it would have to be 0, of which silence is an event, or is above 1.
+    which is -inf if all are to be found. Those of 0, which silence has, never are. None if there is no such number.
     """
     if threshold == -math.inf:
-        threshold = min(float(of_clip.min()) for of_clip in scores)
+        threshold = min((float(of_clip[of_clip > 0].min(initial=math.inf)) for of_clip in scores), default=math.inf)
     value = np.float32(threshold)
     # Between two neighbouring numbers there is none: the upper one divides as well.
     value = np.nextafter(value, np.float32(np.inf)) if value < threshold else value
@@ -261,7 +279,10 @@ def column_labels(clips: ClipEvents) -> list[np.ndarray]:
     """Returns the classes that sound in each column of each clip, `(num_columns, num_labels)`, by [`frame_labels`]."""
     return [
         frame_labels(
-            [(event["label"], event["onset"], event["offset"]) for event in events],
+            [
+                (event["label"], event["onset"], event["offset"], *([event["seconds"]] if "seconds" in event else []))
+                for event in events
+            ],
             len(clips.names),
             len(table),
             clips.column_seconds,
@@ -319,10 +340,11 @@ def tune_settings(clips: ClipEvents, method: str) -> dict[str, EventSettings]:
 
 
 def check_model_directory(model: str) -> Path:
-    """Returns the `config.json` of a model; raises a [`UsageError`] if it is none of a directory here."""
+    """Returns the `config.json` of a model; raises a [`UsageError`] if it cannot be replaced in a directory here."""
     path = Path(model) / "config.json"
     if not path.is_file():
         raise UsageError(f"`tune_events` writes to the model's directory, and {model} is no such directory.")
+    check_place(path)
     return path
 
 
@@ -338,11 +360,16 @@ def keep_settings(model: str, settings: Mapping[str, EventSettings]) -> None:
         raise BeatsError(f"{path}: cannot be written: {error.strerror}.") from error
 
 
-def calibrate_events(clips: ClipEvents, settings: Mapping[str, EventSettings]) -> Calibration:
-    """Compares the scores of moments for the labels known, after temperature, with how often these sound."""
+def calibrate_events(clips: ClipEvents, settings: Mapping[str, EventSettings]) -> Calibration | None:
+    """
+    Compares the scores of moments for the labels known, after temperature, with how often these sound; None if all is
+    silence.
+    """
     temperatures = np.array([settings.get(name, EventSettings()).temperature for name in clips.names])
     scores = calibrate(np.concatenate(clips.tables), temperatures)
     known = clips.column_known()
+    if not known.any():
+        return None
     return bin_scores(scores[known], np.concatenate(column_labels(clips))[known] > 0, of_moments=True)
 
 
@@ -350,8 +377,8 @@ __all__ = [
     "ClipEvents",
     "EventScores",
     "check_model_directory",
-    "has_library",
     "keep_settings",
+    "library_error",
     "score_events",
     "tune_settings",
 ]

@@ -20,7 +20,7 @@ from transformers_beats.utils.numbers import format_interval, format_number
 
 from .calibration import calibrate
 from .curves import draw_loss, draw_metric, has_curves, validation_metric
-from .intervals import LEVEL, percentiles, resample
+from .intervals import LEVEL, percentiles
 from .pictures import as_svg, draw_reliability
 from .report import (
     MAX_MATRIX_CLASSES,
@@ -28,6 +28,7 @@ from .report import (
     Evidence,
     Predictions,
     class_metric,
+    describe_size,
     hub_name,
     rank_classes,
     worst_confusions,
@@ -57,15 +58,14 @@ def render_page(report: Mapping[str, Any], predictions: Predictions, evidence: E
     environment = make_environment()
     description = {key: value for key, value in report["description"].items() if value is not None}
     ranked, calibration = rank_classes(predictions), evidence.calibration or calibrate(predictions)
-    num_classes, num_rows = len(predictions.label_names), len(predictions.names)
+    num_classes = len(predictions.label_names)
     of = f", {len(evidence.folds)} folds" if evidence.folds else ""
-    rows = resample(predictions).classes
-    interval_of = dict(zip(predictions.label_names, map(percentiles, rows.T)))
+    interval_of = dict(zip(predictions.label_names, map(percentiles, predictions.resamples.classes.T)))
     clips = list(hardest_clips(predictions, evidence))
     extractor = evidence.extractor
     return environment.get_template(TEMPLATE).render(
         title=hub_name(str(description.get("model", "BEATs"))),
-        subtitle=f"{hub_name(str(description.get('dataset', 'clips')))}: {format_number(num_rows)} clips, "
+        subtitle=f"{hub_name(description.get('dataset', 'clips'))}: {describe_size(report)}, "
         f"{format_number(num_classes)} classes{of}",
         notes=evidence.notes,
         metrics=report["metrics"],
@@ -92,7 +92,10 @@ def render_page(report: Mapping[str, Any], predictions: Predictions, evidence: E
         clips=clips,
         clips_note=describe_clips(predictions, clips),
         top_khz=f"{extractor.sampling_rate / 2000:g}" if extractor else "",
-        description=description,
+        description={
+            key: ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+            for key, value in description.items()
+        },
     )
 
 
@@ -135,12 +138,12 @@ def clip_losses(predictions: Predictions) -> np.ndarray:
 
 def hardest_clips(predictions: Predictions, evidence: Evidence) -> Iterator[dict[str, Any]]:
     """Yields the clips with the largest loss, the mean over the rows of a file: name, classes, picture and sound."""
-    names, file_of = np.unique(predictions.names, return_inverse=True)
+    names, file_of = predictions.files, predictions.file_of
     losses = np.bincount(file_of, clip_losses(predictions)) / np.bincount(file_of)
     used = 0
     for file in np.argsort(-losses, kind="stable")[:NUM_HARD_CLIPS]:
         rows = file_of == file
-        clip: dict[str, Any] = {"name": str(names[file]), "image": "", "audio": "", "type": "", "seconds": ""}
+        clip: dict[str, Any] = {"name": names[file], "image": "", "audio": "", "type": "", "seconds": ""}
         scores = predictions.scores[rows].mean(axis=0)
         for key, values in (("true", predictions.labels), ("predicted", predictions.predicted)):
             of_clip = values[rows].max(axis=0).nonzero()[0] if predictions.is_multi_label else np.unique(values[rows])

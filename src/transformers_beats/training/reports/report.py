@@ -24,8 +24,9 @@ from transformers_beats.metrics.macro_f1 import compute_macro_f1
 from transformers_beats.utils.errors import BeatsError
 from transformers_beats.utils.files import new_directory
 from transformers_beats.utils.numbers import format_number
+from transformers_beats.utils.table import to_csv
 
-from .intervals import Interval, describe_intervals, metric_intervals
+from .intervals import Interval, Resamples, describe_intervals, metric_intervals, resample
 
 
 if TYPE_CHECKING:
@@ -82,13 +83,15 @@ class Predictions:
 
     Args:
         names (`list[str]` of length `num_clips`):
-            File name of each clip; several clips may come from one.
+            File name of each clip; several rows may come from one.
         scores (`np.ndarray` of shape `(num_clips, num_labels)`):
             Probabilities, kept as float32.
         labels (`np.ndarray` of shape `(num_clips,)` or `(num_clips, num_labels)`):
             Class indices, or for multi-label classification zeros and ones; `label_names` are their names.
         known (`np.ndarray` of shape `(num_clips, num_labels)`, *optional*):
             Whether a clip was labelled for a class, boolean; elsewhere its label is 0 and does not count.
+        of_moments (`bool`, defaults to `False`):
+            Whether rows are moments of clips, as those of a frame-level model. A clip is then a file.
 
     Raises:
         [`BeatsError`]: if there is no clip, shapes do not fit, a score is no probability, or a label no label.
@@ -99,6 +102,7 @@ class Predictions:
     labels: np.ndarray
     label_names: list[str]
     known: np.ndarray | None = None
+    of_moments: bool = False
 
     def __post_init__(self):
         scores, labels = np.asarray(self.scores, dtype=np.float32), np.asarray(self.labels)
@@ -131,7 +135,23 @@ class Predictions:
         scores, labels = (np.concatenate([getattr(part, key) for part in parts]) for key in ("scores", "labels"))
         all_known = all(part.known is None for part in parts)
         known = None if all_known else np.concatenate([part.is_known for part in parts])
-        return cls(names, scores, labels, parts[0].label_names, known)
+        return cls(names, scores, labels, parts[0].label_names, known, any(part.of_moments for part in parts))
+
+    @cached_property
+    def files(self) -> list[str]:
+        """File names, each once, in the order of the alphabet."""
+        return sorted(set(self.names))
+
+    @cached_property
+    def file_of(self) -> np.ndarray:
+        """Position of the file of each row in `files`, int64 `(num_clips,)`."""
+        number_of = {name: number for number, name in enumerate(self.files)}
+        return np.fromiter((number_of[name] for name in self.names), np.int64, len(self.names))
+
+    @property
+    def num_clips(self) -> int:
+        """Number of clips: of files if rows are moments, otherwise of rows."""
+        return len(self.files if self.of_moments else self.names)
 
     @property
     def is_known(self) -> np.ndarray:
@@ -146,6 +166,11 @@ class Predictions:
     def predicted(self) -> np.ndarray:
         """Classes of the best scores, `(num_clips,)`; multi-label 0 or 1, `(num_clips, num_labels)`."""
         return (self.scores >= THRESHOLD).astype(np.int64) if self.is_multi_label else self.scores.argmax(axis=1)
+
+    @cached_property
+    def resamples(self) -> Resamples:
+        """Metrics of draws of the clips, by [`resample`] with its default seed."""
+        return resample(self)
 
     @cached_property
     def audioset(self) -> dict[str, Any]:
@@ -201,7 +226,7 @@ def compute_metrics(predictions: Predictions) -> dict[str, float | None]:
     if predictions.is_multi_label:
         values = {key: predictions.audioset[key] for key in ("mAP", "auc", "d_prime", "lwlrap")}
         if undefined := [key for key, value in values.items() if value is None]:
-            logger.warning(f"Undefined for these {len(predictions.names)} clips: {', '.join(undefined)}.")
+            logger.warning(f"Undefined for these {predictions.num_clips} clips: {', '.join(undefined)}.")
         return values
     num_labels = len(predictions.label_names)
     return {
@@ -217,6 +242,8 @@ def per_class(predictions: Predictions) -> list[dict[str, Any]]:
     """
     if predictions.is_multi_label:
         support = predictions.audioset["support"]
+        if predictions.of_moments:
+            support = [len(np.unique(predictions.file_of[has_label > 0])) for has_label in predictions.labels.T]
         columns = {"ap": predictions.audioset["per_class_ap"], "auc": predictions.audioset["per_class_auc"]}
     else:
         classes = np.arange(len(predictions.label_names))
@@ -283,11 +310,11 @@ def write_report(
     Writes a directory, whole or not at all; the same bytes for the same arguments:
 
     - `report.html`: all of it, and what `evidence` adds, in one page that needs no other file;
-    - `metrics.json`: `description`, `num_clips`, `metrics`, `intervals` of these (see [`metric_intervals`]),
-      `per_class` (see [`per_class`]), `notes`, and of events those of `evidence`;
-    - `predictions.csv`: file, true class, predicted class and the scores of each clip; of a multi-label model the
-      classes are a JSON list, and predicted from a score of 0.5 on; if some are not known of a clip, `unknown` lists
-      these;
+    - `metrics.json`: `description`, `num_clips`, of moments also `num_moments`, `metrics`, `intervals` of these (see
+      [`metric_intervals`]), `per_class` (see [`per_class`]), `notes`, and of events those of `evidence`;
+    - `predictions.csv`: file, true class, predicted class and the scores of each clip, or moment; of a multi-label
+      model the classes are a JSON list, and predicted from a score of 0.5 on; if some are not known of a clip,
+      `unknown` lists these;
     - `model_index.md`: the metrics as metadata of a model card, in the Hub's `model-index` format, and as a table;
     - `per_class.png`, if a class has clips, for up to 100 single-label classes `confusion_matrix.png`, and
       `learning_curve.png`, if there are logs.
@@ -314,7 +341,7 @@ def write_report(
     with new_directory(directory) as new:
         report = write_json(new / METRICS_FILE, predictions, metrics, description, evidence)
         write_predictions(new / PREDICTIONS_FILE, predictions)
-        index = model_index(metrics, description, len(predictions.names))
+        index = model_index(metrics, description, describe_size(report))
         (new / MODEL_INDEX_FILE).write_text(index, encoding="utf-8")
         if ranked := rank_classes(predictions):
             draw_classes(ranked, class_metric(predictions), new / CLASSES_PICTURE)
@@ -353,10 +380,11 @@ def write_json(
     intervals = {**metric_intervals(parts), **evidence.intervals}
     report = {
         "description": dict(description),
-        "num_clips": len(predictions.names),
+        "num_clips": predictions.num_clips,
+        **({"num_moments": len(predictions.names)} if predictions.of_moments else {}),
         "metrics": {name: None if value is None else float(value) for name, value in metrics.items()},
         "intervals": {name: intervals.get(name) for name in metrics},
-        "intervals_by": describe_intervals(parts),
+        "intervals_by": describe_intervals(parts, evidence.intervals),
         "per_class": per_class(predictions),
         "notes": evidence.notes,
     }
@@ -365,6 +393,12 @@ def write_json(
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False, default=str)
     path.write_text(text + "\n", encoding="utf-8")
     return report
+
+
+def describe_size(report: Mapping[str, Any]) -> str:
+    """Returns the numbers of clips and, if there are any, of moments of a report."""
+    moments = f" ({format_number(report['num_moments'])} moments)" if "num_moments" in report else ""
+    return f"{format_number(report['num_clips'])} clips{moments}"
 
 
 def _label_cells(labels: np.ndarray, names: list[str]) -> Iterator[str]:
@@ -380,21 +414,21 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     names = predictions.label_names
     true, predicted = _label_cells(predictions.labels, names), _label_cells(predictions.predicted, names)
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
         header = ["file", "true", "predicted", *(f"score {name}" for name in names)]
         further: list[list[str]] = [[]] * len(predictions.names)
         if predictions.known is not None:
             header.append(UNKNOWN)
             further = [[cell] for cell in _label_cells((~predictions.known).astype(np.int64), names)]
-        writer.writerow(header)
+        file.write(to_csv([header]))
         for name, *cells, scores, others in zip(predictions.names, true, predicted, predictions.scores, further):
             # The fewest digits that give the same float32.
-            writer.writerow([name, *cells, *scores.astype(str).tolist(), *others])
+            file.write(to_csv([[name, *cells, *scores.astype(str).tolist(), *others]]))
 
 
 def read_predictions(directory: Path) -> Predictions:
     """Reads the predictions of a report that [`write_report`] has written."""
-    classes = json.loads((directory / METRICS_FILE).read_text(encoding="utf-8"))["per_class"]
+    report = json.loads((directory / METRICS_FILE).read_text(encoding="utf-8"))
+    classes = report["per_class"]
     names = [entry["label"] for entry in classes]
     index = {name: number for number, name in enumerate(names)}
     with (directory / PREDICTIONS_FILE).open(encoding="utf-8", newline="") as file:
@@ -407,11 +441,14 @@ def read_predictions(directory: Path) -> Predictions:
         known = np.ones(scores.shape, dtype=bool)
         for number, row in enumerate(rows):
             known[number, [index[name] for name in json.loads(row[-1])]] = False
-    return Predictions([row[0] for row in rows], scores, np.array(labels), names, known)
+    return Predictions([row[0] for row in rows], scores, np.array(labels), names, known, "num_moments" in report)
 
 
-def hub_name(name: str) -> str:
-    """Returns a Hub id as it is, the last part of a local path."""
+def hub_name(name: str | Sequence[str]) -> str:
+    """Returns a Hub id as it is, the last part of a local path; of several, each so."""
+    if isinstance(name, (list, tuple)):
+        return ", ".join(map(hub_name, name))
+    name = str(name)
     path = Path(name)
     is_local = path.exists() or path.is_absolute() or name.startswith(".") or len(path.parts) > 2
     return (path.name or path.resolve().name) if is_local else name
@@ -422,7 +459,8 @@ def eval_results(metrics: Metrics, description: Mapping[str, Any]) -> list[EvalR
     Returns metrics as metadata of a model card, rounded to four decimals, without undefined ones; of local paths their
     last part.
     """
-    dataset = hub_name(str(description.get("dataset", "unknown")))
+    names = description.get("dataset", "unknown")
+    datasets = [hub_name(name) for name in (names if isinstance(names, (list, tuple)) else [names])]
     results = []
     for key, value in metrics.items():
         kind, name, arguments = HUB_METRICS.get(key, (key, key, None))
@@ -431,8 +469,8 @@ def eval_results(metrics: Metrics, description: Mapping[str, Any]) -> list[EvalR
         result = EvalResult(
             task_type="audio-classification",
             task_name="Audio Classification",
-            dataset_type=dataset,
-            dataset_name=dataset.split("/")[-1],
+            dataset_type=", ".join(datasets),
+            dataset_name=", ".join(name.split("/")[-1] for name in datasets),
             dataset_config=description.get("config"),
             dataset_split=description.get("split"),
             dataset_revision=description.get("dataset_revision"),
@@ -445,14 +483,17 @@ def eval_results(metrics: Metrics, description: Mapping[str, Any]) -> list[EvalR
     return results
 
 
-def model_index(metrics: Metrics, description: Mapping[str, Any], num_clips: int) -> str:
-    """Returns metadata for a model card in the Hub's `model-index` format between lines of dashes, then a table."""
+def model_index(metrics: Metrics, description: Mapping[str, Any], size: str) -> str:
+    """
+    Returns metadata for a model card in the Hub's `model-index` format between lines of dashes, then a table, of which
+    `size` is said; see [`describe_size`].
+    """
     model = hub_name(str(description.get("model", "BEATs"))).split("/")[-1]
-    dataset = hub_name(str(description.get("dataset", "unknown")))
+    dataset = hub_name(description.get("dataset", "unknown"))
     rows = [
         f"| {HUB_METRICS.get(key, (key, key))[1]} | {'undefined' if value is None else format_number(value)} |"
         for key, value in metrics.items()
     ]
     metadata = ModelCardData(model_name=model, eval_results=eval_results(metrics, description)).to_yaml()
-    table = "\n".join([f"| {format_number(num_clips)} clips of {dataset} | |", "| --- | --- |", *rows])
+    table = "\n".join([f"| {size} of {dataset} | |", "| --- | --- |", *rows])
     return f"---\n{metadata}\n---\n\n{table}\n"

@@ -1,7 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Scores of clips and of time columns from a classifier's logits, and their metrics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,10 @@ from transformers.utils import logging
 
 from transformers_beats.inference.events import settings_of_labels
 from transformers_beats.training.data.labelled import Windows
-from transformers_beats.training.data.labels import Labels
+from transformers_beats.training.data.labels import Labels, frame_labels
 from transformers_beats.utils.errors import BeatsError, DivergenceError
 
-from .events import MISSING, ClipEvents, EventScores, has_library, score_events
+from .events import ClipEvents, EventScores, library_error, score_events
 from .report import Evidence, Predictions, compute_metrics
 
 
@@ -64,8 +64,8 @@ def frame_scores(predictions: tuple[np.ndarray, ...], clip_of: np.ndarray) -> li
 
 def as_predictions(output: Any, windows: Windows, labels: Labels, problem_type: str) -> Predictions:
     """
-    Returns the scores of clips beside their labels, from the output of `Trainer.predict` for their windows. Every
-    valid column of a frame-level model counts as a clip.
+    Returns the scores of clips beside their labels, from the output of `Trainer.predict` for their windows; of a
+    frame-level model, those of every valid column.
     """
     names = list(windows.clips.names)
     if labels.task != "frames":
@@ -74,40 +74,58 @@ def as_predictions(output: Any, windows: Windows, labels: Labels, problem_type: 
         return Predictions(names, scores, labels.as_array(), labels.names)
     of_windows = frame_scores(output, np.arange(len(windows)))
     targets = np.concatenate([windows.target(index).numpy() for index in range(len(windows))])
-    columns = [names[clip] for clip, scores in zip(windows.clip_of, of_windows) for _ in scores]
+    columns = [names[clip] for clip, of_window in zip(windows.clip_of, of_windows) for _ in of_window]
     known = None if labels.annotated is None else ~np.isnan(targets)
-    return Predictions(columns, np.concatenate(of_windows), np.nan_to_num(targets), labels.names, known)
+    scores, targets = np.concatenate(of_windows), np.nan_to_num(targets)
+    return Predictions(columns, scores, targets, labels.names, known, of_moments=True)
 
 
 def event_clips(output: Any, windows: Windows, labels: Labels) -> ClipEvents:
-    """Returns the scores and events of the windows of a frame-level model. `output` is that of `Trainer.predict`."""
+    """
+    Returns the scores, events and silence of the windows of a frame-level model. `output` is that of
+    `Trainer.predict`.
+    """
     if windows.targets is None:
         raise BeatsError("These clips have no labels.")
     column_seconds = windows.targets.column_seconds
     scores = frame_scores(output, np.arange(len(windows)))
     events = []
     for clip, start, of_window in zip(windows.clip_of, windows.starts / windows.sampling_rate, scores):
-        end = start + column_seconds * len(of_window)
-        inside = [event for event in labels.values[clip] if event[1] < end and event[2] > start]
-        events.append(
-            [
-                {"label": label, "onset": max(onset, start) - start, "offset": min(offset, end) - start}
-                for label, onset, offset in inside
-            ]
-        )
+        events.append(events_of_window(labels.values[clip], start, len(of_window), column_seconds))
     known = None
     if labels.annotated is not None:
         known = np.stack([labels.is_known(clip) for clip in windows.clip_of])
-    return ClipEvents(scores, events, column_seconds, labels.names, windows.clip_of, known)
+    return ClipEvents(scores, events, column_seconds, labels.names, windows.clip_of, known, windows.silent)
+
+
+def events_of_window(
+    events: Sequence[tuple[int, float, float]], start: float, num_columns: int, column_seconds: float
+) -> list[dict[str, Any]]:
+    """
+    Returns the events of a window of [`ClipEvents`] from those of its clip, class, onset and offset in seconds; the
+    window begins `start` seconds after the clip. A part of an event in which the class sounds in no column, by
+    [`frame_labels`], is left out: targets do not have it either.
+    """
+    end, found = start + column_seconds * num_columns, []
+    for label, onset, offset in events:
+        if onset >= end or offset <= start:
+            continue
+        event = {"label": label, "onset": max(onset, start) - start, "offset": min(offset, end) - start}
+        if onset < start or offset > end:
+            event["seconds"] = offset - onset
+            if not frame_labels([(0, onset, offset)], 1, num_columns, column_seconds, start).any():
+                continue
+        found.append(event)
+    return found
 
 
 def event_scores(output: Any, windows: Windows, labels: Labels, config: Any) -> EventScores:
     """
     Computes the measures of events of a frame-level model, each window being a clip, with the settings of its
-    configuration; nothing, with a warning, where the library behind them is not installed.
+    configuration; nothing, with a warning, where the library behind them cannot be used.
     """
-    if not has_library():
-        logger.warning(MISSING)
+    if error := library_error():
+        logger.warning(error)
         return EventScores({})
     return score_events(event_clips(output, windows, labels), settings_of_labels(config))
 

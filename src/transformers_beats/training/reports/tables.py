@@ -14,7 +14,7 @@ from rich.text import Text
 from transformers_beats.utils.numbers import format_interval, format_number
 
 from .intervals import LEVEL
-from .report import PAGE, Metrics, Predictions, rank_classes, worst_confusions
+from .report import PAGE, Metrics, Predictions, describe_size, rank_classes, worst_confusions
 
 
 MAX_LISTED_CLASSES = 40
@@ -53,7 +53,7 @@ def print_metrics(console: Console, report: Mapping[str, Any], spread: Metrics |
     Prints the metrics of a report with their intervals, and what these are; those of a cross-validation with
     `spread`, the standard deviations between folds.
     """
-    title = f"{format_number(report['num_clips'])} clips, {format_number(len(report['per_class']))} classes"
+    title = f"{describe_size(report)}, {format_number(len(report['per_class']))} classes"
     headers, rows = ["metric", "value", f"{LEVEL:.0%} interval"], []
     if spread:
         headers[1:2], headers[3:] = ["mean of folds"], ["standard deviation"]

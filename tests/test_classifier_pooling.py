@@ -139,14 +139,14 @@ def test_heads_learn_and_are_one_graph(head, tiny_config, inputs):
 def test_prototypes_learn_through_their_signs(tiny_config):
     pooling = build(tiny_config, classifier_pooling="prototypes").pooling
     patches = torch.randn(1, 1, tiny_config.hidden_size)
-    similarities = pooling.pool(patches, None)
+    similarities = pooling(patches, None)
     similarities.sum().backward()
     # Straight-through: the gradient of the product of patch and signs, as if the signs were the prototypes.
     patch = torch.nn.functional.normalize((patches[0, 0] - pooling.mean) / pooling.std, dim=0)
     torch.testing.assert_close(pooling.prototypes.grad, patch.expand(6, -1))
     with torch.no_grad():
         pooling.prototypes.mul_(3.0)
-    assert torch.equal(pooling.pool(patches, None), similarities)
+    assert torch.equal(pooling(patches, None), similarities)
 
 
 def test_untrained_queries_are_the_mean(tiny_config, inputs):

@@ -1,6 +1,8 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 import json
+import math
 
+import numpy as np
 import pytest
 
 from transformers_beats import BeatsConfig, BeatsForAudioClassification, BeatsTokenizerConfig
@@ -35,6 +37,16 @@ def test_defaults_are_the_released_models():
         ({"layer_weights": "attention"}, "set `use_weighted_layer_sum=True`"),
         ({"hidden_act": "swiglu"}, "`hidden_act` 'swiglu' is neither"),
         ({"patch_size": 8, "legacy_padding_mask": True}, "undefined for 128 mel bins and patches of 8"),
+        ({"layer_norm_eps": -1.0}, "`layer_norm_eps` must be positive and finite, got -1.0"),
+        ({"layer_norm_eps": 0}, "`layer_norm_eps` must be positive and finite, got 0"),
+        ({"layer_norm_eps": math.inf}, "`layer_norm_eps` must be positive and finite, got inf"),
+        ({"initializer_range": -1}, "`initializer_range` must be finite and not negative, got -1"),
+        ({"initializer_range": math.nan}, "`initializer_range` must be finite and not negative, got nan"),
+        ({"event_settings": {"dog": 0.5}}, "got 0.5 for 'dog'"),
+        ({"event_settings": {0: {"threshold": 0.5}}}, "got {'threshold': 0.5} for 0"),
+        ({"event_settings": {"dog": {1: 0.5}}}, "got {1: 0.5} for 'dog'"),
+        ({"event_settings": {"dog": {"threshold": np.float32(0.5)}}}, "strings and numbers of Python"),
+        ({"event_settings": {"dog": {"threshold": [0.5]}}}, "strings and numbers of Python"),
     ],
 )
 def test_impossible_architectures_are_refused(arguments, message):
@@ -49,8 +61,27 @@ def test_tokenizer_config_checks_its_codebook():
         BeatsTokenizerConfig(codebook_size=0)
 
 
+@pytest.mark.parametrize("name", ["commitment_weight", "dead_code_threshold"])
+@pytest.mark.parametrize("value", [-1, math.nan, math.inf])
+def test_weights_of_a_tokenizer_are_finite(name, value):
+    with pytest.raises(Exception, match="validate_architecture") as caught:
+        BeatsTokenizerConfig(**{name: value})
+    assert f"`{name}` must be finite and not negative" in str(caught.value.__cause__)
+
+
 def test_a_codebook_without_memory_may_be_written_as_an_integer():
     assert BeatsTokenizerConfig(codebook_decay=0).codebook_decay == 0
+
+
+def test_other_numbers_may_be_written_as_integers():
+    config = BeatsConfig(initializer_range=0, layer_norm_eps=1)
+    assert (config.initializer_range, config.layer_norm_eps) == (0, 1)
+
+
+def test_accepted_event_settings_are_saved_as_they_are(tmp_path):
+    settings = {"dog": {"threshold": np.float64(0.25), "low_threshold": None, "gap_seconds": 1}, "cat": {}}
+    BeatsConfig(event_settings=settings).save_pretrained(tmp_path)
+    assert BeatsConfig.from_pretrained(tmp_path).event_settings == settings
 
 
 @pytest.mark.parametrize("config_class", [BeatsConfig, BeatsTokenizerConfig])

@@ -357,6 +357,57 @@ def test_padding_value_is_silence(extractor):
     assert other.padding_value != extractor.padding_value
 
 
+def test_padding_follows_statistics_that_are_set_later(tmp_path):
+    extractor = BeatsFeatureExtractor()
+    extractor.fbank_mean, extractor.fbank_std = 5.0, 3.0
+    features = extractor([noise(16000), np.zeros(8000, np.float32)], sampling_rate=16000, return_tensors="pt")
+    assert len(features.input_values[1].unique()) == 1
+    alone = [{"input_values": values} for values in extractor([noise(16000), noise(8000)], 16000).input_values]
+    assert (extractor.pad(alone)["input_values"][1, 48:] == np.float32(extractor.padding_value)).all()
+    # What is saved is known as derived when it is loaded.
+    extractor.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    assert saved["padding_value"] == extractor.padding_value == BeatsFeatureExtractor(**saved).padding_value
+    assert not any(name.startswith("_") for name in saved)
+    loaded = BeatsFeatureExtractor.from_pretrained(tmp_path, fbank_mean=1.0)
+    assert loaded.padding_value == BeatsFeatureExtractor(fbank_mean=1.0, fbank_std=3.0).padding_value
+
+
+def test_padding_that_was_chosen_stays():
+    extractor = BeatsFeatureExtractor(padding_value=-1)
+    extractor.fbank_std = 3.0
+    assert extractor.padding_value == -1.0
+    extractor.padding_value = np.float32(0.5)
+    assert json.loads(extractor.to_json_string())["padding_value"] == 0.5
+    extractor.padding_value = None
+    assert extractor.padding_value == BeatsFeatureExtractor(fbank_std=3.0).padding_value
+    with pytest.raises(ValueError, match="`padding_value` must be a finite float32, got nan"):
+        extractor.padding_value = float("nan")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"feature_size": np.int64(64)},
+        {"sampling_rate": np.int16(16000)},
+        {"patch_size": np.int32(8)},
+        {"padding_value": np.float32(0)},
+        {"fbank_mean": np.float32(1), "fbank_std": np.float32(2)},
+        {"return_attention_mask": np.False_},
+        {"legacy_padding_mask": np.True_},
+    ],
+)
+def test_accepted_settings_of_numpy_are_saved(given, tmp_path):
+    extractor = BeatsFeatureExtractor(**given)
+    extractor.save_pretrained(tmp_path)
+    loaded = BeatsFeatureExtractor.from_pretrained(tmp_path)
+    assert loaded.to_dict() == extractor.to_dict()
+    assert {name: getattr(loaded, name) for name in given} == given
+    # At 16 bits, a rate in hertz has no room for its products.
+    shapes = [each(noise(8000), sampling_rate=16000)["input_values"][0].shape for each in (extractor, loaded)]
+    assert shapes == [(48, extractor.feature_size)] * 2
+
+
 def test_statistics_are_saved_with_the_checkpoint(tmp_path):
     BeatsFeatureExtractor(fbank_mean=11.72215, fbank_std=10.60431).save_pretrained(tmp_path)
     reloaded = BeatsFeatureExtractor.from_pretrained(tmp_path)
@@ -627,6 +678,28 @@ def test_pad_passes_labels_on(extractor):
     examples = [{**example, "labels": [0.0, 1.0]} for example in examples]
     labels = extractor.pad(examples, return_tensors="pt")["labels"]
     assert (labels.dtype, labels.shape) == (torch.float32, (2, 2))
+
+
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
+        ([{"labels": 1}, {}], "Clip 0 has `labels` and clip 1 has not"),
+        ([{}, {}, {"labels": 1}], "Clip 2 has `labels` and clip 0 has not"),
+        ([{"attention_mask": np.ones(3)}, {"labels": 1}], "Clip 0 has `attention_mask` and clip 1 has not"),
+    ],
+)
+def test_pad_refuses_clips_that_differ_in_their_keys(examples, message, extractor):
+    with pytest.raises(ValueError, match=message):
+        extractor.pad([{"input_values": np.zeros((3, 128)), **example} for example in examples])
+
+
+@pytest.mark.parametrize("truth", [True, np.True_, torch.tensor(True), np.array(True)])
+@pytest.mark.parametrize("return_tensors", ["pt", "np"])
+def test_pad_makes_tensors_of_truth_values(truth, return_tensors, extractor):
+    examples = [{"input_values": np.zeros((3, 128)), "labels": label} for label in (truth, truth ^ True)]
+    labels = extractor.pad(examples, return_tensors=return_tensors)["labels"]
+    assert labels.dtype == (torch.bool if return_tensors == "pt" else np.bool_)
+    assert labels.tolist() == [True, False]
 
 
 def test_pad_pads_features_of_one_mel_bin():

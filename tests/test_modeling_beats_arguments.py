@@ -116,6 +116,25 @@ def test_an_attention_function_gets_its_own_arguments(tiny_config, fbank):
         model(fbank, sharpnes=2.0)
 
 
+@pytest.mark.parametrize("kind", [list, np.array, lambda value: value.tolist()], ids=["list", "array", "nested"])
+@pytest.mark.parametrize("model_class", [*FROM_CONFIG, *TOKENIZERS, BeatsRandomProjectionTokenizer])
+def test_what_is_no_tensor_is_named(model_class, kind, tiny_config, fbank, attention_mask):
+    model = build(model_class, tiny_config)
+    tensors = {"input_values": fbank, "attention_mask": attention_mask}
+    others = ("labels", "mixed_codes", "noise", "teacher_outputs")
+    tensors |= {name: torch.zeros(2) for name in others if name in inspect.signature(model.forward).parameters}
+    for name, value in tensors.items():
+        with pytest.raises(ValueError, match=rf"`{name}` must be a tensor .*`return_tensors=\"pt\"`"):
+            model(**tensors | {name: kind(value)})
+
+
+@pytest.mark.parametrize("return_tensors", [None, "np"])
+def test_features_that_are_no_tensors_are_refused(return_tensors, tiny_config):
+    features = BeatsFeatureExtractor()(np.zeros(16000), sampling_rate=16000, return_tensors=return_tensors)
+    with pytest.raises(ValueError, match="call the feature extractor with"):
+        BeatsModel(tiny_config)(**features)
+
+
 # Filter banks of others
 
 

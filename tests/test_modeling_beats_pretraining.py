@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForPreTraining
+from transformers import AutoModel, AutoModelForPreTraining, Trainer, TrainingArguments
 
 from transformers_beats import (
     BeatsConfig,
@@ -16,11 +16,10 @@ from transformers_beats import (
     BeatsTokenizerForPreTraining,
     BeatsTokenizerModel,
 )
-from transformers_beats.modeling_beats import BeatsEncoder, BeatsRelativePositionBias, gather_patches
+from transformers_beats.modeling_beats import BeatsEncoder, BeatsRelativePositionBias, first_positions, gather_patches
 from transformers_beats.modeling_beats_pretraining import (
     BeatsTrainableQuantizer,
     block_noise,
-    first_positions,
     num_kept_patches,
     select_kept_patches,
 )
@@ -227,8 +226,8 @@ def test_the_loss_of_several_codebooks_is_the_mean_of_theirs(config, batch, tmp_
     # As many values in another order.
     with pytest.raises(ValueError, match=r"must have shape \(2, 6, 8, 3\)"):
         model(**batch | {"labels": batch["labels"].movedim(-1, 1)})
-    with pytest.raises(ValueError, match="`mixed_labels` are those of a second sound: pass the `labels`"):
-        model(batch["input_values"], mixed_labels=batch["labels"])
+    with pytest.raises(ValueError, match="`mixed_codes` are those of a second sound: pass the `labels`"):
+        model(batch["input_values"], mixed_codes=batch["labels"])
     model.save_pretrained(tmp_path)
     torch.testing.assert_close(BeatsForPreTraining.from_pretrained(tmp_path)(**batch).loss, outputs.loss)
 
@@ -241,7 +240,7 @@ def test_the_loss_of_a_mixture_is_the_mean_of_both_sounds(smoothing, config, bat
     others = torch.randint(32, (2, NUM_COLUMNS, 8), generator=torch.Generator().manual_seed(1))
     # The first clip is mixed with one that ends after two columns, the second with none.
     others[0, 2:] = others[1] = -100
-    outputs = model(**batch, mixed_labels=others)
+    outputs = model(**batch, mixed_codes=others)
     losses = []
     for clip, places in enumerate(outputs.masked_positions):
         for logits, place in zip(outputs.logits[clip], places.tolist()):
@@ -444,7 +443,55 @@ def test_states_are_those_of_each_layer_whoever_is_asked_first(config, batch):
         assert len(outputs.attentions) == config.num_hidden_layers
 
 
+class Rows(torch.utils.data.Dataset):
+    """Clips of a batch, one by one."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def __len__(self):
+        return len(self.batch["input_values"])
+
+    def __getitem__(self, index):
+        return {name: values[index] for name, values in self.batch.items()}
+
+
+def evaluate_with_trainer(model, batch, directory) -> dict[str, float]:
+    """Measures of the last evaluation of transformers' own `Trainer`, which needs the loss to find the best model."""
+    arguments = TrainingArguments(
+        str(directory),
+        max_steps=2,
+        per_device_train_batch_size=2,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_steps=1,
+        load_best_model_at_end=True,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    trainer = Trainer(model, arguments, train_dataset=Rows(batch), eval_dataset=Rows(batch))
+    trainer.train()
+    return trainer.evaluate()
+
+
+@pytest.mark.parametrize("is_mixed", [False, True])
+def test_trainer_evaluates_with_codes_of_one_sound_and_of_two(is_mixed, config, batch, tmp_path):
+    batch |= {"mixed_codes": batch["labels"].flip(0)} if is_mixed else {}
+    assert evaluate_with_trainer(build(BeatsForPreTraining, config), batch, tmp_path)["eval_loss"] > 0
+
+
 # Tokenizer training
+
+
+def test_trainer_evaluates_a_tokenizer(tokenizer_config, tokenizer_batch, tmp_path):
+    model = build(BeatsTokenizerForPreTraining, tokenizer_config)
+    assert evaluate_with_trainer(model, tokenizer_batch, tmp_path)["eval_loss"] > 0
+
+
+def test_a_loss_that_is_not_wanted_is_not_computed(tokenizer_config, tokenizer_batch):
+    outputs = build(BeatsTokenizerForPreTraining, tokenizer_config).train()(**tokenizer_batch, return_loss=False)
+    assert (outputs.loss, outputs.distillation_loss) == (None, None)
 
 
 @pytest.fixture

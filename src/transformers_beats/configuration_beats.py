@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """BEATs model configurations."""
 
+import math
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -70,6 +71,11 @@ class BeatsBaseConfig(SavedWithCode, PreTrainedConfig):
         for name in names:
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+
+    def _check_finite(self, *names: str) -> None:
+        for name in names:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be finite and not negative, got {getattr(self, name)}.")
 
     def _check_divides(self, divisor: str, dividend: str) -> None:
         if getattr(self, dividend) % getattr(self, divisor) != 0:
@@ -260,8 +266,8 @@ class BeatsConfig(BeatsBaseConfig):
     gru_rel_pos: bool = True
     num_buckets: int = 320
     max_bucket_distance: int = 800
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-5
+    initializer_range: float | int = 0.02
+    layer_norm_eps: float | int = 1e-5
     classifier_dropout: float | int = 0.0
     use_weighted_layer_sum: bool = False
     layer_weights: Literal["learned", "attention"] = "learned"
@@ -331,6 +337,9 @@ class BeatsConfig(BeatsBaseConfig):
         ):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is a probability in [0, 1), got {getattr(self, name)}.")
+        self._check_finite("initializer_range")
+        if not 0 < self.layer_norm_eps < math.inf:
+            raise ValueError(f"`layer_norm_eps` must be positive and finite, got {self.layer_norm_eps}.")
         if not 0 < self.mask_ratio < 1:
             raise ValueError(f"`mask_ratio` must lie between 0 and 1, got {self.mask_ratio}.")
         self._check_divides("num_attention_heads", "hidden_size")
@@ -345,9 +354,7 @@ class BeatsConfig(BeatsBaseConfig):
             raise ValueError("`layer_weights` weigh all layers: set `use_weighted_layer_sum=True`.")
         if self.frame_pooling == "sequence":
             self._check_steps()
-        for label, values in (self.event_settings or {}).items():
-            if not isinstance(values, dict):
-                raise ValueError(f"`event_settings` must be {{label: {{name: value}}}}, got {values!r} for {label!r}.")
+        self._check_event_settings()
         if self.num_buckets < 4 or self.num_buckets % 2 != 0:
             raise ValueError(f"`num_buckets` must be even and at least 4, got {self.num_buckets}.")
         if self.max_bucket_distance <= self.num_buckets // 4:
@@ -355,6 +362,16 @@ class BeatsConfig(BeatsBaseConfig):
                 f"`max_bucket_distance` ({self.max_bucket_distance}) must exceed `num_buckets // 4` "
                 f"({self.num_buckets // 4}), up to which every distance has a bucket of its own."
             )
+
+    def _check_event_settings(self) -> None:
+        for label, values in (self.event_settings or {}).items():
+            # Other keys would be strings once they were saved, and other values could not be saved.
+            is_named = isinstance(values, dict) and all(isinstance(key, str) for key in (label, *values))
+            if not is_named or not all(value is None or isinstance(value, (int, float)) for value in values.values()):
+                raise ValueError(
+                    "`event_settings` must be {label: {name: value}}, strings and numbers of Python, got "
+                    f"{values!r} for {label!r}."
+                )
 
     def _check_steps(self) -> None:
         self._check_positive("frames_per_second")
@@ -429,8 +446,7 @@ class BeatsTokenizerConfig(BeatsConfig):
             self._check_positive("teacher_output_size")
         if not 0 <= self.codebook_decay < 1:
             raise ValueError(f"`codebook_decay` must lie in [0, 1), got {self.codebook_decay}.")
-        if self.commitment_weight < 0 or self.dead_code_threshold < 0:
-            raise ValueError("`commitment_weight` and `dead_code_threshold` must not be negative.")
+        self._check_finite("commitment_weight", "dead_code_threshold")
 
 
 @strict

@@ -2,7 +2,7 @@
 """Waveforms as PyTorch takes them, and their Kaldi-compatible log mel filter banks."""
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from numbers import Real
@@ -217,15 +217,28 @@ def _kind_of(clip: Any) -> str:
 def to_array(value: Any) -> Any:
     """
     Returns one value of an example as an array, or as a scalar of NumPy; numbers of Python and float64 as float32, and
-    so bfloat16, which NumPy does not know.
+    so bfloat16, which NumPy does not know. A truth value stays one of Python, as transformers takes NumPy's for no
+    number and makes no tensor of it.
     """
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
         array = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
     else:
         array = np.asarray(value)
+    if array.ndim == 0 and array.dtype == bool:
+        return bool(array)
     # A scalar of NumPy, such as a label, instead of an array without dimensions.
     return (array.astype(np.float32) if array.dtype == np.float64 else array)[()]
+
+
+def join_examples(examples: Sequence[Mapping[str, Any]]) -> dict[str, list]:
+    """Returns the values of all examples under each of their keys; raises a `ValueError` where these differ."""
+    names = [*examples[0]] if examples else []
+    for index, example in enumerate(examples):
+        if differing := {*names} ^ {*example}:
+            name, (has, lacks) = min(differing), (0, index) if min(differing) in names else (index, 0)
+            raise ValueError(f"Clip {has} has `{name}` and clip {lacks} has not: give it to all clips or to none.")
+    return {name: [example[name] for example in examples] for name in names}
 
 
 def to_tensors(values: torch.Tensor | list[torch.Tensor], return_tensors: str | TensorType | None):

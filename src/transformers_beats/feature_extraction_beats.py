@@ -21,6 +21,7 @@ from .fbank_beats import (
     LOUDNESS_IS_REPORTED,
     clips_per_block,
     fbank_constants,
+    join_examples,
     kaldi_fbank_block,
     num_fbank_frames,
     num_fbank_samples,
@@ -130,27 +131,33 @@ class BeatsFeatureExtractor(SavedWithCode, SequenceFeatureExtractor):
             raise ValueError(f"`fbank_std` must be positive, `fbank_mean` finite, got {fbank_std} and {fbank_mean}.")
         if kwargs.get("padding_side", "right") != "right":
             raise ValueError("Clips begin with their first patch: `padding_side` must be 'right'.")
-        if padding_value is None:
-            padding_value = silence_value(fbank_mean, fbank_std)
-        if not _is_finite(padding_value):
-            raise ValueError(f"`padding_value` must be a finite float32, got {padding_value}: see `fbank_std`.")
-        super().__init__(
-            feature_size=feature_size,
-            sampling_rate=sampling_rate,
-            padding_value=padding_value,
-            return_attention_mask=return_attention_mask,
-            **kwargs,
-        )
-        # Not left to the base class, whose successor in transformers may keep them otherwise.
-        self.feature_size = feature_size
-        self.sampling_rate = sampling_rate
-        self.padding_value = padding_value
-        self.padding_side = "right"
-        self.return_attention_mask = return_attention_mask
-        self.fbank_mean = float(fbank_mean)
-        self.fbank_std = float(fbank_std)
-        self.patch_size = patch_size
-        self.legacy_padding_mask = legacy_padding_mask
+        self.fbank_mean, self.fbank_std = float(fbank_mean), float(fbank_std)
+        super().__init__(feature_size, sampling_rate, padding_value, **kwargs)  # ty: ignore[invalid-argument-type]
+        # Not left to the base class, whose successor in transformers may keep them otherwise. Numbers of NumPy, which
+        # pass for those of Python, could not be saved.
+        self.feature_size, self.sampling_rate = int(feature_size), int(sampling_rate)
+        self.padding_value, self.padding_side = padding_value, "right"
+        self.return_attention_mask, self.legacy_padding_mask = bool(return_attention_mask), bool(legacy_padding_mask)
+        self.patch_size = int(patch_size)
+
+    @property
+    def padding_value(self) -> float:
+        """Value of padded frames: unless one was set, that of silence by the statistics, whenever these change."""
+        is_derived = self._padding_value is None
+        return silence_value(self.fbank_mean, self.fbank_std) if is_derived else self._padding_value
+
+    @padding_value.setter
+    def padding_value(self, value: float | None) -> None:
+        self._padding_value = value
+        if not _is_finite(self.padding_value):
+            raise ValueError(f"`padding_value` must be a finite float32, got {self.padding_value}: see `fbank_std`.")
+        self._padding_value = None if value is None else float(value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the settings and their values, as the base class does."""
+        output = super().to_dict() | {"padding_value": self.padding_value}
+        del output["_padding_value"]
+        return output
 
     def __call__(
         self,
@@ -302,13 +309,13 @@ class BeatsFeatureExtractor(SavedWithCode, SequenceFeatureExtractor):
             float16), `attention_mask` `(batch_size, num_frames)`, int32 unless given, and the rest of the input.
 
         Raises:
-            `ValueError`: if there are no `input_values`, if they are no features of this `feature_size`, if
-            `max_length` is missing where it is needed, or if clips differ in length without padding where tensors are
-            asked for.
+            `ValueError`: if there are no `input_values`, if they are no features of this `feature_size`, if clips
+            differ in their keys, if `max_length` is missing where it is needed, or if clips differ in length without
+            padding where tensors are asked for.
         """
         features = processed_features
         if not isinstance(features, Mapping):
-            features = {name: [example[name] for example in features] for name in (features[0] if features else ())}
+            features = join_examples(features)
         if "input_values" not in features:
             raise ValueError(f"`pad` needs the `input_values` of `__call__`, got {sorted(features)}.")
         strategy = _padding_strategy(padding, max_length)

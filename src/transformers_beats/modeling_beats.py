@@ -114,9 +114,10 @@ def is_eager() -> bool:
 
 
 def has_values(input_values: torch.Tensor) -> bool:
-    """Returns whether operations run at once on a tensor that has values, which may then be looked at."""
+    """Returns whether operations run at once on a tensor that holds values, which may then be looked at."""
     is_capturing = input_values.is_cuda and torch.cuda.is_current_stream_capturing()
-    return type(input_values) is torch.Tensor and not input_values.is_meta and not is_capturing and is_eager()
+    is_plain = type(input_values) is torch.Tensor and not input_values.is_meta
+    return is_plain and not is_capturing and is_eager() and input_values.numel() > 0
 
 
 def check_padding(input_values: torch.Tensor) -> None:
@@ -177,15 +178,26 @@ def check_keywords(model: PreTrainedModel, keywords: dict) -> None:
         raise TypeError(f"{type(model).__name__} has no argument `{name}`{hint and f': use {hint}'}.")
 
 
+def check_tensors(**given: Any) -> None:
+    """Raises a `ValueError` for an argument of `forward` that is neither a tensor nor `None`."""
+    for name, value in given.items():
+        if value is not None and not isinstance(value, torch.Tensor):
+            raise ValueError(
+                f"`{name}` must be a tensor of PyTorch, got {type(value).__name__}: call the feature extractor with "
+                '`return_tensors="pt"`, and make others by `torch.as_tensor`.'
+            )
+
+
 def check_fbank(
-    input_values: torch.Tensor | None, attention_mask: torch.Tensor | None, config: BeatsBaseConfig
+    input_values: torch.Tensor | None, attention_mask: torch.Tensor | None, config: BeatsBaseConfig, **others: Any
 ) -> torch.Tensor:
     """
-    Returns `input_values` if they are a batch of filter banks that hold a patch, and the mask, if any, fits them.
-    Raises a `ValueError` otherwise.
+    Returns `input_values` if they are a batch of filter banks that hold a patch, the mask, if any, fits them, and the
+    `others` that are given are tensors, too. Raises a `ValueError` otherwise.
     """
     if input_values is None:
         raise ValueError("You have to specify `input_values`.")
+    check_tensors(input_values=input_values, attention_mask=attention_mask, **others)
     if input_values.ndim != 3 or input_values.shape[2] != config.num_mel_bins:
         raise ValueError(
             f"`input_values` must have shape (batch_size, num_frames, {config.num_mel_bins}), got "
@@ -297,6 +309,16 @@ def gather_patches(values: torch.Tensor, positions: torch.Tensor) -> torch.Tenso
     return values.gather(1, positions.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
 
+def first_positions(mask: torch.Tensor, count: int) -> torch.Tensor:
+    """
+    First `count` positions where `mask` `(batch_size, length)` is true, ascending, `(batch_size, count)`. Clips that
+    have fewer are filled up with positions where it is false.
+    """
+    length = mask.shape[1]
+    index = torch.arange(length, device=mask.device)
+    return torch.where(mask, index, index + length).sort(dim=1).values[:, :count] % length
+
+
 class BeatsPatchEmbeddings(nn.Module):
     """Cuts `(batch_size, num_frames, num_mel_bins)` into square patches, `(batch_size, num_patches, embed_dim)`."""
 
@@ -344,15 +366,42 @@ def whole_parameter(parameter: torch.Tensor) -> AbstractContextManager:
     return import_module("deepspeed").zero.GatheredParameters(parameter, modifier_rank=0)
 
 
-class BeatsPositionalConvEmbedding(nn.Module):
-    """Convolutional position embedding over the sequence of patches, same length out as in."""
+def without_autocast(device: torch.device) -> AbstractContextManager:
+    """Returns a context in which autocast is off; it never is on for devices that it does not know, such as `meta`."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device_type=device.type, enabled=False)
+
+
+class BeatsGroupedConv(nn.Conv1d):
+    """
+    Grouped convolution that computes narrow groups in float32. A module with a `forward` of its own, so that whoever
+    needs it is sure to call it: with offloading, weights are there in the forward pass of their module only.
+    """
 
     # Below this, PyTorch's CPU kernels for grouped convolutions in half precision return wrong values.
     min_half_precision_channels_per_group = 16
 
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if self.in_channels // self.groups >= self.min_half_precision_channels_per_group:
+            return super().forward(input)
+        with without_autocast(input.device):
+            outputs = nn.functional.conv1d(
+                at_least_float32(input),
+                at_least_float32(self.weight),
+                None if self.bias is None else at_least_float32(self.bias),
+                padding=self.padding,
+                groups=self.groups,
+            )
+        return outputs.to(input.dtype)
+
+
+class BeatsPositionalConvEmbedding(nn.Module):
+    """Convolutional position embedding over the sequence of patches, same length out as in."""
+
     def __init__(self, config: BeatsConfig):
         super().__init__()
-        conv = nn.Conv1d(
+        conv = BeatsGroupedConv(
             config.hidden_size,
             config.hidden_size,
             kernel_size=config.num_conv_pos_embeddings,
@@ -366,19 +415,8 @@ class BeatsPositionalConvEmbedding(nn.Module):
         self.activation = nn.GELU()
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        length, dtype = hidden_states.shape[1], hidden_states.dtype
-        conv = self.conv
-        if conv.in_channels // conv.groups >= self.min_half_precision_channels_per_group:
-            position_embeddings = conv(hidden_states.transpose(1, 2))
-        else:
-            with torch.autocast(device_type=hidden_states.device.type, enabled=False):
-                position_embeddings = nn.functional.conv1d(
-                    at_least_float32(hidden_states.transpose(1, 2)),
-                    at_least_float32(conv.weight),
-                    at_least_float32(conv.bias),
-                    padding=conv.padding,
-                    groups=conv.groups,
-                ).to(dtype)
+        length = hidden_states.shape[1]
+        position_embeddings = self.conv(hidden_states.transpose(1, 2))
         # An even kernel gives one position too many.
         return self.activation(position_embeddings[..., :length]).transpose(1, 2)
 
@@ -537,16 +575,18 @@ class BeatsAttention(nn.Module):
         [`BeatsRelativePositionBias.distance_values`]. `attention_mask` is `(batch_size, 1, 1, length)`, true for the
         keys that count; for flex attention, and without a bias, the mask of `create_bidirectional_mask`.
         """
-        input_shape = hidden_states.shape[:-1]
-        hidden_shape = (*input_shape, -1, self.head_dim)
+        # Not `view`, which cannot tell the number of heads from an empty batch.
+        by_head = (-1, self.head_dim)
 
-        query_states = self.q_proj(hidden_states).view(hidden_shape).transpose(1, 2)
-        key_states = self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2)
-        value_states = self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2)
+        query_states = self.q_proj(hidden_states).unflatten(-1, by_head).transpose(1, 2)
+        key_states = self.k_proj(hidden_states).unflatten(-1, by_head).transpose(1, 2)
+        value_states = self.v_proj(hidden_states).unflatten(-1, by_head).transpose(1, 2)
 
         implementation = self.config._attn_implementation
-        if is_exporting() and torch.onnx.is_in_onnx_export() and implementation == "sdpa":
-            # PyTorch does not translate its fused attention for CPUs to ONNX.
+        is_onnx = is_exporting() and torch.onnx.is_in_onnx_export()
+        if implementation == "sdpa" and (is_onnx or (is_eager() and hidden_states.shape[0] == 0)):
+            # PyTorch does not translate its fused attention for CPUs to ONNX, and that of transformers takes no empty
+            # batch.
             implementation = "eager"
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         kwargs["dropout"] = 0.0 if not self.training else self.attention_dropout
@@ -568,11 +608,11 @@ class BeatsAttention(nn.Module):
                     kwargs["position_bias"] = add_key_mask(position_bias, gate, attention_mask)
                     attention_mask = None
                 else:
-                    position_bias = position_bias.expand(input_shape[0], -1, -1, -1)
+                    position_bias = position_bias.expand(hidden_states.shape[0], -1, -1, -1)
                     kwargs["position_bias"] = position_bias if gate is None else gate * position_bias
         attn_output, attn_weights = attention_interface(self, *states, attention_mask, **kwargs)
 
-        attn_output = attn_output.reshape(*input_shape, -1).contiguous()
+        attn_output = attn_output.flatten(2).contiguous()
         return self.out_proj(attn_output), attn_weights
 
     def attend_in_blocks(
@@ -601,7 +641,7 @@ class BeatsAttention(nn.Module):
         num_rows = max(1, BIAS_BYTES_PER_BLOCK // (length * values.element_size()))
         queries_per_block = min(num_rows, length)
         heads_per_block = min(max(1, num_rows // length), num_heads)
-        clips_per_block = min(max(1, num_rows // (length * num_heads)), batch_size)
+        clips_per_block = max(1, min(num_rows // (length * num_heads), batch_size))
         buffer = values.new_empty(clips_per_block * heads_per_block * queries_per_block * length)
         blocks = product(
             range(0, batch_size, clips_per_block),
@@ -1021,8 +1061,11 @@ class BeatsAttentionPooling(nn.Module):
         self.num_outputs, self.scaling = config.hidden_size, config.hidden_size**-0.5
         self.query = nn.Parameter(torch.zeros(num_queries, config.hidden_size))
 
-    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None, classifier: nn.Linear) -> torch.Tensor:
-        """Returns logits `(batch_size, num_labels)` of states `(batch_size, num_patches, hidden_size)`."""
+    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """
+        Returns inputs of the classifier `(batch_size, hidden_size)` from states `(batch_size, num_patches,
+        hidden_size)`; with a query for each of several classes `(batch_size, num_labels, hidden_size)`.
+        """
         scores = at_least_float32(hidden_states) @ at_least_float32(self.query).T * self.scaling
         if mask is not None:
             scores = scores.masked_fill(~mask.unsqueeze(-1), torch.finfo(scores.dtype).min)
@@ -1031,10 +1074,7 @@ class BeatsAttentionPooling(nn.Module):
             # Of a clip without a valid patch, nothing counts.
             weights = weights.masked_fill(~mask.unsqueeze(-1), 0.0)
         pooled = weights.to(hidden_states.dtype).transpose(1, 2) @ hidden_states
-        if pooled.shape[1] == 1:
-            return classifier(pooled[:, 0])
-        # A class reads what its own query has found. The module is called, as adapters and hooks may belong to it.
-        return classifier(pooled).diagonal(dim1=1, dim2=2)
+        return pooled[:, 0] if pooled.shape[1] == 1 else pooled
 
 
 class BeatsPrototypePooling(nn.Module):
@@ -1057,12 +1097,11 @@ class BeatsPrototypePooling(nn.Module):
         self.register_buffer("mean", torch.zeros(config.hidden_size))
         self.register_buffer("std", torch.ones(config.hidden_size))
 
-    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None, classifier: nn.Linear) -> torch.Tensor:
-        """Returns logits `(batch_size, num_labels)` of states `(batch_size, num_patches, hidden_size)`."""
-        return classifier(self.pool(hidden_states, mask))
-
-    def pool(self, hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Returns the largest similarities `(batch_size, num_prototypes)`; zeros for a clip without valid patches."""
+    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """
+        Returns the largest similarities `(batch_size, num_prototypes)` of states `(batch_size, num_patches,
+        hidden_size)`; zeros for a clip without valid patches.
+        """
         signs = torch.where(self.prototypes >= 0, 1.0, -1.0).to(self.prototypes.dtype)
         # Exactly the signs, with the gradient of the prototypes.
         signs = signs + (self.prototypes - self.prototypes.detach())
@@ -1089,7 +1128,7 @@ def run_gru(
     at it.
     """
     # In half precision, errors of hundreds of steps would add up, and not every device has a fast kernel.
-    with torch.autocast(device_type=states.device.type, enabled=False):
+    with without_autocast(states.device):
         inputs = at_least_float32(states)
         weights = [at_least_float32(values) for values in (weight_ih, weight_hh, bias_ih, bias_hh)]
         initial = inputs.new_zeros(1, inputs.shape[0], weight_hh.shape[1])
@@ -1183,6 +1222,16 @@ POOLINGS = {
     "class_attention": BeatsAttentionPooling,
     "prototypes": BeatsPrototypePooling,
 }
+
+
+def score_pooled(pooled: torch.Tensor, classifier: nn.Module) -> torch.Tensor:
+    """
+    Returns logits `(batch_size, num_labels)` of one of the `POOLINGS`. The classifier is called, as adapters and hooks
+    may belong to it, and not from within the pooling, as hooks move all that a module is called with.
+    """
+    logits = classifier(pooled)
+    # A class reads what its own query has found.
+    return logits if logits.ndim == 2 else logits.diagonal(dim1=1, dim2=2)
 
 
 class BeatsClassificationModel(BeatsPreTrainedModel):
@@ -1391,7 +1440,7 @@ class BeatsForAudioClassification(BeatsClassificationModel):
         mask = patch_attention_mask if attention_mask is not None else None
         if self.pooling is None:
             return masked_mean(self.classifier(hidden_states), mask)
-        return self.pooling(hidden_states, mask, self.classifier)
+        return score_pooled(self.pooling(hidden_states, mask), self.classifier)
 
     @can_return_tuple
     @auto_docstring
@@ -1414,7 +1463,7 @@ class BeatsForAudioClassification(BeatsClassificationModel):
             mean a single class and a value for each class several. -100 does not count, except in a regression.
         """
         check_keywords(self, kwargs)
-        num_frames = check_fbank(input_values, attention_mask, self.config).shape[1]
+        num_frames = check_fbank(input_values, attention_mask, self.config, labels=labels).shape[1]
         outputs, hidden_states = self.encode(input_values, attention_mask, **kwargs)
         logits = self.classify(hidden_states, outputs["patch_attention_mask"], attention_mask, num_frames)
         loss = self.compute_loss(logits, labels) if labels is not None else None
@@ -1461,7 +1510,7 @@ class BeatsForAudioFrameClassification(BeatsClassificationModel):
             treated as in [`BeatsForAudioClassification`].
         """
         check_keywords(self, kwargs)
-        num_frames = check_fbank(input_values, attention_mask, self.config).shape[1]
+        num_frames = check_fbank(input_values, attention_mask, self.config, labels=labels).shape[1]
         outputs, hidden_states = self.encode(input_values, attention_mask, **kwargs)
         columns, is_valid = self.pool(hidden_states, outputs["patch_attention_mask"], attention_mask, num_frames)
         logits = self.classifier(columns)

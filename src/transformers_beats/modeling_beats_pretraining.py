@@ -22,6 +22,8 @@ from .modeling_beats import (
     at_least_float32,
     check_fbank,
     check_keywords,
+    check_tensors,
+    first_positions,
     gather_patches,
     patch_mask_from_frame_mask,
 )
@@ -124,16 +126,6 @@ def block_noise(noise: torch.Tensor, valid: torch.Tensor, num_freq_patches: int,
     return least + 1e-6 * noise
 
 
-def first_positions(mask: torch.Tensor, count: int) -> torch.Tensor:
-    """
-    First `count` positions where `mask` `(batch_size, length)` is true, ascending, `(batch_size, count)`. Clips that
-    have fewer are filled up with positions where it is false.
-    """
-    length = mask.shape[1]
-    index = torch.arange(length, device=mask.device)
-    return torch.where(mask, index, index + length).sort(dim=1).values[:, :count] % length
-
-
 class BeatsLabelPredictor(nn.Module):
     """Transformer that predicts the codes of masked patches from the representations of the kept ones."""
 
@@ -208,23 +200,23 @@ class BeatsForPreTraining(BeatsPreTrainedModel):
 
     def labels_at(self, labels: torch.Tensor, positions: torch.Tensor, is_prediction: torch.Tensor) -> torch.Tensor:
         """Codes `(batch_size, num_masked, num_codebooks)` at `positions`, -100 where nothing is predicted."""
-        labels = labels.to(positions.device).reshape(len(labels), -1, self.config.num_codebooks)
+        labels = labels.to(positions.device).flatten(1).unflatten(1, (-1, self.config.num_codebooks))
         return gather_patches(labels, positions).masked_fill(~is_prediction.unsqueeze(-1), -100)
 
     def compute_loss(
-        self, logits: torch.Tensor, labels: torch.Tensor, mixed_labels: torch.Tensor | None = None
+        self, logits: torch.Tensor, labels: torch.Tensor, mixed_codes: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Cross-entropy and accuracy where `labels` `(batch_size, num_masked, num_codebooks)` are not -100, in float32,
-        from logits with one dimension more. Where `mixed_labels` are not -100 either, the cross-entropy is the mean of
+        from logits with one dimension more. Where `mixed_codes` are not -100 either, the cross-entropy is the mean of
         both.
         """
         counts = labels != -100
         losses, num_targets = self._cross_entropies(logits, labels), counts.long()
-        if mixed_labels is not None:
-            mixed_labels = mixed_labels.masked_fill(~counts, -100)
-            losses = losses + self._cross_entropies(logits, mixed_labels)
-            num_targets = num_targets + (mixed_labels != -100)
+        if mixed_codes is not None:
+            mixed_codes = mixed_codes.masked_fill(~counts, -100)
+            losses = losses + self._cross_entropies(logits, mixed_codes)
+            num_targets = num_targets + (mixed_codes != -100)
         num_labels = counts.sum().clamp(min=1)
         loss = (losses / num_targets.clamp(min=1)).sum() / num_labels
         return loss, (logits.argmax(dim=-1) == labels).sum() / num_labels
@@ -249,7 +241,7 @@ class BeatsForPreTraining(BeatsPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         noise: torch.Tensor | None = None,
-        mixed_labels: torch.Tensor | None = None,
+        mixed_codes: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BeatsForPreTrainingOutput:
         r"""
@@ -263,16 +255,18 @@ class BeatsForPreTraining(BeatsPreTrainedModel):
         noise (`torch.FloatTensor` of shape `(batch_size, num_patches)`, *optional*):
             The patches of a clip with the least noise are kept; with `config.mask_block_size` those around them, too.
             Drawn uniformly if not given.
-        mixed_labels (`torch.LongTensor` of the shape of `labels`, *optional*):
+        mixed_codes (`torch.LongTensor` of the shape of `labels`, *optional*):
             Codes of a second sound that each clip was mixed with; -100 where there is none. The loss of a patch is the
             mean over both.
         """
         check_keywords(self, kwargs)
-        if mixed_labels is not None and labels is None:
-            raise ValueError("`mixed_labels` are those of a second sound: pass the `labels` of the first, too.")
-        hidden_states = self.beats.embeddings(check_fbank(input_values, attention_mask, self.config))
+        if mixed_codes is not None and labels is None:
+            raise ValueError("`mixed_codes` are those of a second sound: pass the `labels` of the first, too.")
+        targets = {"labels": labels, "mixed_codes": mixed_codes}
+        input_values = check_fbank(input_values, attention_mask, self.config, noise=noise, **targets)
+        hidden_states = self.beats.embeddings(input_values)
         batch_size, num_patches = hidden_states.shape[:2]
-        all_labels = [given for given in (labels, mixed_labels) if given is not None]
+        all_labels = [given for given in targets.values() if given is not None]
         for given in all_labels:
             self.check_labels(given, batch_size, num_patches)
         valid = torch.ones((batch_size, num_patches), dtype=torch.bool, device=hidden_states.device)
@@ -440,6 +434,7 @@ class BeatsTokenizerForPreTraining(BeatsTokenizerModel):
         input_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         teacher_outputs: torch.Tensor | None = None,
+        return_loss: bool = True,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BeatsTokenizerForPreTrainingOutput:
         r"""
@@ -450,8 +445,12 @@ class BeatsTokenizerForPreTraining(BeatsTokenizerModel):
         teacher_outputs (`torch.FloatTensor` of shape `(batch_size, num_patches, teacher_output_size)`, *optional*):
             Last hidden state of the teacher for every patch or, for a fine-tuned teacher, its logits before they are
             averaged over the patches.
+        return_loss (`bool`, *optional*, defaults to `True`):
+            Whether to compare with `teacher_outputs`. By its name and default, `Trainer` knows of an `eval_loss`; a
+            batch without them, for its `predict`, has `return_loss: False`.
         """
         check_keywords(self, kwargs)
+        check_tensors(teacher_outputs=teacher_outputs)
         outputs = self.beats(input_values, attention_mask=attention_mask, return_dict=True, **kwargs)
         mask = outputs.patch_attention_mask
         projected_states = self.projection(outputs.last_hidden_state)
@@ -460,8 +459,7 @@ class BeatsTokenizerForPreTraining(BeatsTokenizerModel):
         flat_states, flat_mask = states.detach().float().flatten(0, 1), mask.flatten()
         if self.training:
             self.quantizer.initialize(flat_states, flat_mask)
-        codes = self.quantizer(projected_states)
-        quantized_states = self.quantizer.codebook[codes]
+        codes, quantized_states = self.quantizer(projected_states)
         if self.training:
             self.quantizer.update(flat_states, codes.flatten(), flat_mask)
 
@@ -473,7 +471,7 @@ class BeatsTokenizerForPreTraining(BeatsTokenizerModel):
         estimates = self.estimator(straight_through, patch_attention_mask, **kwargs)
 
         loss = distillation_loss = None
-        if teacher_outputs is not None:
+        if teacher_outputs is not None and return_loss:
             if teacher_outputs.shape != estimates.shape:
                 raise ValueError(
                     f"`teacher_outputs` must have shape {tuple(estimates.shape)}, got {tuple(teacher_outputs.shape)}: "

@@ -20,6 +20,7 @@ from .modeling_beats import (
     check_fbank,
     check_keywords,
     patch_mask_from_frame_mask,
+    without_autocast,
 )
 
 
@@ -75,7 +76,7 @@ def code_usage(codes: torch.Tensor, mask: torch.Tensor, codebook_size: int) -> t
 
 def tokenizer_output(
     codes: torch.Tensor,
-    codebook: torch.Tensor,
+    vectors: torch.Tensor,
     projected_states: torch.Tensor,
     mask: torch.Tensor,
     config: BeatsTokenizerConfig | BeatsRandomProjectionTokenizerConfig,
@@ -84,18 +85,15 @@ def tokenizer_output(
 ) -> BeatsTokenizerOutput:
     """
     Output of a tokenizer, given validity `(batch_size, num_patches)` and code of each patch, of the same shape or with
-    a dimension more for several codebooks, which stand one after another in `codebook`.
+    a dimension more for several codebooks, and the vectors of the codes, one after another.
     """
     code_counts = perplexity = None
     if output_code_usage:
         code_counts, perplexity = code_usage(codes, mask, config.codebook_size)
-    is_padding, places = ~mask, codes
-    if codes.ndim > mask.ndim:
-        is_padding = is_padding.unsqueeze(-1)
-        places = codes + config.codebook_size * torch.arange(codes.shape[-1], device=codes.device)
+    is_padding = ~mask if codes.ndim == mask.ndim else ~mask.unsqueeze(-1)
     return BeatsTokenizerOutput(
         audio_codes=codes.masked_fill(is_padding, -100).unflatten(1, (-1, config.num_freq_patches)),
-        quantized_states=codebook[places].flatten(2).masked_fill(~mask.unsqueeze(-1), 0.0),
+        quantized_states=vectors.masked_fill(~mask.unsqueeze(-1), 0.0),
         projected_states=projected_states,
         patch_attention_mask=mask,
         code_counts=code_counts,
@@ -107,7 +105,7 @@ def tokenizer_output(
 def nearest_code(states: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     """Index `(...)` of the row of `codebook` `(codebook_size, dim)` that is nearest to each state `(..., dim)`."""
     # Under autocast the products would be rounded to half precision, and other codes be the nearest.
-    with torch.autocast(device_type=states.device.type, enabled=False):
+    with without_autocast(states.device):
         # The squared norm of the state is the same for every code.
         return (codebook.pow(2).sum(dim=1) - 2 * states @ codebook.T).argmin(dim=-1)
 
@@ -140,17 +138,20 @@ class BeatsQuantizer(BeatsFloat32Buffers):
         self.register_buffer("cluster_size", torch.zeros(config.codebook_size, dtype=torch.float32))
         self.register_buffer("is_initialized", torch.zeros((), dtype=torch.float32))
 
-    def forward(self, projected_states: torch.Tensor) -> torch.Tensor:
+    def forward(self, projected_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Indices `(...)` of the codes nearest to vectors `(..., codebook_dim)` of any length and dtype. Raises a
-        `ValueError` if the codebook was never learned or loaded; a compiled model does not look.
+        Indices `(...)` of the codes nearest to vectors `(..., codebook_dim)` of any length and dtype, and the vectors
+        of these codes. Raises a `ValueError` if the codebook was never learned or loaded; a compiled model and one
+        without values do not look.
         """
-        if not torch.compiler.is_compiling() and not self.is_initialized:
+        can_look = not torch.compiler.is_compiling() and not self.is_initialized.is_meta
+        if can_look and not self.is_initialized:
             raise ValueError(
                 "The codebook is not initialised: load a trained tokenizer with `from_pretrained`, or train one. "
                 "Codes of an untrained codebook would mean nothing."
             )
-        return nearest_code(nn.functional.normalize(projected_states.float(), dim=-1), self.codebook)
+        codes = nearest_code(nn.functional.normalize(projected_states.float(), dim=-1), self.codebook)
+        return codes, self.codebook[codes]
 
 
 @auto_docstring(
@@ -206,10 +207,10 @@ class BeatsTokenizerModel(BeatsPreTrainedModel):
         check_keywords(self, kwargs)
         outputs = self.beats(input_values, attention_mask=attention_mask, return_dict=True, **kwargs)
         projected_states = self.projection(outputs.last_hidden_state)
-        codes = self.quantizer(projected_states)
+        codes, vectors = self.quantizer(projected_states)
         return tokenizer_output(
             codes,
-            self.quantizer.codebook,
+            vectors,
             projected_states,
             outputs.patch_attention_mask,
             self.config,
@@ -257,24 +258,23 @@ class BeatsRandomProjectionQuantizer(BeatsFloat32Buffers):
         # out: a constant patch has the state 0, and its code would depend on that rounding alone.
         return (nn.functional.normalize(states, dim=-1) @ codebook.T).argmax(dim=-1)
 
-    def forward(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
-        Projections `(..., num_codebooks * codebook_dim)`, float32, of the values `(..., patch_size**2)` of each patch,
-        and indices of the nearest codes, `(...)` or, of several codebooks, `(..., num_codebooks)`. If normalised, a
-        constant patch (silence) is as near to all, and has code 0.
+        Projections `(..., num_codebooks * codebook_dim)`, float32, of the values `(..., patch_size**2)` of each patch;
+        indices of the nearest codes, `(...)` or, of several codebooks, `(..., num_codebooks)`; and the vectors of
+        these codes, of the shape of the projections. If normalised, a constant patch (silence) is as near to all, and
+        has code 0.
         """
-        with torch.autocast(device_type=patches.device.type, enabled=False):
+        with without_autocast(patches.device):
             patches = patches.float()
             if self.config.normalize:
                 patches = nn.functional.layer_norm(patches, patches.shape[-1:])
             projected = patches @ self.projection.T
-            codes = [
-                self.nearest(states, codebook)
-                for states, codebook in zip(
-                    projected.split(self.config.codebook_dim, dim=-1), self.codebook.split(self.config.codebook_size)
-                )
-            ]
-            return projected, codes[0] if len(codes) == 1 else torch.stack(codes, dim=-1)
+            parts = projected.split(self.config.codebook_dim, dim=-1)
+            codebooks = self.codebook.split(self.config.codebook_size)
+            codes = [self.nearest(states, codebook) for states, codebook in zip(parts, codebooks)]
+            vectors = torch.cat([codebook[indices] for codebook, indices in zip(codebooks, codes)], dim=-1)
+            return projected, codes[0] if len(codes) == 1 else torch.stack(codes, dim=-1), vectors
 
 
 @auto_docstring(
@@ -337,13 +337,13 @@ class BeatsRandomProjectionTokenizer(SavedWithCode, PreTrainedModel):
         # (batch, column, frequency, frame, mel): time-major patches, each a vector of frames by mels.
         grid = fbank.unfold(1, size, size).unfold(2, size, size)
         patches = grid.flatten(3).flatten(1, 2)
-        projected_states, codes = self.quantizer(patches)
+        projected_states, codes, vectors = self.quantizer(patches)
 
         if attention_mask is None:
             mask = torch.ones_like(projected_states[..., 0], dtype=torch.bool)
         else:
             mask = patch_mask_from_frame_mask(attention_mask, self.config).to(codes.device)
-        return tokenizer_output(codes, self.quantizer.codebook, projected_states, mask, self.config, output_code_usage)
+        return tokenizer_output(codes, vectors, projected_states, mask, self.config, output_code_usage)
 
 
 __all__ = ["BeatsRandomProjectionTokenizer", "BeatsTokenizerModel"]

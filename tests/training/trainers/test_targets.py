@@ -162,7 +162,7 @@ def test_the_energies_of_two_clips_are_added():
     expected = (energies.log() - 9.0) / 6.0
     for values in mixed["input_values"]:
         torch.testing.assert_close(values, expected[0], rtol=0, atol=1e-4)
-    assert torch.equal(mixed["mixed_labels"], batch["labels"].flip(0))
+    assert torch.equal(mixed["mixed_codes"], batch["labels"].flip(0))
     assert torch.equal(mixed["labels"], batch["labels"])
 
 
@@ -172,9 +172,9 @@ def test_some_clips_are_mixed_and_padding_stays(inputs):
     labels = torch.arange(40).view(40, 1, 1, 1).expand(40, 4, 8, 2)
     torch.manual_seed(0)
     mixed = mix_clips({"input_values": values, "attention_mask": attention_mask, "labels": labels}, extractor, 0.5)
-    is_mixed = mixed["mixed_labels"][:, 0, 0, 0] >= 0
+    is_mixed = mixed["mixed_codes"][:, 0, 0, 0] >= 0
     assert 10 <= is_mixed.sum() <= 30
-    assert torch.equal(mixed["mixed_labels"][is_mixed, 0, 0, 1], torch.arange(40).roll(1)[is_mixed])
+    assert torch.equal(mixed["mixed_codes"][is_mixed, 0, 0, 1], torch.arange(40).roll(1)[is_mixed])
     assert torch.equal(mixed["input_values"][~is_mixed], values[~is_mixed])
     gain = (mixed["input_values"] - values)[is_mixed][:, :32]
     # Nothing becomes softer, but for rounding.
@@ -221,9 +221,9 @@ def test_mixtures_are_heard_in_training_only(recipe, tmp_path):
     )
     batch = {name: torch.stack([item[name] for item in items]) for name in items[0]}
     trainer.model.train()
-    assert trainer._prepare_inputs(dict(batch))["mixed_labels"][:, 0, 0].tolist() == [3, 0, 1, 2]
+    assert trainer._prepare_inputs(dict(batch))["mixed_codes"][:, 0, 0].tolist() == [3, 0, 1, 2]
     trainer.model.eval()
-    assert "mixed_labels" not in trainer._prepare_inputs(dict(batch))
+    assert "mixed_codes" not in trainer._prepare_inputs(dict(batch))
 
 
 def test_a_batch_of_one_clip_is_no_mixture(recipe):

@@ -14,7 +14,13 @@ import torch
 from torch import nn
 
 from transformers_beats import BeatsConfig
-from transformers_beats.modeling_beats import POOLINGS, BeatsAttentionPooling, BeatsLayerAverage, BeatsPrototypePooling
+from transformers_beats.modeling_beats import (
+    POOLINGS,
+    BeatsAttentionPooling,
+    BeatsLayerAverage,
+    BeatsPrototypePooling,
+    score_pooled,
+)
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.reports.scoring import clip_scores
 from transformers_beats.training.trainers.losses import weighted_loss
@@ -59,13 +65,12 @@ class Head(nn.Module):
         Returns logits `(batch_size, num_labels)` of patches `(batch_size, num_patches, hidden_size)` with their mask,
         or of means of layers `(batch_size, num_layers, hidden_size)` without one.
         """
-        if isinstance(self.pool, BeatsPrototypePooling):
-            return self.pool(states, mask, self.classifier)
-        states = (states - self.mean) / self.std
+        if not isinstance(self.pool, BeatsPrototypePooling):
+            states = (states - self.mean) / self.std
         if isinstance(self.pool, BeatsLayerAverage):
             # Each mean stands for a clip of one patch.
             return self.classifier(self.pool(states.transpose(0, 1).unsqueeze(2)).squeeze(1))
-        return self.pool(states, mask, self.classifier)
+        return score_pooled(self.pool(states, mask), self.classifier)
 
 
 @dataclass

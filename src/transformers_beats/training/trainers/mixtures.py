@@ -11,7 +11,7 @@ from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 def mix_clips(inputs: dict[str, Any], extractor: BeatsFeatureExtractor, probability: float) -> dict[str, Any]:
     """
     Mixes clips of a batch, each with a probability, with the one before it, and adds the codes of that one as
-    `mixed_labels`, -100 where nothing was mixed. The model hears both, and predicts the codes that each has alone, as
+    `mixed_codes`, -100 where nothing was mixed. The model hears both, and predicts the codes that each has alone, as
     SSLAM (Alex et al., 2025) trains on mixtures whose sources are its targets.
 
     Energies of the mel filters are added, which those of two sounds do in the mean: a clip that is louder stays so.
@@ -36,5 +36,5 @@ def mix_clips(inputs: dict[str, Any], extractor: BeatsFeatureExtractor, probabil
     is_other = is_mixed.to(labels.device).view(-1, *[1] * (labels.ndim - 1))
     return inputs | {
         "input_values": torch.where(is_audio.unsqueeze(-1), mixed, values),
-        "mixed_labels": labels.roll(1, dims=0).masked_fill(~is_other, -100),
+        "mixed_codes": labels.roll(1, dims=0).masked_fill(~is_other, -100),
     }

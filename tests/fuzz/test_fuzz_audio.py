@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from transformers_beats.audio.containers import BLOCK_BYTES, Reader, find_parts
 from transformers_beats.audio.decoding import AudioError, stream_audio
+from transformers_beats.audio.resampling import REACH
 
 
 # What soundfile writes and recognises again. Of RAW it wants to be told the rate; PAF with 24 bits is refused.
@@ -105,11 +106,16 @@ def decoded_as_at_once(kind, rate, channels, length, signal, seed):
         # Some formats cannot go back to their beginning, to where soundfile goes and this package does not.
         return
     count("compared")
-    expected = soxr.resample(reference.mean(axis=1), stored_rate, 16000)
+    mixed = reference.mean(axis=1)
+    expected = soxr.resample(mixed, stored_rate, 16000)
     assert (waveform is None) == (len(expected) == 0)
     if waveform is not None:
+        # Equal samples at either end stay so, where soxr makes a step to 0.
+        reach, places = REACH * 16000 / min(stored_rate, 16000) + 1, np.arange(len(waveform))
+        is_equal = (places < reach) & (waveform == mixed[0])
+        is_equal |= (places >= len(waveform) - reach) & (waveform == mixed[-1])
         # GSM and the like keep a state, so that blocks are not exactly the whole.
-        np.testing.assert_allclose(waveform, expected, atol=1e-5)
+        np.testing.assert_allclose(waveform[~is_equal], expected[~is_equal], atol=1e-5)
 
 
 @fuzz(

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -254,10 +255,87 @@ def test_an_error_of_the_stream_comes_after_what_was_heard(inference, waveform):
         yield waveform
         raise AudioError("the cable: is gone.")
 
-    listener, told = Listener(inference, EventSettings(0.5)), []
+    chosen = EventSettings(0.5)
+    listener, told = Listener(inference, chosen), []
     with pytest.raises(AudioError, match="the cable: is gone"):
         told.extend(listener.listen(Feed(AudioStream("cable", blocks(), RATE))))
-    assert any(isinstance(item, Begin) for item in told)
+    # Also what no window was complete for; and no event that began is left without its end.
+    expected = find_events(inference.frames(waveform, RATE), inference.plain_model.config.id2label, chosen)
+    check_told(told, expected)
+    assert listener.audio_seconds == pytest.approx(len(waveform) / RATE)
+    assert listener.real_time_factor > 0
+
+
+def test_a_stream_that_is_damaged_within_an_event_ends_it(inference):
+    def blocks():
+        yield recording((0.5, 2.0), seconds=2.0)
+        raise OSError("the disk: is gone.")
+
+    listener, told = Listener(inference, EventSettings(0.5)), []
+    with pytest.raises(OSError, match="the disk: is gone"):
+        told.extend(listener.listen(Feed(AudioStream("disk", blocks(), RATE))))
+    ends = [item.event for item in told if isinstance(item, End)]
+    assert len(ends) == sum(isinstance(item, Begin) for item in told) > 0
+    assert max(event.end for event in ends) == pytest.approx(2.0, abs=0.2)
+
+
+def test_an_error_of_the_model_is_counted_and_raised(inference, waveform, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("no such kernel")
+
+    listener = Listener(inference, EventSettings(0.5))
+    monkeypatch.setattr(inference, "_compute", fail)
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        list(listener.listen(Feed(AudioStream("a", [waveform], RATE))))
+    assert listener.audio_seconds == pytest.approx(len(waveform) / RATE)
+
+
+def test_the_time_of_several_streams_is_that_of_their_audio(inference, waveform, monkeypatch):
+    """By a clock that counts how often it is read, so that each stream takes the same time."""
+    listener, factors = Listener(inference, EventSettings(0.5)), []
+    now = iter(range(10**9))
+    monkeypatch.setattr(live, "time", types.SimpleNamespace(monotonic=lambda: next(now)))
+    for _ in range(3):
+        feed = Feed(AudioStream("a", [waveform], RATE))
+        # Of a feed that waited before.
+        feed.idle_seconds = 1000.0
+        list(listener.listen(feed))
+        factors.append(listener.real_time_factor)
+    assert listener.audio_seconds == pytest.approx(3 * len(waveform) / RATE)
+    assert factors[0] > 0
+    assert factors == pytest.approx([factors[0]] * 3)
+
+
+def test_a_stream_that_is_left_is_closed(inference, waveform):
+    """The thread waits for the model when the listener is left, or when an error ends it."""
+    closed = threading.Event()
+
+    def blocks():
+        try:
+            while True:
+                yield waveform
+        finally:
+            closed.set()
+
+    def leave(feed):
+        for _ in Listener(inference, EventSettings(0.5)).listen(feed):
+            break
+
+    def fail(feed):
+        listened = Listener(inference, EventSettings(0.5)).listen(feed)
+        next(listened)
+        with pytest.raises(KeyError):
+            listened.throw(KeyError("of the caller"))
+
+    for way in (leave, fail):
+        # Somebody has the stream still.
+        stream = AudioStream("endless", blocks(), RATE)
+        feed = Feed(stream, buffer_seconds=8.0)
+        closed.clear()
+        way(feed)
+        feed._thread.join(60)
+        assert not feed._thread.is_alive()
+        assert closed.is_set()
 
 
 def test_wrong_arguments_are_named(inference):
@@ -460,6 +538,10 @@ def test_wrong_uses_of_the_command_are_named(models, file, tmp_path):
     for option in (["--format", "s16le"], ["--channels", 2]):
         assert f"{option[0]} is of raw samples" in run("listen", "-", *option, *model, exit_code=2).stderr
     assert "choose one of them" in run("listen", file, "--microphone", 1, *model, exit_code=2).stderr
+    for seconds in (0, -1, "inf", "nan"):
+        result = run("listen", file, "--buffer", seconds, "-m", tmp_path / "no model", exit_code=2)
+        # Before the model is looked for.
+        assert re.search(r"--buffer must be (positive|finite), got", result.stderr)
     assert "knows no labels" in run("listen", file, "-m", models / "beats_tiny", exit_code=2).stderr
     file.write_bytes(b"RIFF and nothing else")
     assert "no audio" in run("listen", file, *model, exit_code=1).stderr

@@ -44,6 +44,7 @@ from transformers_beats.inference.results import Columns
 from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.plotting.spectrogram import Spectrogram
 from transformers_beats.plotting.timeline import code_colors
+from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.web import analysis as analysis_module
 from transformers_beats.web import page as web_module
 from transformers_beats.web.alike import Library, respond_with_comparison, respond_with_similar
@@ -60,6 +61,7 @@ from transformers_beats.web.analysis import (
     find_tokens,
     open_limited,
 )
+from transformers_beats.web.blocks import COMPUTING, in_turn
 from transformers_beats.web.page import (
     Limits,
     build_page,
@@ -72,6 +74,7 @@ from transformers_beats.web.page import (
 )
 from transformers_beats.web.views import (
     as_html,
+    record_of,
     show_downloads,
     show_labels,
     show_message,
@@ -141,6 +144,31 @@ def flac_of_unknown_length(seconds: float) -> bytes:
     return bytes(data)
 
 
+@pytest.fixture
+def endless(tmp_path, monkeypatch) -> Path:
+    """Five minutes, of which no header tells the length, as in webm that a browser records."""
+    path = tmp_path / "endless.wav"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(300 * RATE), RATE)
+    monkeypatch.setattr(
+        analysis_module, "open_audio", lambda *arguments: replace(open_audio(*arguments), seconds=None)
+    )
+    return path
+
+
+@pytest.fixture
+def batches(monkeypatch) -> list[int]:
+    """The number of windows of each batch that was computed."""
+    sizes: list[int] = []
+    compute = WindowedInference._compute
+
+    def note(self, cuts, *arguments):
+        sizes.append(len(cuts))
+        return compute(self, cuts, *arguments)
+
+    monkeypatch.setattr(WindowedInference, "_compute", note)
+    return sizes
+
+
 class TestCheckpoints:
     def test_those_of_a_folder_are_found_and_the_others_left_out(self, models):
         found = find_checkpoints([models])
@@ -176,6 +204,34 @@ class TestCheckpoints:
     def test_a_directory_without_checkpoints_is_named(self, tmp_path):
         with pytest.raises(ValueError, match=r"no checkpoint, it has no config\.json"):
             find_checkpoints([tmp_path])
+
+    def test_hidden_folders_are_no_choice(self, models, tmp_path):
+        for name in ("tokens", ".old", ".cache"):
+            shutil.copytree(models / "clips", tmp_path / name)
+        assert [checkpoint.name for checkpoint in find_checkpoints([tmp_path])] == ["tokens"]
+        # One that is named is meant.
+        assert [checkpoint.name for checkpoint in find_checkpoints([tmp_path / ".old"])] == [".old"]
+
+    def test_folders_below_a_checkpoint_are_those_of_its_training(self, models, tmp_path):
+        run = tmp_path / "run"
+        shutil.copytree(models / "clips", run)
+        for name in ("checkpoint-10", "tokens"):
+            shutil.copytree(models / "clips", run / name)
+        assert [checkpoint.path for checkpoint in find_checkpoints([run])] == [run]
+        # An adapter is a checkpoint, too: here, of a model that is none.
+        (run / "config.json").rename(run / "adapter_config.json")
+        with pytest.raises(ValueError, match="no BEATs model that was fine-tuned"):
+            find_checkpoints([run])
+
+    @pytest.mark.parametrize("source", ["beats-iter3", "someone/beats"])
+    def test_whatever_a_source_lacks_is_an_error_of_usage(self, source, monkeypatch):
+        def fail(*arguments, **options):
+            raise BeatsError(f"{source}: no connection; try again.")
+
+        monkeypatch.setattr("transformers_beats.conversion.released.get", fail)
+        monkeypatch.setattr(analysis_module, "check_model_repository", fail)
+        with pytest.raises(UsageError, match=f"^{source}: no connection; try again.$"):
+            find_checkpoints([source])
 
     def test_without_a_classifier_there_is_nothing_to_show(self, models):
         with pytest.raises(ValueError, match="no BEATs model that was fine-tuned to classify sounds"):
@@ -276,6 +332,21 @@ class TestAnalysis:
         assert first is None
         assert shares == sorted(shares)
 
+    @pytest.mark.parametrize("kind", ["clips", "frames", "tokens"])
+    def test_without_a_known_length_it_can_be_cancelled_after_every_batch(self, checkpoints, endless, batches, kind):
+        """It ends only where a result is yielded."""
+        if kind == "tokens":
+            results = find_tokens(endless, checkpoints[kind], max_seconds=1000)
+        else:
+            results = analyse(endless, checkpoints[kind], Settings(0.0, 10.0, 10.0), max_seconds=1000)
+        found = [(len(batches), result.share) for result in results]
+        assert len(batches) >= 4
+        assert {number for number, _ in found} == set(range(1, len(batches) + 1))
+        # The length is known at the end of a pass.
+        shares = [share for _, share in found]
+        assert shares[:3] == [None] * 3
+        assert shares[-1] == 1
+
     def test_it_ends_where_it_is_cancelled(self, checkpoints, noise, monkeypatch):
         computed = []
         stream_frames = WindowedInference.stream_frames
@@ -348,6 +419,25 @@ class TestAnalysis:
         *_, coarse = analyse(noise, checkpoints[kind], Settings(1.0, 10.0, 10.0), max_seconds=10)
         *_, fine = analyse(noise, checkpoints[kind], Settings(1.0, 0.5, 0.25), max_seconds=10)
         assert fine.labels == coarse.labels
+
+    @pytest.mark.parametrize("kind", ["clips", "frames"])
+    def test_its_record_is_that_of_tag(self, models, checkpoints, tmp_path, kind):
+        """Labels as well, which the page shows with the highest scores of their events."""
+        # Louder and louder.
+        samples = np.geomspace(1e-4, 0.3, 14 * RATE) * np.random.default_rng(0).standard_normal(14 * RATE)
+        path = tmp_path / "some noise.flac"
+        soundfile.write(path, samples, RATE)
+        settings = Settings(0.34, *DEFAULT_WINDOWS[kind])
+        *_, analysis = analyse(path, checkpoints[kind], settings, max_seconds=20)
+        assert analysis.classes != analysis.labels
+        # Events of some of them.
+        assert 0 < len({event.label for event in analysis.events}) <= 3
+        assert show_labels(analysis) == show_labels(replace(analysis, labels=[]))
+        words = ["tag", path, "-m", models / kind, "--events", "--event-threshold", 0.34, "--json", "--device", "cpu"]
+        result = CliRunner().invoke(app, [*map(str, words)])
+        assert result.exit_code == 0, result.output
+        expected = json.loads(result.stdout) | {"file": path.name}
+        assert json.loads(json.dumps(record_of(path.name, analysis))) == expected
 
 
 class TestScores:
@@ -440,6 +530,19 @@ class TestLimits:
         with pytest.raises(ValueError, match="too long"):
             open_limited(path, RATE, 2.0)
 
+    @pytest.mark.parametrize(
+        ("limits", "problem"),
+        [
+            ((float("inf"), 5), "--max-seconds must be finite, got inf"),
+            ((float("nan"), 5), "--max-seconds must be finite, got nan"),
+            ((0.5, 5), "--max-seconds must be at least 1, got 0.5"),
+            ((60, 0), "--max-megabytes must be at least 1, got 0"),
+        ],
+    )
+    def test_limits_are_finite(self, limits, problem):
+        with pytest.raises(UsageError, match=re.escape(problem)):
+            Limits(*limits)
+
     def test_they_are_said_as_people_say_them(self):
         assert str(Limits()) == "30:00 (min:s) and 200 MB"
         assert str(Limits(max_seconds=7200)) == "2:00:00 (h:min:s) and 200 MB"
@@ -531,6 +634,11 @@ class TestRespond:
         assert shown == (str(noise), "tokens")
         ((again, _),) = respond_with_tokens(str(noise), "tokens", shown, *arguments)
         assert not isinstance(again, str)
+
+    def test_without_a_tokenizer_nothing_is_computed(self, noise):
+        ((tokens, shown),) = respond_with_tokens(str(noise), None, None, {}, 10, "cpu")
+        assert not isinstance(tokens, str)
+        assert not isinstance(shown, tuple)
 
     def test_tokens_of_a_bad_file_are_a_message(self, checkpoints, tmp_path):
         path = tmp_path / "bad.wav"
@@ -753,6 +861,21 @@ class TestAlike:
         assert str(noise.parent) not in text
         assert shown == (str(noise), str(other), "model")
 
+    @pytest.mark.parametrize("kind", ["comparison", "search"])
+    def test_without_a_known_length_it_can_be_cancelled_after_every_batch(
+        self, checkpoints, library, endless, batches, kind
+    ):
+        clip, classifiers = str(endless), {"model": checkpoints["clips"]}
+        if kind == "comparison":
+            results = respond_with_comparison(clip, clip, "model", None, classifiers, 1000, "cpu")
+        else:
+            results = respond_with_similar(clip, None, library, 1000)
+        found = [len(batches) for text, _ in results if "<progress" in text]
+        assert len(batches) >= 4
+        # Two clips are read in step.
+        assert max(np.diff(found)) <= 2
+        assert found[-1] >= len(batches) - 2
+
     def test_what_is_shown_is_not_compared_again(self, checkpoints, noise, other):
         shown = (str(noise), str(other), "model")
         assert len(self.compare(*shown[:2], checkpoints, shown)) == 1
@@ -859,6 +982,74 @@ class TestAlike:
             serve([models], Limits(), index=tmp_path / "nowhere")
 
 
+class TestTurns:
+    """One step at a time, whatever Gradio's queue allows: it begins the next job while a cancelled one computes."""
+
+    def test_a_step_is_computed_alone_and_others_may_follow_it(self):
+        def job(name):
+            for number in range(2):
+                assert COMPUTING.locked()
+                yield name, number
+            assert COMPUTING.locked()
+
+        first, second, told = in_turn(job("a")), in_turn(job("b")), []
+        for results in (first, second, second, first):
+            told.append(next(results))
+            assert not COMPUTING.locked()
+        assert told == [("a", 0), ("b", 0), ("b", 1), ("a", 1)]
+        assert list(first) == list(second) == []
+        assert not COMPUTING.locked()
+
+    def test_a_step_waits_for_that_of_a_job_that_was_cancelled(self):
+        begun, goes_on, busy = threading.Event(), threading.Event(), []
+
+        def job():
+            busy.append(None)
+            assert len(busy) == 1
+            begun.set()
+            assert goes_on.wait(60)
+            busy.pop()
+            yield "done"
+
+        # Nobody waits for the first any more.
+        results: list[str] = []
+        threads = [threading.Thread(target=lambda: results.append(next(in_turn(job())))) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        assert begun.wait(60)
+        goes_on.set()
+        for thread in threads:
+            thread.join(60)
+        assert results == ["done"] * 2
+
+    def test_after_an_error_the_next_is_computed(self):
+        def fail():
+            yield "begun"
+            raise RuntimeError("no memory")
+
+        results = in_turn(fail())
+        assert next(results) == "begun"
+        with pytest.raises(RuntimeError, match="no memory"):
+            next(results)
+        assert list(in_turn(iter("ab"))) == ["a", "b"]
+
+    def test_all_that_computes_takes_turns(self, checkpoints, tmp_path, monkeypatch):
+        pytest.importorskip("gradio", reason="the page needs gradio")
+
+        def respond(*arguments):
+            yield COMPUTING.locked()
+
+        names = ("respond", "respond_with_tokens", "respond_with_comparison", "respond_with_similar")
+        for name in names:
+            monkeypatch.setattr(web_module, name, respond)
+        library: Any = object()
+        page = build_page([checkpoints["clips"]], Limits(), write_samples(tmp_path), "cpu", library)
+        jobs = {job.name: job for job in page.fns.values() if job.concurrency_id == "analyse"}
+        assert set(jobs) == {"analyse_clip", "tokenize_clip", "compare_clips", "find_similar"}
+        for job in jobs.values():
+            assert list(job.fn(*[None] * len(job.inputs))) == [True]
+
+
 class TestServer:
     @pytest.fixture
     def requests(self, monkeypatch):
@@ -905,6 +1096,31 @@ class TestServer:
         answer = served.answer(served.call(file_data(served.upload(noise)), "clips", 0.5, 2, 1))
         assert "some noise.flac: 1.0 s, 0 events, heard by clips" in answer
         assert served.analysed[-1].name == noise.name
+
+    @pytest.mark.parametrize(
+        ("position", "value", "problem"),
+        [
+            (1, None, "Model: choose one."),
+            (2, None, "Threshold of events (0.5: the model's own, if it was tuned): enter a number."),
+            (3, None, "Window of events (seconds): enter a number."),
+            (4, None, "Hop of events (seconds), an eighth of the window or more: enter a number."),
+            (3, "", "Window of events (seconds): enter a number."),
+            (2, [0.5], "Threshold of events (0.5: the model's own, if it was tuned): enter a number."),
+        ],
+    )
+    def test_an_empty_setting_is_named(self, served, noise, position, value, problem):
+        before = list(served.analysed)
+        inputs = [file_data(served.upload(noise)), "clips", 0.5, 2, 1]
+        inputs[position] = value
+        answer = served.answer(served.call(*inputs))
+        assert answer.startswith("event: error")
+        assert problem in answer
+        assert served.analysed == before
+
+    def test_the_record_is_the_sixth_value_of_the_last_answer(self, served, noise):
+        answer = served.answer(served.call(file_data(served.upload(noise)), "clips", 0.5, 2, 1))
+        values = json.loads(answer.rpartition("data: ")[2])
+        assert values[5]["file"] == noise.name
 
     @pytest.mark.parametrize("position", range(5))
     def test_an_address_is_not_loaded(self, served, requests, position):
@@ -976,6 +1192,15 @@ class TestServe:
         texts = [item["props"].get("value") for item in launched[0]["page"].get_config_file()["components"]]
         assert any("BEATS_MODEL" in str(text) for text in texts)
 
+    def test_a_space_whose_model_cannot_be_fetched_explains_itself(self, launched, monkeypatch):
+        def fail(name):
+            raise BeatsError(f"{name}: no connection; try again.")
+
+        monkeypatch.setattr("transformers_beats.conversion.released.get", fail)
+        serve(["beats-iter3"], Limits(), explain=True)
+        texts = [item["props"].get("value") for item in launched[0]["page"].get_config_file()["components"]]
+        assert any("beats-iter3: no connection; try again." in str(text) for text in texts)
+
     def test_a_device_that_cannot_be_used_is_an_error_at_the_start(self, launched, models):
         with pytest.raises(ValueError, match="--device nothing: "):
             serve([models], Limits(), device="nothing")
@@ -985,6 +1210,13 @@ class TestServe:
         with pytest.raises(ValueError, match=r"--host 999\.1\.1\.1: "):
             serve([models], Limits(), host="999.1.1.1")
         assert launched == []
+
+    def test_the_address_is_that_of_the_variables_too(self, launched, models, monkeypatch):
+        monkeypatch.setattr("transformers_beats.web.address.try_address", lambda family, address: None)
+        monkeypatch.setenv("GRADIO_SERVER_NAME", "::1")
+        monkeypatch.setenv("GRADIO_SERVER_PORT", "7901")
+        serve([models], Limits())
+        assert (launched[0]["server_name"], launched[0]["server_port"]) == ("[::1]", 7901)
 
     def test_a_missing_model_is_an_error_elsewhere(self, launched, tmp_path):
         with pytest.raises(ValueError, match="no such directory"):
@@ -1016,6 +1248,11 @@ class TestCommandLine:
         named = {"index": Path("i"), "backend": "auto"}
         assert calls == [([str(models), "b"], Limits(60, 5), "auto", None, 7000, named)]
 
+    def test_a_limit_without_an_end_is_one_line(self, models):
+        result = self.run("-m", models, "--max-seconds", "inf")
+        assert result.exit_code == 2
+        assert result.stderr == "error: --max-seconds must be finite, got inf.\n"
+
     def test_without_gradio_it_says_what_to_install(self, monkeypatch, models):
         monkeypatch.setitem(sys.modules, "gradio", None)
         monkeypatch.setenv("GRADIO_TEMP_DIR", "")
@@ -1036,6 +1273,15 @@ def test_a_space_takes_its_models_from_a_variable_or_a_folder(monkeypatch, varia
     root = Path(__file__).parents[2]
     runpy.run_path(str(root / "app.py"), run_name="__main__")
     assert calls == [([root / path if isinstance(path, Path) else path for path in expected], True)]
+
+
+def test_a_space_that_cannot_be_served_is_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "abc")
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(Path(__file__).parents[2] / "app.py"), run_name="__main__")
+    assert end.value.code == 2
+    expected = "error: GRADIO_SERVER_PORT must be a port from 1 to 65535, got 'abc'.\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_importing_the_package_does_not_import_gradio():

@@ -13,7 +13,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
-import soxr
 import torch
 from transformers.utils import logging
 
@@ -23,6 +22,7 @@ from transformers_beats.utils.errors import UsageError
 from .ffmpeg import open_other
 from .files import check_no_url
 from .recordings import BLOCK_SECONDS, MAX_RATE, AudioError, Recording, decode_all, name_of, open_recordings
+from .resampling import resample
 
 
 logger = logging.get_logger(__name__)
@@ -265,7 +265,7 @@ def stream_blocks(
         [`AudioStream`]: reading it raises an [`AudioError`] for NaN or infinite samples, and if there is none at all.
     """
     inspector = _Inspector(name, sampling_rate)
-    checked = inspector.check(_resample(inspector.mix(blocks), rate, sampling_rate), is_whole)
+    checked = inspector.check(resample(inspector.mix(blocks), rate, sampling_rate), is_whole)
     return AudioStream(name, checked, sampling_rate, None, inspector.report, is_checked=True)
 
 
@@ -339,18 +339,6 @@ def _to_array(waveform: Any) -> np.ndarray | torch.Tensor:
     return array
 
 
-def _resample(blocks: Iterable[np.ndarray], rate: float, sampling_rate: int) -> Iterator[np.ndarray]:
-    """Resamples a waveform block by block, with the result that soxr gives for the whole."""
-    if rate == sampling_rate:
-        yield from blocks
-        return
-    resampler = soxr.ResampleStream(rate, sampling_rate, num_channels=1, dtype="float32", quality="HQ")
-    # The empty block gets what the filter has held back.
-    parts = itertools.chain(zip(blocks, itertools.repeat(False)), [(np.zeros(0, dtype=np.float32), True)])
-    for block, is_last in parts:
-        yield resampler.resample_chunk(block, last=is_last)
-
-
 class _Inspector:
     """Mixes the channels of a recording and checks what is decoded; its findings go into a report."""
 
@@ -372,7 +360,7 @@ class _Inspector:
         blocks = (
             block
             for rate, group in itertools.groupby(recordings, key=lambda recording: recording.sampling_rate)
-            for block in _resample(self.mix(self._read(group, first)), rate, self.sampling_rate)
+            for block in resample(self.mix(self._read(group, first)), rate, self.sampling_rate)
         )
         yield from self.check(blocks, is_whole=first == 0)
 

@@ -67,10 +67,10 @@ Json = Annotated[
 ]
 
 
-def check_seconds(seconds: float | None) -> float | None:
+def check_seconds(option: typer.CallbackParam, seconds: float | None) -> float | None:
     """Returns a length in seconds, if there is one; raises a [`UsageError`] if it is not positive and finite."""
     if seconds is not None and (problem := find_problem(seconds, True, {"positive": True})):
-        raise UsageError(f"--segments must {problem}, got {seconds:g}.")
+        raise UsageError(f"{option.opts[0]} must {problem}, got {seconds:g}.")
     return seconds
 
 

@@ -18,7 +18,7 @@ from transformers_beats.utils.messages import note, warn
 from transformers_beats.utils.ranks import ranks_directory, take_share
 
 from .notes import DecoderNotes
-from .options import Device, Dtype, Json, Model, Shared, rare, with_shared_options
+from .options import Device, Dtype, Json, Model, Shared, check_seconds, rare, with_shared_options
 from .processing import (
     Open,
     check_rank,
@@ -313,7 +313,10 @@ def listen(
     microphone: Annotated[
         str | None, typer.Option(metavar="DEVICE", help="Number or name of `python -m sounddevice`.")
     ] = None,
-    buffer: Annotated[float, typer.Option(metavar="SECONDS", help="Audio that waits for the model at most.")] = 10.0,
+    buffer: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", callback=check_seconds, help="Audio that waits for the model at most."),
+    ] = 10.0,
     drop: Annotated[
         bool | None,
         typer.Option(

@@ -8,7 +8,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -240,7 +240,8 @@ class EventCollector:
 
 class Feed:
     """
-    Audio that is read in a thread while the model computes, so that what comes meanwhile waits here.
+    Audio that is read in a thread while the model computes, so that what comes meanwhile waits here. The thread ends
+    with the audio, or soon after [`~Feed.stop`].
 
     Args:
         stream ([`AudioStream`]):
@@ -258,7 +259,7 @@ class Feed:
     def __init__(self, stream: AudioStream, buffer_seconds: float = 10.0, drops: bool = False):
         if not 0 < buffer_seconds < math.inf:
             raise UsageError(f"`buffer_seconds` must be positive, got {buffer_seconds!r}.")
-        stream = open_audio(stream, stream.sampling_rate)
+        checked = open_audio(stream, stream.sampling_rate)
         self.rate, self.drops = stream.sampling_rate, drops
         self.most_waiting = round(buffer_seconds * self.rate)
         # Samples that have come, and those of them that were dropped.
@@ -270,7 +271,7 @@ class Feed:
         self._is_started, self._changed = False, threading.Condition()
         # The first item of the next part, once a part has ended.
         self._next: tuple[int, np.ndarray] | None = None
-        self._thread = threading.Thread(target=self._read, args=(stream,), daemon=True)
+        self._thread = threading.Thread(target=self._read, args=(checked.blocks, stream.blocks), daemon=True)
 
     def start(self) -> None:
         """Begins to read, as [`~Feed.parts`] does otherwise."""
@@ -285,12 +286,18 @@ class Feed:
         with self._changed:
             self._changed.notify_all()
 
-    def _read(self, stream: AudioStream) -> None:
+    def _read(self, checked: Iterable[np.ndarray], source: Iterable[np.ndarray]) -> None:
         try:
-            for block in stream.blocks:
-                if self._is_stopped:
-                    return
-                self._take(block)
+            try:
+                for block in checked:
+                    if self._is_stopped:
+                        return
+                    self._take(block)
+            finally:
+                # The file or microphone, also while somebody has the stream.
+                for blocks in (checked, source):
+                    if isinstance(blocks, Generator):
+                        blocks.close()
         except Exception as error:  # raised where the audio is used
             self._items.put(error)
         finally:
@@ -404,12 +411,12 @@ class Listener:
     def listen(self, feed: Feed) -> Iterator[Begin | End | Dropped]:
         """
         Yields what happens, as it is known. Where audio was dropped, events end, and what follows is looked at like
-        another recording: times are those of the stream all the same.
+        another recording: times are those of the stream all the same. However it ends, the feed is stopped.
 
         Raises:
-            [`AudioError`]: if the stream is damaged; what was heard before has been told.
+            [`AudioError`]: if the stream is damaged; what was heard before has been told, and events have ended.
         """
-        start, next_id, end = time.monotonic(), 0, 0
+        start, idle, next_id, end = time.monotonic(), feed.idle_seconds, 0, 0
         try:
             for first, blocks in feed.parts():
                 if first > end:
@@ -417,13 +424,18 @@ class Listener:
                 finder = self._make_finder(first / feed.rate, next_id)
                 counted = _Counted(blocks)
                 stream = AudioStream("the stream", counted, feed.rate, is_checked=True)
-                for columns in self.inference.stream_frames(stream):
-                    yield from finder.add(columns)
-                yield from finder.finish()
+                try:
+                    for columns in self.inference.stream_frames(stream):
+                        yield from finder.add(columns)
+                    yield from finder.finish()
+                finally:
+                    self.audio_seconds += counted.num_samples / feed.rate
                 next_id, end = finder.next_id, first + counted.num_samples
-                self.audio_seconds += counted.num_samples / feed.rate
+                if counted.error is not None:
+                    raise counted.error
         finally:
-            self.busy_seconds = max(0.0, time.monotonic() - start - feed.idle_seconds)
+            feed.stop()
+            self.busy_seconds += max(0.0, time.monotonic() - start - (feed.idle_seconds - idle))
         if feed.num_samples > end and feed.num_dropped:
             yield Dropped(end / feed.rate, feed.num_samples / feed.rate)
 
@@ -433,15 +445,19 @@ class Listener:
 
 
 class _Counted:
-    """Blocks whose samples are counted."""
+    """Blocks whose samples are counted, and which an error ends, so that all before it is looked at."""
 
     def __init__(self, blocks: Iterable[np.ndarray]):
         self.blocks, self.num_samples = blocks, 0
+        self.error: Exception | None = None
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        for block in self.blocks:
-            self.num_samples += len(block)
-            yield block
+        try:
+            for block in self.blocks:
+                self.num_samples += len(block)
+                yield block
+        except Exception as error:  # raised once what came before is told
+            self.error = error
 
 
 __all__ = ["Begin", "Dropped", "End", "EventCollector", "EventFinder", "Feed", "Listener"]

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from transformers_beats.configuration_beats import BeatsConfig
-from transformers_beats.fbank_beats import MEL_FLOOR, frame_shift, num_fbank_frames, num_fbank_samples
+from transformers_beats.fbank_beats import frame_shift, num_fbank_frames, num_fbank_samples
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 
 
-# In the units of the fbank, whose floor float32 rounds.
-SILENCE_TOLERANCE = 1e-4
+# Energy in a band of the fbank, in 16-bit units, up to which a frame is digital silence: equal samples have up to
+# 0.0008, since float32 rounds their mean, which is subtracted; the last bit of 24, as noise, has 0.02 and more.
+SILENCE_ENERGY = 1e-3
 
 
 class Window(NamedTuple):
@@ -33,11 +34,11 @@ def find_silence(
     input_values: torch.Tensor, extractor: BeatsFeatureExtractor, frames_per_step: int | None = None
 ) -> torch.Tensor:
     """
-    Returns which columns `(batch_size, num_columns)` of features have no energy at all; of so many frames each, if
-    that is given, which steps, the last of which may have fewer.
+    Returns which columns `(batch_size, num_columns)` of features are digital silence, equal samples; of so many frames
+    each, if that is given, which steps, the last of which may have fewer.
     """
-    floor = (math.log(MEL_FLOOR) - extractor.fbank_mean) / (2 * extractor.fbank_std)
-    frames = input_values.amax(dim=-1) <= floor + SILENCE_TOLERANCE
+    loudest = (math.log(SILENCE_ENERGY) - extractor.fbank_mean) / (2 * extractor.fbank_std)
+    frames = input_values.amax(dim=-1) <= loudest
     if frames_per_step is not None:
         frames = torch.nn.functional.pad(frames, (0, -frames.shape[1] % frames_per_step), value=True)
         return frames.unflatten(1, (-1, frames_per_step)).all(dim=-1)

@@ -65,18 +65,19 @@ class Library:
         """Opens a clip for [`~Library.find`]."""
         return open_limited(path, self.searcher.sampling_rate, max_seconds)
 
-    def find(self, stream: AudioStream) -> Iterator[float | list[Found]]:
+    def find(self, stream: AudioStream) -> Iterator[float | list[Found] | None]:
         """
-        Yields the share of the work that is done, and at the end what was found for a clip.
+        Yields the share of the work that is done, see [`Analysis`], and at the end what was found for a clip.
 
         Raises:
             [`BeatsError`]: if the index cannot be searched; the message names no path.
         """
-        entries, shown = [], 0.0
+        entries: list[Entry] = []
+        shown: float | None = 0.0
         for entry in self.searcher.embed(stream):
             entries.append(entry)
             share = min(1.0, entry.end / stream.seconds) if stream.seconds else None
-            if share is not None and has_moved(shown, share):
+            if has_moved(shown, share):
                 shown = share
                 yield share
         index, hits = self._search(entries)
@@ -140,7 +141,8 @@ def respond_with_comparison(
         streams = [open_limited(path, extractor.sampling_rate, max_seconds) for path in paths]
         lengths = [stream.seconds for stream in streams]
         total = None if None in lengths else sum(seconds for seconds in lengths if seconds is not None)
-        steps, share_shown = compare_recordings(streams, loaded, extractor), 0.0
+        steps = compare_recordings(streams, loaded, extractor)
+        share_shown: float | None = 0.0
         while True:
             try:
                 seconds = next(steps)
@@ -148,7 +150,7 @@ def respond_with_comparison(
                 comparison = end.value
                 break
             share = min(1.0, seconds / total) if total else None
-            if share is not None and has_moved(share_shown, share):
+            if has_moved(share_shown, share):
                 share_shown = share
                 yield show_progress("Comparing", share), None
         warnings = [

@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Work behind the web page ([`page`]): finding checkpoints, and analysing a clip within limits, step by step."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -26,6 +27,7 @@ from transformers_beats.inference.pipeline import (
 from transformers_beats.inference.results import Columns
 from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.plotting.spectrogram import Spectrogram, SpectrogramReader
+from transformers_beats.utils.arguments import find_problem
 from transformers_beats.utils.errors import BeatsError, UsageError, name_some
 from transformers_beats.utils.hub import check_model_repository, is_id
 
@@ -71,10 +73,18 @@ class Checkpoint(NamedTuple):
 
 @dataclass(frozen=True)
 class Limits:
-    """Length of the longest recording, in seconds, and size of the largest upload, in 2^20 bytes."""
+    """
+    Length of the longest recording, in seconds, and size of the largest upload, in 2^20 bytes. Raises a [`UsageError`]
+    if one is no finite number of at least 1.
+    """
 
     max_seconds: float = 1800.0
     max_megabytes: int = 200
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if problem := find_problem(value, True, {"min": 1}):
+                raise UsageError(f"--{name.replace('_', '-')} must {problem}, got {value!r}.")
 
     def __str__(self) -> str:
         return f"{format_duration(self.max_seconds)} and {self.max_megabytes} MB"
@@ -108,10 +118,9 @@ class Analysis:
         stage (`Stage`):
             Part of the work that is being done, the last when labels, events and spectrogram are known.
         labels (`list[Label]`):
-            Best labels, the highest score first: means over what was heard so far. A label with an event has the
-            highest score of its events instead.
+            Best labels of what was heard so far, as the pipeline gives them, the highest score first.
         caption (`str`):
-            Meaning of these scores, in sentences.
+            Meaning of the scores that the page shows, in sentences.
         share (`float`, *optional*):
             Share of the work that is done, in [0, 1], which never falls; `None` while the length is not known.
         report ([`AudioReport`]):
@@ -120,6 +129,8 @@ class Analysis:
             Events in order of their starts, once they are known.
         spectrogram ([`Spectrogram`], *optional*):
             The spectrogram, together with the events.
+        classes (`list[Label]`, *optional*):
+            Labels that the page shows in place of `labels`, together with the events: see [`best_scores`].
     """
 
     stage: Stage = "labels"
@@ -129,6 +140,7 @@ class Analysis:
     report: AudioReport = field(default_factory=AudioReport)
     events: list[Event] | None = None
     spectrogram: Spectrogram | None = None
+    classes: list[Label] | None = None
 
 
 @dataclass(frozen=True)
@@ -159,13 +171,20 @@ def find_checkpoints(sources: Sequence[str | Path], backend: Backend = "torch") 
     different names, at least one a classifier.
 
     Raises:
-        [`UsageError`]: if a source holds no checkpoint, or none of them is a classifier of sounds.
+        [`UsageError`]: if a source cannot be found or fetched or holds no checkpoint, or if none of them is a
+            classifier of sounds.
     """
     names: dict[Path, str] = {}
     for source in sources:
-        directory, hub_id = local_directory(source)
-        files = [file for name in ("config.json", "adapter_config.json") for file in (name, f"*/{name}")]
-        found = sorted({path.parent for file in files for path in directory.glob(file)})
+        try:
+            directory, hub_id = local_directory(source)
+        except BeatsError as error:
+            raise UsageError(str(error)) from error
+        found = [directory] if is_checkpoint(directory) else []
+        # Folders below a checkpoint are those of its training, but for a repository of the Hub, which has no others.
+        if not found or hub_id is not None:
+            folders = [path for path in directory.glob("*") if not path.name.startswith(".")]
+            found += sorted(filter(is_checkpoint, folders))
         if not found:
             raise UsageError(f"{source}: no checkpoint, it has no config.json, and no folder in it has one.")
         for path in found:
@@ -177,6 +196,11 @@ def find_checkpoints(sources: Sequence[str | Path], backend: Backend = "torch") 
         raise UsageError(f"There is no BEATs model that was fine-tuned to classify sounds ({tried}).")
     different = tell_apart({path: names[path] for path in kinds})
     return [Checkpoint(different[path], path, kind, backend) for path, kind in kinds.items()]
+
+
+def is_checkpoint(directory: Path) -> bool:
+    """Returns whether a directory has the configuration of a model or of an adapter."""
+    return any(os.path.isfile(directory / name) for name in ("config.json", "adapter_config.json"))
 
 
 def tell_apart(names: dict[Path, str]) -> dict[Path, str]:
@@ -208,8 +232,8 @@ def local_directory(source: str | Path) -> tuple[Path, str | None]:
         try:
             check_model_repository(source, "config.json", {})
             return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"])), source
-        except BeatsError as error:
-            raise UsageError(str(error)) from error
+        except BeatsError:
+            raise
         except (OSError, ValueError) as error:
             raise UsageError(f"{source}: no such directory, and not found on the Hub.") from error
     loading.find_model(source)
@@ -348,17 +372,20 @@ def analyse(
             yield result
     threshold = None if settings.threshold == EVENT_THRESHOLD else settings.threshold
     events = tagger.find_tags(blocks, return_events=True, event_threshold=threshold).events or []
-    labels = best_scores(result.labels, events)
-    caption = describe_scores(labels, events, settings.threshold, tagger)
+    classes = best_scores(result.labels, events)
+    caption = describe_scores(classes, events, settings.threshold, tagger)
     if threshold is None and tagger.model.config.event_settings:
         caption = f"{caption} {TUNED}"
-    result = replace(result, stage="picture", labels=labels, caption=caption, share=1.0)
+    result = replace(result, stage="picture", classes=classes, caption=caption, share=1.0)
     yield replace(result, events=events, spectrogram=picture.spectrogram())
 
 
 def has_moved(before: float | None, share: float | None) -> bool:
-    """Returns whether a share differs enough from the one before to be shown. One that is not known never does."""
-    return share is not None and (before is None or share - before >= SHOWN_STEP)
+    """
+    Returns whether a share differs enough from the one before to be shown. One that is not known always does: work can
+    be cancelled only where something is shown.
+    """
+    return share is None or before is None or share - before >= SHOWN_STEP
 
 
 def best_scores(labels: Sequence[Label], events: Sequence[Event]) -> list[Label]:
@@ -408,7 +435,8 @@ def find_tokens(path: Path, tokenizer: Checkpoint, max_seconds: float, device: s
     """
     model, extractor = load(tokenizer.path, device, tokenizer.backend)
     stream = open_limited(path, extractor.sampling_rate, max_seconds)
-    blocks, shown = [], 0.0
+    blocks: list[Columns] = []
+    shown: float | None = 0.0
     for block in WindowedInference(model, extractor).stream_codes(stream):
         blocks.append(block)
         share = min(1.0, float(block.ends[-1]) / stream.seconds) if stream.seconds else None

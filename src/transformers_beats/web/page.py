@@ -12,7 +12,6 @@ removed when the page is stopped.
 
 import os
 import signal
-import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from transformers_beats.inference.loading import choose_device
 from transformers_beats.utils.errors import FOREIGN_ERRORS, UsageError, errors_in_one_line
 from transformers_beats.utils.files import work_directory
 
+from .address import choose_address
 from .alike import Alike, Library, add_alike, connect_alike, respond_with_comparison, respond_with_similar
 from .analysis import (
     DEFAULT_WINDOWS,
@@ -39,6 +39,7 @@ from .analysis import (
     find_checkpoints,
     find_tokens,
 )
+from .blocks import in_turn, make_blocks
 from .views import (
     STAGES,
     as_alert,
@@ -66,7 +67,7 @@ PROMPT = "Record or drop a sound, or choose a sample."
 NO_TOKENIZER = "No tokenizer among the checkpoints: pass the directory of one as a further `--model`."
 
 HOW_TO_GET_A_MODEL = (
-    "`transformers-beats demo --output demo-output` trains a small model in two minutes, then pass `--model "
+    "`transformers-beats demo --output demo-output` trains a small model in about two minutes, then pass `--model "
     "demo-output`; `transformers-beats convert SOURCE.pt DIR` converts one of Microsoft's."
 )
 CANCELLED = "Cancelled. The results so far are shown."
@@ -135,7 +136,7 @@ def respond(
 
 def respond_with_tokens(
     clip: str | None,
-    tokenizer: str,
+    tokenizer: str | None,
     shown: tuple[str, str] | None,
     tokenizers: dict[str, Checkpoint],
     max_seconds: float,
@@ -147,7 +148,7 @@ def respond_with_tokens(
     """
     import gradio as gr
 
-    if clip is None or (clip, tokenizer) == shown:
+    if clip is None or tokenizer is None or (clip, tokenizer) == shown:
         yield gr.skip(), gr.skip()
         return
     yield show_progress(f"Loading {tokenizer}", None), None
@@ -209,17 +210,17 @@ def build_page(
 
     # Gradio takes the names of the API from those of the functions.
     def analyse_clip(clip, model, threshold, window, hop):
-        yield from respond(clip, model, threshold, window, hop, classifiers, limits.max_seconds, device)
+        yield from in_turn(respond(clip, model, threshold, window, hop, classifiers, limits.max_seconds, device))
 
     def tokenize_clip(clip, tokenizer, shown):
-        yield from respond_with_tokens(clip, tokenizer, shown, tokenizers, limits.max_seconds, device)
+        yield from in_turn(respond_with_tokens(clip, tokenizer, shown, tokenizers, limits.max_seconds, device))
 
     def compare_clips(clip, other, model, shown):
-        yield from respond_with_comparison(clip, other, model, shown, classifiers, limits.max_seconds, device)
+        yield from in_turn(respond_with_comparison(clip, other, model, shown, classifiers, limits.max_seconds, device))
 
     def find_similar(clip, shown):
         assert library is not None
-        yield from respond_with_similar(clip, shown, library, limits.max_seconds)
+        yield from in_turn(respond_with_similar(clip, shown, library, limits.max_seconds))
 
     with make_blocks(title="BEATs", analytics_enabled=False, delete_cache=DELETE_CACHE) as page:
         formats = "WAV, FLAC, MP3, Ogg and others"
@@ -292,27 +293,6 @@ def connect(
     waited.then(None, texts, texts, js=JS_CANCEL)
     for setting in (inputs.threshold, *windows):
         setting.input(None, None, inputs.pending, js=JS_PENDING)
-
-
-def make_blocks(**options: Any) -> "gr.Blocks":
-    """
-    Makes an empty page that refuses addresses in place of uploads: Gradio would download files of any size from there,
-    in any input.
-    """
-    import gradio as gr
-    from gradio_client.utils import is_file_obj_with_meta, is_http_url_like, traverse
-
-    def refuse_address(file: dict[str, Any]) -> dict[str, Any]:
-        if is_http_url_like(file["path"]):
-            raise gr.Error("Upload the sound: this page loads nothing from addresses.", print_exception=False)
-        return file
-
-    class Page(gr.Blocks):
-        async def preprocess_data(self, block_fn, inputs, *args, **kwargs):
-            traverse(inputs, refuse_address, is_file_obj_with_meta)
-            return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
-
-    return Page(**options)
 
 
 def add_inputs(clip: Any, classifiers: dict[str, Checkpoint], samples: dict[str, Path]) -> Inputs:
@@ -407,12 +387,7 @@ def serve(
         `ImportError`: if Gradio is not installed.
     """
     choose_device(device)
-    try:
-        if host is not None:
-            socket.getaddrinfo(host, port)
-    except OSError as error:
-        # Gradio would try a hundred ports one after the other.
-        raise UsageError(f"--host {host}: {error.strerror}.") from error
+    host, port = choose_address(host, port)
     # As Ctrl-C does, so that the directory is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with work_directory(Path(tempfile.gettempdir()), "beats-web-") as directory:

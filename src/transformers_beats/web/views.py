@@ -70,7 +70,7 @@ def show_labels(analysis: Analysis) -> str:
     rows = "".join(
         f'<li><span class="class">{html.escape(label)}</span> <span class="score">{score:.2f}</span>'
         f'<span class="bar" style="width:{100 * score:.1f}%"></span></li>'
-        for label, score in analysis.labels
+        for label, score in (analysis.labels if analysis.classes is None else analysis.classes)
     )
     return f'<h2>Top classes</h2><ol class="classes">{rows}</ol><p class="caption">{html.escape(analysis.caption)}</p>'
 

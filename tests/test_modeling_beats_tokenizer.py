@@ -165,9 +165,10 @@ def test_silence_has_code_0_in_any_order_of_sums(value):
         reordered = copy.deepcopy(quantizer)
         reordered.projection.copy_(quantizer.projection[order])
         reordered.codebook.copy_(quantizer.codebook[:, order])
-        projected, codes = reordered(patches)
+        projected, codes, vectors = reordered(patches)
         assert projected.abs().max() == 0
         assert codes.tolist() == [0, 0, 0]
+        assert torch.equal(vectors, reordered.codebook[:1].expand(3, -1))
 
 
 @torch.no_grad()

@@ -101,6 +101,24 @@ def test_a_process_that_is_killed_once_loses_nothing(paths):
             np.testing.assert_array_equal(third, read_samples(stream_audio(path)))
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked")
+def test_a_forked_process_leaves_the_decoders_of_its_parent_alone(paths):
+    with Decoders(paths, stream_audio, 2) as opened:
+        child = os.fork()
+        if child == 0:
+            try:
+                opened.__exit__(None, None, None)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        # At work, or done with these short files.
+        assert all(process.process.exitcode in (None, 0) for process in opened.processes)
+        results = read_all(opened)
+    for path, result in zip(paths, results):
+        np.testing.assert_array_equal(result, read_samples(stream_audio(path)))
+
+
 def test_a_recording_that_was_left_is_no_shorter_one(paths):
     with Decoders(paths, stream_audio, 2) as opened:
         streams = [opened.open_next() for _ in range(3)]

@@ -134,11 +134,15 @@ class _Process:
             target=_run, args=(output, items, numbers, open_item, is_ahead), daemon=True
         )
         self.process.start()
+        self.owner = os.getpid()
         # Else a process that was killed would leave its reader waiting.
         output.close()
 
     def close(self) -> None:
-        """Ends the process."""
+        """Ends the process, if this one has begun it."""
+        # A forked process has copies of what its parent has begun, and may collect them.
+        if os.getpid() != self.owner:
+            return
         self.input.close()
         self.process.terminate()
         self.process.join(END_SECONDS)

@@ -383,6 +383,7 @@ def test_padding_that_was_chosen_stays():
     assert extractor.padding_value == BeatsFeatureExtractor(fbank_std=3.0).padding_value
     with pytest.raises(ValueError, match="`padding_value` must be a finite float32, got nan"):
         extractor.padding_value = float("nan")
+    assert extractor.padding_value == BeatsFeatureExtractor(fbank_std=3.0).padding_value
 
 
 @pytest.mark.parametrize(

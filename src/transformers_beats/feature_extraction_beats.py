@@ -148,9 +148,9 @@ class BeatsFeatureExtractor(SavedWithCode, SequenceFeatureExtractor):
 
     @padding_value.setter
     def padding_value(self, value: float | None) -> None:
-        self._padding_value = value
-        if not _is_finite(self.padding_value):
-            raise ValueError(f"`padding_value` must be a finite float32, got {self.padding_value}: see `fbank_std`.")
+        used = silence_value(self.fbank_mean, self.fbank_std) if value is None else value
+        if not _is_finite(used):
+            raise ValueError(f"`padding_value` must be a finite float32, got {used}: see `fbank_std`.")
         self._padding_value = None if value is None else float(value)
 
     def to_dict(self) -> dict[str, Any]:

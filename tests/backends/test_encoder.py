@@ -583,7 +583,8 @@ def test_the_model_is_as_it_was(classifier, clips):
     replaced = in_backend(classifier, "onnx")
     assert isinstance(replaced.beats.encoder, OnnxEncoder)
     assert (replaced.dtype, replaced.device) == (classifier.dtype, classifier.device)
-    assert replaced.get_input_embeddings() is classifier.get_input_embeddings()
+    own, others = (dict(model.get_input_embeddings().named_parameters()) for model in (replaced, classifier))
+    assert own.keys() == others.keys() and all(own[name] is others[name] for name in own)
     np.testing.assert_array_equal(torch_.embed(clips[2], RATE), before)
     # Once is enough.
     assert in_backend(replaced, "onnx") is replaced
@@ -632,9 +633,12 @@ def test_weights_of_the_head_reach_it_and_others_are_refused(classifier, clips):
 @needs_onnx
 @pytest.mark.parametrize("kind", ["forward", "forward_pre"])
 def test_hooks_that_nothing_would_call_are_refused(classifier, kind):
-    layer = in_backend(classifier, "onnx").get_submodule("beats.encoder.layers.0.mlp.fc1")
-    with pytest.raises(UsageError, match="hooks on them need the backend torch"):
-        getattr(layer, f"register_{kind}_hook")(print)
+    encoder = in_backend(classifier, "onnx").beats
+    assert len(encoder.encoder.layers) == len(classifier.beats.encoder.layers)
+    layers = encoder.encoder.layers
+    for layer in (layers[0], layers[-1].mlp.fc1, encoder.embeddings.patch_embeddings, encoder.get_input_embeddings()):
+        with pytest.raises(UsageError, match="hooks on them need the backend torch"):
+            getattr(layer, f"register_{kind}_hook")(print)
 
 
 @needs_onnx

@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+import soundfile
 from typer.testing import CliRunner
 
 from transformers_beats.cli.app import app
@@ -63,3 +64,9 @@ def test_an_embedding_without_a_direction_has_no_similarity(models, sounds, monk
     monkeypatch.setattr(RowMean, "value", lambda self: np.zeros(3))
     (line,) = run("-m", models / "beats_tiny", sounds / "a.wav", sounds / "a.wav", exit_code=1).stderr.splitlines()
     assert "An embedding is zero" in line
+
+
+def test_a_recording_that_is_compared_with_itself_has_its_warnings_once(models, tmp_path):
+    soundfile.write(tmp_path / "quiet.wav", np.zeros(16000), 16000)
+    stderr = run("-m", models / "beats_tiny", tmp_path / "quiet.wav", tmp_path / "quiet.wav").stderr
+    assert stderr.count("is digital silence") == 1

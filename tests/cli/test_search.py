@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -380,6 +381,23 @@ def test_a_folder_has_no_distance_to_itself(folder, models):
     output = run("distance", folder, folder, "-m", models / "beats_tiny", "--segments", 0.16).stdout
     assert "Fréchet distance: 0.000\n" in output
     assert "Extrapolated to infinitely many embeddings: unknown, needs at least 130 of each" in output
+
+
+@pytest.mark.parametrize("words", [(".", "."), (".", "kind 0"), ("kind 0", "."), ("kind 0/../kind 0", "kind 0")])
+def test_a_file_of_both_folders_is_counted_and_named_once(words, folder, models):
+    (folder / "kind 0" / "bad.wav").write_text("no audio")
+    soundfile.write(folder / "kind 0" / "quiet.wav", np.zeros(RATE), RATE)
+    folders = [os.path.join(folder, word) for word in words]
+    result = run("distance", *folders, "-m", models / "beats_tiny", "--json", exit_code=1)
+    record = json.loads(result.stdout)
+    paths = [sorted(path for path in Path(place).rglob("*.wav") if path.stem.isdigit()) for place in folders]
+    inference = WindowedInference(*loading.load(models / "beats_tiny", "cpu"))
+    embeddings = [np.stack(list(inference.embed_many(found))) for found in paths]
+    assert record["embeddings"] == list(map(len, paths))
+    assert record["value"] == pytest.approx(measure_distance(*embeddings).value, rel=1e-3, abs=1e-4)
+    assert result.stderr.count("bad.wav: ") == 1
+    assert result.stderr.count("quiet.wav: is digital silence") == 1
+    assert f"1 of {5 if '.' not in words else 8} files could not be used." in result.stderr
 
 
 def test_corrupt_files_are_named_and_too_few_are_refused(folder, models):

@@ -212,3 +212,26 @@ def test_a_warning_about_a_recording_has_its_name_and_comes_once(models, tmp_pat
     assert caplog.messages == []
     fine, loud = (json.loads(text) for text in result.stdout.splitlines())
     assert (fine["warnings"], loud["warnings"]) == ([], [line.partition(": ")[2]])
+
+
+# Line ends of three kinds, a sequence that colours a terminal, and a space at the beginning.
+@pytest.mark.parametrize("name", ["a\nb.wav", "a\u2028b.wav", "a\x85b.wav", "a\x1b[31mb.wav", " a.wav"])
+def test_names_of_files_are_printable_and_reasons_are_whole(models, tmp_path, name):
+    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
+    folders = [tmp_path / word for word in ("bad", "quiet")]
+    for folder in folders:
+        folder.mkdir()
+    (folders[0] / name).write_bytes(b"")
+    soundfile.write(folders[1] / name, np.zeros(16000), 16000)
+    options = ("-m", models / "beats_tiny_finetuned", "--device", "cpu")
+    result = run("tag", *folders, *options, "--json", exit_code=1)
+    reasons = [json.loads(line).get("reason") for line in result.stdout.splitlines()]
+    assert "is empty, it has no bytes." in reasons
+    messages = result.stderr.split("\n")
+    assert f"{folders[0] / shown}: is empty, it has no bytes." in messages
+    assert any(line.startswith(f"{folders[1] / shown}: is digital silence") for line in messages)
+    (line, _) = run("compare", folders[1] / name, folders[0] / name, *options, exit_code=1).stderr.split("\n")
+    assert line.endswith(": is empty, it has no bytes.")
+    assert "\x1b" not in line
+    warning = run("compare", folders[1] / name, folders[1] / name, *options).stderr
+    assert warning.startswith(f"{folders[1] / shown}: is digital silence")

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file
 from tiny import ENCODER, TRAINING, make_recipe, make_sounds
-from worker import run_iterate, train_steps
+from worker import find_silence, run_iterate, train_steps
 
 from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForAudioClassification, BeatsForPreTraining
 from transformers_beats.training.compute_codes import load_codes
@@ -71,6 +72,7 @@ def together(tmp_path_factory, cache_of_the_module) -> Path:
     student = make_distillation(directory) | {"output_dir": str(directory / "student")}
     student["per_device_train_batch_size"] //= 2
     tasks = [("iterate", recipe), ("record_masks", masks), ("evaluate", classifier), ("distill", student)]
+    tasks.append(("find_silence", make_gaps(directory) | {"output": str(directory / "silence")}))
     # The last ends the processes.
     tasks.append(("fully_shard", sharded))
     launch(tasks, directory)
@@ -88,6 +90,16 @@ def make_classifier(directory: Path) -> dict:
     BeatsFeatureExtractor().save_pretrained(directory / "classifier")
     # Windows of half a second: one or two for each clip, and more for one process than for the other.
     return {"model": str(directory / "classifier"), "dataset": str(sounds), "crop_seconds": 0.5, "batch_size": 4}
+
+
+def make_gaps(directory: Path) -> dict:
+    """Writes recordings with gaps of digital silence; returns arguments of `find_silence`."""
+    (directory / "gaps").mkdir()
+    for number in range(5):
+        samples = 0.1 * np.random.default_rng(number).standard_normal(4000 * (number + 1))
+        samples[1000 * number : 1000 * number + 3000] = 0
+        soundfile.write(directory / "gaps" / f"{number}.wav", samples, 16000)
+    return {"dataset": str(directory / "gaps"), "config": ENCODER}
 
 
 def make_distillation(directory: Path) -> dict:
@@ -147,6 +159,15 @@ def test_two_processes_classify_as_one_does(together, tmp_path):
     assert one["num_clips"] == two["num_clips"] == 12
     scores = [np.genfromtxt(run / "predictions.csv", delimiter=",", skip_header=1)[:, 3:] for run in runs]
     np.testing.assert_allclose(scores[1], scores[0], atol=1e-6)
+
+
+def test_two_processes_find_the_silence_that_one_finds(together, tmp_path):
+    found = find_silence(make_gaps(tmp_path))
+    # One more for one process than for the other.
+    assert len(found) == 9
+    assert 0 < sum(map(sum, found)) < sum(map(len, found))
+    for rank in range(2):
+        assert json.loads((together / f"silence-{rank}.json").read_text()) == found
 
 
 def test_two_processes_distill_what_one_does(together, tmp_path):

@@ -18,11 +18,15 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers.trainer_callback import TrainerState
 
-from transformers_beats import BeatsConfig, BeatsForPreTraining
+from transformers_beats import BeatsConfig, BeatsFeatureExtractor, BeatsForPreTraining
 from transformers_beats.training.config.arguments import PRETRAIN_ARGUMENTS
 from transformers_beats.training.config.distillation import DISTILL_ARGUMENTS
 from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments
+from transformers_beats.training.data.clips import prepare_clips
+from transformers_beats.training.data.labelled import LabelledClips, Windows
+from transformers_beats.training.data.labels import Labels
+from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
 from transformers_beats.training.distill import distill
 from transformers_beats.training.evaluate import EVALUATE_ARGUMENTS, evaluate
 from transformers_beats.training.iterate import iterate
@@ -108,6 +112,21 @@ def record_clips(values: dict) -> None:
         Path(values["output_dir"], "clips.json").write_text(json.dumps(parts))
 
 
+def find_silence(values: dict) -> list[list[bool]]:
+    """Returns the silence of windows of half a second of a folder; with `output`, each process writes what it has."""
+    data = DataArguments(dataset=values["dataset"], crop_seconds=0.5)
+    clips = prepare_clips(load_audio_dataset(data), data, 16000)
+    config = BeatsConfig(**values["config"], num_labels=1)
+    labels = Labels("frames", ["on"], [[] for _ in clips.names])
+    targets = LabelledClips(labels, True, BeatsFeatureExtractor(), config)
+    found = [
+        silent.tolist() for silent in Windows(clips, data, BeatsFeatureExtractor(), targets, num_workers=1).silent
+    ]
+    if "output" in values:
+        Path(f"{values['output']}-{distributed.get_rank()}.json").write_text(json.dumps(found))
+    return found
+
+
 def die_at(target: str) -> None:
     """Makes this process kill itself where the checkpoint `target` is all but written."""
     save_to_json = TrainerState.save_to_json
@@ -173,6 +192,7 @@ if __name__ == "__main__":
         "record_masks": record_masks,
         "record_clips": record_clips,
         "die_at": die_at,
+        "find_silence": find_silence,
         "fully_shard": train_fully_sharded,
         "distill": lambda values: distill(*build_arguments(DISTILL_ARGUMENTS, values)),
         "evaluate": lambda values: evaluate(*build_arguments(EVALUATE_ARGUMENTS, values)),

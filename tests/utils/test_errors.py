@@ -6,12 +6,39 @@ import sys
 import pytest
 from tqdm import tqdm
 
-from transformers_beats.utils.errors import FAILURE, INTERRUPTED, BeatsError, errors_in_one_line, name_some
+from transformers_beats.utils.errors import (
+    FAILURE,
+    INTERRUPTED,
+    BeatsError,
+    errors_in_one_line,
+    first_line,
+    name_some,
+)
 
 
 def test_names_are_quoted_and_those_beyond_a_limit_counted():
     assert name_some(["a", "b"]) == "'a', 'b'"
     assert name_some(list("abcdefg")) == "'a', 'b', 'c', 'd', 'e' and 2 more"
+
+
+# All line ends of `str.splitlines`, and other names that a first line would not have as they are.
+NAMES = [f"a{end}b.wav" for end in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"] + [" a.wav", "a.wav", "b: c.wav"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_line_of_a_message_about_a_file_is_the_reason(name):
+    assert first_line(BeatsError(f"{name}: is empty.\nMore."), name) == "is empty."
+    assert first_line(OSError("no space"), name) == "no space"
+    (line,) = first_line(ValueError(f"Error in '{name}'."), name).splitlines()
+    assert line.startswith("Error in '")
+    assert line.endswith("'.")
+    assert first_line(MemoryError(), name) == "MemoryError"
+
+
+def test_what_a_terminal_would_obey_is_in_no_message(capsys):
+    with pytest.raises(SystemExit), errors_in_one_line():
+        raise BeatsError("a\x1b[31m\x85b.wav: no such file")
+    assert capsys.readouterr().err == "error: a\N{REPLACEMENT CHARACTER}[31m b.wav: no such file\n"
 
 
 @pytest.mark.parametrize(("is_pipe", "message"), [(True, ""), (False, "error: [Errno 32] Broken pipe\n")])

@@ -90,7 +90,7 @@ def test_a_directory_that_cannot_be_moved_is_filled(why, tmp_path, monkeypatch):
 
     def write(stop=False):
         with new_directory(target) as new:
-            (new / "a").touch()
+            (new / "config.json").touch()
             (new / "b").mkdir()
             if stop:
                 (target / "mine").touch()
@@ -102,7 +102,9 @@ def test_a_directory_that_cannot_be_moved_is_filled(why, tmp_path, monkeypatch):
     rename = Path.rename
 
     def rename_or_fail(self, to):
-        if self.name == "b":
+        if self.name == "config.json":
+            # By which a directory is that of a model.
+            assert (target / "b").is_dir()
             raise KeyboardInterrupt
         return rename(self, to)
 
@@ -112,7 +114,7 @@ def test_a_directory_that_cannot_be_moved_is_filled(why, tmp_path, monkeypatch):
             write()
     assert list(target.iterdir()) == []
     write()
-    assert sorted(path.name for path in target.iterdir()) == ["a", "b"]
+    assert sorted(path.name for path in target.iterdir()) == ["b", "config.json"]
     assert (target.stat().st_ino, target.stat().st_mode) == (before.st_ino, before.st_mode)
     assert list(tmp_path.iterdir()) == [target]
 
@@ -207,6 +209,33 @@ def test_what_killed_runs_have_left_is_removed(writer, seconds, goes, tmp_path):
     with replace_file(tmp_path / "target") as temporary:
         temporary.touch()
     assert left.exists() is not goes
+
+
+def test_what_cannot_be_removed_keeps_nothing_else(tmp_path, monkeypatch):
+    left = [tmp_path / f".{number:016x}.partial" for number in range(3)]
+    for path in left:
+        path.touch()
+        os.utime(path, (0, 0))
+    unlink = os.unlink
+
+    def unlink_mine(path, **options):
+        if Path(path) == left[1]:
+            raise PermissionError(path)
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "unlink", unlink_mine)
+    with replace_file(tmp_path / "target") as temporary:
+        temporary.touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [left[1].name, "target"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_what_is_no_file_is_not_replaced(overwrite, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(UsageError, match="is a device or a pipe, and a file is to be written"):
+            check_absent(path, overwrite)
 
 
 def test_a_run_that_is_killed_leaves_a_file_that_the_next_one_removes(tmp_path):

@@ -1,8 +1,11 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import io
+import sys
+
 import pytest
 from rich.cells import cell_len
 
-from transformers_beats.utils.table import format_table, shorten
+from transformers_beats.utils.table import format_table, print_table, print_text, shorten
 
 
 HEADERS = ["File", "Score", "Label"]
@@ -49,3 +52,29 @@ def test_names_are_shortened_in_their_middle(text, width, expected):
 def test_what_a_terminal_would_obey_is_not_printed():
     table = format_table(["File"], [["a\x1b[2J\n\udcff.wav"]], 80)
     assert table.splitlines()[2] == "a\N{REPLACEMENT CHARACTER}[2J" + 2 * "\N{REPLACEMENT CHARACTER}" + ".wav"
+
+
+def test_spaces_of_other_scripts_are_printed():
+    assert format_table(["File"], [["a\u3000b\xa0c.wav"]], 80).splitlines()[2] == "a\u3000b\xa0c.wav"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [
+        ("cp1252", ["?.wav  é  0.5", "??.wav  Dog  0.25"]),
+        ("ascii", ["?.wav  ?  0.5", "??.wav  Dog  0.25"]),
+        ("utf-8", ["音.wav  é  0.5", "😀\ufffd.wav  Dog  0.25"]),
+        ("utf-16", ["音.wav  é  0.5", "😀\ufffd.wav  Dog  0.25"]),
+    ],
+)
+def test_what_standard_output_cannot_hold_is_replaced(encoding, expected, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="\n")
+    monkeypatch.setattr(sys, "stdout", stream)
+    print_table(["File", "Label", "Score"], [["音.wav", "é", "0.5"], ["😀\udcff.wav", "Dog", "0.25"]])
+    print_text("The end of 音.")
+    stream.flush()
+    lines = stream.buffer.getvalue().decode(encoding).splitlines()
+    assert [line.split() for line in lines[2:4]] == [line.split() for line in expected]
+    assert lines[4] == ("The end of ?." if encoding in ("cp1252", "ascii") else "The end of 音.")
+    # Cells are as wide as what is printed.
+    assert len({cell_len(line) for line in lines[1:4]}) == 1

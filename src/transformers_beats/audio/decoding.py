@@ -27,7 +27,7 @@ from .resampling import resample
 
 logger = logging.get_logger(__name__)
 
-# Samples decoded before a part, at the lower of both rates, so that the resampling has no edge there.
+# Samples decoded before a part, at the lower of both rates, so that the resampling has no edge there; over `REACH`.
 MARGIN_SAMPLES = 1000
 # Lengths that differ by no more than this, in seconds, or by a tenth, agree: decoders leave out what encoders added.
 LENGTH_TOLERANCE = 0.1

@@ -174,6 +174,16 @@ class _Weights(nn.Module):
         for name, part in module._modules.items():
             self._modules[name] = None if part is None else _Weights(part)
 
+    def __getitem__(self, index: int) -> Any:
+        """Returns a part by its place, as a list of modules does."""
+        return [*self._modules.values()][index]
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __bool__(self) -> bool:
+        return True
+
     def register_forward_hook(self, *args: Any, **kwargs: Any) -> Any:
         """Raises a [`UsageError`], since nothing would call it."""
         raise UsageError("onnxruntime calls no layers of PyTorch: hooks on them need the backend torch.")
@@ -189,8 +199,8 @@ class PassOn(_InGraph):
 
     def __init__(self, embeddings: Any):
         super().__init__()
-        self._modules = dict(embeddings._modules)
-        self._parameters, self._buffers = dict(embeddings._parameters), dict(embeddings._buffers)
+        weights = _Weights(embeddings)
+        self._modules, self._parameters, self._buffers = weights._modules, weights._parameters, weights._buffers
 
     def forward(self, input_values: torch.Tensor) -> torch.Tensor:
         """Returns `input_values` in the dtype of the model, as the embeddings take them."""

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from transformers_beats.audio.files import AudioFile, check_names
+from transformers_beats.inference.records import OK, SKIPPED, STATUS
 from transformers_beats.utils.errors import FOREIGN_ERRORS, UsageError, first_line
-from transformers_beats.utils.files import check_absent, check_folder_of, make_directory, replace_file
+from transformers_beats.utils.files import check_folder_of, make_directory, replace_file
 from transformers_beats.utils.messages import warn
 from transformers_beats.utils.numbers import format_number
 from transformers_beats.utils.table import print_table, to_csv
@@ -18,7 +19,7 @@ from transformers_beats.utils.table import print_table, to_csv
 from .notes import DecoderNotes, decoder_notes
 from .options import Device, Json, MovedModel
 from .processing import Open, ends_output, find_inputs, finish, has_seconds_bar, note_left_out, process
-from .writers import OK, SKIPPED, STATUS, OutputError, write_standard_output
+from .writers import OutputError, write_standard_output
 
 
 if TYPE_CHECKING:
@@ -75,8 +76,7 @@ def score(
     if output is not None:
         if output.suffix.lower() != ".csv":
             raise UsageError(f"{output}: scores are CSV: choose a name that ends in .csv.")
-        check_absent(output, overwrite)
-        check_folder_of(output)
+        check_folder_of(output, overwrite)
     found = find_inputs(inputs)
     roles = assign_tests(found, [path for path in map(Path, inputs) if path.is_file()])
     files = [role.file for role in roles]
@@ -214,7 +214,7 @@ def draw_all(
         except FOREIGN_ERRORS as error:
             if ends_output(error):
                 raise
-            failures.append(f"{role.file.name}: no picture: {first_line(error)}")
+            failures.append(f"{role.file.name}: no picture: {first_line(error, role.file.name)}")
     return failures
 
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from transformers_beats.audio.files import STDIN, AudioFile
+from transformers_beats.audio.files import STDIN, AudioFile, place_of, remember_folders
 from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.messages import warn
 from transformers_beats.utils.numbers import format_number
-from transformers_beats.utils.table import print_table
+from transformers_beats.utils.table import print_table, print_text
 
 from .notes import DecoderNotes, decoder_notes
 from .options import Device, Json, Model, Segments
-from .processing import Open, find_inputs, finish, process
+from .processing import Open, find_inputs, finish, process, warn_of
 from .writers import write_standard_output
 
 
@@ -54,9 +54,9 @@ def compare(
         loaded, extractor = load(model, device)
         streams = [notes.open(file, extractor.sampling_rate) for file in files]
         comparison = result_of(compare_recordings(streams, loaded, extractor, top_k))
-        for file, stream in zip(files, streams):
-            for warning in stream.report.warnings:
-                warn(f"{file.name}: {warning}")
+        # One recording that is compared with itself has its warnings once.
+        for file, stream in dict(zip(files, streams)).items():
+            warn_of(file, stream.report.warnings)
     record: dict[str, Any] = {
         "files": [file.address for file in files],
         "similarity": round(comparison.similarity, 6),
@@ -123,12 +123,12 @@ def distance(
 
         loaded, extractor = load(model, device)
         inference = WindowedInference(loaded, extractor, window_of(segments, extractor))
-        results = [embed_folder(files, notes, inference, segments) for files in folders]
-    counts = [len(vectors) for vectors, _ in results]
+        files, collections, failures = embed_folders(folders, notes, inference, segments)
+    counts = [len(vectors) for vectors in collections]
     for word, number in zip((first, second), counts):
         if number < 2:
             raise BeatsError(f"{word}: has {number} of the two or more embeddings that a covariance needs.")
-    measured = measure_distance(*(np.stack(vectors) for vectors, _ in results))
+    measured = measure_distance(*map(np.stack, collections))
     dim = loaded.config.hidden_size
     if measured.is_biased:
         warn(
@@ -145,34 +145,46 @@ def distance(
     else:
         rows = [[name, word, str(number)] for name, word, number in zip("AB", (first, second), counts)]
         print_table(["", "Folder", "Embeddings"], rows)
-        print(f"\nFréchet distance: {format_number(measured.value)}")
+        print_text(f"\nFréchet distance: {format_number(measured.value)}")
         known = measured.extrapolated is not None
         limit = (
             format_number(measured.extrapolated) if known else f"unknown, needs at least {count_needed(dim)} of each"
         )
-        print(f"Extrapolated to infinitely many embeddings: {limit}", flush=True)
-    files = [file for found in folders for file in found]
-    finish(files, [failure for _, failures in results for failure in failures])
+        print_text(f"Extrapolated to infinitely many embeddings: {limit}")
+    finish(files, failures)
 
 
-def embed_folder(
-    files: Sequence[AudioFile], notes: DecoderNotes, inference: "WindowedInference", seconds: float | None
-) -> tuple[list["np.ndarray"], list[str]]:
+def embed_folders(
+    folders: Sequence[Sequence[AudioFile]],
+    notes: DecoderNotes,
+    inference: "WindowedInference",
+    seconds: float | None,
+) -> tuple[list[AudioFile], list[list["np.ndarray"]], list[str]]:
     """
-    Returns the embeddings `(hidden_size,)` of the segments of files, or of the whole files, without those of digital
-    silence; and a line for each file that cannot be used.
+    Embeds the files of folders; one that lies in several of them is computed, and named, once.
+
+    Returns:
+        `tuple`: the files of all folders; for each folder the embeddings `(hidden_size,)` of the segments of its
+        files, or of the whole files, without those of digital silence; and a line for each file that cannot be used.
     """
     from transformers_beats.search.segments import stream_segments_many
 
-    vectors: list[np.ndarray] = []
+    real_path = remember_folders()
+    places = [{place_of(file.full_name, real_path): file for file in folder} for folder in folders]
+    files = list({place: file for found in places for place, file in found.items()}.values())
+    collections: list[list[np.ndarray]] = [[] for _ in folders]
 
     def compute(todo: Sequence[AudioFile], open_file: Open) -> Iterator[Any]:
         return stream_segments_many(inference, map(open_file, todo), seconds)
 
     def add(file: AudioFile, segments: Any, report: Any) -> None:
         # All of a file, or nothing of it.
-        vectors.extend([segment.embedding for segment in segments if not segment.is_silent])
+        vectors = [segment.embedding for segment in segments if not segment.is_silent]
+        place = place_of(file.full_name, real_path)
+        for collection, found in zip(collections, places):
+            if place in found:
+                collection.extend(vectors)
 
     rate = inference.feature_extractor.sampling_rate
     failures = process(files, None, notes, rate, compute, add)
-    return vectors, failures
+    return files, collections, failures

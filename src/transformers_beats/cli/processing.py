@@ -4,14 +4,14 @@
 import errno
 import sys
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers_beats.audio.files import STDIN, AudioFile, FileList, find_audio
-from transformers_beats.utils.errors import FAILURE, FOREIGN_ERRORS, UsageError, first_line
+from transformers_beats.utils.errors import FAILURE, FOREIGN_ERRORS, UsageError, first_line, printable
 from transformers_beats.utils.machine import count_cpus, name_of
 from transformers_beats.utils.messages import is_quiet, note, warn
 from transformers_beats.utils.numbers import format_number
@@ -148,19 +148,24 @@ def process(
                 report = reports[file]
                 with stage("write"):
                     write(file, result, report)
-                for warning in report.warnings:
-                    warn(f"{file.name}: {warning}")
+                warn_of(file, report.warnings)
             except FOREIGN_ERRORS as error:
                 if ends_output(error):
                     raise
-                reason = first_line(error).removeprefix(f"{file.name}: ")
-                failures.append(reason if file.name in reason else f"{file.name}: {reason}")
+                reason = first_line(error, file.name)
+                failures.append(reason if printable(file.name) in reason else f"{file.name}: {reason}")
                 if not has_result:
                     skip(file, reason)
             reports.pop(file, None)
         if decoders is not None and (times := current_times()) is not None:
             times.num_decoders, times.decoder_seconds = decoders.num_processes, decoders.seconds
     return failures
+
+
+def warn_of(file: AudioFile, warnings: Iterable[str]) -> None:
+    """Prints warnings about a file, each as a line that begins with its name."""
+    for warning in warnings:
+        warn(printable(f"{file.name}: {warning}"))
 
 
 def leave_out(files: Sequence[AudioFile], is_done: Callable[[AudioFile], bool]) -> Sequence[AudioFile]:
@@ -191,7 +196,8 @@ def finish(
         `SystemExit`: with status 1 if a file was skipped.
     """
     if failures:
-        print(*failures, f"{len(failures)} of {len(files)} files could not be used.", sep="\n", file=sys.stderr)
+        number = f"{len(failures)} of {len(files)} files could not be used."
+        print(*map(printable, failures), number, sep="\n", file=sys.stderr)
     if num_left:
         print(f"Of the files of all shares, {num_left} could not be used.", file=sys.stderr)
     note(*closing)

@@ -14,7 +14,7 @@ from transformers_beats.audio.files import STDIN, AudioFile
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.files import check_folder_of
 from transformers_beats.utils.lock import is_held
-from transformers_beats.utils.messages import next_command, note, warn
+from transformers_beats.utils.messages import next_command, note
 from transformers_beats.utils.numbers import format_number
 from transformers_beats.utils.ranks import parts_in, ranks_directory, take_share
 from transformers_beats.utils.table import print_table
@@ -34,6 +34,7 @@ from .processing import (
     process,
     settings_of,
     share_of,
+    warn_of,
     write_left,
 )
 from .writers import write_standard_output
@@ -247,8 +248,7 @@ def list_nearest(
         searcher = Searcher(index, device, model, exact)
         stream = notes.open(file, searcher.sampling_rate)
         found = searcher.find(stream, top)
-        for warning in stream.report.warnings:
-            warn(f"{file.name}: {warning}")
+        warn_of(file, stream.report.warnings)
     found = [hit for hit in found if threshold is None or reaches(hit.similarity, threshold)]
     if json:
         for hit in found:

@@ -28,7 +28,7 @@ from transformers_beats.backends.choice import Backend
 from transformers_beats.backends.encoder import in_torch
 from transformers_beats.fbank_beats import loudness_was_reported, num_fbank_samples
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
-from transformers_beats.utils.errors import BeatsError, UsageError
+from transformers_beats.utils.errors import BeatsError, UsageError, printable
 from transformers_beats.utils.stages import current_times, stage
 
 from .backend import in_backend
@@ -392,7 +392,7 @@ class WindowedInference:
                 name = stream.name
                 is_known = bar.total is not None and stream.seconds is not None
                 bar.total = bar.total + round(stream.seconds) if is_known else None
-                bar.set_description(Path(name).name)
+                bar.set_description(printable(Path(name).name))
                 sizes = self.window_columns, self.hop_columns, self.window_samples
                 for first, waveform in cut_windows(stream.blocks, self.feature_extractor, *sizes):
                     if index in failed:
@@ -432,28 +432,26 @@ class WindowedInference:
     @loudness_was_reported()
     def _compute(self, cuts: list[Cut], compute: Compute) -> tuple[np.ndarray, np.ndarray]:
         """Runs `compute` on windows, the shortest first; and finds their columns of silence."""
-        extractor = self.feature_extractor
-        extract = partial(
-            extractor, sampling_rate=extractor.sampling_rate, return_tensors="pt", device=self.plain_model.device
-        )
+        extractor, device, waveforms = self.feature_extractor, self.plain_model.device, [cut.waveform for cut in cuts]
+        extract = partial(extractor, sampling_rate=extractor.sampling_rate, return_tensors="pt", device=device)
         with stage("fbank"):
             if self.can_pad:
-                inputs = extract([cut.waveform for cut in cuts], padding=True, return_attention_mask=True)
+                inputs = extract(waveforms, padding=True, return_attention_mask=True)
             else:
                 # Each as it is alone: under the legacy rule, samples that are padded change the mask.
                 num_frames = cuts[0].num_columns * extractor.patch_size
-                values = torch.cat([extract([cut.waveform])["input_values"][:, :num_frames] for cut in cuts])
+                values = torch.cat([extract([waveform])["input_values"][:, :num_frames] for waveform in waveforms])
                 inputs = {"input_values": values, "attention_mask": torch.ones_like(values[..., 0], dtype=torch.long)}
-            if current_times() is not None and self.plain_model.device.type == "cuda":
+            if current_times() is not None and device.type == "cuda":
                 # Kernels that were only queued would count for the model.
-                torch.cuda.synchronize(self.plain_model.device)
+                torch.cuda.synchronize(device)
         # Without padding, attention without a mask is faster.
         lengths = {compute.length(cut, self.plain_model.config, extractor) for cut in cuts}
         has_mask = (self.can_pad and len(lengths) > 1) or is_like_another(extractor)
         with stage("model"):
             values = compute.function(inputs["input_values"], inputs["attention_mask"] if has_mask else None)
             frames = self.plain_model.config.frames_per_step if compute.is_of_steps else None
-            silent = find_silence(inputs["input_values"], extractor, frames).cpu().numpy()
+            silent = find_silence(inputs["input_values"], waveforms, extractor, frames).cpu().numpy()
             return (values.float() if values.is_floating_point() else values).cpu().numpy(), silent
 
     def _output(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None, name: str) -> torch.Tensor:

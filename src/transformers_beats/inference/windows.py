@@ -2,8 +2,8 @@
 """Windows of a recording: cutting them, and joining the results."""
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +13,9 @@ from transformers_beats.fbank_beats import frame_shift, num_fbank_frames, num_fb
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 
 
-# Energy in a band of the fbank, in 16-bit units, up to which a frame is digital silence: equal samples have up to
-# 0.0008, since float32 rounds their mean, which is subtracted; the last bit of 24, as noise, has 0.02 and more.
-SILENCE_ENERGY = 1e-3
+# Energy in a band of the fbank, in 16-bit units, up to which a frame is digital silence: equal samples in [-1, 1] have
+# up to 0.0013, since float32 rounds their mean, which is subtracted; the last bit of 24, as noise, has 0.02 and more.
+SILENCE_ENERGY = 2e-3
 
 
 class Window(NamedTuple):
@@ -31,12 +31,34 @@ class Window(NamedTuple):
 
 
 def find_silence(
-    input_values: torch.Tensor, extractor: BeatsFeatureExtractor, frames_per_step: int | None = None
+    input_values: torch.Tensor,
+    waveforms: Sequence[Any],
+    extractor: BeatsFeatureExtractor,
+    frames_per_step: int | None = None,
 ) -> torch.Tensor:
     """
-    Returns which columns `(batch_size, num_columns)` of features are digital silence, equal samples; of so many frames
-    each, if that is given, which steps, the last of which may have fewer.
+    Returns which columns `(batch_size, num_columns)` of the features of `waveforms`, arrays `(num_samples,)`, are
+    digital silence, equal samples; of so many frames each, if that is given, which steps, the last of which may have
+    fewer.
     """
+    silent = _find_silent_frames(input_values, extractor, frames_per_step)
+    shortest = num_fbank_samples(extractor.patch_size, extractor.sampling_rate)
+    short = [index for index, waveform in enumerate(waveforms) if len(waveform) < shortest]
+    if short:
+        # The extractor pads them with zeros, which equal samples of another value do not continue: there is a step.
+        clips = [np.pad(waveforms[index], (0, shortest - len(waveforms[index])), mode="edge") for index in short]
+        values = extractor(
+            clips, sampling_rate=extractor.sampling_rate, return_tensors="pt", device=input_values.device
+        )["input_values"]
+        found = _find_silent_frames(values, extractor, frames_per_step)
+        silent[short, : found.shape[1]] = found
+    return silent
+
+
+def _find_silent_frames(
+    input_values: torch.Tensor, extractor: BeatsFeatureExtractor, frames_per_step: int | None
+) -> torch.Tensor:
+    """Returns which columns or steps have no frame with more energy than equal samples have."""
     loudest = (math.log(SILENCE_ENERGY) - extractor.fbank_mean) / (2 * extractor.fbank_std)
     frames = input_values.amax(dim=-1) <= loudest
     if frames_per_step is not None:

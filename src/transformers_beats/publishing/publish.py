@@ -99,8 +99,8 @@ def publish(
     and one that exists must be.
 
     Raises:
-        [`RefusedError`]: if private weights would become public, or the repository holds another model. Nothing was
-            changed.
+        [`RefusedError`]: if private weights would become public, or the repository holds another model, and nothing
+            was changed; or if the published model computes something else.
         [`BeatsError`]: if the Hub cannot be reached or refuses, or if the download differs.
     """
     api = HfApi()

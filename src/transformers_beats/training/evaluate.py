@@ -120,7 +120,7 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments, labels: LabelArg
             "will be optimistic."
         )
     # Without labels: the loss is not of interest.
-    windows = Windows(clips, data, extractor)
+    windows = Windows(clips, data, extractor, num_workers=arguments.num_workers)
     with work_directory(output_dir.parent, ".writing-") as work:
         training = BeatsTrainingArguments(
             output_dir=str(work),

@@ -165,9 +165,8 @@ def build_trainer(
         )
     windows = compute = None
     if evaluation is not None:
-        windows = Windows(
-            evaluation[0], arguments.data, extractor, LabelledClips(evaluation[1], as_indices, extractor, model.config)
-        )
+        targets = LabelledClips(evaluation[1], as_indices, extractor, model.config)
+        windows = Windows(evaluation[0], arguments.data, extractor, targets, training.dataloader_num_workers)
         compute = metrics_function(windows, evaluation[1], problem_type)
     events, augmentation, rolls = arguments.events, arguments.augmentation, False
     targets = LabelledClips(train[1], as_indices, extractor, model.config)

@@ -9,6 +9,7 @@ import signal
 import stat
 import sys
 import traceback
+import unicodedata
 import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -50,15 +51,30 @@ def message_of(error: BaseException | str) -> str:
     return text
 
 
-def first_line(error: BaseException | str) -> str:
-    """Returns the first line of a message that is not empty; the class of an error without a message."""
-    lines = (line.strip() for line in message_of(error).splitlines())
+def first_line(error: BaseException | str, name: str | None = None) -> str:
+    """
+    Returns the first line of a message that is not empty; the class of an error without a message. Of a message about
+    the file `name`, without the name at its beginning, whatever line ends are in it.
+    """
+    text = message_of(error)
+    if name is not None:
+        text = text.removeprefix(f"{name}: ").replace(name, printable(name))
+    lines = (line.strip() for line in text.splitlines())
     return next((line for line in lines if line), type(error).__name__)
 
 
 def one_line(text: Any) -> str:
     """Returns a text of several lines, or the message of an error, as one line."""
     return " ".join(message_of(text).split())
+
+
+def printable(text: str) -> str:
+    """Returns a text without what a terminal would obey or cannot show."""
+    # Spaces that are not of ASCII count as not printable.
+    return "".join(
+        letter if letter.isprintable() or unicodedata.category(letter) == "Zs" else "\N{REPLACEMENT CHARACTER}"
+        for letter in text
+    )
 
 
 def name_some(names: Sequence[object], limit: int = 5) -> str:
@@ -109,6 +125,7 @@ def errors_in_one_line(with_traceback: bool = False) -> Generator[None, None, No
 
 def _say(message: str) -> None:
     """Prints a line on stderr, also if a progress bar has begun one."""
+    message = printable(message)
     if "tqdm" in sys.modules:
         warn(message)
     else:

@@ -77,11 +77,13 @@ def _machine() -> str:
 @lru_cache(1024)
 def _remove_leftovers(directory: Path) -> None:
     """Removes what killed runs have left of [`replace_file`] in a directory."""
-    # It is not there, cannot be read, or belongs to another user.
+    # The directory may not be there, and a file may be gone or belong to another user.
     with suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
-            if (name := PARTIAL.fullmatch(entry.name)) and _is_left(entry, name):
-                os.unlink(entry.path)
+            if name := PARTIAL.fullmatch(entry.name):
+                with suppress(OSError):
+                    if _is_left(entry, name):
+                        os.unlink(entry.path)
 
 
 def _is_left(entry: "os.DirEntry[str]", name: "re.Match[str]") -> bool:
@@ -149,14 +151,16 @@ def check_absent(path: Path, overwrite: bool) -> None:
     """
     if os.path.isdir(path):
         raise UsageError(f"{path}: is a folder, and a file is to be written.")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UsageError(f"{path}: is a device or a pipe, and a file is to be written.")
     if os.path.exists(path) and not overwrite:
         raise UsageError(f"{path}: exists; pass --overwrite to replace it.")
     check_place(path)
 
 
-def check_folder_of(path: Path) -> None:
+def check_folder_of(path: Path, overwrite: bool = True) -> None:
     """Raises a [`UsageError`] for a file that cannot be written ([`check_absent`]), or whose folder is not there."""
-    check_absent(path, overwrite=True)
+    check_absent(path, overwrite)
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}.")
 
@@ -229,7 +233,8 @@ def _fill_directory(new: Path, target: Path) -> None:
     _allow_files(new)
     moved = []
     try:
-        for path in sorted(new.iterdir()):
+        # What makes a directory that of a model comes last.
+        for path in sorted(new.iterdir(), key=lambda path: path.name == "config.json"):
             moved.append(path.name)
             path.rename(target / path.name)
     except BaseException:

@@ -4,10 +4,13 @@
 import csv
 import io
 import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
+
+from .errors import printable
 
 
 # Between two columns.
@@ -21,9 +24,20 @@ UNLIMITED = 10_000
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """
     Prints a table in the width of the terminal, or of `COLUMNS`. Texts that do not fit are shortened in their middle;
-    numbers never are.
+    numbers never are. What the encoding of standard output does not have is replaced, as in [`print_text`].
     """
-    print(format_table(headers, rows, terminal_width()), flush=True)
+    cells = [[encodable(printable(cell), output_encoding()) for cell in row] for row in [headers, *rows]]
+    print(format_table(cells[0], cells[1:], terminal_width()), flush=True)
+
+
+def print_text(text: str) -> None:
+    """Prints a text with "?" in place of what the encoding of standard output does not have, such as in a pipe."""
+    print(encodable(text, output_encoding()), flush=True)
+
+
+def output_encoding() -> str:
+    """Returns the encoding of standard output."""
+    return getattr(sys.stdout, "encoding", None) or "utf-8"
 
 
 def terminal_width() -> int:
@@ -69,9 +83,9 @@ def shorten(text: str, width: int) -> str:
     return f"{set_cell_size(text, head)}...{tail}"
 
 
-def printable(text: str) -> str:
-    """Returns a text without what a terminal would obey or cannot show."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+def encodable(text: str, encoding: str) -> str:
+    """Returns a text with "?" in place of what an encoding does not have."""
+    return text.encode(encoding, errors="replace").decode(encoding)
 
 
 def to_csv(rows: Iterable[Sequence[Any]]) -> str:

@@ -2,6 +2,7 @@
 """Verification of released weights: fetched, converted, compared with the published equations, heard and timed."""
 
 import datetime
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -155,9 +156,10 @@ def main(
 
     if esc50 is not None:
         find_table(esc50)
-    if output is not None:
-        # It is added to.
+    if output is not None and not output.is_file():
         check_absent(output, overwrite=True)
+    elif output is not None and not os.access(output, os.W_OK):
+        raise UsageError(f"{output}: is closed to writing, and the report is added to it.")
     failures, machine = [], in_a_line(describe_machine(str(choose_device(device))))
     for name in entries:
         typer.echo(f"{name} ...", err=True)

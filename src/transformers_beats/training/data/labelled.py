@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from transformers_beats.configuration_beats import BeatsConfig
 from transformers_beats.fbank_beats import loudness_was_reported
@@ -163,7 +165,8 @@ class TrainingCrops(CropDataset):
 class Windows(Dataset):
     """
     Windows of `crop_seconds`, one after another, that cover every clip, for evaluation. The rest at the end of a clip
-    is a window as well if it lasts `min_seconds`. Without `targets`, items have no labels.
+    is a window as well if it lasts `min_seconds`. Without `targets`, items have no labels. Their silence is found in
+    `num_workers` processes.
     """
 
     def __init__(
@@ -172,8 +175,10 @@ class Windows(Dataset):
         arguments: DataArguments,
         extractor: BeatsFeatureExtractor,
         targets: LabelledClips | None = None,
+        num_workers: int = 0,
     ):
         self.clips, self.targets, self.sampling_rate = clips, targets, extractor.sampling_rate
+        self.num_workers = num_workers
         self.num_samples = round(arguments.crop_seconds * self.sampling_rate)
         shortest = max(1, round(arguments.min_seconds * self.sampling_rate))
         starts = [range(0, max(1, int(length) - shortest + 1), self.num_samples) for length in clips.num_samples]
@@ -204,17 +209,33 @@ class Windows(Dataset):
 
     @cached_property
     def silent(self) -> list[np.ndarray]:
-        """Scores of each window that are of digital silence, boolean `(num_columns,)`. All audio is read for it."""
-        return [self._find_silence(index) for index in range(len(self))]
+        """
+        Scores of each window that are of digital silence, boolean `(num_columns,)`. All audio is read for it, by each
+        process its share: all of them must ask.
+        """
+        state = PartialState()
+        shares = [range(process, len(self), state.num_processes) for process in range(state.num_processes)]
+        # Samples one by one: the last function is called by the workers.
+        loader = DataLoader(
+            self,
+            batch_size=None,
+            sampler=shares[state.process_index],
+            collate_fn=self._find_silence,
+            num_workers=self.num_workers,
+        )
+        # Of all processes, one after another.
+        found = gather_object(list(loader))
+        windows = [window for share in shares for window in share]
+        return [silent for _, silent in sorted(zip(windows, found), key=lambda pair: pair[0])]
 
     @loudness_was_reported()
-    def _find_silence(self, index: int) -> np.ndarray:
+    def _find_silence(self, item: Any) -> np.ndarray:
         if self.targets is None:
             raise BeatsError("These clips have no labels.")
         extractor, config = self.targets.extractor, self.targets.config
-        waveform = self[index]["waveform"]
+        waveform = item["waveform"]
         values = extractor([waveform], sampling_rate=self.sampling_rate, return_tensors="pt")["input_values"]
-        silent = find_silence(values, extractor, config.frames_per_step)[0].numpy()
+        silent = find_silence(values, [waveform], extractor, config.frames_per_step)[0].numpy()
         # Of columns, a last one that is not whole has no score.
         return silent[: count_steps(len(waveform), config, extractor)]
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 LEVEL = 0.95
 MAX_RESAMPLES, MIN_RESAMPLES = 1000, 200
 # Scores of all resamples together, beyond which there are fewer resamples; and scores of one, beyond which there are
-# none: they would take many minutes.
-MAX_RESAMPLED, MAX_SCORES = 100_000_000, 150_000_000
+# none: so many take minutes.
+MAX_RESAMPLED, MAX_SCORES = 100_000_000, 50_000_000
 # Weights of files that are held at a time, and sums of them.
 BLOCK, CHUNK = 20_000_000, 4_000_000
 # Metrics of several labels that have intervals here; those of events have their own.
@@ -44,7 +44,7 @@ Compute = Callable[[np.ndarray], Resamples]
 def count_resamples(predictions: "Predictions") -> int:
     """
     Returns the number of resamples: 1,000, for large multi-label evaluations fewer, but at least 200, and none for
-    more than 150 million scores, such as those of all moments of thousands of clips.
+    more than 50 million scores, such as those of all moments of thousands of clips.
     """
     if not predictions.is_multi_label:
         return MAX_RESAMPLES

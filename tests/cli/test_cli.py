@@ -233,7 +233,7 @@ def test_a_full_disk_ends_it_at_once(models, sounds, tmp_path, monkeypatch, numb
     tried = []
 
     def fail(stream, array):
-        tried.append(stream.name)
+        tried.append(array)
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(np, "save", fail)
@@ -242,6 +242,7 @@ def test_a_full_disk_ends_it_at_once(models, sounds, tmp_path, monkeypatch, numb
     assert len(tried) == num_tried
     assert os.strerror(number) in result.stderr
     assert ("error: " in result.stderr) == (num_tried == 1)
+    assert str(tmp_path / "out") in result.stderr
 
 
 def test_a_stream_that_takes_no_more_ends_it_at_once(models, sounds, tmp_path, monkeypatch):
@@ -400,13 +401,8 @@ def test_a_result_is_not_taken_for_that_of_a_file_of_the_same_name(
     assert run(*arguments, "first", "--resume", exit_code=2)
 
 
-def test_an_output_of_an_earlier_version_is_resumed(models, sounds, tmp_path):
+def test_settings_that_are_no_settings_are_refused(models, sounds, tmp_path):
     tag(models, sounds / "a.wav", "-o", tmp_path / "tags.jsonl")
-    (tmp_path / ".tags.jsonl.settings.json").unlink()
-    tag(models, sounds, "-o", tmp_path / "tags.jsonl", "--resume")
-    assert len(records_of(tmp_path / "tags.jsonl")) == 4
-    # From now on they are known.
-    tag(models, sounds, "-o", tmp_path / "tags.jsonl", "--resume", "--window", 2, exit_code=2)
     (tmp_path / ".tags.jsonl.settings.json").write_text("[")
     result = tag(models, sounds, "-o", tmp_path / "tags.jsonl", "--resume", exit_code=2)
     assert "cannot be read as settings" in result.stderr

@@ -235,6 +235,8 @@ def test_any_file_is_resumed_or_refused_and_then_left_alone(kind, start, rest):
         path = Path(name) / "results"
         lines = partial_file(path) if kind is Format.csv else path
         lines.write_bytes(start + rest)
+        # Those of an output that was begun.
+        Path(name, ".results.settings.json").write_text("{}")
         try:
             open_writer(kind, path, False, resume=True, settings={}).close()
         except UsageError as error:

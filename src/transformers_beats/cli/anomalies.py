@@ -23,17 +23,18 @@ from transformers_beats.anomalies.choices import (
 )
 from transformers_beats.audio.files import STDIN, AudioFile
 from transformers_beats.utils.errors import BeatsError, UsageError
-from transformers_beats.utils.files import check_absent, check_folder_of, replace_file
+from transformers_beats.utils.files import check_folder_of
 from transformers_beats.utils.messages import next_command, warn
 from transformers_beats.utils.numbers import format_number
+from transformers_beats.utils.ranks import hold_alone, lock_of, ranks_directory
 from transformers_beats.utils.resume import begin_or_resume
 from transformers_beats.utils.table import print_table
 
-from .arrays import check_parts, parts_of
+from .arrays import check_parts, parts_of, write_array
 from .notes import DecoderNotes
 from .options import Shared, with_shared_options
 from .processing import Open, count, find_inputs, finish, has_seconds_bar, note_left_out, process, settings_of
-from .writers import SETTINGS
+from .writers import SETTINGS, new_result
 
 
 if TYPE_CHECKING:
@@ -126,28 +127,32 @@ def fit(
     note_left_out(num_others, "no normal clips to fit on")
     options = {"layers": chosen, "pooling": pooling.value, "bands": bands.value}
     embedded_with = settings_of("anomalies fit", model, extractor, shared, **options)
-    begin_or_resume(parts / SETTINGS, embedded_with, output, shared.resume)
-    vectors, failures = embed_parts(parts, files, notes, inference, settings)
-    try:
-        if not vectors:
-            # There is nothing to go on with.
-            shutil.rmtree(parts)
-            raise BeatsError(f"None of {len(files)} files could be used.")
-        banks = make_banks([role for role in roles if role.file in vectors], vectors, domains)
-        detector = AnomalyDetector(
-            banks, settings, embedded_with["model"], place_of_model(shared.model), embedded_with["dtype"], rate
-        )
-    except BeatsError as error:
-        for line in failures:
-            warn(line)
-        if not vectors:
-            raise
-        raise type(error)(
-            f"{error} The {len(vectors)} that are embedded are kept: add clips and pass --resume."
-        ) from error
-    warn_of_copies(detector)
-    detector.save(output)
-    shutil.rmtree(parts)
+    with hold_alone(ranks_directory(output), [lock_of(output)]):
+        # Another run may have written or begun it until this one had the lock.
+        check_detector_output(output, overwrite)
+        check_parts(output, shared.resume)
+        begin_or_resume(parts / SETTINGS, embedded_with, output, shared.resume, has_results=any(parts.glob("*.npy")))
+        vectors, failures = embed_parts(parts, files, notes, inference, settings)
+        try:
+            if not vectors:
+                # There is nothing to go on with.
+                shutil.rmtree(parts)
+                raise BeatsError(f"None of {len(files)} files could be used.")
+            banks = make_banks([role for role in roles if role.file in vectors], vectors, domains)
+            detector = AnomalyDetector(
+                banks, settings, embedded_with["model"], place_of_model(shared.model), embedded_with["dtype"], rate
+            )
+        except BeatsError as error:
+            for line in failures:
+                warn(line)
+            if not vectors:
+                raise
+            raise type(error)(
+                f"{error} The {len(vectors)} that are embedded are kept: add clips and pass --resume."
+            ) from error
+        warn_of_copies(detector)
+        detector.save(output)
+        shutil.rmtree(parts)
     print_thresholds(detector)
     following = next_command("anomalies", "score", str(output), "recordings")
     finish(files, failures, f"{count(files, failures)}: {output}", following)
@@ -180,8 +185,8 @@ def embed_parts(
         return embed_clips(inference, map(open_file, todo), settings)
 
     def add(file: AudioFile, values: "np.ndarray", report: "AudioReport") -> None:
-        with replace_file(part_of[file]) as temporary, temporary.open("wb") as stream:
-            np.save(stream, values)
+        with new_result(part_of[file]) as temporary:
+            write_array(temporary, values)
 
     failures = process(files, is_done, notes, inference.feature_extractor.sampling_rate, compute, add)
     return {file: np.load(part_of[file]) for file in files if is_done(file)}, failures
@@ -233,5 +238,4 @@ def check_detector_output(output: Path, overwrite: bool) -> None:
     """Raises a [`UsageError`] for a place where no detector can be written."""
     if output.suffix.lower() != SUFFIX:
         raise UsageError(f"{output}: a detector is one file: choose a name that ends in {SUFFIX}.")
-    check_absent(output, overwrite)
-    check_folder_of(output)
+    check_folder_of(output, overwrite)

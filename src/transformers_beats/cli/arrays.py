@@ -7,15 +7,17 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, get_args
 
 import typer
 
-from transformers_beats.audio.files import STDIN, AudioFile, check_names
+from transformers_beats.audio.files import STDIN, AudioFile, check_names, place_of, remember_folders
 from transformers_beats.inference.grains import Grain, Pooling, check_grain
-from transformers_beats.utils.errors import UsageError
+from transformers_beats.inference.records import OK, SKIPPED
+from transformers_beats.utils.errors import BeatsError, UsageError
+from transformers_beats.utils.files import check_place
 from transformers_beats.utils.messages import note
-from transformers_beats.utils.ranks import ranks_directory, take_share
+from transformers_beats.utils.ranks import lock_of, ranks_directory, take_share
 from transformers_beats.utils.resume import read_settings
 
 from .notes import DecoderNotes
@@ -34,7 +36,7 @@ from .processing import (
     share_of,
     write_left,
 )
-from .writers import OK, SKIPPED, SOURCES, begin_directory, check_directory, write_standard_output
+from .writers import SOURCES, begin_directory, check_directory, new_result, write_standard_output
 
 
 if TYPE_CHECKING:
@@ -158,7 +160,7 @@ def save_arrays(
     check_model(shared.model, use)
     shared, rank = check_rank(shared, output)
     directory, suffix = output, ".npy"
-    one_file = output if layout_of is not None and output is not None and is_one_file(output) else None
+    one_file = output if output is not None and is_one_file(output, command) else None
     if one_file is not None:
         if rank is None:
             # Several look once they have a lock.
@@ -176,8 +178,7 @@ def save_arrays(
     import numpy as np
 
     from transformers_beats.inference.windowed import WindowedInference
-    from transformers_beats.utils.embeddings import has_embeddings
-    from transformers_beats.utils.files import replace_file
+    from transformers_beats.utils.embeddings import digest_sources, has_embeddings
 
     model, extractor = load(shared.model, shared.device, shared.dtype.value)
     has_bar = has_seconds_bar(files)
@@ -194,10 +195,15 @@ def save_arrays(
 
     def begin(part: Path | None) -> Path | None:
         nonlocal is_complete
+        if part is None and one_file is not None:
+            # Another run may have written it until this one had the lock.
+            check_one_file(one_file, shared.resume)
         if part is not None and one_file is not None and one_file.exists() and not parts_of(one_file).exists():
             # Another rank may have joined what this one, which is late or was started again, would do.
             assert layout is not None
-            is_complete = has_embeddings(one_file, (file.short_name for file in everything), layout, settings)
+            real_path = remember_folders()
+            sources = ((file.short_name, place_of(file.full_name, real_path)) for file in everything)
+            is_complete = has_embeddings(one_file, layout, settings, digest_sources(sources))
             if not is_complete:
                 raise UsageError(f"{one_file}: is complete already: remove it, or choose another output.")
         elif directory is not None:
@@ -209,13 +215,12 @@ def save_arrays(
             record = {"warnings": report.warnings, "status": OK, "reason": "", use: array.tolist()}
             write_standard_output(json_format.dumps({"file": file.address, **record}) + "\n")
             return
-        path = file.result(directory, suffix)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replace_file(path) as temporary, temporary.open("wb") as stream:
-            if one_file is not None:
-                np.savez(stream, values=array, seconds=report.seconds)
+        with new_result(file.result(directory, suffix)) as temporary:
+            if one_file is None:
+                write_array(temporary, array)
             else:
-                np.save(stream, array)
+                with temporary.open("wb") as stream:
+                    np.savez(stream, values=array, seconds=report.seconds)
 
     def skip(file: AudioFile, reason: str) -> None:
         if directory is None:
@@ -248,13 +253,16 @@ def save_arrays(
 
     workers = choose_workers(shared.workers, len(files), model.device.type)
     is_done = has_result if shared.resume else None
-    with take_share(ranks_directory(output or Path(STDIN)), rank, begin, merge) as part:
+    alone = [] if output is None else [output if one_file is None else lock_of(output)]
+    following: list[str] = []
+    with take_share(ranks_directory(output or Path(STDIN)), rank, begin, merge, alone) as part:
         failures = process(files, is_done, notes, extractor.sampling_rate, compute_all, write, skip, workers)
         if part is not None and failures:
             write_left(part, files, has_result)
+        if one_file is not None and rank is None:
+            following = join(not failures)
     closing = [f"{count(files, failures, rank)}: {output}"] if output is not None else []
     if one_file is not None and rank is None:
-        following = join(not failures)
         closing = closing + following if following else []
     elif output is not None and one_file is None and (done := next(filter(has_result, files), None)) is not None:
         closing.append(f"Next: numpy.load({str(done.result(output, suffix))!r}) in Python.")
@@ -267,20 +275,47 @@ OTHER_SUFFIXES = (".csv", ".h5", ".hdf5", ".json", ".jsonl", ".npy", ".npz", ".p
 READERS = {".parquet": "pandas.read_parquet", ".safetensors": "safetensors.numpy.load_file"}
 
 
-def is_one_file(output: Path) -> bool:
+def is_one_file(output: Path, command: str) -> bool:
     """
-    Returns whether an output is one file for all recordings, by its suffix, or a directory.
+    Returns whether an output of `embed` is one file for all recordings, by its suffix, or a directory. Those of other
+    commands are directories.
 
     Raises:
         [`UsageError`]: for the suffix of another kind of file.
     """
     suffix = output.suffix.lower()
-    if suffix in OTHER_SUFFIXES and not output.is_dir():
+    if suffix not in (*READERS, *OTHER_SUFFIXES) or output.is_dir():
+        return False
+    if command != "embed":
+        raise UsageError(
+            f"{output}: {command} writes a .npy for each file, and no {suffix} file: choose a name without this "
+            "suffix, for a directory."
+        )
+    if suffix in OTHER_SUFFIXES:
         raise UsageError(
             f"{output}: embeddings are no {suffix} file: choose a name that ends in {' or '.join(READERS)}, or a "
             "directory."
         )
-    return suffix in READERS and not output.is_dir()
+    return True
+
+
+class OnlyWrites:
+    """A file for numpy, which writes to it some megabytes at a time."""
+
+    def __init__(self, stream: BinaryIO):
+        self.stream = stream
+
+    def write(self, data: bytes) -> int:
+        return self.stream.write(data)
+
+
+def write_array(path: Path, array: "np.ndarray") -> None:
+    """Writes a .npy file. An error of the disk is raised, also one that comes when the file is closed."""
+    import numpy as np
+
+    with path.open("wb") as stream:
+        # To a file of Python, numpy would write behind its back, and not notice a failure to flush.
+        np.save(OnlyWrites(stream), array)
 
 
 def parts_of(path: Path) -> Path:
@@ -294,6 +329,7 @@ def check_one_file(path: Path, resume: bool) -> None:
     if path.exists() and not (resume and parts.exists()):
         done = "is complete already" if resume else "exists already"
         raise UsageError(f"{path}: {done}: remove it, or choose another output.")
+    check_place(path)
     check_parts(path, resume)
 
 
@@ -320,13 +356,24 @@ def check_texts(path: Path, files: Sequence[AudioFile]) -> None:
 
 
 def join_parts(path: Path, layout: "Layout", settings: dict[str, Any]) -> bool:
-    """Writes the file from all of its parts; returns False if there is none."""
+    """
+    Writes the file from all of its parts; returns False if there is none.
+
+    Raises:
+        [`BeatsError`]: if it is not known which files the parts are of.
+    """
     import numpy as np
 
-    from transformers_beats.utils.embeddings import Recording, write_embeddings
+    from transformers_beats.utils.embeddings import Recording, digest_sources, write_embeddings
 
     parts = parts_of(path)
-    names = sorted(name for name in read_settings(parts / SOURCES) or {} if (parts / f"{name}.npz").exists())
+    sources = read_settings(parts / SOURCES)
+    if sources is None:
+        raise BeatsError(
+            f"{path}: cannot be written: {parts / SOURCES}, which names the files of the results, was "
+            "removed meanwhile: begin again."
+        )
+    names = sorted(name for name in sources if (parts / f"{name}.npz").exists())
 
     def read(name: str) -> Recording:
         with np.load(parts / f"{name}.npz") as part:
@@ -334,5 +381,6 @@ def join_parts(path: Path, layout: "Layout", settings: dict[str, Any]) -> bool:
             return Recording(name, float(part["seconds"]), values.reshape(len(layout.layers), -1, values.shape[-1]))
 
     if names:
-        write_embeddings(path, map(read, names), layout, settings)
+        digest = digest_sources((name, sources[name]) for name in names)
+        write_embeddings(path, map(read, names), layout, settings, digest)
     return bool(names)

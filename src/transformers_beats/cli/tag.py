@@ -5,6 +5,7 @@ import json as json_format
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from transformers_beats.audio.files import RAW_FORMATS, STDIN, AudioFile, check_names
-from transformers_beats.utils.errors import UsageError
-from transformers_beats.utils.files import make_directory
+from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.messages import note, warn
-from transformers_beats.utils.ranks import ranks_directory, take_share
+from transformers_beats.utils.ranks import lock_of, ranks_directory, take_share
 
 from .notes import DecoderNotes
 from .options import Device, Dtype, Json, Model, Shared, check_seconds, rare, with_shared_options
@@ -37,6 +37,8 @@ from .writers import (
     PART,
     Format,
     Writer,
+    begin_directory,
+    check_directory,
     check_output,
     choose_format,
     merge_results,
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
     from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
 
 RawFormat = Enum("RawFormat", {name: name for name in RAW_FORMATS}, type=str)
+# Labels of a file.
+DEFAULT_TOP_K = 5
 
 
 def event_option(metavar: str, help: str, **limits: Any) -> Any:
@@ -144,10 +148,13 @@ def tag(
             "--top-k and --threshold are for labels, and with events only JSON lines hold labels: leave them out, or "
             "choose --format jsonl."
         )
-    label_options = {"top_k": 5 if top_k is None else top_k, "threshold": threshold}
+    label_options: dict[str, Any] = {"top_k": DEFAULT_TOP_K if top_k is None else top_k, "threshold": threshold}
     check_model(shared.model, "labels")
     shared, rank = check_rank(shared, output)
     check_output(kind, output, shared.resume)
+    hidden = ranks_directory(output or Path(STDIN))
+    if pictures:
+        check_directory(pictures, shared.resume, ignored={hidden.name})
     everything = find_inputs(shared.inputs, shared.resume)
     files = share_of(everything, rank)
     if kind is Format.audacity or pictures:
@@ -173,16 +180,23 @@ def tag(
         **label_options,
         **event_options,
     )
-    settings = {}
-    if output is not None:
-        settings = settings_of("tag", model, extractor, shared, events=with_events, **label_options, **event_options)
-        if with_events and model.config.event_settings:
+
+    def settings_for(events: bool, top_k: int, threshold: float | None) -> dict[str, Any]:
+        options = {"events": events, "top_k": top_k, "threshold": threshold, **event_options}
+        settings = settings_of("tag", model, extractor, shared, **options)
+        if events and model.config.event_settings:
             # They are no part of the fingerprint of a model.
             settings["event_settings"] = model.config.event_settings
+        return settings
 
     num_left = 0
 
     def begin(part: Path | None) -> tuple[Path | None, Writer]:
+        if pictures:
+            # They show events, and depend on no option of labels: those of label tracks, which may be beside them.
+            of_events = settings_for(True, DEFAULT_TOP_K, None)
+            begin_directory(pictures, of_events, shared.resume, everything, ".png", ignored={hidden.name})
+        settings = {} if output is None else settings_for(with_events, **label_options)
         return part, open_writer(kind, output, with_events, shared.resume, settings, everything, part)
 
     def merge(parts: list[Path]) -> bool:
@@ -192,11 +206,17 @@ def tag(
         num_left = left or 0
         return left is not None
 
-    with take_share(ranks_directory(output or Path(STDIN)), rank, begin, merge) as (part, writer):
+    alone = [] if output is None else [output if kind is Format.audacity else lock_of(output)]
+    alone += [pictures] if pictures else []
+    with take_share(hidden, rank, begin, merge, alone) as (part, writer):
         try:
             failures = tag_files(files, notes, tagger, writer, pictures, shared)
-        finally:
-            writer.close()
+        except BaseException:
+            # The first error says why the output is not complete.
+            with suppress(BeatsError, OSError):
+                writer.close()
+            raise
+        writer.close()
         if part is not None and failures and kind is Format.audacity:
             write_left(part, files, writer.is_done)
     lines = closing(kind, output, with_events, pictures, count(files, failures, rank))
@@ -255,8 +275,6 @@ def tag_files(
     from transformers_beats.plotting.spectrogram import SpectrogramReader
     from transformers_beats.plotting.timeline import draw_timeline
 
-    if pictures:
-        make_directory(pictures)
     readers: dict[AudioFile, SpectrogramReader] = {}
 
     def follow(file: AudioFile, stream: "AudioStream") -> "AudioStream":

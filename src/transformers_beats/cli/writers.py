@@ -7,16 +7,30 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from transformers_beats.audio.files import AudioFile, place_of, remember_folders
+from transformers_beats.inference.records import (
+    DURATIONS,
+    OK,
+    SKIPPED,
+    Label,
+    Record,
+    csv_header,
+    csv_rows,
+    make_record,
+    open_text,
+    read_results,
+    to_label_track,
+)
 from transformers_beats.utils.errors import BeatsError, UsageError
-from transformers_beats.utils.files import make_directory, replace_file
+from transformers_beats.utils.files import check_place, make_directory, replace_file
+from transformers_beats.utils.lock import HOLDER, LOCK
 from transformers_beats.utils.numbers import format_number
 from transformers_beats.utils.ranks import parts_in
 from transformers_beats.utils.resume import begin_or_resume, read_settings
@@ -34,14 +48,8 @@ PART = "results.jsonl"
 SETTINGS = ".settings.json"
 # In a directory of results: the file that each result, named by its path without a suffix, is of.
 SOURCES = ".files.json"
-# Lengths of a file in seconds: what was decoded, and what its header states.
-DURATIONS = ("duration", "stated_duration")
-# Whether a file could be used and, if not, why.
-STATUS = ("status", "reason")
-OK, SKIPPED = "ok", "skipped"
-# A label and its score, as the tagging pipeline returns them; and the results of a file for JSON.
-Label = Mapping[str, Any]
-Record = dict[str, Any]
+# In a directory of results: names that are no results.
+OWN_NAMES = frozenset((SETTINGS, SOURCES, LOCK, HOLDER))
 
 
 class Format(str, Enum):
@@ -148,7 +156,10 @@ class JsonLinesWriter(Writer):
 
     def close(self) -> None:
         if self.stream is not sys.stdout:
-            self.stream.close()
+            try:
+                self.stream.close()
+            except OSError as error:
+                raise OutputError(f"{self.stream.name}: cannot be written: {error.strerror}.") from error
 
 
 class CsvFileWriter(JsonLinesWriter):
@@ -162,7 +173,13 @@ class CsvFileWriter(JsonLinesWriter):
         super().__init__(partial_file(path), with_events, resume)
 
     def close(self) -> None:
-        super().close()
+        try:
+            super().close()
+        except OutputError:
+            # Of what is done. The first error says why it is not all.
+            with suppress(OutputError):
+                write_csv(self.path, self.with_events)
+            raise
         write_csv(self.path, self.with_events)
 
 
@@ -191,9 +208,7 @@ class LabelTrackWriter(Writer):
     def write_record(self, file: AudioFile, record: Record) -> None:
         if record["status"] == SKIPPED:
             return
-        path = file.result(self.directory, ".txt")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replace_file(path) as temporary:
+        with new_result(file.result(self.directory, ".txt")) as temporary:
             temporary.write_text(to_label_track(record), encoding="utf-8")
 
 
@@ -244,7 +259,8 @@ def open_writer(
         lines = partial_file(output) if kind is Format.csv else output
         others = [] if part is None else [path / PART for path in parts_in(part.parent)]
         is_begun = any(path.exists() for path in (lines, *others))
-        begin_or_resume(output.with_name(f".{output.name}{SETTINGS}"), settings, output, is_begun)
+        has_results = any(path.exists() and path.stat().st_size > 0 for path in (lines, *others))
+        begin_or_resume(output.with_name(f".{output.name}{SETTINGS}"), settings, output, is_begun, has_results)
         if part is not None:
             others = [path for path in others if path.parent != part]
             return JsonLinesWriter(part / PART, with_events, resume=True, others=[lines, *others])
@@ -277,26 +293,51 @@ def check_file(path: Path, lines: Path, resume: bool) -> None:
         raise UsageError(f"{path}: is no file of results.")
     if path.exists() and not lines.exists():
         raise UsageError(f"{path}: cannot be resumed without {lines}, which says what is done: choose another output.")
+    check_place(path)
 
 
-def check_directory(directory: Path, resume: bool) -> None:
-    """Raises a [`UsageError`] for a directory of results that cannot be begun or resumed."""
+def check_directory(directory: Path, resume: bool, ignored: Collection[str] = ()) -> None:
+    """
+    Raises a [`UsageError`] for a directory of results that cannot be begun or resumed. What it holds under the names
+    `ignored` does not count.
+    """
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"{directory}: cannot be an output directory: it is a file.")
-    if directory.exists() and not resume and any(path.name not in (SETTINGS, SOURCES) for path in directory.iterdir()):
+    if (
+        directory.exists()
+        and not resume
+        and any(path.name not in {*OWN_NAMES, *ignored} for path in directory.iterdir())
+    ):
         raise UsageError(f"{directory}: is not empty. To go on with the same settings, add --resume.")
 
 
 def begin_directory(
-    directory: Path, settings: Mapping[str, Any], resume: bool, files: Sequence[AudioFile], suffix: str
+    directory: Path,
+    settings: Mapping[str, Any],
+    resume: bool,
+    files: Sequence[AudioFile],
+    suffix: str,
+    ignored: Collection[str] = (),
 ) -> None:
-    """Begins or resumes a directory with a result of each file, which ends in `suffix`; see [`open_writer`]."""
-    check_directory(directory, resume)
+    """
+    Begins or resumes a directory with a result of each file, which ends in `suffix`; see [`open_writer`] and
+    [`check_directory`].
+    """
+    check_directory(directory, resume, ignored)
     make_directory(directory)
-    begin_or_resume(directory / SETTINGS, settings, directory, resume)
     # Two folders can hold files of the same name: the result of one must not be taken for that of the other.
     sources = (read_settings(directory / SOURCES) if resume else None) or {}
     real_path = remember_folders()
+    has_results = False
+    # Files are not asked for if they have no results anyway.
+    if (
+        resume
+        and not (directory / SETTINGS).exists()
+        and any(path.name not in OWN_NAMES for path in directory.iterdir())
+    ):
+        names = chain(sources, (file.short_name for file in files))
+        has_results = any(os.path.exists(Path(directory, name + suffix)) for name in names)
+    begin_or_resume(directory / SETTINGS, settings, directory, resume, has_results)
 
     def entries() -> Iterator[tuple[str, str]]:
         for file in files:
@@ -311,7 +352,7 @@ def begin_directory(
         yield from sources.items()
 
     # One by one: a million files would take hundreds of megabytes at once.
-    with replace_file(directory / SOURCES) as temporary, temporary.open("w", encoding="utf-8") as stream:
+    with new_result(directory / SOURCES) as temporary, temporary.open("w", encoding="utf-8") as stream:
         separator = "{"
         for name, source in entries():
             stream.write(f"{separator}{json.dumps(name)}: {json.dumps(source)}")
@@ -319,84 +360,34 @@ def begin_directory(
         stream.write("}\n")
 
 
+@contextmanager
+def new_result(path: Path) -> Generator[Path, None, None]:
+    """Makes the directory of a result, which is written as with [`replace_file`], and whose errors name it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with replace_file(path) as temporary:
+            yield temporary
+    except OSError as error:
+        # Of a full disk, the system does not say which file is meant.
+        if error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
 def partial_file(path: Path) -> Path:
     """Returns the hidden file of JSON lines that a CSV file is made of."""
     return path.with_name(f".{path.name}.jsonl")
 
 
-def make_record(
-    name: str, labels: Sequence[Label], events: "Sequence[Event] | None", report: "AudioReport | None" = None
-) -> Record:
-    """Returns the results of a file for JSON, with events if they are not `None`."""
-    lengths = (None, None) if report is None else (report.seconds, report.stated_seconds)
-    record: Record = {"file": name}
-    record |= {name: None if value is None else round(value, 6) for name, value in zip(DURATIONS, lengths)}
-    record["warnings"] = [] if report is None else report.warnings
-    # Scores as precise as float32.
-    record["labels"] = [{**label, "score": round(label["score"], 6)} for label in labels]
-    if events is not None:
-        record["events"] = [{**event._asdict(), "score": round(event.score, 6)} for event in events]
-    return {**record, "status": OK, "reason": ""}
-
-
-def to_label_track(record: Mapping[str, Any]) -> str:
-    """Returns the events of a record as a label track of Audacity."""
-    return "".join(
-        f"{event['start']:.6f}\t{event['end']:.6f}\t{' '.join(event['label'].split())}\n" for event in record["events"]
-    )
-
-
-def csv_header(with_events: bool) -> list[str]:
-    """Returns the names of the columns of a CSV."""
-    return ["file", "label", "score", *(("start", "end") if with_events else ()), *DURATIONS, *STATUS]
-
-
-def csv_rows(record: Mapping[str, Any]) -> Iterator[list[Any]]:
-    """Yields a row for each event of a record or, without events, each label; an empty one if there is none."""
-    columns = ["label", "score", *(("start", "end") if "events" in record else ())]
-    status = [record.get("status", OK), record.get("reason", "")]
-    durations = ["" if record.get(name) is None else record[name] for name in DURATIONS]
-    for item in record.get("events", record["labels"]) or [dict.fromkeys(columns, "")]:
-        yield [record["file"], *(item[name] for name in columns), *durations, *status]
-
-
 def write_csv(path: Path, with_events: bool) -> None:
     """Writes a CSV file from the JSON lines beside it, see [`partial_file`]."""
     try:
-        with replace_file(path) as temporary, _open_text(temporary, "w") as stream:
+        with replace_file(path) as temporary, open_text(temporary, "w") as stream:
             stream.write(to_csv([csv_header(with_events)]))
-            with _open_text(partial_file(path), "r") as lines:
+            with open_text(partial_file(path), "r") as lines:
                 stream.writelines(to_csv(csv_rows(json.loads(line))) for line in lines)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}.") from error
-
-
-def read_results(path: Path) -> Iterator[tuple[str, Record]]:
-    """
-    Yields the lines of a file of results, without their ends, and what they hold; none if there is no such file. A
-    last line that was cut off counts for nothing. One that lacks only its end, as an editor leaves it, is whole.
-
-    Raises:
-        [`UsageError`]: if the file holds something else, or cannot be read.
-    """
-    try:
-        with _open_text(path, "r") as lines:
-            for text in lines:
-                line = text.removesuffix("\n")
-                if line == text and not _is_json(line):
-                    return
-                try:
-                    record = json.loads(line)
-                    # Fails for records of other programs.
-                    list(csv_rows(record))
-                    os.fspath(record["file"])
-                except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-                    raise UsageError(f"{path}: holds something else than results of this command.") from error
-                yield line, record
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}.") from error
 
 
 def merge_results(target: Path, sources: Sequence[Path], files: Sequence[AudioFile]) -> int | None:
@@ -434,43 +425,42 @@ def merge_results(target: Path, sources: Sequence[Path], files: Sequence[AudioFi
     return sum(not found[key][2] for key in wanted)
 
 
-def _is_json(text: str) -> bool:
-    try:
-        return bool(json.loads(text))
-    except (ValueError, RecursionError):
-        return False
-
-
-def _open_text(path: Path, mode: Literal["r", "w", "a"]) -> TextIO:
-    # Only this ends a line: others are content.
-    return open(path, mode, encoding="utf-8", errors="surrogateescape", newline="\n")
-
-
 def _check_standard_output() -> None:
     if sys.stdout is None:
         raise UsageError("Standard output is closed: name a file as --output.")
 
 
+def _open_standard_output() -> TextIO:
+    """Returns standard output, which takes any name: to a program or a file, in the same bytes as [`open_text`]."""
+    _check_standard_output()
+    # Others replace it by streams of their own, such as notebooks.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        if sys.stdout.isatty():
+            sys.stdout.reconfigure(errors="replace")
+        else:
+            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
+    return sys.stdout
+
+
 def _open_stream(path: Path | None, lines: Iterable[str]) -> TextIO:
     """Opens a file, or standard output, that holds some lines and is appended to."""
     if path is None:
-        _check_standard_output()
+        stream = _open_standard_output()
         for line in lines:
-            _write(sys.stdout, line)
-        return sys.stdout
+            _write(stream, line)
+        return stream
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replace_file(path) as temporary, _open_text(temporary, "w") as stream:
+        with replace_file(path) as temporary, open_text(temporary, "w") as stream:
             stream.writelines(lines)
-        return _open_text(path, "a")
+        return open_text(path, "a")
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}.") from error
 
 
 def write_standard_output(text: str) -> None:
     """Prints results for other programs."""
-    _check_standard_output()
-    _write(sys.stdout, text)
+    _write(_open_standard_output(), text)
 
 
 def _write(stream: TextIO, text: str) -> None:

@@ -1,7 +1,9 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """One file for the embeddings of many recordings: Parquet, a row for each vector, or safetensors."""
 
+import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -18,6 +20,8 @@ from .resume import as_json
 METADATA = "transformers_beats"
 # Vectors of a row group of Parquet: with one for each recording, most of a file could be their descriptions.
 ROW_GROUP = 10_000
+# Key of the digest of the sources among the settings.
+SOURCES = "sources"
 
 
 class Recording(NamedTuple):
@@ -60,9 +64,21 @@ class Layout(NamedTuple):
         }
 
 
-def write_embeddings(path: Path, recordings: Iterable[Recording], layout: Layout, settings: Mapping[str, Any]) -> None:
+def digest_sources(sources: Iterable[tuple[str, str]]) -> str:
     """
-    Writes the embeddings of recordings to one file, whole or not at all, with `settings` in its metadata.
+    Returns a digest of the names of recordings and of the files that they are of, in whatever order they come. A
+    million paths would make metadata that readers of Parquet refuse.
+    """
+    pairs = (hashlib.blake2b(os.fsencode(f"{name}\0{place}"), digest_size=16) for name, place in sources)
+    return f"{sum(int(pair.hexdigest(), 16) for pair in pairs) % (1 << 128):032x}"
+
+
+def write_embeddings(
+    path: Path, recordings: Iterable[Recording], layout: Layout, settings: Mapping[str, Any], sources: str
+) -> None:
+    """
+    Writes the embeddings of recordings to one file, whole or not at all, with `settings` and the digest of `sources`
+    ([`digest_sources`]) in its metadata.
 
     - Parquet: a row for each vector, with `file`, `layer`, `start` and `end` in seconds, `band` (null for means over
       bands) and `embedding`, a list of float32. About `ROW_GROUP` vectors are held at a time, or one recording.
@@ -71,6 +87,7 @@ def write_embeddings(path: Path, recordings: Iterable[Recording], layout: Layout
 
     There must be a recording.
     """
+    settings = {**settings, SOURCES: sources}
     iterator = iter(recordings)
     first = next(iterator)
     with replace_file(path) as temporary:
@@ -86,26 +103,26 @@ def write_embeddings(path: Path, recordings: Iterable[Recording], layout: Layout
             save_file(tensors, temporary, metadata={METADATA: json.dumps(described)})
 
 
-def has_embeddings(path: Path, names: Iterable[str], layout: Layout, settings: Mapping[str, Any]) -> bool:
-    """Returns whether a file that exists is of [`write_embeddings`], with these settings and recordings."""
+def has_embeddings(path: Path, layout: Layout, settings: Mapping[str, Any], sources: str) -> bool:
+    """Returns whether a file that exists is of [`write_embeddings`], with these settings and sources."""
+    settings = {**settings, SOURCES: sources}
     try:
         if path.suffix.lower() == ".parquet":
             from pyarrow import parquet
 
             described = json.loads(parquet.read_schema(path).metadata[METADATA.encode()])
-            found = set(parquet.read_table(path, columns=["file"])["file"].unique().to_pylist())
             wanted = as_json(settings)
         else:
             from safetensors import safe_open
 
             with safe_open(path, "numpy") as file:
                 described = json.loads(file.metadata()[METADATA])
-            found = described.pop("seconds").keys()
+            del described["seconds"]
             wanted = as_json({**settings, "layers": layout.layers})
     # That of another program has none of this.
     except (*FOREIGN_ERRORS, LookupError, TypeError, AttributeError):
         return False
-    return described == wanted and found >= set(names)
+    return described == wanted
 
 
 def _write_parquet(
@@ -138,4 +155,4 @@ def _write_parquet(
             writer.write_table(pa.concat_tables(held))
 
 
-__all__ = ["METADATA", "Layout", "Recording", "has_embeddings", "write_embeddings"]
+__all__ = ["METADATA", "Layout", "Recording", "digest_sources", "has_embeddings", "write_embeddings"]

@@ -10,14 +10,14 @@ there. A process that is started again goes on with its share, also after the ot
 import json
 import os
 import shutil
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from .errors import UsageError
-from .files import replace_file
-from .lock import hold, is_held
+from .files import make_directory, replace_file
+from .lock import LOCK, hold, is_held
 
 
 T = TypeVar("T")
@@ -25,6 +25,8 @@ T = TypeVar("T")
 NUMBER, COUNT, LOCAL_NUMBER = "RANK", "WORLD_SIZE", "LOCAL_RANK"
 # In the directory of the part of a rank: names of files that could not be used, once it has tried its share.
 SKIPPED_FILES = "skipped.json"
+# Directory, among those of the ranks, that a process without a rank locks.
+ALONE = "alone"
 
 
 class Rank(NamedTuple):
@@ -60,7 +62,14 @@ def current_rank() -> Rank | None:
 
 def ranks_directory(output: Path) -> Path:
     """Returns the hidden directory beside an output for the locks and parts of ranks."""
-    return output.with_name(f".{output.name}.ranks")
+    # The current directory has no name of its own.
+    named = output if output.name else output.absolute()
+    return named.with_name(f".{named.name}.ranks")
+
+
+def lock_of(output: Path) -> Path:
+    """Returns the hidden directory that a process without a rank locks while it writes a file."""
+    return ranks_directory(output) / ALONE
 
 
 def parts_in(directory: Path) -> list[Path]:
@@ -82,38 +91,90 @@ def read_skipped(parts: list[Path]) -> set[str]:
 
 @contextmanager
 def take_share(
-    directory: Path, rank: Rank | None, begin: Callable[[Path | None], T], merge: Callable[[list[Path]], bool]
+    directory: Path,
+    rank: Rank | None,
+    begin: Callable[[Path | None], T],
+    merge: Callable[[list[Path]], bool],
+    alone: Sequence[Path] = (),
 ) -> Generator[T, None, None]:
     """
     Locks the share of a rank, as a context. After it, whoever finds no other rank at work joins the parts.
+
+    A process without a rank locks the directories `alone`: while it is at work, no rank begins or joins, and the other
+    way round.
 
     Args:
         directory (`Path`):
             Directory for locks and parts, see [`ranks_directory`].
         rank ([`Rank`], *optional*):
-            This process; for none, there is no lock and nothing to join.
+            This process; for none, there is nothing to join.
         begin (`Callable`):
             Called with the directory of the rank's part, or None, while no other rank begins or ends. The context is
             what it returns.
         merge (`Callable`):
             Called with the directories of all parts; returns whether all is done. The parts are removed then.
+        alone (`Sequence[Path]`, *optional*):
+            Directories of results, or [`lock_of`] a file; by default nothing is locked without a rank.
 
     Raises:
-        [`UsageError`]: if another process of this rank is at work, or the directory cannot be locked.
+        [`UsageError`]: if another process of this rank is at work, or one without a rank, or the directory cannot be
+            locked.
     """
     if rank is None:
-        yield begin(None)
+        with hold_alone(directory, alone):
+            yield begin(None)
         return
     own = directory / f"rank-{rank.number}"
     with ExitStack() as stack:
         with hold(directory, wait=True):
             stack.enter_context(hold(own))
+            check_free(alone)
             (own / SKIPPED_FILES).unlink(missing_ok=True)
             begun = begin(own)
         yield begun
     with hold(directory, wait=True):
         parts = parts_in(directory)
         # There are none if another rank has joined them meanwhile.
-        if parts and not any(is_held(part) for part in parts) and merge(parts):
+        if parts and not any(is_held(part) for part in (*parts, *find_locks(alone))) and merge(parts):
             for part in parts:
                 shutil.rmtree(part)
+
+
+@contextmanager
+def hold_alone(directory: Path, places: Sequence[Path]) -> Generator[None, None, None]:
+    """
+    Locks directories for a process without a rank; a directory that is named twice is one. No rank whose part is in
+    `directory` may be at work.
+    """
+    with ExitStack() as stack:
+        for place in {os.path.realpath(place): place for place in places}.values():
+            if place == directory / ALONE:
+                stack.callback(_remove_if_empty, place)
+            else:
+                make_directory(place)
+            stack.enter_context(hold(place))
+        if places and (directory / LOCK).exists():
+            # A rank that begins now finds the locks above.
+            with hold(directory, wait=True):
+                check_free(parts_in(directory))
+        yield
+
+
+def check_free(places: Sequence[Path]) -> None:
+    """Raises a [`UsageError`] if another run has locked one of some directories."""
+    for place in find_locks(places):
+        # Its message says which run it is.
+        with hold(place):
+            pass
+
+
+def find_locks(places: Sequence[Path]) -> list[Path]:
+    """Returns those of some directories that have the file of a lock, which may be that of a killed run."""
+    return [place for place in places if (place / LOCK).exists()]
+
+
+def _remove_if_empty(place: Path) -> None:
+    """Removes the directory of [`lock_of`] and, if no rank has been there, the one above."""
+    with suppress(OSError):
+        place.rmdir()
+        place.parent.rmdir()

@@ -27,22 +27,30 @@ def check_settings(earlier: Mapping[str, Any], settings: Mapping[str, Any], name
             )
 
 
-def begin_or_resume(file: Path, settings: Mapping[str, Any], name: str | Path, resume: bool = True) -> bool:
+def begin_or_resume(
+    file: Path, settings: Mapping[str, Any], name: str | Path, resume: bool = True, has_results: bool = False
+) -> bool:
     """
     Writes the settings of a new output to the JSON file `file`, whose directory is made, or compares them with those
     of an output that is continued; see [`check_settings`]. Without `resume`, settings that are there are replaced.
+    With `has_results`, an output without settings has results nevertheless: nobody knows with which they were made.
 
     Returns:
         `bool`: whether the output was begun before.
 
     Raises:
-        [`UsageError`]: if a setting differs, or the file cannot be read or written.
+        [`UsageError`]: if a setting differs, results have no settings, or the file cannot be read or written.
     """
     try:
         earlier = read_settings(file) if resume else None
         if earlier is not None:
             check_settings(earlier, settings, name)
             return True
+        if resume and has_results:
+            raise UsageError(
+                f"{name}: cannot be resumed without {file}, which says with what settings its results were made: "
+                "choose another output."
+            )
         file.parent.mkdir(parents=True, exist_ok=True)
         with replace_file(file) as temporary:
             temporary.write_text(json.dumps(as_json(settings), indent=2) + "\n", encoding="utf-8")

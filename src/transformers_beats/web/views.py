@@ -17,8 +17,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from transformers_beats.cli.writers import Record, csv_header, csv_rows, make_record, to_csv, to_label_track
 from transformers_beats.inference.events import Event
+from transformers_beats.inference.records import Record, csv_header, csv_rows, make_record, to_label_track
 from transformers_beats.plotting.figures import TIME_STEPS
 from transformers_beats.plotting.spectrogram import DYNAMIC_RANGE_DB, FREQUENCY_TICKS_KHZ, mel_edges
 from transformers_beats.plotting.timeline import choose_labels, draw_timeline, draw_tokens, token_colors
@@ -26,6 +26,7 @@ from transformers_beats.search.comparison import Comparison
 from transformers_beats.utils.errors import first_line
 from transformers_beats.utils.files import work_directory
 from transformers_beats.utils.numbers import format_number
+from transformers_beats.utils.table import to_csv
 
 from .analysis import Analysis, Stage, Tokens
 

@@ -584,7 +584,8 @@ def test_the_model_is_as_it_was(classifier, clips):
     assert isinstance(replaced.beats.encoder, OnnxEncoder)
     assert (replaced.dtype, replaced.device) == (classifier.dtype, classifier.device)
     own, others = (dict(model.get_input_embeddings().named_parameters()) for model in (replaced, classifier))
-    assert own.keys() == others.keys() and all(own[name] is others[name] for name in own)
+    assert own.keys() == others.keys()
+    assert all(own[name] is others[name] for name in own)
     np.testing.assert_array_equal(torch_.embed(clips[2], RATE), before)
     # Once is enough.
     assert in_backend(replaced, "onnx") is replaced

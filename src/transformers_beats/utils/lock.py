@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Lock of an output directory, so that two runs do not write to it at once."""
 
+import errno
 import json
 import os
 import socket
@@ -20,13 +21,16 @@ if TYPE_CHECKING:
 LOCK, HOLDER = ".lock", ".lock.json"
 # Before a process says that it waits: what others write in passing takes less.
 WAIT_SECONDS = 5.0
+# Not every file system has locks.
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def hold(directory: Path, wait: bool = False) -> Generator[None, None, None]:
+def hold(directory: Path, wait: bool = False, is_needed: bool = True) -> Generator[None, None, None]:
     """
     Locks a directory, which is made, for this process. A process that is killed leaves no lock behind. With `wait`, it
-    waits for another process to end its work there, and says so; the file `.lock` stays.
+    waits for another process to end its work there, and says so; the file `.lock` stays. Unless the lock `is_needed`,
+    a file system without locks does without.
 
     Raises:
         [`UsageError`]: if another run has it; the message names its host, process and start.
@@ -41,8 +45,12 @@ def hold(directory: Path, wait: bool = False) -> Generator[None, None, None]:
         raise UsageError(
             f"{directory}: another run writes here ({_describe(holder)}): wait for its end, or choose another output."
         ) from None
-    # Not every file system has locks.
     except (OSError, NotImplementedError) as error:
+        has_locks = not isinstance(error, NotImplementedError) and error.errno not in NO_LOCKS
+        if not has_locks and not is_needed:
+            (directory / LOCK).unlink(missing_ok=True)
+            yield
+            return
         raise UsageError(f"{directory}: cannot be locked: {first_line(error)}") from error
     try:
         started = datetime.now().isoformat(" ", timespec="seconds")

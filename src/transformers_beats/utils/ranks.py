@@ -152,7 +152,7 @@ def hold_alone(directory: Path, places: Sequence[Path]) -> Generator[None, None,
                 stack.callback(_remove_if_empty, place)
             else:
                 make_directory(place)
-            stack.enter_context(hold(place))
+            stack.enter_context(hold(place, is_needed=False))
         if places and (directory / LOCK).exists():
             # A rank that begins now finds the locks above.
             with hold(directory, wait=True):

@@ -17,7 +17,8 @@ only the first, the first iteration and the last are fine-tuned.
 
 Added when seed 2 was complete (1 December 2026): seeds 1 and 0 by the same, so that all three seeds of
 `iterations_esc10` are measured. Their models are pre-trained again, on another CPU than the rows there are of. A seed
-counts in the tables once all of its folds are there.
+counts in the tables once all of its folds are there. The linear probes of these models of seed 0 are in
+`rows/iterations_esc10_again`.
 
 The seed of both is that of the unit. The model after the last step is evaluated, once. Differences and intervals are
 those of `iterations_esc10`. A finished unit is a file in ROWS and not computed again; of others, OUTPUT has parts.

@@ -111,7 +111,7 @@ def test_a_forked_process_leaves_the_decoders_of_its_parent_alone(paths):
                 os._exit(0)
             finally:
                 os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert psutil.Process(child).wait(60) == 0
         # At work, or done with these short files.
         assert all(process.process.exitcode in (None, 0) for process in opened.processes)
         results = read_all(opened)

@@ -649,11 +649,16 @@ def test_adapters_find_no_layers_in_a_graph(classifier):
         peft.inject_adapter_in_model(peft.LoraConfig(target_modules=["q_proj"]), in_backend(classifier, "onnx"))
 
 
+def make_input() -> torch.Tensor:
+    """Filter banks of two clips, the same every time."""
+    return torch.randn(2, 32, 128, generator=torch.Generator().manual_seed(0))
+
+
 @needs_onnx
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_inputs_of_other_dtypes_are_taken_as_torch_takes_them(classifier, dtype):
     replaced = in_backend(classifier, "onnx")
-    input_values = torch.randn(2, 32, 128, generator=torch.Generator().manual_seed(0)).to(dtype)
+    input_values = make_input().to(dtype)
     for ours, model in ((replaced, classifier), (replaced.beats, classifier.beats)):
         found, expected = ours(input_values)[0], model(input_values)[0]
         assert found.dtype == expected.dtype == torch.float32
@@ -682,7 +687,7 @@ def test_gradients_that_onnxruntime_does_not_give_are_refused(classifier, source
     model = copy_of(classifier)
     model.beats.requires_grad_(source == "weights")
     model.beats.embeddings.requires_grad_(source != "input")
-    input_values = torch.randn(2, 32, 128).requires_grad_(source == "input")
+    input_values = make_input().requires_grad_(source == "input")
     for replaced in (in_backend(model, "onnx"), in_backend(model.beats, "onnx")):
         output = replaced(input_values)[0]
         torch.testing.assert_close(output, in_torch(replaced)(input_values)[0], atol=1e-4, rtol=0)
@@ -698,7 +703,7 @@ def test_gradients_that_onnxruntime_does_not_give_are_refused(classifier, source
 def test_a_head_on_a_frozen_encoder_is_trained(classifier):
     model = copy_of(classifier)
     model.beats.requires_grad_(False)
-    input_values = torch.randn(2, 32, 128)
+    input_values = make_input()
     gradients = []
     for each in (model, in_backend(model, "onnx")):
         model.zero_grad()
@@ -713,7 +718,7 @@ def test_a_head_on_a_frozen_encoder_is_trained(classifier):
 def test_a_copy_computes_the_same(classifier, name):
     replaced = in_backend(classifier, name)
     copied = copy.deepcopy(replaced)
-    input_values = torch.randn(2, 32, 128)
+    input_values = make_input()
     torch.testing.assert_close(copied(input_values).logits, replaced(input_values).logits, atol=0, rtol=0)
     assert copied.beats.encoder.session is replaced.beats.encoder.session
     # Its weights are its own, and those of its model in PyTorch.

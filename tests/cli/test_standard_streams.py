@@ -221,7 +221,10 @@ def test_names_of_files_are_printable_and_reasons_are_whole(models, tmp_path, na
     folders = [tmp_path / word for word in ("bad", "quiet")]
     for folder in folders:
         folder.mkdir()
-    (folders[0] / name).write_bytes(b"")
+    try:
+        (folders[0] / name).write_bytes(b"")
+    except UnicodeEncodeError:
+        pytest.skip("names of files are in an encoding that lacks a letter")
     soundfile.write(folders[1] / name, np.zeros(16000), 16000)
     options = ("-m", models / "beats_tiny_finetuned", "--device", "cpu")
     result = run("tag", *folders, *options, "--json", exit_code=1)

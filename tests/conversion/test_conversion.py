@@ -456,7 +456,7 @@ def test_what_a_conversion_reads_is_not_replaced(role, tmp_path):
     (tmp_path / "link").symlink_to(path)
     for name in (path, tmp_path / "link"):
         arguments = {"source": FIXTURES / "beats_tiny.pt", role: [name] if role == "cfg" else name}
-        with pytest.raises(UsageError, match=f"{name}: --overwrite would delete it with .*converted"):
+        with pytest.raises(UsageError, match=re.escape(f"{name}: --overwrite would delete it with ")):
             convert(**arguments, output_dir=converted, overwrite=True)
     assert path.exists()
 

@@ -1,5 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 import os
+import re
 import subprocess
 import sys
 import time
@@ -74,9 +75,9 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
             check_absent(tmp_path / path, overwrite=False)
     with pytest.raises(UsageError, match=r"there is no folder .*/deep"):
         check_folder_of(tmp_path / "deep" / "file")
-    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode, **options: path != tmp_path)
     for path in ("file", "new", "deep/new"):
-        with pytest.raises(UsageError, match=f"{path}: cannot be written: {tmp_path} is closed to writing"):
+        with pytest.raises(UsageError, match=re.escape(f"{path}: cannot be written: {tmp_path} is closed to writing")):
             check_absent(tmp_path / path, overwrite=True)
 
 
@@ -85,7 +86,7 @@ def test_a_directory_that_cannot_be_moved_is_filled(why, tmp_path, monkeypatch):
     target = tmp_path / "target"
     target.mkdir(mode=0o750)
     before = target.stat()
-    fixed = {"ismount": lambda path: Path(path) == target, "access": lambda path, mode: path != tmp_path}
+    fixed = {"ismount": lambda path: Path(path) == target, "access": lambda path, mode, **options: path != tmp_path}
     monkeypatch.setattr(os.path if why == "ismount" else os, why, fixed[why])
 
     def write(stop=False):

@@ -188,10 +188,10 @@ def test_a_report_that_cannot_be_written_is_refused_before_anything_is_read(veri
 def test_a_report_is_added_where_no_file_could_be_made(verify, tmp_path, monkeypatch):
     (tmp_path / "report.md").write_text("before\n")
     # As in a folder that is closed to writing.
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name == "report.md")
+    monkeypatch.setattr(os, "access", lambda path, mode, **options: Path(path).name == "report.md")
     status, _, line = verify("--output", tmp_path / "report.md", mirrors=[])
     assert (status, line) == (1, f"error: 1 failed, for the reasons above: '{NAME}: not verified'.")
-    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    monkeypatch.setattr(os, "access", lambda path, mode, **options: mode != os.W_OK)
     status, _, line = verify("--output", tmp_path / "report.md", mirrors=[])
     assert status == 2
     assert line == f"error: {tmp_path / 'report.md'}: is closed to writing, and the report is added to it."

@@ -7,6 +7,7 @@ import re
 import runpy
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -1013,13 +1014,19 @@ class TestTurns:
 
         # Nobody waits for the first any more.
         results: list[str] = []
-        threads = [threading.Thread(target=lambda: results.append(next(in_turn(job())))) for _ in range(2)]
+        threads = [
+            threading.Thread(target=lambda: results.append(next(in_turn(job()))), daemon=True) for _ in range(2)
+        ]
         for thread in threads:
             thread.start()
         assert begun.wait(60)
+        # Time for the second to begin, if it could.
+        threads[1].join(0.2)
+        assert threads[1].is_alive()
         goes_on.set()
         for thread in threads:
             thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
         assert results == ["done"] * 2
 
     def test_after_an_error_the_next_is_computed(self):
@@ -1206,7 +1213,11 @@ class TestServe:
             serve([models], Limits(), device="nothing")
         assert launched == []
 
-    def test_an_address_that_is_none_is_an_error_at_the_start(self, launched, models):
+    def test_an_address_that_is_none_is_an_error_at_the_start(self, launched, models, monkeypatch):
+        def no_such_host(*arguments, **options):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+        monkeypatch.setattr(socket, "getaddrinfo", no_such_host)
         with pytest.raises(ValueError, match=r"--host 999\.1\.1\.1: "):
             serve([models], Limits(), host="999.1.1.1")
         assert launched == []

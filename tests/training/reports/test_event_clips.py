@@ -233,7 +233,9 @@ def test_tuning_is_refused_at_once_where_the_model_cannot_be_written(folder, mon
     model = save_model(folder)
     access = os.access
     monkeypatch.setattr(
-        files.os, "access", lambda path, mode: not (mode & os.W_OK and Path(path) == model) and access(path, mode)
+        files.os,
+        "access",
+        lambda path, mode, **options: not (mode & os.W_OK and Path(path) == model) and access(path, mode),
     )
     monkeypatch.setattr(evaluate_module, "library_error", lambda: None)
     monkeypatch.setattr(evaluate_module, "load", None)

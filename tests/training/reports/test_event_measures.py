@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Measures of events with intervals, and the choice of thresholds and filters for each class."""
 
+import importlib.util
 import json
 import sys
 import warnings
@@ -25,7 +26,11 @@ from transformers_beats.inference.events import EventSettings, find_events, sett
 from transformers_beats.inference.loading import load
 from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
 from transformers_beats.inference.results import Columns
-from transformers_beats.metrics.sound_event_detection import LibraryInputs, compute_sound_event_detection
+from transformers_beats.metrics.sound_event_detection import (
+    LibraryInputs,
+    compute_sound_event_detection,
+    import_sed_scores_eval,
+)
 from transformers_beats.training.data.labels import LabelArguments, frame_labels
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.evaluate import EvaluateArguments, evaluate
@@ -54,7 +59,10 @@ COLUMN = 0.04
 def library():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pytest.importorskip("sed_scores_eval")
+        # One that is installed and cannot be imported is a failure.
+        if importlib.util.find_spec("sed_scores_eval") is None:
+            pytest.skip("sed_scores_eval is not installed")
+        import_sed_scores_eval()
         yield
 
 

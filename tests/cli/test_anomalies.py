@@ -5,19 +5,19 @@ import csv
 import itertools
 import json
 import shutil
+from functools import partial
 
+import invoke
 import numpy as np
 import pytest
 import soundfile
 from PIL import Image
-from typer.testing import CliRunner
 
 from transformers_beats.anomalies import embedding
 from transformers_beats.anomalies.calibration import p_values
 from transformers_beats.anomalies.choices import DetectorSettings
 from transformers_beats.anomalies.detector import AnomalyDetector
 from transformers_beats.anomalies.embedding import embed_clips
-from transformers_beats.cli.app import app
 from transformers_beats.inference import loading
 from transformers_beats.inference.windowed import WindowedInference
 
@@ -25,10 +25,7 @@ from transformers_beats.inference.windowed import WindowedInference
 RATE = 16000
 
 
-def run(*arguments, exit_code: int = 0, **options):
-    result = CliRunner().invoke(app, ["anomalies", *map(str, arguments)], env={"COLUMNS": "140"}, **options)
-    assert result.exit_code == exit_code, (result.output, result.exception)
-    return result
+run = partial(invoke.run, "anomalies", env={"COLUMNS": "140"})
 
 
 def write_hum(path, seed: int, seconds: float = 1.0, whistle: float = 0.0) -> None:

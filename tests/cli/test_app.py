@@ -6,17 +6,17 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 
+import invoke
 import pytest
 import typer
 from tqdm import tqdm
-from typer.testing import CliRunner
 
 import transformers_beats
 from transformers_beats.cli import forwarded
-from transformers_beats.cli.app import app
 from transformers_beats.cli.commands import STATUSES
 from transformers_beats.cli.forwarded import MODELS, TRAINING
 from transformers_beats.utils.errors import BeatsError, UsageError
@@ -29,10 +29,7 @@ OWN = (*AUDIO, "anomalies", "models", "get", "info", "convert", "recipes", "comp
 ANOMALIES = ("anomalies fit", "anomalies score")
 
 
-def run(*words: str, exit_code: int = 0):
-    result = CliRunner().invoke(app, list(words), env={"COLUMNS": "100", "TERM": "dumb"})
-    assert result.exit_code == exit_code, (result.output, result.exception)
-    return result
+run = partial(invoke.run, env={"COLUMNS": "100", "TERM": "dumb"})
 
 
 @pytest.fixture

@@ -11,20 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from typer.testing import CliRunner
+from invoke import run
 
 from transformers_beats.audio.decoding import stream_audio
 from transformers_beats.audio.files import find_audio
 from transformers_beats.cli import notes, processing
-from transformers_beats.cli.app import app
 from transformers_beats.cli.writers import SOURCES, begin_directory
 from transformers_beats.utils.stages import STAGES
-
-
-def run(*arguments, exit_code: int = 0):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == exit_code, (result.output, result.exception)
-    return result
 
 
 @pytest.fixture(scope="session")

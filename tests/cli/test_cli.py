@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from invoke import run
 from pyarrow import parquet
 from safetensors import safe_open
 from safetensors.numpy import load_file as load_numpy
-from typer.testing import CliRunner
 
 from transformers_beats import (
     BeatsFeatureExtractor,
@@ -28,7 +28,6 @@ from transformers_beats import (
 )
 from transformers_beats.audio.files import AudioFile
 from transformers_beats.cli import arrays, writers
-from transformers_beats.cli.app import app
 from transformers_beats.cli.writers import Format, open_writer
 from transformers_beats.inference import loading
 from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
@@ -45,12 +44,6 @@ EVENTS = ["--events", "--event-threshold", "0", "--window", "1"]
 # The last columns of every CSV.
 ENDS = ["duration", "stated_duration", "status", "reason"]
 NAMES = ["a.flac", "a.wav", "deep/b.ogg", "deep/er/c é.WAV"]
-
-
-def run(*arguments, exit_code: int = 0):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == exit_code, (result.output, result.exception)
-    return result
 
 
 def tag(models, *arguments, **kwargs):

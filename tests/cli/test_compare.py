@@ -1,22 +1,19 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 import json
+from functools import partial
 
+import invoke
 import numpy as np
 import pytest
 import soundfile
-from typer.testing import CliRunner
 
-from transformers_beats.cli.app import app
 from transformers_beats.inference import loading
 from transformers_beats.inference.pipeline import BeatsAudioTaggingPipeline
 from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.inference.windows import RowMean
 
 
-def run(*arguments, exit_code: int = 0, **options):
-    result = CliRunner().invoke(app, ["compare", "--device", "cpu", *map(str, arguments)], **options)
-    assert result.exit_code == exit_code, (result.output, result.exception)
-    return result
+run = partial(invoke.run, "compare", "--device", "cpu")
 
 
 @pytest.mark.parametrize("name", ["beats_tiny", "beats_tiny_finetuned"])

@@ -12,23 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from typer.testing import CliRunner
+from invoke import run
 
 from transformers_beats.audio.files import AudioFile
 from transformers_beats.cli import anomalies, arrays, tag, writers
-from transformers_beats.cli.app import app
-from transformers_beats.cli.arrays import parts_of, write_array
+from transformers_beats.cli.arrays import parts_of
 from transformers_beats.cli.writers import SETTINGS, SOURCES, Format, new_result, open_writer
 from transformers_beats.inference.records import open_text
 from transformers_beats.utils.embeddings import digest_sources
+from transformers_beats.utils.files import write_array
 from transformers_beats.utils.lock import hold
 from transformers_beats.utils.ranks import hold_alone, lock_of, ranks_directory
-
-
-def run(*words, exit_code: int = 0):
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    assert result.exit_code == exit_code, (result.output, result.exception)
-    return result
 
 
 @pytest.fixture(scope="session")

@@ -16,10 +16,9 @@ import pandas
 import pytest
 import soundfile
 from fresh import forked_python
-from typer.testing import CliRunner
+from invoke import run
 
 from transformers_beats.audio.files import find_audio
-from transformers_beats.cli.app import app
 from transformers_beats.search.index import Index, Moment
 from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.lock import hold
@@ -46,12 +45,6 @@ def command_python():
 def as_rank(monkeypatch, number: int, count: int) -> None:
     monkeypatch.setenv("RANK", str(number))
     monkeypatch.setenv("WORLD_SIZE", str(count))
-
-
-def run(*words, exit_code: int = 0):
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    assert result.exit_code == exit_code, (result.output, result.exception)
-    return result
 
 
 def words_of(command: str, models: Path, folder: Path, output: Path) -> list:

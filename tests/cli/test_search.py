@@ -8,15 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import invoke
 import numpy as np
 import pytest
 import soundfile
 from PIL import Image
-from typer.testing import CliRunner
 
-from transformers_beats.cli.app import app
 from transformers_beats.inference import loading
 from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.search.distance import measure_distance
@@ -28,10 +28,7 @@ from transformers_beats.utils.errors import UsageError
 RATE = 16000
 
 
-def run(*arguments, exit_code: int = 0, **options):
-    result = CliRunner().invoke(app, [*map(str, arguments)], env={"COLUMNS": "100"}, **options)
-    assert result.exit_code == exit_code, (result.output, result.exception)
-    return result
+run = partial(invoke.run, env={"COLUMNS": "100"})
 
 
 def lines(*arguments, **options) -> list[dict]:

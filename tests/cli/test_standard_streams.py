@@ -10,20 +10,12 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from typer.testing import CliRunner
-
-from transformers_beats.cli.app import app
+from invoke import run
 
 
 LABELS = ("tag", "beats_tiny_finetuned")
 EMBEDDINGS = ("embed", "beats_tiny")
 TOKENS = ("tokenize", "tokenizer_tiny")
-
-
-def run(*arguments, exit_code: int = 0, **options):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
-    assert result.exit_code == exit_code, (result.output, result.exception)
-    return result
 
 
 def start(*arguments, **options):

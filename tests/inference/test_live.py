@@ -17,17 +17,16 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from invoke import run
 from loud import RATE, recording
 from test_steps import LABELS as STEP_LABELS
 from test_steps import LoudSteps
-from typer.testing import CliRunner
 
 from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.audio.decoding import AudioStream, stream_audio, stream_blocks
 from transformers_beats.audio.files import RAW_FORMATS
 from transformers_beats.audio.live import stream_microphone, stream_raw
 from transformers_beats.audio.recordings import AudioError
-from transformers_beats.cli.app import app
 from transformers_beats.inference import live
 from transformers_beats.inference.events import EventSettings, find_events
 from transformers_beats.inference.live import Begin, Dropped, End, EventCollector, EventFinder, Feed, Listener
@@ -466,12 +465,6 @@ def test_a_microphone_is_read_in_short_blocks(monkeypatch):
 
 
 # The command
-
-
-def run(*words, exit_code=0, **options):
-    result = CliRunner().invoke(app, [str(word) for word in words], **options)
-    assert result.exit_code == exit_code, (result.output, result.exception)
-    return result
 
 
 OPTIONS = ["--event-threshold", 0.18, "--gap", 0.2, "--min-duration", 0.1]

@@ -7,7 +7,6 @@ import re
 import runpy
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -1213,11 +1212,7 @@ class TestServe:
             serve([models], Limits(), device="nothing")
         assert launched == []
 
-    def test_an_address_that_is_none_is_an_error_at_the_start(self, launched, models, monkeypatch):
-        def no_such_host(*arguments, **options):
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-        monkeypatch.setattr(socket, "getaddrinfo", no_such_host)
+    def test_an_address_that_is_none_is_an_error_at_the_start(self, no_such_host, launched, models):
         with pytest.raises(ValueError, match=r"--host 999\.1\.1\.1: "):
             serve([models], Limits(), host="999.1.1.1")
         assert launched == []

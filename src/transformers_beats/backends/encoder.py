@@ -135,6 +135,12 @@ class _InGraph(nn.Module):
         super().__init__()
         self.register_load_state_dict_pre_hook(_refuse_other_weights)
 
+    def take_weights(self, module: nn.Module) -> None:
+        """Has from now on the weights of a module, under their names."""
+        # Not its parts themselves, which would have hooks and adapters that nothing calls.
+        weights = _Weights(module)
+        self._modules, self._parameters, self._buffers = weights._modules, weights._parameters, weights._buffers
+
     def refuse_gradients(self, values: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         """Returns `values`, computed from `inputs`, whose backward pass is a [`UsageError`] if it asks for any."""
         sources = (each for each in (inputs, *self.parameters()) if each.requires_grad)
@@ -199,8 +205,7 @@ class PassOn(_InGraph):
 
     def __init__(self, embeddings: Any):
         super().__init__()
-        weights = _Weights(embeddings)
-        self._modules, self._parameters, self._buffers = weights._modules, weights._parameters, weights._buffers
+        self.take_weights(embeddings)
 
     def forward(self, input_values: torch.Tensor) -> torch.Tensor:
         """Returns `input_values` in the dtype of the model, as the embeddings take them."""
@@ -228,12 +233,6 @@ class OnnxEncoder(_InGraph):
     def __init__(self, path: Path, config: Any, precision: Precision):
         super().__init__()
         self.path, self.session, self.config, self.precision = path, open_session(path), config, precision
-
-    def replace(self, layers: nn.Module) -> None:
-        """Takes the place of layers of PyTorch, and has their weights, under their names."""
-        # Not the layers themselves, which would have hooks and adapters that nothing calls.
-        weights = _Weights(layers)
-        self._modules, self._parameters, self._buffers = weights._modules, weights._parameters, weights._buffers
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "OnnxEncoder":
         copied = type(self).__new__(type(self))
@@ -308,7 +307,7 @@ def _count_columns(mask: torch.Tensor) -> list[int]:
 def with_encoder(encoder: Any, replacement: OnnxEncoder) -> Any:
     """Returns an encoder ([`BeatsModel`]) whose embeddings and layers are computed by a replacement."""
     copied = shallow_copy(encoder)
-    replacement.replace(encoder.encoder)
+    replacement.take_weights(encoder.encoder)
     copied.embeddings, copied.encoder = PassOn(encoder.embeddings), replacement
     return made_of(encoder, copied)
 

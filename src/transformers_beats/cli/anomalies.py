@@ -23,14 +23,14 @@ from transformers_beats.anomalies.choices import (
 )
 from transformers_beats.audio.files import STDIN, AudioFile
 from transformers_beats.utils.errors import BeatsError, UsageError
-from transformers_beats.utils.files import check_folder_of
+from transformers_beats.utils.files import check_folder_of, write_array
 from transformers_beats.utils.messages import next_command, warn
 from transformers_beats.utils.numbers import format_number
 from transformers_beats.utils.ranks import hold_alone, lock_of, ranks_directory
 from transformers_beats.utils.resume import begin_or_resume
 from transformers_beats.utils.table import print_table
 
-from .arrays import check_parts, parts_of, write_array
+from .arrays import check_parts, parts_of
 from .notes import DecoderNotes
 from .options import Shared, with_shared_options
 from .processing import Open, count, find_inputs, finish, has_seconds_bar, note_left_out, process, settings_of

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -15,7 +15,7 @@ from transformers_beats.audio.files import STDIN, AudioFile, check_names, place_
 from transformers_beats.inference.grains import Grain, Pooling, check_grain
 from transformers_beats.inference.records import OK, SKIPPED
 from transformers_beats.utils.errors import BeatsError, UsageError
-from transformers_beats.utils.files import check_place
+from transformers_beats.utils.files import check_place, write_array
 from transformers_beats.utils.messages import note
 from transformers_beats.utils.ranks import lock_of, ranks_directory, take_share
 from transformers_beats.utils.resume import read_settings
@@ -297,25 +297,6 @@ def is_one_file(output: Path, command: str) -> bool:
             "directory."
         )
     return True
-
-
-class OnlyWrites:
-    """A file for numpy, which writes to it some megabytes at a time."""
-
-    def __init__(self, stream: BinaryIO):
-        self.stream = stream
-
-    def write(self, data: bytes) -> int:
-        return self.stream.write(data)
-
-
-def write_array(path: Path, array: "np.ndarray") -> None:
-    """Writes a .npy file. An error of the disk is raised, also one that comes when the file is closed."""
-    import numpy as np
-
-    with path.open("wb") as stream:
-        # To a file of Python, numpy would write behind its back, and not notice a failure to flush.
-        np.save(OnlyWrites(stream), array)
 
 
 def parts_of(path: Path) -> Path:

@@ -32,6 +32,7 @@ from transformers_beats.training.data.strong_labels import read_event_files
 from transformers_beats.training.data.tables import metadata_names
 from transformers_beats.training.trainers.losses import weigh_classes
 from transformers_beats.utils.errors import BeatsError, UsageError, name_some
+from transformers_beats.utils.files import write_array
 
 from .stages import choose_extractor, prepare_dataset, training_settings
 
@@ -241,7 +242,7 @@ def check_overlap(train: Clips, evaluation: Clips, allowed: bool) -> None:
 
 def write_digests(directory: Path, clips: Clips) -> None:
     """Writes digests of the files that a model has learned from beside it, so that `evaluate` can tell them."""
-    np.save(directory / TRAINING_CLIPS, np.unique(clips.digests))
+    write_array(directory / TRAINING_CLIPS, np.unique(clips.digests))
 
 
 def count_learned(model: str, clips: Clips) -> int | None:

@@ -13,12 +13,16 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import yaml
 
 from .errors import BeatsError, UsageError, name_some
 
+
+# Imported in the function, so that --help comes at once.
+if TYPE_CHECKING:
+    import numpy as np
 
 # A configuration has some kB, one with the names of 10,000 classes under 1 MB; YAML is read at about 0.1 MB a second.
 MAX_SETTINGS_BYTES = 5_000_000
@@ -242,6 +246,25 @@ def _fill_directory(new: Path, target: Path) -> None:
             if (target / name).exists():
                 (target / name).rename(new / name)
         raise
+
+
+class _OnlyWrites:
+    """A file for numpy, which writes to it some megabytes at a time."""
+
+    def __init__(self, stream: BinaryIO):
+        self.stream = stream
+
+    def write(self, data: bytes) -> int:
+        return self.stream.write(data)
+
+
+def write_array(path: Path, array: "np.ndarray") -> None:
+    """Writes a .npy file. An error of the disk is raised, also one that comes when the file is closed."""
+    import numpy as np
+
+    with path.open("wb") as stream:
+        # To a file of Python, numpy would write behind its back, and not notice a failure to flush.
+        np.save(_OnlyWrites(stream), array)
 
 
 def sha256(path: Path) -> str:

@@ -4,7 +4,6 @@ Embeddings of clips by the layers of a frozen encoder: means over patches, and t
 computed once and kept in the cache, a file for each layer, so that other probes, layers and folds find them there.
 """
 
-import io
 import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.trainers.pretraining import WaveformTrainer
 from transformers_beats.utils.cache import mark_used, remove_unused
 from transformers_beats.utils.errors import BeatsError
-from transformers_beats.utils.files import replace_file
+from transformers_beats.utils.files import replace_file, write_array
 from transformers_beats.utils.fingerprint import model_fingerprint
 from transformers_beats.utils.numbers import format_number
 
@@ -273,7 +272,5 @@ def _check_room(directory: Path, num_bytes: int) -> None:
 
 
 def _write(path: Path, values: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, values)
     with replace_file(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
+        write_array(temporary, values)

@@ -351,7 +351,7 @@ def shell(line: str, command: str, **variables) -> subprocess.CompletedProcess:
     ("line", "status"),
     [
         ("$TAG -m $MODEL $IN --format jsonl | head -1; exit ${PIPESTATUS[0]}", 1),
-        ("$TAG -m $MODEL $IN | head -0; exit ${PIPESTATUS[0]}", 1),
+        ("exec 3> >(true); wait $!; $TAG -m $MODEL $IN >&3", 1),
         ("$TAG -m $MODEL $IN --format jsonl > /dev/full", 1),
         ("$TAG -m $MODEL $IN > /dev/full", 1),
         ("$TAG -m $MODEL $IN --format jsonl < /dev/null <&-", 0),
@@ -368,9 +368,11 @@ def shell(line: str, command: str, **variables) -> subprocess.CompletedProcess:
     ],
 )
 def test_broken_surroundings_end_in_one_line(models, line, status, forked_command, tmp_path):
-    (tmp_path / "in").mkdir()
-    for index in range(40):
-        (tmp_path / "in" / f"{index:02}.wav").write_bytes(sound(index, 400))
+    # Long names: their lines do not fit into a pipe, so that some are written after its reader has gone.
+    folder = tmp_path.joinpath("in", *4 * ["a" * 200])
+    folder.mkdir(parents=True)
+    for index in range(80):
+        (folder / f"{index:02}.wav").write_bytes(sound(index, 400))
     (tmp_path / "in" / "-a.wav").write_bytes(sound(1))
     # A stream that is closed, or a limit, is met when a process starts.
     is_met_at_the_start = "&-" in line or "ulimit" in line

@@ -489,6 +489,20 @@ def test_settings_are_marked_until_they_are_applied(page):
     page.get_by_text("These settings are not applied yet.").wait_for()
     page.get_by_role("button", name="Apply").click()
     page.get_by_text("These settings are not applied yet.").wait_for(state="hidden")
+    page.get_by_label("Reset to default value").first.click()
+    page.get_by_text("These settings are not applied yet.").wait_for()
+
+
+def test_a_list_that_is_left_without_a_choice_changes_nothing(page):
+    show_scene(page)
+    jobs = []
+    page.on("request", lambda request: jobs.append(request.post_data) if "/queue/join" in request.url else None)
+    page.get_by_label("Model").focus()
+    page.keyboard.press("Tab")
+    page.get_by_role("tab", name="Acoustic tokens").click()
+    page.locator("img[alt*=tokens]:visible").wait_for()
+    show_similar(page)
+    assert len(jobs) == 2
 
 
 def test_without_a_microphone_it_is_said_once_and_no_button_offers_it(tab, url):

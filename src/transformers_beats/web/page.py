@@ -268,14 +268,15 @@ def connect(
     # A file of this process, which Gradio copies into its cache.
     inputs.sample.select(lambda chosen: str(samples[chosen[0]]), inputs.sample, inputs.clip, api_visibility="private")
     windows = [inputs.window, inputs.hop]
-    changed = inputs.model.input(
+    # Not `input`, which a list of choices also sends when the focus leaves it.
+    changed = inputs.model.change(
         lambda name: DEFAULT_WINDOWS[classifiers[name].kind], inputs.model, windows, api_visibility="private"
     )
     jobs = [
         changed.then(**analysis, api_visibility="private"),
         gr.on([inputs.clip.change, inputs.apply.click], **analysis, trigger_mode="multiple", api_name="analyse"),
         gr.on(
-            [outputs.token_tab.select, outputs.tokenizer.input],
+            [outputs.token_tab.select, outputs.tokenizer.change],
             tokenize_clip,
             [inputs.clip, outputs.tokenizer, outputs.shown],
             [outputs.tokens, outputs.shown],
@@ -291,8 +292,9 @@ def connect(
     # before its answer.
     waited = cancelled.then(None, js=JS_WAIT).then(lambda: None, concurrency_limit=None, api_visibility="private")
     waited.then(None, texts, texts, js=JS_CANCEL)
+    # Not `input`, which a slider's button for the first value does not send.
     for setting in (inputs.threshold, *windows):
-        setting.input(None, None, inputs.pending, js=JS_PENDING)
+        setting.change(None, None, inputs.pending, js=JS_PENDING)
 
 
 def add_inputs(clip: Any, classifiers: dict[str, Checkpoint], samples: dict[str, Path]) -> Inputs:

@@ -26,7 +26,8 @@ USUAL = Circumstances(
     ("change", "backend", "words"),
     [
         ({}, "onnx", "float32 on a CPU with AVX2"),
-        ({"instruction_sets": ("avx2", "avx512f", "amx_bf16")}, "onnx", "AVX2"),
+        ({"instruction_sets": ("avx2", "avx512f", "avx512_bf16")}, "onnx", "AVX2"),
+        ({"instruction_sets": ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8")}, "torch", "AMX"),
         ({"instruction_sets": ()}, "torch", "AVX2 is not known of the CPU"),
         ({"window_seconds": 10.0}, "onnx", "AVX2"),
         ({"window_seconds": 10.5}, "torch", "windows are longer than 10 s"),

@@ -80,6 +80,7 @@ RULES = (
     Rule("the extra onnx is not installed", lambda now: not now.is_installed, "torch"),
     Rule(f"windows are longer than {LONGEST_SECONDS:g} s: not measured", lambda now: now.is_long, "torch"),
     Rule("AVX2 is not known of the CPU: not measured", lambda now: "avx2" not in now.instruction_sets, "torch"),
+    Rule("float32 on a CPU with AMX: no gain", lambda now: "amx_bf16" in now.instruction_sets, "torch"),
     Rule("float32 on a CPU with AVX2", lambda now: True, "onnx"),
 )
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from transformers.utils import logging
 
-from transformers_beats.utils.errors import BeatsError, UsageError, first_line
+from transformers_beats.utils.errors import BeatsError, UsageError, first_line, install_command
 
 from .decoding import AudioStream, stream_blocks
 from .files import RAW_FORMATS
@@ -66,7 +66,7 @@ def _read_raw(descriptor: int, rate: float, format: str, num_channels: int) -> I
 
 def stream_microphone(sampling_rate: int, device: str | None = None) -> AudioStream:
     """
-    Opens a microphone as a stream without end. Needs `pip install 'transformers-beats[live]'`.
+    Opens a microphone as a stream without end. Needs the extra `live`.
 
     Args:
         sampling_rate (`int`):
@@ -80,7 +80,7 @@ def stream_microphone(sampling_rate: int, device: str | None = None) -> AudioStr
     try:
         sounddevice = importlib.import_module("sounddevice")
     except ImportError as error:
-        raise BeatsError("A microphone needs sounddevice: pip install 'transformers-beats[live]'") from error
+        raise BeatsError(f"A microphone needs sounddevice: {install_command('live')}") from error
     except OSError as error:
         reason = first_line(error)
         raise BeatsError(f"A microphone needs PortAudio (Debian: apt install libportaudio2): {reason}") from error

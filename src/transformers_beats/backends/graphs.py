@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 
 from transformers_beats.modeling_beats import run_gru
-from transformers_beats.utils.errors import BeatsError
+from transformers_beats.utils.errors import BeatsError, install_command
 
 
 if TYPE_CHECKING:
@@ -213,4 +213,4 @@ def require_exporters() -> None:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise ImportError(f"{error}. The export needs: pip install 'transformers-beats[onnx]'") from error
+            raise ImportError(f"{error}. The export needs: {install_command('onnx')}") from error

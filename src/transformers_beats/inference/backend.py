@@ -16,7 +16,7 @@ from transformers_beats.backends.encoder import (
     shallow_copy,
     with_encoder,
 )
-from transformers_beats.utils.errors import BeatsError, UsageError, one_line
+from transformers_beats.utils.errors import BeatsError, UsageError, install_command, one_line
 from transformers_beats.utils.machine import instruction_sets, name_of
 from transformers_beats.utils.messages import note, warn
 
@@ -136,7 +136,7 @@ def why_not(model: Any, now: Circumstances) -> str | None:
     if now.needs_layers:
         return f"gives the last layer alone, and this {name} averages all or returns them: use the backend torch."
     if not _is_installed("onnxruntime"):
-        return "needs onnxruntime: pip install 'transformers-beats[onnx]'"
+        return f"needs onnxruntime: {install_command('onnx')}"
     return None
 
 

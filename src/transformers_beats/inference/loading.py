@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers_beats.conversion import released
-from transformers_beats.utils.errors import BeatsError, UsageError, first_line, name_some
+from transformers_beats.utils.errors import BeatsError, UsageError, first_line, install_command, name_some
 from transformers_beats.utils.hub import check_id, check_model_repository, is_id
 from transformers_beats.utils.machine import is_emulated, name_of
 from transformers_beats.utils.messages import hold_back, without_weight_bars
@@ -376,7 +376,7 @@ def _load_with_adapter(
     try:
         from peft import PeftModel
     except ImportError as error:
-        raise BeatsError(f"{name}: an adapter needs PEFT: pip install 'transformers-beats[training]'") from error
+        raise BeatsError(f"{name}: an adapter needs PEFT: {install_command('training')}") from error
     from .models import kind_of
 
     hub_options = {key: value for key, value in options.items() if key in HUB_OPTIONS}

@@ -1,7 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """
 Archives in Ray Data: an actor for `Dataset.map_batches`, and whole archives to a directory of Parquet files, each of
-which is written once. Needs `pip install 'transformers-beats[ray]'`.
+which is written once. Needs the extra `ray`.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from transformers_beats.backends.choice import settings_of_backend
 from transformers_beats.inference.layers import choose_layers, is_single
 from transformers_beats.inference.loading import place_of_model
 from transformers_beats.inference.pipeline import event_settings
-from transformers_beats.utils.errors import BeatsError, UsageError, first_line
+from transformers_beats.utils.errors import BeatsError, UsageError, first_line, install_command
 from transformers_beats.utils.files import make_directory, replace_file
 from transformers_beats.utils.lock import hold
 from transformers_beats.utils.machine import name_of
@@ -183,7 +183,7 @@ def process_with_ray(
         import ray
         from ray.exceptions import RayError
     except ImportError as error:
-        raise BeatsError("process_with_ray needs Ray: pip install 'transformers-beats[ray]'") from error
+        raise BeatsError(f"process_with_ray needs Ray: {install_command('ray')}") from error
     if files_per_block < 1 or retries < 0:
         raise UsageError(
             f"`files_per_block` must be at least 1 and `retries` at least 0, got {files_per_block} and {retries}."

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transformers_beats.utils.errors import install_command
 from transformers_beats.utils.files import replace_file
 
 
@@ -26,7 +27,7 @@ def check_matplotlib() -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise ImportError("Pictures need matplotlib: pip install 'transformers-beats[demo]'") from error
+        raise ImportError(f"Pictures need matplotlib: {install_command('demo')}") from error
 
 
 def make_figure(width: float, height: float, layout: Any = "constrained") -> "Figure":

@@ -83,6 +83,14 @@ def name_some(names: Sequence[object], limit: int = 5) -> str:
     return ", ".join(repr(name) for name in names[:limit]) + more
 
 
+def install_command(extra: str) -> str:
+    """
+    Returns the command that adds an extra of the package, such as `"onnx"`, to an installation. pip takes the package
+    that is installed, from whatever directory and also if no index has it, and fetches the packages of the extra.
+    """
+    return f"pip install 'transformers-beats[{extra}]'"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns `"; did you mean ...?"` with the known names that look like an unknown one; `""` if there are none."""
     matches = difflib.get_close_matches(name, list(known))

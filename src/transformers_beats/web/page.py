@@ -22,7 +22,7 @@ import typer
 
 from transformers_beats.backends.choice import Backend, BackendName
 from transformers_beats.inference.loading import choose_device
-from transformers_beats.utils.errors import FOREIGN_ERRORS, UsageError, errors_in_one_line
+from transformers_beats.utils.errors import FOREIGN_ERRORS, UsageError, errors_in_one_line, install_command
 from transformers_beats.utils.files import work_directory
 
 from .address import choose_address
@@ -67,7 +67,7 @@ PROMPT = "Record or drop a sound, or choose a sample."
 NO_TOKENIZER = "No tokenizer among the checkpoints: pass the directory of one as a further `--model`."
 
 HOW_TO_GET_A_MODEL = (
-    "`transformers-beats demo --output demo-output` trains a small model in about two minutes, then pass `--model "
+    "`transformers-beats demo --output demo-output` trains a small model in minutes, then pass `--model "
     "demo-output`; `transformers-beats convert SOURCE.pt DIR` converts one of Microsoft's."
 )
 CANCELLED = "Cancelled. The results so far are shown."
@@ -399,7 +399,7 @@ def serve(
             import gradio as gr
             from gradio.themes.utils.fonts import LocalFont
         except ImportError as error:
-            raise ImportError("The page needs Gradio: pip install 'transformers-beats[web]'") from error
+            raise ImportError(f"The page needs Gradio: {install_command('web')}") from error
         library = None if index is None else Library(index, device)
         try:
             checkpoints = find_checkpoints(models, backend)

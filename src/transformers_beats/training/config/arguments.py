@@ -18,7 +18,7 @@ from transformers_beats.training.data.folds import FoldArguments
 from transformers_beats.training.data.labels import LabelArguments
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.utils.arguments import argument, check_numbers, find_problem
-from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.errors import UsageError, install_command
 from transformers_beats.utils.machine import is_emulated
 
 from .batch_plan import BatchArguments
@@ -132,7 +132,7 @@ class BeatsTrainingArguments(TrainingArguments):
         if unknown := [name for name in self.report_to or [] if name not in installed]:
             raise UsageError(
                 f"`report_to` names trackers that are not known or not installed: {', '.join(unknown)}. That of "
-                "tensorboard needs: pip install 'transformers-beats[training]'"
+                f"tensorboard needs: {install_command('training')}"
             )
 
     def _evaluate_and_keep_best(self, saves_by_default: bool) -> None:

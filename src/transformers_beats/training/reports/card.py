@@ -86,7 +86,6 @@ def write_card(
         summary=f"{'Encoder of audio' if is_encoder else kind}, {method} from {hub_name(base)} "
         f"([BEATs](https://arxiv.org/abs/2212.09058)) on {hub_name(dataset)}.",
         method=method,
-        pipeline="audio-tagging" if is_frames else "audio-classification",
         path=repo_id or str(directory),
         sampling_rate=extractor.sampling_rate,
         classes=[] if is_encoder else [config.id2label[index] for index in sorted(config.id2label)],

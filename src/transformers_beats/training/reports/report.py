@@ -21,7 +21,7 @@ from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.metrics.accuracy import compute_accuracy
 from transformers_beats.metrics.audioset_map import compute_audioset_map
 from transformers_beats.metrics.macro_f1 import compute_macro_f1
-from transformers_beats.utils.errors import BeatsError
+from transformers_beats.utils.errors import BeatsError, install_command
 from transformers_beats.utils.files import new_directory
 from transformers_beats.utils.numbers import format_number
 from transformers_beats.utils.table import to_csv
@@ -296,7 +296,7 @@ def check_drawing() -> None:
         [`BeatsError`]: if matplotlib is not installed.
     """
     if find_spec("matplotlib") is None:
-        raise BeatsError("Reports need matplotlib: pip install 'transformers-beats[training]'")
+        raise BeatsError(f"Reports need matplotlib: {install_command('training')}")
 
 
 def write_report(

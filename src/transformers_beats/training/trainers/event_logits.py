@@ -11,7 +11,7 @@ from scipy.special import expit
 from transformers.utils import logging
 
 from transformers_beats.audio.event_rows import Recordings, Row
-from transformers_beats.utils.errors import BeatsError, first_line
+from transformers_beats.utils.errors import BeatsError, first_line, install_command
 
 
 logger = logging.get_logger(__name__)
@@ -79,7 +79,7 @@ class EventLogits:
         try:
             library = importlib.import_module("h5py")
         except ImportError as error:
-            raise BeatsError("`event_logits` needs h5py: pip install 'transformers-beats[strong]'") from error
+            raise BeatsError(f"`event_logits` needs h5py: {install_command('strong')}") from error
         try:
             return library.File(self.path, "r")
         except OSError as error:

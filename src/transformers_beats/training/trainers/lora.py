@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, Trainer
 
 from transformers_beats.inference.loading import without_peft_warning
 from transformers_beats.inference.models import HEAD_MODULES
-from transformers_beats.utils.errors import BeatsError
+from transformers_beats.utils.errors import BeatsError, install_command
 
 
 # Beside the head, which is trained as it is: every linear layer of attention and feed-forward network.
@@ -31,7 +31,7 @@ def add_lora(model: PreTrainedModel, values: dict[str, Any]) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
-        raise BeatsError("`lora` needs PEFT: pip install 'transformers-beats[training]'") from error
+        raise BeatsError(f"`lora` needs PEFT: {install_command('training')}") from error
     try:
         heads = [name for name in HEAD_MODULES if getattr(model, name, None) is not None]
         fields: dict[str, Any] = {"modules_to_save": heads} | DEFAULTS | values

@@ -12,7 +12,7 @@ from accelerate.utils import broadcast_object_list
 from transformers.utils import logging
 
 from transformers_beats.training.config.arguments import BeatsTrainingArguments, FineTuningArguments
-from transformers_beats.utils.errors import BeatsError, DivergenceError, UsageError, did_you_mean
+from transformers_beats.utils.errors import BeatsError, DivergenceError, UsageError, did_you_mean, install_command
 from transformers_beats.utils.files import make_directory, replace_file, work_directory
 from transformers_beats.utils.numbers import format_number
 from transformers_beats.utils.resume import as_json, read_settings
@@ -46,7 +46,7 @@ def search_hyperparameters(
     """
     space = check_space(tuning.search_space or {}, training)
     if importlib.util.find_spec("optuna") is None:
-        raise BeatsError("`search_space` needs Optuna: pip install 'transformers-beats[search]'")
+        raise BeatsError(f"`search_space` needs Optuna: {install_command('search')}")
     from optuna.samplers import TPESampler
 
     sampler = TPESampler(seed=training.seed)

@@ -65,9 +65,9 @@ def print_rows(rows: dict[float, dict[str, Any]]) -> None:
             cells = [f"{window:g} s", of]
             for metric in F1:
                 draws = np.array(row[kind]["draws"][metric]) - np.array(rows[WINDOWS[0]][kind]["draws"][metric])
-                difference = percentiles(draws) if window != WINDOWS[0] else None
+                difference = percentiles(draws, of_differences=True) if window != WINDOWS[0] else None
                 cells.append(f"{100 * row[kind]['metrics'][metric]:.1f}")
-                cells.append(" to ".join(f"{100 * value:.1f}" for value in row[kind]["intervals"][metric]))
+                cells.append(" to ".join(f"{100 * value:.1f}" for value in row[kind]["intervals"][metric] or ()))
                 cells.append("" if difference is None else " to ".join(f"{100 * value:+.1f}" for value in difference))
             table.add_row(*cells, f"{100 * row[kind]['metrics']['psds1']:.1f}")
     Console(width=150).print(table)

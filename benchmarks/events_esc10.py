@@ -201,7 +201,9 @@ def summarise(rows: dict[tuple[str, int], dict[str, Any]]) -> list[dict[str, Any
                 baseline.setdefault(metric, draws)
                 line[metric] |= {
                     "interval": percentiles(draws),
-                    "interval_of_difference": percentiles(draws - baseline[metric]) if head != HEADS[0] else None,
+                    "interval_of_difference": None
+                    if head == HEADS[0]
+                    else percentiles(draws - baseline[metric], of_differences=True),
                 }
             lines.append(line)
     return lines
@@ -218,7 +220,7 @@ def print_summary(lines: list[dict[str, Any]]) -> None:
     for line in lines:
         cells = [line["head"], line["filters"], f"{100 * line['psds1']['mean']:.1f}"]
         for metric in F1:
-            interval = " to ".join(f"{100 * value:.1f}" for value in line[metric]["interval"])
+            interval = " to ".join(f"{100 * value:.1f}" for value in line[metric]["interval"] or ())
             cells += [f"{100 * line[metric]['mean']:.1f}", interval, span(line[metric]["interval_of_difference"])]
         table.add_row(*cells)
     Console(width=150).print(table)

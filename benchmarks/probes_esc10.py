@@ -105,7 +105,7 @@ def make_row(parts: list[Predictions], baseline: list[Predictions]) -> dict[str,
         METRIC: float(np.mean(folds)),
         "interval": percentiles(draws),
         "difference": float(difference),
-        "interval_of_difference": percentiles(draws - of_baseline),
+        "interval_of_difference": percentiles(draws - of_baseline, of_differences=True),
     }
 
 
@@ -133,7 +133,7 @@ def print_table(rows: dict[str, dict[str, dict[str, Any]]]) -> None:
                 name,
                 layer if layer != "chosen" else f"chosen ({', '.join(map(str, row['layers']))})",
                 f"{row[METRIC]:.1%}",
-                " to ".join(f"{value:.1%}" for value in row["interval"]),
+                " to ".join(f"{value:.1%}" for value in row["interval"] or ()),
                 f"{100 * row['difference']:+.1f}",
                 " to ".join(f"{100 * value:+.1f}" for value in row["interval_of_difference"]),
                 ", ".join(f"{value:.1%}" for value in row["folds"]),

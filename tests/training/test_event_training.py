@@ -258,6 +258,12 @@ def test_shares_and_folds_have_clips_whose_events_are_known():
         folds = draw_folds(labels, 5, seed)
         assert sorted(folds[np.array(kinds) == "events"]) == list("12345")
         assert sorted(folds) == sorted("12345" * 4)
+        # A clip without known events that is a copy of one to evaluate on is in neither part.
+        fold = draw_share(labels, 0.4, seed, np.arange(20) // 2)
+        assert {kinds[index] for index in fold.test} == {"events"}
+        assert len(fold.test) == 2
+        assert len(fold.train) == 16
+        assert not {*(fold.test // 2)} & {*(fold.train // 2)}
     # Whatever the order of the clips is.
     kinds = ["events", "nothing"] * 10
     folds = draw_folds(Labels("frames", ["a"], [[] for _ in kinds], kinds), 2, 0)

@@ -33,7 +33,8 @@ from transformers_beats.training import finetune as finetune_module
 from transformers_beats.training.config import arguments as training_arguments
 from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.data.augmentation import AugmentationArguments, LengthSampler
-from transformers_beats.training.data.labels import LabelArguments
+from transformers_beats.training.data.folds import FoldArguments, draw_share, read_folds
+from transformers_beats.training.data.labels import LabelArguments, Labels
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.evaluate import EvaluateArguments, evaluate
 from transformers_beats.training.finetune import FINETUNE_ARGUMENTS, Arguments, finetune
@@ -353,6 +354,52 @@ def test_a_clip_in_two_folds_is_an_overlap(recipe, folder):
     table.write_text(table.read_text() + "clips/low/0.wav,low,2\n")
     with pytest.raises(BeatsError, match="1 of 12 clips to evaluate on are also in the training set"):
         run(recipe, dataset=str(table), fold_column="fold", allow_overlap=False)
+
+
+def test_a_copy_under_another_name_is_an_overlap(recipe, folder, tmp_path, monkeypatch):
+    for number, name in enumerate(CLASSES):
+        write_clip(tmp_path / "others" / name / "new.wav", CLASSES[name], seed=100 + number)
+    shutil.copy(folder / "low" / "3.wav", tmp_path / "others" / "low" / "copy.wav")
+    values = {"eval_dataset": str(tmp_path / "others"), "max_steps": 1}
+    message = (
+        "1 of 4 clips to evaluate on are also in the training set: metrics will be optimistic. Files of the same "
+    )
+    with pytest.raises(BeatsError, match=message + "content: 'low/copy.wav'. Choose other clips"):
+        run(recipe, **values, allow_overlap=False)
+    # `evaluate` tells the same.
+    messages = []
+    monkeypatch.setattr(evaluate_module.logger, "warning", messages.append)
+    run(recipe, **values)
+    evaluate_directory(Path(recipe["output_dir"]), tmp_path / "others", tmp_path / "report")
+    assert any(text.startswith("1 of 4 clips are among those that this model has learned from") for text in messages)
+
+
+@pytest.mark.parametrize("values", [{"eval_share": 0.25}, {"num_folds": 2}])
+def test_copies_are_drawn_together(recipe, folder, values):
+    for name in CLASSES:
+        for number in range(4):
+            shutil.copy(folder / name / f"{number}.wav", folder / name / f"copy {number}.wav")
+    # An error otherwise.
+    run(recipe, **values, allow_overlap=False, max_steps=1)
+
+
+def test_drawn_parts_have_all_copies_of_a_clip():
+    digests = np.arange(40) // 2
+    labels = Labels("single_label", ["a", "b"], [[index // 20] for index in range(40)])
+    for seed in range(3):
+        fold = draw_share(labels, 0.25, seed, digests)
+        assert sorted([*fold.train, *fold.test]) == list(range(40))
+        assert not {*digests[fold.train]} & {*digests[fold.test]}
+        folds = read_folds(datasets.Dataset.from_dict({}), labels, FoldArguments(num_folds=2), seed, digests)
+        assert [len({*digests[each.train]} & {*digests[each.test]}) for each in folds] == [0, 0]
+        assert sorted(index for each in folds for index in each.test) == list(range(40))
+        # Without copies, they are as drawn.
+        expected, found = draw_share(labels, 0.25, seed), draw_share(labels, 0.25, seed, np.arange(40))
+        assert (found.train.tolist(), found.test.tolist()) == (expected.train.tolist(), expected.test.tolist())
+    with pytest.raises(
+        BeatsError, match=r"`eval_share` is 0\.25, which cannot be drawn: too many clips have the same"
+    ):
+        draw_share(labels, 0.25, 0, np.zeros(40, dtype=np.int64))
 
 
 def test_clips_of_one_name_and_content_in_two_archives_are_an_overlap(recipe, folder, tmp_path):

@@ -374,7 +374,7 @@ def test_differences_are_of_the_same_draws_of_clips(recipe):
     report = json.loads((output / "layers.json").read_text())
     draws = [resampled_means([part.predictions[position] for part in parts])["accuracy"] for position in (0, 1)]
     other = 1 - report["best"]
-    expected = percentiles(draws[report["best"]] - draws[other])
+    expected = percentiles(draws[report["best"]] - draws[other], of_differences=True)
     assert report["layers"][other]["behind_best"] == pytest.approx(expected)
 
 

@@ -2,9 +2,8 @@
 """Classifiers to train, their clips, and checks of both before a training."""
 
 import copy
-import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -216,24 +215,24 @@ def clip_reader(clips: Clips, sampling_rate: int) -> Callable[[str, int], np.nda
     return lambda name, num_samples: decode_row(clips.dataset[rows[name]], sampling_rate, 0, num_samples)
 
 
+def find_copies(clips: Clips, digests: np.ndarray) -> np.ndarray:
+    """Returns the indices of the clips whose content, whatever their name, is that of a digest, int64."""
+    return np.flatnonzero(np.isin(clips.digests, digests))
+
+
 def check_overlap(train: Clips, evaluation: Clips, allowed: bool) -> None:
     """
-    Looks for clips that are in both sets: the same file or, in Parquet and tar shards, the same name and bytes.
+    Looks for clips that are in both sets, by [`find_copies`].
 
     Raises:
         [`BeatsError`]: if there are any; a warning instead if that is `allowed`.
     """
-
-    def identities(clips: Clips) -> Iterator[Any]:
-        for audio, name, digest in zip(clips.dataset["audio"], clips.names, clips.digests.tolist()):
-            is_in_shard = audio["bytes"] or audio.get("shard")
-            yield (os.path.basename(name), digest) if is_in_shard else os.path.realpath(audio["path"])
-
-    known = set(identities(train))
-    if num_common := sum(identity in known for identity in identities(evaluation)):
+    copies = find_copies(evaluation, train.digests)
+    if len(copies):
+        named = name_some([evaluation.names[index] for index in copies], 3)
         message = (
-            f"{num_common} of {len(evaluation.names)} clips to evaluate on are also in the training set: metrics will "
-            "be optimistic."
+            f"{len(copies)} of {len(evaluation.names)} clips to evaluate on are also in the training set: metrics "
+            f"will be optimistic. Files of the same content: {named}."
         )
         if not allowed:
             raise BeatsError(f"{message} Choose other clips, or set `allow_overlap: true`.")
@@ -249,7 +248,7 @@ def count_learned(model: str, clips: Clips) -> int | None:
     """Returns the number of clips that a model in a directory has learned from, by [`write_digests`], if known."""
     path = Path(model) / TRAINING_CLIPS
     try:
-        return int(np.isin(clips.digests, np.load(path)).sum()) if path.exists() else None
+        return len(find_copies(clips, np.load(path))) if path.exists() else None
     except (OSError, ValueError, EOFError):
         logger.warning(f"{path}: cannot be read: whether the model has learned from these clips is not known.")
         return None

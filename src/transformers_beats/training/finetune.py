@@ -300,7 +300,7 @@ def finetune(arguments: Arguments, prints: bool = True) -> dict[str, Any]:
         return cross_validate(arguments, clips, labels, output_dir, repo_id, prints)
     train, evaluation = (clips, labels), load_evaluation_clips(arguments, labels.names)
     if arguments.evaluation.eval_share is not None:
-        drawn = draw_share(labels, arguments.evaluation.eval_share, arguments.training.seed)
+        drawn = draw_share(labels, arguments.evaluation.eval_share, arguments.training.seed, clips.digests)
         train, evaluation = select(clips, labels, drawn.train), select(clips, labels, drawn.test)
     if evaluation is not None:
         check_overlap(train[0], evaluation[0], arguments.evaluation.allow_overlap)
@@ -315,7 +315,7 @@ def cross_validate(
 ) -> dict[str, Any]:
     """Trains a model for each fold and, if `final` is set, one on all clips; see [`finetune`]."""
     run = probe_once if arguments.tuning.freeze else finetune_once
-    folds = read_folds(clips.dataset, labels, arguments.folds, arguments.training.seed)
+    folds = read_folds(clips.dataset, labels, arguments.folds, arguments.training.seed, clips.digests)
     column = arguments.folds.fold_column
     if process_state().is_main_process:
         settings = decisive_settings(arguments, arguments.training) | {"clips": fingerprint(clips, labels, column)}

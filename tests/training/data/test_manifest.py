@@ -19,7 +19,9 @@ import soundfile
 from typer.testing import CliRunner
 
 from transformers_beats.audio.decoding import stream_audio
+from transformers_beats.audio.event_rows import Recordings, Row
 from transformers_beats.cli.app import app
+from transformers_beats.training.classifiers import clip_reader
 from transformers_beats.training.data import clips as clips_module
 from transformers_beats.training.data.clips import Clips, Names, count_processes, name_clips, prepare_clips
 from transformers_beats.training.data.manifest import (
@@ -27,6 +29,7 @@ from transformers_beats.training.data.manifest import (
     hash_columns,
     list_audio_files,
     search_audio,
+    tell_apart,
 )
 from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
 from transformers_beats.training.index_audio import index_audio
@@ -295,6 +298,44 @@ def test_names_of_several_datasets_begin_below_what_they_have_in_common(folder, 
     arguments = DataArguments(dataset=[str(folder / "a"), str(tmp_path / "others")])
     clips = prepare_clips(load_audio_dataset(arguments), arguments, 16000)
     assert list(clips.names) == ["sounds/a/0.wav", "sounds/a/2.wav", "sounds/a/4.wav", "others/0.wav"]
+
+
+@pytest.mark.parametrize("num_datasets", [1, 2])
+def test_clips_of_one_name_are_told_apart_unless_they_are_one(tmp_path, num_datasets):
+    (tmp_path / "shards").mkdir()
+    contents = [write(tmp_path / f"{number}.wav", 5000 + number).read_bytes() for number in range(3)]
+    # The third row cannot be read; the last is the first one again.
+    parts = [("1.wav", contents[0]), ("2.wav", contents[1]), ("2.wav", b"no audio"), ("1.wav", contents[2])]
+    rows = [{"bytes": content, "path": name} for name, content in [*parts, ("1.wav", contents[0])]]
+    datasets.Dataset.from_dict({"audio": rows}).to_parquet(tmp_path / "shards" / "part.parquet")
+    name = str(tmp_path / "shards")
+    arguments = DataArguments(dataset=name if num_datasets == 1 else [name, str(tmp_path / "shards" / "part.parquet")])
+    clips = prepare_clips(load_audio_dataset(arguments), arguments, 16000)
+    expected = ["row 1/1.wav", "2.wav", "row 4/1.wav", "row 1/1.wav"]
+    assert list(clips.names) == expected * num_datasets
+    # A report draws those of one name together, and plays the first.
+    lengths = [len(clip_reader(clips, 16000)(name, 16000)) for name in expected]
+    assert lengths == [5000, 5001, 5002, 5000]
+    with pytest.raises(BeatsError, match=r"'1.wav' may be any of 'row 1/1.wav', 'row 4/1.wav'"):
+        Recordings(list(dict.fromkeys(clips.names))).find(Row("events.csv, row 1", "1.wav"))
+
+
+@pytest.mark.parametrize(
+    ("names", "digests", "expected"),
+    [
+        (["a", "b"], [1, 1], ["a", "b"]),
+        (["a", "a"], [1, 1], ["a", "a"]),
+        (["a", "a"], [1, 2], ["row 1/a", "row 3/a"]),
+        (["b/a", "c/a", "b/a", "/a", "/a"], [-1, 2, 3, 1, 2], ["row 1/b/a", "c/a", "row 5/b/a", "row 7/a", "row 9/a"]),
+        (["a", "a", "a", "b", "b"], [1, 2, 1, 1, 1], ["row 1/a", "row 3/a", "row 1/a", "b", "b"]),
+    ],
+)
+@pytest.mark.parametrize("num_chunks", [1, 2])
+def test_names_that_clips_share_begin_with_the_row(names, digests, expected, num_chunks):
+    chunks = [names[:1], names[1:]] if num_chunks == 2 else [names]
+    column = pa.chunked_array(chunks, pa.large_string())
+    found = tell_apart(column, np.array(digests), 2 * np.arange(len(names)))
+    assert (found.to_pylist(), found.type) == (expected, pa.large_string())
 
 
 @pytest.mark.parametrize(

@@ -126,3 +126,34 @@ class TestCurves:
         check_picture(picture)
         with pytest.raises(BeatsError, match=r"nowhere.curves\.png: cannot be written: No such file"):
             curves.main([str(models[0]), "--output", str(tmp_path / "nowhere" / "curves.png")])
+
+
+class TestMeans:
+    def test_is_that_of_points_where_all_have_the_same(self):
+        epochs, means = curves.mean_curve([([1, 2, 3], [4.0, 2.0, 1.0]), ([1, 2], [2.0, 1.0])])
+        assert (epochs.tolist(), means.tolist()) == ([1, 2], [3.0, 1.5])
+
+    def test_is_drawn_between_the_points_of_folds_of_other_sizes(self):
+        # One fold has 10 steps in an epoch, the other 11, and both are logged after every 10.
+        first, second = ([1.0, 2.0, 3.0], [3.0, 2.0, 1.0]), ([10 / 11, 20 / 11, 30 / 11], [3.0, 2.0, 1.0])
+        epochs, means = curves.mean_curve([first, second])
+        assert epochs.tolist() == [1.0, 20 / 11, 2.0, 30 / 11]
+        np.testing.assert_allclose(means[[0, 2]], [(3.0 + 2.9) / 2, (2.0 + 1.8) / 2])
+
+    @pytest.mark.parametrize(
+        "each",
+        [[], [([1, 2], [1, 1])], [([1, 2], [1, 1]), ([2, 3], [1, 1])], [([1, 2], [1, 1]), ([3, 4], [1, 1])]],
+    )
+    def test_is_none_of_less_than_two_curves_or_epochs(self, each):
+        assert curves.mean_curve(each) is None
+
+    @pytest.mark.parametrize(("last", "num_lines"), [(2.0, 3), (1.0, 2)])
+    def test_the_legend_names_what_is_drawn(self, last, num_lines):
+        histories = {
+            "fold 1": [{"epoch": epoch, "eval_loss": 1.0} for epoch in (1.0, 2.0)],
+            "fold 2": [{"epoch": last * epoch, "eval_loss": 2.0} for epoch in (0.5, 1.0)],
+        }
+        axes = Figure().subplots()
+        curves.draw_loss_on(axes, histories)
+        assert len(axes.lines) == num_lines
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == ["validation"]

@@ -4,8 +4,14 @@
 import numpy as np
 import pytest
 
+from transformers_beats.metrics.audioset_map import d_prime
 from transformers_beats.training.reports import intervals
-from transformers_beats.training.reports.intervals import describe_intervals, metric_intervals, resample
+from transformers_beats.training.reports.intervals import (
+    describe_intervals,
+    metric_intervals,
+    percentiles,
+    resample,
+)
 from transformers_beats.training.reports.report import Predictions, compute_metrics, per_class
 
 
@@ -99,9 +105,10 @@ def test_very_many_scores_have_no_intervals(monkeypatch):
     assert describe_intervals([predictions]) == text
     # Those of events are there all the same.
     of_events = "Intervals of 95%: percentiles of a bootstrap over clips (1,000 resamples for F1 of events). "
-    assert describe_intervals([predictions], {"collar_f1": (0.1, 0.2), "psds1": None}) == of_events + text
+    found = describe_intervals([predictions], {"collar_f1": (0.1, 0.2), "psds1": None}, ["mAP", "auc"])
+    assert found == of_events + text
     single = Predictions(["a", "b"], np.eye(2), np.arange(2), ["x", "y"])
-    assert metric_intervals([single])["accuracy"] == (1, 1)
+    assert set(resample(single).metrics["accuracy"]) == {1}
 
 
 def test_an_interval_holds_the_metric(predictions):
@@ -132,6 +139,55 @@ def test_the_mean_of_folds_has_a_smaller_interval_than_a_fold(predictions):
         assert five[name][1] - five[name][0] < 0.7 * (high - low)
 
 
+@pytest.mark.parametrize("num_clips", [1, 40])
+def test_equal_draws_are_no_interval(num_clips):
+    names = list(map(str, range(num_clips)))
+    right = Predictions(names, np.eye(2)[np.arange(num_clips) % 2], np.arange(num_clips) % 2, ["x", "y"])
+    assert metric_intervals([right]) == {"accuracy": None, "macro_f1": None}
+    assert metric_intervals([right, right]) == {"accuracy": None, "macro_f1": None}
+    several = Predictions(names, np.eye(2)[np.arange(num_clips) % 2], np.eye(2)[np.arange(num_clips) % 2], ["x", "y"])
+    assert set(metric_intervals([several]).values()) == {None}
+    if num_clips > 1:
+        wrong = Predictions(names, right.scores, np.where(np.arange(num_clips) == 0, 1, right.labels), ["x", "y"])
+        low, high = metric_intervals([wrong])["accuracy"]
+        assert low < 39 / 40 < high
+
+
+def test_a_difference_may_be_none():
+    assert percentiles(np.zeros(9)) is None
+    assert percentiles(np.zeros(9), of_differences=True) == (0, 0)
+    assert percentiles(np.full(9, np.nan), of_differences=True) is None
+
+
+def test_d_prime_has_the_interval_of_auc():
+    generator = np.random.default_rng(0)
+    labels = np.arange(60)[:, None] % 2
+    for shift, is_finite in ((1.0, True), (3.9, False)):
+        scores = 1 / (1 + np.exp(-generator.normal(shift * (labels - 0.5))))
+        predictions = Predictions(list(map(str, range(60))), scores, labels, ["x"])
+        auc = resample(predictions).metrics["auc"]
+        share = np.mean(auc == 1)
+        found = metric_intervals([predictions])
+        # Draws that have all of them right are among those that count.
+        assert (share < 0.02) if is_finite else (0.03 < share < 0.97)
+        expected = [d_prime(value) for value in np.quantile(auc, [0.025, 0.975])] if is_finite else None
+        assert found["d_prime"] == (pytest.approx(expected, rel=1e-2) if is_finite else None)
+        assert found["auc"] is not None
+        assert compute_metrics(predictions)["d_prime"] is not None
+
+
+def test_d_prime_of_draws_is_that_of_their_auc():
+    labels = np.array([[1], [1], [0], [0], [0]])
+    predictions = Predictions(list("abcde"), np.array([[0.9], [0.3], [0.2], [0.4], [0.1]]), labels, ["x"])
+    metrics = resample(predictions).metrics
+    expected = [d_prime(value) for value in metrics["auc"]]
+    is_infinite = np.isinf(metrics["d_prime"])
+    assert is_infinite.any()
+    np.testing.assert_array_equal(is_infinite, np.isin(metrics["auc"], [0, 1]))
+    expected = [value for value in expected if value is not None and not np.isnan(value)]
+    np.testing.assert_allclose(metrics["d_prime"][np.isfinite(metrics["d_prime"])], expected)
+
+
 def test_what_is_undefined_has_no_interval():
     predictions = Predictions(["a", "b"], np.array([[0.9], [0.1]]), np.array([[0], [0]]), ["x"])
     assert metric_intervals([predictions]) == {"mAP": None, "auc": None, "d_prime": None, "lwlrap": None}
@@ -142,6 +198,8 @@ def test_the_sentence_names_the_method():
     text = "Intervals of 95%: percentiles of a bootstrap over clips (1,000 resamples"
     assert describe_intervals([predictions]) == f"{text})."
     assert describe_intervals([predictions, predictions]) == f"{text}, each fold on its own)."
+    missing = " None for accuracy, psds1, for which the draws are all equal, or an end would be infinite."
+    assert describe_intervals([predictions], missing=["accuracy", "psds1"]) == f"{text}).{missing}"
     events = {"collar_f1": (0.1, 0.2), "segment_f1": (0.1, 0.2), "psds1": (0.1, 0.2), "psds2": None}
     assert describe_intervals([predictions], events) == f"{text}, 1,000 for F1 of events, 200 to 1,000 for PSDS)."
 

@@ -11,7 +11,7 @@ import soundfile
 
 from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.training.reports.calibration import calibrate
-from transformers_beats.training.reports.page import MAX_SECONDS, clip_losses
+from transformers_beats.training.reports.page import MAX_SECONDS, clip_losses, describe_curves
 from transformers_beats.training.reports.report import Evidence, Predictions, compute_metrics, write_report
 
 
@@ -118,3 +118,24 @@ def test_calibration_is_the_distance_of_scores_and_accuracy():
 
 def test_a_few_clips_have_no_calibration():
     assert calibrate(make_predictions(49)) is None
+
+
+def of_epochs(*epochs: float, key: str = "eval_loss") -> list[dict]:
+    return [{"epoch": epoch, key: epoch} for epoch in epochs]
+
+
+@pytest.mark.parametrize(
+    ("histories", "sentence"),
+    [
+        ([], ""),
+        ([of_epochs(1, 2)], ""),
+        ([of_epochs(1, 2), of_epochs(1, 2)], "Thin lines are folds, thick ones their mean."),
+        ([of_epochs(1, 2), of_epochs(0.9, 1.8)], "Thin lines are folds, thick ones their mean."),
+        ([of_epochs(1, 2, key="eval_accuracy")] * 2, "Thin lines are folds, thick ones their mean."),
+        # They have one epoch together, or none.
+        ([of_epochs(1, 2), of_epochs(2, 3)], "Thin lines are folds."),
+        ([of_epochs(1, 2), of_epochs(3, 4)], "Thin lines are folds."),
+    ],
+)
+def test_the_sentence_on_curves_names_a_mean_that_is_drawn(histories, sentence):
+    assert describe_curves(Evidence(histories=dict(zip("abc", histories)))) == sentence

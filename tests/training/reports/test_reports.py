@@ -19,6 +19,7 @@ from transformers_beats.training.reports import pictures as report_pictures
 from transformers_beats.training.reports import report as report_module
 from transformers_beats.training.reports.folds import report_folds
 from transformers_beats.training.reports.intervals import describe_intervals, metric_intervals, resample
+from transformers_beats.training.reports.layers import LAYERS_PICTURE, Scores, print_layers, report_layers
 from transformers_beats.training.reports.page import clip_losses
 from transformers_beats.training.reports.pictures import draw_classes, draw_confusions
 from transformers_beats.training.reports.report import (
@@ -227,6 +228,19 @@ class TestFolds:
         assert (result["folds"]["2"], result["mean"]) == ({}, {"accuracy": 0.5})
 
 
+def test_layers_that_are_all_right_do_not_differ(tmp_path):
+    predictions = Predictions(
+        [str(clip) for clip in range(8)], np.eye(2)[np.arange(8) % 2], np.arange(8) % 2, ["x", "y"]
+    )
+    report = report_layers(tmp_path, [Scores([predictions] * 2, ["linear"] * 2, [0, 1], [0.1, 0.2], 0)])
+    assert [entry["interval"] for entry in report["layers"]] == [None, None]
+    assert [entry["behind_best"] for entry in report["layers"]] == [None, (0, 0)]
+    assert (tmp_path / LAYERS_PICTURE).exists()
+    file = io.StringIO()
+    print_layers(Console(file=file, width=100), tmp_path)
+    assert "No difference from it was shown for 1 of 1 others" in file.getvalue()
+
+
 class TestReport:
     def test_holds_all_files(self, single, multi, tmp_path):
         write_report(tmp_path / "a" / "single", single, compute_metrics(single), DESCRIPTION)
@@ -243,8 +257,23 @@ class TestReport:
         assert report["description"] == DESCRIPTION | {"folder": str(tmp_path)}
         assert report["num_clips"] == 5
         assert report["per_class"] == per_class(multi)
-        assert report["intervals"] == {name: list(interval) for name, interval in metric_intervals([multi]).items()}
-        assert report["intervals_by"] == describe_intervals([multi])
+        assert report["intervals"] == json.loads(json.dumps(metric_intervals([multi])))
+        # In more than 2.5 % of the draws of five clips, AUC is 1.
+        assert [name for name, interval in report["intervals"].items() if interval is None] == ["d_prime"]
+        assert report["intervals_by"] == describe_intervals([multi], missing=["d_prime"])
+
+    def test_says_which_metrics_have_no_interval(self, tmp_path):
+        predictions = Predictions(["a", "b"], np.eye(2), np.arange(2), ["x", "y"])
+        report = write_report(tmp_path / "right", predictions, compute_metrics(predictions), DESCRIPTION)
+        assert report["metrics"]["accuracy"] == 1
+        assert report["intervals"] == {"accuracy": None, "macro_f1": None}
+        text = "None for accuracy, macro_f1, for which the draws are all equal, or an end would be infinite."
+        assert report["intervals_by"].endswith(text)
+        assert text in (tmp_path / "right" / "report.html").read_text()
+        # What is undefined has no interval for another reason.
+        predictions = Predictions(["a", "b"], np.array([[0.9], [0.1]]), np.array([[0], [0]]), ["x"])
+        report = write_report(tmp_path / "undefined", predictions, compute_metrics(predictions), DESCRIPTION)
+        assert "None for" not in report["intervals_by"]
 
     def test_has_predictions_as_csv(self, single, tmp_path):
         write_report(tmp_path / "report", single, {}, DESCRIPTION)

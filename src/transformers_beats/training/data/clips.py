@@ -39,6 +39,7 @@ from .manifest import (
     pc,
     read_arrow,
     state_of,
+    tell_apart,
     write_arrow,
 )
 from .reading import within
@@ -98,8 +99,8 @@ class Names(Sequence[str]):
 class Clips:
     """
     Rows whose audio can be read, with their lengths at the model's sampling rate (int64), the names of their files
-    within the dataset, the number of rows that were skipped, and digests of the files (int64). `whole` are the clips
-    that these were selected from, and their indices there.
+    within the dataset, which tell different clips apart, the number of rows that were skipped, and digests of the
+    files (int64). `whole` are the clips that these were selected from, and their indices there.
     """
 
     dataset: datasets.Dataset
@@ -374,8 +375,8 @@ def _check_others(
 
 def name_clips(dataset: datasets.Dataset, is_single: bool) -> pa.ChunkedArray:
     """
-    Returns names that tell clips apart, `dog/1.wav` and `rain/1.wav`: those of the dataset, if it `is_single`, else
-    paths below the folder that all have in common.
+    Returns names of clips, `dog/1.wav` and `rain/1.wav`: those of the dataset, if it `is_single`, else paths below the
+    folder that all have in common. Several may have the same; see [`tell_apart`].
     """
     if is_single and FILE_COLUMN in dataset.column_names:
         names = read_arrow(dataset, FILE_COLUMN)
@@ -469,6 +470,7 @@ def _find_clips(dataset: datasets.Dataset, arguments: DataArguments, sampling_ra
     if len(rows) < len(dataset):
         columns |= {name: columns[name][rows] for name in ("num_samples", "digest")}
         columns["name"] = names.take(pa.array(rows))
+    columns["name"] = tell_apart(columns["name"], columns["digest"], rows)
     # In one piece: numpy sees it as arrays.
     return pa.table(columns).combine_chunks()
 

@@ -50,9 +50,15 @@ class Fold:
     test: np.ndarray
 
 
-def read_folds(dataset: datasets.Dataset, labels: Labels, arguments: FoldArguments, seed: int) -> list[Fold]:
+def read_folds(
+    dataset: datasets.Dataset,
+    labels: Labels,
+    arguments: FoldArguments,
+    seed: int,
+    digests: np.ndarray | None = None,
+) -> list[Fold]:
     """
-    Reads or draws the folds of a dataset.
+    Reads or draws the folds of a dataset; of folds that are drawn, clips of the same of `digests` are in one.
 
     Raises:
         [`BeatsError`]: if there is no such column or fold, a clip without one, only one fold, or a class with fewer
@@ -67,7 +73,7 @@ def read_folds(dataset: datasets.Dataset, labels: Labels, arguments: FoldArgumen
             raise BeatsError(f"{missing} of {len(values)} clips are in no fold: column {arguments.fold_column!r}.")
         of_clips = np.array([label_name(value) for value in values])
     else:
-        of_clips = draw_folds(labels, int(arguments.num_folds or 0), seed)
+        of_clips = join_copies(draw_folds(labels, int(arguments.num_folds or 0), seed), digests)
     names = sorted(set(of_clips.tolist()), key=lambda name: (len(name), name))
     if len(names) < 2:
         raise BeatsError(f"All clips are in fold {names[0]!r}: there is none to learn from.")
@@ -77,24 +83,38 @@ def read_folds(dataset: datasets.Dataset, labels: Labels, arguments: FoldArgumen
     return [Fold(name, np.flatnonzero(of_clips != name), np.flatnonzero(of_clips == name)) for name in wanted]
 
 
-def draw_share(labels: Labels, share: float, seed: int) -> Fold:
+def join_copies(parts: np.ndarray, digests: np.ndarray | None) -> np.ndarray:
+    """Returns the part of each clip, `(num_clips,)`, in which those of one digest have that of the first of them."""
+    if digests is None:
+        return parts
+    _, first, clip_of = np.unique(digests, return_index=True, return_inverse=True)
+    return parts[first[clip_of]]
+
+
+def draw_share(labels: Labels, share: float, seed: int, digests: np.ndarray | None = None) -> Fold:
     """
     Draws the share of the clips that is evaluated on, with equal shares of classes where a clip has one. It is one of
-    the clips that can be evaluated on, whose events are known; all others are learned from.
+    the clips that can be evaluated on, whose events are known; all others are learned from, unless they have the same
+    of `digests` as a clip of the share.
 
     Raises:
         [`BeatsError`]: if there are too few clips, in all or of a class.
     """
+    known = clips_to_test(labels)
     try:
         _, test = train_test_split(
-            clips_to_test(labels),
+            known,
             test_size=share,
             random_state=seed,
             stratify=labels.as_array() if labels.task == "single_label" else None,
         )
     except ValueError as error:
         raise BeatsError(f"`eval_share` is {share:g}, which cannot be drawn: {one_line(error)}") from error
-    return Fold("share", np.setdiff1d(np.arange(len(labels)), test), np.sort(test))
+    is_drawn = join_copies(np.isin(np.arange(len(labels)), test), digests)
+    train, test = np.flatnonzero(~is_drawn), np.intersect1d(np.flatnonzero(is_drawn), known)
+    if not len(train) or not len(test):
+        raise BeatsError(f"`eval_share` is {share:g}, which cannot be drawn: too many clips have the same content.")
+    return Fold("share", train, test)
 
 
 def clips_to_test(labels: Labels) -> np.ndarray:

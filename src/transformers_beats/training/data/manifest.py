@@ -277,6 +277,29 @@ def as_text(values: list[str] | pa.Array) -> pa.Array:
         raise BeatsError(f"{error.object!r}: its name is no text in UTF-8: rename it.") from error
 
 
+def tell_apart(names: pa.ChunkedArray, digests: np.ndarray, rows: np.ndarray) -> pa.ChunkedArray:
+    """
+    Returns names of clips, in which those that different clips share begin with the row, from 1 on, `row 3/1.wav`: in
+    Parquet and on the Hub, a path may be a name without its folder. Rows of one name and digest are one clip, which
+    keeps one name, that of its first row.
+    """
+    encoded = names.combine_chunks().dictionary_encode()
+    numbers = encoded.indices.to_numpy()
+    if len(encoded.dictionary) == len(numbers):
+        return names
+    shared = np.flatnonzero(np.bincount(numbers)[numbers] > 1)
+    pairs = np.stack([numbers[shared], digests[shared]], axis=1)
+    clips, first, clip_of = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
+    is_ambiguous = np.bincount(clips[:, 0])[numbers[shared]] > 1
+    ambiguous, first_rows = shared[is_ambiguous], rows[shared[first[clip_of.reshape(-1)]]][is_ambiguous]
+    texts = names.take(pa.array(ambiguous)).to_pylist()
+    # A row is a folder here, so that files of events, which may name the end of a path, say that it is one of several.
+    new = [f"row {row + 1}/{text.lstrip('/')}" for row, text in zip(first_rows.tolist(), texts)]
+    is_replaced = np.zeros(len(names), dtype=bool)
+    is_replaced[ambiguous] = True
+    return pc.replace_with_mask(names, pa.array(is_replaced), pa.array(new, names.type))
+
+
 def _sort(rows: pa.Table) -> pa.Table:
     """Sorts rows by the parts of their names: a folder comes before another one that its name begins."""
     names = rows[FILE_COLUMN]

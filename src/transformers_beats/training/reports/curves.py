@@ -143,18 +143,42 @@ def validation_metric(histories: Histories) -> str | None:
     return next((name for name in VALIDATION_METRICS if f"eval_{name}" in logged), None)
 
 
+def read_curves(histories: Histories, key: str) -> list[tuple[list[float], list[float]]]:
+    """Returns [`read_curve`] of each log that has a value."""
+    return [curve for history in histories.values() if (curve := read_curve(history, key))[0]]
+
+
+def mean_curve(curves: Sequence[tuple[list[float], list[float]]]) -> tuple[np.ndarray, np.ndarray] | None:
+    """
+    Computes the mean of several curves, linear between their points, over the epochs from which and up to which all
+    have values, `(num_epochs,)` each; None for less than two curves, or two epochs.
+    """
+    if len(curves) < 2:
+        return None
+    first, last = max(epochs[0] for epochs, _ in curves), min(epochs[-1] for epochs, _ in curves)
+    # Trainings with batches of another size or number of clips are evaluated at other epochs.
+    known = np.unique([epoch for epochs, _ in curves for epoch in epochs if first <= epoch <= last])
+    if len(known) < 2:
+        return None
+    return known, np.mean([np.interp(known, *curve) for curve in curves], axis=0)
+
+
+def has_means(histories: Histories) -> bool:
+    """Returns whether [`draw_loss`] or [`draw_metric`] draws the mean of several trainings."""
+    keys = ("loss", "eval_loss", f"eval_{validation_metric(histories)}")
+    return any(mean_curve(read_curves(histories, key)) is not None for key in keys)
+
+
 def _draw_lines(axes: Axes, histories: Histories, key: str, color: str, label: str) -> None:
-    """Draws a line for each training, and the mean of several over the epochs that all have."""
-    curves = [curve for history in histories.values() if (curve := read_curve(history, key))[0]]
-    is_single = len(curves) == 1
-    for epochs, values in curves:
+    """Draws a line for each training, and the mean of several, by [`mean_curve`]."""
+    curves = read_curves(histories, key)
+    mean, is_single = mean_curve(curves), len(curves) == 1
+    for number, (epochs, values) in enumerate(curves):
         marker = "o" if len(epochs) < 40 else None
         style: dict[str, Any] = {"marker": marker, "markersize": 3} if is_single else {"alpha": 0.35, "linewidth": 1}
-        axes.plot(epochs, values, color=color, label=label if is_single else None, **style)
-    if len(curves) > 1:
-        common = sorted(set.intersection(*(set(epochs) for epochs, _ in curves)))
-        means = np.mean([[dict(zip(*curve))[epoch] for epoch in common] for curve in curves], axis=0)
-        axes.plot(common, means, color=color, linewidth=2.2, label=label)
+        axes.plot(epochs, values, color=color, label=label if mean is None and number == 0 else None, **style)
+    if mean is not None:
+        axes.plot(*mean, color=color, linewidth=2.2, label=label)
 
 
 def draw_loss_on(axes: Axes, histories: Histories) -> None:

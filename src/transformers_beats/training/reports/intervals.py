@@ -1,15 +1,14 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Confidence intervals of metrics: percentiles of a bootstrap over clips (Efron, 1979)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import csr_array
+from scipy.special import ndtri
 from scipy.stats import rankdata
-
-from transformers_beats.metrics.audioset_map import d_prime
 
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ Interval = tuple[float, float]
 class Resamples:
     """
     Metrics of sets of clips that were drawn with replacement: of each metric `(num_resamples,)`, and F1 or average
-    precision of each class `(num_resamples, num_labels)`; NaN where undefined.
+    precision of each class `(num_resamples, num_labels)`; NaN where undefined. A d-prime may be infinite.
     """
 
     metrics: dict[str, np.ndarray]
@@ -113,11 +112,11 @@ def _several_labels(predictions: "Predictions") -> Compute:
         ]
         ap, auc = (np.stack(values, axis=1) for values in zip(*of_classes))
         mean_auc = _mean(auc)
-        distances = [d_prime(value) for value in mean_auc.tolist()]
         values = (
             _mean(ap),
             mean_auc,
-            np.array([np.nan if value is None else value for value in distances]),
+            # Infinite for an AUC of 0 or 1: without these draws, an end would be too near.
+            np.sqrt(2) * ndtri(mean_auc),
             _divide(shares @ weights, num_positives @ weights),
         )
         return Resamples(dict(zip(SEVERAL_LABELS, values, strict=True)), ap)
@@ -188,13 +187,20 @@ def _mean(values: np.ndarray) -> np.ndarray:
     return _divide(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1).astype(np.float64))
 
 
-def percentiles(values: np.ndarray) -> Interval | None:
-    """Returns the central interval of 95 % of what is defined; None if nothing is."""
+def percentiles(values: np.ndarray, of_differences: bool = False) -> Interval | None:
+    """
+    Returns the central interval of 95 % of what is defined; None if nothing is, an end is infinite, or both ends are
+    equal, unless values are `of_differences`: draws of clips that are all right say nothing of clips that are not.
+    """
     known = values[~np.isnan(values)]
     if not known.size:
         return None
-    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    # Between infinite values, there is none.
+    with np.errstate(invalid="ignore"):
+        low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    if not np.isfinite([low, high]).all() or (low == high and not of_differences):
+        return None
+    return low, high
 
 
 def metric_intervals(parts: Sequence["Predictions"]) -> Mapping[str, Interval | None]:
@@ -217,10 +223,14 @@ def resampled_means(parts: Sequence["Predictions"]) -> dict[str, np.ndarray]:
     }
 
 
-def describe_intervals(parts: Sequence["Predictions"], events: Mapping[str, Interval | None] | None = None) -> str:
+def describe_intervals(
+    parts: Sequence["Predictions"],
+    events: Mapping[str, Interval | None] | None = None,
+    missing: Collection[str] = (),
+) -> str:
     """
     Returns a text that says how [`metric_intervals`] were computed, and the intervals of the measures of `events`,
-    which have other numbers of resamples.
+    which have other numbers of resamples. `missing` are metrics that have a value and no interval.
     """
     size = min(map(count_resamples, parts))
     drawn = "over clips"
@@ -236,6 +246,9 @@ def describe_intervals(parts: Sequence["Predictions"], events: Mapping[str, Inte
         counts.append((f"{MIN_RESAMPLES:,} to {MAX_RESAMPLES:,}", " for PSDS"))
     listed = ", ".join(f"{count}{' resamples' if not at else ''}{of}" for at, (count, of) in enumerate(counts))
     text = f"Intervals of {LEVEL:.0%}: percentiles of a bootstrap {drawn} ({listed}{within})."
+    of_draws = [name for name in missing if size or name not in SEVERAL_LABELS]
+    if of_draws:
+        text += f" None for {', '.join(of_draws)}, for which the draws are all equal, or an end would be infinite."
     if size:
         return text
     largest = max(part.scores.size for part in parts)

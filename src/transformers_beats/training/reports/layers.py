@@ -101,7 +101,7 @@ def report_layers(output_dir: Path, parts: Sequence[Scores]) -> dict[str, Any]:
     best = int(np.argmax(values))
     for entry, of_entry in zip(entries, draws):
         is_known = entry["value"] is not None and entry is not entries[best]
-        entry["behind_best"] = percentiles(draws[best] - of_entry) if is_known else None
+        entry["behind_best"] = percentiles(draws[best] - of_entry, of_differences=True) if is_known else None
     report = {"metric": metric, "layers": entries, "best": best, "chosen": [part.chosen for part in parts]}
     with replace_file(output_dir / LAYERS_FILE) as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -130,7 +130,8 @@ def draw_layers(report: dict[str, Any], path: Path) -> None:
         places = [(behind if entry["layer"] is None else entry["layer"]) + shift for _, entry in entries]
         axes.plot(places, [entry["value"] for _, entry in entries], color=color, linewidth=1, label=probe)
         for place, (number, entry) in zip(places, entries):
-            axes.vlines(place, *entry["interval"], color=color, linewidth=1)
+            if entry["interval"] is not None:
+                axes.vlines(place, *entry["interval"], color=color, linewidth=1)
             face = color if number in report["chosen"] else "white"
             axes.plot(place, entry["value"], "o", color=color, markerfacecolor=face)
     has_all = any(entry["layer"] is None for _, entry in known)

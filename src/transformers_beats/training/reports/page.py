@@ -19,7 +19,7 @@ from transformers_beats.plotting.spectrogram import DYNAMIC_RANGE_DB, read_spect
 from transformers_beats.utils.numbers import format_interval, format_number
 
 from .calibration import calibrate
-from .curves import draw_loss, draw_metric, has_curves, validation_metric
+from .curves import draw_loss, draw_metric, has_curves, has_means, validation_metric
 from .intervals import LEVEL, percentiles
 from .pictures import as_svg, draw_reliability
 from .report import (
@@ -110,7 +110,8 @@ def draw_curves_of(evidence: Evidence) -> Iterator[str]:
 def describe_curves(evidence: Evidence) -> str:
     """Returns a sentence on the lines of the learning curves."""
     if len(evidence.histories) > 1:
-        return "Thin lines are folds, thick ones their mean."
+        mean = ", thick ones their mean" if has_means(evidence.histories) else ""
+        return f"Thin lines are folds{mean}."
     return ""
 
 

@@ -283,6 +283,14 @@ def test_folds_can_begin_with_other_settings_after_a_failure_before_the_first(re
     assert list(run(recipe, num_folds=2, max_steps=1)["folds"]) == ["1", "2"]
 
 
+def test_folds_have_the_batch_of_the_others(recipe):
+    recipe |= {"num_folds": 2, "folds": [1], "max_steps": 1}
+    run(recipe, batch_seconds=4.0)
+    with pytest.raises(ValueError, match=r"was begun with another `batch_size` \(\d+, now \d+\)"):
+        run(recipe, batch_seconds=2.0, folds=[1, 2])
+    assert list(run(recipe, batch_seconds=4.0, folds=[1, 2])["folds"]) == ["1", "2"]
+
+
 def test_folds_of_another_training_are_not_taken_for_this_one(recipe, folder):
     recipe |= {"num_folds": 2, "folds": [1], "max_steps": 1}
     run(recipe)
@@ -755,6 +763,13 @@ def test_a_class_with_one_clip_is_named(recipe, folder, monkeypatch):
         ({"average_checkpoints": 2, "save_strategy": "no"}, "but 0 checkpoint"),
         ({"bf16_full_eval": True}, "would change the model that is saved"),
         ({"resume_from_checkpoint": "somewhere"}, "goes on from its last checkpoint by itself"),
+        ({"save_only_model": True}, "`save_only_model`: an interrupted training could not go on"),
+        ({"ignore_data_skip": True}, "`ignore_data_skip`: an interrupted training would hear"),
+        ({"prediction_loss_only": True}, "`prediction_loss_only`: metrics and reports need"),
+        ({"eval_do_concat_batches": False}, "`eval_do_concat_batches`: metrics and reports need"),
+        ({"batch_eval_metrics": True}, "`batch_eval_metrics`: metrics are of all clips"),
+        ({"save_strategy": "best"}, "There is nothing to evaluate on: set `num_folds`, `eval_share`"),
+        ({"save_strategy": "best", "eval_strategy": "no"}, "`save_strategy: best` needs evaluations"),
         ({"freeze": True, "model_config": ENCODER | {"use_weighted_layer_sum": True}}, "which `probe` sets"),
         ({"lora": {"rank": 4}}, "`lora`: .*unexpected keyword argument 'rank'"),
         ({"mixup_probability": 1.5}, r"`mixup_probability` must be at most 1, got 1\.5"),

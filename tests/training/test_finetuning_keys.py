@@ -37,7 +37,7 @@ from transformers_beats.training.trainers import search as search_module
 from transformers_beats.training.trainers.averaging import AVERAGE, WeightAverage
 from transformers_beats.training.trainers.classification import ClassificationTrainer
 from transformers_beats.training.trainers.layerwise import UnfreezeByEpoch
-from transformers_beats.training.trainers.losses import class_weights, weigh_classes
+from transformers_beats.training.trainers.losses import class_weights, weigh_classes, weighted_loss
 from transformers_beats.utils.errors import BeatsError, DivergenceError, UsageError
 
 
@@ -149,6 +149,7 @@ def test_a_training_that_gets_no_better_stops_and_keeps_the_best(recipe):
         ({"save_strategy": "steps", "save_steps": 4}, "steps", "steps"),
         ({"eval_strategy": "epoch"}, "epoch", "epoch"),
         ({"eval_strategy": "steps", "eval_steps": 250}, "steps", "steps"),
+        ({"save_strategy": "best"}, "best", "epoch"),
     ],
 )
 def test_early_stopping_evaluates_every_epoch_by_default(recipe, values, saves, evaluates):
@@ -157,6 +158,78 @@ def test_early_stopping_evaluates_every_epoch_by_default(recipe, values, saves, 
     assert (arguments.training.save_strategy, arguments.training.eval_strategy) == (saves, evaluates)
     plain = Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe))
     assert (plain.training.save_strategy, plain.training.eval_strategy) == ("steps", "epoch")
+
+
+@pytest.mark.parametrize("kept", [{"early_stopping_patience": 1}, {"load_best_model_at_end": True}])
+@pytest.mark.parametrize(
+    ("values", "steps"),
+    [
+        ({"eval_strategy": "steps", "eval_steps": 4}, 4),
+        ({"eval_strategy": "steps"}, 1),
+        ({"eval_strategy": "steps", "save_steps": 3}, 3),
+        ({"save_strategy": "steps", "eval_steps": 0.25}, 0.25),
+        ({"save_strategy": "steps"}, 500),
+    ],
+)
+def test_the_best_model_is_saved_at_every_evaluation(recipe, kept, values, steps):
+    del recipe["save_strategy"]
+    training = Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe | values | kept)).training
+    assert (training.save_strategy, training.save_steps) == (training.eval_strategy, training.eval_steps)
+    assert (training.eval_strategy, training.eval_steps) == ("steps", steps)
+
+
+@pytest.mark.parametrize("kept", [{"early_stopping_patience": 9}, {"load_best_model_at_end": True}])
+def test_the_weights_and_the_epoch_are_those_of_the_best_evaluation(recipe, kept):
+    del recipe["save_strategy"]
+    # The validation loss rises: the clips are few.
+    run(recipe, eval_strategy="steps", eval_steps=3, learning_rate=1e-2, **kept)
+    evaluated = {entry["epoch"]: entry["eval_loss"] for entry in log_of(recipe) if "eval_loss" in entry}
+    best = min(evaluated, key=evaluated.__getitem__)
+    assert best < max(evaluated)
+    output = Path(recipe["output_dir"])
+    report = json.loads((output / "evaluation" / "metrics.json").read_text())
+    assert report["description"]["epoch"] == best
+    assert report["notes"] == [finetune_module.CHOSEN_BY_EVALUATION]
+    # Trained until then, it is the same.
+    short = recipe | {"output_dir": f"{output}-short", "eval_strategy": "no", "learning_rate": 1e-2}
+    original = finetune_module.finetune_once
+
+    def stop(*args, **others):
+        return original(*args, **others, stop_epoch=best)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune_module, "finetune_once", stop)
+        run(short)
+    expected = load_file(Path(short["output_dir"]) / "model.safetensors")
+    for name, value in load_file(output / "model.safetensors").items():
+        torch.testing.assert_close(value, expected[name])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"eval_strategy": "steps", "eval_steps": 2, "save_steps": 4}, "`save_steps` is 4 and `eval_steps` 2"),
+        ({"eval_strategy": "steps", "save_strategy": "epoch"}, "`save_strategy` is epoch and `eval_strategy` steps"),
+        ({"save_strategy": "steps", "eval_strategy": "epoch"}, "`save_strategy` is steps and `eval_strategy` epoch"),
+        ({"eval_strategy": "no"}, "needs evaluations"),
+        ({"save_strategy": "no"}, "needs checkpoints"),
+    ],
+)
+@pytest.mark.parametrize("kept", [{"early_stopping_patience": 1}, {"load_best_model_at_end": True}])
+def test_what_would_not_keep_the_best_model_is_refused(recipe, kept, values, message):
+    del recipe["save_strategy"]
+    with pytest.raises(UsageError, match=f"^`{next(iter(kept))}` needs .*{message.removeprefix('needs ')}.*") as caught:
+        build_arguments(FINETUNE_ARGUMENTS, recipe | values | kept)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("values", [{"eval_strategy": "steps", "eval_steps": 2}, {"eval_delay": 1}])
+def test_a_choice_of_the_best_goes_on_with_the_same_evaluations(recipe, monkeypatch, values):
+    del recipe["save_strategy"]
+    run_until_third_evaluation(monkeypatch, recipe, load_best_model_at_end=True)
+    name = next(iter(values))
+    with pytest.raises(UsageError, match=rf"was begun with another `(eval_steps|{name})`"):
+        run(recipe, load_best_model_at_end=True, **values)
 
 
 @pytest.mark.parametrize(
@@ -281,6 +354,30 @@ def test_weights_that_cannot_be_used_are_refused(wanted, message):
         class_weights(Labels("single_label", ["a", "b"], [[0], [1]]), wanted, "single_label_classification")
 
 
+def test_balanced_weights_of_events_are_refused():
+    events = Labels("frames", ["a", "b"], [[(0, 1.0, 1.5)], [(1, 0.0, 9.0)]])
+    with pytest.raises(BeatsError, match=r"counts clips, but the loss of events is that of moments"):
+        class_weights(events, "balanced", "multi_label_classification")
+    assert class_weights(events, {"b": 2}, "multi_label_classification").tolist() == [1, 2]
+
+
+def test_the_weight_of_a_clip_does_not_depend_on_its_batch():
+    config = BeatsConfig(num_labels=2, problem_type="single_label_classification")
+    logits, targets, weights = torch.randn(4, 2), torch.tensor([0, 1, 1, -100]), torch.tensor([0.1, 10.0])
+    whole = weighted_loss(targets, logits, config, weights)
+    alone = [weighted_loss(targets[i : i + 1], logits[i : i + 1], config, weights) for i in range(4)]
+    torch.testing.assert_close(torch.stack(alone[:3]).mean(), whole)
+    assert alone[3] == 0
+
+
+def test_a_training_without_a_step_is_an_error(recipe):
+    values = {"per_device_train_batch_size": 1000, "dataloader_drop_last": True, "save_strategy": "no"}
+    for max_steps in (-1, 4):
+        with pytest.raises(UsageError, match=r"has no step, .* `dataloader_drop_last: false`"):
+            run(recipe, **values, max_steps=max_steps)
+    assert not Path(recipe["output_dir"]).exists()
+
+
 def test_the_loss_has_the_weights():
     torch.manual_seed(0)
     labels = Labels("single_label", ["a", "b"], [[0], [1]])
@@ -295,7 +392,7 @@ def test_the_loss_has_the_weights():
         weigh_classes(model, labels, {"b": 7})
         output = model(values, labels=targets)
         expected = (
-            cross_entropy(output.logits, targets, weight=weights)
+            (cross_entropy(output.logits, targets, reduction="none") * weights[targets]).mean()
             if targets.ndim == 1
             else binary_cross_entropy_with_logits(output.logits, targets, pos_weight=weights)
         )

@@ -21,6 +21,7 @@ from transformers import EarlyStoppingCallback, set_seed
 from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.inference.loading import find_model
 from transformers_beats.training.config.arguments import FINETUNE_ARGUMENTS, Arguments, BeatsTrainingArguments
+from transformers_beats.training.config.batch_plan import apply_batch_plan
 from transformers_beats.training.config.checks import check_partners
 from transformers_beats.training.config.event_arguments import check_attention
 from transformers_beats.training.config.recipes import parse_arguments
@@ -249,7 +250,7 @@ def finish_training(
                     evidence.extractor = trainer.feature_extractor
                     evidence.read_audio = clip_reader(evaluation[0], trainer.feature_extractor.sampling_rate)
                 evaluated = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
-                if trainer.args.load_best_model_at_end and len(evaluated) > 1:
+                if has_kept_best(trainer) and len(evaluated) > 1:
                     evidence.notes.append(CHOSEN_BY_EVALUATION)
                 if tuning.search_space is not None:
                     evidence.notes.append(CHOSEN_BY_SEARCH)
@@ -257,10 +258,16 @@ def finish_training(
                 write_report(final / EVALUATION, predictions, metrics, description, evidence)
 
 
+def has_kept_best(trainer: ClassificationTrainer) -> bool:
+    """Returns whether the weights are those of the best checkpoint; there is none if no evaluation was defined."""
+    best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+    return best is not None and Path(best).exists()
+
+
 def describe_training(trainer: ClassificationTrainer, num_clips: int) -> dict[str, Any]:
     """Returns what a training has done: clips that it learned from, steps, and the epoch whose weights are kept."""
     state, args = trainer.state, trainer.args
-    best = state.best_global_step if args.load_best_model_at_end else None
+    best = state.best_global_step if has_kept_best(trainer) else None
     of_best = [entry["epoch"] for entry in state.log_history if best and entry["step"] == best]
     return {
         "training_clips": num_clips,
@@ -318,7 +325,10 @@ def cross_validate(
     folds = read_folds(clips.dataset, labels, arguments.folds, arguments.training.seed, clips.digests)
     column = arguments.folds.fold_column
     if process_state().is_main_process:
-        settings = decisive_settings(arguments, arguments.training) | {"clips": fingerprint(clips, labels, column)}
+        training = copy.deepcopy(arguments.training)
+        # Each fold does it for itself; the settings have the batch that it gives.
+        apply_batch_plan(training, arguments.batch, arguments.data.crop_seconds)
+        settings = decisive_settings(arguments, training) | {"clips": fingerprint(clips, labels, column)}
         # Before the first fold, nothing depends on the settings of an earlier attempt.
         begin_or_resume(output_dir / SETTINGS, settings, output_dir, resume=any(output_dir.glob("fold-*")))
     for fold in folds:

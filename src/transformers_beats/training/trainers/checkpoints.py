@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import TrainerState
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 
 from transformers_beats.training.reports import LOG_HISTORY
+from transformers_beats.utils.errors import UsageError
 from transformers_beats.utils.files import check_new, replace_directory
 from transformers_beats.utils.lock import hold
 from transformers_beats.utils.resume import begin_or_resume
@@ -26,6 +27,10 @@ TRAINER_STATE = "trainer_state.json"
 SETTINGS = "settings.json"
 # What a search for hyperparameters has found, and what it was asked.
 SEARCH_FILE = "search.json"
+NO_STEP = (
+    "The training has no step, since there are fewer clips than a batch takes: add clips, or set a smaller "
+    "`per_device_train_batch_size`, or `dataloader_drop_last: false`."
+)
 
 
 def last_complete_checkpoint(directory: Path) -> Path | None:
@@ -69,10 +74,15 @@ def train_and_save(
     `Trainer.save_model` and writes the model, and what belongs to it, to the directory that becomes `output_dir`.
 
     Raises:
-        [`UsageError`]: if an interrupted training had other settings, or another run writes to the same place.
+        [`UsageError`]: if an interrupted training had other settings, another run writes to the same place, or there
+            are too few clips for a step.
         [`CodebookCollapseError`]: see [`BeatsTokenizerTrainer`].
         [`DivergenceError`]: if the loss or a weight is not finite; nothing is written.
     """
+    clips: Any = trainer.train_dataset
+    is_too_small = has_length(clips) and len(clips) < trainer.args.train_batch_size
+    if is_too_small and trainer.args.dataloader_drop_last:
+        raise UsageError(NO_STEP)
     directory = training_directory(output_dir)
     with hold(directory) if trainer.is_world_process_zero() else nullcontext():
         _train_and_save(trainer, directory, output_dir, settings, finish)
@@ -105,6 +115,8 @@ def _train_and_save(
         trainer.state = state
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if not trainer.state.global_step:
+            raise UsageError(NO_STEP)
         trainer.check_rest()
     trainer.check_weights()
     final = directory / "final"
@@ -116,6 +128,8 @@ def _train_and_save(
         trainer.save_model(str(final))
     else:
         finish(final)
+    # Others may still read checkpoints.
+    trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
         trainer.feature_extractor.save_pretrained(final)
         for path in final.rglob(TRAINING_ARGS_NAME):

@@ -28,11 +28,12 @@ def weigh_classes(model: Any, labels: Labels, wanted: str | dict | None) -> Any:
 def class_weights(labels: Labels, wanted: str | dict, problem_type: str) -> np.ndarray:
     """
     Returns the weights of classes, float32 `(num_labels,)`. `"balanced"` is scikit-learn's rule for one class a clip,
-    clips / (classes * clips of the class), and otherwise the number of clips without a class for each with it. A class
-    without clips has the weight 1.
+    clips / (classes * clips of the class), and for several the number of clips without a class for each with it. A
+    class without clips has the weight 1.
 
     Raises:
-        [`BeatsError`]: for another text, a class that there is not, or a weight that is not positive.
+        [`BeatsError`]: for another text, `"balanced"` with events, a class that there is not, or a weight that is not
+            positive.
     """
     if isinstance(wanted, dict):
         wanted = {str(name): weight for name, weight in wanted.items()}
@@ -46,6 +47,12 @@ def class_weights(labels: Labels, wanted: str | dict, problem_type: str) -> np.n
         return np.array([wanted.get(name, 1.0) for name in labels.names], dtype=np.float32)
     if wanted != BALANCED:
         raise BeatsError(f"`class_weights` must be {BALANCED} or {{class: weight}}, got {wanted!r}.")
+    if labels.task == "frames":
+        # Clips say nothing about how much of their time a class takes.
+        raise BeatsError(
+            f"`class_weights: {BALANCED}` counts clips, but the loss of events is that of moments: name the weights, "
+            "{class: weight}."
+        )
     counts = labels.counts().astype(np.float64)
     if problem_type == "single_label_classification":
         weights = len(labels) / (len(counts) * np.maximum(counts, 1))
@@ -60,9 +67,12 @@ def weighted_loss(
 ) -> torch.Tensor:
     """
     Computes cross-entropy, or binary cross-entropy in which the positives of a class have its weight; arguments are
-    those of `loss_function` of transformers' models.
+    those of `loss_function` of transformers' models. It is a mean over labels: one over their weights, which
+    `cross_entropy` computes, would leave a clip that is alone in its batch without a weight.
     """
     weights = weights.to(logits.device, logits.dtype)
     if config.problem_type == "single_label_classification":
-        return cross_entropy(logits, labels, weight=weights)
+        num_labels = kwargs.get("num_items_in_batch")
+        total = cross_entropy(logits, labels, weight=weights, reduction="sum")
+        return total / ((labels != -100).sum().clamp(min=1) if num_labels is None else num_labels)
     return binary_cross_entropy_with_logits(logits, labels, pos_weight=weights)

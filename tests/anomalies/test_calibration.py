@@ -14,6 +14,15 @@ def test_a_p_value_counts_the_normal_scores_that_are_as_high():
     np.testing.assert_allclose(found, [5 / 5, 4 / 5, 2 / 5, 2 / 5, 1 / 5])
 
 
+@pytest.mark.parametrize("shape", [(), (3, 1), (2, 1, 1, 4)])
+def test_p_values_are_those_of_one_score_a_clip(shape):
+    with pytest.raises(UsageError, match="`scores` must be one score for each clip") as caught:
+        p_values(np.zeros(shape), np.arange(9.0))
+    assert str(shape) in str(caught.value)
+    with pytest.raises(UsageError, match="`normal` must be one score for each clip"):
+        p_values(np.zeros(2), np.zeros(shape))
+
+
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.3, 1 / 20, 0.999])
 def test_above_the_threshold_p_values_are_no_more_than_the_rate(rate):
     normal = np.round(np.random.default_rng(0).normal(size=39), 1)

@@ -23,9 +23,11 @@ from transformers_beats.metrics.accuracy import compute_accuracy
 from transformers_beats.metrics.audioset_map import compute_audioset_map, d_prime, lwlrap
 from transformers_beats.metrics.macro_f1 import compute_macro_f1
 from transformers_beats.metrics.sound_event_detection import (
+    MAX_RATE,
     PSDS1,
     PSDS2,
     LibraryInputs,
+    area_of_curves,
     best_collar_f1,
     compute_sound_event_detection,
     count_events,
@@ -469,6 +471,62 @@ class TestSoundEventDetection:
         scores[0] += 0.1
         (best,), (threshold,) = best_collar_f1(LibraryInputs(scores, [[event(0, 0, 2)]], 0.25), scores)
         assert (best, threshold) == (1, -np.inf)
+
+    def test_what_scores_of_zero_would_find_has_no_psds(self):
+        events = [[event(0, 0, 4)]]
+        for value, wanted in ((0.0, 0), (-1.0, 0), (1e-30, 1)):
+            result = compute_sound_event_detection([np.full((16, 1), value)], events, 0.25, per_class=True)
+            assert (result["psds1"], result["psds2"]) == (wanted, wanted)
+            assert result["per_class_psds2"] == [wanted]
+        # Two of its eight seconds are above 0: less than half of the event.
+        scores = np.zeros((32, 1))
+        scores[:8] = 0.3
+        events = [[event(0, 0, 8)]]
+        assert compute_sound_event_detection([scores], events, 0.25)["psds1"] == 0
+        assert compute_sound_event_detection([scores + 1e-9], events, 0.25)["psds1"] == 1
+
+    def test_curves_have_a_point_for_each_score_above_zero(self, library):
+        scores, events = random_events(0, num_clips=3, seconds=4)
+        for number, (table, of_clip) in enumerate(zip(scores, events)):
+            for each in of_clip:
+                table[round(4 * each["onset"]) : round(4 * each["offset"]), each["label"]] += 0.2 * number
+            table[table < 0.1] = 0
+        inputs = LibraryInputs(scores, events, 0.25)
+        curves = {0: [], 1: []}
+        for threshold in np.unique(np.concatenate(scores)):
+            detected = inputs.frames([(table >= threshold).astype(float) for table in scores])
+            counts, _ = library.intersection_based.intermediate_statistics.accumulated_intermediate_statistics(
+                detected, inputs.truth, dtc_threshold=0.7, gtc_threshold=0.7
+            )
+            for label, points in curves.items():
+                reached, found = counts[str(label)]
+                (row,) = np.flatnonzero(reached == 1) if threshold > 0 and 1 in reached else [-1]
+                points.append((3600 * found["fps"][row] / 600, found["tps"][row] / 3))
+        found = compute_sound_event_detection(scores, events, 0.25, durations=[200] * 3, per_class=True)
+        for label, points in curves.items():
+            rates, shares = np.array(sorted(point for point in points if point[0] <= MAX_RATE)).T
+            area = area_of_curves([(np.maximum.accumulate(shares), rates)], 0.0)
+            assert found["per_class_psds1"][label] == pytest.approx(area)
+            assert 0 < area < 1
+
+    @pytest.mark.parametrize(
+        ("scores", "events"),
+        [
+            # An event far beyond the columns, of which a detection is in it and too little of it.
+            ([[0.9]], [event(0, 0.1, 1.5)]),
+            ([[0.9, 0.3], [0.9, 0.7]], [event(0, 0.15, 1.55), event(1, 0.04, 0.49)]),
+            ([[0.9, 0.3], [0.9, 0.7]], [event(0, 0, 0.1), event(1, 0.04, 0.49)]),
+            ([[0.9, 0.3], [0.9, 0.3]], [event(0, 0, 5), event(1, 0.04, 0.1)]),
+            ([[0.0], [0.0]], [event(0, 0, 0.1)]),
+        ],
+    )
+    def test_a_class_of_which_nothing_is_right_or_wrong_has_a_psds(self, scores, events):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = compute_sound_event_detection([np.array(scores)], [events], 0.1, per_class=True)
+        assert 0 in found["per_class_psds1"]
+        for key in ("psds1", "psds2"):
+            assert all(0 <= value <= 1 for value in found[f"per_class_{key}"])
 
     def test_psds1_wants_more_overlap_than_psds2(self):
         scores = np.zeros((40, 1))

@@ -29,6 +29,7 @@ from transformers_beats.training.config.recipes import build_arguments, parse_ar
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.finetune import finetune
 from transformers_beats.training.probes import embeddings as embeddings_module
+from transformers_beats.training.probes import heads
 from transformers_beats.training.probes.embeddings import Embeddings, PatchEmbeddings, PooledLayers
 from transformers_beats.training.probes.few_shot import draw_episodes
 from transformers_beats.training.probes.heads import AttentiveProbe, LayerProbe, PrototypeProbe
@@ -150,6 +151,26 @@ def test_one_patch_of_a_clip_can_tell_its_class(probe, query):
     settings = SINGLE._replace(query=query, steps=150, learning_rate=0.03)
     (fitted,) = probe.fit(view, labels, settings, [150])
     assert (fitted.scores(unseen).argmax(axis=1) == unseen_labels.as_array()).mean() > 0.8
+
+
+@pytest.mark.parametrize("probe", [AttentiveProbe(), PrototypeProbe()])
+def test_patches_of_a_few_windows_are_held_at_a_time(probe, monkeypatch):
+    view, labels = draw_patches(num_clips=24)
+    settings = SINGLE._replace(prototypes=60)
+    whole = probe.build(view, labels, settings)
+    sizes, read = [], PatchEmbeddings.read
+
+    def record(self, windows):
+        sizes.append(len(windows))
+        return read(self, windows)
+
+    monkeypatch.setattr(PatchEmbeddings, "read", record)
+    monkeypatch.setattr(heads, "BATCH_SIZE", 8)
+    again = probe.build(view, labels, settings)
+    assert max(sizes) == 8
+    for name, value in whole.pool.state_dict().items():
+        if name in ("prototypes", "mean", "std"):
+            torch.testing.assert_close(again.pool.state_dict()[name], value)
 
 
 def test_layers_are_standardised_together():

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.stats import ttest_1samp
+from scipy.stats import t, ttest_1samp
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from tiny import ENCODER, write_pitches
@@ -26,7 +26,7 @@ from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.finetune import finetune
 from transformers_beats.training.probes import selection
 from transformers_beats.training.probes.embeddings import Embedded, Embeddings, PooledLayers
-from transformers_beats.training.probes.few_shot import mean_interval
+from transformers_beats.training.probes.few_shot import draw_episodes, mean_interval, write_shots
 from transformers_beats.training.probes.regression import fit_classifier
 from transformers_beats.training.probes.selection import choose, list_candidates, predict, split_clips
 from transformers_beats.training.probes.settings import Settings
@@ -120,12 +120,23 @@ def test_groups_are_never_on_both_sides_of_the_choice(num_groups, task):
     assert sorted(np.concatenate([held_out for _, held_out in parts])) == list(range(48))
 
 
-def test_one_group_alone_is_parted_at_random():
+def test_one_group_alone_is_parted_at_random_with_a_warning(caplog):
     labels = labels_of(draw(12, 3)[1], 3)
     expected = list(split_clips(labels, 0))
+    list(split_clips(labels, 0, [1, 2, 3] * 4))
+    assert not caplog.text
     for found, (train, held_out) in zip(split_clips(labels, 0, [1] * 12), expected, strict=True):
         assert np.array_equal(found[0], train)
         assert np.array_equal(found[1], held_out)
+    assert caplog.text.count("all of one fold: probes, layers and settings are chosen by random parts") == 1
+
+
+def test_a_probe_without_a_choice_warns_of_no_random_parts(caplog):
+    values, targets = draw(12, 3)
+    means, settings = clips_of(values[:, None]), Settings("single_label_classification")
+    embedded, labels = Embedded([0], means, {}), labels_of(targets, 3)
+    choose(list_candidates(["linear"], [0]), embedded, labels, settings, [1] * 12)
+    assert not caplog.text
 
 
 def test_a_layer_that_knows_the_recording_is_not_chosen():
@@ -193,6 +204,47 @@ def test_the_interval_of_a_mean_is_students():
     interval = ttest_1samp(values, 0.0).confidence_interval(0.95)
     assert mean_interval(values) == pytest.approx((interval.low, interval.high))
     assert mean_interval([0.5]) is None
+
+
+def test_the_interval_of_a_mean_accuracy_is_of_accuracies():
+    assert mean_interval([1.0, 0.9]) == (pytest.approx(0.95 - 0.05 * t.ppf(0.975, 1)), 1.0)
+    assert mean_interval([0.0, 0.1, 0.0])[0] == 0
+    assert mean_interval([1.0, 1.0, 1.0]) is None
+
+
+def test_the_interval_of_several_folds_holds_what_varies_by_fold(tmp_path):
+    generator = np.random.default_rng(0)
+    num_right = 0
+    for _ in range(200):
+        # An accuracy of each fold, from which its episodes differ little.
+        folds = 0.6 + 0.08 * generator.standard_normal(5)
+        parts = [{5: (fold + 0.02 * generator.standard_normal(20)).tolist()} for fold in folds]
+        write_shots(tmp_path, parts)
+        entry = json.loads((tmp_path / "shots.json").read_text())["5"]
+        assert entry["interval_over"] == "folds"
+        low, high = entry["interval"]
+        num_right += low <= 0.6 <= high
+    assert 0.9 < num_right / 200 < 0.99
+    assert entry["mean"] == pytest.approx(np.mean(entry["accuracies"]))
+    assert entry["interval"] == pytest.approx(mean_interval([np.mean(part[5]) for part in parts]))
+    write_shots(tmp_path, parts[:1])
+    alone = json.loads((tmp_path / "shots.json").read_text())["5"]
+    assert alone["interval_over"] == "episodes"
+    assert alone["interval"] == pytest.approx(mean_interval(parts[0][5]))
+
+
+def test_episodes_do_not_depend_on_the_other_numbers():
+    values, targets = draw(60, 3)
+    view, labels = clips_of(values), labels_of(targets, 3)
+    (probe, _), *_ = list_candidates(["linear"], [0])
+    settings = Settings("single_label_classification", seed=3)
+
+    def episodes(shots):
+        return draw_episodes(probe, view, view, labels, labels, shots, 3, settings, 1.0)
+
+    every = episodes([1, 2, 5])
+    assert every == {**episodes([5]), **episodes([2, 1])}
+    assert every != draw_episodes(probe, view, view, labels, labels, [1, 2, 5], 3, settings._replace(seed=4), 1.0)
 
 
 # Commands
@@ -289,8 +341,9 @@ def test_few_clips_of_each_class_give_episodes(recipe, capsys):
     for entry in report.values():
         assert len(entry["accuracies"]) == 3 * 4
         assert entry["mean"] == pytest.approx(np.mean(entry["accuracies"]))
+        assert entry["interval_over"] == "folds"
     assert report["8"]["mean"] > report["1"]["mean"]
-    assert "With few clips of each class: 12 episodes" in capsys.readouterr().out
+    assert "With few clips of each class: 12 episodes, interval of the mean over folds" in capsys.readouterr().out
 
 
 def test_balanced_weights_are_not_those_of_balanced_episodes(recipe, folder):

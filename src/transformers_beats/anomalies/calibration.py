@@ -32,7 +32,13 @@ def p_values(scores: np.ndarray, normal: np.ndarray) -> np.ndarray:
 
     Returns:
         `np.ndarray` of shape `(num_scores,)`, float64, from 1 / (num_clips + 1) to 1
+
+    Raises:
+        [`UsageError`]: for scores of other shapes, such as vectors of clips.
     """
+    for name, values in (("scores", scores), ("normal", normal)):
+        if np.ndim(values) != 1:
+            raise UsageError(f"`{name}` must be one score for each clip, (num_clips,), got {np.shape(values)}.")
     above = len(normal) - np.searchsorted(np.sort(normal), scores, side="left")
     return (1 + above) / (len(normal) + 1)
 

@@ -61,7 +61,8 @@ class AnomalyDetector:
     >>> loaded = load_again(path, detector.model, detector.fingerprint, "auto", detector.dtype)  # doctest: +SKIP
     >>> inference = WindowedInference(*loaded)  # doctest: +SKIP
     >>> vectors = np.stack(list(embed_clips(inference, ["new.wav"], detector.settings)))  # doctest: +SKIP
-    >>> detector.score(vectors), detector.p_values(vectors)  # doctest: +SKIP
+    >>> scores = detector.score(vectors)  # doctest: +SKIP
+    >>> scores, detector.p_values(scores)  # doctest: +SKIP
     (array([4.21]), array([0.0099]))
     ```
     """
@@ -120,7 +121,7 @@ class AnomalyDetector:
         return self._normal[machine]
 
     def p_values(self, scores: np.ndarray, machine: str = "") -> np.ndarray:
-        """Returns the p-values `(num_clips,)` of scores, see [`calibration.p_values`]."""
+        """Returns the p-values `(num_clips,)` of scores `(num_clips,)`, see [`calibration.p_values`]."""
         return p_values(scores, self.normal_scores(machine))
 
     def threshold(self, rate: float | None = None, machine: str = "") -> float:

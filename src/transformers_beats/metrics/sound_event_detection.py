@@ -22,8 +22,9 @@ present in a segment if one of its scores there reaches the threshold, or one of
 the classes are averaged. Collar-based F1: a run of scores that reach the threshold is right if it begins within 200 ms
 of an event, and ends within 200 ms of its end or 20 % of its length, whichever is more; each event counts once. PSDS,
 the polyphonic sound detection score, needs no threshold: it is the area under a curve of event detections over false
-alarms per hour, in the two scenarios of the DCASE challenge. Classes without events are left out of all four, which
-are None if no class has events. With `known`, each class is judged by the clips in which it was labelled alone.
+alarms per hour, in the two scenarios of the DCASE challenge. A score of 0 or less is below every threshold of PSDS:
+what such scores alone would find is not found. Classes without events are left out of all four, which are None if no
+class has events. With `known`, each class is judged by the clips in which it was labelled alone.
 """
 
 _KWARGS_DESCRIPTION = """
@@ -84,6 +85,7 @@ _CITATION = """
 # The scenarios of task 4 of the DCASE challenges 2021 to 2023.
 PSDS1 = {"dtc_threshold": 0.7, "gtc_threshold": 0.7, "alpha_ct": 0.0, "alpha_st": 1.0}
 PSDS2 = {"dtc_threshold": 0.1, "gtc_threshold": 0.1, "cttc_threshold": 0.3, "alpha_ct": 0.5, "alpha_st": 1.0}
+CRITERIA = ("dtc_threshold", "gtc_threshold", "cttc_threshold")
 # False alarms per hour up to which the area of both is counted.
 MAX_RATE = 100.0
 # Those of collar-based F1 in these challenges: 200 ms, and for ends at least 20 % of the event.
@@ -94,6 +96,8 @@ UNREAD_COLUMNS = 2
 Event = tuple[float, float, int]
 # Shares of the events of a class that are found, and false alarms per hour, ascending.
 Curve = tuple[np.ndarray, np.ndarray]
+# For each clip and label: scores at which counts change, and the changes of each count.
+Deltas = dict[str, dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]]
 
 
 class WritableFrame(pandas.DataFrame):
@@ -385,7 +389,6 @@ def compute_sound_event_detection(
     of_labels: dict[str, dict[int, float]] = {name: {} for name in names}
     curves: dict[str, dict[int, Curve]] = {"psds1": {}, "psds2": {}}
     for part in inputs.parts():
-        frames = part.frames()
         detected = part.frames(detections)
         segments, *_ = library.segment_based.fscore(
             detected, part.truth, part.durations, 0.5, segment_length=segment_seconds
@@ -396,8 +399,9 @@ def compute_sound_event_detection(
         found = {"segment_f1": segments, "collar_f1": collars}
         of_curves = {}
         for name, scenario in (("psds1", PSDS1), ("psds2", scenario2)):
+            points = intersection_deltas(part, scenario)
             _, found[name], _, of_curves[name] = library.intersection_based.psds(
-                frames, part.truth, part.durations, **scenario, max_efpr=MAX_RATE
+                None, part.truth, part.durations, deltas=points, **scenario, max_efpr=MAX_RATE
             )
         for label in part.labels:
             for name in names:
@@ -415,6 +419,26 @@ def compute_sound_event_detection(
         result |= {f"per_class_{name}": inputs.by_label(values) for name, values in of_labels.items()}
         result["support"] = inputs.support.tolist()
     return result
+
+
+def intersection_deltas(part: LibraryPart, scenario: Mapping[str, Any]) -> Deltas:
+    """
+    Computes the points of the curves of PSDS, by the criteria of a scenario, for each clip and label by their names:
+    scores `(num_points,)`, below which counts change, and the changes, `(num_points,)` each. A score of 0 or less is
+    no point, as below every threshold; each label has a point in one clip at least.
+    """
+    criteria = {name: value for name, value in scenario.items() if name in CRITERIA and value is not None}
+    library = import_sed_scores_eval()
+    deltas = library.intersection_based.intermediate_statistics_deltas(part.frames(), part.truth, **criteria)
+    for of_labels in deltas.values():
+        for label, (scores, changes) in of_labels.items():
+            of_labels[label] = scores[scores > 0], {name: each[scores > 0] for name, each in changes.items()}
+    first = next(iter(deltas.values()))
+    for label, (_, changes) in first.items():
+        if not any(len(of_labels[label][0]) for of_labels in deltas.values()):
+            # The library cannot read a label without points. Here nothing changes.
+            first[label] = np.ones(1), {name: np.zeros(1) for name in changes}
+    return deltas
 
 
 def area_of_curves(curves: Sequence[Curve], alpha_st: float) -> float:

@@ -241,6 +241,25 @@ def test_layers_that_are_all_right_do_not_differ(tmp_path):
     assert "No difference from it was shown for 1 of 1 others" in file.getvalue()
 
 
+def test_layers_with_too_many_scores_for_intervals_have_a_report(tmp_path, monkeypatch):
+    monkeypatch.setattr(intervals, "MAX_SCORES", 10)
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, (8, 3))
+    predictions = [Predictions([*"abcdefgh"], generator.random((8, 3)), labels, ["x", "y", "z"]) for _ in range(2)]
+    report = report_layers(tmp_path, [Scores(predictions, ["linear"] * 2, [0, 1], [0.1, 0.2], 0)])
+    assert [(entry["interval"], entry["behind_best"]) for entry in report["layers"]] == [(None, None)] * 2
+    assert all(0 < entry["value"] <= 1 for entry in report["layers"])
+    file = io.StringIO()
+    print_layers(Console(file=file, width=100), tmp_path)
+    assert f"Picture: {tmp_path / LAYERS_PICTURE}" in file.getvalue()
+    # A picture that could not be drawn is not named.
+    (tmp_path / LAYERS_PICTURE).unlink()
+    file = io.StringIO()
+    print_layers(Console(file=file, width=100), tmp_path)
+    assert "Best on these clips" in file.getvalue()
+    assert "Picture" not in file.getvalue()
+
+
 class TestReport:
     def test_holds_all_files(self, single, multi, tmp_path):
         write_report(tmp_path / "a" / "single", single, compute_metrics(single), DESCRIPTION)

@@ -55,13 +55,13 @@ def draw_episodes(
 ) -> Episodes:
     """
     Fits a probe, with the `value` that was chosen for it, to so many clips of each class, drawn without replacement,
-    `num_episodes` times for each number of `shots`. Neighbours are at most so many, too: of more, most are of other
-    classes. Returns the accuracies on all clips of `unseen`.
+    `num_episodes` times for each number of `shots`, the same draws whatever the other numbers are. Neighbours are at
+    most so many, too: of more, most are of other classes. Returns the accuracies on all clips of `unseen`.
     """
-    generator = np.random.default_rng(settings.seed)
     targets = labels.as_array()
     episodes: Episodes = {number: [] for number in shots}
     for number in shots:
+        generator = np.random.default_rng([settings.seed, number])
         of_shots = min(value, number) if isinstance(probe, NearestNeighbour) else value
         for _ in range(num_episodes):
             drawn = [
@@ -76,22 +76,35 @@ def draw_episodes(
 
 
 def write_shots(directory: Path, parts: Sequence[Episodes]) -> None:
-    """Writes `shots.json`: the accuracies of all episodes, of several parts (folds) together, and their means."""
+    """
+    Writes `shots.json`: for each number of clips the accuracies of all episodes, of several parts (folds) together,
+    their mean, its interval, and over what it is. That is over folds, as episodes of one fold have the same clips to
+    learn from and to evaluate on; of a single one, over the episodes.
+    """
     report: dict[str, Any] = {}
     for number in parts[0]:
         values = [value for part in parts for value in part[number]]
-        report[str(number)] = {"mean": float(np.mean(values)), "interval": mean_interval(values), "accuracies": values}
+        units = [float(np.mean(part[number])) for part in parts] if len(parts) > 1 else values
+        report[str(number)] = {
+            "mean": float(np.mean(units)),
+            "interval": mean_interval(units),
+            "interval_over": "folds" if len(parts) > 1 else "episodes",
+            "accuracies": values,
+        }
     with replace_file(directory / SHOTS_FILE) as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Returns the interval of 95 % of a mean, by Student's t distribution; None for fewer than two values."""
-    if len(values) < 2:
+    """
+    Returns the interval of 95 % of a mean accuracy, by Student's t distribution, within 0 and 1; None for fewer than
+    two different values, which do not say how much they vary.
+    """
+    if len({*values}) < 2:
         return None
     mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / len(values) ** 0.5
     half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1)) * error
-    return mean - half, mean + half
+    return max(mean - half, 0.0), min(mean + half, 1.0)
 
 
 def read_shots(directory: Path) -> Episodes:
@@ -106,6 +119,9 @@ def print_shots(console: Console, output_dir: Path) -> None:
         return
     report = json.loads(path.read_text(encoding="utf-8"))
     rows = [[number, entry["mean"], format_interval(entry["interval"])] for number, entry in report.items()]
-    num_episodes = len(next(iter(report.values()))["accuracies"])
-    title = f"With few clips of each class: {format_number(num_episodes)} episodes, interval of the mean"
+    first = next(iter(report.values()))
+    num_episodes = format_number(len(first["accuracies"]))
+    title = (
+        f"With few clips of each class: {num_episodes} episodes, interval of the mean over {first['interval_over']}"
+    )
     print_table(("clips of each class", "accuracy", f"{LEVEL:.0%} interval"), rows, title, console=console)

@@ -257,12 +257,16 @@ class PrototypeProbe(TrainedProbe):
         )
         generator = np.random.default_rng(settings.seed)
         rows = np.sort(generator.integers(len(view.rows), size=number))
-        states, mask = view.read(rows)
-        positions = [int(generator.choice(np.flatnonzero(valid))) if valid.any() else 0 for valid in mask.numpy()]
+        drawn = []
+        # A window has hundreds of patches, of which one is kept.
+        for start in range(0, number, BATCH_SIZE):
+            states, mask = view.read(rows[start : start + BATCH_SIZE])
+            positions = [int(generator.choice(np.flatnonzero(valid))) if valid.any() else 0 for valid in mask.numpy()]
+            drawn.append(states[torch.arange(len(states)), torch.tensor(positions)])
         with torch.no_grad():
             pool.mean.copy_(mean)
             pool.std.copy_(std)
-            pool.prototypes.copy_((states[torch.arange(number), torch.tensor(positions)] - mean) / std)
+            pool.prototypes.copy_((torch.cat(drawn) - mean) / std)
         return Head(pool, len(labels.names), mean, std)
 
 

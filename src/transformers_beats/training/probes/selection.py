@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+from transformers.utils import logging
 
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.reports.report import Predictions
@@ -17,6 +18,8 @@ from .neighbours import NearestNeighbour
 from .regression import Regression
 from .settings import Settings
 
+
+logger = logging.get_logger(__name__)
 
 MAX_FOLDS = 5
 
@@ -94,7 +97,7 @@ def choose(
 ) -> tuple[int | None, list[Choice]]:
     """
     Chooses by the least cross-validated log loss of the clips to learn from. Clips of the same value in `groups`, such
-    as those of a recording, are never on both sides of it.
+    as those of a recording, are never on both sides of it, if there are two values or more.
 
     Returns:
         `tuple[int | None, list[Choice]]`: the position of the best candidate that can be saved, None if none can; and
@@ -156,7 +159,7 @@ def split_clips(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """
     Yields indices of clips to learn from and held out; classes in the same shares where each has enough clips, whole
-    groups where there are two of them.
+    groups where there are two of them. Warns of one group alone, whose clips are parted at random.
     """
     targets = labels.as_array()
     if len(targets) < 2:
@@ -172,6 +175,12 @@ def split_clips(
         if smallest >= num_parts:
             splitter = StratifiedGroupKFold(num_parts, shuffle=True, random_state=seed)
     else:
+        if num_groups == 1:
+            logger.warning(
+                "The clips to learn from are all of one fold: probes, layers and settings are chosen by random parts "
+                "of them, and clips of one recording may be on both sides. Take three folds or more, or "
+                "`probe: linear` of one layer, which has nothing to choose."
+            )
         found, splitter = None, KFold(num_parts, shuffle=True, random_state=seed)
         if smallest >= 2:
             splitter = StratifiedKFold(min(num_parts, smallest), shuffle=True, random_state=seed)

@@ -174,7 +174,9 @@ def print_layers(console: Console, output_dir: Path) -> None:
     similar = [entry for entry in entries if entry["behind_best"] is not None and entry["behind_best"][0] <= 0]
     others = f"No difference from it was shown for {len(similar)} of {len(entries) - 1} others, by the intervals."
     console.print(f"Best on these clips: {_name(best)}. {others}", highlight=False)
-    console.print(f"Picture: {output_dir / LAYERS_PICTURE}", highlight=False, soft_wrap=True, markup=False)
+    # It may be missing where it could not be drawn.
+    if (output_dir / LAYERS_PICTURE).exists():
+        console.print(f"Picture: {output_dir / LAYERS_PICTURE}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _name(entry: dict[str, Any]) -> str:

@@ -4,10 +4,8 @@ PSDS of recordings that are drawn with replacement. What each clip adds to the c
 once, by sed_scores_eval; the curves of a draw are cumulative sums of it.
 """
 
-import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +17,7 @@ from transformers_beats.metrics.sound_event_detection import (
     LibraryInputs,
     LibraryPart,
     area_of_curves,
+    intersection_deltas,
 )
 
 from .intervals import MAX_RESAMPLES, MIN_RESAMPLES
@@ -82,14 +81,12 @@ class LabelPoints:
             yield (np.maximum.accumulate(found[inside]) / count, of_draw[inside]) if count else None
 
 
-def read_points(part: LibraryPart, scenario: dict[str, float]) -> dict[int, LabelPoints]:
+def read_points(part: LibraryPart, scenario: Mapping[str, float]) -> dict[int, LabelPoints]:
     """Computes the points of the labels of a part, for the thresholds of a scenario."""
-    library: Any = importlib.import_module("sed_scores_eval.intersection_based")
     inputs, labels = part.inputs, part.all_labels
     with_triggers = "cttc_threshold" in scenario and len(labels) > 1
-    criteria = {name: scenario[name] for name in ("dtc_threshold", "gtc_threshold")}
-    criteria |= {"cttc_threshold": scenario["cttc_threshold"]} if with_triggers else {}
-    deltas = library.intermediate_statistics_deltas(part.frames(), part.truth, **criteria)
+    criteria = scenario if with_triggers else {**scenario, "cttc_threshold": None}
+    deltas = intersection_deltas(part, criteria)
     seconds = np.zeros((len(part.clips), len(labels)))
     column_of = {str(label): column for column, label in enumerate(labels)}
     for clip, events in enumerate(part.truth.values()):
@@ -99,9 +96,7 @@ def read_points(part: LibraryPart, scenario: dict[str, float]) -> dict[int, Labe
     points = {}
     for label in part.labels:
         others = [other for other in labels if other != label] if with_triggers else []
-        of_clips = [of_clip.get(str(label)) for of_clip in deltas.values()]
-        scores = [np.zeros(0) if each is None else np.asarray(each[0]) for each in of_clips]
-        changes = [each[1] for each in of_clips if each is not None]
+        scores, changes = zip(*(of_clip[str(label)] for of_clip in deltas.values()))
         clips = np.repeat(np.arange(len(scores)), [len(each) for each in scores])
         triggers = np.zeros((len(clips), len(others)))
         for column, other in enumerate(others):

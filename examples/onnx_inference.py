@@ -9,16 +9,26 @@ import onnxruntime
 import soundfile
 
 
-session = onnxruntime.InferenceSession(sys.argv[1])
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
+try:
+    session = onnxruntime.InferenceSession(sys.argv[1])
+except Exception as error:  # the only class that errors of onnxruntime share
+    sys.exit(f"{sys.argv[1]}: {error}")
 metadata = session.get_modelmeta().custom_metadata_map
 kind, task = metadata.get("architecture", "model of unknown kind"), metadata.get("problem_type", "")
 if kind != "BeatsForAudioClassification" or task == "regression":
     sys.exit(f"{sys.argv[1]}: a {kind} {task}: this example is for the classes of a BeatsForAudioClassification.")
 rate, labels = int(metadata["sampling_rate"]), json.loads(metadata["labels"])
 for path in sys.argv[2:]:
-    audio, audio_rate = soundfile.read(path, dtype="float32", always_2d=True)
-    if audio_rate != rate or len(audio) == 0:
-        sys.exit(f"{path}: {len(audio)} samples at {audio_rate} Hz, but the model needs audio at {rate} Hz.")
+    try:
+        audio, audio_rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        sys.exit(str(error))
+    if len(audio) == 0:
+        sys.exit(f"{path}: holds no audio.")
+    if audio_rate != rate:
+        sys.exit(f"{path}: its rate is {audio_rate} Hz, but the model needs audio at {rate} Hz: resample it before.")
     probabilities, lengths = [], []
     for start in range(0, len(audio), 10 * rate):
         part = audio[start : start + 10 * rate].mean(axis=1)

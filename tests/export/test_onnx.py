@@ -438,7 +438,7 @@ def test_the_example_needs_only_the_file(exported, classifier, tmp_path):
     audio = torch.cat(clips_of([160000, 1500]))
     soundfile.write(tmp_path / "clip.wav", audio.numpy(), 16000, subtype="FLOAT")
     example = ROOT / "examples" / "onnx_inference.py"
-    assert len(example.read_text().splitlines()) <= 32
+    assert len(example.read_text().splitlines()) <= 42
     command = [sys.executable, "-I", str(example), str(exported[0]), str(tmp_path / "clip.wav")]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     scores = {line.split()[2]: float(line.split()[1]) for line in output.splitlines()}
@@ -473,6 +473,29 @@ def test_the_example_says_what_it_cannot_use(change, exported, tmp_path):
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1
     assert next(iter(change.values())) in result.stderr
+
+
+def test_the_example_ends_with_one_line_for_files_that_it_cannot_use(exported, tmp_path):
+    model, clip = str(exported[0]), str(tmp_path / "clip.wav")
+    soundfile.write(clip, np.zeros(8000), 16000)
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16000)
+    soundfile.write(tmp_path / "other.wav", np.zeros(8000), 44100)
+    (tmp_path / "text.wav").write_text("no audio")
+    for words, expected in (
+        ([], "python onnx_inference.py MODEL.onnx CLIP.wav"),
+        ([model], "python onnx_inference.py MODEL.onnx CLIP.wav"),
+        ([tmp_path / "none.onnx", clip], "none.onnx"),
+        ([clip, clip], "clip.wav"),
+        ([model, tmp_path / "none.wav"], "none.wav"),
+        ([model, tmp_path / "text.wav"], "text.wav"),
+        ([model, tmp_path / "empty.wav"], "empty.wav: holds no audio."),
+        ([model, tmp_path / "other.wav"], "other.wav: its rate is 44100 Hz"),
+    ):
+        command = [sys.executable, "-I", str(ROOT / "examples" / "onnx_inference.py"), *map(str, words)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 1, words
+        assert expected in result.stderr, words
+        assert len(result.stderr.splitlines()) == 1, words
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_the_export(classifier, tmp_path, monkeypatch):

@@ -392,6 +392,20 @@ def test_a_dry_run_checks_the_files_without_network(sources, tmp_path):
     assert not (sources / "report.json").exists()
 
 
+def test_the_script_is_the_command(tmp_path):
+    """Also in what it says of a wrong word."""
+    environment = {"PATH": "", "HF_HOME": str(tmp_path)}
+    for words in (["--ony", "beats"], ["--source-dir", str(tmp_path)], ["--help"]):
+        script = run_script("publish_all.py", *words, env=environment)
+        command = [sys.executable, "-m", "transformers_beats", "publish", *words]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert script.returncode == result.returncode, words
+        assert script.stderr.splitlines() == result.stderr.splitlines(), words
+        assert "Traceback" not in script.stderr
+        # The name of the program is in the usage.
+        assert len(script.stdout.splitlines()) == len(result.stdout.splitlines()), words
+
+
 def test_a_dry_run_makes_no_folder_for_the_report(sources):
     result = run("publish", *options_for(sources), "--report", sources / "deep" / "report.json", "--dry-run")
     assert result.exit_code == 0, result.output

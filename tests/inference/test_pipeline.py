@@ -27,6 +27,7 @@ from transformers_beats.inference.events import Event
 from transformers_beats.inference.pipeline import SHORTEST_EVENT_WINDOW, BeatsModelForTask, Label
 from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.plotting.spectrogram import SpectrogramReader, read_spectrogram
+from transformers_beats.utils.errors import UsageError
 
 
 LABELS = {"Dog", "Rain", "Thunder", "Baby cry, infant cry", "Printer", "Speech"}
@@ -372,6 +373,28 @@ def test_parameters_of_the_pipeline_hold_until_a_call_says_otherwise(checkpoint,
     tagger = pipeline("audio-tagging", model=str(checkpoint), device="cpu", top_k=1, return_events=True)
     assert len(tagger(clip)["labels"]) == 1
     assert len(tagger(clip, top_k=2, return_events=False)) == 2
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"event_threshold": 0.0}, {"gap_seconds": 0.5}, {"event_window_seconds": 1.0}, {"event_hop_seconds": 1.0}],
+)
+def test_options_of_events_ask_for_events(tagger, checkpoint, clip, option):
+    expected = tagger(clip, return_events=True, **option)
+    assert tagger(clip, **option) == expected
+    assert tagger([clip], **option) == [expected]
+    columns = [tagger.inferences(False)[0].frames(clip, RATE)]
+    assert tagger.find_tags(columns, **option).events is not None
+    with pytest.raises(
+        UsageError, match=f"`{next(iter(option))}` is of events, which `return_events=False` leaves out"
+    ):
+        tagger(clip, return_events=False, **option)
+    # An option that is not given asks for nothing.
+    assert isinstance(tagger(clip, **dict.fromkeys(option)), list)
+    # Those of the pipeline are kept for calls that want events.
+    kept = pipeline("audio-tagging", model=str(checkpoint), device="cpu", return_events=False, **option)
+    assert isinstance(kept(clip), list)
+    assert kept(clip, return_events=True) == expected
 
 
 def test_progress_is_shown(tagger, clip, capsys):

@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Batches of rows, as `datasets`, Spark and Ray pass them: every row has its result or its error."""
 
+import inspect
 import json
 import os
 import pickle
@@ -227,6 +228,14 @@ def test_a_pickle_loads_the_model_again(tagger, rows):
         pickle.loads(pickle.dumps(changed))
 
 
+@pytest.mark.parametrize("option", [{"event_threshold": 0.0}, {"min_seconds": 0.1}, {"event_window_seconds": 1.0}])
+def test_options_of_events_ask_for_events(models, rows, option):
+    name, batch = str(models / "beats_tiny_finetuned"), pa.table({"path": rows})
+    found = BeatsBatches(name, **option)(batch)
+    assert "events" in found.column_names
+    assert found.equals(BeatsBatches(name, return_events=True, **option)(batch))
+
+
 def test_an_empty_batch_has_all_columns(tagger):
     table = tagger(pa.table({"path": pa.array([], pa.string())}))
     assert len(table) == 0
@@ -242,8 +251,89 @@ def test_wrong_uses_are_named(models, tagger):
         BeatsBatches(str(models / "beats_tiny"))
     with pytest.raises(UsageError, match="embed has no option 'layer'; did you mean layers"):
         BeatsBatches(str(models / "beats_tiny"), "embed", layer=1)
+    for name in ("top_p", "sampling_rate", "windows_per_batch", "layers", "feature_extractor"):
+        with pytest.raises(UsageError, match=f"tag has no option '{name}'"):
+            BeatsBatches(str(models / "beats_tiny_finetuned"), **{name: 1})
+    with pytest.raises(UsageError, match="tokenize has no option 'top_k'"):
+        BeatsBatches(str(models / "tokenizer_tiny"), "tokenize", top_k=1)
+    with pytest.raises(UsageError, match="`event_threshold` is of events, which `return_events=False` leaves out"):
+        BeatsBatches(str(models / "beats_tiny_finetuned"), return_events=False, event_threshold=0.1)
     with pytest.raises(UsageError, match="layer"):
         BeatsBatches(str(models / "beats_tiny"), "embed", layers=99)
+
+
+@pytest.fixture(scope="session")
+def unlike_rows(rows, tmp_path_factory):
+    """Files that give nothing, a warning, an error and results, in which other columns of results are missing."""
+    silent, short = (tmp_path_factory.mktemp("unlike") / name for name in ("silent.wav", "short.wav"))
+    soundfile.write(silent, np.zeros(16000), 16000)
+    soundfile.write(short, 0.1 * np.random.default_rng(1).standard_normal(3000), 16000)
+    return {"good": rows[0], "bad": rows[1], "missing": rows[3], "silent": str(silent), "short": str(short)}
+
+
+UNLIKE = [
+    ("good", "bad"),
+    ("good", "silent"),
+    ("bad", "missing", "good"),
+    ("silent", "good", "bad"),
+    ("missing", "silent", "short"),
+]
+
+
+@pytest.mark.parametrize("names", UNLIKE)
+@pytest.mark.parametrize("format", [None, "arrow"])
+def test_in_datasets_any_batch_may_come_first(tagger, unlike_rows, names, format):
+    """The types of a dataset are those of its first batch, here of one row."""
+    paths = [unlike_rows[name] for name in names]
+    notes = [None, *range(1, len(paths))]
+    found = datasets.Dataset.from_dict({"path": paths, "note": notes}).with_format(format)
+    found = found.map(tagger, batched=True, batch_size=1, load_from_cache_file=False).with_format("arrow")[:]
+    # Rows of one call and of several share no batches.
+    expected = [
+        tagger(pa.table({"path": [path], "note": pa.array([note], pa.int64())})) for path, note in zip(paths, notes)
+    ]
+    assert found.to_pylist() == [row for table in expected for row in table.to_pylist()]
+    assert found.schema.field("labels").type.value_type.field("score").type == pa.float32()
+
+
+@pytest.mark.parametrize(
+    ("name", "action", "kind"),
+    [("beats_tiny", "embed", pa.list_(pa.float32())), ("tokenizer_tiny", "tokenize", pa.list_(pa.list_(pa.int32())))],
+)
+def test_in_datasets_arrays_keep_their_types(models, unlike_rows, name, action, kind):
+    batches = BeatsBatches(str(models / name), action)
+    found = datasets.Dataset.from_dict({"path": [unlike_rows[name] for name in ("bad", "good", "missing")]})
+    found = found.map(batches, batched=True, batch_size=1, load_from_cache_file=False).with_format("arrow")[:]
+    (field,) = batches.fields
+    assert found.schema.field(field).type == kind
+    assert [error is None for error in found["error"].to_pylist()] == [False, True, False]
+
+
+@pytest.mark.parametrize("decode", [False, True])
+def test_in_datasets_all_columns_are_kept(models, unlike_rows, decode):
+    tagger = BeatsBatches(str(models / "beats_tiny_finetuned"), column="audio", top_k=1)
+    columns = {"audio": [unlike_rows[name] for name in ("good", "bad", "good")], "kind": [0, 1, 0]}
+    found = datasets.Dataset.from_dict(columns).cast_column("audio", datasets.Audio(decode=decode))
+    found = found.cast_column("kind", datasets.ClassLabel(names=["a", "b"]))
+
+    def touch(batch):
+        # A column that was read or set has those values.
+        batch["kind"], batch["new"] = [1 - kind for kind in batch["kind"]], ["x"] * len(batch["kind"])
+        return tagger(batch)
+
+    for function in (tagger, touch):
+        mapped = found.map(function, batched=True, batch_size=1, load_from_cache_file=False)
+        assert mapped.column_names == ["audio", "kind", *(["new"] if function is touch else []), *RESULTS]
+        assert mapped["kind"][:] == ([0, 1, 0] if function is tagger else [1, 0, 1])
+        assert mapped.features["audio"] == found.features["audio"]
+        assert mapped.features["kind"] == found.features["kind"]
+        assert [error is None for error in mapped["error"]] == [True, False, True]
+
+
+def test_an_iterable_dataset_goes_on_after_a_bad_row(tagger, unlike_rows):
+    found = datasets.Dataset.from_dict({"path": [unlike_rows[name] for name in ("bad", "good", "missing")]})
+    mapped = list(found.to_iterable_dataset().map(tagger, batched=True, batch_size=1))
+    assert [row["error"] is None for row in mapped] == [False, True, False]
 
 
 def test_datasets_map(models, rows):
@@ -357,7 +447,7 @@ def test_ray_reads_parquet_of_bytes_and_writes_parquet(cluster, models, rows, tm
         mapped = cluster.data.read_parquet(str(tmp_path / "in")).map_batches(
             BeatsActor,
             fn_constructor_kwargs={"model": str(models / "beats_tiny"), "action": "embed", "column": "bytes"},
-            concurrency=(1, 2),
+            compute=cluster.data.ActorPoolStrategy(min_size=1, max_size=2),
             batch_size=2,
             batch_format=batch_format,
         )
@@ -369,15 +459,20 @@ def test_ray_reads_parquet_of_bytes_and_writes_parquet(cluster, models, rows, tm
         np.testing.assert_allclose(table["embedding"][4].as_py(), inference.embed(rows[4]), atol=1e-5)
 
 
-def test_a_block_with_a_name_that_is_not_utf8_is_written(models, rows, tmp_path):
+def block_actor(models, output, run: str = "now", retries: int = 10, **options):
     from transformers_beats.integrations import ray
 
+    model = str(models / "beats_tiny_finetuned")
+    return ray._BlockActor(output=str(output), run=run, retries=retries, model=model, **options)
+
+
+def test_a_block_with_a_name_that_is_not_utf8_is_written(models, rows, tmp_path):
     path = os.fsencode(tmp_path) + b"/x\xff.wav"
     try:
         shutil.copy(rows[0], path)
     except OSError:
         pytest.skip("the file system takes no such names")
-    actor = ray._BlockActor(output=str(tmp_path), model=str(models / "beats_tiny_finetuned"), top_k=2)
+    actor = block_actor(models, tmp_path, top_k=2)
     # As Ray passes them.
     block = [path, os.fsencode(tmp_path) + b"/missing\xff.wav", os.fsencode(rows[0])]
     found = actor({"paths": np.array([np.array(block)], dtype=object)})
@@ -404,8 +499,7 @@ def test_settings_of_an_archive_are_those_that_change_results(models):
         {"window_seconds": 10},
         {"hop_seconds": 10.0},
         {"top_k": 5, "threshold": None, "return_events": False},
-        # Of events, which nobody asked for.
-        {"event_threshold": 0.1},
+        {"event_threshold": None, "gap_seconds": None},
     ):
         assert settings_with(models, **same) == plain, same
     for other in (
@@ -415,11 +509,13 @@ def test_settings_of_an_archive_are_those_that_change_results(models):
         {"top_k": None},
         {"threshold": 0.1},
         {"return_events": True},
+        {"event_threshold": 0.1},
     ):
         assert settings_with(models, **other) != plain, other
     events = settings_with(models, return_events=True)
     written = {"event_threshold": 0.5, "event_window_seconds": 2.0, "event_hop_seconds": 0.5, "gap_seconds": 0.0}
     assert settings_with(models, return_events=True, **written) == events
+    assert settings_with(models, **written) == events
     for name in ("event_threshold", "event_window_seconds", "event_hop_seconds", "gap_seconds"):
         assert settings_with(models, return_events=True, **{name: 0.8}) != events
     arrays = settings_with(models, "embed")
@@ -444,15 +540,71 @@ def test_process_with_ray_refuses_what_it_cannot_use_before_it_starts(models, ro
 def test_a_file_that_ends_its_process_again_and_again_is_left_out(models, rows, tmp_path):
     from transformers_beats.integrations import ray
 
-    actor = ray._BlockActor(output=str(tmp_path), model=str(models / "beats_tiny_finetuned"))
+    actor = block_actor(models, tmp_path)
     block = [rows[0], rows[4]]
-    (tmp_path / ray.name_of_block(block)).with_suffix(".begun").write_text(json.dumps({rows[4]: ray.MOST_CRASHES}))
+    noted = {"run": "earlier", "tries": 3, "files": {rows[4]: ray.MOST_CRASHES}}
+    (tmp_path / ray.name_of_block(block)).with_suffix(".begun").write_text(json.dumps(noted))
     assert actor({"paths": [block]}) == {"block": [ray.name_of_block(block)]}
     table = parquet.read_table(tmp_path / ray.name_of_block(block))
     assert table["error"].to_pylist() == [
         None,
         f"{rows[4]}: was left out: the process ended {ray.MOST_CRASHES} times after it was opened.",
     ]
+
+
+def test_a_block_is_tried_again_so_many_times_in_each_run(models, rows, tmp_path, monkeypatch):
+    class Died(BaseException):
+        """End of the process, such as by a signal."""
+
+    def die(*_):
+        raise Died
+
+    block = [rows[0], rows[4]]
+    for run in ("first", "second"):
+        with monkeypatch.context() as patched:
+            patched.setattr(BeatsBatches, "open", die)
+            for _ in range(3):
+                with pytest.raises(Died):
+                    block_actor(models, tmp_path, run, retries=2)({"paths": [block]})
+            with pytest.raises(BeatsError, match=r"part-.*: the process ended 3 times before it was written"):
+                block_actor(models, tmp_path, run, retries=2)({"paths": [block]})
+    # Files that were the last to be opened are left out by now, and all is noted.
+    (name,) = block_actor(models, tmp_path, "third", retries=0)({"paths": [block]})["block"]
+    errors = parquet.read_table(tmp_path / name)["error"].to_pylist()
+    assert [error is None for error in errors] == [False, False]
+    assert not list(tmp_path.glob("*.begun"))
+
+
+@pytest.mark.parametrize(("concurrency", "sizes"), [(2, (2, 2)), ((1, 3), (1, 3))])
+def test_ray_is_called_with_arguments_that_it_keeps(models, rows, tmp_path, monkeypatch, concurrency, sizes):
+    ray = pytest.importorskip("ray")
+    from transformers_beats.integrations.ray import process_with_ray
+
+    seen = {}
+
+    class Blocks:
+        def map_batches(self, function, **arguments):
+            seen.update(arguments)
+            return self
+
+        def materialize(self):
+            pass
+
+    monkeypatch.setattr(ray.data, "from_items", lambda items, override_num_blocks: Blocks())
+    process_with_ray(rows[:1], tmp_path / "out", str(models / "beats_tiny_finetuned"), concurrency=concurrency)
+    # What is no parameter of its own is no longer taken from Ray 2.64 on, and `concurrency` is deprecated.
+    parameters = inspect.signature(ray.data.Dataset.map_batches).parameters
+    assert seen.keys() <= parameters.keys() - {"concurrency", "ray_remote_args_fn", "ray_remote_args"}
+    assert (seen["compute"].min_size, seen["compute"].max_size) == sizes
+
+
+@pytest.mark.parametrize("concurrency", [0, (0, 2), (3, 2)])
+def test_a_pool_of_no_actors_is_refused(models, rows, tmp_path, concurrency):
+    pytest.importorskip("ray")
+    from transformers_beats.integrations.ray import process_with_ray
+
+    with pytest.raises(UsageError, match="`concurrency` must be at least 1, and a range must not fall, got "):
+        process_with_ray(rows[:1], tmp_path, str(models / "beats_tiny_finetuned"), concurrency=concurrency)
 
 
 def test_without_ray_the_error_says_what_to_install(models, rows, tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ from transformers_beats import (
     BeatsRandomProjectionTokenizerConfig,
     WindowedInference,
 )
+from transformers_beats.audio.recordings import AudioError
 from transformers_beats.cli.app import app
 from transformers_beats.export.waveform_model import WaveformModel
 from transformers_beats.inference.loading import load
@@ -146,6 +147,13 @@ class TestColumns:
         with pytest.raises(UsageError, match=rf"There is no layer {layer}: "):
             hear.load_model(checkpoint, layer=layer)
 
+    @pytest.mark.parametrize("method", ["columns", "means"])
+    def test_a_clip_that_cannot_be_used_is_named(self, checkpoint, method):
+        embed = getattr(ColumnEmbedder(checkpoint, batch_size=1), method)
+        for wrong in (np.zeros(0, np.float32), np.full(3000, np.nan, np.float32)):
+            with pytest.raises(AudioError, match=r"^clips\[2\]: "):
+                embed([noise(3000), noise(200), wrong, noise(3000)])
+
     def test_no_clips_have_no_embeddings(self, checkpoint):
         embedder = ColumnEmbedder(checkpoint, pooling="concat")
         assert embedder.columns([]) == []
@@ -263,6 +271,12 @@ class TestHear:
         milliseconds = num_samples / 16
         assert milliseconds - 87.5 <= timestamps[0, -1] < milliseconds + 72.5
 
+    @pytest.mark.parametrize("num_samples", [1, 239, 240, 241, 2800, 2801])
+    def test_the_last_timestamp_is_near_the_end_of_a_short_clip(self, model, num_samples):
+        last = hear.get_timestamp_embeddings(noise(1, num_samples), model)[1][0, -1].item()
+        milliseconds = num_samples / 16
+        assert milliseconds - 87.5 <= last < milliseconds + (87.5 if milliseconds < 15 else 72.6)
+
     @pytest.mark.parametrize("num_samples", [2800, 2801, 5359, 16000, 161439])
     def test_the_last_samples_of_a_clip_count(self, model, num_samples):
         clip = noise(1, num_samples)
@@ -351,6 +365,18 @@ class TestXaresLlm:
         for mask in (None, torch.ones(0, num_samples)):
             for found, others in zip(encoder(audio[:0], mask), expected):
                 assert (found.dtype, found.shape) == (others.dtype, (0, *others.shape[1:]))
+
+    def test_an_empty_batch_without_samples_has_no_columns(self, checkpoint):
+        encoder = BeatsXaresLlmEncoder(checkpoint)
+        for mask in (None, torch.ones(0, 0)):
+            for found, others in zip(encoder(torch.zeros(0, 0), mask), encoder(torch.zeros(0, 100))):
+                assert (found.dtype, found.shape) == (others.dtype, others.shape)
+
+    def test_a_clip_without_samples_is_named(self, checkpoint):
+        mask = torch.ones(3, 3000)
+        mask[1] = 0
+        with pytest.raises(AudioError, match=r"^clips\[1\]: .*holds no audio"):
+            BeatsXaresLlmEncoder(checkpoint)(noise(3, 3000), mask)
 
     @pytest.mark.parametrize("mask", [torch.ones(2, 3000), torch.tensor([[0.0, 1.0] * 1500])])
     def test_a_mask_that_does_not_fit_is_refused(self, checkpoint, mask):

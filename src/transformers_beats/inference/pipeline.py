@@ -5,7 +5,6 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import fields
 from functools import partial
 from itertools import tee
 from numbers import Integral, Real
@@ -24,7 +23,15 @@ from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.utils.errors import UsageError, name_some
 
 from .backend import in_backend
-from .events import Event, EventSettings, check_range, settings_of_labels
+from .event_options import (
+    EVENT_PARAMETERS,
+    EVENT_WINDOW_PARAMETERS,
+    check_event_options,
+    event_settings,
+    given_event_settings,
+    wants_events,
+)
+from .events import Event, check_range, settings_of_labels
 from .kinds import REFUSED
 from .live import EventCollector
 from .loading import load_model
@@ -42,12 +49,7 @@ TASK = "audio-tagging"
 EVENT_WINDOW_SECONDS, EVENT_OVERLAP = 2.0, 4
 # With shorter windows, events were found less well: measured in docs/archives.md, "How short windows may be".
 SHORTEST_EVENT_WINDOW = 0.64
-EVENT_WINDOW_PARAMETERS = ("event_window_seconds", "event_hop_seconds")
 WINDOW_PARAMETERS = ("window_seconds", "hop_seconds", *EVENT_WINDOW_PARAMETERS, "windows_per_batch", "progress")
-# Fields of `EventSettings` by their names here, where `threshold` is that of the labels.
-EVENT_PARAMETERS = {"event_threshold": "threshold"} | {
-    field.name: field.name for field in fields(EventSettings) if field.name != "threshold"
-}
 # Events are found while the scores come.
 FORWARD_PARAMETERS = ("return_events", *WINDOW_PARAMETERS, *EVENT_PARAMETERS)
 POSTPROCESS_PARAMETERS = ("top_k", "threshold")
@@ -78,20 +80,6 @@ class BeatsModelForTask:
     def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs) -> PreTrainedModel:
         """Loads a model of the class that its configuration names, with the checks and errors of [`load_model`]."""
         return load_model(pretrained_model_name_or_path, **kwargs)
-
-
-def given_event_settings(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Picks the fields of [`EventSettings`] among the parameters of a pipeline; `None` stands for the default."""
-    given = {field: parameters.get(name) for name, field in EVENT_PARAMETERS.items()}
-    return {field: value for field, value in given.items() if value is not None}
-
-
-def event_settings(parameters: dict[str, Any]) -> EventSettings:
-    """Returns the settings of events among the parameters of a pipeline."""
-    try:
-        return EventSettings(**given_event_settings(parameters))
-    except UsageError as error:
-        raise UsageError(str(error).replace("`threshold`", "`event_threshold`")) from None
 
 
 def _of_windows(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -260,8 +248,8 @@ class BeatsAudioTaggingPipeline(Pipeline):
                 Largest number of labels; `None` for all.
             threshold (`float`, *optional*):
                 Lowest score of a label, in [0, 1] (`>=`). Defaults to all labels.
-            return_events (`bool`, defaults to `False`):
-                Whether to return events as well.
+            return_events (`bool`, *optional*):
+                Whether to return events as well. By default, if any of the options of events below is given.
             event_threshold, low_threshold, median_seconds, gap_seconds, min_seconds:
                 Settings of events: see [`EventSettings`], where the first is `threshold`; `box_seconds`, `merge_drop`,
                 `merge_ratio` and `temperature` are others. By default, those of each label in the configuration
@@ -276,7 +264,7 @@ class BeatsAudioTaggingPipeline(Pipeline):
 
         Returns:
             `list[dict]`: `label` and `score`, the highest score first. The score is the mean over the recording; for a
-            frame-level model with several labels at a time, the highest of all columns. With `return_events`, a
+            frame-level model with several labels at a time, the highest of all columns. With events, a
             `dict` of these `labels` and of `events`, each with `label`, `score`, `start` and `end`, in seconds. The
             labels do not depend on the settings of the events. [`~BeatsAudioTaggingPipeline.find_tags`] gives objects
             instead.
@@ -323,6 +311,7 @@ class BeatsAudioTaggingPipeline(Pipeline):
 
     def _check_parameters(self, parameters: dict[str, Any]) -> None:
         """Raises a [`UsageError`], before anything is computed, for parameters that do not fit the pipeline's."""
+        check_event_options(parameters)
         merged = {**self._forward_params, **parameters}
         self._collector(merged)
         self.inferences(True, **_of_windows(merged))
@@ -336,7 +325,7 @@ class BeatsAudioTaggingPipeline(Pipeline):
                 self.run_single, preprocess_params=preprocess, forward_params=forward, postprocess_params=postprocess
             )
             return _Results(map(one_by_one, inputs), inputs)
-        return_events = forward.get("return_events", False)
+        return_events = wants_events(forward)
         inferences = self.inferences(return_events, **_of_windows(forward))
         streams = _share_each(_items(inputs), partial(self._open, **preprocess), len(inferences))
         columns = [inference.stream_frames_many(part) for inference, part in zip(inferences, streams)]
@@ -396,25 +385,27 @@ class BeatsAudioTaggingPipeline(Pipeline):
 
     def _forward(self, input_tensors: dict[str, Any], **parameters: Any) -> Any:
         """Computes the scores `(num_labels,)` of a recording, and its events if they are asked for."""
-        return_events = parameters.get("return_events", False)
+        return_events = wants_events(parameters)
         inferences = self.inferences(return_events, **_of_windows(parameters))
         streams = input_tensors["stream"].share(len(inferences))
         readers = [inference.stream_frames(stream) for inference, stream in zip(inferences, streams)]
         return self._summarise(readers, self._collector(parameters) if return_events else None)
 
-    def find_tags(self, columns: Iterable[Columns], return_events: bool = False, **parameters: Any) -> Tags:
+    def find_tags(self, columns: Iterable[Columns], return_events: bool | None = None, **parameters: Any) -> Tags:
         """
         Finds labels and events of a recording whose columns are computed already.
 
         Args:
             columns (`Iterable[Columns]`):
                 Scores, as of [`WindowedInference.stream_frames`].
-            return_events (`bool`, defaults to `False`):
-                Whether to find events as well.
+            return_events (`bool`, *optional*):
+                Whether to find events as well. By default, if a setting of events is given.
             parameters (`Any`):
                 `top_k`, `threshold` and settings of events, as of the pipeline.
         """
-        collector = self._collector(parameters) if return_events else None
+        parameters["return_events"] = return_events
+        check_event_options(parameters)
+        collector = self._collector(parameters) if wants_events(parameters) else None
         return self._tags(self._summarise([iter(columns)], collector), **parameters)
 
     def compare(

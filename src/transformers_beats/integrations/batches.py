@@ -12,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from transformers_beats.audio.decoding import AudioReport, AudioStream, open_audio
+from transformers_beats.inference.event_options import EVENT_WINDOW_PARAMETERS, check_event_options, wants_events
 from transformers_beats.inference.grains import check_grain
 from transformers_beats.inference.layers import is_single
 from transformers_beats.inference.loading import check_model, load, place_of_model
-from transformers_beats.inference.pipeline import EVENT_WINDOW_PARAMETERS, BeatsAudioTaggingPipeline
+from transformers_beats.inference.pipeline import PARAMETERS, BeatsAudioTaggingPipeline
 from transformers_beats.inference.results import Columns
 from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.utils.errors import FOREIGN_ERRORS, BeatsError, UsageError, did_you_mean, first_line
@@ -31,7 +32,14 @@ LABEL = pa.struct({"label": pa.string(), "score": pa.float32()})
 EVENT = pa.struct({"label": pa.string(), "score": pa.float32(), "start": pa.float64(), "end": pa.float64()})
 # What is known of each recording besides its results. `error` is null if it could be used.
 COMMON = {"duration": pa.float64(), "warnings": pa.list_(pa.string()), "error": pa.string()}
-EMBED_OPTIONS = ("layers", "grain", "pooling")
+# Parameters of the pipeline that change nothing here: arguments of their own take their place, and a recording is
+# opened before the pipeline has it.
+NO_OPTIONS = ("sampling_rate", "window_seconds", "hop_seconds", "windows_per_batch")
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "tag": ("backend", *(name for name in PARAMETERS if name not in NO_OPTIONS)),
+    "embed": ("layers", "grain", "pooling"),
+    "tokenize": (),
+}
 
 
 def _to_tokens(columns: Columns) -> np.ndarray:
@@ -64,6 +72,18 @@ def _to_arrow(values: Any) -> pa.Array:
     return column
 
 
+def is_of_datasets(batch: Any) -> bool:
+    """Returns whether a batch is a mapping of `datasets`, which makes lists of the columns of a table on demand."""
+    # The class itself would import `datasets`, which Ray and Spark do without.
+    return hasattr(batch, "pa_table") and hasattr(batch, "keys_to_format")
+
+
+def as_table(batch: Any) -> pa.Table:
+    """Returns the table of such a mapping. A column that was read or set has the values that it has by now."""
+    untouched = batch.keys_to_format
+    return pa.table({name: batch.pa_table[name] if name in untouched else _to_arrow(batch[name]) for name in batch})
+
+
 class BeatsBatches:
     """
     Tags, embeds or tokenizes the recordings of a batch of rows.
@@ -82,25 +102,28 @@ class BeatsBatches:
         window_seconds, hop_seconds, batch_size:
             See [`WindowedInference`].
         options (`Any`):
-            Of `"tag"`, those of [`BeatsAudioTaggingPipeline`], such as `top_k` and `return_events`; of `"embed"`,
-            `layers`, `grain` and `pooling` of [`WindowedInference.embed`].
+            Of `"tag"`, those of [`BeatsAudioTaggingPipeline`], such as `top_k` and `return_events`, which options of
+            events imply; of `"embed"`, `layers`, `grain` and `pooling` of [`WindowedInference.embed`].
 
     Raises:
-        [`UsageError`]: if an argument is out of range or the model does not fit the action.
+        [`UsageError`]: if an argument is out of range, the action has no such option or would not look at it, or the
+            model does not fit the action.
         [`BeatsError`]: if the model cannot be loaded.
 
     Called with a batch, a `pyarrow.Table`, a `pandas.DataFrame`, or a mapping of columns, it returns all rows in
     their order, with these columns more: `duration`, float64, in seconds; `warnings`, texts; `error`, a text, or null
     for a recording that could be used, all other columns of which are null then; and
 
-    - `"tag"`: `labels`, structs of `label` and `score`, float32, the highest first; with `return_events`, also
-      `events`, which have `start` and `end` in seconds;
+    - `"tag"`: `labels`, structs of `label` and `score`, float32, the highest first; with events, also `events`, which
+      have `start` and `end` in seconds;
     - `"embed"`: `embedding`, float32: a list or, for several layers or vectors, lists of lists;
     - `"tokenize"`: `tokens`, int32: a list for each 160 ms, of a token for each frequency band.
 
-    A table gives a table, a frame a frame, a mapping of lists one of lists; a mapping of arrays, as of Ray, a table,
-    whose columns keep the types of the arrays. There, and in warnings and errors, bytes of the name of a file that are
-    not UTF-8 are written as `repr` does, such as `\\udcff`.
+    A table gives a table, a frame a frame, and a mapping of lists one of lists, both of Python's objects. The mapping
+    that `datasets.map` passes gives a table, too, with all columns of the dataset, so that all batches have the same
+    types, whatever is missing in them; that of arrays, as of Ray, a table whose columns keep the types of the arrays.
+    There, and in warnings and errors, bytes of the name of a file that are not UTF-8 are written as `repr` does, such
+    as `\\udcff`.
 
     Example:
 
@@ -125,9 +148,9 @@ class BeatsBatches:
     ):
         if action not in get_args(Action):
             raise UsageError(f"`action` must be one of {', '.join(get_args(Action))}, got {action!r}.")
-        allowed = EMBED_OPTIONS if action == "embed" else ()
-        if action != "tag" and (unknown := [name for name in options if name not in allowed]):
-            raise UsageError(f"{action} has no option {unknown[0]!r}{did_you_mean(unknown[0], allowed)}")
+        if unknown := [name for name in options if name not in OPTIONS[action]]:
+            raise UsageError(f"{action} has no option {unknown[0]!r}{did_you_mean(unknown[0], OPTIONS[action])}")
+        check_event_options(options)
         check_model(model, USES[action])
         self.action, self.column = action, column
         loaded, extractor = load(model, device, dtype)
@@ -159,9 +182,9 @@ class BeatsBatches:
             given = {name: options[name] for name in EVENT_WINDOW_PARAMETERS if name in options}
             windows: dict[str, Any] = {"window_seconds": window_seconds, "hop_seconds": hop_seconds, **given}
             # Those of the labels and, if they are others, of the events.
-            self.inferences = tagger.inferences(bool(options.get("return_events")), **windows)
+            self.inferences = tagger.inferences(wants_events(options), **windows)
             self.fields["labels"] = pa.list_(LABEL)
-            if options.get("return_events"):
+            if wants_events(options):
                 self.fields["events"] = pa.list_(EVENT)
             self.compute: Callable[[Iterator[AudioStream]], Iterator[Any]] = lambda streams: tagger(
                 streams, batch_size=batch_size
@@ -195,18 +218,19 @@ class BeatsBatches:
         """
         # pandas is needed by whoever has a frame.
         frame: Any = batch if hasattr(batch, "iloc") else None
-        table = batch if isinstance(batch, pa.Table) else None
+        keeps_all = is_of_datasets(batch)
+        table = as_table(batch) if keeps_all else batch if isinstance(batch, pa.Table) else None
         names = list(batch) if table is None else table.column_names
         if self.column not in names:
             raise UsageError(f"The batch has no column {self.column!r}; it has {', '.join(map(str, names))}.")
-        values: Any = batch[self.column]
+        values: Any = (batch if table is None else table)[self.column]
         if table is not None:
             recordings, is_passed_on = values.to_pylist(), _is_text(values.type)
         else:
             # Frames have several values that stand for a missing one.
             recordings = list(values if frame is None else values.astype(object).where(values.notna(), None))
             is_passed_on = all(item is None or isinstance(item, str) for item in recordings)
-        kept = [name for name in names if name != self.column or is_passed_on]
+        kept = [name for name in names if name != self.column or is_passed_on or keeps_all]
         if taken := [name for name in (*self.fields, *COMMON) if name in kept]:
             raise UsageError(
                 f"The batch has a column {taken[0]!r}, which is the name of a result: rename or remove it before."

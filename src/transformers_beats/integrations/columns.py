@@ -4,13 +4,15 @@ Embeddings of time columns, for all benchmarks: for sound event detection, as in
 (mean over frequency) or 6,144 (frequencies concatenated) every 160 ms.
 """
 
-from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
+from transformers_beats.audio.recordings import AudioError
 from transformers_beats.fbank_beats import num_fbank_samples
 from transformers_beats.inference.layers import choose_layers, is_single
 from transformers_beats.inference.loading import load_extractor, load_model
@@ -26,6 +28,19 @@ from transformers_beats.utils.fingerprint import model_fingerprint
 DEFAULT_WINDOW = 10.0
 
 Clip: TypeAlias = np.ndarray | torch.Tensor
+T = TypeVar("T")
+
+
+def name_clips(results: Iterator[T]) -> Iterator[T]:
+    """Yields the results of clips; the error of one says which of them it is."""
+    for number in count():
+        try:
+            result = next(results)
+        except StopIteration:
+            return
+        except AudioError as error:
+            raise AudioError(f"clips[{number}]: {error}") from error
+        yield result
 
 
 class ColumnEmbedder(nn.Module):
@@ -126,10 +141,10 @@ class ColumnEmbedder(nn.Module):
             the CPU. A clip shorter than a column (2,800 samples) is padded with silence to one.
 
         Raises:
-            [`AudioError`]: for an empty clip, or one with NaN or infinite samples.
+            [`AudioError`]: for an empty clip, or one with NaN or infinite samples; the message has its number.
         """
         recordings = self.inference.stream_embeddings_many(clips, self.sampling_rate, self.layer)
-        grids = [torch.from_numpy(Columns.join(blocks).values) for blocks in recordings]
+        grids = [torch.from_numpy(columns.values) for columns in name_clips(map(Columns.join, recordings))]
         return [grid.flatten(1) if self.pooling == "concat" else grid.mean(dim=1) for grid in grids]
 
     def stacked_columns(self, clips: Sequence[Clip], num_samples: int) -> torch.Tensor:
@@ -142,7 +157,7 @@ class ColumnEmbedder(nn.Module):
 
     def means(self, clips: Sequence[Clip]) -> torch.Tensor:
         """Returns the mean embedding of each clip over time and frequency, `(num_clips, hidden_size)`, float32."""
-        embeddings = list(self.inference.embed_many(clips, self.sampling_rate, self.layer))
+        embeddings = list(name_clips(self.inference.embed_many(clips, self.sampling_rate, self.layer)))
         if not embeddings:
             return torch.zeros(0, self.model.config.hidden_size)
         return torch.from_numpy(np.stack(embeddings))

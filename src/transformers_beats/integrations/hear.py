@@ -13,7 +13,7 @@ of its embeddings first.
 The embedding of a scene is the one that a clip has in all interfaces, the mean over its patches. Those of timestamps
 are of time columns, one every 160 ms; HEAR suggests 50 ms or less for the transcription of music. For these, clips are
 padded with zeros to the end of their last column, so that all of their samples are embedded: the last timestamp is at
-most 87.5 ms before the end of a clip and less than 72.5 ms after it.
+most 87.5 ms before the end of a clip and less than 72.5 ms after it, or 87.5 ms after that of a clip below 15 ms.
 """
 
 import torch

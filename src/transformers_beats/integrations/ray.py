@@ -7,6 +7,7 @@ which is written once. Needs the extra `ray`.
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import chain
@@ -20,9 +21,9 @@ from transformers_beats.audio.decoding import AudioStream
 from transformers_beats.audio.files import find_audio, place_of, remember_folders
 from transformers_beats.audio.recordings import AudioError
 from transformers_beats.backends.choice import settings_of_backend
+from transformers_beats.inference.event_options import event_settings, wants_events
 from transformers_beats.inference.layers import choose_layers, is_single
 from transformers_beats.inference.loading import place_of_model
-from transformers_beats.inference.pipeline import event_settings
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line, install_command
 from transformers_beats.utils.files import make_directory, replace_file
 from transformers_beats.utils.lock import hold
@@ -48,7 +49,7 @@ class BeatsActor(BeatsBatches):
     tagged = ray.data.read_parquet("clips").map_batches(
         BeatsActor,
         fn_constructor_kwargs={"model": "beats-finetuned", "column": "bytes"},
-        concurrency=(1, 4),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=4),
         batch_size=64,
         num_gpus=1,
     )
@@ -66,15 +67,19 @@ class Outcome(NamedTuple):
 
 
 class _BlockActor(BeatsActor):
-    """Writes the results of each block of files to a Parquet file, whole or not at all."""
+    """
+    Writes the results of each block of files to a Parquet file, whole or not at all. In one `run`, a block whose
+    process has ended is tried again so many times.
+    """
 
-    def __init__(self, output: str, **options: Any):
+    def __init__(self, output: str, run: str, retries: int, **options: Any):
         super().__init__(**options)
-        self.output = Path(output)
-        self.arguments["output"] = output
-        # Names the file that is being decoded, and how often it has been begun, for the next try.
+        self.output, self.run, self.retries = Path(output), run, retries
+        self.arguments |= {"output": output, "run": run, "retries": retries}
+        # Names the file that is being decoded, how often it has been begun, and how often the block, for the next try.
         self.journal = Path()
         self.begun: dict[str, int] = {}
+        self.tries = 0
 
     def __call__(self, batch: Any) -> dict[str, list]:
         paths = [os.fsdecode(path) for path in chain.from_iterable(batch["paths"])]
@@ -82,7 +87,12 @@ class _BlockActor(BeatsActor):
         # Written by a process that was killed before it could say so.
         if not target.exists():
             self.journal = target.with_suffix(".begun")
-            self.begun = json.loads(self.journal.read_text()) if self.journal.exists() else {}
+            noted = json.loads(self.journal.read_text()) if self.journal.exists() else {}
+            self.begun = noted.get("files", {})
+            self.tries = 1 + (noted["tries"] if noted.get("run") == self.run else 0)
+            if self.tries > 1 + self.retries:
+                raise BeatsError(f"{target.name}: the process ended {self.tries - 1} times before it was written.")
+            self.note(self.begun)
             table = pa.table({PATH: list(map(to_utf8, paths)), **self.results(paths)})
             with replace_file(target) as temporary:
                 parquet.write_table(table, temporary)
@@ -94,12 +104,16 @@ class _BlockActor(BeatsActor):
         times = self.begun.get(recording, 0)
         if times >= MOST_CRASHES:
             raise AudioError(f"{recording}: was left out: the process ended {times} times after it was opened.")
-        with replace_file(self.journal) as temporary:
-            temporary.write_text(json.dumps(self.begun | {recording: times + 1}))
+        self.note(self.begun | {recording: times + 1})
         stream = super().open(recording)
         if (written := to_utf8(recording)) != recording:
             stream.report.warnings.append(f"its name is not UTF-8: its path is written as {written}.")
         return stream
+
+    def note(self, files: dict[str, int]) -> None:
+        """Notes how often files and their block have been begun."""
+        with replace_file(self.journal) as temporary:
+            temporary.write_text(json.dumps({"run": self.run, "tries": self.tries, "files": files}))
 
 
 def name_of_block(paths: Sequence[str]) -> str:
@@ -127,9 +141,8 @@ def settings_of(batches: BeatsBatches, **options: Any) -> dict[str, Any]:
         settings |= {name: options.get(name, default) for name, default in (("grain", "clip"), ("pooling", "mean"))}
     if batches.action == "tag":
         settings |= {"top_k": options.get("top_k", 5), "threshold": options.get("threshold")}
-        # Without events, their settings change nothing.
-        settings["events"] = asdict(event_settings(options)) if options.get("return_events") else None
-        if options.get("return_events") and model.config.event_settings:
+        settings["events"] = asdict(event_settings(options)) if wants_events(options) else None
+        if wants_events(options) and model.config.event_settings:
             # They are no part of the fingerprint of a model.
             settings["event_settings"] = model.config.event_settings
     return settings
@@ -188,6 +201,9 @@ def process_with_ray(
         raise UsageError(
             f"`files_per_block` must be at least 1 and `retries` at least 0, got {files_per_block} and {retries}."
         )
+    smallest, largest = (concurrency, concurrency) if isinstance(concurrency, int) else concurrency
+    if not 1 <= smallest <= largest:
+        raise UsageError(f"`concurrency` must be at least 1, and a range must not fall, got {concurrency!r}.")
     if "column" in options:
         raise UsageError("process_with_ray reads files and has no `column`: for Parquet of contents, map BeatsActor.")
     output = Path(output).absolute()
@@ -209,15 +225,16 @@ def process_with_ray(
         blocks = [todo[start : start + files_per_block] for start in range(0, len(todo), files_per_block)]
         if blocks:
             dataset = ray.data.from_items([{"paths": block} for block in blocks], override_num_blocks=len(blocks))
+            run = uuid.uuid4().hex
+            # An actor that dies is started again, and its task with it, by default without end; to choose another
+            # number there is no argument that Ray keeps.
             mapped = dataset.map_batches(
                 _BlockActor,
-                fn_constructor_kwargs={"output": str(output), **arguments},
+                fn_constructor_kwargs={"output": str(output), "run": run, "retries": retries, **arguments},
                 batch_size=1,
-                concurrency=concurrency,
+                compute=ray.data.ActorPoolStrategy(min_size=smallest, max_size=largest),
                 num_cpus=num_cpus,
                 num_gpus=num_gpus,
-                max_restarts=-1,
-                max_task_retries=retries,
             )
             try:
                 mapped.materialize()

@@ -88,11 +88,13 @@ class BeatsXaresLlmEncoder(_Encoder):
 
         Raises:
             [`UsageError`]: if the mask has another shape than the clips, or padding before samples.
+            [`AudioError`]: for a clip without samples, such as one whose mask is all zeros; the message names it.
         """
         audio = audio if audio.ndim == 2 else audio.unsqueeze(0)
         lengths = [audio.shape[1]] * len(audio)
         if audio_attention_mask is not None:
-            mask = audio_attention_mask.bool().reshape(-1, audio_attention_mask.shape[-1])
+            mask = audio_attention_mask.bool()
+            mask = mask if mask.ndim == 2 else mask.unsqueeze(0)
             if mask.shape != audio.shape or (mask[:, 1:] & ~mask[:, :-1]).any():
                 raise UsageError(
                     f"`audio_attention_mask` must have the shape of `audio`, {tuple(audio.shape)}, and ones before "

@@ -32,6 +32,7 @@ from transformers_beats.training.trainers.averaging import average_checkpoints, 
 from transformers_beats.training.trainers.checkpoints import train_and_save
 from transformers_beats.training.trainers.pretraining import BeatsPreTrainer
 from transformers_beats.utils.errors import BeatsError, run_command
+from transformers_beats.utils.fingerprint import model_fingerprint
 from transformers_beats.utils.messages import without_weight_bars
 
 from .compute_codes import load_codes
@@ -93,6 +94,7 @@ def pretrain(
     check_partners("mixture_probability", model_arguments.mixture_probability, training)
     keep_checkpoints(training, model_arguments.average_checkpoints)
     tokenizer = codes = read_by_codes = None
+    description: dict[str, Any] = {}
     if model_arguments.codes is not None:
         codes, description = load_codes(model_arguments.codes, data)
         codebooks = (description["codebook_size"], description.get("num_codebooks", 1))
@@ -124,6 +126,10 @@ def pretrain(
         mixture_probability=model_arguments.mixture_probability,
     )
     settings = training_settings(training, model_arguments, data, crops=crops)
+    # One of the same name may have been trained anew meanwhile.
+    settings["tokenizer_fingerprint"] = (
+        description.get("tokenizer") if tokenizer is None else model_fingerprint(tokenizer, extractor)
+    )
     finish = None
     if model_arguments.average_checkpoints:
         prepare_average(trainer, model_arguments.average_checkpoints)

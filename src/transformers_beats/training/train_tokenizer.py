@@ -40,7 +40,8 @@ from transformers_beats.training.trainers.checkpoints import train_and_save
 from transformers_beats.training.trainers.k_means import build_k_means_tokenizer, count_draws, draw_patches
 from transformers_beats.training.trainers.pretraining import BeatsTokenizerTrainer, check_teacher
 from transformers_beats.utils.errors import BeatsError, UsageError, one_line, run_command
-from transformers_beats.utils.files import new_directory
+from transformers_beats.utils.files import check_new, new_directory
+from transformers_beats.utils.fingerprint import model_fingerprint
 from transformers_beats.utils.messages import without_weight_bars
 
 from .compute_codes import crop_words
@@ -144,7 +145,10 @@ def distil_tokenizer(
         normalization=tokenizer_arguments.teacher_normalization,
         min_perplexity=tokenizer_arguments.min_perplexity,
     )
-    train_and_save(trainer, output_dir, training_settings(training, tokenizer_arguments, data, crops=crops))
+    settings = training_settings(training, tokenizer_arguments, data, crops=crops)
+    # One of the same name may have been trained anew meanwhile.
+    settings["teacher_fingerprint"] = model_fingerprint(teacher, extractor)
+    train_and_save(trainer, output_dir, settings)
 
 
 def fit_tokenizer(
@@ -173,7 +177,7 @@ def fit_tokenizer(
             batch_size = training.per_device_train_batch_size
             found = run_models(clips, extractor, data.crop_seconds, None, encoder, batch_size=batch_size)
             states = draw_patches((values for _, values in found if values is not None), per_clip, training.seed)
-            with new_directory(output_dir) as new:
+            with new_directory(output_dir, check=lambda: check_new(output_dir)) as new:
                 built = build_k_means_tokenizer(
                     encoder.cpu(), states, codebook_size, training.seed, tokenizer_arguments.min_perplexity
                 )

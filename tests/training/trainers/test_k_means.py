@@ -96,6 +96,20 @@ def test_a_tokenizer_is_saved_with_the_weights_and_the_fbank_of_its_teacher(reci
     torch.testing.assert_close(again.quantizer.codebook, tokenizer.quantizer.codebook)
 
 
+def test_a_tokenizer_that_another_run_has_written_is_not_replaced(recipe, tmp_path, monkeypatch):
+    place = tmp_path / "tokenizer"
+
+    def build(*args):
+        place.mkdir()
+        (place / "config.json").write_text("of another run")
+        return build_k_means_tokenizer(*args)
+
+    monkeypatch.setattr(train_tokenizer_module, "build_k_means_tokenizer", build)
+    with pytest.raises(UsageError, match="tokenizer exists already"):
+        fit(recipe, make_teacher(tmp_path / "teacher"), place)
+    assert [(path.name, path.read_text()) for path in place.iterdir()] == [("config.json", "of another run")]
+
+
 def test_a_classifier_teaches_the_outputs_of_its_encoder(recipe, tmp_path):
     teacher = make_teacher(tmp_path / "teacher", num_labels=3)
     fit(recipe, teacher, tmp_path / "tokenizer")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import make_recipe, make_sounds
 from transformers.trainer_callback import TrainerCallback, TrainerState
 from worker import NoiseOfTheClip, run_iterate
@@ -46,7 +47,7 @@ from transformers_beats.training.pretrain import pretrain
 from transformers_beats.training.stages import training_settings
 from transformers_beats.training.train_tokenizer import train_tokenizer
 from transformers_beats.training.trainers import checkpoints as checkpoints_module
-from transformers_beats.training.trainers.checkpoints import last_complete_checkpoint
+from transformers_beats.training.trainers.checkpoints import complete_checkpoints
 from transformers_beats.training.trainers.pretraining import (
     BeatsPreTrainer,
     CodebookCollapseError,
@@ -487,13 +488,13 @@ def test_codes_of_other_crops_are_refused(recipe, one_iteration):
 
 
 def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path):
-    assert last_complete_checkpoint(tmp_path) is None
+    assert complete_checkpoints(tmp_path) == []
     for step, state in ((8, '{"global_step": 8}'), (10, '{"global_step": 10}'), (12, '{"global_'), (14, None)):
         checkpoint = tmp_path / f"checkpoint-{step}"
         checkpoint.mkdir()
         if state is not None:
             (checkpoint / "trainer_state.json").write_text(state)
-    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    assert complete_checkpoints(tmp_path) == [tmp_path / "checkpoint-8", tmp_path / "checkpoint-10"]
 
 
 def test_a_run_killed_after_its_last_step_does_no_step_more(recipe, tmp_path, monkeypatch):
@@ -527,6 +528,38 @@ def test_an_interrupted_training_does_not_go_on_with_other_settings(recipe, one_
     (tmp_path / "new").rename(tmp_path / "first")
     pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values | {"seed": 1}))
     assert history_of(tmp_path / "new", "loss") != history_of(tmp_path / "first", "loss")
+
+
+def move_weights(directory: Path) -> None:
+    """Trains a model anew, under the name that it has."""
+    path = directory / "model.safetensors"
+    weights = load_file(path)
+    save_file({name: value + 1 if value.is_floating_point() else value for name, value in weights.items()}, path)
+
+
+@pytest.mark.parametrize("read", ["codes", "tokenizer", "teacher"])
+def test_an_interrupted_training_does_not_go_on_with_another_model(recipe, one_iteration, tmp_path, monkeypatch, read):
+    places = {"output_dir": str(tmp_path / "new")}
+    model, codes = one_iteration / "model", one_iteration / "codes"
+    if read == "teacher":
+        train, parsed = train_tokenizer, TRAIN_TOKENIZER_ARGUMENTS
+        values = stage_values(recipe, "tokenizer", teacher=str(model), **places)
+    else:
+        train, parsed = pretrain, PRETRAIN_ARGUMENTS
+        reads = {"codes": str(codes)} if read == "codes" else {"tokenizer": str(one_iteration / "tokenizer")}
+        values = stage_values(recipe, "model", **reads, **places)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints_module, "replace_directory", lambda *args: sys.exit("killed"))
+        with pytest.raises(SystemExit, match="killed"):
+            train(*build_arguments(parsed, values))
+    if read == "codes":
+        description = json.loads((codes / "codes.json").read_text())
+        (codes / "codes.json").write_text(json.dumps(description | {"tokenizer": 40 * "0"}))
+    else:
+        move_weights(model if read == "teacher" else one_iteration / "tokenizer")
+    kind = "teacher" if read == "teacher" else "tokenizer"
+    with pytest.raises(UsageError, match=f"was begun with another `{kind}_fingerprint`"):
+        train(*build_arguments(parsed, values))
 
 
 def test_an_interrupted_training_does_not_go_on_with_other_clips(recipe, one_iteration, sounds, tmp_path, monkeypatch):

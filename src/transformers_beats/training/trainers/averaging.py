@@ -16,6 +16,8 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from transformers_beats.training.config.checks import check_saves
 from transformers_beats.utils.errors import BeatsError
 
+from .checkpoints import complete_checkpoints
+
 
 # In a checkpoint: the moving average of the weights.
 AVERAGE = "weight_average.safetensors"
@@ -107,13 +109,12 @@ def keep_checkpoints(training: TrainingArguments, num_checkpoints: int) -> None:
 
 def average_checkpoints(model: nn.Module, directory: Path, num_checkpoints: int) -> None:
     """
-    Sets the weights of a model to the mean of those in the last `checkpoint-STEP` that `Trainer` wrote to `directory`.
+    Sets the weights of a model to the mean of those in the last complete checkpoints of a `directory`.
 
     Raises:
         [`BeatsError`]: if there are fewer.
     """
-    found = [path for path in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if (path / SAFE_WEIGHTS_NAME).exists()]
-    last = sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))[-num_checkpoints:]
+    last = [path for path in complete_checkpoints(directory) if (path / SAFE_WEIGHTS_NAME).exists()][-num_checkpoints:]
     if len(last) < num_checkpoints:
         raise BeatsError(
             f"`average_checkpoints` is {num_checkpoints}, but {directory} holds {len(last)}: save more often."

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_callback import TrainerState
+from transformers.trainer_callback import TrainerCallback, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 
 from transformers_beats.training.reports import LOG_HISTORY
-from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.errors import BeatsError, UsageError
 from transformers_beats.utils.files import check_new, replace_directory
 from transformers_beats.utils.lock import hold
 from transformers_beats.utils.resume import begin_or_resume
@@ -33,10 +33,10 @@ NO_STEP = (
 )
 
 
-def last_complete_checkpoint(directory: Path) -> Path | None:
+def complete_checkpoints(directory: Path) -> list[Path]:
     """
-    Returns the newest checkpoint of a run that was written to its end, if any. `Trainer` writes its state last, so
-    one whose state cannot be read was cut off.
+    Returns the checkpoints of a run that were written to their end, in the order of their steps. `Trainer` writes its
+    state last, so one whose state cannot be read was cut off.
     """
     checkpoints = []
     for path in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
@@ -45,7 +45,31 @@ def last_complete_checkpoint(directory: Path) -> Path | None:
         except (OSError, ValueError, TypeError):
             continue
         checkpoints.append((state.global_step, path))
-    return max(checkpoints)[1] if checkpoints else None
+    return [path for _, path in sorted(checkpoints)]
+
+
+def best_checkpoint(directory: Path, state: TrainerState) -> Path | None:
+    """
+    Returns the checkpoint of the best evaluation, in whatever directory it was written; None if no evaluation was.
+
+    Raises:
+        [`BeatsError`]: if it is gone.
+    """
+    if state.best_global_step is None:
+        return None
+    path = directory / f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
+    if not path.exists():
+        raise BeatsError(f"{path}: the best checkpoint of this training is gone: remove {directory} and begin anew.")
+    return path
+
+
+class FindBest(TrainerCallback):
+    """Finds the best checkpoint of an earlier attempt in the directory of this one, which may have been moved."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if args.load_best_model_at_end:
+            best = best_checkpoint(Path(args.output_dir), state)
+            state.best_model_checkpoint = None if best is None else str(best)
 
 
 def training_directory(output_dir: Path) -> Path:
@@ -76,6 +100,7 @@ def train_and_save(
     Raises:
         [`UsageError`]: if an interrupted training had other settings, another run writes to the same place, or there
             are too few clips for a step.
+        [`BeatsError`]: if the best checkpoint of an interrupted training is gone.
         [`CodebookCollapseError`]: see [`BeatsTokenizerTrainer`].
         [`DivergenceError`]: if the loss or a weight is not finite; nothing is written.
     """
@@ -105,15 +130,17 @@ def _train_and_save(
         # Another run may have ended since the start of this one.
         check_new(output_dir)
         begin_or_resume(directory / SETTINGS, settings, directory)
-    checkpoint = last_complete_checkpoint(directory)
+    checkpoint = next(reversed(complete_checkpoints(directory)), None)
     trainer.accelerator.wait_for_everyone()
     state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE)) if checkpoint else None
     if state is not None and (state.global_step >= state.max_steps or has_stopped(state)):
         # Interrupted between its last step and here; `Trainer` would do one step more.
-        best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
-        trainer._load_from_checkpoint(best if best and Path(best).exists() else str(checkpoint))
         trainer.state = state
+        FindBest().on_train_begin(trainer.args, state, trainer.control)
+        best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+        trainer._load_from_checkpoint(best or str(checkpoint))
     else:
+        trainer.add_callback(FindBest())
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if not trainer.state.global_step:
             raise UsageError(NO_STEP)

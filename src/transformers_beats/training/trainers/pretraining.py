@@ -118,6 +118,11 @@ class WaveformTrainer(Trainer):
             self.check_rest()
         super()._save_checkpoint(*args, **kwargs)
 
+    def _save_rng_state(self, output_dir) -> None:
+        super()._save_rng_state(output_dir)
+        # The state of `Trainer` says that a checkpoint is complete: it comes after those of all processes.
+        self.accelerator.wait_for_everyone()
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the measures of [`add_measures`]; raises a [`DivergenceError`] for a loss that is not finite."""
         # In a search on several processes, one alone would go on to the next trial; Optuna leaves out its value.

@@ -6,8 +6,9 @@ import shutil
 import struct
 import subprocess
 import sys
+import threading
 import types
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -250,6 +251,73 @@ def test_names_that_are_no_text_are_opened(tmp_path):
     path = tmp_path / os.fsdecode(b"latin \xe9.wav")
     path.write_bytes(wav_of(tone(16000)))
     assert len(decode_audio(path)) == len(decode_audio(str(path))) == 8000
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "m4a"])
+def test_paths_of_any_length_are_opened(tmp_path, kind):
+    # Longer than libsndfile takes, and shorter than the system does.
+    folder = tmp_path.joinpath(*["d" * 200] * 6)
+    folder.mkdir(parents=True)
+    path = folder / f"clip.{kind}"
+    if kind == "m4a":
+        if (program := shutil.which("ffmpeg")) is None:
+            pytest.skip("the program ffmpeg is not installed")
+        subprocess.run(
+            [program, "-v", "error", "-f", "lavfi", "-i", "sine=duration=0.5", tmp_path / "a.m4a"], check=True
+        )
+        (tmp_path / "a.m4a").rename(path)
+    else:
+        file = io.BytesIO()
+        soundfile.write(file, tone(16000), 16000, format=kind.upper())
+        path.write_bytes(file.getvalue())
+    assert len(decode_audio(path)) == pytest.approx(8000, abs=200)
+    np.testing.assert_array_equal(decode_audio(path), decode_audio(path.read_bytes()))
+
+
+@pytest.mark.parametrize("format", ["NIST", "VOC", "IRCAM", "AVR", "SVX"])
+def test_a_length_that_was_not_read_is_not_stated(format):
+    file = io.BytesIO()
+    soundfile.write(file, tone(16000), 16000, format=format)
+    for data, seconds in ((file.getvalue(), 0.5), (file.getvalue()[:-8000], 0.25)):
+        stream = stream_audio(data)
+        assert sum(map(len, stream.blocks)) == pytest.approx(16000 * seconds, abs=2)
+        assert stream.seconds == pytest.approx(seconds, abs=1e-3)
+        assert (stream.report.stated_seconds, stream.report.warnings) == (None, [])
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    """Makes a named pipe, to which some bytes are written once it is opened."""
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("there are no named pipes")
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+
+    def write(data: bytes) -> None:
+        # A reader that refuses the format closes it.
+        with contextlib.suppress(BrokenPipeError), path.open("wb") as file:
+            file.write(data)
+
+    def start(data: bytes) -> Path:
+        thread = threading.Thread(target=write, args=(data,), daemon=True)
+        thread.start()
+        threads.append(thread)
+        return path
+
+    threads: list[threading.Thread] = []
+    yield start
+    for thread in threads:
+        thread.join(10)
+
+
+def test_a_named_pipe_is_read_or_refused_with_the_reason(pipe):
+    stream = stream_audio(pipe(wav_of(tone(16000))))
+    assert sum(map(len, stream.blocks)) == 8000
+    assert (stream.report.stated_seconds, stream.report.warnings) == (0.5, [])
+    file = io.BytesIO()
+    soundfile.write(file, tone(16000), 16000, format="FLAC")
+    with pytest.raises(AudioError, match=r"is a pipe or a device, .* such as WAV: .*flac decoder.*\. Of raw samples"):
+        stream_audio(pipe(file.getvalue()))
 
 
 def wav_of(samples: np.ndarray) -> bytes:

@@ -493,6 +493,16 @@ def test_the_command_tells_the_events_of_tag(models, file):
     assert "0.0 s were dropped." in result.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_the_command_reads_a_named_pipe(models, file, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    thread = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(file.read_bytes()), daemon=True)
+    thread.start()
+    model = ["-m", models / "beats_tiny_finetuned", "--device", "cpu"]
+    assert run("listen", tmp_path / "pipe", *model, *OPTIONS).stdout == run("listen", file, *model, *OPTIONS).stdout
+    thread.join(10)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/stdin"), reason="standard input has no path")
 @pytest.mark.parametrize("kind", ["raw", "wav"])
@@ -527,6 +537,7 @@ def test_the_command_reads_a_pipe_until_it_ends_or_ctrl_c(models, file, waveform
 def test_wrong_uses_of_the_command_are_named(models, file, tmp_path):
     model = ["-m", models / "beats_tiny_finetuned"]
     assert "no such file" in run("listen", tmp_path / "x.wav", *model, exit_code=2).stderr
+    assert "is a directory" in run("listen", tmp_path, *model, exit_code=2).stderr
     assert "--rate is of raw samples" in run("listen", file, "--rate", 16000, *model, exit_code=2).stderr
     for option in (["--format", "s16le"], ["--channels", 2]):
         assert f"{option[0]} is of raw samples" in run("listen", "-", *option, *model, exit_code=2).stderr

@@ -201,7 +201,8 @@ def stream_audio(source: str | Path | bytes | BinaryIO, sampling_rate: int = 160
     if first.is_last:
         sample, frame = _place_of(first, name, start, sampling_rate)
         known = first.num_samples
-        seconds = first.stated_seconds if known is None else known / first.sampling_rate
+        seconds = first.expected_seconds if known is None else known / first.sampling_rate
+        seconds = first.stated_seconds if seconds is None else seconds
     blocks = _skip(inspector.decode(itertools.chain([first], recordings), frame), start - sample, name)
     return AudioStream(name, blocks, sampling_rate, seconds, inspector.report, is_checked=True)
 

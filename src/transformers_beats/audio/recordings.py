@@ -32,8 +32,10 @@ SEEKABLE_SUBTYPES = frozenset({"ALAW", "DOUBLE", "FLOAT", "PCM_16", "PCM_24", "P
 MAX_RATE = 1 << 31
 # Length that libsndfile gives for a file of unknown length, such as a FLAC that was written to a pipe.
 UNKNOWN_FRAMES = (1 << 63) - 1
-# Errors of libsndfile about resource forks, in which Sound Designer II keeps its header.
+# Errors of libsndfile about resource forks, in which Sound Designer II keeps its header, and about a path of more than
+# 1,024 bytes.
 RESOURCE_FORK_CODES = range(148, 155)
+NAME_CODES = (*RESOURCE_FORK_CODES, 174)
 # Bytes of a sample.
 SAMPLE_BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 
@@ -60,6 +62,8 @@ class Recording:
             What is missing, for a warning.
         is_last (`bool`, defaults to `True`):
             Whether no other recording follows it in its file.
+        expected_seconds (`float`, *optional*):
+            Its length, for showing progress: that of the pictures too, of a video.
     """
 
     sampling_rate: int
@@ -68,6 +72,7 @@ class Recording:
     stated_seconds: float | None = None
     note: str = ""
     is_last: bool = True
+    expected_seconds: float | None = None
 
 
 class SequentialFile(soundfile.SoundFile):
@@ -224,9 +229,9 @@ def _open(name: str, source: Source, part: Part | None, opened: BinaryIO | None)
     if is_piped and is_unknown_size(file.frames * file.channels * SAMPLE_BYTES.get(file.subtype, 1), RIFF):
         # As a program writes it that cannot go back to the header.
         num_samples = None
-    stated = None if num_samples is None else num_samples / file.samplerate
-    if part is not None and not part.is_length_decoders:
-        stated = part.stated_seconds
+    # Where a file ends before the length in its header, libsndfile gives that of what is there; it cannot for a pipe.
+    is_stated = num_samples is not None and (is_piped if part is None else part.is_length_decoders)
+    stated = num_samples / file.samplerate if is_stated else None if part is None else part.stated_seconds
 
     def read(first: int) -> Iterator[np.ndarray]:
         return _read_blocks(file, wrapped, name, first)
@@ -237,12 +242,13 @@ def _open(name: str, source: Source, part: Part | None, opened: BinaryIO | None)
 def _open_file(target: Any) -> SequentialFile:
     """
     Opens a path or an object. libsndfile takes a file of which it knows no signature, such as MP3 without tags, for
-    Sound Designer II if `._NAME` lies beside it, where macOS keeps attributes. Without its name, none is looked for.
+    Sound Designer II if `._NAME` lies beside it, where macOS keeps attributes. Without its name, none is looked for,
+    and the name may have any length.
     """
     try:
         return SequentialFile(target)
     except soundfile.LibsndfileError as error:
-        if not isinstance(target, bytes) or error.code not in RESOURCE_FORK_CODES:
+        if not isinstance(target, bytes) or error.code not in NAME_CODES:
             raise
     return SequentialFile(os.open(target, os.O_RDONLY | getattr(os, "O_BINARY", 0)), closefd=True)
 

@@ -130,6 +130,7 @@ def tag(
     The events of a frame-level model are exact to the time between its scores, 160 or 40 ms (see `info`), those of a
     clip-level model to --event-window. Labels do not depend on the options of events, which imply --events.
     """
+    from transformers_beats.inference.event_options import wants_events
     from transformers_beats.inference.loading import check_model, load
 
     if json and (output is not None or format not in (None, Format.jsonl)):
@@ -142,7 +143,7 @@ def tag(
         "event_window_seconds": event_window,
         "event_hop_seconds": event_hop,
     }
-    with_events = events or kind is Format.audacity or any(value is not None for value in event_options.values())
+    with_events = events or kind is Format.audacity or wants_events(event_options)
     if with_events and kind is not Format.jsonl and (top_k, threshold) != (None, None):
         raise UsageError(
             "--top-k and --threshold are for labels, and with events only JSON lines hold labels: leave them out, or "
@@ -316,7 +317,7 @@ def listen(
     input: Annotated[
         str | None,
         typer.Argument(
-            metavar="INPUT", help="A file; - for standard input (default: microphone).", show_default=False
+            metavar="INPUT", help="A file or a pipe; - for standard input (default: microphone).", show_default=False
         ),
     ] = None,
     rate: Annotated[
@@ -363,8 +364,10 @@ def listen(
     """
     from transformers_beats.inference.loading import check_model, load
 
-    if input not in (None, STDIN) and not os.path.isfile(input):
-        raise UsageError(f"{input}: no such file; - is standard input.")
+    # A pipe may be named as well.
+    if input not in (None, STDIN) and (os.path.isdir(input) or not os.path.exists(input)):
+        what = "is a directory, and no file" if os.path.isdir(input) else "no such file"
+        raise UsageError(f"{input}: {what}; - is standard input.")
     if rate is not None and input != STDIN:
         raise UsageError("--rate is of raw samples on standard input: name - as INPUT, or leave it out.")
     if rate is None and (format, channels) != (None, None):

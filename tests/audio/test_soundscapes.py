@@ -121,6 +121,22 @@ def test_recordings_without_a_sound_are_refused(sources, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("label", ["a\tb", "c\nd", "e\r", "f\u2028g", " h", "i ", '"j"', "", "k\0"])
+def test_labels_that_a_line_of_events_does_not_hold_are_refused(label, tmp_path):
+    with pytest.raises(UsageError, match=r"A label in events\.tsv must be printable text without .*, got ") as refusal:
+        write_soundscapes(tmp_path / "scenes", {"a": SOURCES["high"], label: SOURCES["low"]}, 1)
+    assert "\n" not in str(refusal.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_labels_are_read_as_they_were_written(tmp_path):
+    label = "Bell, small; it's \u00e9-#1"
+    settings = SoundscapeSettings(num_events=(2, 2))
+    folder = write_soundscapes(tmp_path / "scenes", {label: SOURCES["low"]}, 1, settings=settings)
+    labels = read_event_files(LabelArguments(event_files=str(folder / "events.tsv")), ["000000.wav"], [10.0])
+    assert list(labels.names) == [label]
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -6,13 +6,23 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from .containers import MAX_PADDING, Part, Reader
+import numpy as np
+
+from .containers import AU_ORDER, BLOCK_BYTES, FORMATS, MAX_PADDING, Part, Reader, begins_file
 
 
 # A stream of FLAC: its name, and its first block of metadata, of 34 bytes, which may be the last.
 FLAC_STARTS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
 # Bytes at the end of a FLAC among which its last frame is searched.
 MAX_FLAC_FRAME = 1 << 18
+# Headers of frames, from the end on, among which that of the last frame is: its samples hardly ever look like more.
+MAX_FLAC_HEADERS = 4
+# Beginnings of other files and of tags before them, one of which may follow a FLAC.
+OTHER_STARTS = (*FORMATS, *AU_ORDER, b"OggS", b"ID3")
+# Places at which they are looked at; samples hardly ever have as many by chance.
+MAX_OTHER_STARTS = 100
+# Remainders of powers of x by the polynomial of the sum of a frame of FLAC, which repeat themselves.
+FLAC_POLYNOMIAL, FLAC_PERIOD = 0x18005, (1 << 15) - 1
 # Flags of a page of Ogg, and the largest page.
 OGG_FIRST, OGG_LAST, MAX_PAGE = 2, 4, 65307
 # Bytes of a frame that may state the number of all.
@@ -28,6 +38,8 @@ BITRATES = {
 }
 # Note of a part that another kind of data follows.
 NOT_READ = "its end is of another format, and is not read"
+# Bytes that are no frames of an MPEG stream, in lengths of its first frame: 0.1 s, as for lengths that agree.
+MAX_STRAY_FRAMES = 4
 MPEG_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 
 
@@ -65,31 +77,85 @@ def find_flac(file: Reader, start: int) -> tuple[list[Part], int]:
     fields = int.from_bytes(header[18:26], "big")
     rate, stated = fields >> 44, fields & (1 << 36) - 1
     seconds = stated / rate if stated and rate else None
-    stop = end
-    if file.read(max(start, end - 128), 3) == b"TAG":
-        stop -= 128
-    actual = _last_flac_sample(file, start, stop, header, stated)
+    stop, actual = _end_of_flac(file, start, end, header)
+    if actual is None and (other := _find_other(file, start, end, header)) is not None:
+        end = other
+        stop, actual = _end_of_flac(file, start, end, header)
     if actual is None or actual == stated:
-        is_other = actual is None and file.read(stop - 1, 1) != b"\0" and file.read(stop - 32, 8) != b"APETAGEX"
-        note = NOT_READ if is_other else ""
-        return [Part((range(start, stop),) if stop < end else (range(start, end),), rate, seconds, note=note)], end
+        note = NOT_READ if actual is None else ""
+        return [Part((range(start, stop),), rate, seconds, note=note)], end
     fields += actual - stated
     fixed = header[:18] + fields.to_bytes(8, "big") + header[26:42]
     return [Part((fixed, range(start + 42, stop)), rate, seconds)], end
 
 
-def _last_flac_sample(file: Reader, start: int, end: int, header: bytes, stated: int) -> int | None:
+def _end_of_flac(file: Reader, start: int, end: int, header: bytes) -> tuple[int, int | None]:
+    """Returns the end of a FLAC without tags and zeros behind it, and its number of samples, if it ends there."""
+    stop = end
+    if file.read(max(start, stop - 128), 3) == b"TAG":
+        stop -= 128
+    footer = file.read(max(start, stop - 32), 32)
+    if footer.startswith(b"APETAGEX"):
+        # The size of a tag is that of its items and its footer; a flag tells of a header before them.
+        stop -= int.from_bytes(footer[12:16], "little") + (32 if footer[23] & 0x80 else 0)
+        stop = max(start + 42, stop)
+    actual = _last_flac_sample(file, start, stop, header)
+    if actual is None:
+        begin = max(start, stop - MAX_PADDING)
+        ending = begin + len(file.read(begin, stop - begin).rstrip(b"\0"))
+        # The sum at the end of a frame may end with zeros.
+        for place in range(ending, min(ending + 3, stop)):
+            if (actual := _last_flac_sample(file, start, place, header)) is not None:
+                return place, actual
+    return stop, actual
+
+
+def _find_other(file: Reader, start: int, end: int, header: bytes) -> int | None:
+    """Returns the place of a file of another format that follows the last frame of a FLAC; `None` if there is none."""
+    found: list[int] = []
+    # Searching each in turn by `Reader.find` would read the file as often.
+    for begin in range(start + 42, end, BLOCK_BYTES):
+        block = file.read(begin, min(BLOCK_BYTES + 3, end - begin))
+        for pattern in OTHER_STARTS:
+            place = -1
+            while (place := block.find(pattern, place + 1)) >= 0:
+                found.append(begin + place)
+        if len(found) >= MAX_OTHER_STARTS:
+            break
+    for place in sorted(found)[:MAX_OTHER_STARTS]:
+        if begins_file(file, place) and _end_of_flac(file, start, place, header)[1] is not None:
+            return place
+    return None
+
+
+def _last_flac_sample(file: Reader, start: int, end: int, header: bytes) -> int | None:
     """Returns the number of samples by the last frame; `None` if no frame ends at `end`."""
     fixed_size, rate = int.from_bytes(header[10:12], "big"), int.from_bytes(header[18:21], "big") >> 4
     begin = max(start, end - MAX_FLAC_FRAME)
     data = file.read(begin, end - begin)
-    place = len(data)
-    while (place := data.rfind(b"\xff", 0, place)) >= 0:
+    place, num_headers = len(data), 0
+    while num_headers < MAX_FLAC_HEADERS and (place := data.rfind(b"\xff", 0, place)) >= 0:
         count = _flac_frame_end(data[place : place + 16], fixed_size)
-        # Without the sum, which takes longer, if the header says the same.
-        if count is not None and (count == stated or _crc(data[place:], 0x8005, 16) == 0):
+        if count is not None and _has_sum(data[place:]):
             return count if rate else None
+        num_headers += count is not None
     return None
+
+
+def _has_sum(data: bytes) -> bool:
+    """Returns whether a frame of FLAC ends with its sum: whether the polynomial divides it."""
+    bits = np.unpackbits(np.frombuffer(data, np.uint8))
+    powers = (len(bits) - 1 - np.flatnonzero(bits)) % FLAC_PERIOD
+    return int(np.bitwise_xor.reduce(_remainders()[powers])) == 0
+
+
+@lru_cache
+def _remainders() -> np.ndarray:
+    values = [1]
+    for _ in range(FLAC_PERIOD - 1):
+        value = values[-1] << 1
+        values.append(value ^ FLAC_POLYNOMIAL if value >> 16 else value)
+    return np.array(values, dtype=np.uint16)
 
 
 def _flac_frame_end(data: bytes, fixed_size: int) -> int | None:
@@ -110,27 +176,26 @@ def _flac_frame_end(data: bytes, fixed_size: int) -> int | None:
     if not extra:
         size = 192 if size_code == 1 else 576 << size_code - 2 if size_code < 6 else 256 << size_code - 8
     place += extra + {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
-    if len(data) <= place or _crc(data[: place + 1], 0x07, 8) != 0:
+    if len(data) <= place or _crc(data[: place + 1]) != 0:
         return None
     # The number is of the sample or, where all frames are of one size, of the frame.
     return (number if data[1] & 1 else number * fixed_size) + size
 
 
-def _crc(data: bytes, polynomial: int, bits: int) -> int:
-    """Returns a checksum, which is 0 for data that end with their own."""
-    table, value = _crc_table(polynomial, bits), 0
+def _crc(data: bytes) -> int:
+    """Returns the checksum of the header of a frame, which is 0 for data that end with their own."""
+    table, value = _crc_table(), 0
     for byte in data:
-        value = value << 8 & (1 << bits) - 1 ^ table[value >> bits - 8 ^ byte]
+        value = table[value ^ byte]
     return value
 
 
 @lru_cache
-def _crc_table(polynomial: int, bits: int) -> list[int]:
+def _crc_table() -> list[int]:
     table = []
     for value in range(256):
-        value <<= bits - 8
         for _ in range(8):
-            value = (value << 1 ^ (polynomial if value >> bits - 1 else 0)) & (1 << bits) - 1
+            value = value << 1 & 0xFF ^ (0x07 if value >> 7 else 0)
         table.append(value)
     return table
 
@@ -147,6 +212,9 @@ def find_ogg(file: Reader, start: int) -> tuple[list[Part], int]:
     while place < file.size:
         header = file.read(place, 282)
         if header[:4] != b"OggS":
+            # Behind a tag, a stream may go on.
+            if file.read(skip_tags(file, place), 4) != b"OggS" and begins_file(file, place):
+                return [*parts, _ogg_part(first, place, is_ended, False)], place
             found = file.find(b"OggS", place, place + 2 * MAX_PAGE)
             if found < 0:
                 break
@@ -249,6 +317,8 @@ class Stream:
     stated: int | None
     pieces: list[range]
     num_frames: int = 0
+    # Bytes among its frames that are none.
+    num_stray: int = 0
 
     def add(self, place: int, length: int) -> None:
         self.num_frames += 1
@@ -260,17 +330,22 @@ class Stream:
 
 def find_mpeg(file: Reader, start: int) -> tuple[list[Part], int]:
     """
-    Finds the streams of MPEG audio, layers I to III, that follow one another; returns them and the end of the file. A
+    Finds the streams of MPEG audio, layers I to III, that follow one another; returns them and the place after them. A
     new one begins with a frame that states the number of frames, or has another rate or number of channels.
     """
     streams: list[Stream] = []
-    place, is_cut = _find_frames(file, start), False
+    place, end, is_cut, note = _find_frames(file, start), file.size, False, ""
+    # Place after the last frame or tag.
+    known = place
     while 0 <= place < file.size:
         header = file.read(place, INFO_BYTES)
         frame = _mpeg_frame(header[:4])
         if frame is None or (streams and frame.stream != streams[-1].frame.stream and not is_mpeg(file, place)):
             after = skip_tags(file, place)
-            place = after if after > place else _find_frames(file, place + 1)
+            if streams and begins_file(file, after) and not is_mpeg(file, after):
+                end = place
+                break
+            known, place = after, after if after > place else _find_frames(file, place + 1)
             continue
         if place + frame.length > file.size:
             is_cut = True
@@ -282,13 +357,25 @@ def find_mpeg(file: Reader, start: int) -> tuple[list[Part], int]:
             info = None if stated is None else range(place, place + frame.length)
             streams.append(Stream(frame, header, info, stated, []))
         if stated is None:
+            # Between two files there may be anything.
+            streams[-1].num_stray += 0 if is_new else place - known
             streams[-1].add(place, frame.length)
-        place += frame.length
+        place = known = place + frame.length
+    if place < 0 and streams and _is_other(file, known, streams[-1].frame.length * MAX_STRAY_FRAMES):
+        note = NOT_READ
     streams = [stream for stream in streams if stream.pieces]
     parts = [_mpeg_part(stream) for stream in streams]
-    if parts and is_cut:
-        parts[-1] = replace(parts[-1], note="its last frame is cut off")
-    return parts, file.size
+    if parts and (is_cut or note):
+        also = [parts[-1].note] if parts[-1].note else []
+        parts[-1] = replace(parts[-1], note=", ".join([*also, note or "its last frame is cut off"]))
+    return parts, end
+
+
+def _is_other(file: Reader, place: int, most: int) -> bool:
+    """Returns whether the rest of a file is more than `most` bytes of something else than zeros or a text."""
+    if file.size - place <= most or file.read(place, 11) == b"LYRICSBEGIN":
+        return False
+    return file.size - place > MAX_PADDING or bool(file.read(place, file.size - place).strip(b"\0"))
 
 
 def _find_frames(file: Reader, start: int) -> int:
@@ -311,15 +398,28 @@ def is_mpeg(file: Reader, place: int) -> bool:
     return following is not None and following.stream == frame.stream
 
 
+def is_mpeg_file(file: Reader, place: int) -> bool:
+    """Returns whether three frames of a stream follow each other, as samples hardly ever look."""
+    return is_mpeg(file, place) and is_mpeg(file, place + _length_at(file, place))
+
+
+def _length_at(file: Reader, place: int) -> int:
+    frame = _mpeg_frame(file.read(place, 4))
+    return 0 if frame is None else frame.length
+
+
 def _mpeg_part(stream: Stream) -> Part:
     rate, num_samples = stream.frame.sampling_rate, stream.frame.num_samples
+    note = ""
+    if stream.num_stray > MAX_STRAY_FRAMES * stream.frame.length:
+        note = f"{stream.num_stray:,} bytes in it are damaged and left out, so that later times are too early"
     if stream.info is not None and stream.stated is not None and stream.stated >= stream.num_frames - 1:
         # As it is, since it may also state how much silence the encoder has added.
         first = [range(stream.info.start, stream.pieces[0].stop)]
         pieces = first if stream.info.stop == stream.pieces[0].start else [stream.info, stream.pieces[0]]
-        return Part((*pieces, *stream.pieces[1:]), rate, is_length_decoders=True)
+        return Part((*pieces, *stream.pieces[1:]), rate, is_length_decoders=True, note=note)
     seconds = stream.stated * num_samples / rate if stream.stated else None
     info = _make_info(stream.frame, stream.header, stream.num_frames)
     # Layers I and II have no such frame; their bit rate is constant.
     pieces = (info, *stream.pieces) if stream.frame.stream[1] == 3 else tuple(stream.pieces)
-    return Part(pieces, rate, seconds, is_length_decoders=stream.frame.stream[1] != 3)
+    return Part(pieces, rate, seconds, is_length_decoders=stream.frame.stream[1] != 3, note=note)

@@ -21,6 +21,13 @@ HEADER_BYTES = 4096
 # Rest of a file, in bytes, that may be padding of zeros.
 MAX_PADDING = 1 << 16
 TAGS = (b"ID3", b"TAG", b"APETAGEX")
+# A chunk after the samples of which the file lacks the end is told from samples by a name and a size as chunks have.
+NAME_LETTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_- ")
+MAX_CUT_CHUNK = 1 << 24
+# Notes of parts.
+MORE_BYTES = "has more bytes than its header states, which were taken for sound"
+FEWER_BYTES = "has fewer bytes than its header states: it is cut off or damaged"
+CUT_CHUNK = "is cut off after its samples"
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,12 @@ class Reader:
         stop = min(start + count, self.size)
         if start < self.start or stop > self.start + len(self.block):
             self.file.seek(start)
-            self.start, self.block = start, self.file.read(max(count, size))
+            wanted = max(count, size)
+            found = self.file.read(wanted)
+            # A file object of another kind may return less before the end.
+            while len(found) < min(wanted, self.size - start) and (more := self.file.read(wanted - len(found))):
+                found += more
+            self.start, self.block = start, found
 
 
 class Fields(NamedTuple):
@@ -120,15 +132,18 @@ AU_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}
 class Data(NamedTuple):
     """
     Chunks of a file: contents of those before the samples, ranges of the samples, their size in the header (None if it
-    states none), place of the first chunk of samples, end of the file, and whether a decoder finds the same.
+    states none), bytes of it that the file lacks at its end, place of the first chunk of samples, end of the file,
+    whether a decoder finds the same, and a note.
     """
 
     chunks: dict[bytes, bytes]
     samples: list[range]
     stated: int | None
+    num_missing: int
     place: int
     end: int
     is_regular: bool
+    note: str
 
 
 def find_parts(file: Reader) -> list[Part]:
@@ -143,7 +158,7 @@ def find_parts(file: Reader) -> list[Part]:
         `list[Part]`: one after another; none for other formats. A single part that is the whole file can be given to a
         decoder as it is.
     """
-    from .bitstreams import find_flac, find_mpeg, find_ogg, is_mpeg, skip_tags
+    from .bitstreams import find_flac, find_mpeg, find_ogg, is_mpeg, is_mpeg_file, skip_tags
 
     parts: list[Part] = []
     place = 0
@@ -159,7 +174,7 @@ def find_parts(file: Reader) -> list[Part]:
             find = _find_chunked
         elif magic[:4] in AU_ORDER:
             find = _find_au
-        elif not parts and (first > place or is_mpeg(file, first)):
+        elif is_mpeg_file(file, first) if parts else first > place or is_mpeg(file, first):
             find = find_mpeg
         if find is None:
             break
@@ -180,8 +195,13 @@ def is_chunked(magic: bytes) -> bool:
     return fields is CAF or magic[8:12] in KINDS[fields]
 
 
-def _is_file(magic: bytes) -> bool:
-    return is_chunked(magic) or magic[:4] in (*AU_ORDER, b"fLaC", b"OggS")
+def begins_file(file: Reader, place: int) -> bool:
+    """Returns whether a file of a known format begins at a place, or behind tags there."""
+    from .bitstreams import is_mpeg_file, skip_tags
+
+    first = skip_tags(file, place)
+    magic = file.read(first, 40)
+    return is_chunked(magic) or magic[:4] in (*AU_ORDER, b"fLaC", b"OggS") or is_mpeg_file(file, first)
 
 
 def _chunk_at(file: Reader, place: int, fields: Fields) -> tuple[bytes, int] | None:
@@ -195,7 +215,7 @@ def _chunk_at(file: Reader, place: int, fields: Fields) -> tuple[bytes, int] | N
 
 def _is_chunk(file: Reader, place: int, fields: Fields) -> bool:
     """Returns whether a chunk, of which all or the beginning is in the file, or a tag or another file is there."""
-    if file.size - place < 8 or file.read(place, 8).startswith(TAGS) or _is_file(file.read(place, 40)):
+    if file.size - place < 8 or file.read(place, 8).startswith(TAGS) or begins_file(file, place):
         return True
     chunk = _chunk_at(file, place, fields)
     if chunk is None:
@@ -225,6 +245,13 @@ def _ends_here(file: Reader, end: int, size: int, fields: Fields) -> bool:
     return file.size - end <= MAX_PADDING and not file.read(end, file.size - end).strip(b"\0")
 
 
+def _is_cut_chunk(file: Reader, end: int, size: int, fields: Fields) -> bool:
+    """Returns whether samples that should end at a place do, before a chunk of which the file lacks the end."""
+    place = end + -size % fields.padding
+    name, num_bytes = _chunk_at(file, place, fields) or (b"", 0)
+    return NAME_LETTERS.issuperset(name) and file.size - place - fields.header_bytes < num_bytes < MAX_CUT_CHUNK
+
+
 def is_unknown_size(size: int, fields: Fields) -> bool:
     """Returns whether a size stands for an unknown one."""
     if fields in (CAF, W64):
@@ -244,9 +271,9 @@ def _read_chunks(file: Reader, start: int, fields: Fields) -> Data:
     chunks: dict[bytes, bytes] = {}
     samples: list[range] = []
     stated: int | None = 0
-    place, first, is_regular = start + fields.first, -1, True
+    place, first, is_regular, num_missing, note = start + fields.first, -1, True, 0, ""
     while place < file.size:
-        if first >= 0 and _is_file(file.read(place, 40)):
+        if first >= 0 and begins_file(file, place):
             break
         chunk = _chunk_at(file, place, fields)
         body = place + fields.header_bytes
@@ -278,7 +305,11 @@ def _read_chunks(file: Reader, start: int, fields: Fields) -> Data:
             # Almost 2 or 4 GiB, and so many if a chunk that is known follows.
             follows, _ = _next_chunk(file, end, size, fields)
             is_unknown = file.read(follows, fields.name_bytes) not in KNOWN
+        num_missing = 0 if is_unknown else max(0, end - file.size)
         goes_on = is_unknown or end > file.size or not _ends_here(file, end, size, fields)
+        if goes_on and not is_unknown and fields.skipped < size and end < file.size:
+            goes_on = not _is_cut_chunk(file, end, size, fields)
+            note = MORE_BYTES if goes_on else CUT_CHUNK
         if goes_on and not (size <= fields.skipped and begin < file.size and _ends_here(file, begin, 0, fields)):
             samples.append(range(begin, file.size))
             is_regular = is_regular and end > file.size and not is_unknown
@@ -291,7 +322,14 @@ def _read_chunks(file: Reader, start: int, fields: Fields) -> Data:
     if any(samples) and fields is W64 and samples[-1].stop != file.size:
         # libsndfile reads to the end of the file.
         is_regular = False
-    return Data(chunks, samples, stated, first, place, is_regular)
+    return Data(chunks, samples, stated, num_missing, first, place, is_regular, note)
+
+
+def _cut_off(num_missing: int, seconds: float | None) -> str:
+    """Returns the note of a recording of which so many bytes are missing, by a header that states so many seconds."""
+    # Where the seconds are known, they say so; there are programs that count the header.
+    is_cut = num_missing > (0 if seconds is None else HEADER_BYTES)
+    return FEWER_BYTES if is_cut else ""
 
 
 def _find_chunked(file: Reader, start: int) -> tuple[list[Part], int]:
@@ -301,8 +339,11 @@ def _find_chunked(file: Reader, start: int) -> tuple[list[Part], int]:
     describe = {AIFF: _describe_aiff, CAF: _describe_caf}.get(fields, _describe_wave)
     is_big = fields.size[0] == ">"
     rate, bytes_per_second = describe(data.chunks, is_big)
-    seconds = data.stated / bytes_per_second if data.stated is not None and bytes_per_second else None
-    ends_file = data.end >= file.size or not _is_file(file.read(data.end, 40))
+    seconds = None
+    if data.stated is not None:
+        seconds = data.stated / bytes_per_second if bytes_per_second else _packed_seconds(data.chunks, rate)
+    note = _cut_off(data.num_missing, seconds) or data.note
+    ends_file = data.end >= file.size or not begins_file(file, data.end)
     end = file.size if ends_file else data.end
     is_regular = data.is_regular
     if magic[:4] in (b"RF64", b"BW64"):
@@ -310,7 +351,7 @@ def _find_chunked(file: Reader, start: int) -> tuple[list[Part], int]:
     if fields is CAF and data.samples and data.samples[-1].stop == file.size:
         is_regular = data.stated == len(data.samples[-1])
     if is_regular or not data.samples:
-        return [Part((range(start, end),), rate, seconds)], end
+        return [Part((range(start, end),), rate, seconds, note=note)], end
     count = sum(map(len, data.samples))
     if fields is AIFF:
         header = _make_aiff(magic, data.chunks, count)
@@ -319,7 +360,7 @@ def _find_chunked(file: Reader, start: int) -> tuple[list[Part], int]:
         header = before + b"data" + struct.pack(">q", count + 4) + bytes(4)
     else:
         header = _make_wave(data.chunks.get(b"fmt ", b""), count, is_big)
-    return [Part((header, *data.samples), rate, seconds)], end
+    return [Part((header, *data.samples), rate, seconds, note=note)], end
 
 
 def _describe_wave(chunks: dict[bytes, bytes], is_big: bool) -> tuple[float | None, float | None]:
@@ -338,8 +379,19 @@ def _describe_aiff(chunks: dict[bytes, bytes], is_big: bool) -> tuple[float | No
     # A number of 80 bits.
     rate = mantissa * 2.0 ** ((exponent & 0x7FFF) - 16383 - 63) if exponent & 0x7FFF < 16383 + 64 else 0.0
     kind = content[18:22].lower() or b"none"
+    if kind in (b"ulaw", b"alaw"):
+        # Some programs write the bits of the decoded samples.
+        return rate, rate * channels
     is_fixed = kind in (b"none", b"twos", b"sowt", b"fl32", b"fl64", b"in24", b"in32", b"raw ", b"23ni", b"42ni")
     return rate, (rate * channels * -(-bits // 8) if is_fixed else None)
+
+
+def _packed_seconds(chunks: dict[bytes, bytes], rate: float | None) -> float | None:
+    """Returns the length by the number of frames of an AIFF with packed samples; `None` for other files."""
+    content = chunks.get(b"COMM", b"")
+    num_frames = int.from_bytes(content[2:6], "big")
+    # Of this codec, packets of 64 frames are counted.
+    return num_frames * (64 if content[18:22] == b"ima4" else 1) / rate if num_frames and rate else None
 
 
 def _describe_caf(chunks: dict[bytes, bytes], is_big: bool) -> tuple[float | None, float | None]:
@@ -385,12 +437,14 @@ def _find_au(file: Reader, start: int) -> tuple[list[Part], int]:
     begin = min(start + offset, file.size)
     end = begin + size
     is_unknown = is_unknown_size(size, RIFF)
-    is_followed = not is_unknown and end < file.size and _is_file(file.read(end, 40))
+    is_followed = not is_unknown and end < file.size and begins_file(file, end)
     end = end if is_followed else file.size
     bytes_per_second = rate * channels * AU_BYTES.get(encoding, 0)
     seconds = None if is_unknown or not bytes_per_second else size / bytes_per_second
+    note = "" if is_unknown else _cut_off(begin + size - file.size, seconds)
     if offset < 24 or size in (0xFFFFFFFF, end - begin):
-        return [Part((range(start, end),), rate, seconds)], end
+        return [Part((range(start, end),), rate, seconds, note=note)], end
     # The samples last until the end, whatever the size.
+    note = MORE_BYTES if not is_unknown and begin + size < end else note
     header = file.read(start, 8) + b"\xff" * 4 + file.read(start + 12, offset - 12)
-    return [Part((header, range(begin, end)), rate, seconds)], end
+    return [Part((header, range(begin, end)), rate, seconds, note=note)], end

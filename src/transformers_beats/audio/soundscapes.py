@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.errors import UsageError, printable
 from transformers_beats.utils.files import check_new, new_directory
 
 from .synthesis import SAMPLING_RATE, _noise
@@ -243,11 +243,16 @@ def write_soundscapes(
 
     Raises:
         [`BeatsError`]: if the folder exists.
-        [`UsageError`]: see [`make_soundscape`].
+        [`UsageError`]: see [`make_soundscape`]; and for a label that a line of `events.tsv` does not hold.
     """
     if count < 1:
         raise UsageError(f"`count` must be at least 1, got {count}.")
     check_sources(sources)
+    for label in sources:
+        # Other programs read the file without quotes, and take an empty label for no event.
+        if not label or label != printable(label).strip() or '"' in label:
+            wanted = f"printable text without quotes, tabs, line ends or spaces around it, got {label!r}"
+            raise UsageError(f"A label in {EVENTS_FILE} must be {wanted}.")
     check_new(Path(folder))
     rows = ["filename\tonset\toffset\tevent_label"]
     with new_directory(Path(folder)) as new:

@@ -26,6 +26,7 @@ from transformers_beats import (
     BeatsForAudioClassification,
     BeatsForAudioFrameClassification,
     BeatsForPreTraining,
+    BeatsModel,
 )
 from transformers_beats.training import classifiers as classifiers_module
 from transformers_beats.training import evaluate as evaluate_module
@@ -33,7 +34,7 @@ from transformers_beats.training import finetune as finetune_module
 from transformers_beats.training.config import arguments as training_arguments
 from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.data.augmentation import AugmentationArguments, LengthSampler
-from transformers_beats.training.data.folds import FoldArguments, draw_share, read_folds
+from transformers_beats.training.data.folds import FoldArguments, draw_folds, draw_share, read_folds
 from transformers_beats.training.data.labels import LabelArguments, Labels
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.evaluate import EvaluateArguments, evaluate
@@ -291,6 +292,22 @@ def test_folds_have_the_batch_of_the_others(recipe):
     assert list(run(recipe, batch_seconds=4.0, folds=[1, 2])["folds"]) == ["1", "2"]
 
 
+def test_folds_start_from_the_same_weights_and_filter_bank(recipe, tmp_path):
+    base = tmp_path / "base"
+    config = BeatsConfig(**ENCODER)
+    BeatsModel(config).save_pretrained(base)
+    BeatsFeatureExtractor().save_pretrained(base)
+    recipe |= {"num_folds": 2, "folds": [1], "max_steps": 1, "model_name_or_path": str(base), "model_config": None}
+    run(recipe)
+    for change in (
+        lambda: BeatsFeatureExtractor(fbank_mean=9.0).save_pretrained(base),
+        lambda: (BeatsFeatureExtractor().save_pretrained(base), BeatsModel(config).save_pretrained(base)),
+    ):
+        change()
+        with pytest.raises(ValueError, match="was begun with another `start_fingerprint`"):
+            run(recipe, folds=[1, 2])
+
+
 def test_folds_of_another_training_are_not_taken_for_this_one(recipe, folder):
     recipe |= {"num_folds": 2, "folds": [1], "max_steps": 1}
     run(recipe)
@@ -405,9 +422,32 @@ def test_drawn_parts_have_all_copies_of_a_clip():
         expected, found = draw_share(labels, 0.25, seed), draw_share(labels, 0.25, seed, np.arange(40))
         assert (found.train.tolist(), found.test.tolist()) == (expected.train.tolist(), expected.test.tolist())
     with pytest.raises(
-        BeatsError, match=r"`eval_share` is 0\.25, which cannot be drawn: too many clips have the same"
+        BeatsError, match=r"`eval_share` is 0\.25, which cannot be drawn: of 40 clips, 1 have a content of their own"
     ):
         draw_share(labels, 0.25, 0, np.zeros(40, dtype=np.int64))
+
+
+def test_every_fold_learns_from_every_class():
+    labels = Labels("single_label", ["a", "b"], [[0]] * 10 + [[1]] * 10)
+    # Ten copies of the first class, and five contents, two of each, of the second one.
+    digests = np.array([7] * 10 + [*np.arange(10) // 2 + 10])
+    for seed in range(3):
+        with pytest.raises(
+            BeatsError, match="`num_folds` is 5, but there are fewer clips of different contents of 'a'"
+        ):
+            draw_folds(labels, 5, seed, digests)
+        with pytest.raises(BeatsError, match=r"`eval_share` is 0\.25, which cannot be drawn: of 20 clips, 6 have a"):
+            draw_share(labels, 0.25, seed, digests)
+        several = np.where(np.arange(20) < 10, np.arange(20) % 5, digests)
+        folds = draw_folds(labels, 5, seed, several)
+        assert [sorted({*folds[:10]}), sorted({*folds[10:]})] == [list("12345")] * 2
+        assert all(len({*folds[several == each]}) == 1 for each in several)
+        fold = draw_share(labels, 0.4, seed, several)
+        # Of five contents, two of each class.
+        assert [int((fold.test < 10).sum()), int((fold.test >= 10).sum())] == [4, 4]
+    lists = Labels("multi_label", ["a", "b"], [[0], [1]] * 3)
+    with pytest.raises(BeatsError, match="2 clips of different contents do not make 5 folds"):
+        draw_folds(lists, 5, 0, np.array([7, 8] * 3))
 
 
 def test_clips_of_one_name_and_content_in_two_archives_are_an_overlap(recipe, folder, tmp_path):
@@ -768,6 +808,13 @@ def test_a_class_with_one_clip_is_named(recipe, folder, monkeypatch):
         ({"prediction_loss_only": True}, "`prediction_loss_only`: metrics and reports need"),
         ({"eval_do_concat_batches": False}, "`eval_do_concat_batches`: metrics and reports need"),
         ({"batch_eval_metrics": True}, "`batch_eval_metrics`: metrics are of all clips"),
+        ({"remove_unused_columns": True}, "`remove_unused_columns`: the collator reads what"),
+        ({"train_sampling_strategy": "batch_rebalance"}, "is 'batch_rebalance': choose random, sequential or group"),
+        ({"eval_steps": 5}, "`eval_steps` is read with `eval_strategy: steps` only: set this, or leave it out"),
+        (
+            {"balanced_sampling": True, "train_sampling_strategy": "group_by_length"},
+            "`balanced_sampling` draws the clips: leave it out, or `train_sampling_strategy`",
+        ),
         ({"save_strategy": "best"}, "There is nothing to evaluate on: set `num_folds`, `eval_share`"),
         ({"save_strategy": "best", "eval_strategy": "no"}, "`save_strategy: best` needs evaluations"),
         ({"freeze": True, "model_config": ENCODER | {"use_weighted_layer_sum": True}}, "which `probe` sets"),

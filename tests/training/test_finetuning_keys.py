@@ -33,6 +33,9 @@ from transformers_beats.training.probes.embeddings import Embeddings
 from transformers_beats.training.probes.regression import fit_classifier
 from transformers_beats.training.probes.selection import predict
 from transformers_beats.training.probes.settings import Settings
+from transformers_beats.training.reports.report import Predictions, compute_metrics
+from transformers_beats.training.reports.scoring import metric_names
+from transformers_beats.training.trainers import layerwise as layerwise_module
 from transformers_beats.training.trainers import search as search_module
 from transformers_beats.training.trainers.averaging import AVERAGE, WeightAverage
 from transformers_beats.training.trainers.classification import ClassificationTrainer
@@ -218,8 +221,9 @@ def test_the_weights_and_the_epoch_are_those_of_the_best_evaluation(recipe, kept
 @pytest.mark.parametrize("kept", [{"early_stopping_patience": 1}, {"load_best_model_at_end": True}])
 def test_what_would_not_keep_the_best_model_is_refused(recipe, kept, values, message):
     del recipe["save_strategy"]
-    with pytest.raises(UsageError, match=f"^`{next(iter(kept))}` needs .*{message.removeprefix('needs ')}.*") as caught:
+    with pytest.raises(UsageError, match=message) as caught:
         build_arguments(FINETUNE_ARGUMENTS, recipe | values | kept)
+    assert str(caught.value).startswith(f"`{next(iter(kept))}` needs ")
     assert "\n" not in str(caught.value)
 
 
@@ -256,8 +260,8 @@ def test_patience_goes_on_after_an_interruption(recipe, monkeypatch):
     assert max(entry["epoch"] for entry in log_of(recipe)) == 3
 
 
-def test_a_stopped_training_that_was_cut_off_before_its_end_is_not_trained_on(recipe, monkeypatch):
-    values = {"early_stopping_patience": 2, "learning_rate": 0.0, "num_train_epochs": 20}
+def cut_off_before_the_end(monkeypatch, recipe: dict, **values) -> None:
+    """Trains, and is interrupted after the last step, before the model is written."""
 
     def cut_off(*args, **kwargs):
         raise KeyboardInterrupt
@@ -266,9 +270,61 @@ def test_a_stopped_training_that_was_cut_off_before_its_end_is_not_trained_on(re
         patch.setattr(finetune_module, "finish_training", cut_off)
         with pytest.raises(KeyboardInterrupt):
             run(recipe, **values)
+
+
+def test_a_stopped_training_that_was_cut_off_before_its_end_is_not_trained_on(recipe, monkeypatch):
+    values = {"early_stopping_patience": 2, "learning_rate": 0.0, "num_train_epochs": 20}
+    cut_off_before_the_end(monkeypatch, recipe, **values)
     monkeypatch.setattr(ClassificationTrainer, "train", None)
     run(recipe, **values)
     assert max(entry["epoch"] for entry in log_of(recipe)) == 3
+
+
+@pytest.mark.parametrize("ends", ["after the last step", "before"])
+def test_the_best_checkpoint_is_found_in_a_directory_that_was_moved(recipe, monkeypatch, tmp_path, ends):
+    # With a greater loss as the better one, the first evaluation is the best.
+    values = {"early_stopping_patience": 9, "metric_for_best_model": "loss", "greater_is_better": True}
+    run(recipe, **values)
+    moved = recipe | {"output_dir": str(tmp_path / "first")}
+    (cut_off_before_the_end if ends == "after the last step" else run_until_third_evaluation)(
+        monkeypatch, moved, **values
+    )
+    (tmp_path / "first.training").rename(tmp_path / "second.training")
+    run(recipe, **values, output_dir=str(tmp_path / "second"))
+    expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("classifier", "second"))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    losses = [entry["eval_loss"] for entry in log_of(recipe) if "eval_loss" in entry]
+    assert losses[0] == max(losses)
+
+
+def test_a_best_checkpoint_that_is_gone_is_an_error(recipe, monkeypatch):
+    values = {"early_stopping_patience": 9, "metric_for_best_model": "loss", "greater_is_better": True}
+    cut_off_before_the_end(monkeypatch, recipe, **values)
+    directory = Path(f"{recipe['output_dir']}.training")
+    shutil.rmtree(min(directory.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2])))
+    with pytest.raises(BeatsError, match=r"checkpoint-2: the best checkpoint of this training is gone"):
+        run(recipe, **values)
+
+
+def test_a_checkpoint_that_was_cut_off_is_not_averaged(recipe, monkeypatch):
+    values = {"average_checkpoints": 2}
+    cut_off_before_the_end(monkeypatch, recipe, **values)
+    checkpoint = Path(f"{recipe['output_dir']}.training") / "checkpoint-99"
+    checkpoint.mkdir()
+    (checkpoint / "model.safetensors").write_bytes(b"cut off")
+    run(recipe, **values)
+    assert (Path(recipe["output_dir"]) / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+def test_processes_expect_parameters_that_are_still_frozen(recipe, monkeypatch, gradient_checkpointing):
+    def cut_off(self, *args, **kwargs):
+        assert self.accelerator.ddp_handler.find_unused_parameters is True
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ClassificationTrainer, "train", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, unfreeze_epoch=1, gradient_checkpointing=gradient_checkpointing)
 
 
 @pytest.mark.parametrize(
@@ -282,6 +338,60 @@ def test_a_stopped_training_that_was_cut_off_before_its_end_is_not_trained_on(re
 def test_early_stopping_needs_checkpoints_and_clips(recipe, values, message):
     with pytest.raises(UsageError, match=message):
         run(recipe, early_stopping_patience=1, **values)
+
+
+# Metric of the best model
+
+
+@pytest.fixture
+def without_positives(recipe, folder, tmp_path) -> dict:
+    """A recipe with several classes a clip, whose clips to evaluate on have none."""
+    rows = []
+    for number, path in enumerate(sorted(folder.rglob("*.wav"))):
+        part = "test" if number % 4 == 0 else "train"
+        rows.append(f"{path},{path.parent.name if part == 'train' else ''},{part}")
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["file_name,label,part", *rows, ""]))
+    values = {"dataset": str(table), "select": {"part": "train"}, "eval_select": {"part": "test"}, "eval_share": None}
+    return recipe | values | {"label_separator": ";", "task": "multi_label", "num_train_epochs": 4}
+
+
+@pytest.mark.parametrize("space", [None, {"learning_rate": [1e-3]}])
+@pytest.mark.parametrize("name", ["nonsense", "eval_mAP", "runtime"])
+def test_a_metric_that_there_is_not_is_refused_before_the_first_step(recipe, monkeypatch, name, space):
+    if space is not None:
+        pytest.importorskip("optuna")
+    monkeypatch.setattr(ClassificationTrainer, "training_step", None)
+    message = rf"^`metric_for_best_model` is '{name}': choose loss, accuracy or macro_f1\.$"
+    with pytest.raises(UsageError, match=message):
+        run(recipe, metric_for_best_model=name, search_space=space)
+
+
+def test_names_of_metrics_are_those_of_an_evaluation():
+    scores, several = np.array([[0.2, 0.7], [0.6, 0.1]]), Labels("multi_label", ["a", "b"], [[1], [0]])
+    for labels in (several, Labels("single_label", ["a", "b"], [[1], [0]])):
+        found = compute_metrics(Predictions(["1", "2"], scores, labels.as_array(), labels.names))
+        assert metric_names(labels) == tuple(found)
+    assert metric_names(Labels("frames", ["a", "b"], [])) == metric_names(several)
+
+
+def test_a_metric_that_is_undefined_is_not_better(without_positives):
+    run(without_positives, early_stopping_patience=2, metric_for_best_model="mAP")
+    log = log_of(without_positives)
+    # Of the first evaluation, nothing is known either.
+    assert [entry["epoch"] for entry in log if "eval_loss" in entry] == [1, 2, 3]
+    assert not any("eval_mAP" in entry for entry in log)
+    report = json.loads((Path(without_positives["output_dir"]) / "evaluation" / "metrics.json").read_text())
+    assert (report["description"]["epoch"], report["notes"]) == (3, [])
+
+
+def test_a_search_by_a_metric_that_is_undefined_says_so(without_positives):
+    pytest.importorskip("optuna")
+    values = {"search_space": {"learning_rate": [1e-3]}, "num_trials": 2, "num_train_epochs": 1}
+    with pytest.raises(UsageError, match="`metric_for_best_model` is mAP, which is undefined for the clips"):
+        run(without_positives, **values, metric_for_best_model="mAP")
+    assert not Path(without_positives["output_dir"]).exists()
+    run(without_positives, **values, metric_for_best_model="loss")
 
 
 # Divergence
@@ -625,6 +735,24 @@ def test_the_layers_begin_to_learn_by_epochs(recipe, monkeypatch):
     }
 
 
+@pytest.mark.parametrize(
+    ("values", "is_warned"),
+    [
+        ({"unfreeze_epoch": 4}, True),
+        ({"unfreeze_epoch": 3}, False),
+        # Two steps are an epoch.
+        ({"unfreeze_epoch": 2, "max_steps": 4}, True),
+        ({"unfreeze_epoch": 1, "max_steps": 4}, False),
+    ],
+)
+def test_an_encoder_that_never_learns_is_warned_of(recipe, monkeypatch, values, is_warned):
+    said = []
+    monkeypatch.setattr(layerwise_module.logger, "warning_once", said.append)
+    run(recipe, **values)
+    expected = [f"`unfreeze_epoch` is {values['unfreeze_epoch']}"] if is_warned else []
+    assert [message.split(",")[0] for message in said] == expected
+
+
 def test_what_is_frozen_keeps_its_weights(recipe):
     run(recipe, unfreeze_epoch=4, weight_decay=0.5)
     torch.manual_seed(0)
@@ -710,13 +838,14 @@ def test_a_search_trains_with_the_best_values(recipe, monkeypatch):
     [
         ({}, "`search_space` is empty"),
         ({"learning_rat": [1]}, "holds 'learning_rat', which is no training argument; did you mean learning_rate"),
+        ({"num_train_epochs": [1, 2]}, "holds 'num_train_epochs', but `max_steps` counts: leave it out"),
         ({"learning_rate": 1e-4}, r"`search_space\.learning_rate` must be a list or \{low"),
         ({"learning_rate": {"low": 1e-4}}, r"`search_space\.learning_rate` must be a list or \{low"),
     ],
 )
 def test_search_spaces_that_cannot_be_used_are_refused(recipe, space, message):
     with pytest.raises(UsageError, match=message):
-        run(recipe, search_space=space)
+        run(recipe, search_space=space, max_steps=4)
 
 
 def test_without_optuna_the_message_says_what_to_install(recipe, monkeypatch):

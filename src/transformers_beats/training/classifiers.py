@@ -26,6 +26,7 @@ from transformers_beats.training.data.augmentation import AugmentationArguments
 from transformers_beats.training.data.clips import Clips
 from transformers_beats.training.data.crops import CropDataset
 from transformers_beats.training.data.labels import FILE_COLUMNS, LabelArguments, Labels, read_labels
+from transformers_beats.training.data.manifest import state_of
 from transformers_beats.training.data.sources import DataArguments, decode_row
 from transformers_beats.training.data.strong_labels import read_event_files
 from transformers_beats.training.data.tables import metadata_names
@@ -129,12 +130,14 @@ def load_clips(
 
     Raises:
         [`UsageError`]: if datasets have shares of an epoch.
-        [`BeatsError`]: if events are needed and nothing names them; see [`prepare_clips`] and [`read_labels`].
+        [`BeatsError`]: if events are needed and nothing names them; see [`prepare_clips`], [`read_labels`] and
+            [`check_copies`].
     """
     if data.mixes:
         raise UsageError("`dataset_weights` and `dataset_temperature` are for pre-training: leave them out.")
     sampling_rate = BeatsFeatureExtractor().sampling_rate
     clips = prepare_dataset(data, sampling_rate, beside)
+    seconds = (clips.num_samples / sampling_rate).tolist()
     if labels.event_files is None:
         if labels.task == "frames" and labels.label_column is None and not has_labels(clips.dataset):
             # Folders are no events.
@@ -142,8 +145,11 @@ def load_clips(
                 "There are no labels of events: name files of events with `event_files`, or their column with "
                 "`label_column`."
             )
-        return clips, read_labels(clips.dataset, labels, clips.names, known)
-    found = read_event_files(labels, clips.names, (clips.num_samples / sampling_rate).tolist(), known)
+        found = read_labels(clips.dataset, labels, clips.names, known, seconds)
+        check_copies(clips, found)
+        return clips, found
+    found = read_event_files(labels, clips.names, seconds, known)
+    check_copies(clips, found)
     return with_known(clips, found, kinds)
 
 
@@ -220,6 +226,36 @@ def find_copies(clips: Clips, digests: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.isin(clips.digests, digests))
 
 
+def check_copies(clips: Clips, labels: Labels) -> None:
+    """
+    Compares the labels of the rows of each clip; warns of clips of the same content whose labels differ.
+
+    Raises:
+        [`BeatsError`]: if those of one clip differ: a row has all of its classes, or events.
+    """
+    _, first, content_of = np.unique(clips.digests, return_index=True, return_inverse=True)
+    first_of = first[content_of.reshape(-1)]
+    others: list[tuple[str, str]] = []
+    for index in np.flatnonzero(first_of != np.arange(len(first_of))).tolist():
+        same = int(first_of[index])
+        pair = clips.names[same], clips.names[index]
+        if any(labels.is_known(index) != labels.is_known(same)) or labels.knows(index) != labels.knows(same):
+            continue
+        if sorted(labels.values[index]) == sorted(labels.values[same]):
+            continue
+        if pair[0] == pair[1]:
+            classes = [labels.names[label] for each in (same, index) for label in labels.classes_of(each)]
+            raise BeatsError(
+                f"{pair[0]}: several rows name it, and their labels differ ({name_some(classes)}): put all of its "
+                "classes in one row, as a list or with `label_separator`, or all of its events."
+            )
+        others.append(pair)
+    if others:
+        logger.warning(
+            f"{len(others)} clips have the content of another one, and other labels, such as {name_some(others[0])}."
+        )
+
+
 def check_overlap(train: Clips, evaluation: Clips, allowed: bool) -> None:
     """
     Looks for clips that are in both sets, by [`find_copies`].
@@ -280,6 +316,9 @@ def decisive_settings(
     )
     settings = training_settings(training, *parts, crops=crops)
     settings["eval_share"] = arguments.evaluation.eval_share
+    if arguments.events.event_logits is not None:
+        # The same name may stand for another file meanwhile.
+        settings["event_logits_state"] = list(state_of(arguments.events.event_logits))
     # They do not change another fold.
     return {name: value for name, value in settings.items() if name not in ("final", "folds")}
 

@@ -16,19 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from datasets.fingerprint import Hasher
-from transformers import EarlyStoppingCallback, set_seed
+from transformers import set_seed
 
 from transformers_beats import BeatsFeatureExtractor
-from transformers_beats.inference.loading import find_model
+from transformers_beats.inference.loading import find_model, load_model
 from transformers_beats.training.config.arguments import FINETUNE_ARGUMENTS, Arguments, BeatsTrainingArguments
 from transformers_beats.training.config.batch_plan import apply_batch_plan
-from transformers_beats.training.config.checks import check_partners
+from transformers_beats.training.config.checks import check_metric, check_partners
 from transformers_beats.training.config.event_arguments import check_attention
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.clips import Clips
 from transformers_beats.training.data.folds import draw_share, read_folds
 from transformers_beats.training.data.labelled import LabelledClips, TrainingCrops, Windows, collate_waveforms
 from transformers_beats.training.data.labels import Labels
+from transformers_beats.training.data.tables import read_column
 from transformers_beats.training.reports.folds import kept_epochs, report_folds
 from transformers_beats.training.reports.report import Evidence, check_drawing, keep_model, write_report
 from transformers_beats.training.trainers.averaging import (
@@ -38,7 +39,7 @@ from transformers_beats.training.trainers.averaging import (
     prepare_average,
 )
 from transformers_beats.training.trainers.checkpoints import SETTINGS, train_and_save
-from transformers_beats.training.trainers.classification import ClassificationTrainer, StopAtEpoch
+from transformers_beats.training.trainers.classification import ClassificationTrainer, StopAtEpoch, StopEarly
 from transformers_beats.training.trainers.event_logits import EventLogits
 from transformers_beats.training.trainers.events import EventTrainer
 from transformers_beats.training.trainers.layerwise import UnfreezeByEpoch
@@ -46,6 +47,7 @@ from transformers_beats.training.trainers.lora import add_lora, save_merged
 from transformers_beats.training.trainers.search import search_hyperparameters
 from transformers_beats.utils.errors import BeatsError, UsageError, run_command
 from transformers_beats.utils.files import check_new, make_directory
+from transformers_beats.utils.fingerprint import model_fingerprint
 from transformers_beats.utils.messages import without_weight_bars
 from transformers_beats.utils.resume import begin_or_resume
 
@@ -66,7 +68,7 @@ from .classifiers import (
 )
 from .closing import FINAL, CrossValidation, choose_epoch, choose_repository, close, final_arguments, join_epochs
 from .probing import describe_probe, probe_once, report_probes
-from .reports.scoring import as_predictions, clip_and_event_metrics, metrics_function
+from .reports.scoring import as_predictions, clip_and_event_metrics, metric_names, metrics_function
 from .stages import announce, is_there, prepare_training, process_state
 
 
@@ -169,6 +171,7 @@ def build_trainer(
         targets = LabelledClips(evaluation[1], as_indices, extractor, model.config)
         windows = Windows(evaluation[0], arguments.data, extractor, targets, training.dataloader_num_workers)
         compute = metrics_function(windows, evaluation[1], problem_type)
+        check_metric(training, metric_names(evaluation[1]))
     events, augmentation, rolls = arguments.events, arguments.augmentation, False
     targets = LabelledClips(train[1], as_indices, extractor, model.config)
     trainer_class: Any = ClassificationTrainer
@@ -186,6 +189,9 @@ def build_trainer(
                 targets.column_seconds,
                 events.event_logits_seconds,
             )
+    if tuning.unfreezes:
+        # `Trainer` reads it when it is made.
+        training.ddp_find_unused_parameters = True
     trainer = trainer_class(
         None if searches else model,
         training,
@@ -201,13 +207,10 @@ def build_trainer(
         weight_average=None if tuning.ema_decay is None else WeightAverage(tuning.ema_decay),
     )
     if tuning.unfreezes:
-        training.ddp_find_unused_parameters = True
         trainer.add_callback(UnfreezeByEpoch(tuning.unfreeze_epoch, tuning.unfreeze_layers))
     # A search has one trainer for all trainings, in which this one would go on counting.
     if training.early_stopping_patience is not None and not searches:
-        trainer.add_callback(
-            EarlyStoppingCallback(training.early_stopping_patience, training.early_stopping_threshold)
-        )
+        trainer.add_callback(StopEarly(training.early_stopping_patience, training.early_stopping_threshold))
     if tuning.average_checkpoints and not searches:
         prepare_average(trainer, tuning.average_checkpoints)
     return trainer
@@ -224,6 +227,8 @@ def finish_training(
 ) -> None:
     """Averages checkpoints, writes the model to `final`, and evaluates it; fills `metrics`."""
     tuning = arguments.tuning
+    if trainer.args.load_best_model_at_end and not has_kept_best(trainer):
+        announce("No evaluation is the best by `metric_for_best_model`: the weights are those of the last step.")
     if tuning.average_checkpoints:
         average_checkpoints(trainer.classifier, Path(str(trainer.args.output_dir)), tuning.average_checkpoints)
     trainer.use_weight_average()
@@ -259,7 +264,7 @@ def finish_training(
 
 
 def has_kept_best(trainer: ClassificationTrainer) -> bool:
-    """Returns whether the weights are those of the best checkpoint; there is none if no evaluation was defined."""
+    """Returns whether the weights are those of the best checkpoint; there is none if its metric was never defined."""
     best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
     return best is not None and Path(best).exists()
 
@@ -329,6 +334,11 @@ def cross_validate(
         # Each fold does it for itself; the settings have the batch that it gives.
         apply_batch_plan(training, arguments.batch, arguments.data.crop_seconds)
         settings = decisive_settings(arguments, training) | {"clips": fingerprint(clips, labels, column)}
+        name = arguments.tuning.model_name_or_path
+        if name is not None and "{fold}" not in name:
+            # One of the same name may have been trained anew since an earlier fold.
+            start = load_model(name, dtype="float32")
+            settings["start_fingerprint"] = model_fingerprint(start, build_extractor(arguments.tuning, None))
         # Before the first fold, nothing depends on the settings of an earlier attempt.
         begin_or_resume(output_dir / SETTINGS, settings, output_dir, resume=any(output_dir.glob("fold-*")))
     for fold in folds:
@@ -367,7 +377,7 @@ def cross_validate(
 
 def fingerprint(clips: Clips, labels: Labels, fold_column: str | None) -> str:
     """Returns a digest that changes with the clips, what is known of them, and their folds."""
-    folds = None if fold_column is None else list(clips.dataset[fold_column])
+    folds = None if fold_column is None else read_column(clips.dataset, fold_column)
     values: Any = labels.values if labels.knowledge is None else (labels.values, labels.knowledge)
     values = values if labels.annotated is None else (*values, labels.annotated)
     return Hasher.hash((clips.fingerprint, list(labels.names), values, folds))

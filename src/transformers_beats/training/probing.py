@@ -20,6 +20,7 @@ from transformers_beats.training.config.arguments import Arguments
 from transformers_beats.training.config.checks import READERS
 from transformers_beats.training.data.clips import Clips
 from transformers_beats.training.data.labels import Labels
+from transformers_beats.training.data.tables import read_column
 from transformers_beats.training.reports.layers import SCORES_FILE, Scores, read_scores, report_layers, write_scores
 from transformers_beats.training.reports.report import Evidence, compute_metrics, keep_model, write_report
 from transformers_beats.training.trainers.losses import BALANCED, class_weights
@@ -105,7 +106,7 @@ def probe_once(
     if process_state().is_main_process:
         settings = build_settings(arguments, train[1], str(model.config.problem_type))
         column = arguments.folds.fold_column
-        groups = None if column is None else train[0].dataset[column]
+        groups = None if column is None else read_column(train[0].dataset, column)
         best, choices = choose(candidates, embedded, train[1], settings, groups)
         warn_of_neighbours(candidates, choices, best)
         fitted = {}

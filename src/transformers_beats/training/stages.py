@@ -66,6 +66,8 @@ DECISIVE_ARGUMENTS = (
     "metric_for_best_model",
     "train_sampling_strategy",
 )
+# Those that decide which weights are kept, where these are the best ones.
+DECISIVE_FOR_BEST = ("eval_delay", "eval_steps", "eval_strategy", "save_steps", "save_strategy")
 
 
 def process_state() -> PartialState:
@@ -202,8 +204,10 @@ def prepare_training(
     check_launch(training)
     if data.streaming:
         check_strategies(training)
-    if training.resume_from_checkpoint:
-        raise BeatsError("A training goes on from its last checkpoint by itself: leave `resume_from_checkpoint` out.")
+    if data.mixes and training.train_sampling_strategy != "random":
+        raise UsageError(
+            "`dataset_weights` and `dataset_temperature` draw the clips: leave them out, or `train_sampling_strategy`."
+        )
     plan = apply_batch_plan(training, batch, data.crop_seconds)
     if has_steps and process_state().is_main_process:
         logger.warning_once(
@@ -249,7 +253,8 @@ def training_settings(
     Returns the settings that an interrupted training must go on with: those that decide the result, and a digest of
     the names, lengths and contents of the clips. If these changed, what is left of an epoch would not be known.
     """
-    settings = {name: getattr(training, name) for name in DECISIVE_ARGUMENTS}
+    names = (*DECISIVE_ARGUMENTS, *(DECISIVE_FOR_BEST if training.load_best_model_at_end else ()))
+    settings = {name: getattr(training, name) for name in names}
     settings["batch_size"] = (
         training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
     )

@@ -93,6 +93,54 @@ def test_later_recipes_and_values_win_and_mappings_are_merged(recipe):
     assert sound.model_config == {"hidden_size": 24, "layerdrop": 0.0}
 
 
+@pytest.mark.parametrize(
+    ("words", "steps", "epochs"),
+    [
+        ([], 100, 3),
+        (["--num_train_epochs", "5"], -1, 5),
+        (["--max_steps", "7"], 7, 3),
+        (["--num_train_epochs", "5", "--max_steps", "-1"], -1, 5),
+        (["--config", "epochs.yaml"], -1, 9),
+        (["--config", "epochs.yaml", "--max_steps", "7"], 7, 9),
+        (["--max_steps", "7", "--config", "epochs.yaml"], 7, 9),
+        (["--config", "epochs.yaml", "--config", "steps.yaml"], 100, 9),
+    ],
+)
+def test_epochs_take_the_place_of_the_steps_of_a_recipe(recipe, words, steps, epochs):
+    first = recipe("max_steps: 100\noutput_dir: run\n", "steps.yaml")
+    later = recipe("num_train_epochs: 9\n", "epochs.yaml")
+    words = [{"steps.yaml": first, "epochs.yaml": later}.get(word, word) for word in words]
+    (training,) = parse_arguments((BeatsTrainingArguments,), ["--config", first, *words])
+    assert (training.max_steps, training.num_train_epochs) == (steps, epochs)
+
+
+def test_epochs_take_the_place_of_the_steps_of_a_stage(recipe):
+    words = ["--config", recipe("model: {max_steps: 100}\ntokenizer: {max_steps: 100}\n")]
+    words += ["--model.num_train_epochs", "5", "--output_dir", "run", "--data.dataset", "audio"]
+    (arguments,) = parse_arguments((IterateArguments,), words)
+    assert (arguments.model, arguments.tokenizer) == ({"num_train_epochs": 5}, {"max_steps": 100})
+
+
+@pytest.mark.parametrize("text", ["max_steps: 5\nnum_train_epochs: 3", "model: {num_train_epochs: 3, max_steps: 5}"])
+def test_steps_and_epochs_of_one_recipe_are_refused(recipe, text):
+    name = recipe(text)
+    with pytest.raises(UsageError, match=f"^{name}: both `max_steps` and `num_train_epochs` are given: leave one"):
+        parse_arguments((IterateArguments,), ["--config", name])
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+@pytest.mark.parametrize("names", [("max_steps", "num_train_epochs"), ("num_train_epochs", "max_steps")])
+def test_steps_and_epochs_of_one_command_line_are_refused(prefix, names):
+    words = [f"--{prefix}{name}=5" for name in names]
+    with pytest.raises(UsageError, match=r"^both `max_steps` and `num_train_epochs` are given: leave one"):
+        parse_arguments((IterateArguments,), words)
+
+
+def test_k_means_says_that_it_has_the_weights_of_the_teacher_anyway(caplog):
+    TokenizerModelArguments("teacher", method="k_means", initialize_from_teacher=True)
+    assert "`initialize_from_teacher` changes nothing" in caplog.text
+
+
 def test_a_value_wins_over_a_recipe_that_follows_it(recipe):
     assert parse("--gain", "2", "--config", recipe("gain: 3.0\n")).gain == 2.0
     name = recipe("model_config: {layerdrop: 0.5, hidden_size: 24}\n")
@@ -460,6 +508,14 @@ BASE = {"output_dir": "run", "data": {"dataset": "audio", "crop_seconds": 10.0}}
         ("model", {"model_config": {"hidden_size": 7}}, "model: `num_attention_heads` (12) must divide"),
         ("model", {"model_config": {"codebook_size": 512}}, "`model.model_config.codebook_size` is 512, but"),
         ("tokenizer", {"eval_strategy": "epoch"}, "tokenizer: `eval_strategy`: there are no clips to evaluate on"),
+        ("tokenizer", {"eval_steps": 5}, "tokenizer: `eval_steps` is read with `eval_strategy: steps` only"),
+        ("model", {"early_stopping_patience": 2}, "model: `early_stopping_patience`: there are no clips to evaluate"),
+        ("model", {"load_best_model_at_end": True}, "model: `load_best_model_at_end`: there are no clips to evaluate"),
+        ("model", {"save_strategy": "best"}, "model: `save_strategy: best`: there are no clips to evaluate on"),
+        ("model", {"metric_for_best_model": "loss"}, "model: `metric_for_best_model`: there are no clips to evaluate"),
+        ("model", {"train_sampling_strategy": "group_by_length"}, "model: `train_sampling_strategy`: without labels"),
+        ("model", {"save_only_model": True}, "model: `save_only_model`: an interrupted training could not go on"),
+        ("model", {"save_steps": 0}, "model: `save_steps` must be positive, got 0"),
         ("tokenizer", {"max_steps": -5}, "tokenizer: `max_steps` must be at least -1, got -5"),
         ("model", {"report_to": "abacus"}, "model: `report_to` names trackers that are not known or not"),
         ("model", {"model_name_or_path": "/no/model"}, "/no/model: no such directory"),

@@ -22,7 +22,7 @@ from transformers_beats.utils.errors import UsageError, install_command
 from transformers_beats.utils.machine import is_emulated
 
 from .batch_plan import BatchArguments
-from .checks import check_config, check_kept, check_method, check_probes
+from .checks import check_config, check_kept, check_method, check_probes, check_usable, settle_strategies
 from .event_arguments import EventTrainingArguments, check_events
 
 
@@ -97,18 +97,31 @@ class BeatsTrainingArguments(TrainingArguments):
     warmup_steps: float = argument("Steps of a linear warm-up; below 1, a share of all.", 0, min=0)
     early_stopping_patience: int | None = argument(
         "Evaluations without a better `metric_for_best_model` after which fine-tuning stops, and goes back to the "
-        "best checkpoint. It evaluates whenever it saves: every epoch, unless `save_strategy` is set.",
+        "best checkpoint. It evaluates whenever it saves: every epoch, unless `save_strategy` or `eval_strategy` is "
+        "set.",
         None,
         min=1,
     )
     save_strategy: SaveStrategy | str | None = argument(  # ty: ignore[incompatible-attribute-override]
-        "When checkpoints are written: no, steps, epoch or best. Default: steps, every `save_steps`; with early "
-        "stopping as `eval_strategy`, or every epoch.",
+        "When checkpoints are written: no, steps, epoch or best. Default: steps, every `save_steps`; where the best "
+        "model is kept as `eval_strategy`, or every epoch.",
         None,
+    )
+    save_steps: float | None = argument(  # ty: ignore[incompatible-attribute-override]
+        "Steps from one checkpoint to the next; below 1, a share of all. Default: 500; where the best model is kept, "
+        "`eval_steps`.",
+        None,
+        positive=True,
     )
     eval_strategy: IntervalStrategy | str | None = argument(  # ty: ignore[incompatible-attribute-override]
         "When fine-tuning evaluates: no, steps or epoch. Default: every epoch, if there are clips to evaluate on.",
         None,
+    )
+    eval_steps: float | None = argument(
+        "Steps from one evaluation to the next, with `eval_strategy: steps`; below 1, a share of all. Default: "
+        "`logging_steps`.",
+        None,
+        positive=True,
     )
     # With it, a loss that is not a number would be logged as 0.
     logging_nan_inf_filter: bool = argument("Leave losses that are not finite out of the log.", False)
@@ -118,10 +131,9 @@ class BeatsTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         check_numbers(self)
-        self.evaluates_by_default, self.eval_strategy = self.eval_strategy is None, self.eval_strategy or "no"
-        saves_by_default, self.save_strategy = self.save_strategy is None, self.save_strategy or "steps"
-        if self.early_stopping_patience is not None:
-            self._evaluate_and_keep_best(saves_by_default)
+        check_usable(self)
+        self.evaluates_by_default = self.eval_strategy is None
+        settle_strategies(self)
         # Without this, bf16 on a CPU is refused.
         self.use_cpu = self.use_cpu or is_on_cpu()
         self.bf16 = self.bf16 and not (self.use_cpu and is_bf16_slow())
@@ -134,24 +146,6 @@ class BeatsTrainingArguments(TrainingArguments):
                 f"`report_to` names trackers that are not known or not installed: {', '.join(unknown)}. That of "
                 f"tensorboard needs: {install_command('training')}"
             )
-
-    def _evaluate_and_keep_best(self, saves_by_default: bool) -> None:
-        """Sets what early stopping needs; `saves_by_default` if nobody has chosen `save_strategy`."""
-        if saves_by_default:
-            # Of a small dataset, 500 steps are more than the training.
-            self.save_strategy = "epoch" if self.eval_strategy == "no" else self.eval_strategy
-            if self.save_strategy == "epoch" and self.save_steps != TrainingArguments.save_steps:
-                logger.warning_once(
-                    f"Early stopping saves and evaluates every epoch; set `save_strategy: steps` for every "
-                    f"{self.save_steps:g} steps (`save_steps`)."
-                )
-        if self.save_strategy == "no":
-            raise UsageError("`early_stopping_patience` needs checkpoints: set `save_strategy` to epoch or steps.")
-        self.load_best_model_at_end = True
-        if self.eval_strategy == "no":
-            self.eval_strategy, self.eval_steps = self.save_strategy, self.save_steps
-        # Otherwise it would begin to count anew after an interruption.
-        self.restore_callback_states_from_checkpoint = True
 
 
 @dataclass
@@ -450,9 +444,9 @@ class Arguments:
             raise UsageError(
                 "`average_checkpoints` excludes `load_best_model_at_end`, and `early_stopping_patience` with it."
             )
-        if training.bf16_full_eval or training.fp16_full_eval:
-            raise UsageError("`bf16_full_eval` and `fp16_full_eval` would change the model that is saved: use `bf16`.")
-        evaluates = training.eval_strategy != "no" or training.load_best_model_at_end
+        if self.augmentation.balanced_sampling and training.train_sampling_strategy != "random":
+            raise UsageError("`balanced_sampling` draws the clips: leave it out, or `train_sampling_strategy`.")
+        evaluates = training.eval_strategy != "no" or training.save_strategy == SaveStrategy.BEST
         if evaluates and not self.folds.is_given and not self.evaluation.is_given:
             raise UsageError(
                 "There is nothing to evaluate on: set `num_folds`, `eval_share`, `eval_split` or `eval_dataset`."

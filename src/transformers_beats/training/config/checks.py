@@ -2,18 +2,36 @@
 """Checks of a stage that `iterate` makes before its first one, too."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers.trainer_utils import SaveStrategy
+from transformers import TrainingArguments
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+from transformers.utils import logging
 
 from transformers_beats import BeatsConfig, BeatsModel
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 
+logger = logging.get_logger(__name__)
+
+# Arguments of `Trainer` that no command can use with another value than the default, and why.
+UNUSABLE = {
+    "resume_from_checkpoint": "a training goes on from its last checkpoint by itself",
+    "save_only_model": "an interrupted training could not go on from such checkpoints",
+    "ignore_data_skip": "an interrupted training would hear the first clips of an epoch twice, and others never",
+    "bf16_full_eval": "it would change the model that is saved: use `bf16`",
+    "fp16_full_eval": "it would change the model that is saved: use `bf16`",
+    "prediction_loss_only": "metrics and reports need what the model predicts",
+    "eval_do_concat_batches": "metrics and reports need what the model predicts for all clips",
+    "batch_eval_metrics": "metrics are of all clips, not means over batches",
+    "remove_unused_columns": "the collator reads what no model takes",
+}
+# Orders of clips that `Trainer` knows, but for one that counts tokens.
+SAMPLING_STRATEGIES = ("random", "sequential", "group_by_length")
 # Kinds of probes, of which nearest neighbours alone have no weights.
 PROBES = ("linear", "knn", "attentive", "multi_layer", "prototype")
 # Kinds whose classifier has logits of patches: neighbours are none, and prototypes are compared with whole clips.
@@ -143,6 +161,8 @@ def check_method(arguments: Any) -> None:
     for name in ("teacher_layers", "teacher_normalization"):
         if getattr(arguments, name) is not None:
             raise UsageError(f"`{name}`: k-means clusters the outputs of the last layer as they are; leave it out.")
+    if arguments.initialize_from_teacher:
+        logger.warning_once("`initialize_from_teacher` changes nothing: by k-means, a tokenizer has these weights.")
 
 
 def without_recurrent_layers(values: Mapping[str, Any], pooling: str) -> dict[str, Any]:
@@ -154,10 +174,100 @@ def without_recurrent_layers(values: Mapping[str, Any], pooling: str) -> dict[st
     return {} if reads_frames or "frame_recurrent_layers" in values else {"frame_recurrent_layers": 0}
 
 
+def check_usable(training: TrainingArguments) -> None:
+    """Raises a [`UsageError`] for an argument of `Trainer` that no command can use."""
+    for name, reason in UNUSABLE.items():
+        if getattr(training, name) != getattr(type(training), name):
+            raise UsageError(f"`{name}`: {reason}; leave it out.")
+    if (strategy := training.train_sampling_strategy) not in SAMPLING_STRATEGIES:
+        known = ", ".join(SAMPLING_STRATEGIES[:-1])
+        raise UsageError(f"`train_sampling_strategy` is {strategy!r}: choose {known} or {SAMPLING_STRATEGIES[-1]}.")
+
+
+def check_metric(training: Any, names: Collection[str]) -> None:
+    """Raises a [`UsageError`] if `metric_for_best_model` is neither the loss nor one of the metrics `names`."""
+    known = ["loss", *names]
+    given = training.metric_for_best_model
+    if given is not None and given.removeprefix("eval_") not in known:
+        raise UsageError(f"`metric_for_best_model` is {given!r}: choose {', '.join(known[:-1])} or {known[-1]}.")
+
+
+def settle_strategies(training: Any) -> None:
+    """
+    Sets when a training saves and evaluates where nobody chose it, which is None. Where the best model is kept, there
+    is a checkpoint at every evaluation: `Trainer` takes the last checkpoint for the best one if that was never saved.
+
+    Raises:
+        [`UsageError`]: if what was chosen would not keep the best model, or would not be used.
+    """
+    stops, compares = training.early_stopping_patience is not None, training.load_best_model_at_end
+    saves = training.save_strategy and SaveStrategy(training.save_strategy).value
+    evaluates = training.eval_strategy and IntervalStrategy(training.eval_strategy).value
+    name = "early_stopping_patience" if stops else "load_best_model_at_end" if compares else "save_strategy: best"
+    if evaluates == "no" and (stops or compares or saves == "best"):
+        raise UsageError(f"`{name}` needs evaluations: set `eval_strategy` to epoch or steps, or leave it out.")
+    if stops:
+        training.load_best_model_at_end = True
+        # Otherwise it would begin to count anew after an interruption.
+        training.restore_callback_states_from_checkpoint = True
+    if training.load_best_model_at_end:
+        if saves == "no":
+            raise UsageError(f"`{name}` needs checkpoints: set `save_strategy` to epoch or steps.")
+        has_chosen = evaluates is not None
+        if saves is None:
+            # Of a small dataset, 500 steps are more than the training.
+            saves = evaluates or "epoch"
+            if not has_chosen and training.save_steps is not None:
+                logger.warning_once(
+                    f"`{name}` saves and evaluates every epoch; set `save_strategy: steps` for every "
+                    f"{training.save_steps:g} steps (`save_steps`)."
+                )
+        evaluates = evaluates or ("epoch" if saves == "best" else saves)
+        if saves not in ("best", evaluates):
+            raise UsageError(
+                f"`{name}` needs a checkpoint at every evaluation, but `save_strategy` is {saves} and `eval_strategy` "
+                f"{evaluates}: leave one of them out."
+            )
+        if saves == "steps":
+            settle_steps(training, name, has_chosen)
+    if training.eval_steps is not None and evaluates != "steps":
+        raise UsageError("`eval_steps` is read with `eval_strategy: steps` only: set this, or leave it out.")
+    if saves == "best" and training.metric_for_best_model is None:
+        training.metric_for_best_model = "loss"
+    if training.save_steps is None:
+        training.save_steps = TrainingArguments.save_steps
+    training.save_strategy, training.eval_strategy = saves or "steps", evaluates or "no"
+
+
+def settle_steps(training: Any, name: str, has_chosen: bool) -> None:
+    """
+    Sets steps of saves and evaluations to the same: what was chosen of both or, if `eval_strategy` was chosen,
+    `logging_steps`, its default. Raises a [`UsageError`], which names the argument that needs it, if they differ.
+    """
+    saves, evaluates = training.save_steps, training.eval_steps
+    if None not in (saves, evaluates) and saves != evaluates:
+        raise UsageError(
+            f"`{name}` needs a checkpoint at every evaluation, but `save_steps` is {saves:g} and `eval_steps` "
+            f"{evaluates:g}: set both alike."
+        )
+    default = training.logging_steps if has_chosen else TrainingArguments.save_steps
+    training.save_steps = training.eval_steps = saves or evaluates or default
+
+
 def check_unlabelled(training: Any) -> None:
     """Raises `UsageError` for what needs labels, or clips to evaluate on, which a command has none of."""
-    if training.eval_strategy != "no":
-        raise UsageError("`eval_strategy`: there are no clips to evaluate on; leave it out.")
+    # Those that set others come first: the error names what was given.
+    is_given = {
+        "early_stopping_patience": training.early_stopping_patience is not None,
+        "load_best_model_at_end": training.load_best_model_at_end,
+        "save_strategy: best": training.save_strategy == SaveStrategy.BEST,
+        "eval_strategy": training.eval_strategy != IntervalStrategy.NO,
+        "metric_for_best_model": training.metric_for_best_model is not None,
+    }
+    if given := [name for name, is_it in is_given.items() if is_it]:
+        raise UsageError(f"`{given[0]}`: there are no clips to evaluate on; leave it out.")
+    if training.train_sampling_strategy == "group_by_length":
+        raise UsageError("`train_sampling_strategy`: without labels, all crops have one length; leave it out.")
     if training.label_smoothing_factor:
         raise UsageError("`label_smoothing_factor` needs labels; that of codes is `model_config.label_smoothing`.")
 

@@ -166,9 +166,6 @@ class IterateArguments:
             raise UsageError(f"`size` must be one of base, {', '.join(SIZES)}, got {self.size!r}.")
         recipe = read_recipe(SIZES[self.size])
         values = recipe["model"]
-        if "num_train_epochs" in self.model:
-            # Steps would win.
-            values.pop("max_steps", None)
         given = copy.deepcopy(self.model)
         if given.get("model_config", {}) is None:
             del given["model_config"]

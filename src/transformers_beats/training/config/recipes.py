@@ -197,13 +197,20 @@ def read_line(argv: list[str], settings: dict[str, Setting]) -> dict[str, Any]:
             elif setting is not None or option == "config" or is_entry(path, settings):
                 raise UsageError(f"{word}: its value is missing; settings are written --key value")
         if option == "config":
-            merge(recipes, read_recipe(text))
+            later = read_recipe(text)
+            check_length(later, f"{text}: ")
+            merge(recipes, later)
         else:
             value = read_value(text, setting, word)
             given.append(reduce(lambda inner, name: {name: inner}, reversed(path), value))
-    # A recipe that follows a value does not take its place.
+    line: dict[str, Any] = {}
     for values in given:
-        merge(recipes, values)
+        put(line, values)
+    check_length(line)
+    drop_steps(recipes, line)
+    # A recipe that follows a value does not take its place. One after another: a null takes away what a recipe has.
+    for values in given:
+        put(recipes, values)
     return recipes
 
 
@@ -231,12 +238,40 @@ def read_value(text: str, setting: Setting | None, word: str) -> Any:
 
 
 def merge(values: dict[str, Any], later: dict[str, Any]) -> None:
-    """Puts `later` into `values`; where both hold a mapping, its entries."""
+    """
+    Puts `later` into `values`; where both hold a mapping, its entries. Epochs take the place of an earlier number of
+    steps, which would win.
+    """
+    drop_steps(values, later)
+    put(values, later)
+
+
+def put(values: dict[str, Any], later: dict[str, Any]) -> None:
+    """Puts `later` into `values`, key by key; where both hold a mapping, its entries."""
     for key, value in later.items():
         if isinstance(value, dict) and isinstance(values.get(key), dict):
-            merge(values[key], value)
+            put(values[key], value)
         else:
             values[key] = value
+
+
+def drop_steps(values: dict[str, Any], later: dict[str, Any]) -> None:
+    """Removes `max_steps` wherever `later` has `num_train_epochs` alone, also in mappings."""
+    if "num_train_epochs" in later and "max_steps" not in later:
+        values.pop("max_steps", None)
+    for key, value in later.items():
+        if isinstance(value, dict) and isinstance(values.get(key), dict):
+            drop_steps(values[key], value)
+
+
+def check_length(values: dict[str, Any], place: str = "") -> None:
+    """Raises a [`UsageError`] that begins with `place` if the length of a training is given in steps and epochs."""
+    # Numbers of a command line are text; -1 stands for none.
+    if "num_train_epochs" in values and str(values.get("max_steps")).isdigit():
+        raise UsageError(f"{place}both `max_steps` and `num_train_epochs` are given: leave one of them out.")
+    for value in values.values():
+        if isinstance(value, dict):
+            check_length(value, place)
 
 
 # Recipes

@@ -20,6 +20,10 @@ from .report import Evidence, Predictions, compute_metrics
 
 logger = logging.get_logger(__name__)
 
+# Names of the metrics of [`compute_metrics`], of clips with one class and of those with several.
+OF_ONE_CLASS = ("accuracy", "macro_f1")
+OF_SEVERAL = ("mAP", "auc", "d_prime", "lwlrap")
+
 
 def clip_scores(logits: np.ndarray, clip_of: np.ndarray, problem_type: str) -> np.ndarray:
     """
@@ -142,6 +146,11 @@ def clip_and_event_metrics(
     found = event_scores(output, windows, labels, config)
     evidence.intervals, evidence.events, evidence.calibration = found.intervals, found.classes, found.calibration
     return compute_metrics(predictions) | found.metrics
+
+
+def metric_names(labels: Labels) -> tuple[str, ...]:
+    """Returns the names of the metrics of [`metrics_function`] for clips with such labels."""
+    return OF_ONE_CLASS if labels.task == "single_label" else OF_SEVERAL
 
 
 def metrics_function(windows: Windows, labels: Labels, problem_type: str) -> Callable[[EvalPrediction], dict]:

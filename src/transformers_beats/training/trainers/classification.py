@@ -1,11 +1,12 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """`Trainer` of a classifier."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from transformers_beats.training.data.augmentation import (
@@ -33,6 +34,19 @@ class StopAtEpoch(TrainerCallback):
         # Epochs are sums of fractions.
         if state.epoch is not None and state.epoch > self.epoch - 1e-6:
             control.should_training_stop = True
+
+
+def best_metric(args: TrainingArguments) -> str:
+    """Returns the name that an evaluation gives to the metric by which the best model is chosen."""
+    return f"eval_{(args.metric_for_best_model or 'loss').removeprefix('eval_')}"
+
+
+class StopEarly(EarlyStoppingCallback):
+    """Ends a training after evaluations that are not better, as those are in which the metric is undefined."""
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        # Without a value, it would be silent about early stopping from then on.
+        super().on_evaluate(args, state, control, {best_metric(args): math.nan} | metrics, **kwargs)
 
 
 class ClassificationTrainer(WaveformTrainer):
@@ -85,6 +99,11 @@ class ClassificationTrainer(WaveformTrainer):
             multiply_gradients(model, self.gradient_decay)
         return model
 
+    def evaluate(self, *args, **kwargs):
+        # An undefined metric is missing: what chooses the best model and the learning rate needs a value, and none is
+        # better than another by this one. It is not logged.
+        return {best_metric(self.args): math.nan} | super().evaluate(*args, **kwargs)
+
     def evaluation_loop(self, *args, **kwargs):
         if self.weight_average is None:
             return super().evaluation_loop(*args, **kwargs)
@@ -95,7 +114,7 @@ class ClassificationTrainer(WaveformTrainer):
         """Sets the weights, once and for all, to their moving average: that of the best checkpoint, or the last."""
         if self.weight_average is not None:
             best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
-            if best and Path(best).exists():
+            if best:
                 self.weight_average.load(Path(best))
             elif not self.weight_average.values:
                 # The training had ended before.

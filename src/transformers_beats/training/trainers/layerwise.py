@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import TrainerCallback
+from transformers.utils import logging
 
 from transformers_beats.modeling_beats import BeatsModel
 from transformers_beats.utils.errors import BeatsError
 
 from .pretraining import WaveformTrainer
 
+
+logger = logging.get_logger(__name__)
 
 # Also behind the prefixes of PEFT, DDP and `torch.compile`, but not the encoders of other parts of a model.
 ENCODER_NAME = re.compile(r"(?:^|\.)beats\.(?:embeddings|encoder)\.(?:layers\.(\d+)\.)?")
@@ -90,6 +93,13 @@ class UnfreezeByEpoch(TrainerCallback):
             return num_hidden_layers + 1
         learning = math.inf if self.num_layers is None else self.num_layers * (epoch - self.epoch + 1)
         return int(max(num_hidden_layers + 1 - learning, 0))
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if self.epoch >= state.num_train_epochs and state.is_world_process_zero:
+            logger.warning_once(
+                f"`unfreeze_epoch` is {self.epoch}, counted from 0, but the training has {state.num_train_epochs} "
+                "epoch(s): the classifier alone learns."
+            )
 
     def on_epoch_begin(self, args, state, control, *, model: nn.Module, **kwargs):  # ty: ignore[incompatible-method-override]
         config = find_base_model(model).config

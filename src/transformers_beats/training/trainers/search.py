@@ -4,6 +4,7 @@
 import copy
 import importlib.util
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from transformers_beats.utils.numbers import format_number
 from transformers_beats.utils.resume import as_json, read_settings
 
 from .checkpoints import SEARCH_FILE
-from .classification import ClassificationTrainer
+from .classification import ClassificationTrainer, best_metric
 
 
 logger = logging.get_logger(__name__)
@@ -40,7 +41,7 @@ def search_hyperparameters(
     same `settings`: all that decides the result.
 
     Raises:
-        [`UsageError`]: if the space cannot be used.
+        [`UsageError`]: if the space cannot be used, or the metric is undefined in all trials.
         [`BeatsError`]: if Optuna is not installed.
         [`DivergenceError`]: if no trial comes to its end.
     """
@@ -50,7 +51,7 @@ def search_hyperparameters(
     from optuna.samplers import TPESampler
 
     sampler = TPESampler(seed=training.seed)
-    metric = f"eval_{(training.metric_for_best_model or 'loss').removeprefix('eval_')}"
+    metric = best_metric(training)
     # The rule of `TrainingArguments`.
     is_greater_better = training.greater_is_better
     if is_greater_better is None:
@@ -67,12 +68,18 @@ def search_hyperparameters(
     if training.evaluates_by_default:
         # Once, at the end of a trial.
         trial_arguments.eval_strategy = "no"
+    objectives: list[float] = []
+
+    def objective(metrics: dict[str, float]) -> float:
+        objectives.append(metrics[metric])
+        return metrics[metric]
+
     with work_directory(Path(str(training.output_dir)).absolute().parent, ".search-") as directory:
         trial_arguments.output_dir = str(directory)
         try:
             best: Any = build(trial_arguments).hyperparameter_search(
                 hp_space=lambda trial: {name: suggest(trial, name, values) for name, values in space.items()},
-                compute_objective=lambda metrics: metrics[metric],
+                compute_objective=objective,
                 n_trials=tuning.num_trials,
                 direction="maximize" if is_greater_better else "minimize",
                 backend="optuna",
@@ -84,6 +91,12 @@ def search_hyperparameters(
         except ValueError as error:
             if NO_TRIAL not in str(error):
                 raise
+            # A loss that is not a number is a divergence.
+            if metric != "eval_loss" and any(map(math.isnan, objectives)):
+                raise UsageError(
+                    f"`metric_for_best_model` is {training.metric_for_best_model}, which is undefined for the clips "
+                    "that are evaluated on: choose another, such as loss."
+                ) from error
             raise DivergenceError(
                 f"`search_space`: all {tuning.num_trials} trials have diverged: lower the values to try, such as "
                 "those of `learning_rate`."
@@ -115,6 +128,8 @@ def check_space(space: dict[str, Any], training: BeatsTrainingArguments) -> dict
         if not hasattr(training, name):
             hint = did_you_mean(name, vars(training))
             raise UsageError(f"`search_space` holds {name!r}, which is no training argument{hint}")
+        if name == "num_train_epochs" and training.max_steps > 0 and "max_steps" not in space:
+            raise UsageError("`search_space` holds 'num_train_epochs', but `max_steps` counts: leave it out.")
         has_range = isinstance(values, dict) and {"low", "high"} <= values.keys() <= {"low", "high", "log"}
         if not has_range and not (isinstance(values, list) and values):
             raise UsageError(f"`search_space.{name}` must be a list or {{low: ..., high: ...}}, got {values!r}.")

@@ -1,14 +1,27 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
-"""Rows of files of events, and the recordings that they are about, by their names."""
+"""Rows of files and columns of events, and the recordings that they are about, by their names."""
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import PurePosixPath
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from transformers.utils import logging
 
 from transformers_beats.utils.errors import BeatsError, name_some
 
 from .audioset import CLIP_NAME, is_start
 from .files import AUDIO_SUFFIXES, has_suffix
+
+
+logger = logging.get_logger(__name__)
+
+NUMBER, COMMA_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"), re.compile(r"[-+]?\d+,\d+")
+MISSING = ("", "nan", "none", "null")
+# An event may end so much later than its recording, in seconds: lengths in tables are rounded ones.
+END_TOLERANCE = 1.0
 
 
 class Row(NamedTuple):
@@ -27,6 +40,112 @@ class Row(NamedTuple):
     named_by: Literal["path", "track", "segment"] = "path"
 
 
+def is_time(text: str) -> bool:
+    """Returns whether a text is a number of seconds; `1,5` is one, too, as some programs write it."""
+    return bool(NUMBER.fullmatch(text.strip()) or COMMA_NUMBER.fullmatch(text.strip()))
+
+
+def as_time(value: Any, place: str, name: str) -> float:
+    """Returns a time in seconds; raises a [`BeatsError`] for what is none, by [`is_time`]."""
+    text = str(value).strip()
+    if isinstance(value, bool) or not is_time(text):
+        raise BeatsError(f"{place}: the {name} {value!r} is no time in seconds.")
+    return float(text.replace(",", "."))
+
+
+def check_times(row: Row) -> Row:
+    """Returns a row; raises a [`BeatsError`] for times of no length."""
+    if row.onset is not None and row.offset is not None and not 0 <= row.onset < row.offset < math.inf:
+        reason = "the onset is negative" if row.onset < 0 else "the offset must be after the onset"
+        raise BeatsError(f"{row.place}: {row.label!r} from {row.onset:g} to {row.offset:g} s: {reason}.")
+    return row
+
+
+def make_row(place: str, recording: Any, label: Any, onset: Any, offset: Any) -> Row:
+    """Makes a row of cells; an event needs all three, and a row with none of them is a recording without events."""
+    cells = {"label": label, "onset": onset, "offset": offset}
+    missing = [name for name, value in cells.items() if str(value).strip().lower() in MISSING]
+    if len(missing) == len(cells):
+        return Row(place, str(recording))
+    if missing:
+        raise BeatsError(f"{place}: the event has no {' and no '.join(missing)}.")
+    times = as_time(onset, place, "onset"), as_time(offset, place, "offset")
+    return check_times(Row(place, str(recording), str(label).strip(), *times))
+
+
+def fit_times(row: Row, name: str, seconds: float) -> Row:
+    """
+    Returns a row whose event ends with its recording, at the latest; without the event if it begins there.
+
+    Raises:
+        [`BeatsError`]: if it ends more than a second later.
+    """
+    if row.onset is None or row.offset is None:
+        return row
+    if row.offset > seconds + END_TOLERANCE:
+        raise BeatsError(
+            f"{row.place}: {row.label!r} from {row.onset:g} to {row.offset:g} s is not within {name}, which lasts "
+            f"{seconds:g} s."
+        )
+    if row.onset >= seconds:
+        return row._replace(label=None, onset=None, offset=None)
+    return row._replace(offset=min(row.offset, seconds))
+
+
+def fit_rows(rows: Sequence[Row], names: Sequence[str], seconds: Sequence[float]) -> list[Row]:
+    """Returns what [`fit_times`] does of each row, by the name and the length of its recording; warns of late ones."""
+    fitted = [fit_times(row, name, float(length)) for row, name, length in zip(rows, names, seconds)]
+    if num_late := sum(new.label != old.label for new, old in zip(fitted, rows)):
+        logger.warning(f"{num_late} events begin where their recording has ended, and are left out.")
+    return fitted
+
+
+def is_event(value: Any) -> bool:
+    """Returns whether a value is an event, `{label, onset, offset}`."""
+    return isinstance(value, dict) and {"label", "onset", "offset"} <= value.keys()
+
+
+def read_events(
+    cells: Sequence[Sequence[Any]],
+    names: Sequence[str],
+    seconds: Sequence[float] | None,
+    column: str,
+    name_label: Callable[[Any], str],
+) -> list[list]:
+    """
+    Returns the cells of each recording, with a row in the place of each event, by the rules of files of events: they
+    end with their recordings, if `seconds`, the lengths of these, are given, and one that is there twice counts once.
+
+    Raises:
+        [`BeatsError`]: see [`make_row`] and [`fit_times`]; the message names the recording and the column.
+    """
+    found: list[list] = []
+    for number, (of_recording, name) in enumerate(zip(cells, names)):
+        found.append([])
+        for cell in of_recording:
+            if is_event(cell):
+                label = name_label(cell["label"])
+                cell = make_row(f"{name}, {column}", str(number), label, cell["onset"], cell["offset"])
+            found[-1].append(cell)
+    if seconds is not None:
+        rows = [row for row in chain.from_iterable(found) if isinstance(row, Row)]
+        clips = [int(row.recording) for row in rows]
+        fitted = iter(fit_rows(rows, [names[clip] for clip in clips], [seconds[clip] for clip in clips]))
+        found = [[next(fitted) if isinstance(cell, Row) else cell for cell in each] for each in found]
+    events = [row for row in chain.from_iterable(found) if isinstance(row, Row) and row.label is not None]
+    if num_twice := len(events) - len({*events}):
+        logger.warning(f"{num_twice} events of {column} appear twice, and count once.")
+    # A cell may also be what has no hash.
+    return [
+        [
+            cell
+            for place, cell in enumerate(each)
+            if not isinstance(cell, Row) or (cell.label is not None and cell not in each[:place])
+        ]
+        for each in found
+    ]
+
+
 def parts_of(name: str) -> tuple[str, ...]:
     """Returns the folders and the name of a recording, without the suffix of an audio file."""
     path = PurePosixPath(name.replace("\\", "/"))
@@ -40,11 +159,19 @@ def is_end(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
     return first[len(first) - count :] == second[len(second) - count :]
 
 
+def first_rows(names: Sequence[str]) -> dict[str, int]:
+    """Returns the number of the first row of each name."""
+    found: dict[str, int] = {}
+    for index, name in enumerate(names):
+        found.setdefault(name, index)
+    return found
+
+
 class Recordings:
     """
     Recordings by their names: `train/1.wav` is found by `train/1.wav`, `1.wav`, `1`, and `audio/train/1.wav`, as long
     as no other has the same end of its name, and not by `test/1.wav`. Two names of which none is the end of the other
-    cannot both find one. An id of AudioSet-Strong finds the clip of its video.
+    cannot both find one. Rows of one name are one recording. An id of AudioSet-Strong finds the clip of its video.
     """
 
     def __init__(self, names: Sequence[str]):
@@ -55,7 +182,8 @@ class Recordings:
         self.found_by: dict[tuple[int, str], tuple[str, ...]] = {}
         # A recording has many rows.
         self.known: dict[tuple[str, str], int | None] = {}
-        for index, name in enumerate(names):
+        # Rows of one name are one recording, which has the number of the first of them.
+        for name, index in first_rows(names).items():
             parts = parts_of(name)
             self.by_name.setdefault(parts, []).append(index)
             for first in range(len(parts)):
@@ -65,8 +193,10 @@ class Recordings:
 
     def find(self, row: Row) -> int | None:
         """
-        Returns the number of a row's recording, None if there is none; raises a [`BeatsError`] if several fit, or a
-        row of another recording had found it.
+        Returns the number of a row's recording, by [`first_rows`]; None if there is none.
+
+        Raises:
+            [`BeatsError`]: if several fit, or a row of another recording had found it.
         """
         key = row.recording, row.named_by
         if key not in self.known:
@@ -102,4 +232,16 @@ class Recordings:
         return match is not None and (match["start"] is None or is_start(float(match["start"]), start))
 
 
-__all__ = ["Recordings", "Row"]
+__all__ = [
+    "Recordings",
+    "Row",
+    "as_time",
+    "check_times",
+    "first_rows",
+    "fit_rows",
+    "fit_times",
+    "is_event",
+    "is_time",
+    "make_row",
+    "read_events",
+]

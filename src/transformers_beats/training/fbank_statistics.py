@@ -49,7 +49,8 @@ def compute_statistics(arguments: StatisticsArguments, data: DataArguments) -> B
     prepare the clips together; one computes and writes.
 
     Raises:
-        [`BeatsError`]: a streamed dataset, an output directory that exists, or fbanks that are all alike.
+        [`BeatsError`]: a streamed dataset, an output directory that exists, no crop that is as long as a frame, or
+            fbanks that are all alike; of one of several datasets, too. Nothing is written then.
     """
     output_dir = Path(arguments.output_dir)
     if data.streaming:
@@ -72,9 +73,10 @@ def _write_statistics(arguments: StatisticsArguments, data: DataArguments, clips
     items = None if sampler is None else list(sampler)
     mean, std = fbank_statistics(crops, extractor, arguments.num_clips, items=items)
     extractor = BeatsFeatureExtractor(fbank_mean=mean, fbank_std=std)
+    lines = describe_sources(crops, extractor) if len(data.sources) > 1 else []
     with new_directory(output_dir) as new:
         extractor.save_pretrained(new)
-    for line in describe_sources(crops, extractor) if len(data.sources) > 1 else ():
+    for line in lines:
         print(line)
     print(
         f"{output_dir}: fbank mean {mean:.5f}, standard deviation {std:.5f}, from at most "
@@ -90,7 +92,10 @@ def describe_sources(crops: CropDataset, extractor: BeatsFeatureExtractor) -> li
         if not len(items):
             lines.append(f"{source}: no clip that can be used")
             continue
-        mean, std = fbank_statistics(crops, extractor, NUM_CROPS_OF_SOURCE, items=items)
+        try:
+            mean, std = fbank_statistics(crops, extractor, NUM_CROPS_OF_SOURCE, items=items)
+        except BeatsError as error:
+            raise BeatsError(f"{source}: {error}") from error
         sample = format_number(min(len(items), NUM_CROPS_OF_SOURCE))
         of_all = f"{sample} of {format_number(len(items))} crops"
         lines.append(f"{source}: fbank mean {mean:.5f}, standard deviation {std:.5f}, from {of_all}")

@@ -507,6 +507,7 @@ BASE = {"output_dir": "run", "data": {"dataset": "audio", "crop_seconds": 10.0}}
         ("model", {"per_device_train_batch_size": 0}, "model: `per_device_train_batch_size` must be at least 1"),
         ("model", {"model_config": {"hidden_size": 7}}, "model: `num_attention_heads` (12) must divide"),
         ("model", {"model_config": {"codebook_size": 512}}, "`model.model_config.codebook_size` is 512, but"),
+        ("model", {"push_to_hub": True}, "model: `push_to_hub` is for `finetune`"),
         ("tokenizer", {"eval_strategy": "epoch"}, "tokenizer: `eval_strategy`: there are no clips to evaluate on"),
         ("tokenizer", {"eval_steps": 5}, "tokenizer: `eval_steps` is read with `eval_strategy: steps` only"),
         ("model", {"early_stopping_patience": 2}, "model: `early_stopping_patience`: there are no clips to evaluate"),
@@ -550,7 +551,7 @@ def test_iterate_checks_arguments_made_in_python():
     ("make", "name", "value", "problem"),
     [
         (DataArguments, "crop_seconds", math.inf, "be finite, got inf"),
-        (DataArguments, "crop_seconds", 0, "be positive, got 0"),
+        (DataArguments, "crop_seconds", 1e-5, "be at least 0.025, got 1e-05"),
         (DataArguments, "crop_seconds", "10", "be a number, got '10'"),
         (DataArguments, "crop_seconds", None, "be a number, got None"),
         (DataArguments, "min_seconds", math.nan, "be finite, got nan"),

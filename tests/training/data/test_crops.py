@@ -26,6 +26,7 @@ from transformers_beats.training.data.labelled import Windows
 from transformers_beats.training.data.sources import DataArguments, decode_row, load_audio_dataset
 from transformers_beats.training.data.streams import StreamingCrops
 from transformers_beats.training.fbank_statistics import main as statistics_main
+from transformers_beats.utils.errors import BeatsError
 
 
 LENGTHS = [16000, 24000, 8000, 40000]
@@ -376,6 +377,31 @@ def test_the_command_stores_statistics_in_an_extractor(folder, tmp_path):
     assert (extractor.fbank_mean, extractor.fbank_std) == expected
     with pytest.raises(ValueError, match="exists already"):
         statistics_main(words)
+
+
+@pytest.mark.parametrize("with_others", [False, True])
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (
+            np.full(240, 0.1),
+            "None of the 2 crops that the statistics of the fbank are taken from is as long as a frame",
+        ),
+        (np.zeros(16000), "All of the 2 crops that the statistics of the fbank are taken from have the same value"),
+    ],
+)
+def test_statistics_that_are_none_are_refused_in_one_line(samples, message, with_others, folder, tmp_path):
+    (tmp_path / "bad").mkdir()
+    for number in range(2):
+        soundfile.write(tmp_path / "bad" / f"{number}.wav", samples, 16000)
+    source, output_dir = str(tmp_path / "bad"), tmp_path / "extractor"
+    dataset = str([str(folder), source]) if with_others else source
+    words = ["--dataset", dataset, "--min_seconds", "0", "--crop_seconds", "1", "--output_dir", str(output_dir)]
+    with pytest.raises(BeatsError, match=message) as caught:
+        statistics_main(words)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{source}: ") == with_others
+    assert not output_dir.exists()
 
 
 @pytest.mark.parametrize("is_parquet", [False, True])

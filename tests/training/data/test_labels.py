@@ -4,12 +4,14 @@
 import io
 import json
 import tarfile
+from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
 import soundfile
 
+from transformers_beats.training.classifiers import load_clips
 from transformers_beats.training.data.clips import prepare_clips
 from transformers_beats.training.data.folds import FoldArguments, read_folds
 from transformers_beats.training.data.labels import LabelArguments, Labels, frame_labels, read_labels
@@ -18,11 +20,17 @@ from transformers_beats.training.data.sources import DataArguments, decode_row, 
 from transformers_beats.utils.errors import BeatsError
 
 
-def read(columns: dict, known: list[str] | None = None, features: dict | None = None, **arguments) -> Labels:
+def read(
+    columns: dict,
+    known: list[str] | None = None,
+    features: dict | None = None,
+    seconds: list | None = None,
+    **arguments,
+) -> Labels:
     features = None if features is None else datasets.Features(features)
     dataset = datasets.Dataset.from_dict(columns, features=features)
     names = [f"clip-{index}.wav" for index in range(len(dataset))]
-    return read_labels(dataset, LabelArguments(**arguments), names, known)
+    return read_labels(dataset, LabelArguments(**arguments), names, known, seconds)
 
 
 def wav() -> bytes:
@@ -31,16 +39,20 @@ def wav() -> bytes:
     return buffer.getvalue()
 
 
+def write_tar(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+
+
 @pytest.fixture
 def tar_shard(tmp_path):
     """Makes a dataset of one tar shard from the names and contents of its files."""
 
     def build(members: dict[str, bytes]) -> datasets.Dataset:
-        with tarfile.open(tmp_path / "shard.tar", "w") as archive:
-            for name, data in members.items():
-                entry = tarfile.TarInfo(name)
-                entry.size = len(data)
-                archive.addfile(entry, io.BytesIO(data))
+        write_tar(tmp_path / "shard.tar", members)
         return load_audio_dataset(DataArguments(dataset=str(tmp_path)))
 
     return build
@@ -277,6 +289,8 @@ def test_audioset_has_all_its_classes():
         ({"labels": [["a", "b"]]}, {"task": "single_label"}, r"clip-0.wav: column 'labels' has 2 labels \('a', 'b'\)"),
         ({"label": ["a", "a"]}, {}, r"has one class only \('a'\)"),
         ({"labels": [["a"], ["b"]]}, {"task": "frames"}, r"clip-0.wav: column 'labels' holds 'a', no event"),
+        ({"labels": [[0], [1, 2]]}, {"task": "frames"}, r"clip-0.wav: column 'labels' holds 0, no event"),
+        ({"labels": ["['a']", "[{}]"]}, {}, r"clip-1.wav: column 'labels' holds \{\}, which is no name of a class"),
         ({"label": [None, None]}, {"task": "multi_label"}, "has no label for any clip"),
     ],
 )
@@ -290,10 +304,121 @@ def test_labels_that_a_model_does_not_have_are_named():
         read({"label": ["dog", "bird"]}, known=["cat", "dog"])
 
 
-@pytest.mark.parametrize(("onset", "offset"), [(1.0, 1.0), (2.0, 1.0), (-0.1, 1.0)])
-def test_events_without_length_are_refused(onset, offset):
-    with pytest.raises(ValueError, match="has no length"):
-        read({"label": [[{"label": "dog", "onset": onset, "offset": offset}]]})
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        ({"onset": 1.0, "offset": 1.0}, r"clip-0\.wav, column 'label': 'dog' from 1 to 1 s: the offset must be after"),
+        ({"onset": 2.0, "offset": 1.0}, "'dog' from 2 to 1 s: the offset must be after the onset"),
+        ({"onset": -0.1, "offset": 1.0}, "'dog' from -0.1 to 1 s: the onset is negative"),
+        ({"offset": "inf"}, "the offset 'inf' is no time in seconds"),
+        ({"onset": None}, "the event has no onset"),
+        ({"label": None}, "the event has no label"),
+        ({"label": " "}, "the event has no label"),
+        # In milliseconds.
+        ({"onset": 1000.0, "offset": 1500.0}, r"'dog' from 1000 to 1500 s is not within clip-0\.wav, which lasts 2 s"),
+    ],
+)
+@pytest.mark.parametrize("task", [None, "multi_label"])
+def test_events_that_files_of_events_may_not_have_are_refused(event, message, task):
+    with pytest.raises(BeatsError, match=message):
+        read({"label": [[{"label": "dog", "onset": 0.0, "offset": 1.0} | event]]}, task=task, seconds=[2.0])
+
+
+def test_events_of_a_column_are_read_as_those_of_files(caplog):
+    times = [("dog", "0,5", "1"), ("dog ", 1.5, 2.5), ("cat", 2.0, 2.5), ("dog", 0.5, 1.0), (None, None, None)]
+    events = [{"label": label, "onset": str(onset), "offset": str(offset)} for label, onset, offset in times]
+    labels = read({"label": [events, []]}, seconds=[2.0, 1.0])
+    assert (labels.names, labels.values) == (["dog"], [[(0, 0.5, 1.0), (0, 1.5, 2.0)], []])
+    assert "1 events begin where their recording has ended" in caplog.text
+    assert "1 events of column 'label' appear twice" in caplog.text
+
+
+def test_events_end_with_their_clips(tmp_path):
+    for number in range(2):
+        (tmp_path / f"{number}.wav").write_bytes(wav())
+    event = {"label": "dog", "onset": 1000, "offset": 1500}
+    rows = [{"file_name": f"{number}.wav", "label": [event]} for number in range(2)]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(BeatsError, match=r"'dog' from 1000 to 1500 s is not within 0\.wav, which lasts 0\.5 s"):
+        load_clips(DataArguments(dataset=str(tmp_path)), LabelArguments())
+
+
+@pytest.mark.parametrize("kind", ["text", "list", "classes", "events", "tar"])
+def test_a_dataset_that_lacks_the_column_is_told(kind, tmp_path):
+    first, second = tmp_path / "table", tmp_path / "folder"
+    (second / "bird").mkdir(parents=True)
+    (second / "bird" / "0.wav").write_bytes(wav())
+    first.mkdir()
+    cells = {"text": ["dog;cat", "dog"], "events": [[DOG], []], "classes": [[0, 1], []]}.get(
+        kind, [["dog", "cat"], []]
+    )
+    sounds = [{"bytes": wav(), "path": f"{number}.wav"} for number in range(2)]
+    if kind == "tar":
+        files = [
+            {f"{number}.wav": wav(), f"{number}.json": json.dumps({"label": cells[number]}).encode()}
+            for number in range(2)
+        ]
+        write_tar(first / "shard.tar", files[0] | files[1])
+    else:
+        dataset = datasets.Dataset.from_dict({"audio": sounds, "label": cells})
+        if kind == "classes":
+            dataset = dataset.cast_column("label", datasets.List(datasets.ClassLabel(names=["dog", "cat"])))
+        dataset.to_parquet(first / "0.parquet")
+    labels = LabelArguments(label_separator=";" if kind == "text" else None)
+    for sources in ([str(first), str(second)], [str(second), str(first)]):
+        for known in (None, ["cat", "dog"]):
+            with pytest.raises(
+                BeatsError, match=r"0\.wav: column 'label' has no label for any clip of its dataset, 1 in"
+            ):
+                load_clips(DataArguments(dataset=sources), labels, known)
+    assert len(load_clips(DataArguments(dataset=str(first)), labels)[1]) == 2
+
+
+DOG = {"label": "dog", "onset": 0.25, "offset": 0.5}
+
+
+@pytest.mark.parametrize("empty", ["", " ", "[]"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_an_empty_cell_does_not_change_the_kind_of_labels(empty, is_first):
+    for cell, task, value in ((str([DOG]), "frames", (0, 0.25, 0.5)), ("['dog']", "multi_label", 0)):
+        labels = read({"label": [empty, cell] if is_first else [cell, empty]})
+        assert (labels.task, labels.values) == (task, [[], [value]] if is_first else [[value], []])
+
+
+@pytest.mark.parametrize("other", ["cat", ["cat"], [DOG, "cat"]])
+@pytest.mark.parametrize("separator", [None, ";"])
+def test_events_and_names_of_classes_are_not_mixed(other, separator):
+    names = ["a.wav", "b.wav", "c.wav"]
+    for cells in ([[DOG], other, None], [None, other, [DOG]]):
+        dataset = datasets.Dataset.from_dict({"label": [json.dumps(cell) if cell else "" for cell in cells]})
+        with pytest.raises(BeatsError, match=r"b\.wav: column 'label' holds '\"?cat\"?', no event"):
+            read_labels(dataset, LabelArguments(label_separator=separator), names)
+
+
+@pytest.mark.parametrize(
+    ("cells", "task"),
+    [(["dog", "cat"], None), ([["dog"], ["cat"]], None), (["dog", "cat"], "multi_label"), ("events", None)],
+)
+def test_rows_of_one_clip_have_the_same_labels(cells, task, tmp_path, caplog):
+    cells = [[DOG], [DOG | {"onset": 0.0}]] if cells == "events" else cells
+    for number, samples in enumerate((8000, 8000, 9000)):
+        soundfile.write(tmp_path / f"{number}.wav", np.zeros(samples), 16000)
+
+    def load(*rows) -> Labels:
+        lines = [json.dumps({"file_name": name, "label": cell}) for name, cell in rows]
+        (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+        return load_clips(DataArguments(dataset=str(tmp_path)), LabelArguments(task=task))[1]
+
+    # As tables in long form have it.
+    with pytest.raises(
+        BeatsError, match=r"0\.wav: several rows name it, and their labels differ \('dog', '(cat|dog)'\)"
+    ):
+        load(("0.wav", cells[0]), ("2.wav", cells[1]), ("0.wav", cells[1]))
+    assert len(load(("0.wav", cells[0]), ("2.wav", cells[1]), ("0.wav", cells[0]))) == 3
+    assert "content of another one" not in caplog.text
+    # A copy of another name.
+    assert len(load(("0.wav", cells[0]), ("2.wav", cells[1]), ("1.wav", cells[1]))) == 3
+    assert "1 clips have the content of another one, and other labels, such as '0.wav', '1.wav'" in caplog.text
 
 
 # Frames
@@ -306,6 +431,21 @@ def test_a_column_belongs_to_what_covers_half_of_it():
 
 def test_a_short_event_is_in_the_column_where_most_of_it_is():
     assert frame_labels([(0, 0.30, 0.36)], 1, 4, 0.16, start=0.0).ravel().tolist() == [0, 0, 1, 0]
+
+
+def test_a_short_event_in_the_middle_between_two_columns_is_in_both():
+    for column in range(1, 60):
+        for seconds in (0.02, 0.04, 0.06, 0.1):
+            middle = column * 0.16
+            event = (0, round(middle - seconds / 2, 3), round(middle + seconds / 2, 3))
+            for start in (0.0, round(middle - 0.16, 3)):
+                found = frame_labels([event], 1, 61, 0.16, start=start).ravel()
+                first = column - 1 if start == 0 else 0
+                assert np.flatnonzero(found).tolist() == [first, first + 1]
+
+
+def test_an_event_that_does_not_touch_a_column_is_not_in_it():
+    assert frame_labels([(0, 0.16, 0.32), (1, 0.1, 0.1000001)], 2, 3, 0.16, 0.0).T.tolist() == [[0, 1, 0], [1, 0, 0]]
 
 
 def test_the_columns_of_a_crop_begin_with_it():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pandas
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -487,6 +488,26 @@ def test_an_index_is_a_dataset_elsewhere(folder, tmp_path, decoded, monkeypatch)
     assert table["file_name"].to_pylist()[0] == str(folder / "a" / "0.wav")
     result = CliRunner().invoke(app, ["index-audio", str(folder), "--output", str(output)])
     assert (result.exit_code, "exists; pass --overwrite" in result.output) == (2, True)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_an_index_may_be_saved_as_text(suffix, is_complete, folder, tmp_path, decoded, monkeypatch):
+    output = tmp_path / "index.parquet"
+    assert CliRunner().invoke(app, ["index-audio", str(folder), "--output", str(output)]).exit_code == 0
+    here = prepare(folder)
+    table = pandas.read_parquet(output)
+    if not is_complete:
+        table["num_samples"] = "unknown"
+    other = output.with_suffix(suffix)
+    if suffix == ".jsonl":
+        table.to_json(other, orient="records", lines=True)
+    else:
+        table.to_csv(other, index=False, sep="," if suffix == ".csv" else "\t")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "other machine")
+    decoded.clear()
+    assert prepare(other).digests.tolist() == here.digests.tolist()
+    assert len(decoded) == (0 if is_complete else 6)
 
 
 def test_an_index_of_other_decoders_is_not_believed(folder, tmp_path, decoded, monkeypatch):

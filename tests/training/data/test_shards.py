@@ -2,6 +2,7 @@
 """Tar and Parquet shards, read in place."""
 
 import io
+import json
 import os
 import tarfile
 
@@ -12,17 +13,24 @@ import pyarrow.parquet
 import pytest
 import soundfile
 
+from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.audio.decoding import AudioError
 from transformers_beats.training.data import clips as clips_module
 from transformers_beats.training.data import manifest as manifest_module
 from transformers_beats.training.data import shards as shards_module
 from transformers_beats.training.data.clips import prepare_clips
+from transformers_beats.training.data.crops import CropDataset, FbankDataset
+from transformers_beats.training.data.folds import FoldArguments, read_folds
+from transformers_beats.training.data.labels import LabelArguments, read_labels
 from transformers_beats.training.data.shards import read_audio
 from transformers_beats.training.data.sources import DataArguments, decode_row, load_audio_dataset
+from transformers_beats.training.finetune import fingerprint
 from transformers_beats.utils.errors import BeatsError
 
 
 NUM_CLIPS = 12
+# Types of the values of audio.
+KINDS = {"bytes": "binary", "path": "string"}
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +53,12 @@ def encoded() -> list[bytes]:
     return clips
 
 
+def write_noise(num_samples: int) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, 0.1 * np.random.default_rng(1).standard_normal(num_samples), 16000, format="WAV")
+    return file.getvalue()
+
+
 def write_tar(path, clips: list[bytes], first: int = 0, mode: str = "w") -> None:
     path.parent.mkdir(exist_ok=True)
     with tarfile.open(path, mode) as archive:
@@ -60,7 +74,7 @@ def write_parquet(path, clips: list[bytes | None], first: int = 0, **columns) ->
     sounds = [{"bytes": data, "path": f"{number:02d}.wav"} for number, data in enumerate(clips, start=first)]
     kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
     values = {"label": [number % 3 for number in range(first, first + len(clips))]} | columns
-    table = pyarrow.table({"sound": pyarrow.array(sounds, kind), **values})
+    table = pyarrow.table({"sound": pyarrow.array(sounds, kind)} | values)
     pyarrow.parquet.write_table(table, path, row_group_size=5)
 
 
@@ -205,6 +219,86 @@ def test_a_row_of_parquet_may_name_a_file(encoded, tmp_path):
         decode_row(dataset[1], 16000)
 
 
+@pytest.mark.parametrize("group_size", [1, 2, 4])
+@pytest.mark.parametrize("has_statistics", [True, False])
+def test_files_that_parquet_names_are_read_again_when_they_change(
+    group_size, has_statistics, encoded, tmp_path, monkeypatch
+):
+    files = [tmp_path / "a.wav", tmp_path / "b.wav"]
+    for file, data in zip(files, encoded):
+        file.write_bytes(data)
+    sounds = [{"bytes": None, "path": str(files[0])}, {"bytes": encoded[2], "path": "c.wav"}]
+    sounds += [{"bytes": None, "path": str(files[1])}, None]
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    table = pyarrow.table({"sound": pyarrow.array(sounds, kind)})
+    (tmp_path / "parquet").mkdir()
+    path = tmp_path / "parquet" / "0.parquet"
+    pyarrow.parquet.write_table(table, path, row_group_size=group_size, write_statistics=has_statistics)
+    decoded = []
+    open_row = clips_module.open_row
+
+    def spy(row, *args):
+        decoded.append(os.path.basename((row["audio"] or {}).get("path") or "none"))
+        return open_row(row, *args)
+
+    monkeypatch.setattr(clips_module, "open_row", spy)
+    data = DataArguments(dataset=str(tmp_path / "parquet"), crop_seconds=1)
+
+    def start():
+        decoded.clear()
+        dataset = load_audio_dataset(data)
+        assert len(dataset) == 4
+        clips = prepare_clips(dataset, data, 16000)
+        extractor = BeatsFeatureExtractor()
+        fbanks = FbankDataset(CropDataset(clips, data), extractor)
+        for index, waveform in enumerate(decode_row(row, 16000) for row in clips.dataset):
+            live = extractor([waveform], sampling_rate=16000, padding=False)["input_values"][0]
+            np.testing.assert_allclose(fbanks[index]["input_values"].numpy(), live, atol=1e-4)
+        return clips
+
+    first = start()
+    assert sorted({*decoded}) == ["a.wav", "b.wav", "c.wav", "none"]
+    assert first.num_samples.tolist() == [16000] * 3
+    second = start()
+    assert {*decoded} == {"none"}
+    assert (second.fingerprint, second.dataset._fingerprint) == (first.fingerprint, first.dataset._fingerprint)
+    # Other audio of the same length.
+    files[1].write_bytes(encoded[3])
+    os.utime(files[1], ns=(1, 1))
+    third = start()
+    assert "b.wav" in decoded
+    assert "a.wav" not in decoded
+    assert third.num_samples.tolist() == [16000] * 3
+    assert (third.digests == first.digests).tolist() == [True, True, False]
+    assert third.fingerprint != first.fingerprint
+    # And shorter.
+    files[0].write_bytes(write_noise(8000))
+    assert start().num_samples.tolist() == [8000, 16000, 16000]
+    files[0].unlink()
+    assert start().num_samples.tolist() == [16000, 16000]
+    # What was away is back.
+    files[0].write_bytes(encoded[0])
+    assert start().fingerprint == third.fingerprint
+
+
+def test_files_that_a_dataset_of_the_hub_names_have_their_states(encoded, tmp_path, monkeypatch):
+    path = tmp_path / "a.wav"
+    sounds = [{"bytes": None, "path": str(path)}, {"bytes": encoded[1], "path": "b.wav"}]
+    features = datasets.Features({"sound": {name: datasets.Value(kind) for name, kind in KINDS.items()}})
+    dataset = datasets.Dataset.from_dict({"sound": sounds}, features=features)
+    monkeypatch.setattr("transformers_beats.training.data.sources.check_repository", lambda *args: None)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: dataset)
+    fingerprints = []
+    for data in (encoded[0], encoded[0], encoded[2]):
+        if not path.exists() or path.read_bytes() != data:
+            path.write_bytes(data)
+            os.utime(path, ns=(1, len(fingerprints)))
+        found = load("a/b")
+        fingerprints.append(found._fingerprint)
+        assert [row["file_state"]["size"] for row in found] == [len(encoded[0]), None]
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+
+
 def test_columns_of_parquet_files_are_those_of_the_first(encoded, tmp_path):
     write_parquet(tmp_path / "parquet" / "0.parquet", encoded[:2], label=pyarrow.array([0, 1], pyarrow.int64()))
     write_parquet(tmp_path / "parquet" / "1.parquet", encoded[2:4], label=pyarrow.array([2, 3], pyarrow.int8()))
@@ -212,9 +306,36 @@ def test_columns_of_parquet_files_are_those_of_the_first(encoded, tmp_path):
     write_parquet(tmp_path / "parquet" / "1.parquet", encoded[2:4], label=["dog", "cat"])
     with pytest.raises(ValueError, match=r"1\.parquet: its columns differ from those of the first file"):
         load(tmp_path / "parquet")
+    write_parquet(tmp_path / "parquet" / "1.parquet", encoded[2:4], sound=["a.wav", "b.wav"])
+    with pytest.raises(ValueError, match=r"1\.parquet: its columns differ from .* 'sound' holds string, no audio\.$"):
+        load(tmp_path / "parquet")
     write_parquet(tmp_path / "parquet" / "1.parquet", encoded[2:4], speaker=[1, 2])
     with pytest.raises(ValueError, match=r"1\.parquet: has columns that the first file lacks: speaker"):
         load(tmp_path / "parquet")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("is_list", [False, True])
+def test_parquet_files_with_other_classes_are_refused(is_list, streaming, encoded, tmp_path):
+    def write(number: int, names: list[str]) -> None:
+        label = datasets.ClassLabel(names=names)
+        sound = {name: datasets.Value(kind) for name, kind in KINDS.items()}
+        features = {"sound": sound, "label": datasets.List(label) if is_list else label}
+        rows = {"sound": [{"bytes": encoded[number], "path": "a.wav"}], "label": [[names[0]] if is_list else names[0]]}
+        path = tmp_path / "parquet" / f"{number}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        datasets.Dataset.from_dict(rows, features=datasets.Features(features)).to_parquet(path)
+
+    write(0, ["cat", "dog"])
+    write(1, ["dog", "cat"])
+    others = r"1\.parquet: the classes of its column 'label' are not those of .*0\.parquet \('dog', not 'cat'\)"
+    with pytest.raises(BeatsError, match=others):
+        load(tmp_path / "parquet", streaming=streaming)
+    write(1, ["cat", "dog", "cow"])
+    with pytest.raises(BeatsError, match=r"\(3 classes, not 2\): write both with the same list of classes\.$"):
+        load(tmp_path / "parquet", streaming=streaming)
+    write(1, ["cat", "dog"])
+    assert len(list(load(tmp_path / "parquet", streaming=streaming))) == 2
 
 
 def test_shards_are_joined_with_a_folder(folder, encoded, tmp_path):
@@ -292,6 +413,17 @@ def test_damage_of_an_archive_is_told_in_every_run(damage, encoded, tmp_path, ca
         assert [line for line in caplog.messages if f"{shard}: the rest of this shard cannot be read" in line]
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_what_is_no_archive_is_told_in_one_line(streaming, tmp_path, caplog):
+    shard = tmp_path / "tar" / "0.tar"
+    shard.parent.mkdir()
+    shard.write_bytes(b"garbage" * 300)
+    assert not list(load(shard.parent, streaming=streaming))
+    (message,) = [line for line in caplog.messages if str(shard) in line]
+    assert message.startswith(f"{shard}: the rest of this shard cannot be read: ")
+    assert "\n" not in message
+
+
 @pytest.mark.parametrize("num_bytes", [0, 1000])
 def test_an_index_that_is_damaged_is_made_again(num_bytes, folder, encoded, cache):
     load(folder)
@@ -329,6 +461,83 @@ def test_a_file_beside_the_audio_of_its_name_belongs_to_it_alone(encoded, tmp_pa
     write_members(tmp_path / "tar" / "0.tar", members)
     metadata = [f'{{"label": "{label}"}}' for label in ("dog", "cat", "rain", "rain")]
     assert load(tmp_path / "tar")["_metadata"] == metadata
+
+
+def test_a_file_beside_the_audio_of_its_name_may_be_anywhere_in_the_archive(encoded, tmp_path):
+    members = [
+        ("./0.5-dog.wav", encoded[0]),
+        ("./1.wav", encoded[1]),
+        ("./0.7-cat.wav", encoded[2]),
+        ("./0.5-dog.cls", b"dog"),
+        ("./2.json", b'{"label": "rain", "fold": 1}'),
+        ("./0.7-cat.cls", b"cat"),
+        ("./3.left.wav", encoded[3]),
+        ("./2.wav", encoded[4]),
+        ("./3.right.wav", encoded[5]),
+        ("./3.json", b'{"fold": 2}'),
+        ("./3.right.cls", b"sea"),
+        ("./1.cls", b"cow"),
+        ("./README.txt", b"Sounds."),
+    ]
+    write_members(tmp_path / "tar" / "0.tar", members)
+    expected = {
+        "0.5-dog.wav": {"label": "dog"},
+        "1.wav": {"label": "cow"},
+        "0.7-cat.wav": {"label": "cat"},
+        "3.left.wav": {"fold": 2},
+        "2.wav": {"label": "rain", "fold": 1},
+        "3.right.wav": {"fold": 2, "label": "sea"},
+    }
+    for _ in range(2):
+        rows = load(tmp_path / "tar")
+        found = {os.path.basename(row["audio"]["path"]): json.loads(row["_metadata"]) for row in rows}
+        assert found == expected
+        assert [read_audio(row["audio"]) for row in rows] == encoded[:6]
+
+
+def test_hidden_files_in_an_archive_are_no_clips(encoded, tmp_path):
+    members = []
+    for number, label in enumerate((b"dog", b"cat")):
+        members += [(f"a/._{number}.wav", b"\0\5"), (f"a/{number}.wav", encoded[number])]
+        members += [(f"a/._{number}.cls", b"\0\xff"), (f"a/{number}.cls", label)]
+    members += [("__MACOSX/a/0.wav", b"\0\5"), (".trash/2.wav", encoded[2])]
+    write_members(tmp_path / "tar" / "0.tar", members)
+    assert load(tmp_path / "tar")["_metadata"] == ['{"label": "dog"}', '{"label": "cat"}']
+    assert [row["audio"]["path"][-7:] for row in load(tmp_path / "tar", streaming=True)] == ["a/0.wav", "a/1.wav"]
+
+
+def test_what_is_beside_the_audio_selects_rows_and_makes_folds(encoded, tmp_path):
+    members = []
+    for number in range(6):
+        values = {"label": "dog" if number % 2 else "cat", "fold": number % 3, "quality": [None, "good"][number // 3]}
+        members += [(f"{number}.wav", encoded[number]), (f"{number}.json", json.dumps(values).encode())]
+    members.append(("6.wav", encoded[6]))
+    write_members(tmp_path / "tar" / "0.tar", members)
+
+    def numbers(**select) -> list[int]:
+        rows = load(tmp_path / "tar", select=select)
+        return [int(os.path.basename(row["audio"]["path"])[0]) for row in rows]
+
+    assert numbers(fold=[0, "2"]) == [0, 2, 3, 5]
+    assert numbers(fold=1, label="dog") == [1]
+    assert numbers(quality=None) == [0, 1, 2, 6]
+    with pytest.raises(BeatsError, match=r"column 'speaker', but there are audio, label, fold, quality\.$"):
+        numbers(speaker=1)
+    with pytest.raises(
+        BeatsError, match=r"column 'fold', but there are audio: what is beside .* `streaming: false`\.$"
+    ):
+        load(tmp_path / "tar", select={"fold": 1}, streaming=True)
+
+    data = DataArguments(dataset=str(tmp_path / "tar"), select={"label": ["cat", "dog"]})
+    clips = prepare_clips(load_audio_dataset(data), data, 16000)
+    labels = read_labels(clips.dataset, LabelArguments(), clips.names)
+    folds = read_folds(clips.dataset, labels, FoldArguments(fold_column="fold"), 0)
+    assert [(fold.name, fold.test.tolist()) for fold in folds] == [("0", [0, 3]), ("1", [1, 4]), ("2", [2, 5])]
+    with pytest.raises(BeatsError, match=r"no column 'part' of folds, only audio, label, fold, quality\.$"):
+        read_folds(clips.dataset, labels, FoldArguments(fold_column="part"), 0)
+    before = fingerprint(clips, labels, "fold")
+    assert before != fingerprint(clips, labels, "quality")
+    assert before == fingerprint(clips, labels, "fold")
 
 
 def test_a_second_start_decodes_nothing(folder, monkeypatch):

@@ -2,6 +2,7 @@
 """Folders as classes and as splits: links, hidden folders, depth, and every spelling of a split."""
 
 import re
+import shutil
 import tarfile
 
 import datasets
@@ -263,6 +264,33 @@ def test_a_table_above_the_splits_is_read_for_each(tree):
     assert load(folder, split="test")["label"] == ["dog"]
 
 
+@pytest.mark.parametrize("form", ["{}", "link", ".", "../ds", "train/../../ds"])
+@pytest.mark.parametrize("is_relative", [True, False])
+def test_a_table_above_the_splits_may_name_paths_of_any_form(tree, tmp_path, monkeypatch, form, is_relative):
+    folder = tree("train/0.wav", "train/deep/1.wav", "test/2.wav", "trainer/3.wav")
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    start = {"{}": folder, "link": tmp_path / "link"}.get(form, form)
+    names = ("train/0.wav", "train/deep/1.wav", "test/2.wav", "trainer/3.wav", "train/../test/2.wav")
+    rows = "".join(f"{start}/{name},{name}\n" for name in names)
+    (folder / "metadata.csv").write_text(f"file_name,label\n{rows}")
+    source = "ds" if is_relative else folder
+    assert load(source)["label"] == ["train/0.wav", "train/deep/1.wav"]
+    assert load(source, split="test")["label"] == ["test/2.wav", "train/../test/2.wav"]
+    monkeypatch.chdir(folder)
+    assert load(".")["label"] == ["train/0.wav", "train/deep/1.wav"]
+
+
+def test_a_link_in_a_split_is_of_it_wherever_it_leads(tree):
+    folder = tree("train/0.wav", "store/1.wav")
+    (folder / "test").mkdir()
+    (folder / "test" / "1.wav").symlink_to(folder / "train" / "0.wav")
+    (folder / "test" / "more").symlink_to(folder / "store")
+    (folder / "metadata.csv").write_text("file_name,label\ntrain/0.wav,a\ntest/1.wav,b\ntest/more/1.wav,c\n")
+    assert load(folder)["label"] == ["a"]
+    assert load(folder, split="test")["label"] == ["b", "c"]
+
+
 def test_shards_tell_their_split_in_their_names(tmp_path):
     for number, name in enumerate(("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001")):
         rows = [{"audio": {"bytes": b"x", "path": name}, "label": number}]
@@ -273,6 +301,27 @@ def test_shards_tell_their_split_in_their_names(tmp_path):
     assert len(load(tmp_path, split="all")) == 3
     with pytest.raises(BeatsError, match="has no folder 'validation'"):
         load(tmp_path, split="validation")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("suffix", ["parquet", "tar"])
+def test_shards_of_other_splits_alone_are_refused(tree, suffix, streaming):
+    folder = tree("sounds/0.wav").parent
+    for name in ("ds2/test", "ds2/data/validation-0"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.make_archive(str(folder / name), "tar", folder / "ds" / "sounds")
+        if suffix == "parquet":
+            (folder / f"{name}.tar").unlink()
+            rows = [{"audio": {"bytes": b"x", "path": "0.wav"}}]
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / f"{name}.parquet")
+    with pytest.raises(
+        BeatsError, match=rf"ds2: holds '.*\.{suffix}', a shard of another split, but none to train on"
+    ):
+        load(folder / "ds2", streaming=streaming)
+    assert len(list(load(folder / "ds2", split="all", streaming=streaming))) == 2
+    # Audio files beside them are to train on.
+    (folder / "ds2" / "0.wav").write_bytes(b"")
+    assert [row["audio"]["path"] for row in load(folder / "ds2", streaming=streaming)] == [str(folder / "ds2/0.wav")]
 
 
 # Several folders

@@ -274,6 +274,20 @@ def test_a_name_that_fits_several_recordings_is_refused(tmp_path):
     assert len(read(named, ["x/a.wav", "y/a.wav"], [10.0, 10.0]).values[1]) == 2
 
 
+def test_rows_of_one_name_are_one_recording(tmp_path):
+    names = ["a.wav", "b.wav", "a.wav", "x/c.wav"]
+    weak = write(tmp_path, "weak.tsv", "filename\tevent_labels\nc.wav\tCat\n")
+    strong = write(tmp_path, "strong.tsv", DESED.replace("b b.flac", "b.wav"))
+    labels = read([strong, weak], names, [10.0] * 4, event_classes="own")
+    assert labels.knowledge == ["events", "events", "events", "classes"]
+    assert events_of(labels, 2) == events_of(labels, 0) == [("Dog", 0.5, 1.25), ("Speech", 1.0, 2.0)]
+    assert labels.annotated is not None
+    assert labels.annotated[0] == labels.annotated[2]
+    # Its own file, too.
+    write(tmp_path / "tracks", "a.txt", "0\t1\tDog\n")
+    assert read(tmp_path / "tracks", names, [10.0] * 4).knowledge == ["events", "nothing", "events", "nothing"]
+
+
 def test_a_format_can_be_named(tmp_path):
     path = write(tmp_path, "a.txt", "start\tend\tfile\tlabel\n0\t1\ta\tDog\n")
     assert [row.label for row in read_rows(path)] == ["Dog"]

@@ -246,6 +246,23 @@ def test_the_delimiter_is_that_of_the_header(audio, suffix, delimiter):
     assert labels_of(audio / f"clips.{suffix}").names == ["cat", "cow", "dog"]
 
 
+@pytest.mark.parametrize("delimiter", list(",;\t|"))
+@pytest.mark.parametrize("before", ["", " \n", " \r\n\r\n", "{0}{0}\n", " {0} \n\n"])
+def test_rows_without_content_before_the_header_do_not_tell_the_delimiter(audio, before, delimiter):
+    (audio / "clips.csv").write_text(before.format(delimiter) + csv_of(ANIMALS, delimiter=delimiter))
+    assert labels_of(audio / "clips.csv").names == ["cat", "cow", "dog"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "tab"])
+def test_a_header_without_a_delimiter_has_one_column(audio, suffix):
+    names = ["a,b.wav", "a;b.wav", "a|b.wav"]
+    for name in names:
+        (audio / name).write_bytes(b"")
+    lines = [f'"{name}"' if suffix == "csv" else name for name in names]
+    (audio / f"clips.{suffix}").write_text("\n".join(["file_name", *lines, ""]))
+    assert load(audio / f"clips.{suffix}")["file_name"] == names
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_marks_of_encodings_and_ends_of_lines_are_understood(audio, encoding, end):

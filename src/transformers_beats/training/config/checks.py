@@ -255,7 +255,12 @@ def settle_steps(training: Any, name: str, has_chosen: bool) -> None:
 
 
 def check_unlabelled(training: Any) -> None:
-    """Raises `UsageError` for what needs labels, or clips to evaluate on, which a command has none of."""
+    """
+    Raises `UsageError` for what needs labels, or clips to evaluate on, which a command has none of, and for a model
+    that is to be published: `Trainer` would publish the checkpoints and settings of the training.
+    """
+    if training.push_to_hub:
+        raise UsageError("`push_to_hub` is for `finetune`: leave it out, and call `push_to_hub` of the finished model.")
     # Those that set others come first: the error names what was given.
     is_given = {
         "early_stopping_patience": training.early_stopping_patience is not None,

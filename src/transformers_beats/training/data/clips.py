@@ -220,10 +220,15 @@ class CheckStore:
     def take_from(self, dataset: datasets.Dataset, rows: np.ndarray, checksums: np.ndarray) -> None:
         """Takes the findings of a table of `index-audio`, where these are about the same states of files."""
         table = dataset.select(rows).select_columns([CHECKED_WITH, *STORED.names]).with_format("arrow")[:]
+        try:
+            # In delimited text, numbers are texts.
+            table = table.cast(pa.schema([(CHECKED_WITH, pa.string()), *STORED]))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            return
         is_same = pc.and_(pc.equal(table[CHECKED_WITH], self.version), pc.greater(table["num_samples"], 0))
         is_same = pc.and_(is_same, pc.equal(table["checksum"], pa.array(checksums)))
         if pc.any(is_same).as_py():
-            self._write_part(table.filter(is_same).select(STORED.names).cast(STORED))
+            self._write_part(table.filter(is_same).select(STORED.names))
             self.merge()
 
     def _write_part(self, table: pa.Table) -> None:

@@ -23,6 +23,10 @@ from .sources import DataArguments, decode_row
 
 logger = logging.get_logger(__name__)
 
+# Below it, the standard deviation of an fbank is that of rounding.
+MIN_STD = 1e-3
+
+
 # Crops
 
 
@@ -248,6 +252,9 @@ def fbank_statistics(
     """
     Computes mean and standard deviation of the fbank, before normalisation, over all frames of at most `num_clips`
     crops, which are drawn at random from `items`, by default all.
+
+    Raises:
+        [`BeatsError`]: if no crop is as long as a frame, or all frames are alike, as those of silence.
     """
     items = range(len(crops)) if items is None else items
     chosen = np.random.default_rng(seed).permutation(len(items))[:num_clips]
@@ -259,5 +266,13 @@ def fbank_statistics(
         fbank = kaldi_fbank(waveform, extractor.feature_size, extractor.sampling_rate).double()
         sums += (fbank.numel(), fbank.sum().item(), fbank.square().sum().item())
     count, total, squares = sums.tolist()
+    described = f"the {len(chosen)} crops that the statistics of the fbank are taken from"
+    if count == 0:
+        raise BeatsError(f"None of {described} is as long as a frame: give longer clips, or a larger `crop_seconds`.")
     mean = total / count
-    return mean, max(squares / count - mean**2, 0.0) ** 0.5
+    std = max(squares / count - mean**2, 0.0) ** 0.5
+    if std < MIN_STD:
+        raise BeatsError(
+            f"All of {described} have the same value in every frame, as silence has: leave such clips out."
+        )
+    return mean, std

@@ -165,8 +165,8 @@ class TrainingCrops(CropDataset):
 class Windows(Dataset):
     """
     Windows of `crop_seconds`, one after another, that cover every clip, for evaluation. The rest at the end of a clip
-    is a window as well if it lasts `min_seconds`. Without `targets`, items have no labels. Their silence is found in
-    `num_workers` processes.
+    is a window as well if it lasts `min_seconds`, as is any whole window. Without `targets`, items have no labels.
+    Their silence is found in `num_workers` processes.
     """
 
     def __init__(
@@ -180,7 +180,8 @@ class Windows(Dataset):
         self.clips, self.targets, self.sampling_rate = clips, targets, extractor.sampling_rate
         self.num_workers = num_workers
         self.num_samples = round(arguments.crop_seconds * self.sampling_rate)
-        shortest = max(1, round(arguments.min_seconds * self.sampling_rate))
+        # A whole window is one, also where shorter clips are skipped.
+        shortest = max(1, min(self.num_samples, round(arguments.min_seconds * self.sampling_rate)))
         starts = [range(0, max(1, int(length) - shortest + 1), self.num_samples) for length in clips.num_samples]
         self.starts = np.concatenate([list(of_clip) for of_clip in starts])
         self.clip_of = np.repeat(np.arange(len(starts)), [len(of_clip) for of_clip in starts])

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import PurePath
 from typing import Any, Literal
 
@@ -16,16 +17,18 @@ import numpy as np
 from transformers.utils import logging
 
 from transformers_beats.audio.audioset import AUDIOSET_LABELS, AUDIOSET_STRONG_LABELS
+from transformers_beats.audio.event_rows import Row, is_event, read_events
 from transformers_beats.utils.arguments import argument
 from transformers_beats.utils.errors import BeatsError, UsageError, name_some
 
+from .manifest import read_arrow
 from .tables import (
+    CORPUS_COLUMN,
     FILE_COLUMN,
-    METADATA_COLUMN,
     OWN_COLUMNS,
     is_nan,
     label_name,
-    metadata_names,
+    list_columns,
     name_files,
     read_column,
 )
@@ -38,6 +41,8 @@ Task = Literal["single_label", "multi_label", "frames"]
 LABEL_COLUMNS = ("label", "labels", "category", "target")
 # Elements of a multi-hot vector, as names: 0, and 1.
 HOT = ("0", "False", "1", "True")
+# What floats may lose of a time, in seconds.
+TIME_ROUNDING = 1e-6
 # Separators of several classes in one text that are looked for.
 SEPARATORS = ("|", ";", ",", "/")
 # Columns that say nothing but where the audio is from.
@@ -172,12 +177,10 @@ def find_label_column(dataset: datasets.Dataset, arguments: LabelArguments) -> s
     Raises:
         [`BeatsError`]: if there is no such column, or none can be found.
     """
-    # Those of a tar shard are beside the audio.
-    names = [*dict.fromkeys([*dataset.column_names, *metadata_names(dataset)])]
+    names = list_columns(dataset)
     if arguments.label_column is not None:
         if arguments.label_column not in names:
-            found = ", ".join(name for name in names if name != METADATA_COLUMN)
-            raise BeatsError(f"There is no column {arguments.label_column!r} of labels, only {found}.")
+            raise BeatsError(f"There is no column {arguments.label_column!r} of labels, only {', '.join(names)}.")
         return arguments.label_column
     if arguments.label_folder is None:
         found = [name for name in LABEL_COLUMNS if name in names]
@@ -227,11 +230,6 @@ def classes_of_folders(names: Sequence[str], choice: str | None, known: Sequence
             f"{name_some(sorted({*last}), 3)}."
         )
     return first
-
-
-def is_event(value: Any) -> bool:
-    """Returns whether a value is an event, `{label, onset, offset}`."""
-    return isinstance(value, dict) and {"label", "onset", "offset"} <= value.keys()
 
 
 def parse_lists(values: list, described: str, clip_names: Sequence[str]) -> list:
@@ -291,12 +289,12 @@ def _without_zeros(number: str) -> str:
     return re.sub(r"(?<=\d)\.0*$", "", number)
 
 
-def guess_task(values: list) -> Task:
-    """Returns the kind of labels that the first value that is neither None nor empty stands for."""
-    first = next((value for value in values if value is not None and value != []), None)
-    if not any(isinstance(value, (list, tuple)) for value in values):
-        return "single_label"
-    return "frames" if isinstance(first, (list, tuple)) and is_event(first[0]) else "multi_label"
+def guess_task(values: list, separator: str | None = None) -> Task:
+    """Returns the kind of labels of a column; with an event anywhere, whatever cells are empty, it is `"frames"`."""
+    is_list = [isinstance(value, (list, tuple)) for value in values]
+    if any(map(is_event, chain.from_iterable(value if listed else [value] for value, listed in zip(values, is_list)))):
+        return "frames"
+    return "multi_label" if separator or any(is_list) else "single_label"
 
 
 def as_lists(values: list, separator: str | None) -> list[list]:
@@ -305,7 +303,7 @@ def as_lists(values: list, separator: str | None) -> list[list]:
     for value in values:
         if isinstance(value, (list, tuple)):
             rows.append([label for label in value if not is_missing(label)])
-        elif value is None or value == "":
+        elif is_missing(value):
             rows.append([])
         elif isinstance(value, str) and separator:
             # A space stands for any number of them.
@@ -317,8 +315,28 @@ def as_lists(values: list, separator: str | None) -> list[list]:
 
 
 def is_missing(label: Any) -> bool:
-    """Returns whether an element of a list stands for no label."""
-    return label is None or label == "" or is_nan(label)
+    """Returns whether a cell, or an element of a list, stands for no label: it is None, NaN, or a text of blanks."""
+    return label is None or is_nan(label) or (isinstance(label, str) and not label.strip())
+
+
+def check_sources(
+    dataset: datasets.Dataset, column: str, values: list, clip_names: Sequence[str], described: str
+) -> None:
+    """
+    Raises a [`BeatsError`] for a dataset, of several that are joined, in which every cell of a column is null: it
+    lacks the column, and that would say of all its clips that they are of no class. An empty list does say this.
+    """
+    is_null = np.array([value is None for value in values], dtype=bool)
+    if column in dataset.column_names:
+        # Of a list of class indices, the names are an empty list.
+        is_null |= read_arrow(dataset, column).is_null().to_numpy()
+    sources = np.array(dataset[CORPUS_COLUMN] if CORPUS_COLUMN in dataset.column_names else [0] * len(dataset))
+    for source in np.unique(sources):
+        rows = np.flatnonzero(sources == source)
+        if is_null[rows].all():
+            its = f" of its dataset, {len(rows)} in all: add the column, or leave this dataset out"
+            its = its if len(rows) < len(dataset) else ""
+            raise BeatsError(f"{clip_names[rows[0]]}: {described} has no label for any clip{its}.")
 
 
 def check_multi_hot(values: list, clip_names: Sequence[str], described: str) -> None:
@@ -378,14 +396,17 @@ def read_labels(
     arguments: LabelArguments,
     clip_names: Sequence[str],
     known: Sequence[str] | None = None,
+    seconds: Sequence[float] | None = None,
 ) -> Labels:
     """
     Reads the labels of a dataset. `known` are the classes of a model or of a training set, in their order; by default
-    those of `label_set`, or those that appear. Messages call the clips by `clip_names`.
+    those of `label_set`, or those that appear. Messages call the clips by `clip_names`. Events end with their clips,
+    if `seconds`, the lengths of these, are given.
 
     Raises:
         [`BeatsError`]: no clip, no column, a label that is not known, a clip without a class or with several where one
-            is needed, an event that ends before it begins, or fewer than two classes.
+            is needed, a dataset without the column among several, an event without a label or length or that ends more
+            than a second after its clip, or fewer than two classes.
         [`UsageError`]: for `event_files`, which are read elsewhere.
     """
     if arguments.event_files is not None:
@@ -399,8 +420,10 @@ def read_labels(
     if column is None:
         values: list = classes_of_folders(list(map(str, name_files(dataset))), arguments.label_folder, known)
     else:
-        values = parse_lists(read_column(dataset, column), described, clip_names)
-    task = arguments.task or ("multi_label" if arguments.label_separator else guess_task(values))
+        values = read_column(dataset, column)
+        check_sources(dataset, column, values, clip_names, described)
+        values = parse_lists(values, described, clip_names)
+    task = arguments.task or guess_task(values, arguments.label_separator)
     check_multi_hot(values, clip_names, described)
     rows: list[list[Any]] = as_lists(values, arguments.label_separator)
     if num_columns := find_multi_hot(rows):
@@ -409,17 +432,20 @@ def read_labels(
             raise BeatsError(f"{described} has {num_columns} zeros and ones, but there are {len(known)} classes.")
         known = list(map(str, range(num_columns))) if known is None else known
         rows = [[known[index] for index, value in enumerate(row) if label_name(value) in HOT[2:]] for row in rows]
+    rows = read_events(rows, clip_names, seconds, described, label_name)
     if task == "frames":
-        check_events(rows, clip_names, described)
+        for row, name in zip(rows, clip_names):
+            if others := [value for value in row if not isinstance(value, Row)]:
+                raise BeatsError(f"{name}: {described} holds {others[0]!r}, no event {{label, onset, offset}}.")
     elif task == "single_label":
         for row, name in zip(rows, clip_names):
             if len(row) != 1:
                 raise BeatsError(f"{name}: {described} has {len(row)} labels ({name_some(row)}), one is needed.")
     # The classes of events, whatever is learned of them.
-    of_rows = [[value["label"] if is_event(value) else value for value in row] for row in rows]
+    of_rows = [[value.label if isinstance(value, Row) else value for value in row] for row in rows]
     for row, name in zip(of_rows, clip_names):
-        if unusable := next((value for value in row if isinstance(value, (dict, list))), None):
-            raise BeatsError(f"{name}: {described} holds {unusable!r}, which is no name of a class and no event.")
+        if unusable := [value for value in row if isinstance(value, (dict, list))]:
+            raise BeatsError(f"{name}: {described} holds {unusable[0]!r}, which is no name of a class and no event.")
     found = {label for row in of_rows for label in row}
     names = sort_names(found) if known is None else list(known)
     if known is None:
@@ -435,27 +461,9 @@ def read_labels(
     if not names:
         raise BeatsError(f"{described} has no label for any clip.")
     if task == "frames":
-        events = [
-            [(index[label_name(event["label"])], event["onset"], event["offset"]) for event in row] for row in rows
-        ]
+        events = [[(index[event.label], event.onset, event.offset) for event in row] for row in rows]
         return Labels(task, names, events)
     return Labels(task, names, [sorted({index[label_name(label)] for label in row}) for row in of_rows])
-
-
-def check_events(rows: list[list], clip_names: Sequence[str], described: str) -> None:
-    """Makes numbers of the times of events; raises a [`BeatsError`] for a value that is no event."""
-    for row, name in zip(rows, clip_names):
-        for event in row:
-            if not is_event(event):
-                raise BeatsError(f"{name}: {described} holds {event!r}, no event {{label, onset, offset}}.")
-            try:
-                event["onset"], event["offset"] = float(event["onset"]), float(event["offset"])
-            except (TypeError, ValueError):
-                raise BeatsError(f"{name}: an event {event!r} has no times in seconds.") from None
-            if not 0 <= event["onset"] < event["offset"]:
-                raise BeatsError(
-                    f"{name}: an event {event['label']!r} from {event['onset']} to {event['offset']} s has no length."
-                )
 
 
 def frame_labels(
@@ -472,5 +480,6 @@ def frame_labels(
     for label, onset, offset, *whole in events:
         overlap = np.minimum(onsets + column_seconds, offset) - np.maximum(onsets, onset)
         seconds = whole[0] if whole else offset - onset
-        labels[overlap >= 0.5 * min(column_seconds, seconds), label] = 1.0
+        # Times of decimals are rounded, and an event in the middle between two columns would be in none of them.
+        labels[overlap >= 0.5 * min(column_seconds, seconds) - TIME_ROUNDING, label] = 1.0
     return labels

@@ -318,9 +318,11 @@ def _sort_keys(names: pa.ChunkedArray) -> pa.Array:
 def _read_table(path: Path, audio_column: str | None, table: Path) -> tuple[pa.Table, datasets.Features]:
     """Reads a table; returns rows as [`_search`] does, with `path` and its other columns, and their features."""
     dataset, files = list_table_files(table, audio_column)
-    if not table.is_relative_to(path):
+    if not _is_within(os.path.abspath(table), os.path.abspath(path)):
         # Of all splits.
-        rows = [index for index, file in enumerate(files) if Path(file).is_relative_to(path)]
+        folders = [os.path.dirname(os.path.abspath(file)) for file in files]
+        is_of_split = {folder: _is_of_split(folder, path, table.parent) for folder in {*folders}}
+        rows = [index for index, folder in enumerate(folders) if is_of_split[folder]]
         if not rows:
             raise BeatsError(f"{table}: names no file in {path}.")
         dataset, files = dataset.select(rows), [files[index] for index in rows]
@@ -332,6 +334,17 @@ def _read_table(path: Path, audio_column: str | None, table: Path) -> tuple[pa.T
     names = read_arrow(dataset, FILE_COLUMN)
     found = pa.table({FILE_COLUMN: names, "path": paths, "size": size, "modified": modified})
     return _join_columns(found, others), others.features
+
+
+def _is_within(place: str, folder: str) -> bool:
+    return Path(place).is_relative_to(folder)
+
+
+def _is_of_split(place: str, split: Path, root: Path) -> bool:
+    """Returns whether an absolute path is in a split; one outside `root` may lead into it by another name of this."""
+    if _is_within(place, os.path.abspath(root)):
+        return _is_within(place, os.path.abspath(split))
+    return _is_within(os.path.realpath(place), os.path.realpath(split))
 
 
 def _join_columns(found: pa.Table, others: datasets.Dataset) -> pa.Table:
@@ -370,6 +383,35 @@ def _read_again(directory: Path, place: str, source: list[int] | None) -> tuple[
 def _checksum(path: str, size: int, modified: int) -> int:
     digest = hashlib.blake2b(f"{size} {modified} {os.path.abspath(path)}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
+
+
+def add_file_states(dataset: Any) -> Any:
+    """
+    Returns a dataset with the column `file_state` of rows whose audio is a file of its own, which Parquet files and
+    datasets of the Hub may name. Its fingerprint changes with these files. A stream, and a dataset that has the column
+    or no such row, is returned as it is.
+    """
+    if isinstance(dataset, datasets.IterableDataset) or FILE_STATE in dataset.column_names:
+        return dataset
+    audio = read_arrow(dataset, "audio")
+    lengths = (pc.binary_length(pc.struct_field(audio, name)) for name in ("bytes", "path"))
+    has_bytes, has_path = (pc.fill_null(length, 0).to_numpy() > 0 for length in lengths)
+    is_file = has_path & ~has_bytes
+    if "shard" in dataset.features["audio"]:
+        is_file &= pc.struct_field(audio, "shard").is_null().to_numpy()
+    rows = np.flatnonzero(is_file)
+    if not len(rows):
+        return dataset
+    paths = pc.struct_field(audio, "path").take(pa.array(rows)).to_pylist()
+    states = np.zeros((len(dataset), len(STATE_STRUCT)), dtype=np.int64)
+    for row, path in zip(rows.tolist(), paths):
+        states[row] = *(state := state_of(path)), _checksum(path, *state)
+    columns = [pa.array(values, mask=~is_file) for values in states.T]
+    features = datasets.Features({FILE_STATE: STATE_STRUCT})
+    table = pa.table([pa.StructArray.from_arrays(columns, names=list(STATE_STRUCT))], schema=features.arrow_schema)
+    # The fingerprint of a dataset in memory would be another one every time.
+    fingerprint = hash_columns([pa.chunked_array([pa.array(states[:, -1])])])
+    return datasets.concatenate_datasets([dataset, datasets.Dataset(table, fingerprint=fingerprint)], axis=1)
 
 
 def _write_list(rows: pa.Table, others: datasets.Features, folder: Path, file: Path) -> None:

@@ -23,7 +23,7 @@ from datasets.table import MemoryMappedTable, table_cast
 from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioError
-from transformers_beats.audio.files import AUDIO_SUFFIXES
+from transformers_beats.audio.files import AUDIO_SUFFIXES, is_hidden
 from transformers_beats.utils.cache import mark_used, remove_unused
 from transformers_beats.utils.errors import BeatsError, first_line
 from transformers_beats.utils.lock import hold
@@ -34,11 +34,12 @@ from .manifest import (
     cache_path,
     map_arrow,
     open_arrow,
+    pc,
     read_state,
     write_arrow,
     write_batches,
 )
-from .tables import METADATA_COLUMN, read_parquet_schema
+from .tables import METADATA_COLUMN, is_audio_type, read_parquet_features
 
 
 logger = logging.get_logger(__name__)
@@ -56,7 +57,7 @@ SHARD_AUDIO = AUDIO_STRUCT | {
 }
 TAR_FEATURES = datasets.Features({"audio": SHARD_AUDIO, METADATA_COLUMN: datasets.Value("string")})
 # Changes when rows of the indices do.
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 INDEX_NAME = "shard-{}.arrow"
 # Entry of the metadata of an index: warnings about the shard.
 WARNINGS = b"warnings"
@@ -188,12 +189,7 @@ def _open_index(index: Callable[[Path, Path], None], shard: Path, file: Path) ->
 
 def _parquet_features(shard: Path) -> datasets.Features:
     """Returns the columns of the rows of a Parquet file, with places for the audio in it."""
-    schema = read_parquet_schema(shard)
-    try:
-        features = datasets.Features.from_arrow_schema(schema)
-    # Of its metadata, `datasets` believes all.
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise BeatsError(f"{shard}: its metadata of `datasets` are damaged: {first_line(error)}") from error
+    features = read_parquet_features(shard)
     return datasets.Features(
         {name: SHARD_AUDIO if is_audio(feature) else feature for name, feature in features.items()}
     )
@@ -210,12 +206,18 @@ def index_parquet(shard: Path, index: Path, features: datasets.Features) -> None
     _, modified = read_state(shard)
     with pyarrow.parquet.ParquetFile(shard) as file:
         names = [field.name for field in file.schema_arrow]
+        for field in file.schema_arrow:
+            if field.name in audio and not is_audio_type(field.type):
+                raise BeatsError(
+                    f"{shard}: its columns differ from those of the first file: {field.name!r} holds {field.type}, no "
+                    "audio."
+                )
         wanted = [f"{name}.path" if name in audio else name for name in names]
         table = file.read(columns=wanted, use_threads=False)
-    columns: dict[str, Any] = {name: table[name] for name in names}
-    for name in audio:
-        if name in columns:
-            columns[name] = _places(table[name], shard, name, modified)
+        columns: dict[str, Any] = {name: table[name] for name in names}
+        for name in audio:
+            if name in columns:
+                columns[name] = _places(table[name], shard, name, modified, _find_bytes(file, name))
     for name in features.keys() - columns.keys():
         columns[name] = pyarrow.nulls(table.num_rows)
     ordered = {name: columns.pop(name) for name in features}
@@ -228,18 +230,39 @@ def index_parquet(shard: Path, index: Path, features: datasets.Features) -> None
     write_arrow(table, index)
 
 
-def _places(column: pyarrow.ChunkedArray, shard: Path, name: str, modified: int) -> pyarrow.Array:
-    """Returns the places of the audio in a column, given with the paths only."""
+def _find_bytes(file: pyarrow.parquet.ParquetFile, name: str) -> np.ndarray:
+    """Returns whether the rows of a column of audio have bytes, bool `(num_rows,)`; others only name a file."""
+    parts = []
+    for group in range(file.metadata.num_row_groups):
+        of_group = file.metadata.row_group(group)
+        chunks = [of_group.column(index) for index in range(of_group.num_columns)]
+        statistics = next(chunk.statistics for chunk in chunks if chunk.path_in_schema == f"{name}.bytes")
+        if statistics is not None and statistics.has_null_count and statistics.null_count in (0, of_group.num_rows):
+            parts.append(np.full(of_group.num_rows, statistics.null_count == 0))
+            continue
+        values = file.read_row_group(group, columns=[f"{name}.bytes"], use_threads=False)[name]
+        parts.append(pc.fill_null(pc.binary_length(pc.struct_field(values, "bytes")), 0).to_numpy() > 0)
+    return np.concatenate([np.zeros(0, dtype=bool), *parts])
+
+
+def _places(
+    column: pyarrow.ChunkedArray, shard: Path, name: str, modified: int, has_bytes: np.ndarray
+) -> pyarrow.Array:
+    """Returns the places of the audio in a column, given with the paths only; none of rows that only name a file."""
     rows = column.combine_chunks()
-    num_rows = len(rows)
+    num_rows, mask = len(rows), pyarrow.array(has_bytes)
+
+    def place(value: str | int) -> pyarrow.Array:
+        return pc.if_else(mask, pyarrow.scalar(value), None)
+
     values = {
         "bytes": pyarrow.nulls(num_rows, pyarrow.binary()),
         "path": rows.field("path").cast(pyarrow.string()),
-        "shard": pyarrow.repeat(pyarrow.scalar(str(shard)), num_rows),
-        "column": pyarrow.repeat(pyarrow.scalar(name), num_rows),
-        "offset": pyarrow.array(np.arange(num_rows)),
+        "shard": place(str(shard)),
+        "column": place(name),
+        "offset": pyarrow.array(np.arange(num_rows), mask=~has_bytes),
         "size": pyarrow.nulls(num_rows, pyarrow.int64()),
-        "modified": pyarrow.repeat(pyarrow.scalar(modified, pyarrow.int64()), num_rows),
+        "modified": place(modified),
     }
     return pyarrow.StructArray.from_arrays(list(values.values()), names=list(values))
 
@@ -250,21 +273,49 @@ def _places(column: pyarrow.ChunkedArray, shard: Path, name: str, modified: int)
 def index_tar(shard: Path, index: Path) -> None:
     """
     Writes the rows of a tar archive, with the places of the audio, and warnings of damage as metadata. Of rows that
-    have bytes, few are in memory.
+    have bytes, few are in memory. Files beside the audio may be anywhere in the archive, as `tar` writes them in the
+    order of the disk.
     """
     warnings: list[str] = []
+    distant: dict[str, dict[str, Any]] = {}
     schema = TAR_FEATURES.arrow_schema
-    # Warnings are known when all rows are written, and come before these.
+    # Warnings, and what is beside the audio, are known when all rows are written; warnings come before these.
     rows = index.with_name(f".{index.name}")
     try:
-        write_batches(_batch_rows(read_tar_shards([str(shard)], warnings.append)), schema, rows)
+        write_batches(_batch_rows(_read_shard(str(shard), warnings.append, distant)), schema, rows)
         if warnings:
             schema = schema.with_metadata({**(schema.metadata or {}), WARNINGS: json.dumps(warnings)})
-            write_batches(map_arrow(rows).table.to_batches(), schema, index)
+        if warnings or distant:
+            table = map_arrow(rows).table
+            write_batches(_add_values(table, distant, f"{shard}/") if distant else table.to_batches(), schema, index)
         else:
             rows.replace(index)
     finally:
         rows.unlink(missing_ok=True)
+
+
+def _add_values(
+    table: pyarrow.Table, distant: dict[str, dict[str, Any]], prefix: str
+) -> Iterator[pyarrow.RecordBatch]:
+    """
+    Yields the rows of a tar archive with what is beside their audio elsewhere in it, by the name without suffix: the
+    values of a name that no audio file has are those of all clips of its key.
+    """
+    paths = pc.struct_field(table["audio"], "path").to_pylist()
+    stems = {_stem(path.removeprefix(prefix)) for path in paths}
+    of_keys: dict[str, dict[str, Any]] = {}
+    for stem, values in distant.items():
+        if stem not in stems:
+            of_keys.setdefault(_clip_key(stem), {}).update(values)
+    column = table.schema.get_field_index(METADATA_COLUMN)
+    for batch in table.to_batches():
+        texts = []
+        names = pc.struct_field(batch.column("audio"), "path").to_pylist()
+        for path, text in zip(names, batch.column(column).to_pylist()):
+            name = path.removeprefix(prefix)
+            values = of_keys.get(_clip_key(name), {}) | distant.get(_stem(name), {})
+            texts.append(json.dumps(values | (json.loads(text) if text else {})) if values else text)
+        yield batch.set_column(column, batch.schema.field(column), pyarrow.array(texts, pyarrow.string()))
 
 
 def _batch_rows(rows: Iterator[dict[str, Any]]) -> Iterator[pyarrow.RecordBatch]:
@@ -281,29 +332,49 @@ def _batch_rows(rows: Iterator[dict[str, Any]]) -> Iterator[pyarrow.RecordBatch]
         yield pyarrow.RecordBatch.from_pylist(batch, TAR_FEATURES.arrow_schema)
 
 
-def read_tar_shards(shards: list[str], warn: Callable[[str], None] = logger.warning) -> Iterator[dict[str, Any]]:
+def read_tar_shards(shards: list[str]) -> Iterator[dict[str, Any]]:
     """
-    Yields the places of the audio files in tar archives; `NAME.json`, `NAME.cls` or `NAME.txt` beside `NAME.wav`
-    become their metadata, as JSON. Other files, and the rest of a damaged archive, are left out; `warn` is told of
-    damage. In a compressed archive, and of a sparse file, there is no place to read from: the rows have the bytes.
+    Yields the places of the audio files in tar archives, as they come, for streams; `NAME.json`, `NAME.cls` or
+    `NAME.txt` next to `NAME.wav` become their metadata, as JSON. Other files, and the rest of a damaged archive, are
+    left out with a warning. In a compressed archive, and of a sparse file, there is no place to read from: the rows
+    have the bytes.
     """
     for shard in shards:
-        for members in _group_members(shard, warn):
-            audio = [(name, content) for name, content in members if _suffix(name) in AUDIO_SUFFIXES]
-            stems = {_stem(name) for name, _ in audio}
-            # By the name without suffix; under None for all audio files of the group.
-            values: dict[str | None, dict[str, Any]] = {}
-            for name, content in members:
-                if (suffix := _suffix(name)) in (".json", *CLASS_SUFFIXES):
-                    found = _read_values(f"{shard}/{name}", content["bytes"], is_json=suffix == ".json")
-                    values.setdefault(_stem(name) if _stem(name) in stems else None, {}).update(found)
-            for name, content in audio:
-                metadata = {**values.get(None, {}), **values.get(_stem(name), {})}
-                yield {"audio": content, METADATA_COLUMN: json.dumps(metadata) if metadata else None}
+        yield from _read_shard(shard, logger.warning)
+
+
+def _read_shard(
+    shard: str, warn: Callable[[str], None], distant: dict[str, dict[str, Any]] | None = None
+) -> Iterator[dict[str, Any]]:
+    """
+    Yields the rows of a tar archive; see [`read_tar_shards`]. `warn` is told of damage. With `distant`, metadata go
+    there, by the name without suffix, unless the audio file of this name is next to them.
+    """
+    for members in _group_members(shard, warn):
+        audio = [(name, content) for name, content in members if _suffix(name) in AUDIO_SUFFIXES]
+        stems = {_stem(name) for name, _ in audio}
+        values: dict[str, dict[str, Any]] = {}
+        others: dict[str, dict[str, Any]] = {} if distant is None else distant
+        for name, content in members:
+            if (suffix := _suffix(name)) in (".json", *CLASS_SUFFIXES):
+                found = _read_values(f"{shard}/{name}", content["bytes"], is_json=suffix == ".json")
+                stem = _stem(name)
+                (values if stem in stems else others).setdefault(stem, {}).update(found)
+        of_all: dict[str, Any] = {}
+        for found in others.values() if distant is None else ():
+            of_all.update(found)
+        for name, content in audio:
+            metadata = of_all | values.get(_stem(name), {})
+            yield {"audio": content, METADATA_COLUMN: json.dumps(metadata) if metadata else None}
 
 
 def _suffix(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
+
+
+def _is_hidden(name: str) -> bool:
+    """Returns whether a file in an archive would be hidden in a folder: `._dog.wav` of macOS, `__MACOSX/dog.wav`."""
+    return any(is_hidden(part) for part in PurePosixPath(name).parts if part != "..")
 
 
 def _stem(name: str) -> str:
@@ -321,7 +392,7 @@ def _group_members(shard: str, warn: Callable[[str], None]) -> Iterator[list[tup
         with archive:
             for member in archive:
                 file = _resolve(archive, member, files)
-                if file is None or _suffix(member.name) not in wanted:
+                if file is None or _suffix(member.name) not in wanted or _is_hidden(member.name):
                     continue
                 if not is_compressed and file.offset_data + file.size > num_bytes:
                     raise tarfile.ReadError("unexpected end of data")
@@ -333,7 +404,7 @@ def _group_members(shard: str, warn: Callable[[str], None]) -> Iterator[list[tup
             if not is_compressed:
                 _check_rest(shard, archive.offset)
     except (tarfile.TarError, EOFError) as error:
-        warn(f"{shard}: the rest of this shard cannot be read: {error}")
+        warn(f"{shard}: the rest of this shard cannot be read: {first_line(error).rstrip(':')}")
     if group:
         yield group
 
@@ -406,6 +477,6 @@ def _read_values(name: str, data: bytes, is_json: bool) -> dict[str, Any]:
         text = data.decode("utf-8")
         values = json.loads(text) if is_json else {"label": text.strip()}
     except ValueError as error:
-        logger.warning(f"{name}: cannot be read: {error}")
+        logger.warning(f"{name}: cannot be read: {first_line(error)}")
         return {}
     return values if isinstance(values, dict) else {"label": values}

@@ -21,7 +21,15 @@ from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line, name_some
 from transformers_beats.utils.hub import check_repository
 
-from .manifest import AUDIO_STRUCT, SHARD_SUFFIXES, list_audio_files, one_of_each_folder, read_state, search_audio
+from .manifest import (
+    AUDIO_STRUCT,
+    SHARD_SUFFIXES,
+    add_file_states,
+    list_audio_files,
+    one_of_each_folder,
+    read_state,
+    search_audio,
+)
 from .shards import (
     SHARD_AUDIO,
     TAR_FEATURES,
@@ -30,7 +38,7 @@ from .shards import (
     read_audio,
     read_tar_shards,
 )
-from .splits import check_nested_splits, find_split, select_shards
+from .splits import ALL, check_nested_splits, find_split, select_shards
 from .tables import (
     CORPUS_COLUMN,
     FILE_COLUMN,
@@ -38,10 +46,12 @@ from .tables import (
     METADATA_COLUMN,
     OWN_COLUMNS,
     WAVEFORM_COLUMN,
+    check_parquet,
     find_table,
     label_name,
+    list_columns,
     name_classes,
-    read_parquet_schema,
+    read_metadata,
 )
 
 
@@ -77,7 +87,8 @@ class DataArguments:
     streaming: bool = argument("Read the data as they come, for codes on the fly.", False)
     audio_column: str | None = argument("Column of the audio or, in a table, of the paths.", None)
     select: dict | None = argument("Rows to keep, by column: {fold: [2, 3]} keeps two of its values.", None)
-    crop_seconds: float = argument("Longer clips are cut at random to this length.", 10.0, positive=True)
+    # One frame of the fbank, at the least.
+    crop_seconds: float = argument("Longer clips are cut at random to this length.", 10.0, min=0.025)
     num_crops: int | None = argument(
         "Crops of each clip in an epoch. Default: as many as fit into it; streamed, one.", None, min=1
     )
@@ -183,7 +194,7 @@ def _load_source(arguments: DataArguments, beside: str | None, refresh: bool) ->
             raise UsageError(
                 f"{source}: no such file or folder here, and from the Hub it cannot be loaded: {error}"
             ) from error
-        return _select_rows(_name_audio_column(dataset, audio_column, source), arguments.select)
+        return _select_rows(add_file_states(_name_audio_column(dataset, audio_column, source)), arguments.select)
     folder = find_split(root, arguments.split, beside)
     path = folder or root
     # A table beside the folders of splits may name the files in them.
@@ -199,8 +210,7 @@ def _load_source(arguments: DataArguments, beside: str | None, refresh: bool) ->
             stream, own = _stream_tar, METADATA_COLUMN
         else:
             stream = _stream_parquet
-            for shard in shards:
-                read_parquet_schema(shard)
+            check_parquet(shards)
         dataset = stream(shards) if arguments.streaming else load_shards(shards)
     elif folder is None:
         raise BeatsError(f"{root}: has no folder {arguments.split!r}, which the split of that name would be.")
@@ -212,7 +222,8 @@ def _load_source(arguments: DataArguments, beside: str | None, refresh: bool) ->
         if arguments.streaming:
             digest = dataset.info.description
             dataset = dataset.to_iterable_dataset(num_shards=min(MAX_FOLDER_SHARDS, len(dataset)))
-    dataset = _select_rows(_name_audio_column(dataset, audio_column, source, own), arguments.select)
+    dataset = add_file_states(_name_audio_column(dataset, audio_column, source, own))
+    dataset = _select_rows(dataset, arguments.select)
     if arguments.streaming:
         # Nothing else tells whether the files are those that an interrupted training has read.
         dataset.info.description = digest or Hasher.hash([(str(file), *read_state(file)) for file in shards])
@@ -244,13 +255,20 @@ def _select_shards(found: list[Path], root: Path, folder: Path | None, split: st
     Returns the shards of a split, of one kind: all in its folder; or those whose names tell that they are of it.
 
     Raises:
-        [`BeatsError`]: if there are shards of another kind, or audio files, that would be left out.
+        [`BeatsError`]: if there are shards of another kind, or audio files, that would be left out; or if all shards
+            are of other splits, and nothing else is there to train on.
     """
     of_kinds = [[path for path in found if path.suffix.lower() == suffix] for suffix in sorted(SHARD_SUFFIXES)]
     if folder is None or folder == root:
         of_kinds = [select_shards(root, shards, split) for shards in of_kinds]
     kinds = [shards for shards in of_kinds if shards]
     if not kinds:
+        if found and folder is not None and not any(walk_folder(folder, AUDIO_SUFFIXES)):
+            name = found[0].relative_to(root)
+            raise BeatsError(
+                f"{root}: holds {str(name)!r}, a shard of another split, but none to train on: give one the name "
+                f"'train', or set `split: {ALL}` to take all of them."
+            )
         return []
     others: Iterable[str | Path] = kinds[1] if len(kinds) > 1 else ()
     if not others and folder is not None and folder.is_dir():
@@ -294,17 +312,25 @@ def _rename_column(dataset, old: str, new: str):
 
 
 def _select_rows(dataset, select: dict | None):
+    is_stream = isinstance(dataset, datasets.IterableDataset)
     for column, values in (select or {}).items():
-        if column not in dataset.features:
-            raise BeatsError(f"`select` names the column {column!r}, but there are {', '.join(dataset.features)}.")
+        # What is beside the audio of a stream is known when it comes.
+        known = [name for name in dataset.features if name not in OWN_COLUMNS] if is_stream else list_columns(dataset)
+        if column not in known:
+            beside = ""
+            if is_stream and METADATA_COLUMN in dataset.features:
+                beside = ": what is beside the audio in tar shards selects rows with `streaming: false`"
+            raise BeatsError(f"`select` names the column {column!r}, but there are {', '.join(known)}{beside}.")
+        feature = dataset.features.get(column)
         wanted = values if isinstance(values, list) else [values]
-        is_wanted = partial(_is_in, wanted=wanted, feature=dataset.features[column])
-        dataset = dataset.filter(is_wanted, input_columns=column)
+        is_wanted = partial(_is_in, wanted=wanted, feature=feature, beside=column if feature is None else None)
+        dataset = dataset.filter(is_wanted, input_columns=METADATA_COLUMN if feature is None else column)
     return dataset
 
 
-def _is_in(value: Any, wanted: list, feature: Any) -> bool:
-    value = name_classes(value, feature)
+def _is_in(value: Any, wanted: list, feature: Any, beside: str | None = None) -> bool:
+    """Returns whether a value is wanted; that of the column `beside` the audio, if `value` is all that is there."""
+    value = name_classes(value if beside is None else read_metadata(value, beside), feature)
     return any(_is_same(value, one) for one in wanted)
 
 

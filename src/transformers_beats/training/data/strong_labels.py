@@ -15,7 +15,16 @@ from typing import Any
 from transformers.utils import logging
 
 from transformers_beats.audio.audioset import AUDIOSET_LABELS, AUDIOSET_STRONG_LABELS
-from transformers_beats.audio.event_rows import Recordings, Row
+from transformers_beats.audio.event_rows import (
+    Recordings,
+    Row,
+    as_time,
+    check_times,
+    first_rows,
+    fit_rows,
+    is_time,
+    make_row,
+)
 from transformers_beats.audio.files import search_folder
 from transformers_beats.utils.errors import BeatsError, did_you_mean, name_some
 
@@ -39,40 +48,6 @@ RAVEN_SELECTION = "Selection"
 ANNOTATIONS = ("annotation", "label", "class", "species", "tag", "type", "call type", "id")
 # Of the name of a selection table, `NAME.Table.1.selections.txt`.
 RAVEN_NAME = re.compile(r"(\.Table\.\d+)?\.selections$", re.IGNORECASE)
-NUMBER, COMMA_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"), re.compile(r"[-+]?\d+,\d+")
-MISSING = ("", "nan", "none", "null")
-# An event may end so much later than its recording, in seconds: lengths in tables are rounded ones.
-END_TOLERANCE = 1.0
-
-
-def as_time(value: Any, place: str, name: str) -> float:
-    """Returns a time in seconds; `1,5` is one, too, as programs write it where the comma is the decimal sign."""
-    text = str(value).strip()
-    if COMMA_NUMBER.fullmatch(text):
-        text = text.replace(",", ".")
-    if isinstance(value, bool) or not NUMBER.fullmatch(text):
-        raise BeatsError(f"{place}: the {name} {value!r} is no time in seconds.")
-    return float(text)
-
-
-def check_times(row: Row) -> Row:
-    """Returns a row; raises a [`BeatsError`] for times of no length."""
-    if row.onset is not None and row.offset is not None and not 0 <= row.onset < row.offset < math.inf:
-        reason = "the onset is negative" if row.onset < 0 else "the offset must be after the onset"
-        raise BeatsError(f"{row.place}: {row.label!r} from {row.onset:g} to {row.offset:g} s: {reason}.")
-    return row
-
-
-def make_row(place: str, recording: Any, label: Any, onset: Any, offset: Any) -> Row:
-    """Makes a row of cells; an event needs all three, and a row with none of them is a recording without events."""
-    cells = {"label": label, "onset": onset, "offset": offset}
-    missing = [name for name, value in cells.items() if str(value).strip().lower() in MISSING]
-    if len(missing) == len(cells):
-        return Row(place, str(recording))
-    if missing:
-        raise BeatsError(f"{place}: the event has no {' and no '.join(missing)}.")
-    times = as_time(onset, place, "onset"), as_time(offset, place, "offset")
-    return check_times(Row(place, str(recording), label_name(label).strip(), *times))
 
 
 def find_column(names: Sequence[str], wanted: Iterable[str]) -> str | None:
@@ -108,9 +83,7 @@ def recognise(path: Path, text: str) -> str:
 
 def _is_track_line(line: str) -> bool:
     cells = line.split("\t")
-    return len(cells) >= 2 and all(
-        NUMBER.fullmatch(cell.strip()) or COMMA_NUMBER.fullmatch(cell.strip()) for cell in cells[:2]
-    )
+    return len(cells) >= 2 and all(map(is_time, cells[:2]))
 
 
 def read_rows(path: Path, arguments: LabelArguments | None = None, known: Collection[str] | None = None) -> list[Row]:
@@ -200,7 +173,8 @@ def _read_json_lines(path: Path) -> Iterator[Row]:
 
 def _event_cells(record: dict[str, Any], labels: Sequence[str]) -> list[Any]:
     known = {name.strip().lower(): value for name, value in record.items() if value is not None}
-    return [next((known[name] for name in kind if name in known), None) for kind in (labels, ONSETS, OFFSETS)]
+    cells = [next((known[name] for name in kind if name in known), None) for kind in (labels, ONSETS, OFFSETS)]
+    return [None if cells[0] is None else label_name(cells[0]), *cells[1:]]
 
 
 def _read_desed(path: Path, separator: str) -> Iterator[Row]:
@@ -321,7 +295,7 @@ def read_event_files(
         arguments ([`LabelArguments`]):
             Files, their format, and the set of classes.
         names (`Sequence[str]`):
-            Names of the recordings, relative to their folder.
+            Names of the recordings, relative to their folder. Those of the same name have the same labels.
         seconds (`Sequence[float]`):
             Their lengths.
         known (`Sequence[str]`, *optional*):
@@ -346,31 +320,28 @@ def read_event_files(
     found: list[tuple[Row, int]] = []
     found_in: list[int] = []
     lost: list[str] = []
-    num_late = num_twice = 0
+    num_twice = 0
     for number, row in ((number, row) for number, rows in enumerate(of_sources) for row in rows):
         clip = recordings.find(row)
         if clip is None:
             lost.append(f"{row.place}: {row.recording}")
         else:
-            inside = fit_times(row, names[clip], float(seconds[clip]))
-            num_late += inside.label != row.label
-            found.append((inside, clip))
+            found.append((row, clip))
             found_in.append(number)
     if not found:
         such = f", such as {name_some(lost, 1)}" if lost else ": there is no row"
         raise BeatsError(f"`event_files`: none of the recordings is there{such}.")
     if lost:
         logger.warning(f"{len(lost)} rows are of recordings that are not there, such as {lost[0]}.")
-    if num_late:
-        logger.warning(f"{num_late} events begin where their recording has ended, and are left out.")
-    known, rows = choose_classes(arguments, known, [row for row, _ in found])
+    clips = [clip for _, clip in found]
+    fitted = fit_rows([row for row, _ in found], [names[clip] for clip in clips], [seconds[clip] for clip in clips])
+    known, rows = choose_classes(arguments, known, fitted)
     index = {name: number for number, name in enumerate(known)}
     values: list[list] = [[] for _ in names]
     annotated: list[set[int]] = [set() for _ in names]
     own = own_classes(sources, of_sources, index) if arguments.event_classes == "own" else None
     knowledge = ["nothing"] * len(names)
     # Of recordings with both, classes come first, and are replaced.
-    clips = [clip for _, clip in found]
     for row, clip, number in sorted(zip(rows, clips, found_in), key=lambda triple: not triple[0].is_weak):
         kind = "classes" if row.is_weak else "events"
         if knowledge[clip] != kind:
@@ -387,7 +358,9 @@ def read_event_files(
             values[clip].append(event)
     if num_twice:
         logger.warning(f"{num_twice} rows of events appear twice, and count once.")
-    return Labels("frames", list(known), values, knowledge, None if own is None else list(map(sorted, annotated)))
+    labels = Labels("frames", list(known), values, knowledge, None if own is None else list(map(sorted, annotated)))
+    first = first_rows(names)
+    return labels.select([first[name] for name in names])
 
 
 def own_classes(sources: Sequence[str], of_sources: Sequence[list[Row]], index: Mapping[str, int]) -> list[set[int]]:
@@ -405,25 +378,6 @@ def own_classes(sources: Sequence[str], of_sources: Sequence[list[Row]], index: 
                 "leave it out, or join it with the file of the classes that these were labelled for."
             )
     return own
-
-
-def fit_times(row: Row, name: str, seconds: float) -> Row:
-    """
-    Returns a row whose event ends with its recording, at the latest; without the event if it begins there.
-
-    Raises:
-        [`BeatsError`]: if it ends more than a second later.
-    """
-    if row.onset is None or row.offset is None:
-        return row
-    if row.offset > seconds + END_TOLERANCE:
-        raise BeatsError(
-            f"{row.place}: {row.label!r} from {row.onset:g} to {row.offset:g} s is not within {name}, which lasts "
-            f"{seconds:g} s."
-        )
-    if row.onset >= seconds:
-        return row._replace(label=None, onset=None, offset=None)
-    return row._replace(offset=min(row.offset, seconds))
 
 
 def choose_classes(

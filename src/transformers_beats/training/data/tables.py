@@ -72,7 +72,7 @@ def find_table(path: Path, audio_column: str | None) -> Path | None:
     if path.suffix.lower() == ".parquet":
         # One with the audio itself has other columns.
         schema = read_parquet_schema(path)
-        has_audio = any(_is_audio(entry.type) for entry in schema)
+        has_audio = any(is_audio_type(entry.type) for entry in schema)
         names = [entry.name for entry in schema if _is_text(entry.type)]
         return path if (audio_column or FILE_COLUMN) in names and (audio_column or not has_audio) else None
     return path if path.suffix.lower() in TABLE_SUFFIXES else None
@@ -86,12 +86,60 @@ def read_parquet_schema(path: Path) -> pyarrow.Schema:
         raise BeatsError(f"{path}: cannot be read as Parquet: {first_line(error)}") from error
 
 
+def read_parquet_features(path: Path) -> datasets.Features:
+    """Reads the features of the columns of a Parquet file; raises a [`BeatsError`] as [`read_parquet_schema`] does."""
+    schema = read_parquet_schema(path)
+    try:
+        return datasets.Features.from_arrow_schema(schema)
+    # Of its metadata, `datasets` believes all.
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BeatsError(f"{path}: its metadata of `datasets` are damaged: {first_line(error)}") from error
+
+
+def check_parquet(shards: list[Path]) -> None:
+    """
+    Checks that Parquet files have the same classes, whose indices are in their rows.
+
+    Raises:
+        [`BeatsError`]: if one cannot be read, or has other names of classes than the first that has some.
+    """
+    first: dict[str, tuple[Path, list[str]]] = {}
+    for shard in shards:
+        for column, names in _class_names(read_parquet_features(shard)).items():
+            other, expected = first.setdefault(column, (shard, names))
+            if names != expected:
+                differs = next((pair for pair in zip(names, expected) if pair[0] != pair[1]), None)
+                found = (
+                    f"{len(names)} classes, not {len(expected)}"
+                    if differs is None
+                    else "{!r}, not {!r}".format(*differs)
+                )
+                raise BeatsError(
+                    f"{shard}: the classes of its column {column!r} are not those of {other} ({found}): write both "
+                    "with the same list of classes."
+                )
+
+
+def _class_names(feature: Any, name: str = "") -> dict[str, list[str]]:
+    """Returns the names of the classes in the columns of some features, by column, also those within others."""
+    if isinstance(feature, datasets.ClassLabel):
+        return {name: feature.names}
+    if isinstance(feature, dict):
+        inner = [(f"{name}.{key}" if name else key, value) for key, value in feature.items()]
+    elif isinstance(feature, (list, tuple)):
+        inner = [(name, value) for value in feature]
+    else:
+        inner = [(name, feature.feature)] if hasattr(feature, "feature") else []
+    return {key: names for inner_name, value in inner for key, names in _class_names(value, inner_name).items()}
+
+
 def _is_text(kind: pyarrow.DataType) -> bool:
     kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
     return str(kind) in ("string", "large_string", "string_view")
 
 
-def _is_audio(kind: pyarrow.DataType) -> bool:
+def is_audio_type(kind: pyarrow.DataType) -> bool:
+    """Returns whether a column of this type holds audio: bytes and a path."""
     return pyarrow.types.is_struct(kind) and {"bytes", "path"} <= {entry.name for entry in kind}
 
 
@@ -182,15 +230,16 @@ def read_text(path: Path, may_be_empty: bool = False) -> str:
 def read_delimited(path: Path, delimiter: str) -> Table:
     """Reads delimited text with a header, by default with this `delimiter`; see [`read_table`]."""
     text = read_text(path)
-    header_line = text.lstrip("\r\n").splitlines()[0]
-    if delimiter not in header_line:
+    # Spreadsheets write rows without content, also before the header.
+    header_line = next((line for line in text.splitlines() if line.strip(OTHER_DELIMITERS + " ").strip()), text)
+    others = [other for other in OTHER_DELIMITERS if other in header_line]
+    if others and delimiter not in header_line:
         # As Excel writes a CSV where the comma is the decimal sign.
-        delimiter = max(OTHER_DELIMITERS, key=header_line.count)
+        delimiter = max(others, key=header_line.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
     rows, lines = [], []
     try:
         for cells in reader:
-            # Spreadsheets append rows without content.
             if any(cells := [cell.strip() for cell in cells]):
                 rows.append(cells)
                 lines.append(reader.line_num)
@@ -315,9 +364,14 @@ def _read_parquet(path: Path) -> Table:
 def read_column(dataset: datasets.Dataset, column: str) -> list:
     """Returns the values of a column, or of metadata beside the audio; class indices are replaced by their names."""
     if column not in dataset.column_names:
-        return [json.loads(text).get(column) if text else None for text in dataset[METADATA_COLUMN]]
+        return [read_metadata(text, column) for text in dataset[METADATA_COLUMN]]
     feature = dataset.features[column]
     return [name_classes(value, feature) for value in dataset[column]]
+
+
+def read_metadata(text: str | None, column: str) -> Any:
+    """Returns the value of a column that is beside the audio of a row; None if it has none."""
+    return json.loads(text).get(column) if text else None
 
 
 def name_classes(value: Any, feature: Any) -> Any:
@@ -339,6 +393,12 @@ def metadata_names(dataset: datasets.Dataset) -> list[str]:
     if METADATA_COLUMN not in dataset.column_names:
         return []
     return [*dict.fromkeys(name for text in dataset[METADATA_COLUMN] if text for name in json.loads(text))]
+
+
+def list_columns(dataset: datasets.Dataset) -> list[str]:
+    """Returns the columns that a dataset has for users: its own, and those beside the audio in tar shards."""
+    own = [name for name in dataset.column_names if name not in OWN_COLUMNS]
+    return [*dict.fromkeys([*own, *metadata_names(dataset)])]
 
 
 def name_files(dataset: datasets.Dataset) -> list[str | None]:

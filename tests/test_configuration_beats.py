@@ -4,8 +4,16 @@ import math
 
 import numpy as np
 import pytest
+from huggingface_hub.errors import StrictDataclassError
 
-from transformers_beats import BeatsConfig, BeatsForAudioClassification, BeatsTokenizerConfig
+from transformers_beats import (
+    BeatsConfig,
+    BeatsForAudioClassification,
+    BeatsModel,
+    BeatsRandomProjectionTokenizer,
+    BeatsRandomProjectionTokenizerConfig,
+    BeatsTokenizerConfig,
+)
 
 
 def test_defaults_are_the_released_models():
@@ -45,8 +53,15 @@ def test_defaults_are_the_released_models():
         ({"event_settings": {"dog": 0.5}}, "got 0.5 for 'dog'"),
         ({"event_settings": {0: {"threshold": 0.5}}}, "got {'threshold': 0.5} for 0"),
         ({"event_settings": {"dog": {1: 0.5}}}, "got {1: 0.5} for 'dog'"),
-        ({"event_settings": {"dog": {"threshold": np.float32(0.5)}}}, "strings and numbers of Python"),
-        ({"event_settings": {"dog": {"threshold": [0.5]}}}, "strings and numbers of Python"),
+        ({"event_settings": {"dog": {"threshold": np.float32(0.5)}}}, "strings and finite numbers of Python"),
+        ({"event_settings": {"dog": {"threshold": [0.5]}}}, "strings and finite numbers of Python"),
+        ({"event_settings": {"dog": {"threshold": math.nan}}}, "got {'threshold': nan} for 'dog'"),
+        ({"event_settings": {"dog": {"gap_seconds": -math.inf}}}, "got {'gap_seconds': -inf} for 'dog'"),
+        ({"event_settings": {"dog": {"threshold": True}}}, "got {'threshold': True} for 'dog'"),
+        ({"problem_type": "multi_label"}, "`problem_type` must be one of regression, single_label_classification"),
+        ({"num_labels": 0}, "`num_labels` must be at least 1, got 0"),
+        ({"num_labels": -1}, "`num_labels` must be at least 1, got 0"),
+        ({"id2label": {}}, "`num_labels` must be at least 1, got 0"),
     ],
 )
 def test_impossible_architectures_are_refused(arguments, message):
@@ -54,6 +69,59 @@ def test_impossible_architectures_are_refused(arguments, message):
     with pytest.raises(Exception) as caught:  # noqa: PT011
         BeatsConfig(**arguments)
     assert message in f"{caught.value} {caught.value.__cause__}"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"layerdrop": 2.0}, "`layerdrop` is a probability in [0, 1), got 2.0"),
+        ({"mask_ratio": 5.0}, "`mask_ratio` must lie between 0 and 1"),
+        ({"deep_norm": True, "layer_norm_first": True}, "set `layer_norm_first=False`"),
+        ({"legacy_padding_mask": True, "frame_pooling": "sequence"}, "set `legacy_padding_mask=False`"),
+        ({"layer_weights": "attention"}, "set `use_weighted_layer_sum=True`"),
+        ({"num_labels": 0}, "`num_labels` must be at least 1, got 0"),
+        ({"problem_type": "multi_label"}, "`problem_type` must be one of"),
+    ],
+)
+def test_a_model_that_could_not_be_saved_is_not_made(values, message, tiny_config, tmp_path):
+    BeatsForAudioClassification(tiny_config).save_pretrained(tmp_path)
+    # Values that are given replace those of the file after the configuration was checked.
+    with pytest.raises(StrictDataclassError) as caught:
+        BeatsForAudioClassification.from_pretrained(tmp_path, **values, ignore_mismatched_sizes=True)
+    assert message in str(caught.value.__cause__)
+    for name, value in values.items():
+        setattr(tiny_config, name, value)
+    for model_class in (BeatsModel, BeatsForAudioClassification):
+        with pytest.raises(StrictDataclassError) as caught:
+            model_class(tiny_config)
+        assert message in str(caught.value.__cause__)
+
+
+def test_values_are_checked_together_with_those_of_the_checkpoint(tiny_config, tmp_path):
+    tiny_config.use_weighted_layer_sum = True
+    BeatsForAudioClassification(tiny_config).save_pretrained(tmp_path)
+    model = BeatsForAudioClassification.from_pretrained(tmp_path, layer_weights="attention")
+    assert model.config.layer_weights == "attention"
+    model.save_pretrained(tmp_path / "again")
+
+
+@pytest.mark.parametrize("seed", [2**64, 2**70, -(2**63) - 1])
+def test_a_seed_that_pytorch_cannot_read_is_refused(seed):
+    with pytest.raises(StrictDataclassError) as caught:
+        BeatsRandomProjectionTokenizerConfig(seed=seed)
+    assert f"`seed` must fit 64 bits, as PyTorch reads it, got {seed}" in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("seed", [2**64 - 1, -(2**63)])
+def test_every_other_seed_makes_a_tokenizer(seed):
+    BeatsRandomProjectionTokenizer(BeatsRandomProjectionTokenizerConfig(seed=seed))
+
+
+def test_a_random_projection_that_could_not_be_saved_is_not_made(tmp_path):
+    BeatsRandomProjectionTokenizer(BeatsRandomProjectionTokenizerConfig()).save_pretrained(tmp_path)
+    with pytest.raises(StrictDataclassError) as caught:
+        BeatsRandomProjectionTokenizer.from_pretrained(tmp_path, codebook_size=0)
+    assert "`codebook_size` must be at least 1, got 0" in str(caught.value.__cause__)
 
 
 def test_tokenizer_config_checks_its_codebook():

@@ -421,6 +421,23 @@ def test_resampling_is_asked_for(extractor):
         extractor(noise(8000), sampling_rate=44100)
 
 
+@pytest.mark.parametrize("rate", [16000.0, np.int32(16000), np.array(16000), torch.tensor(16000)])
+def test_a_rate_may_be_any_number(rate, extractor):
+    assert extractor(noise(4000), sampling_rate=rate)["input_values"][0].shape == (23, 128)
+
+
+@pytest.mark.parametrize("rate", ["16000", [16000], np.array([16000]), True, float("nan")])
+def test_a_rate_that_is_no_number_is_refused(rate, extractor):
+    with pytest.raises(ValueError, match="`sampling_rate` must be a number, in hertz, got "):
+        extractor(noise(4000), sampling_rate=rate)
+
+
+@pytest.mark.parametrize("rate", [np.array(8000), torch.tensor(8000)])
+def test_another_rate_in_an_array_is_named(rate, extractor):
+    with pytest.raises(ValueError, match="Resample it"):
+        extractor(noise(4000), sampling_rate=rate)
+
+
 def test_missing_sampling_rate_warns_once(extractor, caplog):
     logger = logging.getLogger("transformers")
     logger.propagate = True
@@ -455,9 +472,11 @@ def test_bad_input_is_refused_with_a_reason(extractor, clip, message):
         extractor(clip, sampling_rate=16000)
 
 
-@pytest.mark.parametrize("kwargs", [{"max_length": value} for value in (0, -1.0, float("nan"), True)])
+@pytest.mark.parametrize(
+    "kwargs", [{"max_length": value} for value in (0, -1.0, float("nan"), True, "1", [1], 10**400)]
+)
 def test_max_length_must_be_positive(extractor, kwargs):
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="`max_length` must be a positive number, got "):
         extractor(noise(4000), sampling_rate=16000, truncation=True, **kwargs)
 
 
@@ -636,6 +655,23 @@ def test_pad_without_padding_keeps_lengths(extractor):
     assert [len(mask) for mask in batch["attention_mask"]] == [17, 20]
     with pytest.raises(ValueError, match="padding=True"):
         extractor.pad({"input_values": features_of(17, 30)}, padding=False, return_tensors="pt")
+
+
+def test_pad_names_labels_that_differ_in_length(extractor):
+    features = {"input_values": features_of(17, 30), "labels": [np.zeros(1), np.zeros(2)], "file": ["a", "bc"]}
+    with pytest.raises(ValueError, match=r"`labels` have shape \(1,\) for one clip and \(2,\) for another"):
+        extractor.pad(features, return_tensors="pt")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_numbers_of_extended_precision_are_numbers(order, extractor):
+    clip = noise(4000).astype(np.longdouble).astype(np.dtype(np.longdouble).newbyteorder(order))
+    expected = extractor(noise(4000), sampling_rate=16000)["input_values"]
+    assert np.array_equal(extractor(clip, sampling_rate=16000)["input_values"], expected)
+    batch = extractor.pad({"input_values": [expected[0].astype(np.longdouble)]}, return_tensors="pt")
+    assert np.array_equal(batch["input_values"][0], expected[0])
+    with pytest.raises(ValueError, match="full scale is unknown"):
+        extractor(clip.astype(np.clongdouble), sampling_rate=16000)
 
 
 def test_pad_returns_the_kind_of_its_input(extractor):

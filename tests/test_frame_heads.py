@@ -288,7 +288,7 @@ def test_adapters_of_the_classifier_count_in_both_logits(tiny_config, clips):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"frame_recurrent_layers": -1}, "`frame_recurrent_layers` must not be negative, got -1"),
+        ({"frame_recurrent_layers": -1}, "`frame_recurrent_layers` must be at least 0, got -1"),
         ({"frame_recurrent_size": 0}, "`frame_recurrent_size`"),
         ({"classifier_pooling": "frame_max"}, "classifier_pooling"),
     ],

@@ -8,6 +8,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import ASTFeatureExtractor, AttentionInterface, pipeline
 
@@ -86,6 +89,28 @@ def test_arguments_of_inner_functions_are_none_of_forward(name, tiny_config, fba
         BeatsModel(tiny_config)(fbank, **{name: torch.zeros(1)})
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("is_causal", True),
+        ("position_ids", torch.arange(96)),
+        ("seq_idx", torch.zeros(2, 96)),
+        ("cu_seq_lens_q", torch.tensor([0, 96])),
+        ("cu_seq_lens_k", torch.tensor([0, 96])),
+        ("max_length_q", 96),
+        ("max_length_k", 96),
+    ],
+)
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("model_class", [*FROM_CONFIG, *TOKENIZERS, BeatsRandomProjectionTokenizer])
+def test_arguments_of_models_of_texts_are_refused(model_class, attention, name, value, tiny_config, fbank):
+    model = build(model_class, tiny_config)
+    if model_class is not BeatsRandomProjectionTokenizer:
+        model.set_attn_implementation(attention)
+    with pytest.raises(TypeError, match=f"has no argument `{name}`"):
+        model(fbank, **{name: value})
+
+
 def test_a_compiled_model_refuses_them_too(tiny_config, fbank):
     with pytest.raises(TypeError, match="use `attention_mask`"):
         torch.compile(BeatsModel(tiny_config).eval(), backend="eager")(fbank, padding_mask=torch.zeros(2, 203))
@@ -97,6 +122,7 @@ def test_what_transformers_and_peft_pass_is_accepted(tiny_config, fbank, attenti
     expected = model(fbank, attention_mask=attention_mask).logits
     passed = {"input_ids": None, "inputs_embeds": None, "task_ids": None, "return_dict": None}
     passed |= {"num_items_in_batch": 2, "output_attentions": False, "output_router_logits": False, "use_cache": False}
+    passed |= {"position_ids": None, "is_causal": None}
     assert torch.equal(model(input_values=fbank, attention_mask=attention_mask, **passed).logits, expected)
 
 
@@ -133,6 +159,34 @@ def test_features_that_are_no_tensors_are_refused(return_tensors, tiny_config):
     features = BeatsFeatureExtractor()(np.zeros(16000), sampling_rate=16000, return_tensors=return_tensors)
     with pytest.raises(ValueError, match="call the feature extractor with"):
         BeatsModel(tiny_config)(**features)
+
+
+@pytest.mark.parametrize(
+    "to_mask",
+    [
+        lambda mask: (1 - mask.float()) * -1e9,
+        lambda mask: (1 - mask.float()) * torch.finfo(torch.float32).min,
+        lambda mask: mask.float().log(),
+        lambda mask: (1 - mask) * -10000,
+        lambda mask: mask * 2 - 1,
+        lambda mask: mask.float() * 0.5,
+        lambda mask: torch.where(mask == 1, 1.0, torch.nan),
+    ],
+    ids=["-1e9", "least", "-inf", "integers", "signs", "weights", "NaN"],
+)
+@pytest.mark.parametrize("model_class", [*FROM_CONFIG, BeatsTokenizerForPreTraining, BeatsRandomProjectionTokenizer])
+def test_a_mask_of_other_values_than_0_and_1_is_refused(model_class, to_mask, tiny_config, fbank, attention_mask):
+    model = build(model_class, tiny_config)
+    with pytest.raises(ValueError, match=r"`attention_mask` must be 1 for frames of audio and 0 for padding, got "):
+        model(fbank, attention_mask=to_mask(attention_mask))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8, torch.float32, torch.bfloat16])
+def test_a_mask_may_have_any_type(dtype, tiny_config, fbank, attention_mask):
+    model = build(BeatsForAudioClassification, tiny_config)
+    expected = model(fbank, attention_mask=attention_mask).logits
+    assert torch.equal(model(fbank, attention_mask=attention_mask.to(dtype)).logits, expected)
 
 
 # Filter banks of others
@@ -388,6 +442,31 @@ def test_onnx_export_of_the_bare_model_for_any_length(tiny_config, fbank, attent
         values = {name: value[:, :num_frames] for name, value in inputs.items()}
         found = session.run(None, {name: value.numpy() for name, value in values.items()})[0]
         torch.testing.assert_close(torch.from_numpy(found), model(**values).logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("with_mask", [True, False])
+@pytest.mark.parametrize("with_gradients", [True, False])
+def test_tensors_without_values_have_shapes(with_gradients, with_mask, tiny_config):
+    with FakeTensorMode(), torch.set_grad_enabled(with_gradients):
+        mask = torch.ones(2, 203, dtype=torch.long) if with_mask else None
+        outputs = BeatsModel(tiny_config).eval()(torch.empty(2, 203, 128), attention_mask=mask)
+    assert outputs.last_hidden_state.shape == (2, 96, tiny_config.hidden_size)
+
+
+@pytest.mark.parametrize("with_gradients", [True, False])
+def test_tangents_pass_through_the_model(with_gradients, tiny_config, fbank, attention_mask):
+    # SDPA on a CPU has no derivative of this kind but in plain operations.
+    model = BeatsModel(tiny_config).eval().double()
+    values = fbank.double()
+    direction = torch.randn(values.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    with torch.set_grad_enabled(with_gradients), sdpa_kernel(SDPBackend.MATH):
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(values, direction)
+            tangent = forward_ad.unpack_dual(model(dual, attention_mask=attention_mask).pooler_output).tangent
+        ends = [
+            model(values + step * direction, attention_mask=attention_mask).pooler_output for step in (1e-6, -1e-6)
+        ]
+    torch.testing.assert_close(tangent, (ends[0] - ends[1]) / 2e-6, rtol=1e-6, atol=1e-8)
 
 
 @torch.no_grad()

@@ -347,10 +347,65 @@ def test_shortest_clips(num_frames, config):
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-def test_codes_of_another_shape_are_refused(config, batch):
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda codes: codes[:, :-1],
+        # As many values as there are patches, in another order.
+        lambda codes: codes.transpose(1, 2),
+        lambda codes: codes.reshape(1, 12, 8),
+        lambda codes: codes.flatten(),
+        lambda codes: codes.flatten(1).T,
+        lambda codes: codes.unsqueeze(-1),
+    ],
+    ids=["shorter", "by frequency", "one clip", "one dimension", "by patch", "codebook"],
+)
+@pytest.mark.parametrize("name", ["labels", "mixed_codes"])
+def test_codes_of_another_shape_are_refused(name, change, config, batch):
     model = build(BeatsForPreTraining, config)
-    with pytest.raises(ValueError, match=r"\(2, 6, 8\)"):
-        model(batch["input_values"], labels=batch["labels"][:, :-1])
+    codes = {"labels": batch["labels"]}
+    with pytest.raises(ValueError, match=rf"`{name}` must have shape \(2, 6, 8\), a code for each patch"):
+        model(batch["input_values"], **codes | {name: change(batch["labels"])})
+
+
+def test_codes_of_several_codebooks_by_codebook_are_refused(config, batch):
+    config.num_codebooks = 2
+    model = build(BeatsForPreTraining, config)
+    with pytest.raises(ValueError, match=r"`labels` must have shape \(2, 6, 8, 2\)"):
+        model(batch["input_values"], labels=batch["labels"].unsqueeze(1).expand(-1, 2, -1, -1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.complex64])
+@pytest.mark.parametrize("name", ["labels", "mixed_codes"])
+def test_codes_that_are_no_integers_are_refused(name, dtype, config, batch):
+    model = build(BeatsForPreTraining, config)
+    with pytest.raises(ValueError, match=rf"`{name}` must be integers, .* got {dtype}"):
+        model(batch["input_values"], **{"labels": batch["labels"], name: batch["labels"].to(dtype)})
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16])
+def test_codes_may_be_flat_and_of_any_integer_type(dtype, config, batch):
+    model = build(BeatsForPreTraining, config).eval()
+    expected = model(**batch, mixed_codes=batch["labels"].flip(0)).loss
+    codes = batch["labels"].to(dtype)
+    given = {"labels": codes.flatten(1), "mixed_codes": codes.flip(0).flatten(1)}
+    torch.testing.assert_close(model(**batch | given).loss, expected)
+
+
+@pytest.mark.parametrize(
+    ("noise", "message"),
+    [
+        (torch.rand(1, NUM_PATCHES), r"`noise` must have shape \(2, 48\), .* got \(1, 48\) and torch.float32"),
+        (torch.rand(2, 7), r"`noise` must have shape \(2, 48\), .* got \(2, 7\)"),
+        (torch.ones(2, NUM_PATCHES, dtype=torch.long), r"a floating-point number for each patch, .* torch.int64"),
+        (torch.full((2, NUM_PATCHES), math.nan), "`noise` must be finite"),
+        (torch.full((2, NUM_PATCHES), math.inf), "`noise` must be finite"),
+    ],
+)
+def test_noise_that_does_not_order_the_patches_is_refused(noise, message, config, batch):
+    with pytest.raises(ValueError, match=message):
+        build(BeatsForPreTraining, config)(**batch | {"noise": noise})
 
 
 @torch.no_grad()
@@ -573,6 +628,69 @@ def test_dead_codes_become_patches_of_the_batch(tokenizer_config):
     distances = torch.cdist(quantizer.codebook[::2], states[:40]).min(dim=1).values
     assert distances.max() < 1e-3
     assert (quantizer.cluster_size >= 0.5).all()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_patches_that_are_not_finite_leave_the_codebook_alone(value, tokenizer_config):
+    torch.manual_seed(0)
+    states = nn.functional.normalize(torch.randn(40, 12), dim=-1)
+    damaged = torch.cat([states, torch.full((3, 12), value), states[:2]])
+    damaged[-1, 4] = value
+    codes, mask = torch.arange(45) % 32, torch.arange(45) != 43
+    codes[40:] = 0
+    buffers = []
+    for given in (slice(None), slice(40)):
+        quantizer = BeatsTrainableQuantizer(tokenizer_config)
+        quantizer.initialize(damaged[given], mask[given])
+        quantizer.update(damaged[given], codes[given], mask[given])
+        buffers.append(dict(quantizer.named_buffers()))
+    for name, expected in buffers[1].items():
+        torch.testing.assert_close(buffers[0][name], expected)
+    quantizer.dead_code_threshold = 100.0
+    quantizer.update(damaged, codes, mask)
+    torch.testing.assert_close(quantizer.codebook.norm(dim=-1), torch.ones(32))
+    # Of a batch without any, no code is replaced.
+    before = quantizer.codebook.clone()
+    quantizer.update(torch.full((4, 12), value), torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.bool))
+    assert torch.equal(quantizer.codebook, before)
+
+
+def test_a_clip_that_is_not_finite_leaves_the_codebook_alone(tokenizer_config, tokenizer_batch):
+    model = build(BeatsTokenizerForPreTraining, tokenizer_config).train()
+    damaged = tokenizer_batch | {"input_values": tokenizer_batch["input_values"].clone()}
+    damaged["input_values"][0, 5, 3] = math.inf
+    # As the first batch, and as a later one.
+    for _ in range(2):
+        model(**damaged)
+        assert all(buffer.isfinite().all() for buffer in model.quantizer.buffers())
+    assert model(**tokenizer_batch).loss.isfinite()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_padding_is_in_no_loss_of_a_tokenizer(value, tokenizer_config, tokenizer_batch, monkeypatch):
+    model = build(BeatsTokenizerForPreTraining, tokenizer_config).train()
+    model(**tokenizer_batch)
+    expected = model.eval()(**tokenizer_batch)
+    expected.loss.backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    is_padding = ~model.beats(tokenizer_batch["input_values"], tokenizer_batch["attention_mask"]).patch_attention_mask
+    assert is_padding.any()
+    tokenizer_batch["teacher_outputs"][is_padding] = value
+    forward = type(model.beats).forward
+
+    def with_damaged_padding(self, *args, **kwargs):
+        outputs = forward(self, *args, **kwargs)
+        outputs.last_hidden_state = outputs.last_hidden_state.masked_fill(is_padding.unsqueeze(-1), value)
+        return outputs
+
+    monkeypatch.setattr(type(model.beats), "forward", with_damaged_padding)
+    model.zero_grad()
+    outputs = model(**tokenizer_batch)
+    outputs.loss.backward()
+    for name in ("loss", "commitment_loss", "distillation_loss"):
+        torch.testing.assert_close(outputs[name], expected[name])
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name])
 
 
 def test_evaluation_leaves_the_codebook_alone(tokenizer_config, tokenizer_batch):

@@ -11,11 +11,10 @@ from transformers.configuration_utils import PreTrainedConfig
 
 # Frames of the filter bank in a second, which begin 10 ms apart.
 FBANK_FRAMES_PER_SECOND = 100
-
-
 # Models that `AutoModelForPreTraining` loads, beside those that the maps of the configurations name.
 TRAINED_CLASSES = {"BeatsForPreTraining", "BeatsTokenizerForPreTraining"}
 TRAINED_MODULE = "modeling_beats_pretraining."
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
 class SavedWithCode:
@@ -51,7 +50,7 @@ class BeatsBaseConfig(SavedWithCode, PreTrainedConfig):
 
     def validate_architecture(self):
         """Part of `@strict`-powered validation. Validates the architecture of the config."""
-        self._check_positive("num_mel_bins", "patch_size")
+        self._check_least("num_mel_bins", "patch_size")
         self._check_divides("patch_size", "num_mel_bins")
         if self.legacy_padding_mask:
             self.check_legacy_padding_mask()
@@ -67,10 +66,10 @@ class BeatsBaseConfig(SavedWithCode, PreTrainedConfig):
                 f"{self.patch_size}: a clip has more patches than frames. Set `legacy_padding_mask=False`."
             )
 
-    def _check_positive(self, *names: str) -> None:
+    def _check_least(self, *names: str, least: int = 1) -> None:
         for name in names:
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
 
     def _check_finite(self, *names: str) -> None:
         for name in names:
@@ -325,12 +324,13 @@ class BeatsConfig(BeatsBaseConfig):
 
     def validate_architecture(self):
         super().validate_architecture()
-        self._check_positive("embed_dim", "hidden_size", "num_hidden_layers", "num_attention_heads")
-        self._check_positive("intermediate_size", "num_conv_pos_embeddings", "num_conv_pos_embedding_groups")
-        self._check_positive("codebook_size", "num_codebooks", "label_predictor_num_hidden_layers", "mask_block_size")
-        self._check_positive("num_prototypes", "frame_recurrent_size")
-        if self.frame_recurrent_layers < 0:
-            raise ValueError(f"`frame_recurrent_layers` must not be negative, got {self.frame_recurrent_layers}.")
+        self._check_least("embed_dim", "hidden_size", "num_hidden_layers", "num_attention_heads")
+        self._check_least("intermediate_size", "num_conv_pos_embeddings", "num_conv_pos_embedding_groups")
+        self._check_least("codebook_size", "num_codebooks", "label_predictor_num_hidden_layers", "mask_block_size")
+        self._check_least("num_prototypes", "frame_recurrent_size", "num_labels")
+        self._check_least("frame_recurrent_layers", least=0)
+        if self.problem_type not in (None, *PROBLEM_TYPES):
+            raise ValueError(f"`problem_type` must be one of {', '.join(PROBLEM_TYPES)}, got {self.problem_type!r}.")
         for name in (
             *("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"),
             *("classifier_dropout", "layerdrop", "label_smoothing"),
@@ -365,24 +365,25 @@ class BeatsConfig(BeatsBaseConfig):
 
     def _check_event_settings(self) -> None:
         for label, values in (self.event_settings or {}).items():
-            # Other keys would be strings once they were saved, and other values could not be saved.
+            # What JSON can hold. Names are left to `EventSettings`, so that models of later versions can be loaded.
             is_named = isinstance(values, dict) and all(isinstance(key, str) for key in (label, *values))
-            if not is_named or not all(value is None or isinstance(value, (int, float)) for value in values.values()):
+            given = [value for value in values.values() if value is not None] if is_named else []
+            are_finite = all(isinstance(value, (int, float)) and abs(value) < math.inf for value in given)
+            if not is_named or not are_finite or any(isinstance(value, bool) for value in given):
                 raise ValueError(
-                    "`event_settings` must be {label: {name: value}}, strings and numbers of Python, got "
+                    "`event_settings` must be {label: {name: value}}, strings and finite numbers of Python, got "
                     f"{values!r} for {label!r}."
                 )
 
     def _check_steps(self) -> None:
-        self._check_positive("frames_per_second")
-        if self.frame_pooling == "sequence" and self.legacy_padding_mask:
+        self._check_least("frames_per_second")
+        if self.legacy_padding_mask:
             raise ValueError(
                 '`frame_pooling="sequence"` counts the frames of a clip, which `legacy_padding_mask` does not tell: '
                 "set `legacy_padding_mask=False`."
             )
-        steps = range(1, self.patch_size + 1)
-        steps = [step for step in steps if self.patch_size % step == 0 and FBANK_FRAMES_PER_SECOND % step == 0]
-        rates = sorted(FBANK_FRAMES_PER_SECOND // step for step in steps)
+        steps = [step for step in range(1, self.patch_size + 1) if self.patch_size % step == 0]
+        rates = sorted(FBANK_FRAMES_PER_SECOND // step for step in steps if FBANK_FRAMES_PER_SECOND % step == 0)
         if self.frames_per_second not in rates:
             raise ValueError(
                 f"`frames_per_second` must divide the {self.patch_size} frames of a patch into steps: choose one of "
@@ -432,18 +433,15 @@ class BeatsTokenizerConfig(BeatsConfig):
 
     def validate_architecture(self):
         super().validate_architecture()
-        self._check_positive("codebook_dim")
-        if self.estimator_num_hidden_layers < 0:
-            raise ValueError(
-                f"`estimator_num_hidden_layers` must not be negative, got {self.estimator_num_hidden_layers}."
-            )
+        self._check_least("codebook_dim")
+        self._check_least("estimator_num_hidden_layers", least=0)
         if self.num_codebooks != 1:
             raise ValueError(
                 f"`num_codebooks` of a self-distilled tokenizer must be 1, got {self.num_codebooks}: only random "
                 "projections have several."
             )
         if self.teacher_output_size is not None:
-            self._check_positive("teacher_output_size")
+            self._check_least("teacher_output_size")
         if not 0 <= self.codebook_decay < 1:
             raise ValueError(f"`codebook_decay` must lie in [0, 1), got {self.codebook_decay}.")
         self._check_finite("commitment_weight", "dead_code_threshold")
@@ -486,7 +484,9 @@ class BeatsRandomProjectionTokenizerConfig(BeatsBaseConfig):
 
     def validate_architecture(self):
         super().validate_architecture()
-        self._check_positive("codebook_size", "codebook_dim", "num_codebooks")
+        self._check_least("codebook_size", "codebook_dim", "num_codebooks")
+        if not -(2**63) <= self.seed < 2**64:
+            raise ValueError(f"`seed` must fit 64 bits, as PyTorch reads it, got {self.seed}.")
 
 
 def problem_type_of(config: PreTrainedConfig) -> str:

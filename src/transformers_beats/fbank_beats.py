@@ -171,6 +171,19 @@ def kaldi_fbank_block(
         return torch.cat(energies, dim=1).clamp(min=MEL_FLOOR).log().unflatten(0, spectrum.shape[:2])
 
 
+def is_finite(value: float) -> bool:
+    """Returns whether `value` is a number, and finite as a float32."""
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= torch.finfo(torch.float32).max
+
+
+def to_rate(value: Any) -> float:
+    """Returns a rate in hertz: a number, also as an array or a tensor without dimensions. Raises a `ValueError`."""
+    rate = value.item() if getattr(value, "ndim", None) == 0 else value
+    if not is_finite(rate):
+        raise ValueError(f"`sampling_rate` must be a number, in hertz, got {value!r}.")
+    return rate
+
+
 def silence_value(fbank_mean: float, fbank_std: float) -> float:
     """Returns the normalised fbank of digital silence: -2.39 with AudioSet's statistics."""
     return (math.log(MEL_FLOOR) - fbank_mean) / (2 * fbank_std)
@@ -190,6 +203,9 @@ def to_float_waveform(clip, index: int) -> torch.Tensor:
         if not (array.flags.writeable and array.dtype.isnative) or min(array.strides) < 0:
             # Memory-mapped, foreign or reversed: torch takes none without complaint.
             array = array.astype(array.dtype.newbyteorder("="))
+        if array.dtype in (np.longdouble, np.clongdouble):
+            # PyTorch has no numbers of extended precision.
+            array = array.astype(np.float64 if array.dtype.kind == "f" else np.complex128, copy=False)
         waveform = torch.from_numpy(array)
     if waveform.ndim == 2 and waveform.shape[0] == 1:
         waveform = waveform[0]
@@ -228,7 +244,7 @@ def to_array(value: Any) -> Any:
     if array.ndim == 0 and array.dtype == bool:
         return bool(array)
     # A scalar of NumPy, such as a label, instead of an array without dimensions.
-    return (array.astype(np.float32) if array.dtype == np.float64 else array)[()]
+    return (array.astype(np.float32) if array.dtype in (np.float64, np.longdouble) else array)[()]
 
 
 def join_examples(examples: Sequence[Mapping[str, Any]]) -> dict[str, list]:
@@ -241,14 +257,26 @@ def join_examples(examples: Sequence[Mapping[str, Any]]) -> dict[str, list]:
     return {name: [example[name] for example in examples] for name in names}
 
 
+def check_shapes(batch: Mapping[str, list]) -> None:
+    """Raises a `ValueError` for values of clips, under each name, that differ in shape: they are no tensor."""
+    for name, values in batch.items():
+        shapes = list(dict.fromkeys(np.shape(value) for value in values))
+        if len(shapes) > 1 and name in ("input_values", "attention_mask"):
+            raise ValueError("The clips differ in length: pass `padding=True` to return them as one tensor.")
+        if len(shapes) > 1:
+            raise ValueError(
+                f"`{name}` have shape {shapes[0]} for one clip and {shapes[1]} for another, and are not padded: bring "
+                "them to one shape to return them as one tensor."
+            )
+
+
 def to_tensors(values: torch.Tensor | list[torch.Tensor], return_tensors: str | TensorType | None):
     """Converts `values` to one tensor, one array, or a list of arrays."""
     if return_tensors is None:
         return [value.detach().cpu().numpy() for value in values]
     tensor_type = TensorType(return_tensors)
     if isinstance(values, list):
-        if len({value.shape for value in values}) > 1:
-            raise ValueError("The clips differ in length: pass `padding=True` to return them as one tensor.")
+        check_shapes({"input_values": values})
         values = torch.stack(values)
     if tensor_type not in (TensorType.PYTORCH, TensorType.NUMPY):
         raise ValueError(f"`return_tensors` must be 'pt' or 'np', got {return_tensors!r}.")

@@ -4,7 +4,7 @@
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, cast
 
 import numpy as np
@@ -19,8 +19,10 @@ from .fbank_beats import (
     LOUDEST,
     LOUDEST_PLAUSIBLE,
     LOUDNESS_IS_REPORTED,
+    check_shapes,
     clips_per_block,
     fbank_constants,
+    is_finite,
     join_examples,
     kaldi_fbank_block,
     num_fbank_frames,
@@ -30,6 +32,7 @@ from .fbank_beats import (
     split_pairs,
     to_array,
     to_float_waveform,
+    to_rate,
     to_tensors,
 )
 
@@ -127,7 +130,7 @@ class BeatsFeatureExtractor(SavedWithCode, SequenceFeatureExtractor):
         ):
             if isinstance(value, bool) or not isinstance(value, Integral) or value < lowest:
                 raise ValueError(f"`{name}` must be an integer and at least {lowest}, got {value!r}.")
-        if not (_is_finite(fbank_mean) and _is_finite(fbank_std) and fbank_std > 0):
+        if not (is_finite(fbank_mean) and is_finite(fbank_std) and fbank_std > 0):
             raise ValueError(f"`fbank_std` must be positive, `fbank_mean` finite, got {fbank_std} and {fbank_mean}.")
         if kwargs.get("padding_side", "right") != "right":
             raise ValueError("Clips begin with their first patch: `padding_side` must be 'right'.")
@@ -149,7 +152,7 @@ class BeatsFeatureExtractor(SavedWithCode, SequenceFeatureExtractor):
     @padding_value.setter
     def padding_value(self, value: float | None) -> None:
         used = silence_value(self.fbank_mean, self.fbank_std) if value is None else value
-        if not _is_finite(used):
+        if not is_finite(used):
             raise ValueError(f"`padding_value` must be a finite float32, got {used}: see `fbank_std`.")
         self._padding_value = None if value is None else float(value)
 
@@ -213,7 +216,7 @@ class BeatsFeatureExtractor(SavedWithCode, SequenceFeatureExtractor):
             where one tensor is asked for.
         """
         raw_speech, rates = split_pairs(raw_speech)
-        for rate in {*rates, sampling_rate} - ({None} if rates else set()):
+        for rate in [rate for rate in (*rates, sampling_rate) if rate is not None] or [None]:
             self._check_sampling_rate(rate)
         waveforms = self._to_waveforms(raw_speech, device, is_batch)
         padding = return_tensors is not None if padding is None else padding
@@ -267,7 +270,7 @@ class BeatsFeatureExtractor(SavedWithCode, SequenceFeatureExtractor):
             if name in kwargs and name not in settings:
                 raise ValueError(_unknown_argument(cls.__name__, name))
         mean, std = (cast(float, saved.get(name)) for name in ("fbank_mean", "fbank_std"))
-        if _is_finite(mean) and _is_finite(std) and std and saved.get("padding_value") == silence_value(mean, std):
+        if is_finite(mean) and is_finite(std) and std and saved.get("padding_value") == silence_value(mean, std):
             # It follows from the statistics, which `kwargs` may replace.
             del saved["padding_value"]
         # The base class replaces only settings that the file has, and a file of an earlier version may lack some.
@@ -363,6 +366,8 @@ class BeatsFeatureExtractor(SavedWithCode, SequenceFeatureExtractor):
         batch["attention_mask"] = [np.pad(mask, frames) for mask, frames in zip(masks, missing)]
         if not return_attention_mask:
             del batch["attention_mask"]
+        if TensorType(return_tensors) == TensorType.PYTORCH:
+            check_shapes(batch)
         return BatchFeature(batch, tensor_type=return_tensors if clips else None)
 
     def _extract(
@@ -406,7 +411,7 @@ class BeatsFeatureExtractor(SavedWithCode, SequenceFeatureExtractor):
                 f"Pass `sampling_rate` to {type(self).__name__}: audio that is not at {self.sampling_rate} Hz gives "
                 "wrong results without any other sign."
             )
-        elif sampling_rate != self.sampling_rate:
+        elif to_rate(sampling_rate) != self.sampling_rate:
             raise ValueError(
                 f"The audio is at {sampling_rate} Hz, the model needs {self.sampling_rate} Hz. Resample it, for "
                 f"example with `transformers.audio_utils.load_audio(path, sampling_rate={self.sampling_rate})` or "
@@ -442,8 +447,8 @@ class BeatsFeatureExtractor(SavedWithCode, SequenceFeatureExtractor):
     def _to_samples(self, max_length: int | float | None) -> int | None:
         if max_length is None:
             return None
-        if isinstance(max_length, bool) or not math.isfinite(max_length) or max_length <= 0:
-            raise ValueError(f"`max_length` must be positive, got {max_length}.")
+        if not is_finite(max_length) or max_length <= 0:
+            raise ValueError(f"`max_length` must be a positive number, got {max_length!r}.")
         is_samples = isinstance(max_length, Integral)
         return int(max_length) if is_samples else max(1, round(float(max_length) * self.sampling_rate))
 
@@ -490,11 +495,6 @@ def _padding_strategy(padding: bool | str | PaddingStrategy, max_length: int | f
     if strategy == PaddingStrategy.MAX_LENGTH and max_length is None:
         raise ValueError("`padding='max_length'` needs a `max_length`.")
     return strategy
-
-
-def _is_finite(value: float) -> bool:
-    """Returns whether `value` is a number, and finite as a float32."""
-    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= torch.finfo(torch.float32).max
 
 
 __all__ = ["BeatsFeatureExtractor"]

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from transformers.utils.versions import require_version
 
 
@@ -46,8 +47,12 @@ BIAS_BYTES_PER_BLOCK = 2**24
 # Arguments of `forward` that every model of transformers takes, and that its decorators add or read.
 COMMON_KEYWORDS = {"return_dict", "use_cache", "debug_io", "debug_io_dir", "prune_layers"}
 COMMON_KEYWORDS |= {*TransformersKwargs.__annotations__}
-# Arguments of attention functions that the model itself passes.
+# Those of texts: an order of their own, packed sequences, and causal attention, which SDPA would compute.
+COMMON_KEYWORDS -= {"position_ids", "seq_idx", "is_causal"}
+COMMON_KEYWORDS -= {"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"}
+# Arguments of attention functions that the model itself sets.
 OWN_ATTENTION_ARGUMENTS = {"module", "query", "key", "value", "attention_mask", "dropout", "scaling", "position_bias"}
+OWN_ATTENTION_ARGUMENTS |= {"is_causal"}
 # Names of arguments elsewhere, in Microsoft's code, other models or benchmarks, and what they are here.
 OTHER_KEYWORDS = {
     "padding_mask": "`attention_mask`, which is 1 for frames of audio and 0 for padding",
@@ -192,8 +197,8 @@ def check_fbank(
     input_values: torch.Tensor | None, attention_mask: torch.Tensor | None, config: BeatsBaseConfig, **others: Any
 ) -> torch.Tensor:
     """
-    Returns `input_values` if they are a batch of filter banks that hold a patch, the mask, if any, fits them, and the
-    `others` that are given are tensors, too. Raises a `ValueError` otherwise.
+    Returns `input_values` if they are a batch of filter banks that hold a patch, the mask, if any, fits them and holds
+    0 and 1 alone, and the `others` that are given are tensors, too. Raises a `ValueError` otherwise.
     """
     if input_values is None:
         raise ValueError("You have to specify `input_values`.")
@@ -213,7 +218,58 @@ def check_fbank(
             f"`attention_mask` must have shape {tuple(input_values.shape[:2])}, one value for each frame of "
             f"`input_values`, got {tuple(attention_mask.shape)}."
         )
+    if attention_mask is not None:
+        check_mask(attention_mask)
     return input_values
+
+
+def check_mask(attention_mask: torch.Tensor) -> None:
+    """
+    Raises a `ValueError` for a mask with other values than 0 and 1, such as one that is added to scores, 0 for audio.
+    Integers on a GPU are not looked at, since that waits for the device: those of the feature extractor are right.
+    """
+    if attention_mask.dtype is torch.bool or not has_values(attention_mask):
+        return
+    if not attention_mask.is_floating_point() and attention_mask.device.type != "cpu":
+        return
+    others = attention_mask[(attention_mask != 0) & (attention_mask != 1)]
+    if len(others) > 0:
+        raise ValueError(
+            f"`attention_mask` must be 1 for frames of audio and 0 for padding, got {others[0].item():.3g}: a mask "
+            "that is added to scores is no such mask."
+        )
+
+
+def check_codes(config: BeatsConfig, batch_size: int, num_patches: int, **given: torch.Tensor | None) -> None:
+    """
+    Raises a `ValueError` for codes that are not an integer of each codebook for each patch: of shape `(batch_size,
+    num_columns, num_freq_patches)` or flat, `(batch_size, num_patches)`, and of several codebooks with one dimension
+    more.
+    """
+    codebooks = (config.num_codebooks,) if config.num_codebooks > 1 else ()
+    num_frequencies = config.num_freq_patches
+    expected = (batch_size, num_patches // num_frequencies, num_frequencies, *codebooks)
+    for name, codes in given.items():
+        if codes is None:
+            continue
+        # Compared by value, so that one graph serves all lengths.
+        if codes.shape not in (expected, (batch_size, num_patches, *codebooks)):
+            raise ValueError(f"`{name}` must have shape {expected}, a code for each patch, got {tuple(codes.shape)}.")
+        if codes.is_floating_point() or codes.is_complex() or codes.dtype is torch.bool:
+            raise ValueError(f"`{name}` must be integers, the codes of patches, got {codes.dtype}.")
+
+
+def check_noise(noise: torch.Tensor | None, batch_size: int, num_patches: int) -> None:
+    """Raises a `ValueError` for noise that is not a finite floating-point number for each patch."""
+    if noise is None:
+        return
+    if noise.shape != (batch_size, num_patches) or not noise.is_floating_point():
+        raise ValueError(
+            f"`noise` must have shape {(batch_size, num_patches)}, a floating-point number for each patch, got "
+            f"{tuple(noise.shape)} and {noise.dtype}."
+        )
+    if has_values(noise) and not noise.isfinite().all():
+        raise ValueError("`noise` must be finite: it has NaN or infinite values, which have no order.")
 
 
 def patch_mask_from_frame_mask(attention_mask: torch.Tensor, config: BeatsBaseConfig) -> torch.Tensor:
@@ -851,8 +907,10 @@ class BeatsEncoder(nn.Module):
             self.config._attn_implementation == "sdpa"
             and hidden_states.device.type == "cpu"
             and not torch.is_grad_enabled()
-            # One graph is to serve all lengths, and `torch.func` writes into no buffer.
-            and is_eager()
+            # One graph is to serve all lengths; `torch.func` writes into no buffer, nor do tensors without values or
+            # with tangents.
+            and has_values(hidden_states)
+            and forward_ad.unpack_dual(hidden_states).tangent is None
         )
         if kept_positions is None and (is_flex or attends_in_blocks):
             return self.relative_position.distance_values(length, hidden_states.device)
@@ -896,6 +954,12 @@ class BeatsPreTrainedModel(SavedWithCode, PreTrainedModel):
     _input_embed_layer = "patch_embeddings"
     # Weights that only pre-training uses, on top of encoder and tokenizer.
     _keys_to_ignore_on_load_unexpected = [r"^label_predictor\.", r"^estimator\."]
+
+    def __init__(self, config: BeatsConfig, *args, **kwargs):
+        super().__init__(config, *args, **kwargs)
+        # `from_pretrained` sets values that it is given after the configuration has checked its own, and anybody may
+        # set others: a model of values that cannot be saved would lose its training at the first checkpoint.
+        config.validate()
 
     @classmethod
     def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs):

@@ -20,14 +20,16 @@ from .modeling_beats import (
     BeatsModel,
     BeatsPreTrainedModel,
     at_least_float32,
+    check_codes,
     check_fbank,
     check_keywords,
+    check_noise,
     check_tensors,
     first_positions,
     gather_patches,
     patch_mask_from_frame_mask,
 )
-from .modeling_beats_tokenizer import BeatsQuantizer, BeatsTokenizerModel, code_usage, nearest_code
+from .modeling_beats_tokenizer import BeatsQuantizer, BeatsTokenizerModel, code_usage, keep_finite, nearest_code
 
 
 # k-means sees at most so many patches: 64 for each of 1,024 codes.
@@ -189,18 +191,9 @@ class BeatsForPreTraining(BeatsPreTrainedModel):
         if isinstance(module, BeatsLabelPredictor) and module.mask_embedding is not None:
             init.normal_(module.mask_embedding, mean=0.0, std=self.config.initializer_range)
 
-    def check_labels(self, labels: torch.Tensor, batch_size: int, num_patches: int) -> None:
-        """Raises a `ValueError` if there is not a code of each codebook for each patch."""
-        num_frequencies, num_codebooks = self.config.num_freq_patches, self.config.num_codebooks
-        expected = (batch_size, num_patches // num_frequencies, num_frequencies)
-        expected = expected if num_codebooks == 1 else (*expected, num_codebooks)
-        is_complete = labels.numel() == batch_size * num_patches * num_codebooks
-        if not is_complete or (num_codebooks > 1 and labels.shape[-1] != num_codebooks):
-            raise ValueError(f"`labels` must have shape {expected}, a code for each patch, got {tuple(labels.shape)}.")
-
     def labels_at(self, labels: torch.Tensor, positions: torch.Tensor, is_prediction: torch.Tensor) -> torch.Tensor:
         """Codes `(batch_size, num_masked, num_codebooks)` at `positions`, -100 where nothing is predicted."""
-        labels = labels.to(positions.device).flatten(1).unflatten(1, (-1, self.config.num_codebooks))
+        labels = labels.to(positions.device).long().flatten(1).unflatten(1, (-1, self.config.num_codebooks))
         return gather_patches(labels, positions).masked_fill(~is_prediction.unsqueeze(-1), -100)
 
     def compute_loss(
@@ -266,9 +259,9 @@ class BeatsForPreTraining(BeatsPreTrainedModel):
         input_values = check_fbank(input_values, attention_mask, self.config, noise=noise, **targets)
         hidden_states = self.beats.embeddings(input_values)
         batch_size, num_patches = hidden_states.shape[:2]
+        check_codes(self.config, batch_size, num_patches, **targets)
+        check_noise(noise, batch_size, num_patches)
         all_labels = [given for given in targets.values() if given is not None]
-        for given in all_labels:
-            self.check_labels(given, batch_size, num_patches)
         valid = torch.ones((batch_size, num_patches), dtype=torch.bool, device=hidden_states.device)
         if attention_mask is not None:
             valid = patch_mask_from_frame_mask(attention_mask, self.config).to(hidden_states.device)
@@ -329,11 +322,12 @@ class BeatsTrainableQuantizer(BeatsQuantizer):
     def initialize(self, states: torch.Tensor, mask: torch.Tensor) -> None:
         """
         Learns the codebook by k-means (cosine) from the patches of all processes, unless it was learned or loaded:
-        from the `states` `(num_patches, codebook_dim)`, float32 of unit length, where `mask` `(num_patches,)` is true.
-        Raises a `ValueError` if there is none.
+        from the `states` `(num_patches, codebook_dim)`, float32 of unit length, where `mask` `(num_patches,)` is true
+        and they are finite. Raises a `ValueError` if there is none.
         """
         if self.is_initialized:
             return
+        states, mask = keep_finite(states, mask)
         vectors = states[mask]
         if _is_distributed():
             # As objects, since each process may hold another number of patches; this happens once.
@@ -372,6 +366,7 @@ class BeatsTrainableQuantizer(BeatsQuantizer):
         Does one step of the moving average, with the patches of all processes: `states` and `mask` as in
         [`initialize`], and the `codes` `(num_patches,)` of the states.
         """
+        states, mask = keep_finite(states, mask)
         sums = self._sums(states, codes, mask.to(states.dtype))
         if _is_distributed():
             distributed.all_reduce(sums)
@@ -384,7 +379,8 @@ class BeatsTrainableQuantizer(BeatsQuantizer):
             candidates = states[chosen]
             if _is_distributed():
                 distributed.broadcast(candidates, src=0)
-            is_dead = self.cluster_size < self.dead_code_threshold
+            # A state that was left out is 0.
+            is_dead = (self.cluster_size < self.dead_code_threshold) & candidates.any(dim=1)
             self.codebook.copy_(torch.where(is_dead.unsqueeze(1), candidates, self.codebook))
             # As many patches as an average code, so that a new code has time to find its own.
             self.cluster_size.copy_(torch.where(is_dead, counts.mean(), self.cluster_size))
@@ -453,7 +449,9 @@ class BeatsTokenizerForPreTraining(BeatsTokenizerModel):
         check_tensors(teacher_outputs=teacher_outputs)
         outputs = self.beats(input_values, attention_mask=attention_mask, return_dict=True, **kwargs)
         mask = outputs.patch_attention_mask
-        projected_states = self.projection(outputs.last_hidden_state)
+        # Padding, which is in no loss, may hold what is not finite: times 0, it would be NaN.
+        is_padding = ~mask.unsqueeze(-1)
+        projected_states = self.projection(outputs.last_hidden_state.masked_fill(is_padding, 0.0))
         states = nn.functional.normalize(at_least_float32(projected_states), dim=-1)
         # The codebook is float32 in every model.
         flat_states, flat_mask = states.detach().float().flatten(0, 1), mask.flatten()
@@ -477,7 +475,7 @@ class BeatsTokenizerForPreTraining(BeatsTokenizerModel):
                     f"`teacher_outputs` must have shape {tuple(estimates.shape)}, got {tuple(teacher_outputs.shape)}: "
                     "`config.teacher_output_size` is the teacher's `hidden_size` or `num_labels`."
                 )
-            both = at_least_float32(estimates), at_least_float32(teacher_outputs)
+            both = (at_least_float32(each).masked_fill(is_padding, 0.0) for each in (estimates, teacher_outputs))
             cosine = nn.functional.cosine_similarity(*both, dim=-1)
             distillation_loss = ((1 - cosine) * mask).sum() / num_valid
             loss = distillation_loss + self.config.commitment_weight * commitment_loss

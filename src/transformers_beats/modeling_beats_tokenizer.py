@@ -110,6 +110,15 @@ def nearest_code(states: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
         return (codebook.pow(2).sum(dim=1) - 2 * states @ codebook.T).argmin(dim=-1)
 
 
+def keep_finite(states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    States `(num_patches, dim)`, 0 where they are not finite, and a mask `(num_patches,)` without these: a batch whose
+    step a trainer skips, since it overflowed, would stay in the codebook for good.
+    """
+    is_finite = states.isfinite().all(dim=-1)
+    return states.masked_fill(~is_finite.unsqueeze(1), 0.0), mask & is_finite
+
+
 class BeatsFloat32Buffers(nn.Module):
     """Module whose buffers keep their dtype when a model is cast: codes found in half precision would differ."""
 
@@ -293,6 +302,8 @@ class BeatsRandomProjectionTokenizer(SavedWithCode, PreTrainedModel):
 
     def __init__(self, config: BeatsRandomProjectionTokenizerConfig):
         super().__init__(config)
+        # Values may have been set since the configuration was made, as `from_pretrained` sets those that it is given.
+        config.validate()
         self.quantizer = BeatsRandomProjectionQuantizer(config)
 
         # Initialize weights and apply final processing

@@ -51,6 +51,20 @@ def test_missing_weights_are_an_error(tmp_path):
         load_model(tmp_path, BeatsForAudioClassification)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"layerdrop": 2.0}, r": cannot be loaded: `layerdrop` is a probability in \[0, 1\), got 2\.0\.$"),
+        ({"classifier_pooling": "max"}, r": cannot be loaded: Field 'classifier_pooling' expected one of \("),
+    ],
+)
+def test_values_that_the_configuration_does_not_accept_are_named(values, message, tmp_path):
+    BeatsForAudioClassification(BeatsConfig(**TINY)).save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match=message) as caught:
+        load_model(tmp_path, BeatsForAudioClassification, **values)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_file_in_place_of_a_model_names_the_command_that_converts_it(tmp_path):
     (tmp_path / "beats.pt").write_bytes(b"")
     with pytest.raises(UsageError, match=r"is a file, .*transformers-beats convert .*beats\.pt DIRECTORY"):

@@ -159,7 +159,8 @@ def load_model(
             Passed on to `from_pretrained`, such as `revision` and `token`, and values of the configuration.
 
     Raises:
-        [`UsageError`]: if the device cannot be used, or there is no BEATs model of that name.
+        [`UsageError`]: if the device cannot be used, there is no BEATs model of that name, or its configuration does
+            not accept a value.
         [`BeatsError`]: if its files cannot be read, or weights are missing or of another shape, which would be random.
     """
     name = find_model(name, ["config.json", "model.safetensors"])
@@ -424,20 +425,27 @@ def without_peft_warning() -> Generator[None, None, None]:
 
 @contextmanager
 def _errors_of_loading(name: str | Path) -> Generator[None, None, None]:
-    """Turns whatever the files of a model make transformers raise into one line that names the model."""
+    """
+    Turns whatever the files of a model make transformers raise into one line that names the model; a [`UsageError`] if
+    it is about the values of the configuration, which may be given.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
     try:
         yield
     except BeatsError:
         raise
     except Exception as error:
-        message = first_line(error)
+        is_of_values = isinstance(error, StrictDataclassError)
+        # Strict dataclasses wrap the reason in a second exception.
+        message = first_line(error.__cause__ or error if is_of_values else error)
         if isinstance(error, OSError) and not Path(name).exists():
             # Further sentences of transformers are about directories.
             reason = message.partition(". ")[0]
             message = f"{name}: no such directory here, and from the Hub it cannot be loaded: {reason}"
         elif str(name) not in message:
             message = f"{name}: cannot be loaded: {message}"
-        raise BeatsError(message) from error
+        raise (UsageError if is_of_values else BeatsError)(message) from error
 
 
 def labels_of(model: "PreTrainedModel") -> dict[int, str]:

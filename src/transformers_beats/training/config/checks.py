@@ -260,7 +260,7 @@ def check_unlabelled(training: Any) -> None:
     that is to be published: `Trainer` would publish the checkpoints and settings of the training.
     """
     if training.push_to_hub:
-        raise UsageError("`push_to_hub` is for `finetune`: leave it out, and call `push_to_hub` of the finished model.")
+        raise UsageError("`push_to_hub` is for `finetune`: leave it out, and call that of the finished model.")
     # Those that set others come first: the error names what was given.
     is_given = {
         "early_stopping_patience": training.early_stopping_patience is not None,

@@ -130,7 +130,6 @@ def tag(
     The events of a frame-level model are exact to the time between its scores, 160 or 40 ms (see `info`), those of a
     clip-level model to --event-window. Labels do not depend on the options of events, which imply --events.
     """
-    from transformers_beats.inference.event_options import wants_events
     from transformers_beats.inference.loading import check_model, load
 
     if json and (output is not None or format not in (None, Format.jsonl)):
@@ -143,7 +142,7 @@ def tag(
         "event_window_seconds": event_window,
         "event_hop_seconds": event_hop,
     }
-    with_events = events or kind is Format.audacity or wants_events(event_options)
+    with_events = events or kind is Format.audacity or any(value is not None for value in event_options.values())
     if with_events and kind is not Format.jsonl and (top_k, threshold) != (None, None):
         raise UsageError(
             "--top-k and --threshold are for labels, and with events only JSON lines hold labels: leave them out, or "

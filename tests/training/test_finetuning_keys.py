@@ -838,6 +838,7 @@ def test_a_search_trains_with_the_best_values(recipe, monkeypatch):
     [
         ({}, "`search_space` is empty"),
         ({"learning_rat": [1]}, "holds 'learning_rat', which is no training argument; did you mean learning_rate"),
+        ({"label_smoothing_factor": [0.0, 0.1]}, "which is read when a trainer is made"),
         ({"num_train_epochs": [1, 2]}, "holds 'num_train_epochs', but `max_steps` counts: leave it out"),
         ({"learning_rate": 1e-4}, r"`search_space\.learning_rate` must be a list or \{low"),
         ({"learning_rate": {"low": 1e-4}}, r"`search_space\.learning_rate` must be a list or \{low"),

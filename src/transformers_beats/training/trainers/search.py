@@ -128,6 +128,8 @@ def check_space(space: dict[str, Any], training: BeatsTrainingArguments) -> dict
         if not hasattr(training, name):
             hint = did_you_mean(name, vars(training))
             raise UsageError(f"`search_space` holds {name!r}, which is no training argument{hint}")
+        if name == "label_smoothing_factor":
+            raise UsageError(f"`search_space` holds {name!r}, which is read when a trainer is made: leave it out.")
         if name == "num_train_epochs" and training.max_steps > 0 and "max_steps" not in space:
             raise UsageError("`search_space` holds 'num_train_epochs', but `max_steps` counts: leave it out.")
         has_range = isinstance(values, dict) and {"low", "high"} <= values.keys() <= {"low", "high", "log"}

@@ -1,14 +1,13 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Mean average precision of AudioSet, with area under the ROC curve and d-prime."""
 
-import math
-from statistics import NormalDist
 from typing import Any
 
 import datasets
 import evaluate
 import numpy as np
 from evaluate.utils.file_utils import add_start_docstrings
+from scipy.special import ndtri
 from sklearn.metrics import average_precision_score, label_ranking_average_precision_score, roc_auc_score
 
 
@@ -139,11 +138,17 @@ def lwlrap(labels: np.ndarray, scores: np.ndarray) -> float | None:
     )
 
 
+def separation(auc: Any) -> Any:
+    """
+    Returns the distance, in standard deviations, of two normal distributions with this AUC; of an array, one for each
+    of its values. It is infinite for an AUC of 0 or 1.
+    """
+    return np.sqrt(2) * ndtri(auc)
+
+
 def d_prime(auc: float | None) -> float | None:
-    """Returns the distance, in standard deviations, of two normal distributions with this AUC; None if infinite."""
-    if auc is None or not 0 < auc < 1:
-        return None
-    return math.sqrt(2) * NormalDist().inv_cdf(auc)
+    """Returns the [`separation`] of an AUC; None if infinite."""
+    return float(separation(auc)) if auc is not None and 0 < auc < 1 else None
 
 
 def _mean(values: list[float | None]) -> float | None:

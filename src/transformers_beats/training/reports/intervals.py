@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.special import ndtri
 from scipy.stats import rankdata
+
+from transformers_beats.metrics.audioset_map import separation
 
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ MAX_RESAMPLES, MIN_RESAMPLES = 1000, 200
 MAX_RESAMPLED, MAX_SCORES = 100_000_000, 50_000_000
 # Weights of files that are held at a time, and sums of them.
 BLOCK, CHUNK = 20_000_000, 4_000_000
-# Metrics of several labels that have intervals here; those of events have their own.
-SEVERAL_LABELS = ("mAP", "auc", "d_prime", "lwlrap")
+# Metrics of clips with one label and with several, which have intervals here; those of events have their own.
+ONE_LABEL, SEVERAL_LABELS = ("accuracy", "macro_f1"), ("mAP", "auc", "d_prime", "lwlrap")
 Interval = tuple[float, float]
 
 
@@ -93,7 +94,7 @@ def _one_label(predictions: "Predictions") -> Compute:
         num_right = (right @ weights).T
         f1 = _divide(2 * num_right, (both @ weights).T)
         accuracy = num_right.sum(axis=1) / (true @ weights).sum(axis=0)
-        return Resamples({"accuracy": accuracy, "macro_f1": _mean(f1)}, f1)
+        return Resamples(dict(zip(ONE_LABEL, (accuracy, _mean(f1)), strict=True)), f1)
 
     return compute
 
@@ -116,7 +117,7 @@ def _several_labels(predictions: "Predictions") -> Compute:
             _mean(ap),
             mean_auc,
             # Infinite for an AUC of 0 or 1: without these draws, an end would be too near.
-            np.sqrt(2) * ndtri(mean_auc),
+            separation(mean_auc),
             _divide(shares @ weights, num_positives @ weights),
         )
         return Resamples(dict(zip(SEVERAL_LABELS, values, strict=True)), ap)

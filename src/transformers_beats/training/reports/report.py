@@ -26,7 +26,7 @@ from transformers_beats.utils.files import new_directory
 from transformers_beats.utils.numbers import format_number
 from transformers_beats.utils.table import to_csv
 
-from .intervals import Interval, Resamples, describe_intervals, metric_intervals, resample
+from .intervals import SEVERAL_LABELS, Interval, Resamples, describe_intervals, metric_intervals, resample
 
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def compute_metrics(predictions: Predictions) -> dict[str, float | None]:
         positive clip, AUC if none has both positive and negative clips, d-prime if AUC is 0 or 1.
     """
     if predictions.is_multi_label:
-        values = {key: predictions.audioset[key] for key in ("mAP", "auc", "d_prime", "lwlrap")}
+        values = {key: predictions.audioset[key] for key in SEVERAL_LABELS}
         if undefined := [key for key, value in values.items() if value is None]:
             logger.warning(f"Undefined for these {predictions.num_clips} clips: {', '.join(undefined)}.")
         return values

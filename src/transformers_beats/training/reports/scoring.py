@@ -15,14 +15,11 @@ from transformers_beats.training.data.labels import Labels, frame_labels
 from transformers_beats.utils.errors import BeatsError, DivergenceError
 
 from .events import ClipEvents, EventScores, library_error, score_events
+from .intervals import ONE_LABEL, SEVERAL_LABELS
 from .report import Evidence, Predictions, compute_metrics
 
 
 logger = logging.get_logger(__name__)
-
-# Names of the metrics of [`compute_metrics`], of clips with one class and of those with several.
-OF_ONE_CLASS = ("accuracy", "macro_f1")
-OF_SEVERAL = ("mAP", "auc", "d_prime", "lwlrap")
 
 
 def clip_scores(logits: np.ndarray, clip_of: np.ndarray, problem_type: str) -> np.ndarray:
@@ -150,7 +147,7 @@ def clip_and_event_metrics(
 
 def metric_names(labels: Labels) -> tuple[str, ...]:
     """Returns the names of the metrics of [`metrics_function`] for clips with such labels."""
-    return OF_ONE_CLASS if labels.task == "single_label" else OF_SEVERAL
+    return ONE_LABEL if labels.task == "single_label" else SEVERAL_LABELS
 
 
 def metrics_function(windows: Windows, labels: Labels, problem_type: str) -> Callable[[EvalPrediction], dict]:

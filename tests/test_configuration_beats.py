@@ -58,7 +58,8 @@ def test_defaults_are_the_released_models():
         ({"event_settings": {"dog": {"threshold": math.nan}}}, "got {'threshold': nan} for 'dog'"),
         ({"event_settings": {"dog": {"gap_seconds": -math.inf}}}, "got {'gap_seconds': -inf} for 'dog'"),
         ({"event_settings": {"dog": {"threshold": True}}}, "got {'threshold': True} for 'dog'"),
-        ({"problem_type": "multi_label"}, "`problem_type` must be one of regression, single_label_classification"),
+        # Some versions of transformers refuse it first, with a message of their own.
+        ({"problem_type": "multi_label"}, "single_label_classification"),
         ({"num_labels": 0}, "`num_labels` must be at least 1, got 0"),
         ({"num_labels": -1}, "`num_labels` must be at least 1, got 0"),
         ({"id2label": {}}, "`num_labels` must be at least 1, got 0"),
@@ -80,7 +81,7 @@ def test_impossible_architectures_are_refused(arguments, message):
         ({"legacy_padding_mask": True, "frame_pooling": "sequence"}, "set `legacy_padding_mask=False`"),
         ({"layer_weights": "attention"}, "set `use_weighted_layer_sum=True`"),
         ({"num_labels": 0}, "`num_labels` must be at least 1, got 0"),
-        ({"problem_type": "multi_label"}, "`problem_type` must be one of"),
+        ({"problem_type": "multi_label"}, "single_label_classification"),
     ],
 )
 def test_a_model_that_could_not_be_saved_is_not_made(values, message, tiny_config, tmp_path):

@@ -26,6 +26,11 @@ on the test fold of a logistic regression on the last layer's mean over the patc
 each class (the mean of 20 draws, the same for all models); beside it from one, and from all 32. Differences are paired
 by clip; their intervals are bootstraps over the 400 clips of the mean over the seeds.
 
+Whether 600 steps of four layers of 128 decide the answer is asked of seed 0 and folds 1 and 2 (fixed on 1 December
+2026, before the first of these runs): `iteration 1` alone with 150 to 2,400 steps, with eight layers, and with a width
+of 256 (`--steps`, `--layers`, `--width`, each with ROWS of its own in `rows/iterations_esc10_sizes`); then, with the
+steps after which its probe rises no more, or 2,400, `k-means` and `iteration 1, continued` with as many again.
+
 A finished unit is a file in ROWS, and is not computed again; with other settings it is refused. What is unfinished in
 OUTPUT goes on.
 """
@@ -113,7 +118,7 @@ def place_of(output: Path, name: str) -> Path:
 # Pre-training
 
 
-def make_arguments(dataset: str, output: Path, fold: int, seed: int, steps: int, tokenizer_steps: int, rate: float):
+def make_arguments(dataset: str, output: Path, fold: int, seed: int, settings: dict[str, Any]) -> IterateArguments:
     """Returns the recipe `esc10_iterate` for a unit, with float32, so that CPUs of all kinds compute the same."""
     others = [other for other in FOLDS if other != fold]
     words = ["--config", "esc10_iterate", f"--data.dataset={dataset}", f"--data.select.fold={others}"]
@@ -121,10 +126,12 @@ def make_arguments(dataset: str, output: Path, fold: int, seed: int, steps: int,
     words += [f"--{stage}.seed={seed}" for stage in ("model", "tokenizer")]
     words += [f"--{stage}.bf16=false" for stage in ("model", "tokenizer", "tokenize")]
     words += [
-        f"--model.max_steps={steps}",
-        f"--tokenizer.max_steps={tokenizer_steps}",
-        f"--model.learning_rate={rate}",
+        f"--model.max_steps={settings['steps']}",
+        f"--tokenizer.max_steps={settings['tokenizer_steps']}",
+        f"--model.learning_rate={settings['learning_rate']}",
     ]
+    for name, value in settings.get("model_config", {}).items():
+        words += [f"--{stage}.model_config.{name}={value}" for stage in ("model", "tokenizer")]
     # 16 clips of 5 s.
     words += ["--model.batch_seconds=80", "--model.per_device_train_batch_size=16", "--model.logging_steps=0.1"]
     (arguments,) = parse_arguments((IterateArguments,), words)
@@ -295,6 +302,14 @@ def print_tables(rows: dict[tuple[int, int], dict[str, Any]], measures: dict[str
     console.print(differences)
 
 
+def size_of(layers: int, width: int) -> dict[str, Any]:
+    """Returns what models of another size than that of the recipe, four layers of 128, change in its settings."""
+    if (layers, width) == (4, 128):
+        return {}
+    sizes = {"num_hidden_layers": layers, "hidden_size": width, "intermediate_size": 4 * width}
+    return {"model_config": sizes | {"num_attention_heads": width // 64}}
+
+
 def main(
     dataset: Annotated[str, typer.Option(help="Folder of ESC-10, with metadata.csv")] = "esc10",
     output: Annotated[Path, typer.Option(help="Where models go")] = Path("runs/iterations"),
@@ -305,6 +320,8 @@ def main(
     steps: Annotated[int, typer.Option(help="Steps of each model")] = 600,
     tokenizer_steps: Annotated[int, typer.Option(help="Steps of each tokenizer")] = 150,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate of the models")] = 1e-3,
+    layers: Annotated[int, typer.Option(help="Layers of the models")] = 4,
+    width: Annotated[int, typer.Option(help="Hidden size of the models, a multiple of 64")] = 128,
     threads: Annotated[int, typer.Option(help="Threads; 0 for all")] = 0,
 ) -> None:
     """Measures what each iteration adds."""
@@ -315,6 +332,7 @@ def main(
     if unknown := [name for name in names if name not in MODELS]:
         raise typer.BadParameter(f"{unknown[0]!r} is none of: {'; '.join(MODELS)}.")
     settings = {"steps": steps, "tokenizer_steps": tokenizer_steps, "learning_rate": learning_rate}
+    settings |= size_of(layers, width)
     begin_or_resume(output / "settings.json", settings | {"dataset": dataset}, output)
     for seed in map(int, seeds.split(",")):
         for fold in map(int, folds.split(",")):
@@ -323,7 +341,7 @@ def main(
                 check_settings(json.loads(file.read_text(encoding="utf-8"))["settings"], settings, f"{file}: a unit")
                 continue
             place = output / file.stem
-            arguments = make_arguments(dataset, place, fold, seed, steps, tokenizer_steps, learning_rate)
+            arguments = make_arguments(dataset, place, fold, seed, settings)
             row = run_unit(arguments, dataset, place, fold, seed, names)
             rows.mkdir(parents=True, exist_ok=True)
             with replace_file(file) as temporary:

@@ -5,7 +5,7 @@ turns in one process, size, and whether the results are the same. By default in 
 synthesised sounds; a path with `{fold}` is a model for each fold, which is tried on the clips of that fold.
 
     python -m benchmarks.backends --batch-size 1 --batch-size 4
-    python -m benchmarks.backends --compile --openvino --files
+    python -m benchmarks.backends --compile --variants --openvino --files
     python -m benchmarks.backends --model CHECKPOINT --dataset FOLDER --fold 1
     python -m benchmarks.backends --model 'runs/esc10_finetune/fold-{fold}' --dataset ESC10 --fold 1 --fold 2 ...
 """
@@ -31,9 +31,17 @@ from benchmarks.options import make_clips
 from benchmarks.peers import reference_style_classifier
 from transformers_beats import BeatsFeatureExtractor, BeatsForAudioClassification
 from transformers_beats.backends.choice import Backend
-from transformers_beats.backends.encoder import INPUT, OnnxEncoder, open_session, with_encoder
+from transformers_beats.backends.encoder import (
+    INPUT,
+    SLOW_FUSIONS,
+    OnnxEncoder,
+    open_session,
+    session_options,
+    with_encoder,
+)
 from transformers_beats.backends.graphs import centered_cosine
 from transformers_beats.export.onnx import export_onnx
+from transformers_beats.fbank_beats import num_fbank_frames
 from transformers_beats.inference.backend import in_backend
 from transformers_beats.inference.results import to_scores
 from transformers_beats.utils.errors import UsageError, errors_in_one_line
@@ -87,6 +95,60 @@ class OpenVinoEncoder(OnnxEncoder):
         return self.compiled({INPUT: columns})[0]
 
 
+def fix_sizes(options: onnxruntime.SessionOptions, num_columns: int) -> None:
+    """Makes shapes static: one clip at a time, of one length."""
+    options.add_free_dimension_override_by_name("batch", 1)
+    options.add_free_dimension_override_by_name("columns", num_columns)
+
+
+def optimise_less(options: onnxruntime.SessionOptions, num_columns: int) -> None:
+    """Leaves out all fusions."""
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+
+
+def keep_weights_as_they_are(options: onnxruntime.SessionOptions, num_columns: int) -> None:
+    """Packs no weights in advance for the products of matrices."""
+    options.add_session_config_entry("session.disable_prepacking", "1")
+
+
+def spin(options: onnxruntime.SessionOptions, num_columns: int) -> None:
+    """Lets threads spin while they wait."""
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+
+
+def leave_as_it_is(options: onnxruntime.SessionOptions, num_columns: int) -> None:
+    """Changes nothing: the variant leaves out other optimisers."""
+
+
+GELU_FUSIONS = ["GeluFusionL1", "GeluFusionL2", "BiasGeluFusion", "FastGeluFusion"]
+# What each changes in the options of the backend, and the optimisers that it leaves out.
+VARIANTS: dict[str, tuple[Callable[[onnxruntime.SessionOptions, int], None], list[str]]] = {
+    "static shapes": (fix_sizes, SLOW_FUSIONS),
+    "all fusions": (leave_as_it_is, []),
+    "no fused GELU": (leave_as_it_is, SLOW_FUSIONS + GELU_FUSIONS),
+    "no fusions": (optimise_less, SLOW_FUSIONS),
+    "weights not packed": (keep_weights_as_they_are, SLOW_FUSIONS),
+    "spinning threads": (spin, SLOW_FUSIONS),
+}
+
+
+class VariantEncoder(OnnxEncoder):
+    """The encoder of another one in onnxruntime with a variant of its options."""
+
+    def __init__(self, other: OnnxEncoder, variant: str, num_columns: int):
+        super().__init__(other.path, other.config, other.precision)
+        change, left_out = VARIANTS[variant]
+        options = session_options()
+        change(options, num_columns)
+        self.session = onnxruntime.InferenceSession(
+            self.path, options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out
+        )
+
+    def _split(self, lengths: list[int], num_bands: int):
+        # Static shapes are those of one clip.
+        yield from (([row], length) for row, length in enumerate(lengths) if length)
+
+
 def in_openvino(model: BeatsForAudioClassification) -> Any:
     replaced = in_backend(model, "onnx")
     replaced.beats = with_encoder(model.beats, OpenVinoEncoder(replaced.beats.encoder))
@@ -99,14 +161,20 @@ def engines(
     with_files: bool,
     with_compile: bool,
     with_openvino: bool,
+    with_variants: int | None,
 ) -> tuple[dict[str, Classify], dict[str, int]]:
-    """What is compared, by name, and the bytes of its weights."""
+    """What is compared, by name, and the bytes of its weights; variants are for clips of so many columns."""
     functions: dict[str, Classify] = {PYTORCH: partial(classify_with_model, model, extractor)}
     sizes = {PYTORCH: 4 * model.num_parameters()}
     for backend in BACKENDS:
         replaced = in_backend(model, backend)
         functions[backend] = partial(classify_with_model, replaced, extractor)
         sizes[backend] = Path(replaced.beats.encoder.path).stat().st_size
+        for variant in VARIANTS if with_variants else ():
+            name, varied = f"{backend}, {variant}", in_backend(model, backend)
+            varied.beats = with_encoder(model.beats, VariantEncoder(replaced.beats.encoder, variant, with_variants))
+            functions[name] = partial(classify_with_model, varied, extractor)
+            sizes[name] = sizes[backend]
     if with_openvino:
         functions["openvino"] = partial(classify_with_model, in_openvino(model), extractor)
         sizes["openvino"] = sizes["onnx"]
@@ -205,10 +273,13 @@ def main(
     layers: Annotated[int, typer.Option(help="Layers of the encoder with random weights")] = 12,
     files: Annotated[bool, typer.Option(help="Also files of `export`, from waveforms")] = False,
     compile: Annotated[bool, typer.Option(help="Also torch.compile with freezing, and max-autotune")] = False,
+    variants: Annotated[bool, typer.Option(help="Also onnxruntime with other options, one at a time")] = False,
     openvino: Annotated[bool, typer.Option(help="Also OpenVINO, which must be installed")] = False,
 ) -> None:
     """Size, time and results of a model in each backend. Clips are compared alone."""
     with errors_in_one_line():
+        if variants and dataset is not None:
+            raise UsageError("--variants have static shapes, those of the clips that are timed: leave --dataset out.")
         if model is not None and "{fold}" in model and not (fold and dataset):
             raise UsageError("A model for each fold needs --dataset and --fold.")
         runs: list[tuple[str | None, list[int] | None]] = [(model, fold)]
@@ -226,7 +297,10 @@ def main(
                     for number in folds or [None]
                 ]
                 clips = [clip for part in of_each for clip in part]
-            functions, sizes = engines(classifier, extractor, files, compile, openvino)
+            num_columns = num_fbank_frames(len(clips[0].waveform)) // classifier.config.patch_size
+            functions, sizes = engines(
+                classifier, extractor, files, compile, openvino, num_columns if variants else None
+            )
             labels += [clip.label for clip in clips]
             for key, classify in functions.items():
                 found.setdefault(key, []).extend(classify([clip.waveform]) for clip in clips)

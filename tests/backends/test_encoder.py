@@ -903,3 +903,16 @@ def test_errors_of_onnxruntime_are_in_one_line(monkeypatch):
     module = encoder_of(Session(), monkeypatch)
     with pytest.raises(RuntimeError, match=r"onnxruntime: Non-zero status$"):
         module(torch.zeros(1, 32, 128))
+
+
+@needs_onnx
+def test_variants_of_the_benchmark_compute_what_the_backends_compute(classifier):
+    from benchmarks.backends import BACKENDS, VARIANTS, engines
+
+    clips = [np.random.default_rng(seed).normal(0, 0.1, RATE).astype(np.float32) for seed in range(2)]
+    functions, _ = engines(classifier, EXTRACTOR, False, False, False, 6)
+    for backend_name in BACKENDS:
+        expected = functions[backend_name](clips)
+        for variant in VARIANTS:
+            found = functions[f"{backend_name}, {variant}"](clips)
+            np.testing.assert_allclose(found, expected, atol=1e-4, err_msg=f"{backend_name}, {variant}")

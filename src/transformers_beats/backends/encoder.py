@@ -37,7 +37,7 @@ from .graphs import (
 
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+    from onnxruntime import InferenceSession, SessionOptions
 
 
 Precision: TypeAlias = Literal["float32", "int8"]
@@ -98,8 +98,8 @@ def export_encoder(encoder: Any, precision: Precision, path: Path) -> None:
         onnx.save(graph, path)
 
 
-def open_session(path: Path) -> "InferenceSession":
-    """Opens an ONNX file with as many threads as PyTorch has, which sleep while they wait."""
+def session_options() -> "SessionOptions":
+    """Returns options of onnxruntime: as many threads as PyTorch has, which sleep while they wait."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -108,8 +108,15 @@ def open_session(path: Path) -> "InferenceSession":
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Its warnings are about the graph, which no user has written.
     options.log_severity_level = 3
+    return options
+
+
+def open_session(path: Path) -> "InferenceSession":
+    """Opens an ONNX file with [`session_options`]."""
+    import onnxruntime
+
     return onnxruntime.InferenceSession(
-        path, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
+        path, session_options(), providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
     )
 
 
@@ -418,4 +425,4 @@ def is_equal(opened: OnnxEncoder, encoder: Any) -> bool:
     return centered_cosine(expected.numpy(), found.numpy()) >= MIN_SIMILARITY
 
 
-__all__ = ["OnnxEncoder", "export_encoder", "open_encoder", "open_session", "with_encoder"]
+__all__ = ["OnnxEncoder", "export_encoder", "open_encoder", "open_session", "session_options", "with_encoder"]

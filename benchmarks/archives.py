@@ -70,6 +70,7 @@ for name, model in {"classifier": classifier, "tokenizer": tokenizer}.items():
 """
 # Events of ten seconds, as their usual windows of two would take most of the time.
 WINDOWS = ["--event-window", "10", "--event-hop", "5"]
+DETECTOR = "detector.safetensors"
 # Commands on one long recording: words after the name, name of the model, and of the output.
 LONG = {
     "tag": (["tag"], "classifier", "tags.jsonl"),
@@ -79,9 +80,10 @@ LONG = {
     "index": (["index"], "classifier", "index"),
     "index --segments 10": (["index", "--segments", "10"], "classifier", "index"),
     "listen": (["listen", *WINDOWS], "classifier", None),
+    "anomalies score": (["anomalies", "score", "--false-alarm-rate", "0.5", DETECTOR], "classifier", "scores.csv"),
 }
 # Commands on many short files, and what they write first.
-MANY = {"tag": "tags.jsonl", "embed": "embeddings/*/*.npy", "index": "index/*.parquet"}
+MANY = {"tag": "tags.jsonl", "embed": "embeddings/*/*.npy", "tokenize": "tokens/*/*.npy", "index": "index/*.parquet"}
 Part = Enum("Part", {name: name for name in ("names", "start", "memory", "cores")}, type=str)
 POLL_SECONDS = 0.05
 
@@ -116,10 +118,18 @@ def make_model(path: Path, layers: int) -> Path:
 
 
 def make_tiny(path: Path) -> Path:
-    """Makes a small classifier and a small tokenizer in a directory, unless they are there."""
+    """Makes a small classifier, a small tokenizer and a detector in a directory, unless they are there."""
     if not path.exists():
         subprocess.run([sys.executable, "-c", MAKE_TINY, str(path)], check=True)
+    if not (path / DETECTOR).exists():
+        subprocess.run([sys.executable, "-m", "transformers_beats", *words_of_fit(path), "--quiet"], check=True)
     return path
+
+
+def words_of_fit(path: Path) -> list[str]:
+    """Returns the words that fit a detector with a model of [`make_tiny`], to five minutes, which are written."""
+    write_recordings(path / "normal", 300)
+    return ["anomalies", "fit", str(path / "normal"), "-m", str(path / "classifier"), "-o", str(path / DETECTOR)]
 
 
 def new_directory(path: Path) -> Path:
@@ -132,9 +142,10 @@ def new_directory(path: Path) -> Path:
 def words_of_long(choice: str, models: Path, recording: Path, output: Path, workers: int) -> list[str]:
     """Returns the words of a command of `LONG` on one recording."""
     words, model, name = LONG[choice]
-    words = [*words, "-m", str(models / model), str(recording)]
-    # `listen` has neither.
-    return words if name is None else [*words, "-o", str(output / name), "--workers", str(workers)]
+    words = [str(models / word) if word == DETECTOR else word for word in words]
+    words += [str(recording), "-m", str(models / model)]
+    words += [] if name is None else ["-o", str(output / name)]
+    return words if words[0] in ("listen", "anomalies") else [*words, "--workers", str(workers)]
 
 
 def peak_of(process: int) -> int:
@@ -183,7 +194,8 @@ def measure_start(folder: Path, models: Path, output: Path, seconds: float) -> T
     table = Table("command", "first result on disk", "peak memory then", f"{seconds:g} s later")
     for name, pattern in MANY.items():
         place = new_directory(output)
-        words = [name, "-m", str(models / "classifier"), str(folder), "-o", str(place / pattern.split("/")[0])]
+        model = models / ("tokenizer" if name == "tokenize" else "classifier")
+        words = [name, "-m", str(model), str(folder), "-o", str(place / pattern.split("/")[0])]
         first, *peaks = start_command(words, place, pattern, seconds)
         table.add_row(name, f"{first:.1f} s", *(f"{peak / 1e6:,.0f} MB" for peak in peaks))
     return table

@@ -654,6 +654,8 @@ def small_archive(tmp_path_factory):
         # In this process, which has imported all that takes seconds.
         patch.setattr(sys, "argv", ["-c", str(work / "tiny")])
         exec(archives.MAKE_TINY, {})
+    result = CliRunner().invoke(transformers_beats_app, [*archives.words_of_fit(work / "tiny"), "--quiet"])
+    assert result.exit_code == 0, result.output
     return work / "tiny", work / "long.flac"
 
 

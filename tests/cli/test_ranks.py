@@ -410,3 +410,31 @@ def test_torchrun_with_a_killed_rank(models, clips, tmp_path):
     assert "exitcode  : -9" in (tmp_path / "log").read_text() or "exitcode: -9" in (tmp_path / "log").read_text()
     names = [Path(json.loads(line)["file"]).name for line in output.read_text().splitlines()]
     assert names == [f"{number:02d}.wav" for number in range(60)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "name", "option", "shares"),
+    [
+        ("tag", "tags.csv", "--multi_gpu", {"1", "2"}),
+        ("embed", "all.parquet", "--multi_gpu", {"1", "2"}),
+        # `accelerate launch --cpu` starts one process only, whatever it is told.
+        ("tag", "tags.csv", "--cpu", set()),
+    ],
+)
+def test_accelerate_launch_has_each_file_once(models, clips, tmp_path, command, name, option, shares):
+    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", option, "--num_processes", "2"]
+    words = words_of(command, models, clips, tmp_path / "two" / name)
+    # Without the configuration of whoever runs the tests.
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "HF_HOME": str(tmp_path / "home"),
+        "ACCELERATE_USE_CPU": "true",
+    }
+    command_line = [*launch, "-m", "transformers_beats", *map(str, words)]
+    result = subprocess.run(command_line, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert {*re.findall(r"\(share (\d) of 2\)", result.stderr)} == shares
+    run(*words_of(command, models, clips, tmp_path / "one" / name))
+    check_same(tmp_path / "two" / name, tmp_path / "one" / name)
+    assert not list(ranks_directory(tmp_path / "two" / name).glob("rank-*"))

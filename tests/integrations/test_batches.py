@@ -1,15 +1,18 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Batches of rows, as `datasets`, Spark and Ray pass them: every row has its result or its error."""
 
+import dataclasses
 import inspect
 import json
 import os
 import pickle
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import datasets
 import numpy as np
@@ -29,6 +32,14 @@ from transformers_beats import (
 from transformers_beats.inference.loading import load
 from transformers_beats.inference.windowed import WindowedInference
 from transformers_beats.integrations.batches import BeatsBatches
+from transformers_beats.integrations.blocks import (
+    RowBlock,
+    count_rows,
+    digest_of,
+    find_parquet,
+    name_of_block,
+    split_rows,
+)
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 
@@ -387,17 +398,26 @@ def cluster():
     ray.shutdown()
 
 
-def kill_one_actor(output) -> list[int]:
-    """Kills a process of the pool as soon as there is a finished block; returns its number."""
+def actors() -> list[int]:
+    """The numbers of the processes of the pool."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        # Some end meanwhile.
+        with suppress(psutil.Error):
+            if "MapWorker" in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return found
+
+
+def kill_one_actor(output, num_blocks: int = 0) -> list[int]:
+    """Kills a process of the pool as soon as there are more finished blocks than these; returns its number."""
     killed: list[int] = []
     deadline = time.monotonic() + 240
     while not killed and time.monotonic() < deadline:
-        if any(output.glob("part-*.parquet")):
-            for process in psutil.Process().children(recursive=True):
-                if process.is_running() and "MapWorker" in " ".join(process.cmdline()):
-                    os.kill(process.pid, signal.SIGKILL)
-                    killed.append(process.pid)
-                    break
+        if len(list(output.glob("part-*.parquet"))) > num_blocks:
+            for process in actors()[:1]:
+                os.kill(process, signal.SIGKILL)
+                killed.append(process)
         time.sleep(0.005)
     return killed
 
@@ -434,6 +454,69 @@ def test_ray_computes_every_file_once_although_an_actor_is_killed(cluster, model
     assert {part: part.stat().st_mtime_ns for part in outcome.files} == states
     with pytest.raises(UsageError, match="was begun with another `top_k`"):
         process_with_ray([folder], output, **arguments | {"top_k": 2})
+
+
+# Of a driver that is killed.
+DRIVER = """
+import json, sys, ray
+from transformers_beats.integrations.ray import process_with_ray
+address, inputs, output, arguments = sys.argv[1:]
+ray.init(address=address, configure_logging=False, log_to_driver=False)
+process_with_ray([inputs], output, **json.loads(arguments))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="processes are killed by a signal")
+def test_ray_computes_every_row_once_although_all_is_interrupted_and_an_actor_is_killed(
+    cluster, models, rows, tmp_path
+):
+    from transformers_beats.integrations.ray import process_with_ray
+
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    contents = [open(rows[(0, 1, 2, 4)[number % 4]], "rb").read() for number in range(45)]  # noqa: SIM115
+    for part, (start, stop) in enumerate(((0, 20), (20, 45))):
+        table = pa.table({"id": range(start, stop), "bytes": contents[start:stop]})
+        parquet.write_table(table, folder / f"{part}.parquet", row_group_size=7)
+    arguments = {"model": str(models / "beats_tiny_finetuned"), "column": "bytes", "top_k": 1}
+    arguments |= {"concurrency": 2, "files_per_block": 2}
+    # The whole is interrupted: the process that shares out the blocks is killed, and with it Ray ends its actors.
+    address = cluster.get_runtime_context().gcs_address
+    words = [sys.executable, "-c", DRIVER, address, str(folder), str(output), json.dumps(arguments)]
+    driver = subprocess.Popen(words, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    try:
+        deadline = time.monotonic() + 240
+        while len(list(output.glob("part-*.parquet"))) < 3 and time.monotonic() < deadline:
+            assert driver.poll() is None
+            time.sleep(0.005)
+    finally:
+        driver.kill()
+        driver.wait()
+    while actors() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    states = {part: part.stat().st_mtime_ns for part in output.glob("part-*.parquet")}
+    assert 3 <= len(states) < 23
+    # And goes on, and one of its two actors is killed.
+    killed: list[int] = []
+    killer = threading.Thread(target=lambda: killed.extend(kill_one_actor(output, len(states))))
+    killer.start()
+    outcome = process_with_ray([folder], output, **arguments)
+    killer.join()
+    assert len(killed) == 1
+    assert (outcome.num_rows, outcome.num_errors, len(outcome.files)) == (45, 11, 23)
+    assert {part: part.stat().st_mtime_ns for part in states} == states
+    table = pa.concat_tables(parquet.read_table(part) for part in outcome.files).sort_by("id")
+    assert table.column_names == ["source_file", "source_row", "id", "labels", "duration", "warnings", "error"]
+    assert table["id"].to_pylist() == list(range(45))
+    places = [(str(folder / f"{int(number >= 20)}.parquet"), number - 20 * (number >= 20)) for number in range(45)]
+    assert list(zip(table["source_file"].to_pylist(), table["source_row"].to_pylist())) == places
+    errors = table["error"].to_pylist()
+    assert [number for number, error in enumerate(errors) if error] == list(range(1, 45, 4))
+    assert errors[21].startswith(f"{folder / '1.parquet'}, row 1: holds text and no audio")
+    assert not list(output.glob("*.begun"))
+    with pytest.raises(UsageError, match="was begun with another `column`"):
+        process_with_ray(rows[:1], output, **arguments | {"column": None})
 
 
 @pytest.mark.slow
@@ -481,6 +564,138 @@ def test_a_block_with_a_name_that_is_not_utf8_is_written(models, rows, tmp_path)
     assert table["error"].to_pylist() == [None, f"{tmp_path}/missing\\udcff.wav: no such file.", None]
     assert table["warnings"][0].as_py() == [f"its name is not UTF-8: its path is written as {tmp_path}/x\\udcff.wav."]
     assert table["labels"][0] == table["labels"][2]
+
+
+def write_rows(path, rows, kind=None, row_group_size: int = 3, **columns) -> RowBlock:
+    """Writes the contents of the rows, three times, the missing one as null, to Parquet; returns all as a block."""
+    contents = 3 * [None if number == 3 else open(row, "rb").read() for number, row in enumerate(rows)]  # noqa: SIM115
+    values = pa.array(contents, kind or pa.binary())
+    table = pa.table({"name": pa.array([f"n{number}" for number in range(15)]), "audio": values, **columns})
+    parquet.write_table(table, path, row_group_size=row_group_size)
+    return RowBlock(str(path), digest_of(str(path)), 0, 15, "audio")
+
+
+def computed(actor, output, block: RowBlock) -> pa.Table:
+    """The results of a block, which is passed as Ray passes it."""
+    batch = {key: np.array([value]) for key, value in block.as_item().items()}
+    return parquet.read_table(output / actor(batch)["block"][0])
+
+
+def test_rows_of_parquet_have_the_results_of_their_files(models, tagger, rows, tmp_path):
+    expected = 3 * tagger({"path": rows})["labels"]
+    actor = block_actor(models, tmp_path, top_k=2)
+    whole = write_rows(tmp_path / "a.parquet", rows, number=pa.array(range(15), pa.int8()))
+    # Within a group of rows, over several of them, to the last row.
+    for start, stop in ((0, 15), (4, 5), (2, 10), (13, 15)):
+        block = dataclasses.replace(whole, start=start, stop=stop)
+        table = computed(actor, tmp_path, block)
+        assert table.column_names == ["source_file", "source_row", "name", "number", *RESULTS]
+        assert table["source_row"].to_pylist() == table["number"].to_pylist() == list(range(start, stop))
+        assert table["name"].to_pylist() == [f"n{number}" for number in range(start, stop)]
+        assert table.schema.field("number").type == pa.int8()
+        assert table["labels"].to_pylist() == expected[start:stop]
+        for row, error in zip(range(start, stop), table["error"].to_pylist()):
+            place = f"{tmp_path / 'a.parquet'}, row {row}: "
+            if row % 5 == 1:
+                assert error.startswith(f"{place}holds text and no audio")
+            else:
+                assert error == (f"{place}holds no recording." if row % 5 == 3 else None)
+
+
+def test_rows_that_datasets_wrote_have_results_and_keep_their_features(models, tagger, rows, tmp_path):
+    contents = [{"bytes": open(rows[0], "rb").read(), "path": "a.wav"}, {"bytes": None, "path": rows[2]}]  # noqa: SIM115
+    written = {"audio": [*contents, {"bytes": None, "path": None}], "kind": [1, 0, 1], "id": ["a", "b", "c"]}
+    kinds = datasets.ClassLabel(names=["dog", "cat"])
+    found = datasets.Dataset.from_dict(written).cast_column("kind", kinds)
+    file = str(tmp_path / "a.parquet")
+    found.cast_column("audio", datasets.Audio(decode=False)).to_parquet(file)
+    block = RowBlock(file, digest_of(file), 0, 3, "audio", ["kind"])
+    table = computed(block_actor(models, tmp_path, top_k=2), tmp_path, block)
+    assert table.column_names == ["source_file", "source_row", "kind", *RESULTS]
+    assert table["labels"].to_pylist() == [*tagger({"path": [rows[0], rows[2]]})["labels"], None]
+    assert table["error"].to_pylist() == [None, None, f"{file}, row 2: holds no recording."]
+    assert datasets.Features.from_arrow_schema(table.schema)["kind"] == kinds
+
+
+@pytest.mark.parametrize("damaged", ["audio", "name"])
+def test_rows_of_a_damaged_place_have_errors_and_stop_no_others(models, rows, tmp_path, damaged):
+    block = write_rows(tmp_path / "a.parquet", rows, row_group_size=5)
+    chunk = parquet.read_metadata(block.file).row_group(1).column(["name", "audio"].index(damaged))
+    with open(block.file, "r+b") as file:
+        file.seek(chunk.dictionary_page_offset or chunk.data_page_offset)
+        file.write(b"\xff" * 40)
+    table = computed(block_actor(models, tmp_path), tmp_path, block)
+    errors = table["error"].to_pylist()
+    assert table["source_row"].to_pylist() == list(range(15))
+    if damaged == "audio":
+        assert table["name"].to_pylist() == [f"n{number}" for number in range(15)]
+    else:
+        # Whose results they would be, nobody could tell.
+        assert [name is None for name in table["name"].to_pylist()] == [5 <= row < 10 for row in range(15)]
+    assert [error is None for error in errors[:5] + errors[10:]] == 2 * [True, False, True, False, True]
+    for row in range(5, 10):
+        assert errors[row].startswith(f"{block.file}, row {row}: cannot be read: ")
+
+
+def test_a_row_that_ends_its_process_again_and_again_is_left_out(models, rows, tmp_path):
+    from transformers_beats.integrations import ray
+
+    block = write_rows(tmp_path / "a.parquet", rows)
+    noted = {"run": "earlier", "tries": 3, "files": {"2": ray.MOST_CRASHES}}
+    (tmp_path / block.name).with_suffix(".begun").write_text(json.dumps(noted))
+    errors = computed(block_actor(models, tmp_path), tmp_path, block)["error"].to_pylist()
+    assert errors[2] == f"{block.file}, row 2: was left out: the process ended 3 times after it was opened."
+    assert errors[0] is errors[4] is None
+
+
+def test_blocks_of_rows_are_those_that_are_not_done(models, rows, tmp_path):
+    file = str(tmp_path / "a.parquet")
+    whole = write_rows(file, rows)
+    actor = block_actor(models, tmp_path)
+    parts = []
+    for start, stop in ((4, 6), (10, 12)):
+        done = dataclasses.replace(whole, start=start, stop=stop)
+        computed(actor, tmp_path, done)
+        parts.append(tmp_path / done.name)
+    for size, spans in (
+        (4, [(0, 4), (6, 10), (12, 15)]),
+        (3, [(0, 3), (3, 4), (6, 9), (9, 10), (12, 15)]),
+        (99, [(0, 4), (6, 10), (12, 15)]),
+    ):
+        blocks = split_rows({file: 15}, parts, size, "audio", None)
+        assert [(block.start, block.stop) for block in blocks] == spans
+    # Found by another path, it is the same file.
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    assert len(split_rows({str(tmp_path / "link" / "a.parquet"): 15}, parts, 99, "audio", None)) == 3
+    write_rows(file, rows, number=pa.array(range(15)))
+    with pytest.raises(UsageError, match=r"a\.parquet: has changed since rows of it were computed"):
+        split_rows({file: 15}, parts, 4, "audio", None)
+    # Not counted among the rows, but noticed before any is computed.
+    with pytest.raises(BeatsError, match=r"a\.parquet: has changed since its rows were counted"):
+        computed(actor, tmp_path, whole)
+
+
+def test_parquet_that_cannot_be_used_is_refused(rows, tmp_path):
+    file = str(tmp_path / "in" / "a.parquet")
+    (tmp_path / "in").mkdir()
+    write_rows(file, rows, labels=pa.array(range(15)), numbers=pa.array([[0.0]] * 15))
+    assert count_rows(file, "audio", ["name"], ["labels"]) == 15
+    for arguments, message in (
+        (("sound", None, []), "has no column 'sound'; it has name, audio, labels, numbers"),
+        (("audio", ["id"], []), "has no column 'id'"),
+        (("audio", None, ["labels"]), "has a column 'labels', which is the name of a result: leave it out of `keep`"),
+        (("numbers", None, []), "its column 'numbers' is of list<.*>: expected bytes"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            count_rows(file, *arguments)
+    assert find_parquet([tmp_path / "in", tmp_path / "in" / "a.parquet"], tmp_path / "out") == [file]
+    with pytest.raises(UsageError, match=r"lies in .*in, whose Parquet files are read: choose another output"):
+        find_parquet([tmp_path / "in"], tmp_path / "in" / "out")
+    with pytest.raises(UsageError, match="missing: no such file or folder"):
+        find_parquet([tmp_path / "missing"], tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"No Parquet file in .*empty"):
+        find_parquet([tmp_path / "empty"], tmp_path / "out")
 
 
 def settings_with(models, action: str = "tag", **options) -> dict:
@@ -531,7 +746,11 @@ def test_process_with_ray_refuses_what_it_cannot_use_before_it_starts(models, ro
     pytest.importorskip("ray")
     from transformers_beats.integrations.ray import process_with_ray
 
-    for wrong, message in (({"column": "bytes"}, "has no `column`"), ({"top_k": 0}, "`top_k` must be")):
+    for wrong, message in (
+        ({"column": "bytes"}, "0.wav: cannot be read as Parquet"),
+        ({"keep": ["name"]}, "`keep` is of the columns of Parquet files"),
+        ({"top_k": 0}, "`top_k` must be"),
+    ):
         with pytest.raises(UsageError, match=message):
             process_with_ray(rows[:1], tmp_path / "out", str(models / "beats_tiny_finetuned"), **wrong)
     assert not (tmp_path / "out").exists()
@@ -543,9 +762,9 @@ def test_a_file_that_ends_its_process_again_and_again_is_left_out(models, rows, 
     actor = block_actor(models, tmp_path)
     block = [rows[0], rows[4]]
     noted = {"run": "earlier", "tries": 3, "files": {rows[4]: ray.MOST_CRASHES}}
-    (tmp_path / ray.name_of_block(block)).with_suffix(".begun").write_text(json.dumps(noted))
-    assert actor({"paths": [block]}) == {"block": [ray.name_of_block(block)]}
-    table = parquet.read_table(tmp_path / ray.name_of_block(block))
+    (tmp_path / name_of_block(block)).with_suffix(".begun").write_text(json.dumps(noted))
+    assert actor({"paths": [block]}) == {"block": [name_of_block(block)]}
+    table = parquet.read_table(tmp_path / name_of_block(block))
     assert table["error"].to_pylist() == [
         None,
         f"{rows[4]}: was left out: the process ended {ray.MOST_CRASHES} times after it was opened.",

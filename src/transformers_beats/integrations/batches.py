@@ -51,7 +51,7 @@ def to_utf8(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
     """Returns whether a column is of texts; one of nulls alone counts as such."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return str(kind) in ("string", "large_string", "string_view", "null")
@@ -225,7 +225,7 @@ class BeatsBatches:
             raise UsageError(f"The batch has no column {self.column!r}; it has {', '.join(map(str, names))}.")
         values: Any = (batch if table is None else table)[self.column]
         if table is not None:
-            recordings, is_passed_on = values.to_pylist(), _is_text(values.type)
+            recordings, is_passed_on = values.to_pylist(), is_text(values.type)
         else:
             # Frames have several values that stand for a missing one.
             recordings = list(values if frame is None else values.astype(object).where(values.notna(), None))

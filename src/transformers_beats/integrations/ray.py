@@ -4,21 +4,17 @@ Archives in Ray Data: an actor for `Dataset.map_batches`, and whole archives to 
 which is written once. Needs the extra `ray`.
 """
 
-import hashlib
 import json
-import os
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
 from pyarrow import parquet
 
 from transformers_beats.audio.decoding import AudioStream
-from transformers_beats.audio.files import find_audio, place_of, remember_folders
+from transformers_beats.audio.files import find_audio
 from transformers_beats.audio.recordings import AudioError
 from transformers_beats.backends.choice import settings_of_backend
 from transformers_beats.inference.event_options import event_settings, wants_events
@@ -30,11 +26,21 @@ from transformers_beats.utils.lock import hold
 from transformers_beats.utils.machine import name_of
 from transformers_beats.utils.resume import begin_or_resume
 
-from .batches import Action, BeatsBatches, to_utf8
+from .batches import COMMON, Action, BeatsBatches, to_utf8
+from .blocks import (
+    Block,
+    FileBlock,
+    block_of,
+    count_rows,
+    find_parquet,
+    read_column,
+    split_files,
+    split_rows,
+)
 
 
-PATH, SETTINGS = "path", ".settings.json"
-# Times that a file may end its process, as a decoder that crashes does, before it is left out.
+SETTINGS = ".settings.json"
+# Times that a recording may end its process, as a decoder that crashes does, before it is left out.
 MOST_CRASHES = 3
 
 
@@ -68,7 +74,7 @@ class Outcome(NamedTuple):
 
 class _BlockActor(BeatsActor):
     """
-    Writes the results of each block of files to a Parquet file, whole or not at all. In one `run`, a block whose
+    Writes the results of each block to a Parquet file, whole or not at all. In one `run`, a block whose
     process has ended is tried again so many times.
     """
 
@@ -76,14 +82,16 @@ class _BlockActor(BeatsActor):
         super().__init__(**options)
         self.output, self.run, self.retries = Path(output), run, retries
         self.arguments |= {"output": output, "run": run, "retries": retries}
-        # Names the file that is being decoded, how often it has been begun, and how often the block, for the next try.
+        self.block: Block = FileBlock([])
+        # Names the recording that is being decoded, how often it has been begun, and how often the block, for the next
+        # try.
         self.journal = Path()
         self.begun: dict[str, int] = {}
         self.tries = 0
 
     def __call__(self, batch: Any) -> dict[str, list]:
-        paths = [os.fsdecode(path) for path in chain.from_iterable(batch["paths"])]
-        target = self.output / name_of_block(paths)
+        self.block = block_of(batch)
+        target = self.output / self.block.name
         # Written by a process that was killed before it could say so.
         if not target.exists():
             self.journal = target.with_suffix(".begun")
@@ -93,33 +101,28 @@ class _BlockActor(BeatsActor):
             if self.tries > 1 + self.retries:
                 raise BeatsError(f"{target.name}: the process ended {self.tries - 1} times before it was written.")
             self.note(self.begun)
-            table = pa.table({PATH: list(map(to_utf8, paths)), **self.results(paths)})
+            table = self.block.table(self.results(self.block.recordings()))
             with replace_file(target) as temporary:
                 parquet.write_table(table, temporary)
             self.journal.unlink(missing_ok=True)
         return {"block": [target.name]}
 
     def open(self, recording: Any) -> AudioStream:
-        """Opens a file, unless the process has ended several times before the next one was opened."""
-        times = self.begun.get(recording, 0)
+        """Opens a recording, unless the process has ended several times before the next one was opened."""
+        key, name = str(recording), self.block.label(recording)
+        times = self.begun.get(key, 0)
         if times >= MOST_CRASHES:
-            raise AudioError(f"{recording}: was left out: the process ended {times} times after it was opened.")
-        self.note(self.begun | {recording: times + 1})
-        stream = super().open(recording)
-        if (written := to_utf8(recording)) != recording:
+            raise AudioError(f"{name}: was left out: the process ended {times} times after it was opened.")
+        self.note(self.begun | {key: times + 1})
+        stream = super().open(self.block.open(recording))
+        if (written := to_utf8(key)) != key:
             stream.report.warnings.append(f"its name is not UTF-8: its path is written as {written}.")
         return stream
 
     def note(self, files: dict[str, int]) -> None:
-        """Notes how often files and their block have been begun."""
+        """Notes how often recordings and their block have been begun."""
         with replace_file(self.journal) as temporary:
             temporary.write_text(json.dumps({"run": self.run, "tries": self.tries, "files": files}))
-
-
-def name_of_block(paths: Sequence[str]) -> str:
-    """Returns the name of the Parquet file of a block, which depends on its files."""
-    digest = hashlib.blake2b(os.fsencode("\0".join(paths)), digest_size=12)
-    return f"part-{digest.hexdigest()}.parquet"
 
 
 def settings_of(batches: BeatsBatches, **options: Any) -> dict[str, Any]:
@@ -158,12 +161,15 @@ def process_with_ray(
     num_cpus: float = 1,
     num_gpus: float = 0,
     retries: int = 10,
+    column: str | None = None,
+    keep: Sequence[str] | None = None,
     **options: Any,
 ) -> Outcome:
     """
-    Tags, embeds or tokenizes files with Ray, each exactly once. Blocks of files are computed by a pool of actors, and
-    each is one Parquet file, which is written whole or not at all. An actor that dies is started again, with its
-    block. Called again after an interruption, it goes on: files that are in finished Parquet files are left out.
+    Tags, embeds or tokenizes files, or rows of Parquet files, with Ray, each exactly once. Blocks of them are computed
+    by a pool of actors, and each is one Parquet file, which is written whole or not at all. An actor that dies is
+    started again, with its block. Called again after an interruption, it goes on: what is in finished Parquet files is
+    left out.
 
     Args:
         inputs (`Iterable` of `str` or `Path`):
@@ -172,24 +178,32 @@ def process_with_ray(
             Directory of the Parquet files, which all nodes see, too. Their columns are `path`, absolute, and those of
             [`BeatsBatches`]. A name that is not UTF-8 is written as `repr` does, with a warning in its row.
         model, action, options:
-            See [`BeatsBatches`]; there is no `column`. With the `dtype` `"auto"`, all actors compute in the one that
-            this process would choose on its CPU.
+            See [`BeatsBatches`]. With the `dtype` `"auto"`, all actors compute in the one that this process would
+            choose on its CPU.
         concurrency (`int` or `tuple[int, int]`, defaults to `(1, 2)`):
             Number of actors, or the smallest and the largest one.
         files_per_block (`int`, defaults to 256):
-            Files of a block: what an actor that dies loses at most.
+            Files, or rows, of a block: what an actor that dies loses at most.
         num_cpus, num_gpus (`float`, defaults to 1 and 0):
             What an actor reserves.
         retries (`int`, defaults to 10):
-            Times that a block is tried again after its actor has died. A file that was the last to be opened three
-            times, such as one that crashes the decoder, is left out, with an error in its row.
+            Times that a block is tried again after its actor has died. A recording that was the last to be opened
+            three times, such as one that crashes the decoder, is left out, with an error in its row.
+        column (`str`, *optional*):
+            Column of the recordings, if `inputs` are Parquet files, or folders of them: contents of files, or the
+            structs of bytes and path that `datasets` writes. In place of `path`, results have the columns
+            `source_file`, the absolute path of the Parquet file, `source_row`, from 0, and the other columns of the
+            row. A block is of one Parquet file.
+        keep (`Sequence[str]`, *optional*):
+            Those of the other columns that results have; all by default.
 
     Returns:
         [`Outcome`]
 
     Raises:
-        [`UsageError`]: if an input is not there, `output` was begun with other settings that change results or is
-            written to by another run, or an argument is out of range.
+        [`UsageError`]: if an input is not there or is no such Parquet file, `output` was begun with other settings
+            that change results or is written to by another run, an argument is out of range, or a Parquet file has
+            changed since rows of it were computed.
         [`BeatsError`]: if blocks could not be computed. Call it again to go on.
     """
     try:
@@ -204,27 +218,32 @@ def process_with_ray(
     smallest, largest = (concurrency, concurrency) if isinstance(concurrency, int) else concurrency
     if not 1 <= smallest <= largest:
         raise UsageError(f"`concurrency` must be at least 1, and a range must not fall, got {concurrency!r}.")
-    if "column" in options:
-        raise UsageError("process_with_ray reads files and has no `column`: for Parquet of contents, map BeatsActor.")
+    if column is None and keep is not None:
+        raise UsageError("`keep` is of the columns of Parquet files: it needs the `column` of the recordings, too.")
     output = Path(output).absolute()
     arguments: dict[str, Any] = {"model": place_of_model(model), "action": action, **options}
     # Checks all arguments.
     here: dict[str, Any] = {**arguments, "device": "cpu"}
-    settings = settings_of(BeatsBatches(**here), **options)
+    batches = BeatsBatches(**here)
+    settings = settings_of(batches, **options)
     # Else one archive could have results of several.
     arguments["dtype"] = settings["dtype"]
-    files = find_audio(map(Path, inputs))
+    if column is None:
+        files = find_audio(map(Path, inputs))
+    else:
+        keep = None if keep is None else sorted({keep} if isinstance(keep, str) else set(keep))
+        settings |= {"column": column, "keep": keep}
+        paths = find_parquet(map(Path, inputs), output)
+        num_rows = {path: count_rows(path, column, keep, [*batches.fields, *COMMON]) for path in paths}
     make_directory(output)
     with hold(output):
         begin_or_resume(output / SETTINGS, settings, output)
-        real_path = remember_folders()
-        paths = (path for part in finished(output) for path in _read_column(part, PATH).to_pylist())
-        done = {place_of(path, real_path) for path in paths}
-        places = (to_utf8(place_of(file.full_name, real_path)) for file in files)
-        todo = [os.fsencode(file.address) for file, place in zip(files, places) if place not in done]
-        blocks = [todo[start : start + files_per_block] for start in range(0, len(todo), files_per_block)]
+        if column is None:
+            blocks = split_files(files, finished(output), files_per_block)
+        else:
+            blocks = split_rows(num_rows, finished(output), files_per_block, column, keep)
         if blocks:
-            dataset = ray.data.from_items([{"paths": block} for block in blocks], override_num_blocks=len(blocks))
+            dataset = ray.data.from_items([block.as_item() for block in blocks], override_num_blocks=len(blocks))
             run = uuid.uuid4().hex
             # An actor that dies is started again, and its task with it, by default without end; to choose another
             # number there is no argument that Ray keeps.
@@ -239,19 +258,15 @@ def process_with_ray(
             try:
                 mapped.materialize()
             except RayError as error:
-                left = sum(not (output / name_of_block([*map(os.fsdecode, block)])).exists() for block in blocks)
+                left = sum(not (output / block.name).exists() for block in blocks)
                 raise BeatsError(
                     f"{output}: {left} of {len(blocks)} blocks could not be computed: {first_line(error)} Call it "
                     "again to go on."
                 ) from error
         parts = finished(output)
-        errors = [_read_column(part, "error") for part in parts]
+        errors = [read_column(part, "error") for part in parts]
     num_errors = sum(len(column) - column.null_count for column in errors)
     return Outcome(parts, sum(map(len, errors)), num_errors)
-
-
-def _read_column(part: Path, name: str) -> pa.ChunkedArray:
-    return parquet.read_table(part, columns=[name])[name]
 
 
 def finished(output: Path) -> list[Path]:

@@ -4,11 +4,16 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoModel
 
 from transformers_beats import (
     BeatsConfig,
     BeatsForAudioClassification,
+    BeatsForAudioFrameClassification,
+    BeatsForPreTraining,
     BeatsModel,
     BeatsRandomProjectionTokenizer,
     BeatsRandomProjectionTokenizerConfig,
@@ -60,9 +65,6 @@ def test_defaults_are_the_released_models():
         ({"event_settings": {"dog": {"threshold": True}}}, "got {'threshold': True} for 'dog'"),
         # Some versions of transformers refuse it first, with a message of their own.
         ({"problem_type": "multi_label"}, "single_label_classification"),
-        ({"num_labels": 0}, "`num_labels` must be at least 1, got 0"),
-        ({"num_labels": -1}, "`num_labels` must be at least 1, got 0"),
-        ({"id2label": {}}, "`num_labels` must be at least 1, got 0"),
     ],
 )
 def test_impossible_architectures_are_refused(arguments, message):
@@ -80,7 +82,6 @@ def test_impossible_architectures_are_refused(arguments, message):
         ({"deep_norm": True, "layer_norm_first": True}, "set `layer_norm_first=False`"),
         ({"legacy_padding_mask": True, "frame_pooling": "sequence"}, "set `legacy_padding_mask=False`"),
         ({"layer_weights": "attention"}, "set `use_weighted_layer_sum=True`"),
-        ({"num_labels": 0}, "`num_labels` must be at least 1, got 0"),
         ({"problem_type": "multi_label"}, "single_label_classification"),
     ],
 )
@@ -100,6 +101,22 @@ def test_a_model_that_could_not_be_saved_is_not_made(values, message, tiny_confi
         with pytest.raises(StrictDataclassError) as caught:
             change_and_make(model_class)
         assert message in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    "values", [{"num_labels": 0}, {"num_labels": -1}, {"id2label": {}}, {"id2label": None, "label2id": None}]
+)
+def test_a_classifier_has_a_label_and_an_encoder_needs_none(values, tiny_config, tmp_path):
+    BeatsForAudioClassification(tiny_config).save_pretrained(tmp_path)
+    for model_class in (BeatsForAudioClassification, BeatsForAudioFrameClassification):
+        with pytest.raises(ValueError, match=f"A {model_class.__name__} needs a label, .*: set `num_labels`"):
+            model_class.from_pretrained(tmp_path, **values, ignore_mismatched_sizes=True)
+    encoder = BeatsModel.from_pretrained(tmp_path, **values)
+    assert not encoder.config.id2label
+    for name, value in values.items():
+        setattr(tiny_config, name, value)
+    BeatsModel(tiny_config).save_pretrained(tmp_path / "encoder")
+    assert BeatsModel.from_pretrained(tmp_path / "encoder").num_parameters() == encoder.num_parameters()
 
 
 def test_values_are_checked_together_with_those_of_the_checkpoint(tiny_config, tmp_path):
@@ -175,6 +192,110 @@ def test_a_subclass_elsewhere_is_saved_without_code(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
     assert "auto_map" not in json.loads((tmp_path / "config.json").read_text())
     assert ConfigOfTheirs.from_pretrained(tmp_path).their_size == 4
+
+
+class RelaxedConfig(BeatsConfig):
+    """A subclass without `@strict` that overrides the rules of the base class."""
+
+    def validate_architecture(self):
+        if self.mask_ratio > 1:
+            raise ValueError("`mask_ratio` is at most 1 here.")
+
+
+class RelaxedInitConfig(RelaxedConfig):
+    """The same with an `__init__` of the author's own, which `transformers` leaves as it is."""
+
+    def __init__(self, their_size: int = 3, mask_ratio: float = 0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.their_size = their_size
+        self.mask_ratio = mask_ratio
+
+
+@strict
+class StrictConfig(RelaxedConfig):
+    their_size: int = 3
+
+    def validate_their_size(self):
+        if self.their_size < 1:
+            raise ValueError("`their_size` is too small.")
+
+
+class RelaxedTokenizerConfig(BeatsTokenizerConfig):
+    def validate_architecture(self):
+        pass
+
+    def validate_nothing(self, argument):
+        raise AssertionError("this is not a validator")
+
+
+@pytest.mark.parametrize("config_class", [RelaxedConfig, RelaxedInitConfig, StrictConfig])
+def test_a_subclass_is_validated_by_its_own_rules(config_class, tiny_config, tmp_path):
+    values = {name: getattr(tiny_config, name) for name in tiny_config.to_diff_dict() if hasattr(BeatsConfig, name)}
+    model = BeatsModel(config_class(**values | {"mask_ratio": 1.0}))
+    model.save_pretrained(tmp_path)
+    assert config_class.from_pretrained(tmp_path).mask_ratio == 1.0
+    model.config.mask_ratio = 2.0
+    with pytest.raises(StrictDataclassError, match="'validate_architecture'") as caught:
+        BeatsModel(model.config)
+    assert "`mask_ratio` is at most 1 here" in str(caught.value.__cause__)
+    with pytest.raises(StrictDataclassError, match="'validate_architecture'"):
+        model.save_pretrained(tmp_path)
+
+
+def test_a_subclass_without_rules_is_validated_by_those_of_its_base(tiny_config):
+    config = ConfigOfTheirs(**{**tiny_config.to_dict(), "mask_ratio": 5.0})
+    with pytest.raises(StrictDataclassError) as caught:
+        BeatsModel(config)
+    assert "`mask_ratio` must lie between 0 and 1" in str(caught.value.__cause__)
+
+
+def test_subclasses_of_subclasses_keep_the_rules_they_inherit(tiny_config):
+    class Grandchild(StrictConfig):
+        pass
+
+    class OwnValidate(BeatsConfig):
+        def validate(self):
+            raise NotImplementedError("mine")
+
+    class Heir(OwnValidate):
+        pass
+
+    with pytest.raises(StrictDataclassError, match="'validate_their_size'"):
+        Grandchild(their_size=0).validate()
+    with pytest.raises(StrictDataclassError, match="'validate_architecture'"):
+        Grandchild(mask_ratio=2.0).validate()
+    with pytest.raises(NotImplementedError, match="mine"):
+        Heir().validate()
+    # Only what is a validator in the class that is decorated.
+    RelaxedTokenizerConfig(num_codebooks=2).validate()
+
+
+@pytest.mark.parametrize("model_class", [BeatsModel, BeatsForAudioClassification, BeatsForPreTraining])
+def test_a_model_that_returns_attentions_is_loaded_as_it_was_saved(model_class, tiny_config, tmp_path):
+    tiny_config.save_pretrained(tmp_path / "plain")
+    model = model_class(tiny_config)
+    assert model.config._attn_implementation == "sdpa"
+    model.save_pretrained(tmp_path / "plain")
+    model = model_class.from_pretrained(tmp_path / "plain", attn_implementation="eager", output_attentions=True)
+    model.save_pretrained(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["output_attentions"] is True
+    loaded = model_class.from_pretrained(tmp_path / "saved")
+    assert loaded.config._attn_implementation == "eager"
+    assert loaded.config.output_attentions is True
+    loaded.save_pretrained(tmp_path / "again")
+    # Without attentions, nothing asks for the slower function.
+    plain = model_class.from_pretrained(tmp_path / "saved", output_attentions=False)
+    assert plain.config._attn_implementation == "sdpa"
+    # What was asked for stays an error.
+    with pytest.raises(Exception, match="output_attentions"):
+        model_class.from_pretrained(tmp_path / "saved", attn_implementation="sdpa")
+
+
+def test_a_config_that_returns_attentions_makes_a_model(tiny_config):
+    values = {**tiny_config.to_dict(), "output_attentions": True}
+    for model in (BeatsModel(BeatsConfig(**values)), AutoModel.from_config(BeatsConfig(**values))):
+        outputs = model.eval()(torch.zeros(1, 64, 128))
+        assert [attention.shape for attention in outputs.attentions] == [(1, 4, 32, 32)] * 3
 
 
 def test_auto_map_forgets_the_repository_a_model_came_from(tiny_config, tmp_path):

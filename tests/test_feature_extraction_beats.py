@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 import json
 import logging
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -292,6 +293,7 @@ def test_padding_truncation_and_max_length(extractor):
     assert num_frames(padding=False, max_length=32000, truncation=True) == [98, 198]
     assert num_frames(padding=False, max_length=np.int64(32000), truncation=True) == [98, 198]
     assert num_frames(padding=False, max_length=np.float32(2.0), truncation=True) == [98, 198]
+    assert num_frames(padding=False, max_length=Decimal("2.0"), truncation=True) == [98, 198]
     assert num_frames(max_length=0.01, truncation=True) == [16, 16]
 
 
@@ -421,12 +423,12 @@ def test_resampling_is_asked_for(extractor):
         extractor(noise(8000), sampling_rate=44100)
 
 
-@pytest.mark.parametrize("rate", [16000.0, np.int32(16000), np.array(16000), torch.tensor(16000)])
+@pytest.mark.parametrize("rate", [16000.0, np.int32(16000), np.array(16000), torch.tensor(16000), Decimal(16000)])
 def test_a_rate_may_be_any_number(rate, extractor):
     assert extractor(noise(4000), sampling_rate=rate)["input_values"][0].shape == (23, 128)
 
 
-@pytest.mark.parametrize("rate", ["16000", [16000], np.array([16000]), True, float("nan")])
+@pytest.mark.parametrize("rate", ["16000", [16000], np.array([16000]), True, float("nan"), Decimal("nan")])
 def test_a_rate_that_is_no_number_is_refused(rate, extractor):
     with pytest.raises(ValueError, match="`sampling_rate` must be a number, in hertz, got "):
         extractor(noise(4000), sampling_rate=rate)

@@ -122,8 +122,9 @@ def test_what_transformers_and_peft_pass_is_accepted(tiny_config, fbank, attenti
     expected = model(fbank, attention_mask=attention_mask).logits
     passed = {"input_ids": None, "inputs_embeds": None, "task_ids": None, "return_dict": None}
     passed |= {"num_items_in_batch": 2, "output_attentions": False, "output_router_logits": False, "use_cache": False}
-    passed |= {"position_ids": None, "is_causal": None}
-    assert torch.equal(model(input_values=fbank, attention_mask=attention_mask, **passed).logits, expected)
+    for is_causal in (None, False):
+        passed |= {"position_ids": None, "is_causal": is_causal}
+        assert torch.equal(model(input_values=fbank, attention_mask=attention_mask, **passed).logits, expected)
 
 
 def test_an_attention_function_gets_its_own_arguments(tiny_config, fbank):
@@ -453,6 +454,19 @@ def test_tensors_without_values_have_shapes(with_gradients, with_mask, tiny_conf
     assert outputs.last_hidden_state.shape == (2, 96, tiny_config.hidden_size)
 
 
+@pytest.mark.parametrize("dtype", [torch.long, torch.float32, torch.bool])
+@pytest.mark.parametrize("with_gradients", [True, False])
+def test_a_mode_of_fake_tensors_takes_a_real_model_and_real_inputs(with_gradients, dtype, tiny_config, fbank):
+    model = BeatsForAudioClassification(tiny_config).eval()
+    mask = torch.ones(fbank.shape[:2], dtype=dtype)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.set_grad_enabled(with_gradients):
+        for given in (mask, None):
+            assert model(fbank, attention_mask=given).logits.shape == (len(fbank), tiny_config.num_labels)
+    # It is looked at again outside.
+    with pytest.raises(ValueError, match="must be 1 for frames of audio"):
+        model(fbank, attention_mask=mask.long() * -1)
+
+
 @pytest.mark.parametrize("with_gradients", [True, False])
 def test_tangents_pass_through_the_model(with_gradients, tiny_config, fbank, attention_mask):
     # SDPA on a CPU has no derivative of this kind but in plain operations.
@@ -467,6 +481,25 @@ def test_tangents_pass_through_the_model(with_gradients, tiny_config, fbank, att
             model(values + step * direction, attention_mask=attention_mask).pooler_output for step in (1e-6, -1e-6)
         ]
     torch.testing.assert_close(tangent, (ends[0] - ends[1]) / 2e-6, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["q_proj.weight", "relative_attention_bias", "gru_rel_pos_const", "fc1.weight"])
+@pytest.mark.parametrize("with_gradients", [True, False])
+def test_tangents_of_weights_pass_through_the_model(with_gradients, name, tiny_config, fbank, attention_mask):
+    model = BeatsModel(tiny_config).eval().double()
+    weights = dict(model.named_parameters())
+    key = min(key for key in weights if name in key)
+    direction = torch.randn(weights[key].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def pool(weight):
+        inputs = (fbank.double(), attention_mask)
+        return torch.func.functional_call(model, {key: weight}, inputs).pooler_output
+
+    with torch.set_grad_enabled(with_gradients), sdpa_kernel(SDPBackend.MATH):
+        with forward_ad.dual_level():
+            tangent = forward_ad.unpack_dual(pool(forward_ad.make_dual(weights[key].detach(), direction))).tangent
+        ends = [pool(weights[key].detach() + step * direction) for step in (1e-6, -1e-6)]
+    torch.testing.assert_close(tangent, (ends[0] - ends[1]).detach() / 2e-6, rtol=1e-5, atol=1e-7)
 
 
 @torch.no_grad()

@@ -655,6 +655,14 @@ def test_patches_that_are_not_finite_leave_the_codebook_alone(value, tokenizer_c
     assert torch.equal(quantizer.codebook, before)
 
 
+@pytest.mark.parametrize(("value", "is_valid"), [(math.nan, True), (math.inf, True), (1.0, False)])
+def test_a_first_batch_without_a_patch_to_learn_from_is_named(value, is_valid, tokenizer_config):
+    quantizer = BeatsTrainableQuantizer(tokenizer_config)
+    with pytest.raises(ValueError, match="one must be valid, and its state finite"):
+        quantizer.initialize(torch.full((4, 12), value), torch.full((4,), is_valid))
+    assert not quantizer.is_initialized
+
+
 def test_a_clip_that_is_not_finite_leaves_the_codebook_alone(tokenizer_config, tokenizer_batch):
     model = build(BeatsTokenizerForPreTraining, tokenizer_config).train()
     damaged = tokenizer_batch | {"input_values": tokenizer_batch["input_values"].clone()}

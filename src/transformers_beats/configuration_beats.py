@@ -2,6 +2,7 @@
 """BEATs model configurations."""
 
 import math
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -43,6 +44,14 @@ class BeatsBaseConfig(SavedWithCode, PreTrainedConfig):
     patch_size: int = 16
     legacy_padding_mask: bool = False
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        # `validate` of `@strict` calls the functions of the class that it decorates, also where a subclass without it
+        # has its own. A `validate` that an author wrote is kept.
+        names = [validator.__name__ for validator in getattr(cls, "__class_validators__", [])]
+        if names and cls.validate.__module__ == strict.__module__:
+            cls.validate = strict(dataclass(type("Own", (), {name: getattr(cls, name) for name in names}))).validate
+
     @property
     def num_freq_patches(self) -> int:
         """Number of patches along frequency in one time column: 8 in the released models."""
@@ -77,10 +86,9 @@ class BeatsBaseConfig(SavedWithCode, PreTrainedConfig):
                 raise ValueError(f"`{name}` must be finite and not negative, got {getattr(self, name)}.")
 
     def _check_divides(self, divisor: str, dividend: str) -> None:
-        if getattr(self, dividend) % getattr(self, divisor) != 0:
-            raise ValueError(
-                f"`{divisor}` ({getattr(self, divisor)}) must divide `{dividend}` ({getattr(self, dividend)})."
-            )
+        part, whole = getattr(self, divisor), getattr(self, dividend)
+        if whole % part != 0:
+            raise ValueError(f"`{divisor}` ({part}) must divide `{dividend}` ({whole}).")
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -100,14 +108,12 @@ class BeatsBaseConfig(SavedWithCode, PreTrainedConfig):
         for auto_class, reference in (output.get("auto_map") or {}).items():
             if isinstance(reference, (list, tuple)):
                 reference = next(name for name in reference if name is not None)
-            is_trained = reference.split("--")[-1].startswith(TRAINED_MODULE)
-            if is_trained and TRAINED_CLASSES.isdisjoint(self.architectures or ()):
-                # Of the model that this one was loaded from.
-                continue
-            if reference.split("--")[-1] != own.get(auto_class):
+            place = reference.split("--")[-1]
+            # Of the model that this one was loaded from.
+            is_left_over = place.startswith(TRAINED_MODULE) and TRAINED_CLASSES.isdisjoint(self.architectures or ())
+            if not is_left_over and place != own.get(auto_class):
                 auto_map[auto_class] = reference
-        output |= {"auto_map": auto_map} if auto_map else {}
-        return output
+        return output | ({"auto_map": auto_map} if auto_map else {})
 
 
 @strict
@@ -231,8 +237,7 @@ class BeatsConfig(BeatsBaseConfig):
     ```python
     >>> from transformers_beats import BeatsConfig, BeatsModel
 
-    >>> config = BeatsConfig()
-    >>> model = BeatsModel(config)
+    >>> model = BeatsModel(BeatsConfig())
     ```
     """
 
@@ -327,14 +332,12 @@ class BeatsConfig(BeatsBaseConfig):
         self._check_least("embed_dim", "hidden_size", "num_hidden_layers", "num_attention_heads")
         self._check_least("intermediate_size", "num_conv_pos_embeddings", "num_conv_pos_embedding_groups")
         self._check_least("codebook_size", "num_codebooks", "label_predictor_num_hidden_layers", "mask_block_size")
-        self._check_least("num_prototypes", "frame_recurrent_size", "num_labels")
+        self._check_least("num_prototypes", "frame_recurrent_size")
         self._check_least("frame_recurrent_layers", least=0)
         if self.problem_type not in (None, *PROBLEM_TYPES):
             raise ValueError(f"`problem_type` must be one of {', '.join(PROBLEM_TYPES)}, got {self.problem_type!r}.")
-        for name in (
-            *("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"),
-            *("classifier_dropout", "layerdrop", "label_smoothing"),
-        ):
+        dropouts = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")
+        for name in (*dropouts, "classifier_dropout", "layerdrop", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is a probability in [0, 1), got {getattr(self, name)}.")
         self._check_finite("initializer_range")
@@ -365,7 +368,7 @@ class BeatsConfig(BeatsBaseConfig):
 
     def _check_event_settings(self) -> None:
         for label, values in (self.event_settings or {}).items():
-            # What JSON can hold. Names are left to `EventSettings`, so that models of later versions can be loaded.
+            # Numbers, which JSON can hold. Their names are left to `EventSettings`: later versions may have others.
             is_named = isinstance(values, dict) and all(isinstance(key, str) for key in (label, *values))
             given = [value for value in values.values() if value is not None] if is_named else []
             are_finite = all(isinstance(value, (int, float)) and abs(value) < math.inf for value in given)
@@ -490,10 +493,7 @@ class BeatsRandomProjectionTokenizerConfig(BeatsBaseConfig):
 
 
 def problem_type_of(config: PreTrainedConfig) -> str:
-    """
-    Returns the `problem_type` of a classifier; unset, the one that its loss infers: regression for one label, a single
-    class for several.
-    """
+    """Returns the `problem_type` of a classifier; unset, the one that its loss infers from the number of labels."""
     return config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
 
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from decimal import Decimal
 from numbers import Real
 from typing import Any
 
@@ -176,9 +177,14 @@ def is_finite(value: float) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= torch.finfo(torch.float32).max
 
 
+def to_number(value: Any) -> Any:
+    """Returns a number of Python's module `decimal` as a float, and anything else as it is."""
+    return float(value) if isinstance(value, Decimal) else value
+
+
 def to_rate(value: Any) -> float:
     """Returns a rate in hertz: a number, also as an array or a tensor without dimensions. Raises a `ValueError`."""
-    rate = value.item() if getattr(value, "ndim", None) == 0 else value
+    rate = value.item() if getattr(value, "ndim", None) == 0 else to_number(value)
     if not is_finite(rate):
         raise ValueError(f"`sampling_rate` must be a number, in hertz, got {value!r}.")
     return rate

@@ -32,6 +32,7 @@ from .fbank_beats import (
     split_pairs,
     to_array,
     to_float_waveform,
+    to_number,
     to_rate,
     to_tensors,
 )
@@ -447,10 +448,9 @@ class BeatsFeatureExtractor(SavedWithCode, SequenceFeatureExtractor):
     def _to_samples(self, max_length: int | float | None) -> int | None:
         if max_length is None:
             return None
-        if not is_finite(max_length) or max_length <= 0:
+        if not is_finite(to_number(max_length)) or max_length <= 0:
             raise ValueError(f"`max_length` must be a positive number, got {max_length!r}.")
-        is_samples = isinstance(max_length, Integral)
-        return int(max_length) if is_samples else max(1, round(float(max_length) * self.sampling_rate))
+        return max(1, round(float(max_length) * (1 if isinstance(max_length, Integral) else self.sampling_rate)))
 
     def _to_waveforms(self, raw_speech, device: str | torch.device | None, is_batch: bool) -> list[torch.Tensor]:
         """Splits a batch into clips and makes each a one-dimensional float32 tensor on one device."""

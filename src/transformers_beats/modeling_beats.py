@@ -122,7 +122,10 @@ def has_values(input_values: torch.Tensor) -> bool:
     """Returns whether operations run at once on a tensor that holds values, which may then be looked at."""
     is_capturing = input_values.is_cuda and torch.cuda.is_current_stream_capturing()
     is_plain = type(input_values) is torch.Tensor and not input_values.is_meta
-    return is_plain and not is_capturing and is_eager() and input_values.numel() > 0
+    if not is_plain or is_capturing or not is_eager():
+        return False
+    # In a mode such as PyTorch's of fake tensors, what is computed of such a tensor has no values, nor has a new one.
+    return input_values.numel() > 0 and type(torch.empty(0)) is torch.Tensor
 
 
 def check_padding(input_values: torch.Tensor) -> None:
@@ -168,6 +171,8 @@ def check_keywords(model: PreTrainedModel, keywords: dict) -> None:
     """
     # Sets and dicts alone, which compile.
     unknown = {name for name, value in keywords.items() if value is not None} - COMMON_KEYWORDS
+    # What the model does.
+    unknown -= {"is_causal"} if keywords.get("is_causal") is False else set()
     if not unknown:
         return
     # An attention function that was registered with transformers has arguments of its own.
@@ -908,9 +913,9 @@ class BeatsEncoder(nn.Module):
             and hidden_states.device.type == "cpu"
             and not torch.is_grad_enabled()
             # One graph is to serve all lengths; `torch.func` writes into no buffer, nor do tensors without values or
-            # with tangents.
+            # with tangents, which weights may have, too.
             and has_values(hidden_states)
-            and forward_ad.unpack_dual(hidden_states).tangent is None
+            and forward_ad._current_level < 0
         )
         if kept_positions is None and (is_flex or attends_in_blocks):
             return self.relative_position.distance_values(length, hidden_states.device)
@@ -956,6 +961,9 @@ class BeatsPreTrainedModel(SavedWithCode, PreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"^label_predictor\.", r"^estimator\."]
 
     def __init__(self, config: BeatsConfig, *args, **kwargs):
+        # `attn_implementation` is not saved, and the default, "sdpa", returns no attentions: to set them is "eager".
+        if config.output_attentions and config._attn_implementation is None:
+            config.output_attentions = True
         super().__init__(config, *args, **kwargs)
         # `from_pretrained` sets values that it is given after the configuration has checked its own, and anybody may
         # set others: a model of values that cannot be saved would lose its training at the first checkpoint.
@@ -1306,6 +1314,8 @@ class BeatsClassificationModel(BeatsPreTrainedModel):
 
     def __init__(self, config: BeatsConfig):
         super().__init__(config)
+        if not config.id2label:
+            raise ValueError(f"A {type(self).__name__} needs a label, its configuration has none: set `num_labels`.")
         self.num_labels: int = config.num_labels  # ty: ignore[invalid-assignment]
         # By default the name of the class decides, and a name that transformers does not know, such as
         # "ForAudioFrameClassification" or a subclass's, means the loss of a causal language model.

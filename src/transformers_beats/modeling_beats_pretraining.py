@@ -335,7 +335,10 @@ class BeatsTrainableQuantizer(BeatsQuantizer):
             distributed.all_gather_object(parts, vectors.cpu())
             vectors = torch.cat(parts).to(states.device)
         if len(vectors) == 0:
-            raise ValueError("The first batch holds no valid patch to learn a codebook from.")
+            raise ValueError(
+                "The first batch holds no patch to learn a codebook from: one must be valid, and its state finite. "
+                "If states overflow, train in bfloat16 or float32."
+            )
         # The same on every process, so that all learn the same codebook; broadcast in case their devices round apart.
         generator = torch.Generator().manual_seed(0)
         vectors = vectors[torch.randperm(len(vectors), generator=generator)[:MAX_KMEANS_PATCHES].to(vectors.device)]

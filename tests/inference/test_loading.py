@@ -1,4 +1,5 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
+import json
 import pickle
 
 import peft
@@ -63,6 +64,26 @@ def test_values_that_the_configuration_does_not_accept_are_named(values, message
     with pytest.raises(UsageError, match=message) as caught:
         load_model(tmp_path, BeatsForAudioClassification, **values)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model_class", [None, BeatsForAudioClassification])
+@pytest.mark.parametrize("values", [{}, {"hidden_dropout": 0.2}, {"revision": "main"}])
+def test_a_wrong_value_in_a_file_is_no_wrong_argument(values, model_class, tmp_path):
+    BeatsForAudioClassification(BeatsConfig(**TINY)).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "layerdrop": 2.0}))
+    with pytest.raises(
+        BeatsError, match=r": cannot be loaded: `layerdrop` is a probability in .*, got 2\.0\.$"
+    ) as caught:
+        load_model(tmp_path, model_class, **values)
+    assert not isinstance(caught.value, UsageError)
+
+
+@pytest.mark.parametrize("model_class", [None, BeatsForAudioClassification])
+def test_a_model_that_returns_attentions_is_used_as_any_other(model_class, tmp_path):
+    config = BeatsConfig(**TINY, output_attentions=True)
+    BeatsForAudioClassification(config).save_pretrained(tmp_path)
+    assert load_model(tmp_path, model_class).config.output_attentions is True
 
 
 def test_a_file_in_place_of_a_model_names_the_command_that_converts_it(tmp_path):

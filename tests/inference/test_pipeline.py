@@ -383,8 +383,6 @@ def test_options_of_events_ask_for_events(tagger, checkpoint, clip, option):
     expected = tagger(clip, return_events=True, **option)
     assert tagger(clip, **option) == expected
     assert tagger([clip], **option) == [expected]
-    columns = [tagger.inferences(False)[0].frames(clip, RATE)]
-    assert tagger.find_tags(columns, **option).events is not None
     with pytest.raises(
         UsageError, match=f"`{next(iter(option))}` is of events, which `return_events=False` leaves out"
     ):
@@ -395,6 +393,34 @@ def test_options_of_events_ask_for_events(tagger, checkpoint, clip, option):
     kept = pipeline("audio-tagging", model=str(checkpoint), device="cpu", return_events=False, **option)
     assert isinstance(kept(clip), list)
     assert kept(clip, return_events=True) == expected
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"event_threshold": 0.0}, {"merge_ratio": 0.5}, {"event_window_seconds": 1.0}, {"event_hop_seconds": 1.0}],
+)
+def test_options_of_events_at_a_call_are_not_ignored(checkpoint, clip, option):
+    kept = pipeline("audio-tagging", model=str(checkpoint), device="cpu", return_events=False, gap_seconds=0.5)
+    for recordings in (clip, [clip, clip], iter([clip])):
+        with pytest.raises(UsageError, match=rf"`{next(iter(option))}` is of events, .* `return_events=True`\."):
+            kept(recordings, **option)
+    for asked in (True, None):
+        assert "events" in kept(clip, return_events=asked, **option)
+    assert isinstance(kept(clip, **dict.fromkeys(option)), list)
+
+
+def test_columns_have_windows_already(tagger, clip):
+    columns = [tagger.inferences(False)[0].frames(clip, RATE)]
+    assert tagger.find_tags(columns).events is None
+    for option in ({"event_threshold": 0.0}, {"gap_seconds": 0.5}):
+        assert tagger.find_tags(columns, **option).events is not None
+        with pytest.raises(UsageError, match="leaves out"):
+            tagger.find_tags(columns, False, **option)
+    for name in ("event_window_seconds", "hop_seconds", "evnt_threshold", "sampling_rate"):
+        with pytest.raises(TypeError, match=f"find_tags has no parameter {name}; it has top_k, threshold, event_thre"):
+            tagger.find_tags(columns, **{name: 1.0})
+    with pytest.raises(UsageError, match="`top_k` must be a whole number"):
+        tagger.find_tags(columns, top_k=0)
 
 
 def test_progress_is_shown(tagger, clip, capsys):

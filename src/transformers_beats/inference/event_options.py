@@ -50,4 +50,7 @@ def check_event_options(parameters: Mapping[str, Any]) -> None:
     """Raises a [`UsageError`] for options of events that stand beside `return_events=False`."""
     given = given_event_options(parameters)
     if given and not wants_events(parameters):
-        raise UsageError(f"`{given[0]}` is of events, which `return_events=False` leaves out: leave out one of them.")
+        raise UsageError(
+            f"`{given[0]}` is of events, which `return_events=False` leaves out: leave out the option, or pass "
+            "`return_events=True`."
+        )

@@ -160,8 +160,9 @@ def load_model(
 
     Raises:
         [`UsageError`]: if the device cannot be used, there is no BEATs model of that name, or its configuration does
-            not accept a value.
-        [`BeatsError`]: if its files cannot be read, or weights are missing or of another shape, which would be random.
+            not accept a value that is given.
+        [`BeatsError`]: if its files cannot be read, its configuration has a wrong value, or weights are missing or of
+            another shape, which would be random.
     """
     name = find_model(name, ["config.json", "model.safetensors"])
     target = None if device is None else choose_device(device)
@@ -171,7 +172,11 @@ def load_model(
     if not Path(name).exists():
         check_model_repository(name, "config.json", options)
     with _errors_of_loading(name):
-        model_class = model_class or _saved_class(name, options)
+        # Read without the values that are given, so that a wrong one in the file is known as such.
+        if model_class is None or "config" not in options:
+            saved_class = _saved_class(name, options)
+            model_class = model_class or saved_class
+    with _errors_of_loading(name, of_values=True):
         options = {**options, "output_loading_info": True, "ignore_mismatched_sizes": True}
         # A table of weights, also of those of a new classifier, which are expected: judged below.
         with hold_back("transformers.modeling_utils", "LOAD REPORT"):
@@ -424,10 +429,10 @@ def without_peft_warning() -> Generator[None, None, None]:
 
 
 @contextmanager
-def _errors_of_loading(name: str | Path) -> Generator[None, None, None]:
+def _errors_of_loading(name: str | Path, of_values: bool = False) -> Generator[None, None, None]:
     """
-    Turns whatever the files of a model make transformers raise into one line that names the model; a [`UsageError`] if
-    it is about the values of the configuration, which may be given.
+    Turns whatever the files of a model make transformers raise into one line that names the model: a [`BeatsError`]
+    or, for a value of the configuration, a [`UsageError`], with `of_values`: those of the file are right.
     """
     from huggingface_hub.errors import StrictDataclassError
 
@@ -436,16 +441,16 @@ def _errors_of_loading(name: str | Path) -> Generator[None, None, None]:
     except BeatsError:
         raise
     except Exception as error:
-        is_of_values = isinstance(error, StrictDataclassError)
+        is_of_config = isinstance(error, StrictDataclassError)
         # Strict dataclasses wrap the reason in a second exception.
-        message = first_line(error.__cause__ or error if is_of_values else error)
+        message = first_line(error.__cause__ or error if is_of_config else error)
         if isinstance(error, OSError) and not Path(name).exists():
             # Further sentences of transformers are about directories.
             reason = message.partition(". ")[0]
             message = f"{name}: no such directory here, and from the Hub it cannot be loaded: {reason}"
         elif str(name) not in message:
             message = f"{name}: cannot be loaded: {message}"
-        raise (UsageError if is_of_values else BeatsError)(message) from error
+        raise (UsageError if is_of_config and of_values else BeatsError)(message) from error
 
 
 def labels_of(model: "PreTrainedModel") -> dict[int, str]:

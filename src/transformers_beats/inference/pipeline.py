@@ -87,6 +87,12 @@ def _of_windows(parameters: dict[str, Any]) -> dict[str, Any]:
     return {name: parameters[name] for name in WINDOW_PARAMETERS if name in parameters}
 
 
+def _check_names(of: str, parameters: dict[str, Any], known: Sequence[str]) -> None:
+    """Raises a `TypeError` for parameters of other names than those that are known."""
+    if unknown := parameters.keys() - set(known):
+        raise TypeError(f"{of} has no parameter {', '.join(sorted(unknown))}; it has {', '.join(known)}.")
+
+
 def _with_rate(recording: Any, sampling_rate: int | None) -> Any:
     """Adds the rate to a dict with an array. A bare array is at the model's rate by default, a dict has a rate."""
     is_waveform = isinstance(recording, dict) and not recording.keys().isdisjoint(("array", "raw"))
@@ -298,9 +304,7 @@ class BeatsAudioTaggingPipeline(Pipeline):
         self.feature_extractor.save_pretrained(save_directory, **kwargs)
 
     def _sanitize_parameters(self, **parameters):
-        unknown = parameters.keys() - set(PARAMETERS)
-        if unknown:
-            raise TypeError(f"{TASK} has no parameter {', '.join(sorted(unknown))}; it has {', '.join(PARAMETERS)}.")
+        _check_names(TASK, parameters, PARAMETERS)
         top_k, threshold = parameters.get("top_k"), parameters.get("threshold")
         if top_k is not None and not (isinstance(top_k, Integral) and top_k >= 1):
             raise UsageError(f"`top_k` must be a whole number of at least 1, or None, got {top_k!r}.")
@@ -311,8 +315,9 @@ class BeatsAudioTaggingPipeline(Pipeline):
 
     def _check_parameters(self, parameters: dict[str, Any]) -> None:
         """Raises a [`UsageError`], before anything is computed, for parameters that do not fit the pipeline's."""
-        check_event_options(parameters)
         merged = {**self._forward_params, **parameters}
+        # Options of the pipeline are kept for calls that want events.
+        check_event_options({**parameters, "return_events": merged.get("return_events")})
         self._collector(merged)
         self.inferences(True, **_of_windows(merged))
 
@@ -401,8 +406,10 @@ class BeatsAudioTaggingPipeline(Pipeline):
             return_events (`bool`, *optional*):
                 Whether to find events as well. By default, if a setting of events is given.
             parameters (`Any`):
-                `top_k`, `threshold` and settings of events, as of the pipeline.
+                `top_k`, `threshold` and settings of events, as of the pipeline. Windows are those of the columns.
         """
+        _check_names("find_tags", parameters, (*POSTPROCESS_PARAMETERS, *EVENT_PARAMETERS))
+        self._sanitize_parameters(**parameters)
         parameters["return_events"] = return_events
         check_event_options(parameters)
         collector = self._collector(parameters) if wants_events(parameters) else None

@@ -1,10 +1,18 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
-from transformers_beats.audio.files import AUDIO_SUFFIXES, check_names, find_audio, place_of, search_folder
+from transformers_beats.audio.files import (
+    AUDIO_SUFFIXES,
+    check_names,
+    find_audio,
+    place_of,
+    search_folder,
+    walk_folder,
+)
 from transformers_beats.training.data.manifest import list_audio_files
 from transformers_beats.utils.errors import UsageError
 
@@ -54,6 +62,29 @@ def test_a_folder_has_its_own_path_and_not_that_of_a_link_before_it(tmp_path):
 def test_a_link_to_a_missing_file_is_listed(tmp_path):
     (tmp_path / "dangling.wav").symlink_to("nowhere.wav")
     assert names_in(tmp_path) == ["dangling.wav"]
+
+
+def test_what_may_block_is_named_and_not_listed(tmp_path, caplog):
+    write(tmp_path / "a.wav")
+    os.mkfifo(tmp_path / "pipe.wav")
+    os.mkfifo(tmp_path / "pipe.tar")
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "linked.wav").symlink_to("pipe.wav")
+    (tmp_path / "device.wav").symlink_to(os.devnull)
+    with socket.socket(socket.AF_UNIX) as server, pytest.MonkeyPatch.context() as patch:
+        # Its path may not be long.
+        patch.chdir(tmp_path)
+        server.bind("socket.wav")
+    assert [file.short_name for file in find_audio([tmp_path])] == ["a.wav"]
+    messages = [record.getMessage() for record in caplog.records]
+    names = ["device.wav", "linked.wav", "pipe.wav", "socket.wav"]
+    message = "is no file that can be read again, but a pipe, a socket or a device: it is left out."
+    assert sorted(messages) == [f"{tmp_path / name}: {message}" for name in names]
+    caplog.clear()
+    suffixes = {*AUDIO_SUFFIXES, ".tar"}
+    found = [path[len(str(tmp_path)) + 1 :] for path in walk_folder(tmp_path, suffixes, special_suffixes={".wav"})]
+    assert sorted(found) == sorted(["a.wav", *names])
+    assert [record.getMessage() for record in caplog.records] == [f"{tmp_path / 'pipe.tar'}: {message}"]
 
 
 def test_a_folder_called_like_a_file_is_searched(tmp_path):

@@ -319,6 +319,75 @@ def test_another_format_at_the_end_is_said_to_be_left_out(kind):
         assert read(data + rest)[2] == []
 
 
+def ape(items: bytes, has_header: bool, size: int | None = None, has_flag: bool | None = None) -> bytes:
+    """A tag; `size` and `has_flag` are what it states wrongly."""
+    fields = (2000, len(items) + 32 if size is None else size, 1)
+    header = b"APETAGEX" + struct.pack("<4I8x", *fields, 5 << 29) if has_header else b""
+    flag = has_header if has_flag is None else has_flag
+    return header + items + b"APETAGEX" + struct.pack("<4I8x", *fields, flag << 31)
+
+
+ID3V1 = b"TAG" + 125 * b"a"
+LYRICS = b"LYRICSBEGIN" + b"IND0000200" + 3000 * b"x"
+RESTS = {
+    "ID3v1": ID3V1,
+    "ID3v1, longer": b"TAG+" + 223 * b"a" + ID3V1,
+    "ID3v2": b"ID3\x04\0\0\0\0\x10\x00" + 2048 * b"a",
+    "ID3v2 with a footer": b"ID3\x04\0\x10\0\0\x10\x00" + 2048 * b"a" + b"3DI\x04\0\x10\0\0\x10\x00",
+    "APEv1": ape(5000 * b"x", False),
+    "APEv1 and ID3v1": ape(5000 * b"x", False) + ID3V1,
+    "APEv2": ape(5000 * b"x", True),
+    "APEv2 without its header": ape(5000 * b"x", False, has_flag=True),
+    "Lyrics3v1": LYRICS + b"LYRICSEND" + ID3V1,
+    "Lyrics3v2": LYRICS + b"003021LYRICS200" + ID3V1,
+    "Lyrics3v2, APEv2 and ID3v1": LYRICS + b"003021LYRICS200" + ape(5000 * b"x", True) + ID3V1,
+    "zeros": bytes(1000),
+    "zeros and a tag": bytes(1000) + ID3V1,
+    "more than 64 KB of zeros": bytes(100_000),
+    "a byte of padding": b"\0",
+    "an end of line": b"\n",
+}
+MP3 = encode("MP3", "MPEG_LAYER_III")
+BEFORE = {"WAV": WAV, "AU": AU, "FLAC": FLAC, "OGG": encode("OGG", "VORBIS"), "MP3": MP3, "MP3 bare": MP3[288:]}
+
+
+@pytest.mark.parametrize("rest", RESTS)
+@pytest.mark.parametrize("kind", BEFORE)
+def test_tags_and_padding_behind_the_audio_are_no_damage(kind, rest):
+    if kind in ("WAV", "AU") and rest == "more than 64 KB of zeros":
+        pytest.skip("may be samples")
+    waveform, _, warnings = read(BEFORE[kind] + RESTS[rest])
+    np.testing.assert_array_equal(waveform, decode_audio(BEFORE[kind]))
+    assert warnings == []
+
+
+@pytest.mark.parametrize("size", [0, 100, 500, 2000, 60_000, 1 << 30])
+@pytest.mark.parametrize("has_flag", [False, True])
+def test_a_flac_is_not_cut_where_a_tag_of_a_wrong_size_would_begin(size, has_flag):
+    np.testing.assert_array_equal(decode_audio(FLAC + ape(500 * b"x", False, size, has_flag)), decode_audio(FLAC))
+
+
+@pytest.mark.parametrize("cut", [0, 100])
+@pytest.mark.parametrize("between", [b"", bytes(3), bytes(3000)])
+@pytest.mark.parametrize("tag", ["ID3v2", "APEv1", "APEv2", "ID3v1", "Lyrics3v2, APEv2 and ID3v1"])
+def test_a_tag_between_mp3s_without_a_header_is_no_damage(tag, between, cut):
+    # As a cover, a tag is longer than what is overlooked.
+    bare = MP3[288:]
+    waveform, _, warnings = read(bare[: len(bare) - cut] + between + RESTS[tag] + bare)
+    assert len(waveform) == pytest.approx(2 * 48_000, abs=3000)
+    assert warnings == []
+
+
+@pytest.mark.parametrize("kind", [("WAV", "MS_ADPCM"), ("WAV", "IMA_ADPCM"), ("WAV", "GSM610"), ("W64", "IMA_ADPCM")])
+def test_the_length_of_packed_samples_does_not_follow_from_a_wrong_rate_of_bytes(kind):
+    data = encode(*kind, rate=8000)
+    # Of 4 bits, as ffmpeg states it for any.
+    waveform, stated, warnings = read(size_of(data, b"fmt ", "<I", 16_000, 32 if kind[0] == "W64" else 16))
+    assert stated == pytest.approx(6, abs=0.2)
+    assert len(waveform) == pytest.approx(6 * 16000, abs=3000)
+    assert warnings == []
+
+
 @pytest.mark.parametrize("hole", ["zeros", "noise"])
 @pytest.mark.parametrize("has_header", [True, False])
 def test_a_hole_in_an_mp3_is_said(has_header, hole):

@@ -3,9 +3,13 @@
 
 import gc
 import io
+import os
+import re
 import shutil
+import struct
 import subprocess
 import tempfile
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -28,13 +32,19 @@ def sound(rate: int = 48000, seconds: float = 2) -> np.ndarray:
     return noise
 
 
+# What is said of gaps.
+SILENT = r"([\d.]+) s within it are missing, which are silence here; ([\d.]+) s were decoded\."
+
+
 def write(path, *arguments, rate: int = 48000, seconds: float = 2, before=()):
     """Writes a file with `sound`; `before` are arguments that precede this input."""
     source = path.with_name("source.wav")
     soundfile.write(source, sound(rate, seconds), rate)
     command = ["ffmpeg", "-v", "error", "-nostdin", "-y", *before, "-i", source, *arguments, path]
-    if subprocess.run(command).returncode != 0:
+    made = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    if "Unknown encoder" in made.stderr:
         pytest.skip("this ffmpeg has no such encoder")
+    assert made.returncode == 0, made.stderr
     return path
 
 
@@ -57,6 +67,7 @@ def click_of(waveform: np.ndarray) -> float:
         ("a.mpg", "mpeg1video", "mp2"),
         ("a.wmv", "mpeg4", "wmav2"),
         ("a.flv", "flv", "aac"),
+        ("a.ogv", "libtheora", "libvorbis"),
     ],
 )
 def test_times_are_those_of_a_video_whose_sound_begins_later(name, picture, codec, tmp_path):
@@ -91,16 +102,75 @@ def test_a_cover_is_no_picture_with_a_length(tmp_path):
 
 
 @needs_ffmpeg
-@pytest.mark.parametrize(("name", "codec"), [("a.m4a", "aac"), ("a.mka", "libopus"), ("a.ts", "aac")])
-def test_gaps_are_silence_and_said(name, codec, tmp_path):
-    # The second of 1 s on is from 3 s on.
-    late = "asetpts='if(gte(T,0.9),PTS+2/TB,PTS)'"
+@pytest.mark.parametrize("name", ["a.ts", "a.mpg"])
+def test_sound_may_begin_long_after_pictures(name, tmp_path):
+    pictures = ["-f", "lavfi", "-i", "color=c=black:s=64x64:d=15"]
+    path = write(tmp_path / name, "-c:v", "mpeg2video", "-c:a", "mp2", before=[*pictures, "-itsoffset", "12"])
+    waveform, stream = read(path)
+    assert click_of(waveform) == pytest.approx(13, abs=0.05)
+    assert stream.report.warnings == []
+
+
+@needs_ffmpeg
+def test_a_video_without_sound_is_said_to_be(tmp_path):
+    subprocess.run(["ffmpeg", "-v", "error", "-nostdin", *PICTURE, tmp_path / "a.mkv"], check=True)
+    with pytest.raises(AudioError, match="cannot be decoded: no sound was found in it"):
+        stream_audio(tmp_path / "a.mkv")
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("seconds", [2, 15])
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.m4a", "aac"), ("a.mka", "libopus"), ("a.ts", "aac"), ("a.mpg", "mp2"), ("a.wma", "wmav2")]
+)
+def test_gaps_are_silence_and_said(name, codec, seconds, tmp_path):
+    # The second of 1 s on is so much later.
+    late = f"asetpts='if(gte(T,0.9),PTS+{seconds}/TB,PTS)'"
     waveform, stream = read(write(tmp_path / name, "-af", late, "-c:a", codec))
-    assert click_of(waveform) == pytest.approx(3, abs=0.05)
-    assert not waveform[20000:40000].any()
+    assert click_of(waveform) == pytest.approx(1 + seconds, abs=0.05)
+    assert not waveform[20000 : seconds * 16000 + 8000].any()
     (warning,) = stream.report.warnings
-    assert warning.startswith("2.0")
-    assert " s within it are missing, which are silence here; 4.0" in warning
+    missing, decoded = map(float, re.fullmatch(SILENT, warning).groups())
+    assert missing == pytest.approx(seconds, abs=0.1)
+    assert decoded == pytest.approx(len(waveform) / 16000, abs=0.001)
+    assert decoded == pytest.approx(2 + seconds, abs=0.1)
+
+
+@needs_ffmpeg
+def test_packets_that_are_a_little_early_make_no_gap(tmp_path):
+    # Every third one of 0.1 s, by 0.06 s.
+    early = "asetnsamples=4800,asetpts='PTS-0.06*not(mod(N+1,3))/TB'"
+    waveform, stream = read(write(tmp_path / "a.mka", "-af", early, "-c:a", "pcm_s16le"))
+    assert len(waveform) == 2 * 16000
+    assert stream.report.warnings == []
+
+
+@needs_ffmpeg
+def test_a_gap_in_the_second_of_joined_files_is_where_it_is(tmp_path):
+    first = write(tmp_path / "a.ts", "-c:a", "mp2").read_bytes()
+    second = write(tmp_path / "b.ts", "-af", "asetpts='if(gte(T,0.9),PTS+1/TB,PTS)'", "-c:a", "mp2").read_bytes()
+    waveform, stream = read(first + second)
+    assert len(waveform) == pytest.approx(5 * 16000, abs=2000)
+    assert not waveform[round(3.1 * 16000) : round(3.8 * 16000)].any()
+    (warning,) = stream.report.warnings
+    assert float(re.fullmatch(SILENT, warning)[1]) == pytest.approx(1, abs=0.05)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("later", [[], ["-ac", "2"], ["-ar", "44100"]])
+def test_gaps_where_rate_or_channels_change_are_silence_and_said(later, tmp_path):
+    first = write(tmp_path / "a.ts", "-c:a", "aac").read_bytes()
+    late = "asetpts='if(gte(T,0.9),PTS+1/TB,PTS)'"
+    arguments = ["-af", late, "-c:a", "aac", *later, "-output_ts_offset", "8"]
+    second = write(tmp_path / "b.ts", *arguments).read_bytes()
+    for source in (first + second, tmp_path / "c.ts"):
+        (tmp_path / "c.ts").write_bytes(first + second)
+        waveform, stream = read(source)
+        assert np.abs(waveform[15000:17500]).max() > 0.5
+        assert click_of(waveform[20000:]) + 20000 / 16000 == pytest.approx(10, abs=0.1)
+        assert not waveform[40000 : 7 * 16000].any()
+        (warning,) = stream.report.warnings
+        assert float(re.fullmatch(SILENT, warning)[1]) == pytest.approx(7, abs=0.2)
 
 
 @needs_ffmpeg
@@ -179,6 +249,48 @@ def test_codecs_that_libsndfile_does_not_know_are_decoded(name, codec, tmp_path,
 
 
 @needs_ffmpeg
+def test_of_joined_files_the_others_are_said_to_be_left_out(tmp_path):
+    unknown = write(tmp_path / "a.wav", "-c:a", "pcm_s64le").read_bytes()
+    for second in (unknown, (tmp_path / "source.wav").read_bytes()):
+        waveform, stream = read(unknown + second)
+        assert len(waveform) == 2 * 16000
+        (warning,) = stream.report.warnings
+        assert warning == "only the first of 2 recordings in it is decoded; 2.000 s were decoded."
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.wv", "wavpack"), ("a.ac3", "ac3"), ("a.aac", "aac"), ("a.tta", "tta")]
+)
+def test_tags_behind_the_sound_are_no_damage(name, codec, tmp_path):
+    data = write(tmp_path / name, "-c:a", codec).read_bytes()
+    expected = read(data)[0]
+    ape = [b"APETAGEX" + struct.pack("<4I8x", 2000, 532, 1, flags) for flags in (5 << 29, 1 << 31)]
+    (tmp_path / "b,:c").mkdir()
+    path = tmp_path / "b,:c" / name
+    for tags in (
+        b"TAG" + bytes(125),
+        ape[0] + bytes(500) + ape[1],
+        ape[0] + bytes(500) + ape[1] + b"TAG" + bytes(125),
+    ):
+        path.write_bytes(data + tags)
+        for source in (data + tags, path):
+            waveform, stream = read(source)
+            np.testing.assert_array_equal(waveform, expected)
+            assert stream.report.warnings == []
+
+
+@pytest.mark.parametrize(("ending", "code"), [("exit 3", "3"), ("kill -KILL $$", "-9"), ("exit 0", "0")])
+def test_an_ffmpeg_that_says_nothing_is_told_with_its_code(ending, code, tmp_path, monkeypatch):
+    program = tmp_path / "ffmpeg"
+    program.write_text(f"#!/bin/sh\n{ending}\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(shutil, "which", lambda name: str(program))
+    with pytest.raises(AudioError, match=f"cannot be decoded: ffmpeg ended with code {code}, and without a message"):
+        stream_audio(b"\0\0\0\x20ftypM4A " + bytes(96))
+
+
+@needs_ffmpeg
 def test_what_neither_decodes_is_refused_with_both_reasons():
     file = io.BytesIO()
     soundfile.write(file, sound(), 48000, format="WAV")
@@ -199,38 +311,131 @@ def test_other_rates_and_channels_within_a_file_make_no_gap(tmp_path):
 
 
 @needs_ffmpeg
-def test_nothing_is_left_of_a_file_that_is_not_read(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["path", "content"])
+def test_nothing_is_left_of_a_file_that_is_not_read(kind, tmp_path, monkeypatch):
     path = write(tmp_path / "a.m4a", "-c:a", "aac")
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    stream = stream_audio(path)
-    assert list((tmp_path / "temporary").iterdir())
-    del stream
-    gc.collect()
-    assert list((tmp_path / "temporary").iterdir()) == []
-    decode_audio(path)
-    assert list((tmp_path / "temporary").iterdir()) == []
+    source = path if kind == "path" else path.read_bytes()
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    processes, popen = [], subprocess.Popen
+
+    def start(*args, **kwargs):
+        processes.append(popen(*args, **kwargs))
+        return processes[-1]
+
+    monkeypatch.setattr(ffmpeg.subprocess, "Popen", start)
+    # At once, and not when circles of objects are looked for.
+    gc.disable()
+    try:
+        stream = stream_audio(source)
+        if kind == "path" or os.path.exists("/proc/self/fd"):
+            # A process that is killed now leaves nothing either.
+            assert list(temporary.iterdir()) == []
+        del stream
+        assert list(temporary.iterdir()) == []
+        assert processes[0].poll() is not None
+        # Its blocks alone keep it open.
+        blocks = stream_audio(source).blocks
+        assert sum(map(len, blocks)) == len(decode_audio(source))
+        assert list(temporary.iterdir()) == []
+    finally:
+        gc.enable()
 
 
 # Times, as ffmpeg prints them
 
+HEADER = ["[info]   Duration: 00:00:08.00, start: 0.000000, x"]
 
-def fill(tmp_path, lines: list[str], rate: int = 100, length: int = 250) -> tuple[np.ndarray, list[str]]:
-    """Returns what `length` samples of 1, 2, ... become, and the notes."""
-    text = "".join(f"{line}\n" for line in ["[info]   Duration: 00:00:08.00, start: 0.000000, x", *lines])
-    (tmp_path / "log").write_text(text, encoding="utf-8")
+
+def fill(lines: list[str], rate: int = 100, length: int = 250, packets=()) -> tuple[np.ndarray, list[str]]:
+    """Returns what `length` samples of 1, 2, ... become, and the notes; `packets` are jumps between packets."""
     notes: list[str] = []
-    log = ffmpeg._Log(tmp_path / "log")
-    with log.file:
+    with logged(lines if lines[0].startswith("[info]   D") else [*HEADER, *lines]) as log:
         samples = io.BytesIO(np.arange(1, length + 1).astype(">f4").tobytes())
-        return np.concatenate([*ffmpeg._fill_jumps(samples, log, rate, 1, 0.0, notes)])[:, 0], notes
+        made = ffmpeg._fill_jumps(samples, log, rate, 1, lambda: [ffmpeg._Jump(*jump) for jump in packets], notes)
+        return np.concatenate(list(made))[:, 0], notes
+
+
+@contextmanager
+def logged(lines: list[str]):
+    with tempfile.TemporaryFile() as file:
+        file.write("".join(f"{line}\n" for line in lines).encode())
+        file.flush()
+        yield ffmpeg._Log(file)
 
 
 def jumps(*times: float) -> list[str]:
     return ["[info] Stream mapping:", *(f"[Eval @ 0x7ffd] [info] {time:.6f}" for time in times)]
 
 
-def test_silence_stands_exactly_where_times_jump(tmp_path):
+@pytest.mark.parametrize(
+    ("stream", "mapped"),
+    [
+        # ffmpeg 4.2, then 5 and later.
+        (
+            "    Stream #0:0(und): Audio: aac (LC) (mp4a / 0x6134706D), 48000 Hz",
+            "  Stream #0:0 -> #0:0 (aac (native))",
+        ),
+        ("  Stream #0:0[0x1](und): Audio: aac (LC) (mp4a / 0x6134706D), 48000 Hz", "  Stream #0:0 -> #0:0 (aac)"),
+    ],
+)
+def test_logs_of_all_versions_are_read(stream, mapped):
+    indent = stream[: stream.index("S")]
+    lines = [
+        "[info] Input #0, mov,mp4,m4a,3gp,3g2,mj2, from 'file:/a.m4a':",
+        "[info]   Metadata:",
+        "[info]     encoder         : Stream #0:1: Audio: x",
+        "[info]   Duration: 00:00:03.00, start: 0.000000, bitrate: 73 kb/s",
+        f"[info] {stream}",
+        "[info]     Metadata:",
+        "[info]       handler_name    : SoundHandler",
+        "[info] Stream mapping:",
+        f"[info] {mapped}",
+        "[Eval @ 0x55d0] [info] 0.000000",
+        "[info] Output #0, au, to 'pipe:1':",
+        f"[info] {indent}Stream #0:0(und): Audio: pcm_f32be, 48000 Hz, mono, flt, 1536 kb/s (default)",
+        "[Eval @ 0x55d0] [info] 0.250000",
+    ]
+    with logged(lines) as log:
+        log.update()
+        assert (log.num_streams, log.seconds, log.stated_seconds) == (1, 3.0, 3.0)
+        assert log.format.startswith("mov")
+        assert log.jumps == [(None, 0.25)]
+
+
+def test_times_are_those_since_the_file_begins():
+    header = ["[info]   Duration: 00:00:08.00, start: 1.400000, bitrate: 73 kb/s"]
+    found, _ = fill([*header, *jumps(0, 2.4, 3.4, 3.9)])
+    places = np.arange(1, 251)
+    np.testing.assert_array_equal(found, np.r_[np.zeros(100), places[:100], np.zeros(50), places[100:]])
+
+
+def test_times_that_begin_anew_move_no_later_gap():
+    found, notes = fill(jumps(0, 0, 1, 0.2, 0.7, 1.2))
+    places = np.arange(1, 251)
+    np.testing.assert_array_equal(found, np.r_[places[:150], np.zeros(50), places[150:]])
+    assert notes == ["0.500 s within it are missing, which are silence here"]
+
+
+def test_a_gap_at_which_ffmpeg_begins_anew_is_found_in_its_packets():
+    places = np.arange(1, 251)
+    found, notes = fill(jumps(0, 0, 0, 3, 3.5, 4), packets=[(0.5, 0.1), (1, 3.001), (3.5, 4)])
+    np.testing.assert_array_equal(
+        found, np.r_[places[:100], np.zeros(200), places[100:150], np.zeros(50), places[150:]]
+    )
+    assert notes == ["2.500 s within it are missing, which are silence here"]
+
+
+def test_packets_are_read_only_where_ffmpeg_begins_anew():
+    def fail():
+        raise AssertionError("packets were read")
+
+    with logged([*HEADER, *jumps(0, 1, 1.5, 2)]) as log:
+        assert list(ffmpeg._fill_jumps(io.BytesIO(bytes(400)), log, 100, 1, fail, []))
+
+
+def test_silence_stands_exactly_where_times_jump():
     places = np.arange(1, 251)
     first, second, third = places[:100], places[100:200], places[200:]
     for times, expected, said in (
@@ -244,31 +449,32 @@ def test_silence_stands_exactly_where_times_jump(tmp_path):
             np.r_[np.zeros(200), first, np.zeros(50), second, np.zeros(80), third],
             ["1.300 s within"],
         ),
+        # Later by so little at the beginning that no silence is put there.
+        ((0, 0.04, 0.44, 0.94), np.r_[places[:40], np.zeros(50), places[40:]], ["0.500 s within"]),
         # Several at the same sample.
         ((0, 0, 1, 2, 2, 3), np.r_[first, np.zeros(200), second, third], ["2.000 s within"]),
         # Where ffmpeg begins anew.
         ((0, 0, 0, 1.2, 2, 2.5), np.r_[places[:200], np.zeros(50), places[200:]], ["0.500 s within"]),
     ):
-        found, notes = fill(tmp_path, jumps(*times))
+        found, notes = fill(jumps(*times))
         np.testing.assert_array_equal(found, expected)
         assert [note[: len(start)] for note, start in zip(notes, said, strict=True)] == said
 
 
 @pytest.mark.parametrize("times", [(0, 3600), (0, 0, 1, 3600)])
-def test_impossible_times_are_left_out_and_said(times, tmp_path):
-    found, notes = fill(tmp_path, jumps(*times))
+def test_impossible_times_are_left_out_and_said(times):
+    found, notes = fill(jumps(*times))
     np.testing.assert_array_equal(found, np.arange(1, 251))
     assert notes[0].startswith("its times jump by 3")
     assert notes[0].endswith("s, which are left out")
     # What follows is placed right.
-    found, notes = fill(tmp_path, jumps(0, 0, 1, 3600, 3600.5, 3600.9))
+    found, notes = fill(jumps(0, 0, 1, 3600, 3600.5, 3600.9))
     assert len(found) == 250
 
 
-def test_silence_is_in_blocks(tmp_path):
-    (tmp_path / "log").write_text("\n".join(["[info]   Duration: 05:00:00.00, x", *jumps(0, 7200), ""]))
-    log = ffmpeg._Log(tmp_path / "log")
-    with log.file:
-        blocks = list(ffmpeg._fill_jumps(io.BytesIO(np.ones(9, ">f4").tobytes()), log, 100, 1, 0.0, []))
+def test_silence_is_in_blocks():
+    with logged(["[info]   Duration: 05:00:00.00, x", *jumps(0, 7200)]) as log:
+        samples = io.BytesIO(np.ones(9, ">f4").tobytes())
+        blocks = list(ffmpeg._fill_jumps(samples, log, 100, 1, list, []))
     assert max(map(len, blocks)) == 100
     assert sum(map(len, blocks)) == 720_009

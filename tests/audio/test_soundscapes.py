@@ -121,7 +121,9 @@ def test_recordings_without_a_sound_are_refused(sources, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("label", ["a\tb", "c\nd", "e\r", "f\u2028g", " h", "i ", '"j"', "", "k\0"])
+@pytest.mark.parametrize(
+    "label", ["a\tb", "c\nd", "e\r", "f\u2028g", " h", "i ", '"j"', "", "k\0", "nan", "None", "NULL"]
+)
 def test_labels_that_a_line_of_events_does_not_hold_are_refused(label, tmp_path):
     with pytest.raises(UsageError, match=r"A label in events\.tsv must be printable text without .*, got ") as refusal:
         write_soundscapes(tmp_path / "scenes", {"a": SOURCES["high"], label: SOURCES["low"]}, 1)

@@ -2,15 +2,18 @@
 """Recordings in FLAC, Ogg and MPEG streams, found by their frames and pages."""
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from .containers import AU_ORDER, BLOCK_BYTES, FORMATS, MAX_PADDING, Part, Reader, begins_file
+from .containers import AU_ORDER, BLOCK_BYTES, FORMATS, TAGS, Part, Reader, begins_file
 
 
+# Bytes of a Lyrics3 tag that does not state its length, as none of the first version does.
+MAX_LYRICS = 5200
 # A stream of FLAC: its name, and its first block of metadata, of 34 bytes, which may be the last.
 FLAC_STARTS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
 # Bytes at the end of a FLAC among which its last frame is searched.
@@ -43,6 +46,9 @@ MAX_STRAY_FRAMES = 4
 MPEG_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 
 
+# What may stand before and behind audio
+
+
 def skip_tags(file: Reader, place: int) -> int:
     """Returns the place after tags that precede audio."""
     while (size := _tag_bytes(file.read(place, 32))) > 0:
@@ -60,6 +66,64 @@ def _tag_bytes(header: bytes) -> int:
         # The size of a tag is without its header, which this is, or is that of its footer.
         return size + 32 if flags & 1 << 29 else 32
     return 128 if header[:3] == b"TAG" else 0
+
+
+def find_ends(file: Reader, start: int, end: int) -> Iterator[int]:
+    """
+    Yields the places, from the last one on, at which audio may end that begins at `start` or later: `end`, and before
+    each of the tags and the padding that end there. The padding is zeros or one byte of any value.
+    """
+    yield end
+    while (before := max(start, _begin_of_last(file, start, end))) < end:
+        end = before
+        yield end
+    if end > start:
+        yield end - 1
+
+
+def is_rest(file: Reader, place: int) -> bool:
+    """Returns whether nothing but tags and padding follows a place: no audio is missing that was there."""
+    after = place
+    while (following := skip_tags(file, _skip_zeros(file, after))) > after:
+        after = following
+    return any(end <= after for end in find_ends(file, place, file.size))
+
+
+def _skip_zeros(file: Reader, place: int) -> int:
+    while block := file.read(place, BLOCK_BYTES):
+        rest = block.lstrip(b"\0")
+        place += len(block) - len(rest)
+        if rest:
+            break
+    return place
+
+
+def _begin_of_last(file: Reader, start: int, end: int) -> int:
+    """Returns the place of the tag, or of the zeros, that end at a place; the place itself if there are none."""
+    last = file.read(max(start, end - 128), min(128, end - start))
+    if last.startswith(b"TAG") and len(last) == 128:
+        return end - 355 if file.read(max(start, end - 355), 4) == b"TAG+" else end - 128
+    footer = last[-32:]
+    if footer.startswith(b"APETAGEX") and len(footer) == 32:
+        # The size is that of items and footer. A flag tells of a header, which there may not be.
+        begin = end - max(32, int.from_bytes(footer[12:16], "little"))
+        return begin - 32 if begin >= start + 32 and file.read(begin - 32, 8) == b"APETAGEX" else begin
+    if last[-10:-7] == b"3DI":
+        begin = end - 10 - _tag_bytes(b"ID3" + last[-7:-5] + bytes(1) + last[-4:])
+        return begin if begin >= start and file.read(begin, 3) == b"ID3" else end
+    if last.endswith(b"LYRICS200") and last[-15:-9].isdigit():
+        return end - 15 - int(last[-15:-9])
+    if last.endswith((b"LYRICS200", b"LYRICSEND")):
+        begin = max(start, end - MAX_LYRICS)
+        place = file.read(begin, end - begin).rfind(b"LYRICSBEGIN")
+        return end if place < 0 else begin + place
+    while end > start:
+        begin = max(start, end - BLOCK_BYTES)
+        block = file.read(begin, end - begin).rstrip(b"\0")
+        end = begin + len(block)
+        if block:
+            break
+    return end
 
 
 # FLAC
@@ -90,28 +154,19 @@ def find_flac(file: Reader, start: int) -> tuple[list[Part], int]:
 
 
 def _end_of_flac(file: Reader, start: int, end: int, header: bytes) -> tuple[int, int | None]:
-    """Returns the end of a FLAC without tags and zeros behind it, and its number of samples, if it ends there."""
-    stop = end
-    if file.read(max(start, stop - 128), 3) == b"TAG":
-        stop -= 128
-    footer = file.read(max(start, stop - 32), 32)
-    if footer.startswith(b"APETAGEX"):
-        # The size of a tag is that of its items and its footer; a flag tells of a header before them.
-        stop -= int.from_bytes(footer[12:16], "little") + (32 if footer[23] & 0x80 else 0)
-        stop = max(start + 42, stop)
-    actual = _last_flac_sample(file, start, stop, header)
-    if actual is None:
-        begin = max(start, stop - MAX_PADDING)
-        ending = begin + len(file.read(begin, stop - begin).rstrip(b"\0"))
+    """Returns the end of a FLAC without what may follow it, and its number of samples, if a frame ends there."""
+    for stop in find_ends(file, start + 42, end):
         # The sum at the end of a frame may end with zeros.
-        for place in range(ending, min(ending + 3, stop)):
-            if (actual := _last_flac_sample(file, start, place, header)) is not None:
-                return place, actual
-    return stop, actual
+        for place in range(stop, min(stop + 3, end + 1)):
+            if not file.read(stop, place - stop).strip(b"\0"):
+                actual = _last_flac_sample(file, start, place, header)
+                if actual is not None:
+                    return place, actual
+    return end, None
 
 
 def _find_other(file: Reader, start: int, end: int, header: bytes) -> int | None:
-    """Returns the place of a file of another format that follows the last frame of a FLAC; `None` if there is none."""
+    """Returns the place of a tag or another format that follows the last frame of a FLAC; `None` if there is none."""
     found: list[int] = []
     # Searching each in turn by `Reader.find` would read the file as often.
     for begin in range(start + 42, end, BLOCK_BYTES):
@@ -123,7 +178,8 @@ def _find_other(file: Reader, start: int, end: int, header: bytes) -> int | None
         if len(found) >= MAX_OTHER_STARTS:
             break
     for place in sorted(found)[:MAX_OTHER_STARTS]:
-        if begins_file(file, place) and _end_of_flac(file, start, place, header)[1] is not None:
+        is_known = begins_file(file, place) or is_rest(file, place)
+        if is_known and _end_of_flac(file, start, place, header)[1] is not None:
             return place
     return None
 
@@ -232,8 +288,7 @@ def find_ogg(file: Reader, start: int) -> tuple[list[Part], int]:
         place += 27 + header[26] + sum(header[27 : 27 + header[26]])
         is_cut = place > file.size
     last = _ogg_part(first, file.size, is_ended, is_cut)
-    rest = skip_tags(file, place)
-    if not last.note and file.read(rest, min(file.size - rest, MAX_PADDING)).strip(b"\0"):
+    if not last.note and not is_rest(file, place):
         last = replace(last, note=NOT_READ)
     return [*parts, last], file.size
 
@@ -335,17 +390,24 @@ def find_mpeg(file: Reader, start: int) -> tuple[list[Part], int]:
     """
     streams: list[Stream] = []
     place, end, is_cut, note = _find_frames(file, start), file.size, False, ""
-    # Place after the last frame or tag.
-    known = place
+    # Place after the last frame, and bytes of tags and of padding before them that follow it.
+    known, num_tags = place, 0
     while 0 <= place < file.size:
         header = file.read(place, INFO_BYTES)
         frame = _mpeg_frame(header[:4])
         if frame is None or (streams and frame.stream != streams[-1].frame.stream and not is_mpeg(file, place)):
-            after = skip_tags(file, place)
+            tag, after = place, skip_tags(file, place)
             if streams and begins_file(file, after) and not is_mpeg(file, after):
                 end = place
                 break
-            known, place = after, after if after > place else _find_frames(file, place + 1)
+            if after == place:
+                # A frame that is cut off may reach into a tag.
+                begin = place - (streams[-1].frame.length if streams else 0)
+                tag, after = _find_frames_or_tag(file, begin, place + 1)
+            if tag < after and streams:
+                begins = (*find_ends(file, known, tag), *find_ends(file, known, after))
+                num_tags += after - max(known, min(begins))
+            place = after
             continue
         if place + frame.length > file.size:
             is_cut = True
@@ -358,24 +420,18 @@ def find_mpeg(file: Reader, start: int) -> tuple[list[Part], int]:
             streams.append(Stream(frame, header, info, stated, []))
         if stated is None:
             # Between two files there may be anything.
-            streams[-1].num_stray += 0 if is_new else place - known
+            streams[-1].num_stray += 0 if is_new else place - known - num_tags
             streams[-1].add(place, frame.length)
         place = known = place + frame.length
-    if place < 0 and streams and _is_other(file, known, streams[-1].frame.length * MAX_STRAY_FRAMES):
-        note = NOT_READ
+        num_tags = 0
+    if streams and not is_cut and end - known > streams[-1].frame.length * MAX_STRAY_FRAMES and end == file.size:
+        note = "" if is_rest(file, known) else NOT_READ
     streams = [stream for stream in streams if stream.pieces]
     parts = [_mpeg_part(stream) for stream in streams]
     if parts and (is_cut or note):
         also = [parts[-1].note] if parts[-1].note else []
         parts[-1] = replace(parts[-1], note=", ".join([*also, note or "its last frame is cut off"]))
     return parts, end
-
-
-def _is_other(file: Reader, place: int, most: int) -> bool:
-    """Returns whether the rest of a file is more than `most` bytes of something else than zeros or a text."""
-    if file.size - place <= most or file.read(place, 11) == b"LYRICSBEGIN":
-        return False
-    return file.size - place > MAX_PADDING or bool(file.read(place, file.size - place).strip(b"\0"))
 
 
 def _find_frames(file: Reader, start: int) -> int:
@@ -386,6 +442,18 @@ def _find_frames(file: Reader, start: int) -> int:
             return place
         place += 1
     return -1
+
+
+def _find_frames_or_tag(file: Reader, begin: int, start: int) -> tuple[int, int]:
+    """
+    Returns the place from `start` on at which frames begin, twice; or the place of a tag before them, from `begin` on,
+    and the one after it, since its contents may look like frames. -1 if there is none.
+    """
+    found = _find_frames(file, start)
+    stop = found if found >= 0 else file.size
+    places = [place for pattern in TAGS if (place := file.find(pattern, begin, stop)) >= 0]
+    tags = [(place, after) for place in places if (after := skip_tags(file, place)) > max(place, start)]
+    return min(tags, default=(found, found))
 
 
 def is_mpeg(file: Reader, place: int) -> bool:

@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 SMALL_BYTES, BLOCK_BYTES = 1 << 14, 1 << 18
 # Sizes that stand for "unknown" in 32 bits: 0, and the largest ones with or without a sign, less a header.
 HEADER_BYTES = 4096
-# Rest of a file, in bytes, that may be padding of zeros.
+# Rest of a file, in bytes, that is no sound if it is padding.
 MAX_PADDING = 1 << 16
 TAGS = (b"ID3", b"TAG", b"APETAGEX")
 # A chunk after the samples of which the file lacks the end is told from samples by a name and a size as chunks have.
@@ -122,8 +122,10 @@ KINDS = {RIFF: (b"WAVE",), RIFX: (b"WAVE",), AIFF: (b"AIFF", b"AIFC")}
 W64_GUID = bytes.fromhex("2e91cf11a5d628db04c10000")
 # Chunks that are known, for files whose odd chunks have no padding.
 KNOWN = {b"data", b"fmt ", b"fact", b"LIST", b"bext", b"PEAK", b"ds64", b"cue ", b"smpl", b"COMM", b"SSND", b"iXML"}
-# Codes of WAVE for samples of a fixed size: integers, floating point, A-law, mu-law and "extensible".
+# Codes of WAVE for samples of a fixed size: integers, floating point, A-law, mu-law and "extensible"; and for blocks
+# of a number of samples that the header states: ADPCM of Microsoft and of the IMA, and GSM.
 FIXED_SIZE = (1, 3, 6, 7, 0xFFFE)
+FIXED_BLOCKS = (2, 0x11, 0x31)
 # Beginnings of AU, with the order of bytes in its header, and bytes of a sample in each of its encodings.
 AU_ORDER = {b".snd": ">", b"dns.": "<"}
 AU_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}
@@ -213,9 +215,18 @@ def _chunk_at(file: Reader, place: int, fields: Fields) -> tuple[bytes, int] | N
     return header[:4], size - fields.header_bytes if fields.counts_header else size
 
 
-def _is_chunk(file: Reader, place: int, fields: Fields) -> bool:
-    """Returns whether a chunk, of which all or the beginning is in the file, or a tag or another file is there."""
+def _is_end(file: Reader, place: int) -> bool:
+    """Returns whether samples that should end at a place do: a tag, another file or nothing but padding is there."""
+    from .bitstreams import is_rest
+
     if file.size - place < 8 or file.read(place, 8).startswith(TAGS) or begins_file(file, place):
+        return True
+    return file.size - place <= MAX_PADDING and is_rest(file, place)
+
+
+def _is_chunk(file: Reader, place: int, fields: Fields) -> bool:
+    """Returns whether a chunk, of which all or the beginning is in the file, or the end of the recording is there."""
+    if _is_end(file, place):
         return True
     chunk = _chunk_at(file, place, fields)
     if chunk is None:
@@ -236,13 +247,8 @@ def _next_chunk(file: Reader, end: int, size: int, fields: Fields) -> tuple[int,
 
 
 def _ends_here(file: Reader, end: int, size: int, fields: Fields) -> bool:
-    """Returns whether samples that should end at a place do: another chunk follows, or nothing but padding."""
-    if end >= file.size:
-        return True
-    place, _ = _next_chunk(file, end, size, fields)
-    if _is_chunk(file, place, fields):
-        return True
-    return file.size - end <= MAX_PADDING and not file.read(end, file.size - end).strip(b"\0")
+    """Returns whether samples that should end at a place do: another chunk follows, or the end of the recording."""
+    return end >= file.size or _is_chunk(file, _next_chunk(file, end, size, fields)[0], fields)
 
 
 def _is_cut_chunk(file: Reader, end: int, size: int, fields: Fields) -> bool:
@@ -365,10 +371,16 @@ def _find_chunked(file: Reader, start: int) -> tuple[list[Part], int]:
 
 def _describe_wave(chunks: dict[bytes, bytes], is_big: bool) -> tuple[float | None, float | None]:
     """Returns sampling rate and bytes in a second."""
-    if len(chunks.get(b"fmt ", b"")) < 14:
+    content, order = chunks.get(b"fmt ", b""), ">" if is_big else "<"
+    if len(content) < 14:
         return None, None
-    code, _, rate, bytes_per_second, align = struct.unpack_from(">HHIIH" if is_big else "<HHIIH", chunks[b"fmt "])
-    return rate, (rate * align if code in FIXED_SIZE and align else bytes_per_second)
+    code, _, rate, bytes_per_second, align = struct.unpack_from(f"{order}HHIIH", content)
+    if code in FIXED_SIZE and align:
+        return rate, rate * align
+    if code in FIXED_BLOCKS and align and len(content) >= 20:
+        (block_samples,) = struct.unpack_from(f"{order}H", content, 18)
+        return rate, rate * align / block_samples if block_samples else bytes_per_second
+    return rate, bytes_per_second
 
 
 def _describe_aiff(chunks: dict[bytes, bytes], is_big: bool) -> tuple[float | None, float | None]:
@@ -437,8 +449,7 @@ def _find_au(file: Reader, start: int) -> tuple[list[Part], int]:
     begin = min(start + offset, file.size)
     end = begin + size
     is_unknown = is_unknown_size(size, RIFF)
-    is_followed = not is_unknown and end < file.size and begins_file(file, end)
-    end = end if is_followed else file.size
+    end = end if not is_unknown and end < file.size and _is_end(file, end) else file.size
     bytes_per_second = rate * channels * AU_BYTES.get(encoding, 0)
     seconds = None if is_unknown or not bytes_per_second else size / bytes_per_second
     note = "" if is_unknown else _cut_off(begin + size - file.size, seconds)

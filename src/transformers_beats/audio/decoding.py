@@ -372,7 +372,7 @@ class _Inspector:
             self.report.stated_seconds = (total or 0.0) + stated if is_known else None
             self.num_opened += 1
             yield from recording.read(first)
-            self.notes += [recording.note] if recording.note else []
+            self.notes += recording.notes
 
     def mix(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Returns the means of the channels of blocks `(num_samples, num_channels)`."""

@@ -4,9 +4,8 @@
 import math
 import re
 from collections.abc import Callable, Sequence
-from itertools import chain
 from pathlib import PurePosixPath
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from transformers.utils import logging
 
@@ -18,10 +17,14 @@ from .files import AUDIO_SUFFIXES, has_suffix
 
 logger = logging.get_logger(__name__)
 
+T = TypeVar("T")
+
 NUMBER, COMMA_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"), re.compile(r"[-+]?\d+,\d+")
 MISSING = ("", "nan", "none", "null")
 # An event may end so much later than its recording, in seconds: lengths in tables are rounded ones.
 END_TOLERANCE = 1.0
+# Of the names of clips whose paths are the same, by [`name_row`].
+ROW_FOLDER = re.compile(r"row \d+( of dataset \d+)?")
 
 
 class Row(NamedTuple):
@@ -40,6 +43,11 @@ class Row(NamedTuple):
     named_by: Literal["path", "track", "segment"] = "path"
 
 
+def has_no_text(value: Any) -> bool:
+    """Returns whether the text of a value stands for none."""
+    return math.isnan(value) if isinstance(value, float) else str(value).strip().lower() in MISSING
+
+
 def is_time(text: str) -> bool:
     """Returns whether a text is a number of seconds; `1,5` is one, too, as some programs write it."""
     return bool(NUMBER.fullmatch(text.strip()) or COMMA_NUMBER.fullmatch(text.strip()))
@@ -47,6 +55,8 @@ def is_time(text: str) -> bool:
 
 def as_time(value: Any, place: str, name: str) -> float:
     """Returns a time in seconds; raises a [`BeatsError`] for what is none, by [`is_time`]."""
+    if isinstance(value, float) and math.isfinite(value):
+        return value
     text = str(value).strip()
     if isinstance(value, bool) or not is_time(text):
         raise BeatsError(f"{place}: the {name} {value!r} is no time in seconds.")
@@ -61,10 +71,16 @@ def check_times(row: Row) -> Row:
     return row
 
 
-def make_row(place: str, recording: Any, label: Any, onset: Any, offset: Any) -> Row:
-    """Makes a row of cells; an event needs all three, and a row with none of them is a recording without events."""
+def make_row(place: str, recording: Any, label: Any, onset: Any, offset: Any, is_typed: bool = False) -> Row:
+    """
+    Makes a row of cells; an event needs all three, and a row with none of them is a recording without events. Cells of
+    delimited text are all texts, of which some stand for no value; if they are typed, as in JSON and Parquet, any text
+    but an empty one is a label.
+    """
     cells = {"label": label, "onset": onset, "offset": offset}
-    missing = [name for name, value in cells.items() if str(value).strip().lower() in MISSING]
+    missing = [name for name, value in cells.items() if has_no_text(value)]
+    if is_typed and not is_missing(label):
+        missing = [name for name in missing if name != "label"]
     if len(missing) == len(cells):
         return Row(place, str(recording))
     if missing:
@@ -89,7 +105,7 @@ def fit_times(row: Row, name: str, seconds: float) -> Row:
         )
     if row.onset >= seconds:
         return row._replace(label=None, onset=None, offset=None)
-    return row._replace(offset=min(row.offset, seconds))
+    return row if row.offset <= seconds else row._replace(offset=seconds)
 
 
 def fit_rows(rows: Sequence[Row], names: Sequence[str], seconds: Sequence[float]) -> list[Row]:
@@ -105,45 +121,77 @@ def is_event(value: Any) -> bool:
     return isinstance(value, dict) and {"label", "onset", "offset"} <= value.keys()
 
 
+def is_missing(value: Any) -> bool:
+    """Returns whether a value, or an element of a list, stands for none: it is None, NaN, or a text of blanks."""
+    return (
+        value is None
+        or (isinstance(value, float) and math.isnan(value))
+        or (isinstance(value, str) and not value.strip())
+    )
+
+
 def read_events(
     cells: Sequence[Sequence[Any]],
     names: Sequence[str],
     seconds: Sequence[float] | None,
     column: str,
     name_label: Callable[[Any], str],
-) -> list[list]:
+) -> list[list[Row]]:
     """
-    Returns the cells of each recording, with a row in the place of each event, by the rules of files of events: they
-    end with their recordings, if `seconds`, the lengths of these, are given, and one that is there twice counts once.
+    Returns the events in the cells of each recording, by the rules of files of events: they end with their recordings,
+    if `seconds`, the lengths of these, are given, and one that is there twice counts once.
 
     Raises:
-        [`BeatsError`]: see [`make_row`] and [`fit_times`]; the message names the recording and the column.
+        [`BeatsError`]: for a cell that is no event; see also [`make_row`] and [`fit_times`]. The message names the
+            recording and the column.
     """
-    found: list[list] = []
+    rows: list[Row] = []
+    clips: list[int] = []
     for number, (of_recording, name) in enumerate(zip(cells, names)):
-        found.append([])
+        place = f"{name}, {column}"
         for cell in of_recording:
-            if is_event(cell):
-                label = name_label(cell["label"])
-                cell = make_row(f"{name}, {column}", str(number), label, cell["onset"], cell["offset"])
-            found[-1].append(cell)
+            if not is_event(cell):
+                raise BeatsError(f"{name}: {column} holds {cell!r}, no event {{label, onset, offset}}.")
+            label = None if is_missing(cell["label"]) else name_label(cell["label"])
+            rows.append(make_row(place, name, label, cell["onset"], cell["offset"], is_typed=True))
+            clips.append(number)
     if seconds is not None:
-        rows = [row for row in chain.from_iterable(found) if isinstance(row, Row)]
-        clips = [int(row.recording) for row in rows]
-        fitted = iter(fit_rows(rows, [names[clip] for clip in clips], [seconds[clip] for clip in clips]))
-        found = [[next(fitted) if isinstance(cell, Row) else cell for cell in each] for each in found]
-    events = [row for row in chain.from_iterable(found) if isinstance(row, Row) and row.label is not None]
-    if num_twice := len(events) - len({*events}):
-        logger.warning(f"{num_twice} events of {column} appear twice, and count once.")
-    # A cell may also be what has no hash.
-    return [
-        [
-            cell
-            for place, cell in enumerate(each)
-            if not isinstance(cell, Row) or (cell.label is not None and cell not in each[:place])
-        ]
-        for each in found
-    ]
+        rows = fit_rows(rows, [row.recording for row in rows], [seconds[clip] for clip in clips])
+    found: list[list[Row]] = [[] for _ in cells]
+    for row, clip in zip(rows, clips):
+        if row.label is not None:
+            found[clip].append(row)
+    return keep_once(found, f"events of {column}")
+
+
+def keep_once(events: Sequence[list[T]], described: str) -> list[list[T]]:
+    """Returns the events of each recording in their order, each of them once; warns of others."""
+    found = [list(dict.fromkeys(of_recording)) for of_recording in events]
+    if num_twice := sum(map(len, events)) - sum(map(len, found)):
+        logger.warning(f"{num_twice} {described} appear twice, and count once.")
+    return found
+
+
+def classes_of_events(cells: Sequence[Any], place: str, name_label: Callable[[Any], str]) -> list[Any]:
+    """
+    Returns the cells of a recording with the classes of its events, each once, in the place of these, whatever their
+    times.
+
+    Raises:
+        [`BeatsError`]: for times without a label; the message begins with `place`.
+    """
+    found: list[Any] = []
+    classes: set[str] = set()
+    for cell in cells:
+        if not is_event(cell):
+            found.append(cell)
+        elif not is_missing(cell["label"]):
+            if (label := name_label(cell["label"]).strip()) not in classes:
+                found.append(label)
+            classes.add(label)
+        elif not (has_no_text(cell["onset"]) and has_no_text(cell["offset"])):
+            raise BeatsError(f"{place}: the event has no label.")
+    return found
 
 
 def parts_of(name: str) -> tuple[str, ...]:
@@ -159,6 +207,11 @@ def is_end(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
     return first[len(first) - count :] == second[len(second) - count :]
 
 
+def name_row(row: int, dataset: int | None = None) -> str:
+    """Returns the folder before the path of a clip that others share: its row and, among several, its dataset."""
+    return f"row {row + 1}" if dataset is None else f"row {row + 1} of dataset {dataset + 1}"
+
+
 def first_rows(names: Sequence[str]) -> dict[str, int]:
     """Returns the number of the first row of each name."""
     found: dict[str, int] = {}
@@ -171,19 +224,22 @@ class Recordings:
     """
     Recordings by their names: `train/1.wav` is found by `train/1.wav`, `1.wav`, `1`, and `audio/train/1.wav`, as long
     as no other has the same end of its name, and not by `test/1.wav`. Two names of which none is the end of the other
-    cannot both find one. Rows of one name are one recording. An id of AudioSet-Strong finds the clip of its video.
+    cannot both find one. Rows of one name are one recording, whose number is that of the first of them; `numbers` has
+    it for each row. An id of AudioSet-Strong finds the clip of its video. A name by [`name_row`] is found by its row:
+    what has its path alone may be another clip.
     """
 
     def __init__(self, names: Sequence[str]):
         self.names = names
+        first = first_rows(names)
+        self.numbers = [first[name] for name in names]
         self.by_end: dict[tuple[str, ...], list[int]] = {}
         self.by_name: dict[tuple[str, ...], list[int]] = {}
         self.by_video: dict[str, list[int]] = {}
         self.found_by: dict[tuple[int, str], tuple[str, ...]] = {}
         # A recording has many rows.
         self.known: dict[tuple[str, str], int | None] = {}
-        # Rows of one name are one recording, which has the number of the first of them.
-        for name, index in first_rows(names).items():
+        for name, index in first.items():
             parts = parts_of(name)
             self.by_name.setdefault(parts, []).append(index)
             for first in range(len(parts)):
@@ -193,7 +249,7 @@ class Recordings:
 
     def find(self, row: Row) -> int | None:
         """
-        Returns the number of a row's recording, by [`first_rows`]; None if there is none.
+        Returns the number of a row's recording; None if there is none.
 
         Raises:
             [`BeatsError`]: if several fit, or a row of another recording had found it.
@@ -208,8 +264,12 @@ class Recordings:
         # An end of the row's path must be all of the recording's, unless the row's folders are not those of it.
         tables = [self.by_end, *[self.by_end if kind == "track" else self.by_name] * len(parts)]
         ends = [parts[first:] for first in range(len(parts))]
+        # Without this folder, another clip of the same path would be found.
+        folders = [place for place, part in enumerate(parts[:-1]) if ROW_FOLDER.fullmatch(part)]
+        if folders:
+            ends = ends[: folders[-1] + 1]
         found = next((table[end] for table, end in zip(tables, ends) if end in table), [])
-        if not found and parts and kind == "segment" and (segment := CLIP_NAME.fullmatch(parts[-1])):
+        if not found and not folders and parts and kind == "segment" and (segment := CLIP_NAME.fullmatch(parts[-1])):
             start, kind = segment["start"], "video"
             of_video = self.by_video.get(segment["ytid"], [])
             found = [index for index in of_video if start is None or self._has_start(index, float(start) / 1000)]
@@ -237,11 +297,15 @@ __all__ = [
     "Row",
     "as_time",
     "check_times",
+    "classes_of_events",
     "first_rows",
     "fit_rows",
     "fit_times",
     "is_event",
+    "is_missing",
     "is_time",
+    "keep_once",
     "make_row",
+    "name_row",
     "read_events",
 ]

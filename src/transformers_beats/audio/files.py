@@ -174,7 +174,9 @@ def check_no_url(path: str | Path) -> None:
         )
 
 
-def walk_folder(folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> Iterator[str]:
+def walk_folder(
+    folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES, special_suffixes: Collection[str] = ()
+) -> Iterator[str]:
     """
     Yields the files in a folder, and in those below it, that have one of some suffixes.
 
@@ -182,6 +184,8 @@ def walk_folder(folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES) 
     from several places; under its own path if that is below `folder`. Hidden files and folders are left out, and those
     of systems, such as `__MACOSX`: they hold other programs' data, such as notes about files of the same name. So are
     folders that may not be read. A link to a file that is not there is listed, so that whoever reads it can name it.
+    Pipes, sockets and devices, which may block whoever opens them, are left out with a warning, except those that have
+    one of `special_suffixes`: these are listed for a caller that names them and does not open them.
     Suffixes are given in lower case, with their dots; those of files may be in any case. The paths begin with
     `folder`; they come in the order of their parts, except that those behind links to folders are last.
     """
@@ -194,7 +198,7 @@ def walk_folder(folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES) 
     def enter(path: str, place: str) -> None:
         if place not in searched:
             searched.add(place)
-            stack.append((os.path.join(path, ""), iter(_list_audio(path, suffixes)), place))
+            stack.append((os.path.join(path, ""), iter(_list_audio(path, suffixes, special_suffixes)), place))
 
     enter(root, os.path.realpath(root))
     while stack or links:
@@ -214,13 +218,31 @@ def walk_folder(folder: str | Path, suffixes: Collection[str] = AUDIO_SUFFIXES) 
                 # A link to a folder that it lies in would lead to all that lies beside.
                 if not Path(place).is_relative_to(os.path.realpath(entry.path)):
                     links.append(entry.path)
-            elif has_suffix(entry.name, suffixes) and (os.path.isfile(entry.path) or not os.path.exists(entry.path)):
+            elif has_suffix(entry.name, suffixes) and (
+                os.path.isfile(entry.path)
+                or not os.path.exists(entry.path)
+                or _is_wanted(entry.path, special_suffixes)
+            ):
                 yield entry.path
         else:
             enter(entry.path, os.path.join(place, entry.name))
 
 
-def _list_audio(directory: str, suffixes: Collection[str]) -> list[str | os.DirEntry]:
+def _is_wanted(special: str, suffixes: Collection[str]) -> bool:
+    """Returns whether a pipe, socket or device has one of some suffixes; if not, warns that it is left out."""
+    if has_suffix(special, suffixes):
+        return True
+    # Not above: commands that only show their help need no transformers.
+    from transformers.utils import logging
+
+    logger = logging.get_logger(__name__)
+    logger.warning(f"{special}: is no file that can be read again, but a pipe, a socket or a device: it is left out.")
+    return False
+
+
+def _list_audio(
+    directory: str, suffixes: Collection[str], special_suffixes: Collection[str]
+) -> list[str | os.DirEntry]:
     """
     Returns what a directory holds that [`walk_folder`] looks at, by name: folders and links as entries, and files that
     have one of some suffixes as their names alone, since there may be a million of them.
@@ -229,7 +251,9 @@ def _list_audio(directory: str, suffixes: Collection[str]) -> list[str | os.DirE
     def name_or_entry(entry: os.DirEntry) -> str | os.DirEntry | None:
         if entry.is_symlink() or entry.is_dir():
             return entry
-        return entry.name if has_suffix(entry.name, suffixes) and entry.is_file() else None
+        if not has_suffix(entry.name, suffixes):
+            return None
+        return entry.name if entry.is_file() or _is_wanted(entry.path, special_suffixes) else None
 
     def name_of(found: str | os.DirEntry) -> str:
         return found if isinstance(found, str) else found.name

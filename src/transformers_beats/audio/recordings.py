@@ -6,7 +6,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -58,8 +58,8 @@ class Recording:
             Its length, if that is known before it is read.
         stated_seconds (`float`, *optional*):
             Its length in the header, if that states one.
-        note (`str`, defaults to `""`):
-            What is missing, for a warning.
+        notes (`list[str]`):
+            What is missing, for a warning; complete once it is read.
         is_last (`bool`, defaults to `True`):
             Whether no other recording follows it in its file.
         expected_seconds (`float`, *optional*):
@@ -70,7 +70,7 @@ class Recording:
     read: Callable[[int], Iterator[np.ndarray]]
     num_samples: int | None = None
     stated_seconds: float | None = None
-    note: str = ""
+    notes: list[str] = field(default_factory=list)
     is_last: bool = True
     expected_seconds: float | None = None
 
@@ -236,7 +236,7 @@ def _open(name: str, source: Source, part: Part | None, opened: BinaryIO | None)
     def read(first: int) -> Iterator[np.ndarray]:
         return _read_blocks(file, wrapped, name, first)
 
-    return Recording(file.samplerate, read, num_samples, stated, "" if part is None else part.note)
+    return Recording(file.samplerate, read, num_samples, stated, [part.note] if part is not None and part.note else [])
 
 
 def _open_file(target: Any) -> SequentialFile:

@@ -15,6 +15,7 @@ import soundfile
 from transformers_beats.utils.errors import UsageError, printable
 from transformers_beats.utils.files import check_new, new_directory
 
+from .event_rows import has_no_text
 from .synthesis import SAMPLING_RATE, _noise
 
 
@@ -249,10 +250,10 @@ def write_soundscapes(
         raise UsageError(f"`count` must be at least 1, got {count}.")
     check_sources(sources)
     for label in sources:
-        # Other programs read the file without quotes, and take an empty label for no event.
-        if not label or label != printable(label).strip() or '"' in label:
-            wanted = f"printable text without quotes, tabs, line ends or spaces around it, got {label!r}"
-            raise UsageError(f"A label in {EVENTS_FILE} must be {wanted}.")
+        # Other programs read the file without quotes. Words such as "nan" are read as no label.
+        if has_no_text(label) or label != printable(label).strip() or '"' in label:
+            wanted = "printable text without quotes, tabs, line ends or spaces around it, and no word for none"
+            raise UsageError(f"A label in {EVENTS_FILE} must be {wanted}, got {label!r}.")
     check_new(Path(folder))
     rows = ["filename\tonset\toffset\tevent_label"]
     with new_directory(Path(folder)) as new:

@@ -28,6 +28,13 @@ from transformers_beats.training.evaluate import EVALUATE_ARGUMENTS, evaluate
 from transformers_beats.training.fbank_statistics import StatisticsArguments, compute_statistics
 
 
+# What is changed in a finished run: a name, a file, and its new values.
+REFUSALS = [
+    ("codes", "iteration-1/codes/codes.json", {"tokenizer": "another"}),
+    ("statistics", "feature-extractor/origin.json", {"clips": "others"}),
+]
+
+
 def launch(tasks: list[tuple[str, Any]], directory: Path, is_killed: bool = False) -> None:
     """Runs tasks of the worker, one after the other, in two processes."""
     (directory / "tasks.json").write_text(json.dumps(tasks))
@@ -73,6 +80,11 @@ def together(tmp_path_factory, cache_of_the_module) -> Path:
     student["per_device_train_batch_size"] //= 2
     tasks = [("iterate", recipe), ("record_masks", masks), ("evaluate", classifier), ("distill", student)]
     tasks.append(("find_silence", make_gaps(directory) | {"output": str(directory / "silence")}))
+    # Again, with nothing changed, and with what was.
+    tasks.append(("iterate", masks))
+    for name, file, changes in REFUSALS:
+        values = {"recipe": masks, "file": str(directory / "masks" / file), "changes": changes}
+        tasks.append(("record_refusal", values | {"output": str(directory / f"refused-{name}")}))
     # The last ends the processes.
     tasks.append(("fully_shard", sharded))
     launch(tasks, directory)
@@ -148,6 +160,13 @@ def test_one_of_two_processes_writes_the_statistics_of_the_clips(together, tmp_p
     expected = compute_statistics(StatisticsArguments(str(tmp_path / "extractor")), data)
     for place in ("feature-extractor", "iteration-1/model"):
         assert BeatsFeatureExtractor.from_pretrained(together / "masks" / place).to_dict() == expected.to_dict()
+
+
+@pytest.mark.parametrize(("name", "file", "changes"), REFUSALS)
+def test_all_processes_refuse_what_was_made_from_something_else(together, name, file, changes):
+    one, two = (together.joinpath(f"refused-{name}-{rank}.txt").read_text() for rank in range(2))
+    assert one == two
+    assert one.startswith(f"{together / 'masks' / Path(file).parent}: ")
 
 
 def test_two_processes_classify_as_one_does(together, tmp_path):

@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Training on events from the files of the field, with clips of which classes or nothing is known."""
 
+import contextlib
 import json
 import pickle
 from pathlib import Path
@@ -27,6 +28,7 @@ from transformers_beats.training.data.labelled import LabelledClips, roll_events
 from transformers_beats.training.data.labels import Labels, frame_labels
 from transformers_beats.training.finetune import finetune, fingerprint
 from transformers_beats.training.reports.report import read_predictions
+from transformers_beats.training.trainers import pretraining as pretraining_module
 from transformers_beats.training.trainers.event_logits import EventLogits
 from transformers_beats.training.trainers.events import (
     consistency_share,
@@ -209,6 +211,23 @@ def test_a_model_of_events_goes_on_with_other_classes_and_as_a_classifier_of_cli
         weights = [each.classifier.weight for each in (model, first)]
         assert weights[0].shape == weights[1].shape
         assert torch.allclose(*weights, atol=2e-3) == (depth == 1)
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(
+    ("values", "is_warned"),
+    [
+        ({"consistency_weight": 2.0, "ema_decay": 0.9, "consistency_warmup": 7}, True),
+        ({"consistency_weight": 2.0, "ema_decay": 0.9, "consistency_warmup": 1}, False),
+        ({"consistency_warmup": 7}, False),
+    ],
+)
+def test_a_mean_teacher_that_never_has_its_weight_is_warned_of(values, is_warned, folder, monkeypatch):
+    said = []
+    monkeypatch.setattr(pretraining_module.logger, "warning_once", said.append)
+    run(folder, max_steps=2, **values)
+    text = "`consistency_warmup` is 7, but the training has 2 step(s): `consistency_weight` is never reached."
+    assert [message.partition(" Set")[0] for message in said] == [text] * is_warned
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -454,6 +473,19 @@ def test_scores_of_a_teacher_are_those_of_the_clip_and_the_time(write_logits):
     np.testing.assert_allclose(teacher.scores(1, 0.0, 1)[0], scores[0, :, :4].mean(axis=1), rtol=1e-5)
     assert np.isnan(teacher.scores(0, 1.0, 2)).all()
     assert np.isnan(teacher.scores(2, 0.0, 2)).all()
+
+
+def test_clips_of_one_name_have_the_scores_of_their_file(monkeypatch, caplog):
+    logits = np.stack([np.zeros((3, 25)), np.ones((3, 25))]).astype(np.float16)
+    file = {"filenames": np.array([b"a", b"b"]), "strong_logits": logits}
+    monkeypatch.setattr(EventLogits, "_open", lambda self: contextlib.nullcontext(file))
+    monkeypatch.setattr(EventLogits, "open", lambda self: file)
+    teacher = EventLogits("logits.hdf5", list("abaca"), 3, 0.04, 0.04)
+    first = [float(teacher.scores(clip, 0.0, 1)[0, 0]) for clip in range(5)]
+    assert first[0] == first[2] == first[4] == 0.5
+    assert first[1] > 0.5
+    assert np.isnan(first[3])
+    assert "has 4 of 5 clips" in caplog.text
 
 
 def test_each_process_opens_the_logits_itself(write_logits, monkeypatch):

@@ -17,7 +17,7 @@ import pytest
 import soundfile
 import torch
 from huggingface_hub import ModelCard
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import ENCODER
 
 from transformers_beats import (
@@ -31,6 +31,7 @@ from transformers_beats import (
 from transformers_beats.training import classifiers as classifiers_module
 from transformers_beats.training import evaluate as evaluate_module
 from transformers_beats.training import finetune as finetune_module
+from transformers_beats.training.classifiers import start_fingerprint
 from transformers_beats.training.config import arguments as training_arguments
 from transformers_beats.training.config.recipes import build_arguments
 from transformers_beats.training.data.augmentation import AugmentationArguments, LengthSampler
@@ -41,6 +42,7 @@ from transformers_beats.training.evaluate import EvaluateArguments, evaluate
 from transformers_beats.training.finetune import FINETUNE_ARGUMENTS, Arguments, finetune
 from transformers_beats.training.reports import report as reports
 from transformers_beats.training.reports.scoring import clip_scores
+from transformers_beats.training.trainers import checkpoints as checkpoints_module
 from transformers_beats.training.trainers import classification as classification_module
 from transformers_beats.utils.errors import BeatsError
 
@@ -306,6 +308,76 @@ def test_folds_start_from_the_same_weights_and_filter_bank(recipe, tmp_path):
         change()
         with pytest.raises(ValueError, match="was begun with another `start_fingerprint`"):
             run(recipe, folds=[1, 2])
+
+
+def save_without_head(directory: Path) -> str:
+    """Writes an encoder whose configuration names a classifier."""
+    BeatsForAudioClassification(BeatsConfig(**ENCODER, num_labels=3)).save_pretrained(directory)
+    weights = load_file(directory / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if not name.startswith("classifier.")}
+    save_file(kept, directory / "model.safetensors", metadata={"format": "pt"})
+    BeatsFeatureExtractor().save_pretrained(directory)
+    return str(directory)
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_folds_start_from_what_one_training_starts_from(recipe, tmp_path, freeze):
+    start = save_without_head(tmp_path / "base")
+    recipe |= {"max_steps": 1, "model_name_or_path": start, "model_config": None, "freeze": freeze}
+    run(recipe, output_dir=str(tmp_path / "one"))
+    recipe["num_folds"] = 2
+    assert list(run(recipe, folds=[1])["folds"]) == ["1"]
+    # New weights are no reason to begin anew, nor is a random state.
+    torch.manual_seed(123)
+    assert list(run(recipe, folds=[1, 2])["folds"]) == ["1", "2"]
+
+
+def test_folds_leave_the_random_state_as_it_is(recipe, tmp_path):
+    recipe |= {"model_name_or_path": save_without_head(tmp_path / "base"), "model_config": None}
+    arguments = Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe))
+    labels = Labels("single_label", ["a", "b"], [[0], [1]])
+    state = torch.get_rng_state()
+    first = start_fingerprint(arguments, labels)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(123)
+    assert start_fingerprint(arguments, labels) == first
+
+
+def test_folds_of_an_earlier_version_get_a_final_model(recipe, tmp_path):
+    recipe |= {"max_steps": 1, "model_name_or_path": save_without_head(tmp_path / "base"), "model_config": None}
+    run(recipe, num_folds=2)
+    settings = Path(recipe["output_dir"]) / "settings.json"
+    # It did not say what the folds started from.
+    values = json.loads(settings.read_text())
+    assert values.pop("start_fingerprint")
+    settings.write_text(json.dumps(values))
+    run(recipe, num_folds=2, final=True)
+    assert (Path(recipe["output_dir"]) / "final" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "steps"),
+    [
+        # Epochs of three steps.
+        ({}, [3, 6, 9, 12, 15, 16]),
+        ({"eval_strategy": "steps", "eval_steps": 5}, [5, 10, 15, 16]),
+        ({"load_best_model_at_end": True}, [3, 6, 9, 12, 15, 16]),
+    ],
+)
+def test_a_final_model_saves_where_the_folds_look_for_the_best(recipe, monkeypatch, values, steps):
+    recipe |= {"num_folds": 2, "save_strategy": "best", "save_total_limit": 10, "max_steps": 8} | values
+    run(recipe)
+    found, original = [], finetune_module.finish_training
+
+    def look(final, **others):
+        found.extend(path.name for path in checkpoints_module.complete_checkpoints(final.parent))
+        original(final, **others)
+
+    monkeypatch.setattr(finetune_module, "finish_training", look)
+    # Not shortened to the epoch of the folds.
+    monkeypatch.setattr(finetune_module, "kept_epochs", lambda *_: {})
+    run(recipe, final=True)
+    assert found == [f"checkpoint-{step}" for step in steps]
 
 
 def test_folds_of_another_training_are_not_taken_for_this_one(recipe, folder):

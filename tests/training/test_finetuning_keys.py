@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ from transformers_beats import (
 )
 from transformers_beats.training import finetune as finetune_module
 from transformers_beats.training.classifiers import load_training_clips
-from transformers_beats.training.config.arguments import EvaluationDataArguments
+from transformers_beats.training.config.arguments import BeatsTrainingArguments, EvaluationDataArguments
+from transformers_beats.training.config.checks import SEARCHABLE
 from transformers_beats.training.config.recipes import build_arguments, find_settings, read_line
 from transformers_beats.training.data.labelled import LabelledClips, TrainingCrops
 from transformers_beats.training.data.labels import Labels
@@ -35,9 +37,12 @@ from transformers_beats.training.probes.selection import predict
 from transformers_beats.training.probes.settings import Settings
 from transformers_beats.training.reports.report import Predictions, compute_metrics
 from transformers_beats.training.reports.scoring import metric_names
+from transformers_beats.training.stages import training_settings
 from transformers_beats.training.trainers import layerwise as layerwise_module
+from transformers_beats.training.trainers import pretraining as pretraining_module
 from transformers_beats.training.trainers import search as search_module
 from transformers_beats.training.trainers.averaging import AVERAGE, WeightAverage
+from transformers_beats.training.trainers.checkpoints import train_and_save
 from transformers_beats.training.trainers.classification import ClassificationTrainer
 from transformers_beats.training.trainers.layerwise import UnfreezeByEpoch
 from transformers_beats.training.trainers.losses import class_weights, weigh_classes, weighted_loss
@@ -236,6 +241,16 @@ def test_a_choice_of_the_best_goes_on_with_the_same_evaluations(recipe, monkeypa
         run(recipe, load_best_model_at_end=True, **values)
 
 
+@pytest.mark.parametrize(("strategy", "names"), [("epoch", ["save_steps"]), ("steps", ["save_steps", "eval_steps"])])
+def test_numbers_of_steps_decide_the_best_only_where_they_are_read(strategy, names, tmp_path):
+    values = {"output_dir": str(tmp_path), "load_best_model_at_end": True}
+    values |= {"save_strategy": strategy, "eval_strategy": strategy}
+    first, second = (
+        training_settings(BeatsTrainingArguments(**values | dict.fromkeys(names, steps))) for steps in (1, 2)
+    )
+    assert (first == second) == (strategy == "epoch")
+
+
 @pytest.mark.parametrize(
     ("values", "num_notes"),
     [
@@ -340,6 +355,14 @@ def test_early_stopping_needs_checkpoints_and_clips(recipe, values, message):
         run(recipe, early_stopping_patience=1, **values)
 
 
+@pytest.mark.parametrize("values", [{"save_strategy": "best"}, {"eval_strategy": "epoch"}])
+def test_a_probe_leaves_the_choice_of_a_checkpoint_out(recipe, caplog, values):
+    values = {"freeze": True, "eval_share": None, **values}
+    training = Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe | values)).training
+    assert f"`freeze` does not use {next(reversed(values))}: left out." in caplog.text
+    assert (training.save_strategy != "best", training.eval_strategy) == (True, "no")
+
+
 # Metric of the best model
 
 
@@ -413,12 +436,13 @@ def test_a_training_that_diverges_writes_no_model(recipe, values, message):
         assert not Path(recipe["output_dir"]).exists()
 
 
-def test_a_search_goes_on_after_a_trial_that_diverges(recipe, caplog):
+# By the loss of a step, or by the evaluation.
+@pytest.mark.parametrize("logging_steps", [1, 100])
+def test_a_search_goes_on_after_a_trial_that_diverges(recipe, caplog, logging_steps):
     pytest.importorskip("optuna")
-    # By the loss of a step, or by the evaluation.
-    space = {"learning_rate": [1e30, 3e-3], "logging_steps": [1, 100]}
-    run(recipe, search_space=space, num_trials=6, max_grad_norm=0.0, num_train_epochs=1)
-    assert "Best of 6 trials: learning_rate 0.003, logging_steps" in caplog.text
+    values = {"logging_steps": logging_steps, "max_grad_norm": 0.0, "num_train_epochs": 1}
+    run(recipe, search_space={"learning_rate": [1e30, 3e-3]}, num_trials=4, **values)
+    assert "Best of 4 trials: learning_rate 0.003 (eval_loss" in caplog.text
     report = json.loads((Path(recipe["output_dir"]) / "evaluation" / "metrics.json").read_text())
     assert report["notes"] == [finetune_module.CHOSEN_BY_SEARCH]
 
@@ -486,6 +510,17 @@ def test_a_training_without_a_step_is_an_error(recipe):
         with pytest.raises(UsageError, match=r"has no step, .* `dataloader_drop_last: false`"):
             run(recipe, **values, max_steps=max_steps)
     assert not Path(recipe["output_dir"]).exists()
+
+
+def test_a_training_needs_a_batch_for_each_process(tmp_path):
+    for world_size, splits, message in ((2, False, "has no step"), (2, True, "reached"), (1, False, "reached")):
+        arguments = SimpleNamespace(train_batch_size=7, world_size=world_size, dataloader_drop_last=True)
+        accelerator = SimpleNamespace(split_batches=splits)
+        trainer: Any = SimpleNamespace(train_dataset=range(12), args=arguments, accelerator=accelerator)
+        # What comes next.
+        trainer.is_world_process_zero = lambda: pytest.fail("reached")
+        with pytest.raises((UsageError, pytest.fail.Exception), match=message):
+            train_and_save(trainer, tmp_path / "model", {})
 
 
 def test_the_loss_has_the_weights():
@@ -753,6 +788,25 @@ def test_an_encoder_that_never_learns_is_warned_of(recipe, monkeypatch, values, 
     assert [message.split(",")[0] for message in said] == expected
 
 
+@pytest.mark.parametrize(
+    ("values", "is_warned"),
+    [
+        ({"warmup_steps": 5, "max_steps": 4}, True),
+        ({"warmup_steps": 4, "max_steps": 4}, False),
+        ({"warmup_steps": 0.5, "max_steps": 4}, False),
+        # Two steps are an epoch.
+        ({"warmup_steps": 3, "num_train_epochs": 1}, True),
+        ({"warmup_steps": 3, "num_train_epochs": 1, "lr_scheduler_type": "constant"}, False),
+    ],
+)
+def test_a_warm_up_that_is_longer_than_the_training_is_warned_of(recipe, monkeypatch, values, is_warned):
+    said = []
+    monkeypatch.setattr(pretraining_module.logger, "warning_once", said.append)
+    run(recipe, **values)
+    assert len(said) == is_warned
+    assert all(message.startswith(f"`warmup_steps` is {values['warmup_steps']}, but the tra") for message in said)
+
+
 def test_what_is_frozen_keeps_its_weights(recipe):
     run(recipe, unfreeze_epoch=4, weight_decay=0.5)
     torch.manual_seed(0)
@@ -838,7 +892,11 @@ def test_a_search_trains_with_the_best_values(recipe, monkeypatch):
     [
         ({}, "`search_space` is empty"),
         ({"learning_rat": [1]}, "holds 'learning_rat', which is no training argument; did you mean learning_rate"),
-        ({"label_smoothing_factor": [0.0, 0.1]}, "which is read when a trainer is made"),
+        ({"label_smoothing_factor": [0.0, 0.1]}, "holds 'label_smoothing_factor', by which trials would not differ"),
+        ({"early_stopping_patience": [1, 3]}, "holds 'early_stopping_patience', by which trials would not differ"),
+        ({"metric_for_best_model": ["accuracy", "loss"]}, "choose learning_rate, .* or optim_args"),
+        ({"save_steps": [1, 3]}, "by which trials would not differ"),
+        ({"bf16": [True, False]}, "by which trials would not differ"),
         ({"num_train_epochs": [1, 2]}, "holds 'num_train_epochs', but `max_steps` counts: leave it out"),
         ({"learning_rate": 1e-4}, r"`search_space\.learning_rate` must be a list or \{low"),
         ({"learning_rate": {"low": 1e-4}}, r"`search_space\.learning_rate` must be a list or \{low"),
@@ -846,7 +904,56 @@ def test_a_search_trains_with_the_best_values(recipe, monkeypatch):
 )
 def test_search_spaces_that_cannot_be_used_are_refused(recipe, space, message):
     with pytest.raises(UsageError, match=message):
-        run(recipe, search_space=space, max_steps=4)
+        # Before the first clip is read.
+        Arguments(*build_arguments(FINETUNE_ARGUMENTS, recipe | {"search_space": space, "max_steps": 4}))
+
+
+VALUES_TO_TRY = {
+    "learning_rate": [1e-3, 2e-3],
+    "lr_scheduler_type": ["linear", "cosine"],
+    "lr_scheduler_kwargs": [{"num_cycles": 0.5}, {"num_cycles": 2.0}],
+    "warmup_steps": [0.25, 0.75],
+    "num_train_epochs": [1, 2],
+    "max_steps": [1, 3],
+    "per_device_train_batch_size": [2, 5],
+    "gradient_accumulation_steps": [1, 2],
+    "weight_decay": [0.0, 0.5],
+    "max_grad_norm": [0.01, 1],
+    "adam_beta1": [0.1, 0.9],
+    "adam_beta2": [0.5, 0.9],
+    "adam_epsilon": [1e-2, 1e-8],
+    "optim": ["sgd", "adamw_torch"],
+    "optim_args": ["momentum=0.1", "momentum=0.9"],
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("warmup_steps", "optim") else pytest.mark.slow)
+        for name in VALUES_TO_TRY
+    ],
+)
+def test_a_trial_reads_what_can_be_searched_as_the_training_does(recipe, monkeypatch, name):
+    grid = pytest.importorskip("optuna").samplers.GridSampler({name: VALUES_TO_TRY[name]})
+    assert {*VALUES_TO_TRY} == {*SEARCHABLE}
+    # Each once.
+    monkeypatch.setattr("optuna.samplers.TPESampler", lambda seed: grid)
+    trained = []
+    original = ClassificationTrainer.train
+
+    def record(self, *args, **kwargs):
+        result = original(self, *args, **kwargs)
+        trained.append({key: value.clone() for key, value in self.model.state_dict().items()})
+        return result
+
+    monkeypatch.setattr(ClassificationTrainer, "train", record)
+    others = {"num_train_epochs": 2, "lr_scheduler_type": "cosine", "max_grad_norm": 0.1}
+    others |= {"optim": "sgd"} if name == "optim_args" else {}
+    run(recipe | others, search_space={name: VALUES_TO_TRY[name]}, num_trials=2)
+    first, second, last = trained
+    is_same = [all(torch.equal(value, last[key]) for key, value in trial.items()) for trial in (first, second)]
+    assert sorted(is_same) == [False, True]
 
 
 def test_without_optuna_the_message_says_what_to_install(recipe, monkeypatch):

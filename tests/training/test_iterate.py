@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """`iterate` with a supervised teacher, statistics of the data, a size, and a diagnosis of every iteration's codes."""
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -16,15 +17,21 @@ from transformers_beats import (
     BeatsTokenizerForPreTraining,
 )
 from transformers_beats.training.config import iterations
-from transformers_beats.training.config.arguments import PreTrainingModelArguments, TokenizerModelArguments
+from transformers_beats.training.config.arguments import (
+    FINETUNE_ARGUMENTS,
+    Arguments,
+    PreTrainingModelArguments,
+    TokenizerModelArguments,
+)
 from transformers_beats.training.config.checks import PROBES
 from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.config.recipes import build_arguments, merge, parse_arguments
+from transformers_beats.training.finetune import finetune
 from transformers_beats.training.iterate import iterate
 from transformers_beats.training.pretrain import pretrain
 from transformers_beats.training.train_tokenizer import build_tokenizer
 from transformers_beats.training.trainers import checkpoints as checkpoints_module
-from transformers_beats.utils.errors import UsageError
+from transformers_beats.utils.errors import BeatsError, UsageError
 
 
 @pytest.fixture
@@ -97,6 +104,49 @@ def test_labels_are_read_before_anything_is_trained(supervised, sounds):
     with pytest.raises(ValueError, match="lies in no folder named after its class"):
         iterate(IterateArguments(**supervised))
     assert not Path(supervised["output_dir"]).exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"eval_share": 0.25, "metric_for_best_model": "acuracy"},
+            "`metric_for_best_model` is 'acuracy': choose loss",
+        ),
+        ({"class_weights": "balanced", "label_smoothing_factor": 0.1}, "`label_smoothing_factor` is for one class a"),
+        ({"class_weights": {"middle": 2.0}}, "`class_weights`: there is no class 'middle', only"),
+        (
+            {"model_config": {"problem_type": "regression"}},
+            "`model_config.problem_type` is regression, but the labels",
+        ),
+        ({"clip_loss_weight": 1.0}, "Losses of clips, mean teacher and `event_logits` are for events"),
+        ({"eval_share": 0.01}, "`eval_share` is 0.01, which cannot be drawn"),
+        ({"eval_dataset": "labelled"}, "clips to evaluate on are also in the training set"),
+        ({"eval_dataset": "sounds"}, "lies in no folder named after its class"),
+        ({"mixup_alpha": 0.5, "batch_seconds": 1.0}, "`mixup_alpha` mixes clips of a batch"),
+        ({"average_checkpoints": 3}, "`average_checkpoints` is 3, but 1 checkpoint(s) would be written"),
+        ({"freeze": True, "eval_share": 0.25, "probe_shots": [50]}, "`probe_shots` has 50, but of 'high' there are"),
+        ({"eval_share": 0.25, "search_space": {"learning_rate": [1e-3]}}, "`search_space` needs Optuna"),
+    ],
+)
+def test_what_the_teacher_would_refuse_shows_before_the_first_stage(
+    supervised, labelled, sounds, monkeypatch, values, message
+):
+    if "eval_dataset" in values:
+        values = {"eval_dataset": str({"labelled": labelled, "sounds": sounds}[values["eval_dataset"]])}
+    supervised["supervised_teacher"] |= values
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None if name == "optuna" else find_spec(name, *_))
+    arguments = IterateArguments(**supervised)
+    with pytest.raises(BeatsError) as caught:
+        iterate(arguments)
+    assert message in str(caught.value)
+    assert not Path(supervised["output_dir"]).exists()
+    # As the training itself.
+    own = arguments.teacher_values(encoder(Path(supervised["output_dir"]).parent), f"{supervised['output_dir']}-own")
+    with pytest.raises(BeatsError) as later:
+        finetune(Arguments(*build_arguments(FINETUNE_ARGUMENTS, own)))
+    assert str(later.value) == str(caught.value)
 
 
 def encoder(tmp_path: Path) -> str:

@@ -32,7 +32,7 @@ from transformers_beats.training.evaluate import EVALUATE_ARGUMENTS, evaluate
 from transformers_beats.training.iterate import iterate
 from transformers_beats.training.trainers.checkpoints import TRAINER_STATE
 from transformers_beats.training.trainers.pretraining import BeatsPreTrainer
-from transformers_beats.utils.errors import run_command
+from transformers_beats.utils.errors import BeatsError, run_command
 
 
 class NoiseOfTheClip(BeatsPreTrainer):
@@ -145,6 +145,20 @@ def run_until_killed(values: dict) -> None:
     iterate(IterateArguments(**values))
 
 
+def record_refusal(values: dict) -> None:
+    """`iterate` after one process has changed a JSON file; each process writes the message of its error."""
+    if distributed.get_rank() == 0:
+        file = Path(values["file"])
+        file.write_text(json.dumps(json.loads(file.read_text()) | values["changes"]))
+    distributed.barrier()
+    message = ""
+    try:
+        iterate(IterateArguments(**values["recipe"]))
+    except BeatsError as error:
+        message = str(error)
+    Path(f"{values['output']}-{distributed.get_rank()}.txt").write_text(message)
+
+
 def train_steps(model: BeatsForPreTraining, batches: list[dict]) -> list[float]:
     """Losses of a few steps of AdamW."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -192,6 +206,7 @@ if __name__ == "__main__":
         "record_masks": record_masks,
         "record_clips": record_clips,
         "die_at": die_at,
+        "record_refusal": record_refusal,
         "find_silence": find_silence,
         "fully_shard": train_fully_sharded,
         "distill": lambda values: distill(*build_arguments(DISTILL_ARGUMENTS, values)),

@@ -10,6 +10,8 @@ from typing import Any
 
 import datasets
 import numpy as np
+import torch
+from transformers.trainer_utils import SaveStrategy
 from transformers.utils import logging
 
 from transformers_beats import (
@@ -18,22 +20,36 @@ from transformers_beats import (
     BeatsForAudioClassification,
     BeatsForAudioFrameClassification,
 )
+from transformers_beats.audio.event_rows import first_rows
 from transformers_beats.inference.loading import find_model, load_model
 from transformers_beats.inference.models import HEAD_MODULES
 from transformers_beats.training.config.arguments import Arguments, BeatsTrainingArguments, FineTuningArguments
-from transformers_beats.training.config.checks import without_recurrent_layers
+from transformers_beats.training.config.batch_plan import apply_batch_plan
+from transformers_beats.training.config.checks import (
+    check_metric,
+    check_partners,
+    check_saves,
+    without_recurrent_layers,
+)
 from transformers_beats.training.data.augmentation import AugmentationArguments
 from transformers_beats.training.data.clips import Clips
 from transformers_beats.training.data.crops import CropDataset
+from transformers_beats.training.data.folds import draw_share
 from transformers_beats.training.data.labels import FILE_COLUMNS, LabelArguments, Labels, read_labels
 from transformers_beats.training.data.manifest import state_of
 from transformers_beats.training.data.sources import DataArguments, decode_row
 from transformers_beats.training.data.strong_labels import read_event_files
-from transformers_beats.training.data.tables import metadata_names
-from transformers_beats.training.trainers.losses import weigh_classes
+from transformers_beats.training.data.tables import list_columns
+from transformers_beats.training.reports.report import check_drawing
+from transformers_beats.training.reports.scoring import metric_names
+from transformers_beats.training.trainers.lora import check_peft
+from transformers_beats.training.trainers.losses import class_weights, weigh_classes
+from transformers_beats.training.trainers.search import check_optuna
 from transformers_beats.utils.errors import BeatsError, UsageError, name_some
 from transformers_beats.utils.files import write_array
+from transformers_beats.utils.fingerprint import model_fingerprint
 
+from .probes.few_shot import check_shots
 from .stages import choose_extractor, prepare_dataset, training_settings
 
 
@@ -63,20 +79,14 @@ def build_model(
             does not fit the labels.
     """
     model_class = BeatsForAudioFrameClassification if labels.task == "frames" else BeatsForAudioClassification
-    allowed = PROBLEM_TYPES[labels.task]
     values: dict[str, Any] = {
         "id2label": dict(enumerate(labels.names)),
         "label2id": {name: index for index, name in enumerate(labels.names)},
-        "problem_type": allowed[-1 if augmentation.mixes else 0],
         # They were tuned for other weights.
         "event_settings": None,
         **(arguments.model_config or {}),
+        "problem_type": choose_problem_type(arguments, labels, augmentation),
     }
-    if values["problem_type"] not in allowed:
-        raise BeatsError(
-            f"`model_config.problem_type` is {values['problem_type']}, but the labels are classes ({labels.task}): "
-            f"leave it out, or choose {' or '.join(allowed)}."
-        )
     if arguments.model_name_or_path is None:
         return weigh_classes(model_class(BeatsConfig(**values)), labels, arguments.class_weights)
     path = find_model(model_path(arguments, fold), ["config.json"])
@@ -96,6 +106,27 @@ def build_model(
             model.pooling.attention.weight.data.normal_(std=model.config.initializer_range)
             model.pooling.attention.bias.data.zero_()
     return weigh_classes(model, labels, arguments.class_weights)
+
+
+def choose_problem_type(arguments: FineTuningArguments, labels: Labels, augmentation: AugmentationArguments) -> str:
+    """Returns the kind of problem that is learned; raises a [`BeatsError`] if another was asked for."""
+    allowed = PROBLEM_TYPES[labels.task]
+    asked = (arguments.model_config or {}).get("problem_type", allowed[-1 if augmentation.mixes else 0])
+    if asked not in allowed:
+        raise BeatsError(
+            f"`model_config.problem_type` is {asked}, but the labels are classes ({labels.task}): leave it out, or "
+            f"choose {' or '.join(allowed)}."
+        )
+    return str(asked)
+
+
+def start_fingerprint(arguments: Arguments, labels: Labels) -> str:
+    """Returns the fingerprint of the model and the feature extractor that a fold starts from, before it learns."""
+    # Weights that are new are drawn: here always the same.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(arguments.training.seed)
+        model = build_model(arguments.tuning, labels, arguments.augmentation, None)
+    return model_fingerprint(model, build_extractor(arguments.tuning, None))
 
 
 def model_path(arguments: FineTuningArguments, fold: str | None) -> str:
@@ -155,7 +186,7 @@ def load_clips(
 
 def has_labels(dataset: datasets.Dataset) -> bool:
     """Returns whether a dataset has columns beside those of the files, which may hold labels."""
-    return not {*dataset.column_names, *metadata_names(dataset)} <= {*FILE_COLUMNS}
+    return not {*list_columns(dataset)} <= {*FILE_COLUMNS}
 
 
 def with_known(clips: Clips, labels: Labels, kinds: Collection[str]) -> tuple[Clips, Labels]:
@@ -215,9 +246,91 @@ def load_evaluation_clips(arguments: Arguments, known: list[str]) -> tuple[Clips
     return load_clips(data, labels, known)
 
 
+def load_sets(arguments: Arguments) -> tuple[tuple[Clips, Labels], tuple[Clips, Labels] | None]:
+    """
+    Loads the clips to learn from and, without folds, those to evaluate on, and makes all checks that need no model:
+    `finetune` does, and `iterate` long before it fine-tunes.
+
+    Raises:
+        [`BeatsError`]: if arguments, clips or labels cannot be used, or clips to evaluate on are learned from; see
+            [`check_extras`] and [`check_learnable`].
+    """
+    check_extras(arguments)
+    clips, labels = load_training_clips(arguments)
+    train, evaluation = (clips, labels), load_evaluation_clips(arguments, labels.names)
+    if arguments.evaluation.eval_share is not None:
+        drawn = draw_share(labels, arguments.evaluation.eval_share, arguments.training.seed, clips.digests)
+        train, evaluation = select(clips, labels, drawn.train), select(clips, labels, drawn.test)
+    if evaluation is not None:
+        check_overlap(train[0], evaluation[0], arguments.evaluation.allow_overlap)
+    evaluated = labels if arguments.folds.is_given else None if evaluation is None else evaluation[1]
+    check_learnable(arguments, train[1], evaluated)
+    return train, evaluation
+
+
+def check_extras(arguments: Arguments) -> None:
+    """Raises a [`BeatsError`] for a package that a training needs and that is not installed."""
+    if arguments.folds.is_given or arguments.evaluation.is_given:
+        check_drawing()
+    if arguments.tuning.search_space is not None:
+        check_optuna()
+    if arguments.tuning.lora is not None:
+        check_peft()
+
+
+def check_learnable(arguments: Arguments, train: Labels, evaluated: Labels | None) -> None:
+    """
+    Checks what arguments, the labels to learn from and those of the clips that are `evaluated`, if there are any, say
+    of a training.
+
+    Raises:
+        [`BeatsError`]: if they cannot be used together.
+    """
+    tuning, augmentation = arguments.tuning, arguments.augmentation
+    problem_type = choose_problem_type(tuning, train, augmentation)
+    if tuning.class_weights is not None:
+        class_weights(train, tuning.class_weights, problem_type)
+    if arguments.events.is_given and train.task != "frames":
+        raise BeatsError("Losses of clips, mean teacher and `event_logits` are for events: the labels are classes.")
+    if tuning.freeze:
+        check_embeddable(train)
+        if evaluated is not None and tuning.probe_shots is not None:
+            check_shots(train, tuning.probe_shots)
+        return
+    if augmentation.balanced_sampling and (num_unknown := (train.knowledge or []).count("nothing")):
+        raise BeatsError(
+            f"`balanced_sampling` draws by classes, and never the {num_unknown} clips without labels: leave it out, "
+            "or `consistency_weight` and `event_logits`."
+        )
+    training = copy.deepcopy(arguments.training)
+    is_of_one_class = problem_type == "single_label_classification" and tuning.class_weights is None
+    if training.label_smoothing_factor and not is_of_one_class:
+        raise UsageError(
+            "`label_smoothing_factor` is for one class a clip, without `class_weights` and `mixup_alpha`: leave it "
+            "out, or these."
+        )
+    if evaluated is not None:
+        check_metric(training, metric_names(evaluated))
+    apply_batch_plan(training, arguments.batch, arguments.data.crop_seconds)
+    check_partners("mixup_alpha", augmentation.mixes, training)
+    steps, epochs = training.max_steps, training.num_train_epochs
+    strategy, save_steps = str(SaveStrategy(training.save_strategy).value), float(training.save_steps or 1)
+    # The number of epochs that steps take is known when the crops are.
+    if strategy != SaveStrategy.EPOCH or steps <= 0:
+        check_saves(tuning.average_checkpoints, strategy, save_steps, steps, epochs)
+
+
+def check_embeddable(train: Labels) -> None:
+    """Raises a [`BeatsError`] for labels that no probe can learn: of frames, or of one class."""
+    if train.task == "frames":
+        raise BeatsError("`freeze` embeds whole clips: labels of frames need full fine-tuning, or `lora`.")
+    if train.task == "single_label" and len(np.unique(train.as_array())) < 2:
+        raise BeatsError("The clips to learn from are all of one class.")
+
+
 def clip_reader(clips: Clips, sampling_rate: int) -> Callable[[str, int], np.ndarray]:
     """Returns a function that decodes the first samples of the clip of a name, for a report."""
-    rows = {name: row for row, name in reversed(list(enumerate(clips.names)))}
+    rows = first_rows(clips.names)
     return lambda name, num_samples: decode_row(clips.dataset[rows[name]], sampling_rate, 0, num_samples)
 
 

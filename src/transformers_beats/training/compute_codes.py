@@ -10,10 +10,12 @@ On several devices: `accelerate launch -m transformers_beats.training.compute_co
 """
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -63,11 +65,38 @@ CROP_SETTINGS = (
     "min_seconds",
     "crop_seed",
 )
+# Of these, names of places and of columns do not decide it: the digest of the clips does.
+DECISIVE_CROP_SETTINGS = ("crop_seconds", "num_crops", "crop_seed")
 
 
 def crop_settings(data: DataArguments) -> dict:
     """Returns the settings that must agree between codes and the audio that they are read with."""
     return {name: getattr(data, name) for name in CROP_SETTINGS}
+
+
+def load_tokenizer_and_extractor(
+    name: str, feature_extractor: str | None = None
+) -> tuple[PreTrainedModel, BeatsFeatureExtractor]:
+    """
+    Loads a tokenizer, see [`load_tokenizer`], and the feature extractor that its codes are computed with. Raises a
+    [`BeatsError`] if the tokenizer reads another fbank than that of `feature_extractor`.
+    """
+    extractor = choose_extractor(feature_extractor, tokenizer=own_extractor(name))
+    return load_tokenizer(name), extractor
+
+
+def codes_fingerprint(description: Mapping[str, Any]) -> str:
+    """
+    Returns 40 hexadecimal digits that change with what decides codes: tokenizer, clips, crops, and precision. They
+    do not change with the directory of the clips, or the size of the shards.
+
+    Args:
+        description (`Mapping`):
+            Content of `codes.json`.
+    """
+    values = [description.get(name) for name in ("tokenizer", "clips", "bf16")]
+    values += [description["data"].get(name) for name in DECISIVE_CROP_SETTINGS]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:40]
 
 
 def crop_words(data: DataArguments, section: str = "") -> list[str]:
@@ -152,9 +181,9 @@ def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
     output_dir = Path(arguments.output_dir)
     check_no_codes(output_dir)
     state = process_state()
-    extractor = choose_extractor(arguments.feature_extractor, tokenizer=own_extractor(arguments.tokenizer))
     device = torch.device(state.device or "cpu")
-    tokenizer = load_tokenizer(arguments.tokenizer).to(device)
+    tokenizer, extractor = load_tokenizer_and_extractor(arguments.tokenizer, arguments.feature_extractor)
+    tokenizer.to(device)
     if tokenizer.config.codebook_size > np.iinfo(np.int16).max + 1:
         raise BeatsError(f"Codes are stored as int16, but the codebook has {tokenizer.config.codebook_size}.")
     # Codes of another item in the place of one that cannot be read would be wrong ones.

@@ -10,6 +10,7 @@ With `--tokenizer TOKENIZER` in the place of `--codes CODES`, the codes of the s
 """
 
 import dataclasses
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,8 @@ from transformers_beats.utils.errors import BeatsError, UsageError, first_line, 
 from transformers_beats.utils.files import check_new
 from transformers_beats.utils.messages import note
 
-from .compute_codes import load_codes
-from .stages import choose_extractor, load_crops, load_teacher, load_tokenizer, own_extractor, process_state
+from .compute_codes import crop_words, load_codes
+from .stages import announce, choose_extractor, load_crops, load_teacher, load_tokenizer, own_extractor, process_state
 
 
 logger = logging.get_logger(__name__)
@@ -270,9 +271,18 @@ def examine(
 def diagnose_if_possible(arguments: DiagnosisArguments, data: DataArguments) -> None:
     """
     Does what [`diagnose`] does in the middle of a training, which an error of the examination does not end: it is
-    logged. An error of loading clips ends it, as in every stage: other processes would wait for this one.
+    logged. An error of loading clips ends it, as in every stage: other processes would wait for this one. Of a
+    stream there is no diagnosis, which a line says.
     """
     if data.streaming:
+        words = ["diagnose-codes", "--tokenizer", arguments.tokenizer or "TOKENIZER"]
+        if arguments.teacher is not None:
+            words += ["--teacher", arguments.teacher]
+        words += [*crop_words(data), "--output_dir", arguments.output_dir]
+        announce(
+            "There is no diagnosis of the codes of a stream. On a dataset that is not streamed, this makes one: "
+            f"transformers-beats {shlex.join(words)}"
+        )
         return
     data, crops, extractor = load_clips(arguments, data)
     try:

@@ -9,6 +9,7 @@ Example:
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,12 +25,14 @@ from transformers_beats.utils.files import check_new, new_directory
 from transformers_beats.utils.messages import next_command, note
 from transformers_beats.utils.numbers import format_number
 
-from .compute_codes import crop_words
-from .stages import prepare_dataset, process_state
+from .compute_codes import DECISIVE_CROP_SETTINGS, crop_words
+from .stages import on_main_process, prepare_dataset, process_state, read_origin, write_origin
 
 
 # Crops of each of several datasets, for its own statistics.
 NUM_CROPS_OF_SOURCE = 300
+# Of the sample.
+SEED = 0
 
 
 @dataclass
@@ -68,20 +71,49 @@ def _write_statistics(arguments: StatisticsArguments, data: DataArguments, clips
     """Computes the statistics, and writes and prints them."""
     output_dir, extractor = Path(arguments.output_dir), BeatsFeatureExtractor()
     crops = CropDataset(clips, data)
-    sampler = mixture_sampler(crops, seed=0)
+    sampler = mixture_sampler(crops, seed=SEED)
     # With shares, of an epoch: a repetition counts as often as it is drawn.
     items = None if sampler is None else list(sampler)
-    mean, std = fbank_statistics(crops, extractor, arguments.num_clips, items=items)
+    mean, std = fbank_statistics(crops, extractor, arguments.num_clips, SEED, items)
     extractor = BeatsFeatureExtractor(fbank_mean=mean, fbank_std=std)
     lines = describe_sources(crops, extractor) if len(data.sources) > 1 else []
     with new_directory(output_dir) as new:
         extractor.save_pretrained(new)
+        write_origin(new, describe_sample(crops) | {"num_clips": arguments.num_clips, "seed": SEED})
     for line in lines:
         print(line)
     print(
         f"{output_dir}: fbank mean {mean:.5f}, standard deviation {std:.5f}, from at most "
         f"{format_number(arguments.num_clips)} crops"
     )
+
+
+def describe_sample(crops: CropDataset) -> dict[str, Any]:
+    """Returns what the data decide of the statistics: clips, crops, and shares of several datasets."""
+    names = (*DECISIVE_CROP_SETTINGS, "dataset_weights", "dataset_temperature")
+    return {"clips": crops.description, **{name: getattr(crops.arguments, name) for name in names}}
+
+
+def find_change(directory: Path, data: DataArguments) -> str | None:
+    """
+    Compares the data with those whose statistics the feature extractor of a directory has. Every process has to call
+    this, as they prepare the clips together.
+
+    Returns:
+        `str`: the first difference; None if there is none, or if nobody knows of which data the statistics are.
+    """
+    stored = on_main_process(lambda: read_origin(directory))
+    if "clips" not in stored:
+        return None
+    clips = prepare_dataset(data, BeatsFeatureExtractor().sampling_rate)
+
+    def compare() -> str | None:
+        for name, value in describe_sample(CropDataset(clips, data)).items():
+            if stored.get(name) != value:
+                return f"`{name}` was {stored.get(name)}, and is {value}"
+        return None
+
+    return on_main_process(compare)
 
 
 def describe_sources(crops: CropDataset, extractor: BeatsFeatureExtractor) -> list[str]:

@@ -16,22 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from datasets.fingerprint import Hasher
-from transformers import set_seed
+from transformers import IntervalStrategy, set_seed
+from transformers.trainer_utils import SaveStrategy
 
 from transformers_beats import BeatsFeatureExtractor
-from transformers_beats.inference.loading import find_model, load_model
+from transformers_beats.inference.loading import find_model
 from transformers_beats.training.config.arguments import FINETUNE_ARGUMENTS, Arguments, BeatsTrainingArguments
 from transformers_beats.training.config.batch_plan import apply_batch_plan
-from transformers_beats.training.config.checks import check_metric, check_partners
 from transformers_beats.training.config.event_arguments import check_attention
 from transformers_beats.training.config.recipes import parse_arguments
 from transformers_beats.training.data.clips import Clips
-from transformers_beats.training.data.folds import draw_share, read_folds
+from transformers_beats.training.data.folds import read_folds
 from transformers_beats.training.data.labelled import LabelledClips, TrainingCrops, Windows, collate_waveforms
 from transformers_beats.training.data.labels import Labels
 from transformers_beats.training.data.tables import read_column
 from transformers_beats.training.reports.folds import kept_epochs, report_folds
-from transformers_beats.training.reports.report import Evidence, check_drawing, keep_model, write_report
+from transformers_beats.training.reports.report import Evidence, keep_model, write_report
 from transformers_beats.training.trainers.averaging import (
     WeightAverage,
     average_checkpoints,
@@ -45,11 +45,10 @@ from transformers_beats.training.trainers.events import EventTrainer
 from transformers_beats.training.trainers.layerwise import UnfreezeByEpoch
 from transformers_beats.training.trainers.lora import add_lora, save_merged
 from transformers_beats.training.trainers.search import search_hyperparameters
-from transformers_beats.utils.errors import BeatsError, UsageError, run_command
+from transformers_beats.utils.errors import run_command
 from transformers_beats.utils.files import check_new, make_directory
-from transformers_beats.utils.fingerprint import model_fingerprint
 from transformers_beats.utils.messages import without_weight_bars
-from transformers_beats.utils.resume import begin_or_resume
+from transformers_beats.utils.resume import begin_or_resume, read_settings
 
 from .classifiers import (
     EVALUATION,
@@ -60,16 +59,16 @@ from .classifiers import (
     clip_reader,
     decisive_settings,
     describe,
-    load_evaluation_clips,
-    load_training_clips,
+    load_sets,
     select,
+    start_fingerprint,
     with_events,
     write_digests,
 )
 from .closing import FINAL, CrossValidation, choose_epoch, choose_repository, close, final_arguments, join_epochs
 from .probing import describe_probe, probe_once, report_probes
-from .reports.scoring import as_predictions, clip_and_event_metrics, metric_names, metrics_function
-from .stages import announce, is_there, prepare_training, process_state
+from .reports.scoring import as_predictions, clip_and_event_metrics, metrics_function
+from .stages import announce, is_there, on_main_process, prepare_training, process_state
 
 
 CHOSEN_BY_EVALUATION = (
@@ -96,20 +95,12 @@ def finetune_once(
         `dict[str, float | None]`: the metrics on the evaluation clips, on the main process.
     """
     tuning, training = arguments.tuning, copy.deepcopy(arguments.training)
-    if arguments.events.is_given and train[1].task != "frames":
-        raise BeatsError("Losses of clips, mean teacher and `event_logits` are for events: the labels are classes.")
-    if arguments.augmentation.balanced_sampling and (num_unknown := (train[1].knowledge or []).count("nothing")):
-        raise BeatsError(
-            f"`balanced_sampling` draws by classes, and never the {num_unknown} clips without labels: leave it out, "
-            "or `consistency_weight` and `event_logits`."
-        )
     training.output_dir = str(output_dir)
     output_dir = prepare_training(training, arguments.batch, arguments.data)
-    check_partners("mixup_alpha", arguments.augmentation.mixes, training)
     training.label_names = ["labels"]
     keep_checkpoints(training, tuning.average_checkpoints)
     if evaluation is None:
-        training.eval_strategy, training.load_best_model_at_end, training.early_stopping_patience = "no", False, None
+        leave_out_evaluations(training)
     check_classes(train[1])
 
     if tuning.search_space is not None:
@@ -161,17 +152,11 @@ def build_trainer(
     extractor, model = build_extractor(tuning, fold), build()
     problem_type = str(model.config.problem_type)
     as_indices = problem_type == "single_label_classification"
-    if training.label_smoothing_factor and (not as_indices or tuning.class_weights is not None):
-        raise UsageError(
-            "`label_smoothing_factor` is for one class a clip, without `class_weights` and `mixup_alpha`: leave it "
-            "out, or these."
-        )
     windows = compute = None
     if evaluation is not None:
         targets = LabelledClips(evaluation[1], as_indices, extractor, model.config)
         windows = Windows(evaluation[0], arguments.data, extractor, targets, training.dataloader_num_workers)
         compute = metrics_function(windows, evaluation[1], problem_type)
-        check_metric(training, metric_names(evaluation[1]))
     events, augmentation, rolls = arguments.events, arguments.augmentation, False
     targets = LabelledClips(train[1], as_indices, extractor, model.config)
     trainer_class: Any = ClassificationTrainer
@@ -300,22 +285,14 @@ def finetune(arguments: Arguments, prints: bool = True) -> dict[str, Any]:
     if not arguments.folds.is_given:
         check_new(output_dir)
         make_directory(output_dir.absolute().parent)
-    if arguments.folds.is_given or arguments.evaluation.is_given:
-        check_drawing()
     if arguments.tuning.model_name_or_path is not None and "{fold}" not in arguments.tuning.model_name_or_path:
         # All clips are decoded before the model is loaded.
         find_model(arguments.tuning.model_name_or_path, ["config.json", "model.safetensors"])
     repo_id = choose_repository(arguments, output_dir)
-    clips, labels = load_training_clips(arguments)
+    train, evaluation = load_sets(arguments)
     run = probe_once if arguments.tuning.freeze else finetune_once
     if arguments.folds.is_given:
-        return cross_validate(arguments, clips, labels, output_dir, repo_id, prints)
-    train, evaluation = (clips, labels), load_evaluation_clips(arguments, labels.names)
-    if arguments.evaluation.eval_share is not None:
-        drawn = draw_share(labels, arguments.evaluation.eval_share, arguments.training.seed, clips.digests)
-        train, evaluation = select(clips, labels, drawn.train), select(clips, labels, drawn.test)
-    if evaluation is not None:
-        check_overlap(train[0], evaluation[0], arguments.evaluation.allow_overlap)
+        return cross_validate(arguments, *train, output_dir, repo_id, prints)
     metrics = run(arguments, train, evaluation, output_dir)
     if process_state().is_main_process:
         close(arguments, output_dir, len(train[0].names), repo_id, prints=prints)
@@ -328,19 +305,7 @@ def cross_validate(
     """Trains a model for each fold and, if `final` is set, one on all clips; see [`finetune`]."""
     run = probe_once if arguments.tuning.freeze else finetune_once
     folds = read_folds(clips.dataset, labels, arguments.folds, arguments.training.seed, clips.digests)
-    column = arguments.folds.fold_column
-    if process_state().is_main_process:
-        training = copy.deepcopy(arguments.training)
-        # Each fold does it for itself; the settings have the batch that it gives.
-        apply_batch_plan(training, arguments.batch, arguments.data.crop_seconds)
-        settings = decisive_settings(arguments, training) | {"clips": fingerprint(clips, labels, column)}
-        name = arguments.tuning.model_name_or_path
-        if name is not None and "{fold}" not in name:
-            # One of the same name may have been trained anew since an earlier fold.
-            start = load_model(name, dtype="float32")
-            settings["start_fingerprint"] = model_fingerprint(start, build_extractor(arguments.tuning, None))
-        # Before the first fold, nothing depends on the settings of an earlier attempt.
-        begin_or_resume(output_dir / SETTINGS, settings, output_dir, resume=any(output_dir.glob("fold-*")))
+    on_main_process(lambda: begin_folds(arguments, clips, labels, output_dir))
     for fold in folds:
         fold_dir = output_dir / f"fold-{fold.name}"
         if is_there(fold_dir):
@@ -373,6 +338,34 @@ def cross_validate(
         validation = CrossValidation(names, epochs, result["std"])
         close(arguments, output_dir, len(clips.names), repo_id, validation, prints)
     return result
+
+
+def begin_folds(arguments: Arguments, clips: Clips, labels: Labels, output_dir: Path) -> None:
+    """Writes the settings that all folds have, or compares them with those of the folds that are there."""
+    training = copy.deepcopy(arguments.training)
+    # Each fold does it for itself; the settings have the batch that it gives.
+    apply_batch_plan(training, arguments.batch, arguments.data.crop_seconds)
+    settings = decisive_settings(arguments, training)
+    settings["clips"] = fingerprint(clips, labels, arguments.folds.fold_column)
+    # Before the first fold, nothing depends on the settings of an earlier attempt.
+    resume = any(output_dir.glob("fold-*"))
+    earlier = read_settings(output_dir / SETTINGS) if resume else None
+    name = arguments.tuning.model_name_or_path
+    # Folds of an earlier version do not say what they started from.
+    if name is not None and "{fold}" not in name and (earlier is None or "start_fingerprint" in earlier):
+        # One of the same name may have been trained anew since an earlier fold.
+        settings["start_fingerprint"] = start_fingerprint(arguments, labels)
+    begin_or_resume(output_dir / SETTINGS, settings, output_dir, resume=resume)
+
+
+def leave_out_evaluations(training: BeatsTrainingArguments) -> None:
+    """Sets a training without clips to evaluate on; what would save the best checkpoint saves where it would look."""
+    if training.save_strategy == SaveStrategy.BEST:
+        in_steps = training.eval_strategy == IntervalStrategy.STEPS
+        training.save_strategy = SaveStrategy.STEPS if in_steps else SaveStrategy.EPOCH
+        training.save_steps = training.eval_steps if in_steps else training.save_steps
+    training.eval_strategy, training.load_best_model_at_end = IntervalStrategy.NO, False
+    training.early_stopping_patience = None
 
 
 def fingerprint(clips: Clips, labels: Labels, fold_column: str | None) -> str:

@@ -17,11 +17,15 @@ stage writes a directory that is there or not there, so that an interrupted run 
 With `--supervised_teacher.dataset LABELLED`, or a classifier as `--supervised_teacher`, one more iteration follows:
 
     OUTPUT_DIR/iteration-3+/teacher     the last model, fine-tuned on labels; the tokenizer learns its logits
+
+A result that is there is kept if it was made from what is there now, and else refused: nothing is deleted.
 """
 
 import gc
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -38,26 +42,33 @@ from transformers_beats.training.config.iterations import CORPUS, IterateArgumen
 from transformers_beats.training.config.recipes import build_arguments, parse_arguments
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.training.reports.codes import DIAGNOSIS
-from transformers_beats.utils.errors import run_command
+from transformers_beats.training.trainers.checkpoints import training_directory
+from transformers_beats.utils.errors import BeatsError, run_command
 from transformers_beats.utils.files import new_directory
+from transformers_beats.utils.fingerprint import model_fingerprint
 from transformers_beats.utils.messages import without_weight_bars
+from transformers_beats.utils.resume import read_settings
 
-from .classifiers import load_training_clips
-from .compute_codes import DESCRIPTION, tokenize
+from .classifiers import load_sets
+from .compute_codes import DESCRIPTION, codes_fingerprint, load_tokenizer_and_extractor, tokenize
 from .diagnose_codes import diagnose_if_possible
-from .fbank_statistics import StatisticsArguments, compute_statistics
+from .fbank_statistics import StatisticsArguments, compute_statistics, find_change
 from .finetune import finetune
 from .pretrain import pretrain
 from .stages import (
+    FBANK_SETTINGS,
     announce,
     choose_extractor,
     close_stage,
     finetune_words,
     is_there,
+    on_main_process,
     own_extractor,
     process_state,
+    read_origin,
+    write_origin,
 )
-from .train_tokenizer import train_tokenizer
+from .train_tokenizer import load_teacher_and_extractor, train_tokenizer
 
 
 def save_random_projection(arguments: IterateArguments, directory: Path) -> None:
@@ -74,12 +85,146 @@ def save_random_projection(arguments: IterateArguments, directory: Path) -> None
 
 
 def save_statistics(arguments: IterateArguments) -> None:
-    """Writes a feature extractor with the statistics of the data, if these are asked for."""
-    directory = arguments.extractor_directory
-    if arguments.feature_extractor != CORPUS or not is_missing(directory, "Statistics"):
+    """Writes a feature extractor with the statistics of the data, if these are asked for; refuses those of others."""
+    if arguments.feature_extractor != CORPUS:
         return
+    directory = arguments.extractor_directory
     (data,) = build_arguments((DataArguments,), arguments.data)
-    compute_statistics(StatisticsArguments(str(directory)), data)
+    if is_missing(directory, "Statistics"):
+        compute_statistics(StatisticsArguments(str(directory)), data)
+    elif change := find_change(directory, data):
+        places = on_main_process(lambda: made_since(arguments, directory))
+        raise BeatsError(
+            f"{directory}: has the statistics of other data ({change}): remove {places}, to be made anew, or keep it "
+            f"by `feature_extractor: {directory}`."
+        )
+
+
+# Checks of results that are there
+
+
+def made_since(arguments: IterateArguments, result: Path) -> str:
+    """
+    Returns the names of a result and of all that was made after it, which is made from it: directories of its own
+    iteration, and whole later ones.
+    """
+    results, found = arguments.results, []
+    for path in results[results.index(result) :]:
+        places = [place for place in (path, training_directory(path)) if place.exists()]
+        # What lies beside the result, or the iteration.
+        found += places if path.parent == result.parent else [place.parent for place in places]
+    return ", ".join(dict.fromkeys(map(str, found)))
+
+
+def refuse(arguments: IterateArguments, result: Path, source: str | Path, what: str) -> NoReturn:
+    """Raises a [`BeatsError`] for a result that was made from something else than the source that is there."""
+    raise BeatsError(
+        f"{result}: was made from {what} than {source}: remove {made_since(arguments, result)}, to be made anew, or "
+        "choose another `output_dir`."
+    )
+
+
+def stored_fingerprint(result: Path, name: str) -> str | None:
+    """Reads a fingerprint of what a result was made from; None if it is not there, or an earlier version made it."""
+    description = read_settings(result / DESCRIPTION) if result.name == "codes" else read_origin(result)
+    return (description or {}).get(name)
+
+
+def check_source(
+    arguments: IterateArguments,
+    result: Path,
+    name: str,
+    source: str | Path,
+    what: str,
+    find_fingerprint: Callable[[], str],
+) -> None:
+    """
+    Compares the fingerprint that a result has under a `name` with that of its source, which one process computes.
+    Raises a [`BeatsError`] on every process if they differ: it was made from `what` than the source, such as "another
+    tokenizer".
+    """
+
+    def compare() -> None:
+        stored = stored_fingerprint(result, name)
+        if stored is not None and stored != find_fingerprint():
+            refuse(arguments, result, source, what)
+
+    on_main_process(compare)
+
+
+def teacher_fingerprint(arguments: IterateArguments, teacher: str) -> str:
+    """Returns the fingerprint of a model, or of a classifier, as a tokenizer stores that of its teacher."""
+    name = arguments.stage_values("tokenizer")["feature_extractor"]
+    return model_fingerprint(*load_teacher_and_extractor(teacher, name))
+
+
+def check_tokenizer(arguments: IterateArguments, tokenizer: Path, teacher: str | None) -> None:
+    """Raises a [`BeatsError`] for a tokenizer of another fbank than that of the run, or of another teacher."""
+    name = arguments.stage_values("tokenizer")["feature_extractor"]
+
+    def compare_extractors() -> None:
+        own = own_extractor(str(tokenizer))
+        if own is not None and name is not None:
+            given = choose_extractor(name)
+            if any(getattr(own, setting) != getattr(given, setting) for setting in FBANK_SETTINGS):
+                refuse(arguments, tokenizer, name, "another feature extractor")
+
+    on_main_process(compare_extractors)
+    if teacher is not None:
+        find = partial(teacher_fingerprint, arguments, teacher)
+        check_source(arguments, tokenizer, "teacher_fingerprint", teacher, "another teacher", find)
+
+
+def check_codes(arguments: IterateArguments, codes: Path, tokenizer: Path) -> None:
+    """Raises a [`BeatsError`] for codes of another tokenizer."""
+    name = arguments.stage_values("tokenize")["feature_extractor"]
+    check_source(
+        arguments,
+        codes,
+        "tokenizer",
+        tokenizer,
+        "another tokenizer",
+        lambda: model_fingerprint(*load_tokenizer_and_extractor(str(tokenizer), name)),
+    )
+
+
+def check_model(arguments: IterateArguments, model: Path, codes: Path) -> None:
+    """Raises a [`BeatsError`] for a model that has learned other codes."""
+
+    def find() -> str:
+        return codes_fingerprint(read_settings(codes / DESCRIPTION) or {})
+
+    check_source(arguments, model, "codes_fingerprint", codes, "other codes", find)
+
+
+def check_nothing_is_gone(arguments: IterateArguments) -> None:
+    """
+    Raises a [`BeatsError`] for the source of a result that is gone: what would be trained in its place, perhaps for
+    days, would be another one. Codes, and the first tokenizer, come out the same when they are made again.
+    """
+    pairs: list[tuple[Path, str, Path]] = []
+    last: Path | None = None
+    for name in arguments.iterations:
+        teacher, tokenizer, codes, model = (
+            Path(arguments.output_dir) / name / stage for stage in ("teacher", "tokenizer", "codes", "model")
+        )
+        if last is not None:
+            if teacher in arguments.results:
+                pairs += [(teacher, "start_fingerprint", last), (tokenizer, "teacher_fingerprint", teacher)]
+            elif not name.endswith("+"):
+                pairs.append((tokenizer, "teacher_fingerprint", last))
+            pairs += [(codes, "tokenizer", tokenizer), (model, "tokenizer_fingerprint", tokenizer)]
+        last = model
+
+    def check() -> None:
+        for result, name, source in pairs:
+            if not source.exists() and stored_fingerprint(result, name) is not None:
+                raise BeatsError(
+                    f"{result}: was made from {source}, which is gone, and another one would be trained in its place: "
+                    f"put it back, or remove {made_since(arguments, result)}, to be made anew."
+                )
+
+    on_main_process(check)
 
 
 def check_extractor(arguments: IterateArguments) -> None:
@@ -104,8 +249,12 @@ def supervised_teacher(arguments: IterateArguments, model: Path, directory: Path
     """Returns the classifier that teaches the last tokenizer: the one that was given, or the last model fine-tuned."""
     if isinstance(arguments.supervised_teacher, str):
         return arguments.supervised_teacher
+    find = partial(teacher_fingerprint, arguments, str(model))
     if is_missing(directory, directory.parent.name):
         finetune(teacher_arguments(arguments, str(model), str(directory)), prints=False)
+        on_main_process(lambda: write_origin(directory, {"start_fingerprint": find()}))
+    else:
+        check_source(arguments, directory, "start_fingerprint", model, "another model", find)
     return str(directory)
 
 
@@ -115,11 +264,11 @@ def teacher_arguments(arguments: IterateArguments, model: str, output_dir: str) 
 
 
 def check_labels(arguments: IterateArguments) -> None:
-    """Reads the labels of the supervised teacher, if it is still to be made: mistakes must not show after days."""
+    """Checks clips and labels of the supervised teacher, if it is to be made: mistakes must not show after days."""
     if isinstance(arguments.supervised_teacher, dict):
         place = Path(arguments.output_dir) / arguments.iterations[-1] / "teacher"
         if not is_there(place):
-            load_training_clips(teacher_arguments(arguments, str(place), str(place)))
+            load_sets(teacher_arguments(arguments, str(place), str(place)))
 
 
 @without_weight_bars()
@@ -129,8 +278,12 @@ def iterate(arguments: IterateArguments) -> Path:
 
     Returns:
         `Path`: the directory of the last model.
+
+    Raises:
+        [`BeatsError`]: if a result that is there was made from something else than is there now; nothing is deleted.
     """
     model: Path | None = None
+    check_nothing_is_gone(arguments)
     check_labels(arguments)
     save_statistics(arguments)
     check_extractor(arguments)
@@ -162,9 +315,13 @@ def run_iteration(
         else:
             values = arguments.stage_values("tokenizer", is_supervised, teacher=teacher, output_dir=str(tokenizer))
             train_tokenizer(*build_arguments(TRAIN_TOKENIZER_ARGUMENTS, values))
+    else:
+        check_tokenizer(arguments, tokenizer, teacher)
     if is_missing(codes / DESCRIPTION, name):
         values = arguments.stage_values("tokenize", tokenizer=str(tokenizer), output_dir=str(codes))
         tokenize(*build_arguments(TOKENIZE_ARGUMENTS, values))
+    else:
+        check_codes(arguments, codes, tokenizer)
     if arguments.diagnosis_clips and is_missing(diagnosis, name):
         values = arguments.stage_values("tokenizer", is_supervised)
         targets: dict[str, Any] = {}
@@ -178,6 +335,8 @@ def run_iteration(
     if is_missing(model, name):
         values = arguments.stage_values("model", codes=str(codes), output_dir=str(model), **start)
         pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
+    else:
+        check_model(arguments, model, codes)
     return model
 
 

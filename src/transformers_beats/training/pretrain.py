@@ -35,7 +35,7 @@ from transformers_beats.utils.errors import BeatsError, run_command
 from transformers_beats.utils.fingerprint import model_fingerprint
 from transformers_beats.utils.messages import without_weight_bars
 
-from .compute_codes import load_codes
+from .compute_codes import codes_fingerprint, load_codes
 from .stages import (
     choose_extractor,
     close_stage,
@@ -44,6 +44,7 @@ from .stages import (
     load_tokenizer,
     own_extractor,
     prepare_training,
+    save_with_origin,
     training_settings,
 )
 
@@ -130,18 +131,24 @@ def pretrain(
     settings["tokenizer_fingerprint"] = (
         description.get("tokenizer") if tokenizer is None else model_fingerprint(tokenizer, extractor)
     )
-    finish = None
+    origin = {"tokenizer_fingerprint": settings["tokenizer_fingerprint"], "clips": crops.description}
+    if codes is not None:
+        origin["codes_fingerprint"] = codes_fingerprint(description)
     if model_arguments.average_checkpoints:
         prepare_average(trainer, model_arguments.average_checkpoints)
-        finish = partial(save_average, trainer=trainer, num_checkpoints=model_arguments.average_checkpoints)
+    finish = partial(save_model, trainer=trainer, origin=origin, num_checkpoints=model_arguments.average_checkpoints)
     train_and_save(trainer, output_dir, settings, finish)
 
 
-def save_average(final: Path, trainer: BeatsPreTrainer, num_checkpoints: int) -> None:
-    """Writes the model to `final`, with the mean of the weights of its last checkpoints."""
-    model: Any = trainer.model
-    average_checkpoints(model, Path(str(trainer.args.output_dir)), num_checkpoints)
-    trainer.save_model(str(final))
+def save_model(final: Path, trainer: BeatsPreTrainer, origin: dict[str, Any], num_checkpoints: int | None) -> None:
+    """
+    Writes the model to `final`, and what it was made from; if asked to, with the mean of the weights of its last
+    checkpoints.
+    """
+    if num_checkpoints:
+        model: Any = trainer.model
+        average_checkpoints(model, Path(str(trainer.args.output_dir)), num_checkpoints)
+    save_with_origin(final, trainer, origin)
 
 
 def main(argv: list[str] | None = None) -> None:

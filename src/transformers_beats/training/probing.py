@@ -32,6 +32,7 @@ from .classifiers import (
     build_extractor,
     build_model,
     check_classes,
+    check_embeddable,
     clip_reader,
     describe,
     write_digests,
@@ -74,10 +75,8 @@ def probe_once(
     Raises:
         [`BeatsError`]: labels of frames, clips of one class, or a model whose head reads several layers.
     """
-    if train[1].task == "frames":
-        raise BeatsError("`freeze` embeds whole clips: labels of frames need full fine-tuning, or `lora`.")
-    if train[1].task == "single_label" and len(np.unique(train[1].as_array())) < 2:
-        raise BeatsError("The clips to learn from are all of one class.")
+    # Of a fold, there may be less than of all.
+    check_embeddable(train[1])
     tuning, training = arguments.tuning, copy.deepcopy(arguments.training)
     if evaluation is not None and tuning.probe_shots is not None:
         check_shots(train[1], tuning.probe_shots)

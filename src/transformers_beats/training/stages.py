@@ -1,10 +1,12 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Parts that the stages of training share: extractor, audio, tokenizer, settings."""
 
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
 from accelerate import PartialState
@@ -27,13 +29,17 @@ from transformers_beats.training.data.crops import CropDataset, FbankDataset
 from transformers_beats.training.data.sources import DataArguments, load_audio_dataset, load_parts
 from transformers_beats.training.data.streams import StreamingCrops
 from transformers_beats.training.trainers.checkpoints import training_directory
-from transformers_beats.utils.errors import BeatsError, UsageError
-from transformers_beats.utils.files import check_new, make_directory
+from transformers_beats.utils.errors import BeatsError, UsageError, one_line
+from transformers_beats.utils.files import check_new, make_directory, replace_file
 from transformers_beats.utils.messages import next_command, note
+from transformers_beats.utils.resume import read_settings
 
 
 logger = logging.get_logger(__name__)
 
+T = TypeVar("T")
+# Beside a result: fingerprints of what it was made from.
+ORIGIN = "origin.json"
 # Settings of a feature extractor that decide the values of the fbank.
 FBANK_SETTINGS = ("feature_size", "sampling_rate", "fbank_mean", "fbank_std")
 OTHER_SETTINGS = ("padding_value", "patch_size", "legacy_padding_mask")
@@ -79,6 +85,49 @@ def is_there(path: Path) -> bool:
     """Returns whether an output exists. One process looks for all: others may be so late that it is there by then."""
     process_state()
     return broadcast_object_list([path.exists()])[0]
+
+
+def on_main_process(call: Callable[[], T]) -> T:
+    """
+    Calls a function on the main process alone, and returns on all processes what it returned. What it raises is raised
+    on all of them, as they would wait for the main process: on the others as a [`BeatsError`] of one line.
+    """
+    caught: Exception | None = None
+    result: Any = None
+    if process_state().is_main_process:
+        try:
+            result = call()
+        except Exception as error:
+            caught = error
+    result, message = broadcast_object_list([result, None if caught is None else one_line(caught)])
+    if caught is not None:
+        raise caught
+    if message is not None:
+        raise BeatsError(message)
+    return result
+
+
+def write_origin(directory: Path, origin: Mapping[str, Any]) -> None:
+    """Writes, beside the result in a directory, what it was made from."""
+    with replace_file(directory / ORIGIN) as temporary:
+        temporary.write_text(json.dumps(dict(origin), indent=2) + "\n", encoding="utf-8")
+
+
+def read_origin(directory: Path) -> dict[str, Any]:
+    """
+    Reads what a result was made from; nothing of one that an earlier version has written, or another program.
+
+    Raises:
+        [`UsageError`]: if the file holds something else.
+    """
+    return read_settings(directory / ORIGIN) or {}
+
+
+def save_with_origin(final: Path, trainer: Any, origin: Mapping[str, Any]) -> None:
+    """Writes the model of a trainer to `final`, and what it was made from. Called on every process."""
+    trainer.save_model(str(final))
+    if trainer.is_world_process_zero():
+        write_origin(final, origin)
 
 
 def own_extractor(model: str | None) -> BeatsFeatureExtractor | None:
@@ -253,7 +302,10 @@ def training_settings(
     Returns the settings that an interrupted training must go on with: those that decide the result, and a digest of
     the names, lengths and contents of the clips. If these changed, what is left of an epoch would not be known.
     """
-    names = (*DECISIVE_ARGUMENTS, *(DECISIVE_FOR_BEST if training.load_best_model_at_end else ()))
+    of_best = DECISIVE_FOR_BEST if training.load_best_model_at_end else ()
+    # A number of steps is read by the strategy `steps` alone.
+    unread = [f"{name}_steps" for name in ("eval", "save") if getattr(training, f"{name}_strategy") != "steps"]
+    names = (*DECISIVE_ARGUMENTS, *(name for name in of_best if name not in unread))
     settings = {name: getattr(training, name) for name in names}
     settings["batch_size"] = (
         training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size

@@ -10,6 +10,7 @@ On several devices: `accelerate launch -m transformers_beats.training.train_toke
 """
 
 import itertools
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,21 @@ from .stages import (
     own_extractor,
     prepare_training,
     process_state,
+    save_with_origin,
     training_settings,
+    write_origin,
 )
+
+
+def load_teacher_and_extractor(
+    name: str, feature_extractor: str | None = None
+) -> tuple[PreTrainedModel, BeatsFeatureExtractor]:
+    """
+    Loads a teacher, see [`load_teacher`], and the feature extractor that a tokenizer of it is trained with. Raises a
+    [`BeatsError`] if the teacher reads another fbank than that of `feature_extractor`.
+    """
+    extractor = choose_extractor(feature_extractor, teacher=own_extractor(name))
+    return load_teacher(name), extractor
 
 
 def build_tokenizer(arguments: TokenizerModelArguments, teacher: PreTrainedModel) -> BeatsTokenizerForPreTraining:
@@ -103,10 +117,7 @@ def train_tokenizer(
     if is_k_means and data.streaming:
         raise UsageError("k-means draws clips of a dataset: set `streaming: false`.")
     output_dir = prepare_training(training, batch, data, has_steps=not is_k_means)
-    extractor = choose_extractor(
-        tokenizer_arguments.feature_extractor, teacher=own_extractor(tokenizer_arguments.teacher)
-    )
-    teacher = load_teacher(tokenizer_arguments.teacher)
+    teacher, extractor = load_teacher_and_extractor(tokenizer_arguments.teacher, tokenizer_arguments.feature_extractor)
     check_teacher(teacher, tokenizer_arguments.teacher_layers)
     make = fit_tokenizer if is_k_means else distil_tokenizer
     make(tokenizer_arguments, data, training, output_dir, extractor, teacher)
@@ -145,10 +156,10 @@ def distil_tokenizer(
         normalization=tokenizer_arguments.teacher_normalization,
         min_perplexity=tokenizer_arguments.min_perplexity,
     )
-    settings = training_settings(training, tokenizer_arguments, data, crops=crops)
     # One of the same name may have been trained anew meanwhile.
-    settings["teacher_fingerprint"] = model_fingerprint(teacher, extractor)
-    train_and_save(trainer, output_dir, settings)
+    origin = {"teacher_fingerprint": model_fingerprint(teacher, extractor)}
+    settings = training_settings(training, tokenizer_arguments, data, crops=crops) | origin
+    train_and_save(trainer, output_dir, settings, partial(save_with_origin, trainer=trainer, origin=origin))
 
 
 def fit_tokenizer(
@@ -167,6 +178,7 @@ def fit_tokenizer(
     crops = load_crops(data, extractor)
     try:
         if process_state().is_main_process:
+            origin = {"teacher_fingerprint": model_fingerprint(teacher, extractor)}
             encoder: Any = teacher.beats if isinstance(teacher, BeatsForAudioClassification) else teacher
             count, per_clip = count_draws(len(crops), codebook_size)
             # With shares of datasets, in the order in which they are drawn.
@@ -183,6 +195,7 @@ def fit_tokenizer(
                 )
                 built.save_pretrained(new)
                 extractor.save_pretrained(new)
+                write_origin(new, origin)
     finally:
         process_state().wait_for_everyone()
 

@@ -24,7 +24,7 @@ from transformers_beats.training.config.arguments import (
 )
 from transformers_beats.training.config.batch_plan import BatchArguments, plan_batch
 from transformers_beats.training.config.iterations import IterateArguments
-from transformers_beats.training.config.recipes import build_arguments, parse_arguments
+from transformers_beats.training.config.recipes import build_arguments, find_settings, parse_arguments, read_line
 from transformers_beats.training.data.augmentation import AugmentationArguments
 from transformers_beats.training.data.folds import FoldArguments
 from transformers_beats.training.data.sources import DataArguments
@@ -119,6 +119,82 @@ def test_epochs_take_the_place_of_the_steps_of_a_stage(recipe):
     words += ["--model.num_train_epochs", "5", "--output_dir", "run", "--data.dataset", "audio"]
     (arguments,) = parse_arguments((IterateArguments,), words)
     assert (arguments.model, arguments.tokenizer) == ({"num_train_epochs": 5}, {"max_steps": 100})
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "warmup"),
+    [
+        ("max_steps: 100\nwarmup_steps: 20", ["--num_train_epochs", "5"], 0.2),
+        ("max_steps: 100\nwarmup_steps: 20", ["--config", "epochs.yaml"], 0.2),
+        ("max_steps: 100\nwarmup_steps: 20", ["--num_train_epochs", "5", "--warmup_steps", "7"], 7),
+        ("max_steps: 100\nwarmup_steps: 20", ["--max_steps", "50"], 20),
+        ("max_steps: 100\nwarmup_steps: 0.1", ["--num_train_epochs", "5"], 0.1),
+        ("max_steps: 100\nwarmup_steps: 1", ["--num_train_epochs", "5"], 1),
+        # That of no training.
+        ("max_steps: 100\nwarmup_steps: 200", ["--num_train_epochs", "5"], 200),
+        ("warmup_steps: 20", ["--num_train_epochs", "5"], 20),
+    ],
+)
+def test_the_warm_up_of_a_recipe_keeps_its_share_where_epochs_take_the_place_of_steps(recipe, text, words, warmup):
+    first = recipe(f"{text}\noutput_dir: run\n")
+    later = recipe("num_train_epochs: 9\n", "epochs.yaml")
+    words = [{"epochs.yaml": later}.get(word, word) for word in words]
+    (training,) = parse_arguments((BeatsTrainingArguments,), ["--config", first, *words])
+    assert training.warmup_steps == warmup
+
+
+def test_the_warm_up_of_a_stage_keeps_its_share(recipe):
+    words = ["--config", recipe("model: {max_steps: 100, warmup_steps: 20}\ntokenizer: {max_steps: 5}\n")]
+    words += ["--model.num_train_epochs", "5", "--output_dir", "run", "--data.dataset", "audio"]
+    (arguments,) = parse_arguments((IterateArguments,), words)
+    assert arguments.model == {"num_train_epochs": 5, "warmup_steps": 0.2}
+
+
+KEPT = ["--early_stopping_patience", "3"]
+
+
+@pytest.mark.parametrize("kept", [KEPT, ["--load_best_model_at_end"]])
+@pytest.mark.parametrize(
+    ("text", "words", "saves"),
+    [
+        ("save_steps: 5000", ["--eval_strategy", "steps", "--eval_steps", "100"], ("steps", 100)),
+        ("save_steps: 200", ["--eval_strategy", "steps", "--eval_steps", "100"], ("steps", 100)),
+        ("save_strategy: epoch", ["--eval_strategy", "steps", "--eval_steps", "100"], ("steps", 100)),
+        ("save_strategy: steps\nsave_steps: 50", ["--eval_strategy", "epoch"], ("epoch", 50)),
+        ("save_strategy: epoch", ["--config", "later.yaml"], ("steps", 100)),
+        ("save_strategy: best", ["--eval_strategy", "steps", "--eval_steps", "100"], ("best", 500)),
+        # How often is not said: as often as it saves.
+        ("save_steps: 5000", ["--eval_strategy", "steps"], ("steps", 5000)),
+        ("eval_strategy: steps\neval_steps: 10", ["--eval_steps", "100"], ("steps", 100)),
+    ],
+)
+def test_what_a_recipe_saves_gives_way_to_evaluations_of_the_best(recipe, kept, text, words, saves):
+    first = recipe(f"{text}\noutput_dir: run\n")
+    later = recipe("eval_strategy: steps\neval_steps: 100\n", "later.yaml")
+    words = ["--config", first, *({"later.yaml": later}.get(word, word) for word in words)]
+    (training,) = parse_arguments((BeatsTrainingArguments,), [*words, *kept])
+    assert (training.save_strategy, training.save_steps) == saves
+
+
+def test_what_a_recipe_saves_gives_way_in_a_section(recipe):
+    given = {"early_stopping_patience": "3", "eval_strategy": "steps", "eval_steps": "100"}
+    words = ["--config", recipe("supervised_teacher: {save_strategy: epoch, bf16: true}\n")]
+    words += [f"--supervised_teacher.{name}={value}" for name, value in given.items()]
+    settings = find_settings((IterateArguments,))
+    assert read_line(words, settings) == {"supervised_teacher": given | {"bf16": True}}
+    assert read_line([*words, "--supervised_teacher", "null"], settings) == {"supervised_teacher": None}
+
+
+def test_what_a_recipe_saves_stays_where_no_best_model_is_kept(recipe):
+    words = ["--config", recipe("save_steps: 5000\noutput_dir: run\n"), "--eval_strategy", "steps"]
+    (training,) = parse_arguments((BeatsTrainingArguments,), [*words, "--eval_steps", "100"])
+    assert (training.save_steps, training.eval_steps) == (5000, 100)
+
+
+def test_what_the_command_line_saves_is_no_mistake_of_a_recipe():
+    words = [*KEPT, "--eval_strategy", "steps", "--eval_steps", "100", "--save_steps", "50", "--output_dir", "run"]
+    with pytest.raises(UsageError, match="`save_steps` is 50 and `eval_steps` 100: set both alike"):
+        parse_arguments((BeatsTrainingArguments,), words)
 
 
 @pytest.mark.parametrize("text", ["max_steps: 5\nnum_train_epochs: 3", "model: {num_train_epochs: 3, max_steps: 5}"])

@@ -1,6 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Recipes of the package: each is found by its name and parses, and each value has a source."""
 
+import math
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from transformers_beats.training.config.arguments import (
     TOKENIZE_ARGUMENTS,
     TRAIN_TOKENIZER_ARGUMENTS,
     Arguments,
+    BeatsTrainingArguments,
 )
 from transformers_beats.training.config.batch_plan import apply_batch_plan
 from transformers_beats.training.config.checks import check_config
@@ -177,6 +179,28 @@ def test_fine_tuning_recipes_parse(name):
     learning_rate, seconds = FINE_TUNING[name]
     assert arguments.training.learning_rate == learning_rate
     assert plan.seconds == pytest.approx(seconds, rel=0.01)
+
+
+@pytest.mark.parametrize("name", FINE_TUNING)
+def test_fine_tuning_recipes_keep_the_best_of_evaluations_every_so_many_steps(name):
+    words = ["--config", name, "--early_stopping_patience", "3", "--eval_strategy", "steps", "--eval_steps", "100"]
+    (*_, training, _) = parse_arguments(FINETUNE_ARGUMENTS, words)
+    assert (training.save_strategy, training.save_steps) == (training.eval_strategy, training.eval_steps)
+    assert (training.eval_strategy, training.eval_steps) == ("steps", 100)
+
+
+@pytest.mark.parametrize("name", [*FINE_TUNING, *FLAT])
+def test_a_training_of_other_epochs_has_the_share_of_the_warm_up(name):
+    types = FLAT.get(name, FINETUNE_ARGUMENTS)
+
+    def parse(*words: str) -> BeatsTrainingArguments:
+        parts = parse_arguments(types, ["--config", name, *words])
+        return next(part for part in parts if isinstance(part, BeatsTrainingArguments))
+
+    whole, short = parse(), parse("--num_train_epochs", "1")
+    assert short.max_steps == -1
+    if whole.max_steps > 0:
+        assert short.get_warmup_steps(1000) == math.ceil(1000 * (whole.warmup_steps / whole.max_steps))
 
 
 @pytest.mark.parametrize("name", ITERATE)

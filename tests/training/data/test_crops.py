@@ -1,5 +1,6 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 import io
+import os
 import pickle
 import tarfile
 from itertools import takewhile
@@ -150,16 +151,23 @@ def test_unreadable_and_short_clips_are_skipped_and_counted(streaming, folder, c
     (folder / "broken.wav").write_bytes(b"RIFF nonsense")
     (folder / "empty.mp3").touch()
     soundfile.write(folder / "short.wav", np.zeros(100), 16000)
-    data = arguments(folder, streaming=streaming)
+    # To open these would block.
+    os.mkfifo(folder / "dog" / "pipe.wav")
+    (folder / "linked.wav").symlink_to(folder / "dog" / "pipe.wav")
+    data = arguments(folder, streaming=streaming, read_attempts=1)
+    names = ("broken.wav", "empty.mp3", "short.wav", "dog/pipe.wav", "linked.wav")
     if streaming:
         crops = StreamingCrops([load_audio_dataset(data)], data)
         assert len(first_epoch(crops)) == 4
         # And perhaps some of the next epoch.
-        assert crops.num_skipped >= 3
-        assert all(name in caplog.text for name in ("broken.wav", "empty.mp3", "short.wav"))
+        assert crops.num_skipped >= 5
+        assert all(name in caplog.text for name in names)
         return
     clips, data = clips_of(folder)
-    assert clips.num_skipped == 3
+    assert clips.num_skipped == 5
+    assert "5 of 9 clips are skipped: " in caplog.text
+    assert all(name in caplog.text for name in names)
+    assert caplog.text.count("is no file that can be read again, but a folder, a pipe or a device.") == 2
     assert sorted(clips.num_samples) == sorted(LENGTHS)
     assert len(CropDataset(clips, data)) == 4
 

@@ -312,16 +312,45 @@ def test_labels_that_a_model_does_not_have_are_named():
         ({"onset": -0.1, "offset": 1.0}, "'dog' from -0.1 to 1 s: the onset is negative"),
         ({"offset": "inf"}, "the offset 'inf' is no time in seconds"),
         ({"onset": None}, "the event has no onset"),
-        ({"label": None}, "the event has no label"),
-        ({"label": " "}, "the event has no label"),
         # In milliseconds.
         ({"onset": 1000.0, "offset": 1500.0}, r"'dog' from 1000 to 1500 s is not within clip-0\.wav, which lasts 2 s"),
     ],
 )
+@pytest.mark.parametrize("task", ["frames", "multi_label", "single_label"])
+def test_times_of_events_are_those_of_files_of_events_if_they_are_learned(event, message, task):
+    columns = {"label": [[{"label": name, "onset": 0.0, "offset": 1.0} | event] for name in ("dog", "cat")]}
+    if task == "frames":
+        with pytest.raises(BeatsError, match=message):
+            read(columns, task=task, seconds=[2.0, 2.0])
+    else:
+        labels = read(columns, task=task, seconds=[2.0, 2.0])
+        assert (labels.task, labels.names, labels.values) == (task, ["cat", "dog"], [[1], [0]])
+
+
 @pytest.mark.parametrize("task", [None, "multi_label"])
-def test_events_that_files_of_events_may_not_have_are_refused(event, message, task):
-    with pytest.raises(BeatsError, match=message):
-        read({"label": [[{"label": "dog", "onset": 0.0, "offset": 1.0} | event]]}, task=task, seconds=[2.0])
+@pytest.mark.parametrize("label", [None, " ", float("nan")])
+def test_an_event_needs_a_label(label, task):
+    text = isinstance(label, str)
+    events = [{"label": "dog" if text else 1.0, "onset": 0.0, "offset": 1.0}, {"label": label} | TIMES]
+    with pytest.raises(BeatsError, match=r"clip-0\.wav, column 'label': the event has no label"):
+        read({"label": [events]}, task=task)
+
+
+@pytest.mark.parametrize("task", ["frames", "multi_label", "single_label"])
+@pytest.mark.parametrize("name", ["None", "nan", "NULL"])
+def test_a_text_is_a_label_whatever_it_says(name, task):
+    assert read({"label": [[{"label": name} | TIMES], [DOG]]}, task=task).names == sorted([name, "dog"])
+
+
+def test_without_times_an_event_is_a_class():
+    times = [("dog", None, None), (" dog", 0.5, 0.5), ("cat", None, None), (None, None, None)]
+    events = [{"label": label, "onset": onset, "offset": offset} for label, onset, offset in times]
+    labels = read({"label": [events, [], events[:2]]}, task="multi_label", seconds=[1.0] * 3)
+    assert (labels.names, labels.values) == (["cat", "dog"], [[0, 1], [], [1]])
+    # Events of one class at several times are of this class.
+    assert read({"label": [events[:2], events[2:]]}, task="single_label").values == [[1], [0]]
+    with pytest.raises(BeatsError, match=r"clip-0\.wav: column 'label' has 2 labels \('dog', 'cat'\), one is needed"):
+        read({"label": [events, events[:2]]}, task="single_label")
 
 
 def test_events_of_a_column_are_read_as_those_of_files(caplog):
@@ -374,7 +403,37 @@ def test_a_dataset_that_lacks_the_column_is_told(kind, tmp_path):
     assert len(load_clips(DataArguments(dataset=str(first)), labels)[1]) == 2
 
 
-DOG = {"label": "dog", "onset": 0.25, "offset": 0.5}
+@pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.parametrize("kind", ["list", "text", "tar"])
+def test_a_dataset_may_say_of_all_its_clips_that_they_are_of_no_class(kind, keeps, tmp_path):
+    """Background sounds, whose cells are all empty."""
+    first, second = tmp_path / "a", tmp_path / "b"
+    for folder, cells in ((first, [["dog"], ["cat"]]), (second, [None, None])):
+        folder.mkdir()
+        if kind == "tar":
+            files = [
+                {f"{number}.wav": wav(), f"{number}.json": json.dumps({"labels": cells[number]}).encode()}
+                for number in range(2)
+            ]
+            write_tar(folder / "0.tar", files[0] | files[1])
+            continue
+        feature = datasets.Value("string") if kind == "text" else datasets.List(datasets.Value("string"))
+        sounds = [{"bytes": wav(), "path": f"{folder.name}{number}.wav"} for number in range(2)]
+        texts = cells if kind == "list" else [cell and cell[0] for cell in cells]
+        dataset = datasets.Dataset.from_dict({"audio": sounds, "labels": texts}).cast_column("labels", feature)
+        dataset.to_parquet(folder / "0.parquet")
+    labels = LabelArguments(task="multi_label")
+    data = DataArguments(dataset=str(second), cache_audio=keeps)
+    assert load_clips(data, labels, ["dog", "cat"])[1].values == [[], []]
+    with pytest.raises(BeatsError, match="column 'labels' has no label for any clip"):
+        load_clips(data, labels)
+    for folders, values in (((first, second), [[1], [0], [], []]), ((second, first), [[], [], [1], [0]])):
+        data = DataArguments(dataset=list(map(str, folders)), cache_audio=keeps)
+        assert load_clips(data, labels)[1].values == values
+
+
+TIMES = {"onset": 0.25, "offset": 0.5}
+DOG = {"label": "dog"} | TIMES
 
 
 @pytest.mark.parametrize("empty", ["", " ", "[]"])

@@ -24,15 +24,14 @@ from transformers_beats.audio.event_rows import Recordings, Row
 from transformers_beats.cli.app import app
 from transformers_beats.training.classifiers import clip_reader
 from transformers_beats.training.data import clips as clips_module
-from transformers_beats.training.data.clips import Clips, Names, count_processes, name_clips, prepare_clips
+from transformers_beats.training.data.clips import Clips, Names, count_processes, prepare_clips
 from transformers_beats.training.data.manifest import (
     cache_path,
     hash_columns,
     list_audio_files,
     search_audio,
-    tell_apart,
 )
-from transformers_beats.training.data.sources import DataArguments, load_audio_dataset
+from transformers_beats.training.data.sources import DataArguments, load_audio_dataset, name_clips, tell_apart
 from transformers_beats.training.index_audio import index_audio
 from transformers_beats.utils.cache import SECONDS_KEPT
 from transformers_beats.utils.errors import BeatsError
@@ -312,13 +311,63 @@ def test_clips_of_one_name_are_told_apart_unless_they_are_one(tmp_path, num_data
     name = str(tmp_path / "shards")
     arguments = DataArguments(dataset=name if num_datasets == 1 else [name, str(tmp_path / "shards" / "part.parquet")])
     clips = prepare_clips(load_audio_dataset(arguments), arguments, 16000)
-    expected = ["row 1/1.wav", "2.wav", "row 4/1.wav", "row 1/1.wav"]
+    folder = "row {}" if num_datasets == 1 else "row {} of dataset 1"
+    expected = [f"{folder.format(1)}/1.wav", "2.wav", f"{folder.format(4)}/1.wav", f"{folder.format(1)}/1.wav"]
     assert list(clips.names) == expected * num_datasets
     # A report draws those of one name together, and plays the first.
     lengths = [len(clip_reader(clips, 16000)(name, 16000)) for name in expected]
     assert lengths == [5000, 5001, 5002, 5000]
-    with pytest.raises(BeatsError, match=r"'1.wav' may be any of 'row 1/1.wav', 'row 4/1.wav'"):
+    with pytest.raises(BeatsError, match=rf"'1.wav' may be any of '{expected[0]}', '{expected[2]}'"):
         Recordings(list(dict.fromkeys(clips.names))).find(Row("events.csv, row 1", "1.wav"))
+
+
+@pytest.mark.parametrize("name", ["1.wav", None])
+def test_a_clip_has_the_row_of_its_dataset_whatever_is_selected(name, tmp_path):
+    """Files of events and reports name clips: another selection must not give their labels to other clips."""
+    for folder, seeds in (("first", range(6)), ("second", range(6, 10))):
+        sounds = [write(tmp_path / f"{seed}.wav", 5000 + seed).read_bytes() for seed in seeds]
+        rows = {"audio": [{"bytes": data, "path": name} for data in sounds], "fold": [seed % 2 for seed in seeds]}
+        (tmp_path / folder).mkdir()
+        datasets.Dataset.from_dict(rows).to_parquet(tmp_path / folder / "0.parquet")
+    end = "" if name is None else f"/{name}"
+
+    def name_lengths(dataset, **select):
+        arguments = DataArguments(dataset=dataset, select=select or None)
+        clips = prepare_clips(load_audio_dataset(arguments), arguments, 16000)
+        return {found: length - 5000 for found, length in zip(clips.names, clips.num_samples.tolist())}
+
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    whole = name_lengths(first)
+    assert whole == {f"row {row + 1}{end}": row for row in range(6)}
+    assert [name_lengths(first, fold=fold) for fold in (0, 1)] == [
+        {f"row {row + 1}{end}": row for row in range(fold, 6, 2)} for fold in (0, 1)
+    ]
+    joined = name_lengths([first, second], fold=1)
+    expected = {f"row {row} of dataset 1{end}": row - 1 for row in (2, 4, 6)}
+    assert joined == expected | {f"row {row} of dataset 2{end}": row + 5 for row in (2, 4)}
+    assert joined.items() <= name_lengths([first, second]).items()
+
+
+@pytest.mark.parametrize(
+    ("names", "name", "found"),
+    [
+        (["row 2/1.wav", "row 4/1.wav"], "row 2/1.wav", 0),
+        (["row 2/1.wav", "row 4/1.wav"], "x/row 4/1", 1),
+        (["row 2/1.wav", "row 4/1.wav"], "row 1/1.wav", None),
+        # What a selection has left alone has its path as its name.
+        (["1.wav"], "row 1/1.wav", None),
+        (["b/1.wav"], "row 1/b/1.wav", None),
+        (["b/1.wav"], "a/b/1.wav", 0),
+        (["row 2/1.wav"], "row 2 of dataset 2/1.wav", None),
+        (["row 2 of dataset 1/1.wav", "row 2 of dataset 2/1.wav"], "row 2/1.wav", None),
+        (["row 2 of dataset 1/1.wav", "row 2 of dataset 2/1.wav"], "row 2 of dataset 2/1.wav", 1),
+        (["row 3"], "row 3", 0),
+        (["a/row 3.wav"], "x/a/row 3.wav", 0),
+        (["dQw4w9WgXcQ_30.000.wav"], "row 1/dQw4w9WgXcQ_30000", None),
+    ],
+)
+def test_a_name_by_its_row_finds_this_row_alone(names, name, found):
+    assert Recordings(names).find(Row("events.csv, row 1", name, named_by="segment")) == found
 
 
 @pytest.mark.parametrize(

@@ -299,6 +299,95 @@ def test_files_that_a_dataset_of_the_hub_names_have_their_states(encoded, tmp_pa
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
+@pytest.mark.parametrize("source", ["shard", "hub", "table"])
+@pytest.mark.parametrize("empty", ["bytes", "path"])
+def test_a_part_of_the_audio_may_be_none_in_all_rows(empty, source, encoded, tmp_path, monkeypatch):
+    """Arrow has no type for it then."""
+    files = [tmp_path / f"{number}.wav" for number in range(2)]
+    for file, data in zip(files, encoded):
+        file.write_bytes(data)
+    sounds = [
+        {"bytes": None, "path": str(file)} if empty == "bytes" else {"bytes": data, "path": None}
+        for file, data in zip(files, encoded)
+    ]
+    table = pyarrow.Table.from_pylist([{"sound": sound} for sound in sounds])
+    assert pyarrow.types.is_null(table.schema.field("sound").type.field(empty).type)
+    path = tmp_path / "parquet" / "0.parquet"
+    path.parent.mkdir()
+    pyarrow.parquet.write_table(table, path)
+    if source == "hub":
+        monkeypatch.setattr("transformers_beats.training.data.sources.check_repository", lambda *args: None)
+        monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: datasets.Dataset(table))
+    data = DataArguments(dataset={"shard": str(path.parent), "hub": "a/b", "table": str(path)}[source])
+    dataset = load_audio_dataset(data)
+    assert ("file_state" in dataset.column_names) == (empty == "bytes")
+    clips = prepare_clips(dataset, data, 16000)
+    assert clips.num_samples.tolist() == [16000] * 2
+    assert list(clips.names) == (["0.wav", "1.wav"] if empty == "bytes" else ["row 1", "row 2"])
+
+
+@pytest.mark.parametrize("has_path", [False, True])
+@pytest.mark.parametrize("is_mixed", [False, True])
+def test_bytes_are_read_of_row_groups_alone_that_may_name_a_file(is_mixed, has_path, encoded, tmp_path, monkeypatch):
+    monkeypatch.setattr(shards_module, "SMALL_BYTES", 1000)
+    sounds = [{"bytes": data, "path": f"{number}.wav"} for number, data in enumerate(encoded)]
+    if is_mixed:
+        sounds[5]["bytes"] = None
+    if has_path:
+        # Its bytes are there all the same.
+        sounds[8]["path"] = str(tmp_path / "a.wav")
+        (tmp_path / "a.wav").write_bytes(encoded[0])
+        if is_mixed:
+            sounds[5]["path"] = sounds[8]["path"]
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    path = tmp_path / "parquet" / "0.parquet"
+    path.parent.mkdir()
+    table = pyarrow.table({"sound": pyarrow.array(sounds, kind)})
+    pyarrow.parquet.write_table(table, path, row_group_size=4, write_statistics=False)
+    read: list[int] = []
+    iter_batches = pyarrow.parquet.ParquetFile.iter_batches
+
+    def spy(self, *args, row_groups, **kwargs):
+        read.extend(row_groups)
+        return iter_batches(self, *args, row_groups=row_groups, **kwargs)
+
+    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "iter_batches", spy)
+    rows = load(path.parent)
+    assert read == ([[2], [1, 2]][is_mixed] if has_path else [])
+    expected = list(encoded)
+    if is_mixed:
+        expected[5] = None
+    assert [read_audio(row["audio"]) for row in rows] == expected
+    # The clip of no bytes and no file is one that cannot be read.
+    clips = prepare_clips(rows, DataArguments(dataset=str(path.parent)), 16000)
+    assert clips.num_skipped == (is_mixed and not has_path)
+
+
+def test_states_of_files_are_found_by_one_process(encoded, tmp_path, monkeypatch):
+    (tmp_path / "a.wav").write_bytes(encoded[0])
+    (tmp_path / "parquet").mkdir()
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    sounds = [{"bytes": None, "path": str(tmp_path / "a.wav")}, {"bytes": encoded[1], "path": "b.wav"}]
+    table = pyarrow.table({"sound": pyarrow.array(sounds, kind)})
+    pyarrow.parquet.write_table(table, tmp_path / "parquet" / "0.parquet")
+    data = DataArguments(dataset=str(tmp_path / "parquet"))
+    first = load_audio_dataset(data)
+    clips = prepare_clips(first, data, 16000)
+    (tmp_path / "a.wav").write_bytes(encoded[2])
+    os.utime(tmp_path / "a.wav", ns=(1, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest_module, "state_of", lambda path: pytest.fail("It is looked at again."))
+        patch.setattr(clips_module, "open_row", lambda *args: pytest.fail("It is decoded again."))
+        second = load_audio_dataset(data, refresh=False)
+        assert second._fingerprint == first._fingerprint
+        assert second["file_state"] == first["file_state"]
+        assert prepare_clips(second, data, 16000, refresh=False).fingerprint == clips.fingerprint
+    third = load_audio_dataset(data)
+    assert third._fingerprint != first._fingerprint
+    assert third["file_state"][0]["modified"] == 1
+    assert load_audio_dataset(data, refresh=False)._fingerprint == third._fingerprint
+
+
 def test_columns_of_parquet_files_are_those_of_the_first(encoded, tmp_path):
     write_parquet(tmp_path / "parquet" / "0.parquet", encoded[:2], label=pyarrow.array([0, 1], pyarrow.int64()))
     write_parquet(tmp_path / "parquet" / "1.parquet", encoded[2:4], label=pyarrow.array([2, 3], pyarrow.int8()))
@@ -361,10 +450,10 @@ def test_two_row_groups_are_kept(encoded, tmp_path):
     assert read_audio(load(path.parent)[0]["audio"]) == encoded[-1]
 
 
-def write_members(path, members: list[tuple[str, bytes]]) -> None:
+def write_members(path, members: list[tuple[str, bytes]], mode: str = "w") -> None:
     """Writes a tar archive of files; of links where a name has `->` or `=>` (symbolic), and the target behind it."""
     path.parent.mkdir(exist_ok=True)
-    with tarfile.open(path, "w") as archive:
+    with tarfile.open(path, mode) as archive:
         for name, content in members:
             info = tarfile.TarInfo(name)
             for arrow, kind in (("->", tarfile.LNKTYPE), ("=>", tarfile.SYMTYPE)):
@@ -493,6 +582,31 @@ def test_a_file_beside_the_audio_of_its_name_may_be_anywhere_in_the_archive(enco
         found = {os.path.basename(row["audio"]["path"]): json.loads(row["_metadata"]) for row in rows}
         assert found == expected
         assert [read_audio(row["audio"]) for row in rows] == encoded[:6]
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_files_in_the_group_of_the_audio_are_of_this_group(mode, encoded, tmp_path):
+    """As where archives are joined whose keys are the same."""
+    members = [
+        ("s.left.wav", encoded[0]),
+        ("s.json", b'{"label": "x", "fold": 1}'),
+        ("t.wav", encoded[1]),
+        ("t.cls", b"t"),
+        ("s.left.wav", encoded[2]),
+        ("s.right.wav", encoded[3]),
+        ("s.json", b'{"label": "y"}'),
+        ("u.1.wav", encoded[4]),
+        ("v.wav", encoded[5]),
+        ("u.2.wav", encoded[6]),
+        ("u.1.cls", b"one"),
+        ("u.json", b'{"label": "two"}'),
+    ]
+    write_members(tmp_path / "tar" / "0.tar", members, mode)
+    expected: list = [{"label": "x", "fold": 1}, {"label": "t"}, {"label": "y"}, {"label": "y"}]
+    indexed = [row["_metadata"] and json.loads(row["_metadata"]) for row in load(tmp_path / "tar")]
+    assert indexed == [*expected, {"label": "one"}, None, {"label": "two"}]
+    streamed = [json.loads(row["_metadata"] or "{}") for row in load(tmp_path / "tar", streaming=True)]
+    assert streamed[:4] == expected
 
 
 def test_hidden_files_in_an_archive_are_no_clips(encoded, tmp_path):

@@ -3,19 +3,22 @@
 
 import io
 import json
+import os
 import tarfile
 import threading
 from itertools import islice, takewhile
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
 import pytest
 import soundfile
 
-from transformers_beats.training.data import streams
+from transformers_beats.audio.decoding import AudioError
+from transformers_beats.training.data import reading, streams
 from transformers_beats.training.data.sources import DataArguments, load_parts
 from transformers_beats.training.data.streams import Place, ShardReader, StreamingCrops, StreamLoader, share_shards
-from transformers_beats.utils.errors import BeatsError
+from transformers_beats.utils.errors import BeatsError, one_line
 
 
 # Clips are told apart by their lengths.
@@ -25,6 +28,14 @@ LENGTHS = [3200 + 100 * number for number in range(23)]
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch) -> list[float]:
+    """The pauses before further attempts, which are not made."""
+    made: list[float] = []
+    monkeypatch.setattr(reading, "time", SimpleNamespace(sleep=made.append))
+    return made
 
 
 def encode(length: int) -> bytes:
@@ -292,7 +303,7 @@ def test_a_stream_without_a_clip_that_can_be_used_is_an_error(tmp_path):
     folder = tmp_path / "sounds"
     folder.mkdir()
     for name in "ab":
-        (folder / f"{name}.wav").write_bytes(b"RIFF nonsense")
+        (folder / f"{name}.wav").write_bytes(encode(800))
     crops = crops_of(folder)
     with pytest.raises(ValueError, match="sounds: none of 2 clips can be used in a reader's share of the stream"):
         next(iter(crops))
@@ -327,12 +338,155 @@ def test_streams_have_the_shares_that_were_asked_for(tmp_path):
         np.testing.assert_array_equal(waveform, item["waveform"])
 
 
-def test_a_clip_that_cannot_be_read_in_time_is_skipped(tars, monkeypatch, caplog):
-    crops = crops_of(tars, read_seconds=0.3)
+# Clips that are lost
+
+
+def write_kind(kind, source, contents: dict[str, bytes]) -> None:
+    """Writes a folder of files, or of three shards, of these contents by name."""
+    source.mkdir()
+    if kind == "folder":
+        for name, data in contents.items():
+            (source / name).write_bytes(data)
+        return
+    items = list(contents.items())
+    for number in range(3):
+        part = items[number::3]
+        if kind == "tar":
+            with tarfile.open(source / f"{number}.tar", "w") as archive:
+                for name, data in part:
+                    info = tarfile.TarInfo(name)
+                    info.size = len(data)
+                    archive.addfile(info, io.BytesIO(data))
+        else:
+            rows = [{"bytes": data, "path": name} for name, data in part]
+            features = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+            dataset = datasets.Dataset.from_dict({"sound": rows}, features=datasets.Features({"sound": features}))
+            dataset.to_parquet(source / f"{number}.parquet")
+
+
+KINDS = ["folder", "tar", "parquet"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lost_clip_is_named_and_counted(kind, tmp_path, caplog, pauses):
+    contents = {f"{length}.wav": encode(length) for length in LENGTHS}
+    write_kind(kind, tmp_path / "source", contents | {"a.wav": b"RIFF nonsense", "b.wav": b"RIFF nonsense"})
+    crops = crops_of(tmp_path / "source")
+    (found,) = read_epochs(crops, 0, 1, 1)
+    assert sorted(found) == LENGTHS
+    messages = [record.getMessage() for record in caplog.records if "is lost" in record.getMessage()][:2]
+    assert [message.split(":")[0] for message in messages] == [
+        "A clip of the stream is lost, 1 so far",
+        "A clip of the stream is lost, 2 so far",
+    ]
+    assert all(sum(f"{name}.wav: holds text" in message for message in messages) == 1 for name in "ab")
+    # What can be read and not decoded stays so.
+    assert pauses == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_that_loses_too_many_clips_ends_in_one_line(kind, tmp_path, caplog):
+    contents = {f"{number}.wav": b"RIFF nonsense" if number % 5 == 0 else encode(3200) for number in range(300)}
+    write_kind(kind, tmp_path / "source", contents)
+    crops = crops_of(tmp_path / "source", shuffle_buffer_size=100)
+    message = (
+        r"^11 clips that a reader of the stream asked for cannot be read, more than `max_lost_share` \(0\.05\) of "
+        r"200: .*\d+\.wav: holds text.* A larger `max_lost_share` leaves more of them out\.$"
+    )
+    with pytest.raises(BeatsError, match=message):
+        read_epochs(crops, 0, 1, 1)
+    assert crops.losses.num_lost == 11
+    assert caplog.text.count("A clip of the stream is lost") == 10
+    # Workers count their own.
+    loader = StreamLoader(crops_of(tmp_path / "source", shuffle_buffer_size=100), 1, lengths, num_workers=2)
+    with pytest.raises(BeatsError) as caught:
+        list(islice(loader, 1000))
+    assert one_line(caught.value).startswith("11 clips that a reader of the stream asked for cannot be read")
+    (found,) = read_epochs(crops_of(tmp_path / "source", shuffle_buffer_size=100, max_lost_share=0.5), 0, 1, 1)
+    assert len(found) == 240
+
+
+def test_the_share_of_a_short_stream_is_that_of_all_its_epochs(tmp_path):
+    contents = {f"{number}.wav": b"RIFF nonsense" if number % 10 == 0 else encode(3200) for number in range(30)}
+    write_kind("tar", tmp_path / "source", contents)
+    crops = crops_of(tmp_path / "source", shuffle_buffer_size=30)
+    with pytest.raises(BeatsError, match=r"^11 clips .* more than `max_lost_share` \(0\.05\) of 200: "):
+        read_epochs(crops, 0, 1, 6)
+    assert len(read_epochs(crops_of(tmp_path / "source", max_lost_share=0.2), 0, 1, 20)) == 20
+
+
+def test_no_share_may_be_lost(tmp_path):
+    write_kind("parquet", tmp_path / "source", {"a.wav": encode(3200), "b.wav": b"RIFF nonsense"})
+    with pytest.raises(BeatsError, match=r"^1 clips that a reader of the stream asked for cannot be read: b\.wav: "):
+        read_epochs(crops_of(tmp_path / "source", max_lost_share=0.0), 0, 1, 1)
+
+
+def test_ten_lost_clips_in_a_row_end_a_stream(tmp_path):
+    write_kind("tar", tmp_path / "source", {f"{number}.wav": b"RIFF nonsense" for number in range(30)})
+    with pytest.raises(BeatsError, match=r"^10 clips .* cannot be read, the last 10 in a row: .*holds text.*'\.$"):
+        next(iter(crops_of(tmp_path / "source", max_lost_share=1.0)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_short_clips_are_no_loss(kind, tmp_path, caplog):
+    contents = {f"{number}.wav": encode(3200 if number % 10 == 0 else 800) for number in range(300)}
+    write_kind(kind, tmp_path / "source", contents)
+    crops = crops_of(tmp_path / "source", shuffle_buffer_size=10, max_lost_share=0.0)
+    found = read_epochs(crops, 0, 1, 2)
+    assert [len(epoch) for epoch in found] == [30, 30]
+    assert crops.losses.num_lost == 0
+    assert crops.num_skipped >= 2 * 270
+    assert "1.wav: lasts 0.050 s, less than `min_seconds` (0.2)." in caplog.text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), AudioError("the storage is away")])
+def test_a_failure_that_passes_costs_no_clip(kind, error, tmp_path, monkeypatch):
+    write_kind(kind, tmp_path / "source", {f"{length}.wav": encode(length) for length in LENGTHS})
+    failed = []
     open_row = streams.open_row
+
+    def fail_twice(row, sampling_rate):
+        if row["audio"]["path"].endswith("3400.wav") and len(failed) < 2:
+            failed.append(row)
+            raise error
+        return open_row(row, sampling_rate)
+
+    monkeypatch.setattr(streams, "open_row", fail_twice)
+    crops = crops_of(tmp_path / "source")
+    (found,) = read_epochs(crops, 0, 1, 1)
+    assert sorted(found) == LENGTHS
+    assert (len(failed), crops.num_skipped) == (2, 0)
+    failed.clear()
+    crops = crops_of(tmp_path / "source", read_attempts=2)
+    assert len(read_epochs(crops, 0, 1, 1)[0]) == len(LENGTHS) - 1
+
+
+def test_audio_that_cannot_be_read_is_tried_again_after_pauses(tmp_path, monkeypatch, pauses, caplog):
+    write_kind("folder", tmp_path / "source", {f"{length}.wav": encode(length) for length in LENGTHS})
+    crops = crops_of(tmp_path / "source", read_attempts=4, shuffle_buffer_size=1)
+    (tmp_path / "source" / "3400.wav").unlink()
+    (found,) = read_epochs(crops, 0, 1, 1)
+    assert sorted(found) == [length for length in LENGTHS if length != 3400]
+    assert pauses[:3] == [0.5, 2.0, 8.0]
+    assert "A clip of the stream is lost, 1 so far: " in caplog.text
+    assert "3400.wav: no such file." in caplog.text
+    # A pipe in its place is not opened, and the file is used again when it is back.
+    os.mkfifo(tmp_path / "source" / "3400.wav")
+    assert sorted(read_epochs(crops, 0, 1, 1)[0]) == sorted(found)
+    assert "3400.wav: is no file that can be read again" in caplog.text
+    (tmp_path / "source" / "3400.wav").unlink()
+    (tmp_path / "source" / "3400.wav").write_bytes(encode(3400))
+    assert sorted(read_epochs(crops, 0, 1, 1)[0]) == LENGTHS
+
+
+def test_a_clip_that_cannot_be_read_in_time_is_lost(tars, monkeypatch, caplog):
+    crops = crops_of(tars, read_seconds=0.3, read_attempts=2)
+    open_row, blocked = streams.open_row, []
 
     def block(row, sampling_rate):
         if row["audio"]["path"].endswith("/3400.wav"):
+            blocked.append(row)
             threading.Event().wait(30)
         return open_row(row, sampling_rate)
 
@@ -340,7 +494,41 @@ def test_a_clip_that_cannot_be_read_in_time_is_skipped(tars, monkeypatch, caplog
     (found,) = read_epochs(crops, 0, 1, 1)
     assert sorted(found) == [length for length in LENGTHS if length != 3400]
     assert crops.num_skipped == 1
+    assert len(blocked) == 2
     assert "3400.wav: took longer than 0.3 s (`read_seconds`)" in caplog.text
+
+
+class FailingShard:
+    """Shard of five rows, of which reading one fails a number of times."""
+
+    num_shards = 5
+
+    def __init__(self, num_failures: int):
+        self.num_failures, self.num_opened = num_failures, 0
+
+    def shard(self, num_shards, index):
+        return self
+
+    def iter(self, batch_size):
+        self.num_opened += 1
+        for length in LENGTHS[:5]:
+            if length == LENGTHS[2] and self.num_failures:
+                self.num_failures -= 1
+                raise OSError(5, "Input/output error")
+            yield {"audio": [{"path": f"{length}.wav", "bytes": encode(length)}]}
+
+
+def test_a_shard_that_fails_is_opened_again(tars, pauses):
+    crops, shard = crops_of(tars), FailingShard(2)
+    crops.corpora[0].shards = [(shard, 3)]
+    assert sorted(read_epochs(crops, 0, 1, 1)[0]) == LENGTHS[:5]
+    # And by the second epoch.
+    assert shard.num_opened in (3, 4)
+    assert pauses == [0.5, 2.0]
+    crops.corpora[0].shards = [(FailingShard(3), 3)]
+    message = r"^Row 3 of shard 4 of 5 cannot be read: \[Errno 5\] Input/output error: give the command again, which"
+    with pytest.raises(BeatsError, match=message):
+        read_epochs(crops, 0, 1, 1)
 
 
 def test_a_shard_that_does_not_answer_ends_the_stream(tars, monkeypatch):

@@ -3,6 +3,7 @@
 
 import json
 import math
+import shlex
 
 import numpy as np
 import pytest
@@ -287,6 +288,19 @@ def test_errors_of_loading_end_a_run(labelled, tokenizer, tmp_path, caplog):
     arguments = DiagnosisArguments(str(tmp_path / "new"), tokenizer, num_clips=4)
     with pytest.raises(ValueError, match="nowhere"):
         diagnose_if_possible(arguments, DataArguments(str(tmp_path / "nowhere"), crop_seconds=1.0))
+
+
+def test_a_stream_has_no_diagnosis_and_is_told_what_makes_one(labelled, tokenizer, tmp_path, caplog):
+    data = DataArguments(str(labelled), crop_seconds=0.5, streaming=True)
+    arguments = DiagnosisArguments(str(tmp_path / "new"), tokenizer, teacher="some teacher", num_clips=4)
+    diagnose_if_possible(arguments, data)
+    (message,) = [record.getMessage() for record in caplog.records if "diagnosis" in record.getMessage()]
+    assert message.startswith("There is no diagnosis of the codes of a stream. ")
+    words = shlex.split(message[message.index("transformers-beats ") :])[1:]
+    assert words[words.index("--teacher") + 1] == "some teacher"
+    result = CliRunner().invoke(app, [*words[: words.index("--teacher")], *words[words.index("--teacher") + 2 :]])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "new" / "diagnosis.html").exists()
 
 
 def test_the_command_examines_codes(labelled, tokenizer, tmp_path):

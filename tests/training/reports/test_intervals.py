@@ -96,17 +96,18 @@ def test_ranks_are_computed_once(monkeypatch):
 
 def test_very_many_scores_have_no_intervals(monkeypatch):
     predictions = Predictions(["a", "b"], np.array([[0.9], [0.1]]), np.array([[1], [0]]), ["x"])
-    small = describe_intervals([predictions])
+    metrics = dict.fromkeys(["mAP", "auc", "d_prime", "lwlrap"], 0.5)
+    small = describe_intervals([predictions], metrics, dict.fromkeys(metrics, (0.1, 0.9)))
     monkeypatch.setattr(intervals, "MAX_SCORES", 1)
     assert resample(predictions).classes.shape == (0, 1)
-    assert metric_intervals([predictions]) == dict.fromkeys(["mAP", "auc", "d_prime", "lwlrap"])
+    assert metric_intervals([predictions]) == dict.fromkeys(metrics)
     text = "mAP, auc, d_prime, lwlrap have no intervals: 2 scores are more than 1."
     assert small.startswith("Intervals of 95%")
-    assert describe_intervals([predictions]) == text
+    assert describe_intervals([predictions], metrics, dict.fromkeys(metrics)) == text
     # Those of events are there all the same.
     of_events = "Intervals of 95%: percentiles of a bootstrap over clips (1,000 resamples for F1 of events). "
-    found = describe_intervals([predictions], {"collar_f1": (0.1, 0.2), "psds1": None}, ["mAP", "auc"])
-    assert found == of_events + text
+    found = {**dict.fromkeys(metrics), "collar_f1": (0.1, 0.2), "psds1": None}
+    assert describe_intervals([predictions], metrics | {"collar_f1": 0.1}, found) == of_events + text
     single = Predictions(["a", "b"], np.eye(2), np.arange(2), ["x", "y"])
     assert set(resample(single).metrics["accuracy"]) == {1}
 
@@ -196,12 +197,28 @@ def test_what_is_undefined_has_no_interval():
 def test_the_sentence_names_the_method():
     predictions = Predictions(["a", "b"], np.eye(2), np.arange(2), ["x", "y"])
     text = "Intervals of 95%: percentiles of a bootstrap over clips (1,000 resamples"
-    assert describe_intervals([predictions]) == f"{text})."
-    assert describe_intervals([predictions, predictions]) == f"{text}, each fold on its own)."
-    missing = " None for accuracy, psds1, for which the draws are all equal, or an end would be infinite."
-    assert describe_intervals([predictions], missing=["accuracy", "psds1"]) == f"{text}).{missing}"
-    events = {"collar_f1": (0.1, 0.2), "segment_f1": (0.1, 0.2), "psds1": (0.1, 0.2), "psds2": None}
-    assert describe_intervals([predictions], events) == f"{text}, 1,000 for F1 of events, 200 to 1,000 for PSDS)."
+    metrics, found = {"accuracy": 0.5}, {"accuracy": (0.1, 0.9)}
+    assert describe_intervals([predictions], metrics, found) == f"{text})."
+    assert describe_intervals([predictions, predictions], metrics, found) == f"{text}, each fold on its own)."
+    events = {"collar_f1": (0.1, 0.2), "segment_f1": (0.1, 0.2), "psds1": (0.1, 0.2)}
+    of_events = f"{text}, 1,000 for F1 of events, 200 to 1,000 for PSDS)."
+    assert describe_intervals([predictions], metrics, found | events) == of_events
+
+
+def test_the_sentence_says_why_a_metric_has_no_interval():
+    predictions = Predictions(["a", "b"], np.eye(2), np.arange(2), ["x", "y"])
+    equal = "None for accuracy, psds1, for which the draws are all equal, or an end would be infinite."
+    missing = {"accuracy": 1.0, "psds1": 1.0, "psds2": None}
+    assert describe_intervals([predictions], missing, dict.fromkeys(missing)).endswith(f"). {equal}")
+    # Of what was not drawn, nothing is known of the draws.
+    missing |= {"psds2": 0.5}
+    found = dict.fromkeys(["accuracy", "psds1"])
+    assert describe_intervals([predictions], missing, found).endswith(
+        f"). {equal} None for psds2, whose draws would take too long."
+    )
+    assert describe_intervals([predictions] * 2, missing, found).endswith(
+        f"). {equal} None over folds for psds2: see the reports of the folds."
+    )
 
 
 @pytest.mark.parametrize(
@@ -209,4 +226,5 @@ def test_the_sentence_names_the_method():
 )
 def test_the_sentence_says_what_is_drawn(of_moments, drawn):
     predictions = Predictions(["a", "a", "b"], np.zeros((3, 1)), np.zeros((3, 1)), ["x"], of_moments=of_moments)
-    assert describe_intervals([predictions]).startswith(f"Intervals of 95%: percentiles of a bootstrap over {drawn} (")
+    text = describe_intervals([predictions], {}, {})
+    assert text.startswith(f"Intervals of 95%: percentiles of a bootstrap over {drawn} (")

@@ -13,6 +13,7 @@ from PIL import Image
 from rich.console import Console
 from sklearn.metrics import average_precision_score, classification_report, f1_score
 
+from transformers_beats import BeatsFeatureExtractor
 from transformers_beats.training.reports import folds as folds_module
 from transformers_beats.training.reports import intervals
 from transformers_beats.training.reports import pictures as report_pictures
@@ -24,6 +25,7 @@ from transformers_beats.training.reports.page import clip_losses
 from transformers_beats.training.reports.pictures import draw_classes, draw_confusions
 from transformers_beats.training.reports.report import (
     REPORT_FILES,
+    Evidence,
     Predictions,
     check_report_directory,
     compute_metrics,
@@ -76,7 +78,8 @@ def many_classes(num_labels: int, is_multi_label: bool = False) -> Predictions:
 def printed(predictions: Predictions, metrics: dict, **others) -> str:
     file = io.StringIO()
     report = {"num_clips": len(predictions.names), "per_class": per_class(predictions), "metrics": metrics}
-    report |= {"intervals": metric_intervals([predictions]), "intervals_by": describe_intervals([predictions])}
+    found = metric_intervals([predictions])
+    report |= {"intervals": found, "intervals_by": describe_intervals([predictions], metrics, found)}
     print_report(Console(file=file, width=100), predictions, report | others)
     return file.getvalue()
 
@@ -227,6 +230,19 @@ class TestFolds:
         result = report_folds(tmp_path, ["1", "2"], "evaluation", {})
         assert (result["folds"]["2"], result["mean"]) == ({}, {"accuracy": 0.5})
 
+    def test_say_that_measures_of_events_have_their_intervals(self, multi, tmp_path):
+        evidence = Evidence(intervals={"collar_f1": (0.2, 0.5), "psds1": (0.1, 0.2)})
+        metrics = compute_metrics(multi) | {"collar_f1": 0.3, "psds1": 0.15}
+        for name in ("1", "2"):
+            directory = tmp_path / f"fold-{name}"
+            directory.mkdir()
+            BeatsFeatureExtractor().save_pretrained(directory)
+            write_report(directory / "evaluation", multi, metrics, DESCRIPTION, evidence)
+        report_folds(tmp_path, ["1", "2"], "evaluation", DESCRIPTION)
+        report = json.loads((tmp_path / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
+        assert report["intervals"]["collar_f1"] is None
+        assert report["intervals_by"].endswith("None over folds for collar_f1, psds1: see the reports of the folds.")
+
 
 def test_layers_that_are_all_right_do_not_differ(tmp_path):
     predictions = Predictions(
@@ -279,7 +295,8 @@ class TestReport:
         assert report["intervals"] == json.loads(json.dumps(metric_intervals([multi])))
         # In more than 2.5 % of the draws of five clips, AUC is 1.
         assert [name for name, interval in report["intervals"].items() if interval is None] == ["d_prime"]
-        assert report["intervals_by"] == describe_intervals([multi], missing=["d_prime"])
+        assert report["intervals_by"] == describe_intervals([multi], metrics, report["intervals"])
+        assert "None for d_prime, for which the draws are all equal, or an end" in report["intervals_by"]
 
     def test_says_which_metrics_have_no_interval(self, tmp_path):
         predictions = Predictions(["a", "b"], np.eye(2), np.arange(2), ["x", "y"])

@@ -22,7 +22,16 @@ from transformers_beats.utils.errors import UsageError, install_command
 from transformers_beats.utils.machine import is_emulated
 
 from .batch_plan import BatchArguments
-from .checks import check_config, check_kept, check_method, check_probes, check_usable, settle_strategies
+from .checks import (
+    check_config,
+    check_kept,
+    check_method,
+    check_probes,
+    check_search,
+    check_training,
+    check_usable,
+    settle_strategies,
+)
 from .event_arguments import EventTrainingArguments, check_events
 
 
@@ -429,37 +438,12 @@ class Arguments:
             )
         check_kept(self)
         check_events(self)
-        if self.tuning.search_space is not None and (self.tuning.freeze or not self.evaluation.is_given):
-            raise UsageError("`search_space` needs full fine-tuning and clips to evaluate on, such as `eval_share`.")
-        self._check_training()
+        check_search(self)
         self._leave_out()
+        check_training(self)
         has_clips = (self.folds.is_given or self.evaluation.is_given) and not self.tuning.freeze
         if self.training.evaluates_by_default and self.training.eval_strategy == "no" and has_clips:
             self.training.eval_strategy = IntervalStrategy.EPOCH
-
-    def _check_training(self) -> None:
-        """Raises `UsageError` for what `Trainer` would do wrong, or not do."""
-        training = self.training
-        if self.tuning.average_checkpoints and training.load_best_model_at_end:
-            raise UsageError(
-                "`average_checkpoints` excludes `load_best_model_at_end`, and `early_stopping_patience` with it."
-            )
-        if self.augmentation.balanced_sampling and training.train_sampling_strategy != "random":
-            raise UsageError("`balanced_sampling` draws the clips: leave it out, or `train_sampling_strategy`.")
-        evaluates = training.eval_strategy != "no" or training.save_strategy == SaveStrategy.BEST
-        if evaluates and not self.folds.is_given and not self.evaluation.is_given:
-            raise UsageError(
-                "There is nothing to evaluate on: set `num_folds`, `eval_share`, `eval_split` or `eval_dataset`."
-            )
-        if self.folds.final and "{fold}" in str(self.tuning.model_name_or_path):
-            raise UsageError("`final` trains one model: it needs a `model_name_or_path` without {fold}.")
-        if training.push_to_hub and self.folds.is_given and not self.folds.final:
-            raise UsageError("`push_to_hub` publishes one model: set `final: true`, or `num_folds: null`.")
-        if self.folds.is_given and training.load_best_model_at_end:
-            logger.warning(
-                "The best checkpoint of each fold is chosen by the clips that it is evaluated on: metrics will be "
-                "optimistic."
-            )
 
     def _leave_out(self) -> None:
         """Resets, with a warning, what a recipe for full fine-tuning sets and neither probe nor adapters use."""
@@ -480,6 +464,9 @@ class Arguments:
             if self.training.eval_strategy != "no" or self.training.load_best_model_at_end:
                 self.training.eval_strategy, self.training.load_best_model_at_end = "no", False
                 left_out.append("eval_strategy")
+            if self.training.save_strategy == SaveStrategy.BEST:
+                self.training.save_strategy = SaveStrategy.NO
+                left_out.append("save_strategy")
         if left_out:
             kind = "freeze" if self.tuning.freeze else "lora"
             logger.warning(f"`{kind}` does not use {', '.join(left_out)}: left out.")

@@ -13,7 +13,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.utils import logging
 
 from transformers_beats import BeatsConfig, BeatsModel
-from transformers_beats.utils.errors import BeatsError, UsageError
+from transformers_beats.utils.errors import BeatsError, UsageError, did_you_mean
 
 
 logger = logging.get_logger(__name__)
@@ -30,6 +30,25 @@ UNUSABLE = {
     "batch_eval_metrics": "metrics are of all clips, not means over batches",
     "remove_unused_columns": "the collator reads what no model takes",
 }
+# Arguments that every trial of a search reads anew, as the training that follows does. Others change nothing that is
+# learned, are of the choice of the best checkpoint, which trials do not make, or are read when a trainer is made.
+SEARCHABLE = (
+    "learning_rate",
+    "lr_scheduler_type",
+    "lr_scheduler_kwargs",
+    "warmup_steps",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "optim",
+    "optim_args",
+)
 # Orders of clips that `Trainer` knows, but for one that counts tokens.
 SAMPLING_STRATEGIES = ("random", "sequential", "group_by_length")
 # Kinds of probes, of which nearest neighbours alone have no weights.
@@ -192,6 +211,60 @@ def check_metric(training: Any, names: Collection[str]) -> None:
         raise UsageError(f"`metric_for_best_model` is {given!r}: choose {', '.join(known[:-1])} or {known[-1]}.")
 
 
+def check_search(arguments: Any) -> None:
+    """
+    Raises a [`UsageError`] for a search that cannot be made: its space is empty, or has an entry by which trials would
+    not differ, or of no known kind.
+    """
+    space, training = arguments.tuning.search_space, arguments.training
+    if space is None:
+        return
+    if arguments.tuning.freeze or not arguments.evaluation.is_given:
+        raise UsageError("`search_space` needs full fine-tuning and clips to evaluate on, such as `eval_share`.")
+    if not space:
+        raise UsageError("`search_space` is empty: name values to try, such as {learning_rate: [1e-4, 1e-3]}.")
+    for name, values in space.items():
+        if not hasattr(training, name):
+            hint = did_you_mean(name, vars(training))
+            raise UsageError(f"`search_space` holds {name!r}, which is no training argument{hint}")
+        if name not in SEARCHABLE:
+            raise UsageError(
+                f"`search_space` holds {name!r}, by which trials would not differ: leave it out, or choose "
+                f"{', '.join(SEARCHABLE[:-1])} or {SEARCHABLE[-1]}."
+            )
+        if name == "num_train_epochs" and training.max_steps > 0 and "max_steps" not in space:
+            raise UsageError("`search_space` holds 'num_train_epochs', but `max_steps` counts: leave it out.")
+        has_range = isinstance(values, dict) and {"low", "high"} <= values.keys() <= {"low", "high", "log"}
+        if not has_range and not (isinstance(values, list) and values):
+            raise UsageError(f"`search_space.{name}` must be a list or {{low: ..., high: ...}}, got {values!r}.")
+
+
+def check_training(arguments: Any) -> None:
+    """Raises a [`UsageError`] for what `Trainer` would do wrong, or not do; see [`Arguments`]."""
+    training = arguments.training
+    if arguments.tuning.average_checkpoints and training.load_best_model_at_end:
+        raise UsageError(
+            "`average_checkpoints` excludes `load_best_model_at_end`, and `early_stopping_patience` with it."
+        )
+    if arguments.augmentation.balanced_sampling and training.train_sampling_strategy != "random":
+        raise UsageError("`balanced_sampling` draws the clips: leave it out, or `train_sampling_strategy`.")
+    evaluates = training.eval_strategy != "no" or training.save_strategy == SaveStrategy.BEST
+    has_clips = arguments.folds.is_given or arguments.evaluation.is_given
+    if evaluates and not has_clips:
+        raise UsageError(
+            "There is nothing to evaluate on: set `num_folds`, `eval_share`, `eval_split` or `eval_dataset`."
+        )
+    if arguments.folds.final and "{fold}" in str(arguments.tuning.model_name_or_path):
+        raise UsageError("`final` trains one model: it needs a `model_name_or_path` without {fold}.")
+    if training.push_to_hub and arguments.folds.is_given and not arguments.folds.final:
+        raise UsageError("`push_to_hub` publishes one model: set `final: true`, or `num_folds: null`.")
+    if arguments.folds.is_given and training.load_best_model_at_end:
+        logger.warning(
+            "The best checkpoint of each fold is chosen by the clips that it is evaluated on: metrics will be "
+            "optimistic."
+        )
+
+
 def settle_strategies(training: Any) -> None:
     """
     Sets when a training saves and evaluates where nobody chose it, which is None. Where the best model is kept, there
@@ -226,7 +299,7 @@ def settle_strategies(training: Any) -> None:
         if saves not in ("best", evaluates):
             raise UsageError(
                 f"`{name}` needs a checkpoint at every evaluation, but `save_strategy` is {saves} and `eval_strategy` "
-                f"{evaluates}: leave one of them out."
+                f"{evaluates}: set both alike."
             )
         if saves == "steps":
             settle_steps(training, name, has_chosen)

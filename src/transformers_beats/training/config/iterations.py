@@ -44,6 +44,8 @@ logger = logging.get_logger(__name__)
 MAX_CODEBOOK_SIZE = 2**15
 # Stages of `iterate`, by the section of their arguments.
 STAGES = {"tokenizer": TRAIN_TOKENIZER_ARGUMENTS, "tokenize": TOKENIZE_ARGUMENTS, "model": PRETRAIN_ARGUMENTS}
+# Directories of an iteration, in the order in which they are made.
+STAGE_DIRECTORIES = ("tokenizer", "codes", "diagnosis", "model")
 # In the place of a feature extractor: one with the statistics of the data.
 CORPUS = "corpus"
 # Recipes of the sizes, whose values count where nothing else was given.
@@ -131,6 +133,16 @@ class IterateArguments:
         """Names of the iterations, which are those of their directories; that with a supervised teacher ends in +."""
         names = [f"iteration-{number}" for number in range(1, self.num_iterations + 1)]
         return names if self.supervised_teacher is None else [*names, f"iteration-{self.num_iterations + 1}+"]
+
+    @property
+    def results(self) -> list[Path]:
+        """Directories of all results, in the order in which they are made: each from one or some before it."""
+        found = [self.extractor_directory]
+        for name in self.iterations:
+            # A classifier that was given is none.
+            own = ["teacher"] if name.endswith("+") and isinstance(self.supervised_teacher, dict) else []
+            found += [Path(self.output_dir) / name / stage for stage in (*own, *STAGE_DIRECTORIES)]
+        return found
 
     def stage_values(
         self, name: Literal["model", "tokenizer", "tokenize"], is_supervised: bool = False, **values: Any

@@ -6,6 +6,7 @@ jsonargparse converts the values to the types of the fields, because it leaves t
 (OmegaConf makes the integer 7 of `007`) and knows nested keys (HfArgumentParser does not).
 """
 
+import copy
 import dataclasses
 import difflib
 import json
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple, get_origin, get_type_hints
 import torch
 import yaml
 from jsonargparse import ArgumentParser
+from transformers.trainer_utils import SaveStrategy
 
 import transformers_beats
 from transformers_beats.utils.arguments import union_members
@@ -177,7 +179,7 @@ def suggest(name: str, settings: dict[str, Setting], prefix: str) -> str:
 
 def read_line(argv: list[str], settings: dict[str, Setting]) -> dict[str, Any]:
     """Returns the mapping that the words of a command line make, with the recipes that they name."""
-    recipes: dict[str, Any] = {}
+    recipes: list[dict[str, Any]] = []
     given: list[dict[str, Any]] = []
     words = list(argv)
     while words:
@@ -199,19 +201,21 @@ def read_line(argv: list[str], settings: dict[str, Setting]) -> dict[str, Any]:
         if option == "config":
             later = read_recipe(text)
             check_length(later, f"{text}: ")
-            merge(recipes, later)
+            recipes.append(later)
         else:
             value = read_value(text, setting, word)
             given.append(reduce(lambda inner, name: {name: inner}, reversed(path), value))
-    line: dict[str, Any] = {}
-    for values in given:
-        put(line, values)
+    line = put_together(given)
     check_length(line)
-    drop_steps(recipes, line)
+    whole = put_together([*recipes, *given])
+    values: dict[str, Any] = {}
+    for recipe in recipes:
+        merge(values, recipe, whole)
+    give_way(values, line, whole)
     # A recipe that follows a value does not take its place. One after another: a null takes away what a recipe has.
-    for values in given:
-        put(recipes, values)
-    return recipes
+    for each in given:
+        put(values, each)
+    return values
 
 
 def is_entry(path: list[str], settings: dict[str, Setting]) -> bool:
@@ -237,12 +241,12 @@ def read_value(text: str, setting: Setting | None, word: str) -> Any:
     return None if text == "null" and type(None) in holds else text
 
 
-def merge(values: dict[str, Any], later: dict[str, Any]) -> None:
+def merge(values: dict[str, Any], later: dict[str, Any], whole: dict[str, Any] | None = None) -> None:
     """
-    Puts `later` into `values`; where both hold a mapping, its entries. Epochs take the place of an earlier number of
-    steps, which would win.
+    Puts `later` into `values`; where both hold a mapping, its entries. What `later` takes the place of gives way, see
+    [`give_way`].
     """
-    drop_steps(values, later)
+    give_way(values, later, put_together([values, later]) if whole is None else whole)
     put(values, later)
 
 
@@ -255,13 +259,48 @@ def put(values: dict[str, Any], later: dict[str, Any]) -> None:
             values[key] = value
 
 
-def drop_steps(values: dict[str, Any], later: dict[str, Any]) -> None:
-    """Removes `max_steps` wherever `later` has `num_train_epochs` alone, also in mappings."""
+def put_together(several: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns a copy of several mappings, put one into the other."""
+    whole: dict[str, Any] = {}
+    for values in several:
+        put(whole, copy.deepcopy(values))
+    return whole
+
+
+def give_way(values: dict[str, Any], later: dict[str, Any], whole: dict[str, Any]) -> None:
+    """
+    Removes from `values`, also from mappings in them, what would win over `later`, or contradict it, though it is
+    older: `max_steps` where `later` has epochs alone, and, where the best model is kept, when checkpoints are written,
+    which is when the training evaluates. `whole` is all that is given together.
+    """
     if "num_train_epochs" in later and "max_steps" not in later:
-        values.pop("max_steps", None)
+        share_warmup(values, values.pop("max_steps", None))
+    if keeps_best(whole):
+        for evaluation, save in (("eval_strategy", "save_strategy"), ("eval_steps", "save_steps")):
+            # What is saved where it is best is compared with all evaluations.
+            if later.get(evaluation) is not None and save not in later and values.get(save) != SaveStrategy.BEST:
+                values.pop(save, None)
     for key, value in later.items():
         if isinstance(value, dict) and isinstance(values.get(key), dict):
-            drop_steps(values[key], value)
+            # A null may follow.
+            give_way(values[key], value, whole[key] or {})
+
+
+def share_warmup(values: dict[str, Any], steps: Any) -> None:
+    """Makes a warm-up in steps, of a training of so many `steps`, the share that it was of these."""
+    for name in ("warmup_steps", "consistency_warmup"):
+        warmup: Any = values.get(name)
+        # Below 1 it is a share, and none of a training that is shorter.
+        if all(type(number) in (int, float) for number in (steps, warmup)) and 1 < warmup < steps:
+            values[name] = warmup / steps
+
+
+def keeps_best(values: dict[str, Any]) -> bool:
+    """Returns whether a training with such values keeps its best model; values of a command line are text."""
+    return (
+        values.get("early_stopping_patience") is not None
+        or str(values.get("load_best_model_at_end")).lower() == "true"
+    )
 
 
 def check_length(values: dict[str, Any], place: str = "") -> None:

@@ -39,13 +39,12 @@ from .manifest import (
     pc,
     read_arrow,
     state_of,
-    tell_apart,
     write_arrow,
 )
 from .reading import within
 from .shards import read_audio
-from .sources import DataArguments, decode_row, open_row
-from .tables import FILE_COLUMN, FILE_STATE, WAVEFORM_COLUMN
+from .sources import DataArguments, decode_row, large_text, name_clips, number_rows, open_row, tell_apart
+from .tables import FILE_STATE, WAVEFORM_COLUMN
 
 
 logger = logging.get_logger(__name__)
@@ -113,14 +112,9 @@ class Clips:
     @cached_property
     def fingerprint(self) -> str:
         """Digest that changes with the names, the order, the lengths and the contents of the clips."""
-        names = self.names.column if isinstance(self.names, Names) else pa.chunked_array([_large_text(self.names)])
+        names = self.names.column if isinstance(self.names, Names) else pa.chunked_array([large_text(self.names)])
         numbers = (pa.chunked_array([pa.array(values)]) for values in (self.num_samples, self.digests))
         return f"{DIGEST_VERSION}-{hash_columns([names, *numbers])}"
-
-
-def _large_text(values: Iterable[Any]) -> pa.Array:
-    """Returns texts as an Arrow array, which may have more than 2 GiB."""
-    return pa.array(list(map(str, values)), pa.large_string())
 
 
 def check_clip(row: dict[str, Any], sampling_rate: int) -> dict[str, Any]:
@@ -378,35 +372,6 @@ def _check_others(
     findings.doubts = [*findings.doubts, *doubts.take(pa.array(doubtful)).to_pylist()]
 
 
-def name_clips(dataset: datasets.Dataset, is_single: bool) -> pa.ChunkedArray:
-    """
-    Returns names of clips, `dog/1.wav` and `rain/1.wav`: those of the dataset, if it `is_single`, else paths below the
-    folder that all have in common. Several may have the same; see [`tell_apart`].
-    """
-    if is_single and FILE_COLUMN in dataset.column_names:
-        names = read_arrow(dataset, FILE_COLUMN)
-        is_text = pa.types.is_string(names.type) or pa.types.is_large_string(names.type)
-        names = names.cast(pa.large_string()) if is_text else pa.chunked_array([_large_text(names.to_pylist())])
-        if names.null_count == 0 and pc.min(pc.binary_length(names)).as_py() > 0:
-            return names
-    paths = pc.struct_field(read_arrow(dataset, "audio"), "path").cast(pa.large_string()).combine_chunks()
-    is_missing = pc.or_kleene(pc.is_null(paths), pc.equal(paths, ""))
-    if pc.any(is_missing).as_py():
-        numbers = _large_text(f"row {number}" for number in range(1, len(paths) + 1))
-        paths = pc.if_else(pc.fill_null(is_missing, True), numbers, paths)
-    is_absolute = pc.starts_with(paths, "/")
-    # All others lie between the first and the last.
-    extremes = [os.path.dirname(pc.min(paths).as_py()), os.path.dirname(pc.max(paths).as_py())]
-    common = os.path.commonpath(extremes) if pc.all(is_absolute).as_py() or not pc.any(is_absolute).as_py() else ""
-    if common:
-        prefix = os.path.join(common, "")
-        if pc.all(pc.starts_with(paths, prefix)).as_py():
-            paths = pc.utf8_slice_codeunits(paths, len(prefix))
-        else:
-            paths = _large_text(os.path.relpath(path, common) for path in paths.to_pylist())
-    return pa.chunked_array([paths])
-
-
 def decode_clip(row: dict[str, Any], sampling_rate: int) -> dict[str, np.ndarray]:
     """Returns the waveform of a clip."""
     return {WAVEFORM_COLUMN: decode_row(row, sampling_rate)}
@@ -475,7 +440,9 @@ def _find_clips(dataset: datasets.Dataset, arguments: DataArguments, sampling_ra
     if len(rows) < len(dataset):
         columns |= {name: columns[name][rows] for name in ("num_samples", "digest")}
         columns["name"] = names.take(pa.array(rows))
-    columns["name"] = tell_apart(columns["name"], columns["digest"], rows)
+    of_source, corpora = number_rows(dataset)
+    corpora = None if corpora is None else corpora[rows]
+    columns["name"] = tell_apart(columns["name"], columns["digest"], of_source[rows], corpora)
     # In one piece: numpy sees it as arrays.
     return pa.table(columns).combine_chunks()
 

@@ -17,7 +17,7 @@ import numpy as np
 from transformers.utils import logging
 
 from transformers_beats.audio.audioset import AUDIOSET_LABELS, AUDIOSET_STRONG_LABELS
-from transformers_beats.audio.event_rows import Row, is_event, read_events
+from transformers_beats.audio.event_rows import classes_of_events, is_event, is_missing, read_events
 from transformers_beats.utils.arguments import argument
 from transformers_beats.utils.errors import BeatsError, UsageError, name_some
 
@@ -26,9 +26,10 @@ from .tables import (
     CORPUS_COLUMN,
     FILE_COLUMN,
     OWN_COLUMNS,
-    is_nan,
+    columns_of_parts,
     label_name,
     list_columns,
+    metadata_names,
     name_files,
     read_column,
 )
@@ -314,29 +315,19 @@ def as_lists(values: list, separator: str | None) -> list[list]:
     return rows
 
 
-def is_missing(label: Any) -> bool:
-    """Returns whether a cell, or an element of a list, stands for no label: it is None, NaN, or a text of blanks."""
-    return label is None or is_nan(label) or (isinstance(label, str) and not label.strip())
-
-
-def check_sources(
-    dataset: datasets.Dataset, column: str, values: list, clip_names: Sequence[str], described: str
-) -> None:
+def check_sources(dataset: datasets.Dataset, column: str, clip_names: Sequence[str], described: str) -> None:
     """
-    Raises a [`BeatsError`] for a dataset, of several that are joined, in which every cell of a column is null: it
-    lacks the column, and that would say of all its clips that they are of no class. An empty list does say this.
+    Raises a [`BeatsError`] for a dataset, of several that are joined, that lacks a column, which would say of all its
+    clips that they are of no class. Cells that are empty do say this.
     """
-    is_null = np.array([value is None for value in values], dtype=bool)
-    if column in dataset.column_names:
-        # Of a list of class indices, the names are an empty list.
-        is_null |= read_arrow(dataset, column).is_null().to_numpy()
-    sources = np.array(dataset[CORPUS_COLUMN] if CORPUS_COLUMN in dataset.column_names else [0] * len(dataset))
-    for source in np.unique(sources):
-        rows = np.flatnonzero(sources == source)
-        if is_null[rows].all():
-            its = f" of its dataset, {len(rows)} in all: add the column, or leave this dataset out"
-            its = its if len(rows) < len(dataset) else ""
-            raise BeatsError(f"{clip_names[rows[0]]}: {described} has no label for any clip{its}.")
+    for source, columns in enumerate(columns_of_parts(dataset)):
+        rows = np.flatnonzero(read_arrow(dataset, CORPUS_COLUMN).to_numpy() == source)
+        is_beside = column not in dataset.column_names and column in metadata_names(dataset.select(rows))
+        if len(rows) and column not in columns and not is_beside:
+            raise BeatsError(
+                f"{clip_names[rows[0]]}: {described} has no label for any clip of its dataset, {len(rows)} in all: "
+                "add the column, or leave this dataset out."
+            )
 
 
 def check_multi_hot(values: list, clip_names: Sequence[str], described: str) -> None:
@@ -421,7 +412,7 @@ def read_labels(
         values: list = classes_of_folders(list(map(str, name_files(dataset))), arguments.label_folder, known)
     else:
         values = read_column(dataset, column)
-        check_sources(dataset, column, values, clip_names, described)
+        check_sources(dataset, column, clip_names, described)
         values = parse_lists(values, described, clip_names)
     task = arguments.task or guess_task(values, arguments.label_separator)
     check_multi_hot(values, clip_names, described)
@@ -432,21 +423,23 @@ def read_labels(
             raise BeatsError(f"{described} has {num_columns} zeros and ones, but there are {len(known)} classes.")
         known = list(map(str, range(num_columns))) if known is None else known
         rows = [[known[index] for index, value in enumerate(row) if label_name(value) in HOT[2:]] for row in rows]
-    rows = read_events(rows, clip_names, seconds, described, label_name)
+    # The classes of events, whatever is learned of them.
     if task == "frames":
-        for row, name in zip(rows, clip_names):
-            if others := [value for value in row if not isinstance(value, Row)]:
-                raise BeatsError(f"{name}: {described} holds {others[0]!r}, no event {{label, onset, offset}}.")
-    elif task == "single_label":
+        events = read_events(rows, clip_names, seconds, described, label_name)
+        rows = [[event.label for event in row] for row in events]
+    else:
+        rows = [
+            classes_of_events(row, f"{name}, {described}", label_name) if any(map(is_event, row)) else row
+            for row, name in zip(rows, clip_names)
+        ]
+    if task == "single_label":
         for row, name in zip(rows, clip_names):
             if len(row) != 1:
                 raise BeatsError(f"{name}: {described} has {len(row)} labels ({name_some(row)}), one is needed.")
-    # The classes of events, whatever is learned of them.
-    of_rows = [[value.label if isinstance(value, Row) else value for value in row] for row in rows]
-    for row, name in zip(of_rows, clip_names):
+    for row, name in zip(rows, clip_names):
         if unusable := [value for value in row if isinstance(value, (dict, list))]:
             raise BeatsError(f"{name}: {described} holds {unusable[0]!r}, which is no name of a class and no event.")
-    found = {label for row in of_rows for label in row}
+    found = {label for row in rows for label in row}
     names = sort_names(found) if known is None else list(known)
     if known is None:
         warn_of_joined(names, described)
@@ -461,9 +454,9 @@ def read_labels(
     if not names:
         raise BeatsError(f"{described} has no label for any clip.")
     if task == "frames":
-        events = [[(index[event.label], event.onset, event.offset) for event in row] for row in rows]
-        return Labels(task, names, events)
-    return Labels(task, names, [sorted({index[label_name(label)] for label in row}) for row in of_rows])
+        timed = [[(index[str(event.label)], event.onset, event.offset) for event in row] for row in events]
+        return Labels(task, names, timed)
+    return Labels(task, names, [sorted({index[label_name(label)] for label in row}) for row in rows])
 
 
 def frame_labels(

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -181,13 +182,7 @@ def search_audio(
             rows, features = _read_again(directory, place, source) or _read_table(path, audio_column, table)
         names = [name for name in (FILE_COLUMN, "path", "size", "modified") if name in rows.column_names]
         digest = hash_columns((rows[name] for name in names), source)
-        known = _open_list(directory, place) if _read_latest(directory).get("digest") == digest else None
-        if known is None:
-            _write_list(rows, features, path, directory / f"list-{digest}.arrow")
-            with replace_file(directory / LATEST) as temporary:
-                temporary.write_text(json.dumps({"digest": digest, "source": source}), encoding="utf-8")
-            known = _open_list(directory, place)
-            remove_unused(f"{directory.name}/list-*.arrow")
+        known = _keep_list(directory, place, digest, partial(_write_list, rows, features, path), source)
     if table is None:
         _warn_of_empty_folders(path, one_of_each_folder(rows[FILE_COLUMN]))
     del rows
@@ -201,6 +196,20 @@ def _read_latest(directory: Path) -> dict[str, Any]:
         return dict(json.loads((directory / LATEST).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
+
+
+def _keep_list(
+    directory: Path, place: str, digest: str, write: Callable[[Path], None], source: list[int] | None = None
+) -> datasets.Dataset | None:
+    """Opens the list of a digest, see [`_open_list`], which `write` writes to a file if it is not the newest one."""
+    known = _open_list(directory, place) if _read_latest(directory).get("digest") == digest else None
+    if known is None:
+        write(directory / f"list-{digest}.arrow")
+        with replace_file(directory / LATEST) as temporary:
+            temporary.write_text(json.dumps({"digest": digest, "source": source}), encoding="utf-8")
+        known = _open_list(directory, place)
+        remove_unused(f"{directory.name}/list-*.arrow")
+    return known
 
 
 def _open_list(directory: Path, place: str) -> datasets.Dataset | None:
@@ -246,7 +255,8 @@ def _search(path: Path, shard_suffixes: Collection[str]) -> tuple[list[Path], pa
     in the order of their names.
     """
     prefix = os.path.join(path, "")
-    walk = walk_folder(path, {*AUDIO_SUFFIXES, *shard_suffixes})
+    # A pipe called like audio is a row, whose check names it; shards are opened before they are checked.
+    walk = walk_folder(path, {*AUDIO_SUFFIXES, *shard_suffixes}, special_suffixes=AUDIO_SUFFIXES)
     if path.is_file():
         if not has_suffix(path.name, {*AUDIO_SUFFIXES, *shard_suffixes}):
             raise BeatsError(f"{path}: is no audio, and no table of a known kind ({', '.join(TABLE_SUFFIXES)}).")
@@ -275,29 +285,6 @@ def as_text(values: list[str] | pa.Array) -> pa.Array:
         return pa.array(values, pa.string())
     except UnicodeEncodeError as error:
         raise BeatsError(f"{error.object!r}: its name is no text in UTF-8: rename it.") from error
-
-
-def tell_apart(names: pa.ChunkedArray, digests: np.ndarray, rows: np.ndarray) -> pa.ChunkedArray:
-    """
-    Returns names of clips, in which those that different clips share begin with the row, from 1 on, `row 3/1.wav`: in
-    Parquet and on the Hub, a path may be a name without its folder. Rows of one name and digest are one clip, which
-    keeps one name, that of its first row.
-    """
-    encoded = names.combine_chunks().dictionary_encode()
-    numbers = encoded.indices.to_numpy()
-    if len(encoded.dictionary) == len(numbers):
-        return names
-    shared = np.flatnonzero(np.bincount(numbers)[numbers] > 1)
-    pairs = np.stack([numbers[shared], digests[shared]], axis=1)
-    clips, first, clip_of = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
-    is_ambiguous = np.bincount(clips[:, 0])[numbers[shared]] > 1
-    ambiguous, first_rows = shared[is_ambiguous], rows[shared[first[clip_of.reshape(-1)]]][is_ambiguous]
-    texts = names.take(pa.array(ambiguous)).to_pylist()
-    # A row is a folder here, so that files of events, which may name the end of a path, say that it is one of several.
-    new = [f"row {row + 1}/{text.lstrip('/')}" for row, text in zip(first_rows.tolist(), texts)]
-    is_replaced = np.zeros(len(names), dtype=bool)
-    is_replaced[ambiguous] = True
-    return pc.replace_with_mask(names, pa.array(is_replaced), pa.array(new, names.type))
 
 
 def _sort(rows: pa.Table) -> pa.Table:
@@ -385,33 +372,54 @@ def _checksum(path: str, size: int, modified: int) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
-def add_file_states(dataset: Any) -> Any:
+def is_filled(audio: pa.ChunkedArray | pa.Array, name: str) -> np.ndarray:
+    """Returns whether the rows of a column of audio have `bytes`, or a `path`, that is not empty, `(num_rows,)`."""
+    values = pc.struct_field(audio, name)
+    # Arrow gives the type `null` to what is None in all rows, and has no lengths of it.
+    values = values.cast(pa.binary()) if pa.types.is_null(values.type) else values
+    return pc.fill_null(pc.binary_length(values), 0).to_numpy(zero_copy_only=False) > 0
+
+
+def add_file_states(dataset: Any, refresh: bool = True) -> Any:
     """
     Returns a dataset with the column `file_state` of rows whose audio is a file of its own, which Parquet files and
     datasets of the Hub may name. Its fingerprint changes with these files. A stream, and a dataset that has the column
-    or no such row, is returned as it is.
+    or no such row, is returned as it is. The column is a file in the cache, as the list of a folder is; `refresh` is
+    that of [`search_audio`].
     """
     if isinstance(dataset, datasets.IterableDataset) or FILE_STATE in dataset.column_names:
         return dataset
     audio = read_arrow(dataset, "audio")
-    lengths = (pc.binary_length(pc.struct_field(audio, name)) for name in ("bytes", "path"))
-    has_bytes, has_path = (pc.fill_null(length, 0).to_numpy() > 0 for length in lengths)
-    is_file = has_path & ~has_bytes
+    is_file = is_filled(audio, "path") & ~is_filled(audio, "bytes")
     if "shard" in dataset.features["audio"]:
         is_file &= pc.struct_field(audio, "shard").is_null().to_numpy()
-    rows = np.flatnonzero(is_file)
-    if not len(rows):
+    if not is_file.any():
         return dataset
-    paths = pc.struct_field(audio, "path").take(pa.array(rows)).to_pylist()
-    states = np.zeros((len(dataset), len(STATE_STRUCT)), dtype=np.int64)
-    for row, path in zip(rows.tolist(), paths):
-        states[row] = *(state := state_of(path)), _checksum(path, *state)
+    place = dataset._fingerprint
+    directory = cache_path("files-{}", place)
+    known = None if refresh else _open_list(directory, place)
+    if known is None:
+        with hold(directory, wait=True):
+            states = _find_states(pc.struct_field(audio, "path"), is_file)
+            digest = hash_columns([pa.chunked_array([pa.array(states[:, -1])])])
+            known = _keep_list(directory, place, digest, partial(_write_states, states, is_file))
+    return datasets.concatenate_datasets([dataset, known], axis=1)
+
+
+def _find_states(paths: pa.ChunkedArray, is_file: np.ndarray) -> np.ndarray:
+    """Returns size, time and checksum of some files, int64 `(num_rows, 3)`, and zeros for the other rows."""
+    states = np.zeros((len(paths), len(STATE_STRUCT)), dtype=np.int64)
+    for start in range(0, len(paths), BATCH_ROWS):
+        for row, path in enumerate(paths.slice(start, BATCH_ROWS).to_pylist(), start=start):
+            if is_file[row]:
+                states[row] = *(state := state_of(path)), _checksum(path, *state)
+    return states
+
+
+def _write_states(states: np.ndarray, is_file: np.ndarray, file: Path) -> None:
     columns = [pa.array(values, mask=~is_file) for values in states.T]
-    features = datasets.Features({FILE_STATE: STATE_STRUCT})
-    table = pa.table([pa.StructArray.from_arrays(columns, names=list(STATE_STRUCT))], schema=features.arrow_schema)
-    # The fingerprint of a dataset in memory would be another one every time.
-    fingerprint = hash_columns([pa.chunked_array([pa.array(states[:, -1])])])
-    return datasets.concatenate_datasets([dataset, datasets.Dataset(table, fingerprint=fingerprint)], axis=1)
+    schema = datasets.Features({FILE_STATE: STATE_STRUCT}).arrow_schema
+    write_arrow(pa.table([pa.StructArray.from_arrays(columns, names=list(STATE_STRUCT))], schema=schema), file)
 
 
 def _write_list(rows: pa.Table, others: datasets.Features, folder: Path, file: Path) -> None:

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -59,6 +60,83 @@ def within(seconds: float, function: Callable[..., Item], *args: Any) -> Item:
     return result
 
 
+def attempt(
+    arguments: DataArguments, read: Callable[[], Item], pauses_after: Callable[[], bool] | None = None
+) -> Item:
+    """
+    Calls `read` until it succeeds, `read_attempts` times at most and each with the time limit `read_seconds`. There
+    is a pause before each further attempt, if `pauses_after` is not given or returns True after the failure.
+
+    Raises:
+        [`AudioError`], `OSError`: that of the last attempt; [`ReadTimeoutError`] if it has not ended in time.
+    """
+    for number in range(arguments.read_attempts - 1):
+        try:
+            return within(arguments.read_seconds, read)
+        except (AudioError, OSError):
+            if pauses_after is None or pauses_after():
+                time.sleep(FIRST_PAUSE * 4**number)
+    return within(arguments.read_seconds, read)
+
+
+class Losses:
+    """
+    Count of the clips that one process, such as a worker of a `DataLoader`, has lost. It is not kept in checkpoints.
+
+    Args:
+        arguments ([`DataArguments`]):
+            With `read_attempts`, `read_seconds` and `max_lost_share`.
+        what (`str`):
+            Beginning of the error after the number, such as "clips cannot be read".
+        then (`str`):
+            Beginning of the line about each that is lost.
+        max_items (`int`, *optional*):
+            Number of items, if it is known: the share is not taken of more.
+        advice (`str`, defaults to `""`):
+            End of the error, if a larger share would avoid it.
+    """
+
+    def __init__(self, arguments: DataArguments, what: str, then: str, max_items: int | None = None, advice: str = ""):
+        self.arguments, self.max_items = arguments, max_items
+        self.what, self.then, self.advice = what, then, advice
+        self.num_asked = self.num_lost = self.num_in_a_row = 0
+
+    def read(
+        self, read: Callable[[], Item], name_of: Callable[[], str], pauses_after: Callable[[], bool] | None = None
+    ) -> Item | None:
+        """
+        Returns what [`attempt`] does; None, with a line that names it, for an item that is lost.
+
+        Raises:
+            [`BeatsError`]: if more than `max_lost_share` of the items that were asked for (`num_asked`, counted by
+                the caller), rounded up, are lost, or ten in a row.
+        """
+        try:
+            found = attempt(self.arguments, read, pauses_after)
+        except (AudioError, OSError) as error:
+            is_slow = isinstance(error, ReadTimeoutError)
+            self._add(AudioError(f"{name_of()}: {error} (`read_seconds`).") if is_slow else error)
+            return None
+        self.num_in_a_row = 0
+        return found
+
+    def _add(self, error: Exception) -> None:
+        self.num_lost += 1
+        self.num_in_a_row += 1
+        share, counted, most = self.arguments.max_lost_share, max(self.num_asked, MIN_COUNTED), math.inf
+        if self.max_items is not None:
+            counted, most = min(counted, self.max_items), self.max_items - 1
+        if self.num_lost <= min(math.ceil(share * counted), most) and self.num_in_a_row < MAX_LOST_IN_A_ROW:
+            logger.warning(f"{self.then}, {self.num_lost} so far: {error}")
+            return
+        limit, advice = "", self.advice
+        if self.num_in_a_row >= MAX_LOST_IN_A_ROW:
+            limit, advice = f", the last {self.num_in_a_row} in a row", ""
+        elif share:
+            limit = f", more than `max_lost_share` ({share:g}) of {counted}"
+        raise BeatsError(f"{self.num_lost} {self.what}{limit}: {error}{advice}") from error
+
+
 class ItemReader:
     """
     Reader of the items of a dataset, in one process, such as a worker of a `DataLoader`. An item that cannot be read
@@ -77,7 +155,12 @@ class ItemReader:
     def __init__(self, arguments: DataArguments, num_items: int, name_of: Callable[[int], str]):
         self.arguments, self.num_items, self.name_of = arguments, num_items, name_of
         self.lost: set[int] = set()
-        self.num_asked = 0
+        self.losses = Losses(
+            arguments,
+            "clips that could be read before cannot be read now",
+            "Another clip takes the place of one that is lost",
+            max_items=num_items,
+        )
 
     def read(self, read_item: Callable[[int], Item], index: int) -> Item:
         """
@@ -88,37 +171,11 @@ class ItemReader:
                 lost, or ten in a row.
         """
         generator = np.random.default_rng([self.arguments.crop_seed, index])
-        self.num_asked += 1
-        num_lost_before = len(self.lost)
+        self.losses.num_asked += 1
         while True:
             if index not in self.lost:
-                try:
-                    return self._try(read_item, index)
-                except (AudioError, OSError) as error:
-                    self.lost.add(index)
-                    self._check(error, len(self.lost) - num_lost_before)
+                item = self.losses.read(partial(read_item, index), partial(self.name_of, index))
+                if item is not None:
+                    return item
+                self.lost.add(index)
             index = int(generator.integers(self.num_items))
-
-    def _try(self, read_item: Callable[[int], Item], index: int) -> Item:
-        for attempt in range(self.arguments.read_attempts - 1):
-            try:
-                return within(self.arguments.read_seconds, read_item, index)
-            except (AudioError, OSError):
-                time.sleep(FIRST_PAUSE * 4**attempt)
-        try:
-            return within(self.arguments.read_seconds, read_item, index)
-        except ReadTimeoutError as error:
-            raise AudioError(f"{self.name_of(index)}: {error} (`read_seconds`).") from error
-
-    def _check(self, error: Exception, num_in_a_row: int) -> None:
-        share, num_lost = self.arguments.max_lost_share, len(self.lost)
-        counted = min(max(self.num_asked, MIN_COUNTED), self.num_items)
-        if num_lost <= min(math.ceil(share * counted), self.num_items - 1) and num_in_a_row < MAX_LOST_IN_A_ROW:
-            logger.warning(f"Another clip takes the place of one that is lost, {num_lost} so far: {error}")
-            return
-        limit = ""
-        if num_in_a_row >= MAX_LOST_IN_A_ROW:
-            limit = f", the last {num_in_a_row} in a row"
-        elif share:
-            limit = f", more than `max_lost_share` ({share:g}) of {counted}"
-        raise BeatsError(f"{num_lost} clips that could be read before cannot be read now{limit}: {error}") from error

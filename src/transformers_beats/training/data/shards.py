@@ -6,7 +6,6 @@ shard is made once and kept in the cache; there is no copy of the audio.
 
 import json
 import os
-import posixpath
 import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from datasets.fingerprint import Hasher
 from datasets.table import MemoryMappedTable, table_cast
 from transformers.utils import logging
 
+from transformers_beats.audio.archives import Member, walk_tar
 from transformers_beats.audio.decoding import AudioError
 from transformers_beats.audio.files import AUDIO_SUFFIXES, is_hidden
 from transformers_beats.utils.cache import mark_used, remove_unused
@@ -32,6 +32,7 @@ from .manifest import (
     AUDIO_STRUCT,
     BATCH_ROWS,
     cache_path,
+    is_filled,
     map_arrow,
     open_arrow,
     pc,
@@ -57,12 +58,13 @@ SHARD_AUDIO = AUDIO_STRUCT | {
 }
 TAR_FEATURES = datasets.Features({"audio": SHARD_AUDIO, METADATA_COLUMN: datasets.Value("string")})
 # Changes when rows of the indices do.
-INDEX_VERSION = 4
+INDEX_VERSION = 5
 INDEX_NAME = "shard-{}.arrow"
 # Entry of the metadata of an index: warnings about the shard.
 WARNINGS = b"warnings"
 MAX_THREADS = 8
-BLOCK_BYTES = 1 << 20
+# A column of a row group that is read whatever it holds.
+SMALL_BYTES = 1 << 20
 # Bytes of rows in memory at a time.
 BATCH_BYTES = 1 << 26
 
@@ -204,7 +206,8 @@ def index_parquet(shard: Path, index: Path, features: datasets.Features) -> None
     """Writes the rows of a Parquet file without audio, but with its places, in the columns of `features`."""
     audio = [name for name, feature in features.items() if is_audio(feature)]
     _, modified = read_state(shard)
-    with pyarrow.parquet.ParquetFile(shard) as file:
+    # Mapped: batches of a column are read from it without a copy of the whole.
+    with pyarrow.parquet.ParquetFile(shard, memory_map=True) as file:
         names = [field.name for field in file.schema_arrow]
         for field in file.schema_arrow:
             if field.name in audio and not is_audio_type(field.type):
@@ -217,7 +220,8 @@ def index_parquet(shard: Path, index: Path, features: datasets.Features) -> None
         columns: dict[str, Any] = {name: table[name] for name in names}
         for name in audio:
             if name in columns:
-                columns[name] = _places(table[name], shard, name, modified, _find_bytes(file, name))
+                paths = pc.struct_field(table[name], "path")
+                columns[name] = _places(table[name], shard, name, modified, _find_bytes(file, name, paths))
     for name in features.keys() - columns.keys():
         columns[name] = pyarrow.nulls(table.num_rows)
     ordered = {name: columns.pop(name) for name in features}
@@ -230,19 +234,32 @@ def index_parquet(shard: Path, index: Path, features: datasets.Features) -> None
     write_arrow(table, index)
 
 
-def _find_bytes(file: pyarrow.parquet.ParquetFile, name: str) -> np.ndarray:
-    """Returns whether the rows of a column of audio have bytes, bool `(num_rows,)`; others only name a file."""
-    parts = []
+def _find_bytes(file: pyarrow.parquet.ParquetFile, name: str, paths: pyarrow.ChunkedArray) -> np.ndarray:
+    """
+    Returns whether the rows of a column of audio have bytes, bool `(num_rows,)`; others only name a file. Bytes are
+    read of those row groups alone whose statistics do not tell it, and of which a path leads to a file.
+    """
+    has_bytes = np.ones(file.metadata.num_rows, dtype=bool)
+    stop = 0
     for group in range(file.metadata.num_row_groups):
         of_group = file.metadata.row_group(group)
+        start, stop = stop, stop + of_group.num_rows
         chunks = [of_group.column(index) for index in range(of_group.num_columns)]
-        statistics = next(chunk.statistics for chunk in chunks if chunk.path_in_schema == f"{name}.bytes")
+        chunk = next(chunk for chunk in chunks if chunk.path_in_schema == f"{name}.bytes")
+        statistics = chunk.statistics
         if statistics is not None and statistics.has_null_count and statistics.null_count in (0, of_group.num_rows):
-            parts.append(np.full(of_group.num_rows, statistics.null_count == 0))
-            continue
-        values = file.read_row_group(group, columns=[f"{name}.bytes"], use_threads=False)[name]
-        parts.append(pc.fill_null(pc.binary_length(pc.struct_field(values, "bytes")), 0).to_numpy() > 0)
-    return np.concatenate([np.zeros(0, dtype=bool), *parts])
+            has_bytes[start:stop] = statistics.null_count == 0
+        elif chunk.total_uncompressed_size <= SMALL_BYTES or _names_file(paths.slice(start, of_group.num_rows)):
+            num_rows = max(1, of_group.num_rows * BATCH_BYTES // max(chunk.total_uncompressed_size, BATCH_BYTES))
+            batches = file.iter_batches(num_rows, row_groups=[group], columns=[f"{name}.bytes"], use_threads=False)
+            for batch in batches:
+                has_bytes[start : start + len(batch)] = is_filled(batch.column(0), "bytes")
+                start += len(batch)
+    return has_bytes
+
+
+def _names_file(paths: pyarrow.ChunkedArray) -> bool:
+    return any(path and os.path.exists(path) for path in paths.to_pylist())
 
 
 def _places(
@@ -277,43 +294,75 @@ def index_tar(shard: Path, index: Path) -> None:
     order of the disk.
     """
     warnings: list[str] = []
-    distant: dict[str, dict[str, Any]] = {}
+    beside = Beside()
     schema = TAR_FEATURES.arrow_schema
     # Warnings, and what is beside the audio, are known when all rows are written; warnings come before these.
     rows = index.with_name(f".{index.name}")
     try:
-        write_batches(_batch_rows(_read_shard(str(shard), warnings.append, distant)), schema, rows)
+        write_batches(_batch_rows(_read_shard(str(shard), warnings.append, beside)), schema, rows)
         if warnings:
             schema = schema.with_metadata({**(schema.metadata or {}), WARNINGS: json.dumps(warnings)})
-        if warnings or distant:
+        if warnings or beside:
             table = map_arrow(rows).table
-            write_batches(_add_values(table, distant, f"{shard}/") if distant else table.to_batches(), schema, index)
+            write_batches(_add_values(table, beside, f"{shard}/") if beside else table.to_batches(), schema, index)
         else:
             rows.replace(index)
     finally:
         rows.unlink(missing_ok=True)
 
 
-def _add_values(
-    table: pyarrow.Table, distant: dict[str, dict[str, Any]], prefix: str
-) -> Iterator[pyarrow.RecordBatch]:
+class Beside:
     """
-    Yields the rows of a tar archive with what is beside their audio elsewhere in it, by the name without suffix: the
-    values of a name that no audio file has are those of all clips of its key.
+    Metadata in a tar archive under other names than those of the audio next to them, by the name without suffix:
+    `of_rows` those in the group of each row, and `of_others` those in groups without audio.
+    """
+
+    def __init__(self):
+        self.of_rows: list[dict[str, dict[str, Any]]] = []
+        self.of_others: dict[str, dict[str, Any]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.of_others) or any(self.of_rows)
+
+    def add(self, values: dict[str, dict[str, Any]], num_rows: int) -> None:
+        """Adds the metadata of a group with so many rows."""
+        self.of_rows += [values] * num_rows
+        if not num_rows:
+            _update(self.of_others, values)
+
+
+def _update(known: dict[str, dict[str, Any]], values: dict[str, dict[str, Any]]) -> None:
+    for name, found in values.items():
+        known.setdefault(name, {}).update(found)
+
+
+def _add_values(table: pyarrow.Table, beside: Beside, prefix: str) -> Iterator[pyarrow.RecordBatch]:
+    """
+    Yields the rows of a tar archive with what is beside their audio under other names. What has the name of an audio
+    file is its own, wherever it is. Others are of the clips of their key: those of their group or, if no clip of it
+    has any in its group, of all.
     """
     paths = pc.struct_field(table["audio"], "path").to_pylist()
     stems = {_stem(path.removeprefix(prefix)) for path in paths}
+    own: dict[str, dict[str, Any]] = {}
     of_keys: dict[str, dict[str, Any]] = {}
-    for stem, values in distant.items():
-        if stem not in stems:
-            of_keys.setdefault(_clip_key(stem), {}).update(values)
+    of_groups: dict[str, dict[str, Any]] = {}
+    for values, of_all in ((beside.of_others, of_keys), *((values, of_groups) for values in beside.of_rows)):
+        for stem, found in values.items():
+            _update(own if stem in stems else of_all, {stem if stem in stems else _clip_key(stem): found})
     column = table.schema.get_field_index(METADATA_COLUMN)
+    groups = iter(beside.of_rows)
     for batch in table.to_batches():
         texts = []
         names = pc.struct_field(batch.column("audio"), "path").to_pylist()
-        for path, text in zip(names, batch.column(column).to_pylist()):
+        for path, text, group in zip(names, batch.column(column).to_pylist(), groups):
             name = path.removeprefix(prefix)
-            values = of_keys.get(_clip_key(name), {}) | distant.get(_stem(name), {})
+            of_group: dict[str, Any] = {}
+            for stem, found in group.items():
+                if stem not in stems:
+                    of_group |= found
+            key = _clip_key(name)
+            values = of_keys.get(key, {}) | (of_group or of_groups.get(key, {})) | own.get(_stem(name), {})
             texts.append(json.dumps(values | (json.loads(text) if text else {})) if values else text)
         yield batch.set_column(column, batch.schema.field(column), pyarrow.array(texts, pyarrow.string()))
 
@@ -343,25 +392,24 @@ def read_tar_shards(shards: list[str]) -> Iterator[dict[str, Any]]:
         yield from _read_shard(shard, logger.warning)
 
 
-def _read_shard(
-    shard: str, warn: Callable[[str], None], distant: dict[str, dict[str, Any]] | None = None
-) -> Iterator[dict[str, Any]]:
+def _read_shard(shard: str, warn: Callable[[str], None], beside: Beside | None = None) -> Iterator[dict[str, Any]]:
     """
-    Yields the rows of a tar archive; see [`read_tar_shards`]. `warn` is told of damage. With `distant`, metadata go
-    there, by the name without suffix, unless the audio file of this name is next to them.
+    Yields the rows of a tar archive; see [`read_tar_shards`]. `warn` is told of damage. Metadata of other names than
+    those of the audio next to them go to `beside`, if that is given.
     """
     for members in _group_members(shard, warn):
         audio = [(name, content) for name, content in members if _suffix(name) in AUDIO_SUFFIXES]
         stems = {_stem(name) for name, _ in audio}
         values: dict[str, dict[str, Any]] = {}
-        others: dict[str, dict[str, Any]] = {} if distant is None else distant
         for name, content in members:
             if (suffix := _suffix(name)) in (".json", *CLASS_SUFFIXES):
                 found = _read_values(f"{shard}/{name}", content["bytes"], is_json=suffix == ".json")
-                stem = _stem(name)
-                (values if stem in stems else others).setdefault(stem, {}).update(found)
+                _update(values, {_stem(name): found})
+        others = {stem: found for stem, found in values.items() if stem not in stems}
+        if beside is not None:
+            beside.add(others, len(audio))
         of_all: dict[str, Any] = {}
-        for found in others.values() if distant is None else ():
+        for found in others.values() if beside is None else ():
             of_all.update(found)
         for name, content in audio:
             metadata = of_all | values.get(_stem(name), {})
@@ -385,84 +433,25 @@ def _group_members(shard: str, warn: Callable[[str], None]) -> Iterator[list[tup
     """Yields names and contents of the files of each clip: neighbours whose names differ after a dot only."""
     group: list[tuple[str, dict[str, Any]]] = []
     wanted = AUDIO_SUFFIXES | {".json", *CLASS_SUFFIXES}
-    files: dict[str, tarfile.TarInfo] = {}
     try:
-        num_bytes, modified = read_state(Path(shard))
-        archive, is_compressed = _open_tar(shard)
-        with archive:
-            for member in archive:
-                file = _resolve(archive, member, files)
-                if file is None or _suffix(member.name) not in wanted or _is_hidden(member.name):
-                    continue
-                if not is_compressed and file.offset_data + file.size > num_bytes:
-                    raise tarfile.ReadError("unexpected end of data")
-                if group and _clip_key(group[0][0]) != _clip_key(member.name):
-                    yield group
-                    group = []
-                place = None if is_compressed or file.issparse() else {"shard": shard, "modified": modified}
-                group.append((member.name, _content(archive, file, f"{shard}/{member.name}", place)))
-            if not is_compressed:
-                _check_rest(shard, archive.offset)
+        _, modified = read_state(shard)
+        for member in walk_tar(shard, lambda name: _suffix(name) in wanted and not _is_hidden(name)):
+            if group and _clip_key(group[0][0]) != _clip_key(member.name):
+                yield group
+                group = []
+            group.append((member.name, _content(member, shard, modified)))
     except (tarfile.TarError, EOFError) as error:
         warn(f"{shard}: the rest of this shard cannot be read: {first_line(error).rstrip(':')}")
     if group:
         yield group
 
 
-def _resolve(
-    archive: tarfile.TarFile, member: tarfile.TarInfo, files: dict[str, tarfile.TarInfo]
-) -> tarfile.TarInfo | None:
-    """Returns the file that a member is or links to, or None, and adds it to the names in `files`."""
-    found = member if member.isfile() else None
-    if member.islnk():
-        found = files.get(posixpath.normpath(member.linkname))
-    elif member.issym():
-        name = posixpath.normpath(posixpath.join(posixpath.dirname(member.name), member.linkname))
-        found = files.get(name) or _find_later(archive, name)
-    if found is not None:
-        files[posixpath.normpath(member.name)] = found
-    return found
-
-
-def _find_later(archive: tarfile.TarFile, name: str) -> tarfile.TarInfo | None:
-    """Returns a file that may come later in an archive."""
-    try:
-        found = next((other for other in archive.getmembers() if posixpath.normpath(other.name) == name), None)
-    except tarfile.TarError:
-        # The archive's damage is found when it is read up to there.
-        return None
-    return found if found is not None and found.isfile() else None
-
-
-def _check_rest(shard: str, start: int) -> None:
-    """
-    Raises a `tarfile.ReadError` unless all is zero from where the files of an archive end: a header that is damaged,
-    and another archive behind this one, look like the end.
-    """
-    with open(shard, "rb") as file:
-        file.seek(start)
-        while block := file.read(BLOCK_BYTES):
-            if block.count(0) < len(block):
-                raise tarfile.ReadError(f"no file begins at byte {start}, and more follows")
-
-
-def _open_tar(shard: str) -> tuple[tarfile.TarFile, bool]:
-    """Opens a tar archive; returns it, and whether it is compressed."""
-    try:
-        return tarfile.open(shard, "r:"), False
-    except tarfile.ReadError:
-        return tarfile.open(shard), True
-
-
-def _content(
-    archive: tarfile.TarFile, file: tarfile.TarInfo, path: str, place: dict[str, Any] | None
-) -> dict[str, Any]:
+def _content(member: Member, shard: str, modified: int) -> dict[str, Any]:
     """Returns the place of an audio file, if it has one, or the bytes of another file."""
-    content = dict.fromkeys(SHARD_AUDIO) | {"path": path}
-    if _suffix(path) in AUDIO_SUFFIXES and place is not None:
-        return content | place | {"offset": file.offset_data, "size": file.size}
-    data = archive.extractfile(file)
-    return content | {"bytes": data.read() if data is not None else b""}
+    content = dict.fromkeys(SHARD_AUDIO) | {"path": f"{shard}/{member.name}"}
+    if _suffix(member.name) in AUDIO_SUFFIXES and member.offset is not None:
+        return content | {"shard": shard, "modified": modified, "offset": member.offset, "size": member.size}
+    return content | {"bytes": member.read()}
 
 
 def _clip_key(name: str) -> str:

@@ -3,19 +3,22 @@
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 from datasets.config import HF_DATASETS_CACHE
 from datasets.fingerprint import Hasher
 from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioError, AudioStream, read_samples, stream_audio
+from transformers_beats.audio.event_rows import name_row
 from transformers_beats.audio.files import AUDIO_SUFFIXES, NamedBytes, search_folder, walk_folder
 from transformers_beats.utils.arguments import argument, check_numbers
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line, name_some
@@ -27,6 +30,8 @@ from .manifest import (
     add_file_states,
     list_audio_files,
     one_of_each_folder,
+    pc,
+    read_arrow,
     read_state,
     search_audio,
 )
@@ -45,9 +50,11 @@ from .tables import (
     FILE_STATE,
     METADATA_COLUMN,
     OWN_COLUMNS,
+    ROW_COLUMN,
     WAVEFORM_COLUMN,
     check_parquet,
     find_table,
+    keep_columns,
     label_name,
     list_columns,
     name_classes,
@@ -109,7 +116,8 @@ class DataArguments:
         positive=True,
     )
     max_lost_share: float = argument(
-        "Share of the crops that a process reads, rounded up, that may be lost: others take their place.",
+        "Share of the crops that a process reads, rounded up, that may be lost: others take their place. Of a stream, "
+        "they are left out, and those count that cannot be decoded.",
         0.05,
         min=0,
         max=1,
@@ -194,7 +202,8 @@ def _load_source(arguments: DataArguments, beside: str | None, refresh: bool) ->
             raise UsageError(
                 f"{source}: no such file or folder here, and from the Hub it cannot be loaded: {error}"
             ) from error
-        return _select_rows(add_file_states(_name_audio_column(dataset, audio_column, source)), arguments.select)
+        dataset = add_file_states(_name_audio_column(dataset, audio_column, source), refresh)
+        return _select_rows(dataset, arguments.select)
     folder = find_split(root, arguments.split, beside)
     path = folder or root
     # A table beside the folders of splits may name the files in them.
@@ -222,7 +231,7 @@ def _load_source(arguments: DataArguments, beside: str | None, refresh: bool) ->
         if arguments.streaming:
             digest = dataset.info.description
             dataset = dataset.to_iterable_dataset(num_shards=min(MAX_FOLDER_SHARDS, len(dataset)))
-    dataset = add_file_states(_name_audio_column(dataset, audio_column, source, own))
+    dataset = add_file_states(_name_audio_column(dataset, audio_column, source, own), refresh)
     dataset = _select_rows(dataset, arguments.select)
     if arguments.streaming:
         # Nothing else tells whether the files are those that an interrupted training has read.
@@ -245,9 +254,12 @@ def _join(parts: list, sources: list[str]) -> Any:
         if any(part.features["audio"] != parts[0].features["audio"] for part in parts):
             # Some have shards.
             parts = [part.cast_column("audio", SHARD_AUDIO) for part in parts]
-        return datasets.concatenate_datasets(parts)
+        joined = datasets.concatenate_datasets(parts)
     except (ValueError, TypeError) as error:
         raise BeatsError(f"{name_some(sources)}: their columns differ: {first_line(error)}") from error
+    if isinstance(joined, datasets.Dataset):
+        keep_columns(joined, parts)
+    return joined
 
 
 def _select_shards(found: list[Path], root: Path, folder: Path | None, split: str) -> list[Path]:
@@ -313,6 +325,9 @@ def _rename_column(dataset, old: str, new: str):
 
 def _select_rows(dataset, select: dict | None):
     is_stream = isinstance(dataset, datasets.IterableDataset)
+    if select and not is_stream:
+        # Clips are told apart by it, whatever is selected.
+        dataset = dataset.add_column(ROW_COLUMN, np.arange(len(dataset)))
     for column, values in (select or {}).items():
         # What is beside the audio of a stream is known when it comes.
         known = [name for name in dataset.features if name not in OWN_COLUMNS] if is_stream else list_columns(dataset)
@@ -344,6 +359,84 @@ def _is_same(value: Any, wanted: Any) -> bool:
         except ValueError:
             return False
     return value == wanted or label_name(value) == label_name(wanted)
+
+
+def large_text(values: Iterable[Any]) -> pa.Array:
+    """Returns texts as an Arrow array, which may have more than 2 GiB."""
+    return pa.array(list(map(str, values)), pa.large_string())
+
+
+def number_rows(dataset: datasets.Dataset) -> tuple[np.ndarray, np.ndarray | None]:
+    """
+    Returns the number of each row in the dataset that it is from, from 0 on, before `select`, int64 `(num_rows,)`; and
+    the number of that dataset, int16 `(num_rows,)`, or None if there is one.
+    """
+    corpora = read_arrow(dataset, CORPUS_COLUMN).to_numpy() if CORPUS_COLUMN in dataset.column_names else None
+    if ROW_COLUMN in dataset.column_names:
+        return read_arrow(dataset, ROW_COLUMN).to_numpy(), corpora
+    rows = np.arange(len(dataset))
+    return (rows, None) if corpora is None else (rows - np.searchsorted(corpora, corpora), corpora)
+
+
+def _name_rows(rows: np.ndarray, corpora: np.ndarray | None, indices: np.ndarray) -> Iterator[str]:
+    of_dataset = repeat(None) if corpora is None else map(int, corpora[indices])
+    return map(name_row, map(int, rows[indices]), of_dataset)
+
+
+def name_clips(dataset: datasets.Dataset, is_single: bool) -> pa.ChunkedArray:
+    """
+    Returns names of clips, `dog/1.wav` and `rain/1.wav`: those of the dataset, if it `is_single`, else paths below the
+    folder that all have in common. Several may have the same; see [`tell_apart`].
+    """
+    if is_single and FILE_COLUMN in dataset.column_names:
+        names = read_arrow(dataset, FILE_COLUMN)
+        is_text = pa.types.is_string(names.type) or pa.types.is_large_string(names.type)
+        names = names.cast(pa.large_string()) if is_text else pa.chunked_array([large_text(names.to_pylist())])
+        if names.null_count == 0 and pc.min(pc.binary_length(names)).as_py() > 0:
+            return names
+    paths = pc.struct_field(read_arrow(dataset, "audio"), "path").cast(pa.large_string()).combine_chunks()
+    is_missing = pc.fill_null(pc.equal(paths, ""), True)
+    if pc.any(is_missing).as_py():
+        missing = np.flatnonzero(is_missing.to_numpy(zero_copy_only=False))
+        paths = pc.replace_with_mask(paths, is_missing, large_text(_name_rows(*number_rows(dataset), missing)))
+    is_absolute = pc.starts_with(paths, "/")
+    # All others lie between the first and the last.
+    extremes = [os.path.dirname(pc.min(paths).as_py()), os.path.dirname(pc.max(paths).as_py())]
+    common = os.path.commonpath(extremes) if pc.all(is_absolute).as_py() or not pc.any(is_absolute).as_py() else ""
+    if common:
+        prefix = os.path.join(common, "")
+        if pc.all(pc.starts_with(paths, prefix)).as_py():
+            paths = pc.utf8_slice_codeunits(paths, len(prefix))
+        else:
+            paths = large_text(os.path.relpath(path, common) for path in paths.to_pylist())
+    return pa.chunked_array([paths])
+
+
+def tell_apart(
+    names: pa.ChunkedArray, digests: np.ndarray, rows: np.ndarray, corpora: np.ndarray | None = None
+) -> pa.ChunkedArray:
+    """
+    Returns names of clips, in which those that different clips share begin with the row, by [`number_rows`], from 1
+    on, `row 3/1.wav`: in Parquet and on the Hub, a path may be a name without its folder. Rows of one name and digest
+    are one clip, which keeps one name, that of its first row.
+    """
+    encoded = names.combine_chunks().dictionary_encode()
+    numbers = encoded.indices.to_numpy()
+    if len(encoded.dictionary) == len(numbers):
+        return names
+    shared = np.flatnonzero(np.bincount(numbers)[numbers] > 1)
+    different, digest_of = np.unique(digests[shared], return_inverse=True)
+    pairs = numbers[shared].astype(np.int64) * len(different) + digest_of
+    clips, first, clip_of = np.unique(pairs, return_index=True, return_inverse=True)
+    is_ambiguous = np.bincount(clips // len(different))[numbers[shared]] > 1
+    ambiguous, first_rows = shared[is_ambiguous], shared[first[clip_of]][is_ambiguous]
+    # A row is a folder here, so that files of events, which may name the end of a path, say that it is one of several.
+    folders = large_text(_name_rows(rows, corpora, first_rows))
+    texts = pc.utf8_ltrim(names.take(pa.array(ambiguous)).combine_chunks(), "/")
+    is_replaced = np.zeros(len(names), dtype=bool)
+    is_replaced[ambiguous] = True
+    new = pc.binary_join_element_wise(folders, texts, pa.scalar("/", pa.large_string()))
+    return pc.replace_with_mask(names, pa.array(is_replaced), new)
 
 
 def decode_row(row: dict[str, Any], sampling_rate: int, start: int = 0, num_samples: int | None = None) -> np.ndarray:

@@ -2,6 +2,7 @@
 """Streams of clips: shared by processes and their workers, shuffled, and continued where they were."""
 
 import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from functools import partial
@@ -16,10 +17,11 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers.utils import logging
 
 from transformers_beats.audio.decoding import AudioError, read_samples
-from transformers_beats.utils.errors import BeatsError
+from transformers_beats.utils.errors import BeatsError, first_line
 
 from .crops import crop
-from .reading import ReadTimeoutError, within
+from .reading import Losses, ReadTimeoutError, attempt, within
+from .shards import read_audio
 from .sources import DataArguments, open_row
 
 
@@ -28,6 +30,7 @@ logger = logging.get_logger(__name__)
 # Epochs in a row in which a reader found rows and could use none of them, and in which it had no row at all, as it may
 # happen if there are fewer rows than readers.
 MAX_USELESS_EPOCHS, MAX_EMPTY_EPOCHS = 10, 1000
+READ_BYTES = 1 << 20
 
 
 class Place(NamedTuple):
@@ -64,37 +67,71 @@ class Corpus:
     Args:
         parts (`Sequence[datasets.IterableDataset]`):
             Datasets with a column `audio`; see [`load_audio_dataset`].
-        read_seconds (`float`):
-            Time limit of reading a row.
+        arguments ([`DataArguments`]):
+            With `read_attempts` and `read_seconds`, those of reading a row.
     """
 
-    def __init__(self, parts: Sequence[datasets.IterableDataset], read_seconds: float):
-        self.read_seconds = read_seconds
+    def __init__(self, parts: Sequence[datasets.IterableDataset], arguments: DataArguments):
+        self.arguments = arguments
         parts = [part.select_columns("audio") for part in parts]
         self.shards = [(part, index) for part in parts for index in range(part.num_shards)]
 
     def rows(self, shard: int) -> Iterator[dict[str, Any]]:
         """
-        Yields the rows of a shard, not decoded.
+        Yields the rows of a shard, not decoded. For another attempt to read a row, the shard is opened again.
 
         Raises:
-            [`BeatsError`]: if the next row does not come within `read_seconds`. Nothing can be read after it then.
+            [`BeatsError`]: if no attempt to read the next row succeeds.
         """
         dataset, index = self.shards[shard]
-        # Not the iterator of a dataset, which in a worker of a `DataLoader` gives a part of the shards only.
-        batches = dataset.shard(dataset.num_shards, index).iter(batch_size=1)
-        for count in itertools.count(1):
+        opened: list[Iterator[dict[str, list]]] = []
+
+        def read_row(number: int) -> tuple[Iterator[dict[str, list]], dict[str, list] | None]:
+            # Taken out: an attempt that does not end still holds the rows that it reads.
+            if opened:
+                batches = opened.pop()
+            else:
+                # Not the iterator of a dataset, which in a worker of a `DataLoader` gives a part of the shards only.
+                shard_rows = dataset.shard(dataset.num_shards, index).iter(batch_size=1)
+                batches = itertools.islice(shard_rows, number, None)
+            return batches, next(batches, None)
+
+        for number in itertools.count():
             try:
-                batch = within(self.read_seconds, next, batches, None)
-            except ReadTimeoutError as error:
+                batches, batch = attempt(self.arguments, partial(read_row, number))
+            except OSError as error:
+                is_slow = isinstance(error, ReadTimeoutError)
+                problem = (
+                    f"{error} (`read_seconds`), with the rows before it that `select` leaves out"
+                    if is_slow
+                    else f"cannot be read: {first_line(error)}"
+                )
                 raise BeatsError(
-                    f"Row {count} of shard {index + 1} of {dataset.num_shards} {error} (`read_seconds`), with the "
-                    "rows before it that `select` leaves out: give the command again, which goes on from the last "
-                    "checkpoint, or a longer time."
+                    f"Row {number + 1} of shard {index + 1} of {dataset.num_shards} {problem}: give the command "
+                    f"again, which goes on from the last checkpoint{', or a longer time' if is_slow else ''}."
                 ) from error
             if batch is None:
                 return
+            opened.append(batches)
             yield {name: values[0] for name, values in batch.items()}
+
+
+def can_be_read(row: dict[str, Any]) -> bool:
+    """Returns whether the encoded audio of a row can be read to its end: if not, that may pass."""
+    audio = row["audio"] or {}
+    path = audio.get("path")
+    try:
+        if read_audio(audio) is not None or not path:
+            return True
+        # A pipe is not opened.
+        if not os.path.isfile(path):
+            return False
+        with open(path, "rb") as file:
+            while file.read(READ_BYTES):
+                pass
+    except (AudioError, OSError):
+        return False
+    return True
 
 
 def share_shards(num_shards: int, reader: int, num_readers: int, seed: Sequence[int]) -> list[tuple[int, int, int]]:
@@ -200,7 +237,8 @@ class StreamingCrops(IterableDataset):
     """
     Crops of clips as they come, epoch after epoch without an end; `num_crops` of each clip, or one, at another place
     in every epoch. Processes, and the workers of their `DataLoader`s, share the shards; each clip is read once in each
-    epoch. Clips that cannot be read are skipped and counted in `num_skipped`.
+    epoch. Clips that cannot be read are skipped and counted, see [`Losses`]; `num_skipped` also counts those that are
+    too short. A clip that is skipped in several epochs counts in each.
 
     An item has `waveform` `(num_samples,)`, float32, and `position`: where its reader is after it, as [`StreamLoader`]
     keeps it.
@@ -229,12 +267,18 @@ class StreamingCrops(IterableDataset):
         self.num_processes, self.process_index = num_processes, process_index
         weights = arguments.dataset_weights
         groups = [parts] if weights is None else [[part] for part in parts]
-        self.corpora = [Corpus(group, arguments.read_seconds) for group in groups]
+        self.corpora = [Corpus(group, arguments) for group in groups]
         self.shares = None if weights is None else np.array(weights) / sum(weights)
         # Changes with the names, sizes and times of local files.
         self.fingerprint = Hasher.hash([part.info.description for part in parts])
         self.num_samples = round(arguments.crop_seconds * sampling_rate)
-        self.num_skipped = 0
+        self.num_short = 0
+        self.losses = Losses(
+            arguments,
+            "clips that a reader of the stream asked for cannot be read",
+            "A clip of the stream is lost",
+            advice=" A larger `max_lost_share` leaves more of them out.",
+        )
         # Positions of the readers of this process, and the reader that is the first worker.
         self.positions: list[dict[str, Any] | None] = [None]
         self.first_reader = 0
@@ -243,6 +287,11 @@ class StreamingCrops(IterableDataset):
     def description(self) -> str:
         """Number of the shards and a digest of the files: what is in a stream is known at its end only."""
         return f"{sum(len(corpus.shards) for corpus in self.corpora):,} shards, digest {self.fingerprint}"
+
+    @property
+    def num_skipped(self) -> int:
+        """Number of clips that this process has asked for and not used."""
+        return self.losses.num_lost + self.num_short
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker, number, num_readers = get_worker_info(), self.first_reader, 1
@@ -259,7 +308,7 @@ class StreamingCrops(IterableDataset):
         Yields the items of one reader from a position on.
 
         Raises:
-            [`BeatsError`]: if it finds no clip that can be used, epoch after epoch.
+            [`BeatsError`]: if it finds no clip that can be used, epoch after epoch, or loses too many; see [`Losses`].
         """
         position = position or {"drawn": 0, "crops": 0, "places": [Place() for _ in self.corpora]}
         places = [Place(*place) for place in position["places"]]
@@ -305,7 +354,7 @@ class StreamingCrops(IterableDataset):
             num_rows = num_used = 0
 
     def _decode(self, row: dict[str, Any]) -> np.ndarray | None:
-        """Returns the waveform of a row; None, with a warning, if it cannot be used or read in time."""
+        """Returns the waveform of a row; None, with a warning, if it cannot be used."""
         path = (row["audio"] or {}).get("path") or "audio"
 
         def read() -> np.ndarray:
@@ -314,16 +363,23 @@ class StreamingCrops(IterableDataset):
             stream.report.is_logged = True
             return read_samples(stream)
 
-        try:
+        def pauses_after() -> bool:
+            # Audio that can be read and not decoded is damaged, which no pause changes.
             try:
-                waveform = within(self.arguments.read_seconds, read)
-            except ReadTimeoutError as error:
-                raise AudioError(f"{path}: {error} (`read_seconds`).") from error
-            if len(waveform) < self.arguments.min_seconds * self.sampling_rate:
-                raise AudioError(f"{path}: is shorter than `min_seconds`.")
-        except AudioError as error:
-            self.num_skipped += 1
-            logger.warning(f"Skipped, {self.num_skipped} so far: {error}")
+                return not within(self.arguments.read_seconds, can_be_read, row)
+            except ReadTimeoutError:
+                return True
+
+        self.losses.num_asked += 1
+        waveform = self.losses.read(read, lambda: path, pauses_after)
+        if waveform is not None and len(waveform) < (min_seconds := self.arguments.min_seconds) * self.sampling_rate:
+            # As of other datasets, it is no loss.
+            self.num_short += 1
+            seconds = len(waveform) / self.sampling_rate
+            logger.warning(
+                f"Skipped, {self.num_short} so far: {path}: lasts {seconds:.3f} s, less than `min_seconds` "
+                f"({min_seconds:g})."
+            )
             return None
         return waveform
 

@@ -20,9 +20,9 @@ from transformers_beats.audio.event_rows import (
     Row,
     as_time,
     check_times,
-    first_rows,
     fit_rows,
     is_time,
+    keep_once,
     make_row,
 )
 from transformers_beats.audio.files import search_folder
@@ -158,7 +158,7 @@ def _read_json_lines(path: Path) -> Iterator[Row]:
     for index, record in enumerate(table.dataset):
         place, recording, events = table.place(index), record[file], record.get("events")
         if events is None and is_by_event:
-            yield make_row(place, recording, *_event_cells(record, EVENT_COLUMNS))
+            yield make_row(place, recording, *_event_cells(record, EVENT_COLUMNS), is_typed=True)
         elif record.get("status") in (None, "ok"):
             if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
                 raise BeatsError(f"{place}: `events` must be a list of {{label, onset, offset}}, got {events!r:.60}.")
@@ -168,7 +168,7 @@ def _read_json_lines(path: Path) -> Iterator[Row]:
                 cells = _event_cells(event, EVENT_COLUMNS)
                 if any(cell is None for cell in cells):
                     raise BeatsError(f"{place}: an event has no label, onset or offset: {json.dumps(event):.80}.")
-                yield make_row(place, recording, *cells)
+                yield make_row(place, recording, *cells, is_typed=True)
 
 
 def _event_cells(record: dict[str, Any], labels: Sequence[str]) -> list[Any]:
@@ -320,7 +320,6 @@ def read_event_files(
     found: list[tuple[Row, int]] = []
     found_in: list[int] = []
     lost: list[str] = []
-    num_twice = 0
     for number, row in ((number, row) for number, rows in enumerate(of_sources) for row in rows):
         clip = recordings.find(row)
         if clip is None:
@@ -351,16 +350,10 @@ def read_event_files(
         if row.label is None:
             continue
         has_times = row.onset is not None and row.offset is not None
-        event = (index[row.label], *((row.onset, row.offset) if has_times else (0.0, math.inf)))
-        if event in values[clip]:
-            num_twice += 1
-        else:
-            values[clip].append(event)
-    if num_twice:
-        logger.warning(f"{num_twice} rows of events appear twice, and count once.")
+        values[clip].append((index[row.label], *((row.onset, row.offset) if has_times else (0.0, math.inf))))
+    values = keep_once(values, "rows of events")
     labels = Labels("frames", list(known), values, knowledge, None if own is None else list(map(sorted, annotated)))
-    first = first_rows(names)
-    return labels.select([first[name] for name in names])
+    return labels.select(recordings.numbers)
 
 
 def own_classes(sources: Sequence[str], of_sources: Sequence[list[Row]], index: Mapping[str, int]) -> list[set[int]]:

@@ -43,7 +43,9 @@ METADATA_COLUMN = "_metadata"
 WAVEFORM_COLUMN = "_waveform"
 # Number of the dataset of a row, among several.
 CORPUS_COLUMN = "_corpus"
-OWN_COLUMNS = (FILE_STATE, METADATA_COLUMN, WAVEFORM_COLUMN, CORPUS_COLUMN)
+# Number of a row, from 0 on, in its dataset before `select`.
+ROW_COLUMN = "_source_row"
+OWN_COLUMNS = (FILE_STATE, METADATA_COLUMN, WAVEFORM_COLUMN, CORPUS_COLUMN, ROW_COLUMN)
 # Path of an audio file in a tar archive, after that of the archive.
 ARCHIVE = re.compile(r"^/.*\.tar/", re.IGNORECASE | re.DOTALL)
 DRIVE = re.compile(r"[a-z]:[\\/]|//", re.IGNORECASE)
@@ -364,9 +366,10 @@ def _read_parquet(path: Path) -> Table:
 def read_column(dataset: datasets.Dataset, column: str) -> list:
     """Returns the values of a column, or of metadata beside the audio; class indices are replaced by their names."""
     if column not in dataset.column_names:
-        return [read_metadata(text, column) for text in dataset[METADATA_COLUMN]]
+        return [read_metadata(text, column) for text in dataset[METADATA_COLUMN][:]]
     feature = dataset.features[column]
-    return [name_classes(value, feature) for value in dataset[column]]
+    # All at once: one by one, they take a hundred times as long.
+    return [name_classes(value, feature) for value in dataset[column][:]]
 
 
 def read_metadata(text: str | None, column: str) -> Any:
@@ -392,7 +395,7 @@ def metadata_names(dataset: datasets.Dataset) -> list[str]:
     """Returns the names of the metadata beside the audio in tar shards, if there are some."""
     if METADATA_COLUMN not in dataset.column_names:
         return []
-    return [*dict.fromkeys(name for text in dataset[METADATA_COLUMN] if text for name in json.loads(text))]
+    return [*dict.fromkeys(name for text in dataset[METADATA_COLUMN][:] if text for name in json.loads(text))]
 
 
 def list_columns(dataset: datasets.Dataset) -> list[str]:
@@ -401,11 +404,21 @@ def list_columns(dataset: datasets.Dataset) -> list[str]:
     return [*dict.fromkeys([*own, *metadata_names(dataset)])]
 
 
+def keep_columns(dataset: datasets.Dataset, parts: Sequence[datasets.Dataset]) -> None:
+    """Notes in the `info` of a dataset, for [`columns_of_parts`], which columns those have that it is joined of."""
+    dataset.info.description = json.dumps([part.column_names for part in parts])
+
+
+def columns_of_parts(dataset: datasets.Dataset) -> list[list[str]]:
+    """Returns the columns of each of the datasets that one is joined of, by the numbers in `_corpus`."""
+    return json.loads(dataset.info.description) if CORPUS_COLUMN in dataset.column_names else []
+
+
 def name_files(dataset: datasets.Dataset) -> list[str | None]:
     """Returns the path of each clip in its folder or shard; None if it has none."""
     names: list[str | None] = [None] * len(dataset)
     if FILE_COLUMN in dataset.column_names:
-        names = list(dataset[FILE_COLUMN])
+        names = list(dataset[FILE_COLUMN][:])
     if "audio" not in dataset.column_names or all(names):
         return names
     audio = dataset.select_columns("audio").with_format("arrow")[:]["audio"]

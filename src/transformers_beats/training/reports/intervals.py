@@ -1,7 +1,7 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Confidence intervals of metrics: percentiles of a bootstrap over clips (Efron, 1979)."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -226,12 +226,13 @@ def resampled_means(parts: Sequence["Predictions"]) -> dict[str, np.ndarray]:
 
 def describe_intervals(
     parts: Sequence["Predictions"],
-    events: Mapping[str, Interval | None] | None = None,
-    missing: Collection[str] = (),
+    metrics: Mapping[str, float | None],
+    intervals: Mapping[str, Interval | None],
 ) -> str:
     """
-    Returns a text that says how [`metric_intervals`] were computed, and the intervals of the measures of `events`,
-    which have other numbers of resamples. `missing` are metrics that have a value and no interval.
+    Returns a text that says how the `intervals` of `metrics` were computed, and which metrics have none, and why.
+    `intervals` are those of [`metric_intervals`] and of the measures of events that were drawn, which have other
+    numbers of resamples; None where the draws have none.
     """
     size = min(map(count_resamples, parts))
     drawn = "over clips"
@@ -240,18 +241,29 @@ def describe_intervals(
         drawn += ", each with all its moments" if of_moments else ", those of one file together"
     within = ", each fold on its own" if len(parts) > 1 else ""
     counts = [(f"{size:,}", "")] if size else []
-    known = {name for name, interval in (events or {}).items() if interval is not None}
+    known = {name for name, interval in intervals.items() if interval is not None}
     if known & {"collar_f1", "segment_f1"}:
         counts.append((f"{MAX_RESAMPLES:,}", " for F1 of events"))
     if known & {"psds1", "psds2"}:
         counts.append((f"{MIN_RESAMPLES:,} to {MAX_RESAMPLES:,}", " for PSDS"))
-    listed = ", ".join(f"{count}{' resamples' if not at else ''}{of}" for at, (count, of) in enumerate(counts))
-    text = f"Intervals of {LEVEL:.0%}: percentiles of a bootstrap {drawn} ({listed}{within})."
-    of_draws = [name for name in missing if size or name not in SEVERAL_LABELS]
-    if of_draws:
-        text += f" None for {', '.join(of_draws)}, for which the draws are all equal, or an end would be infinite."
-    if size:
-        return text
-    largest = max(part.scores.size for part in parts)
-    none = f"{', '.join(SEVERAL_LABELS)} have no intervals: {largest:,} scores are more than {MAX_SCORES:,}."
-    return f"{text} {none}" if counts else none
+    sentences = []
+    if counts:
+        listed = ", ".join(f"{count}{' resamples' if not at else ''}{of}" for at, (count, of) in enumerate(counts))
+        sentences.append(f"Intervals of {LEVEL:.0%}: percentiles of a bootstrap {drawn} ({listed}{within}).")
+    missing = [name for name, value in metrics.items() if value is not None and intervals.get(name) is None]
+    too_large = [] if size else [name for name in SEVERAL_LABELS if name in missing]
+    if equal := [name for name in missing if name in intervals and name not in too_large]:
+        sentences.append(
+            f"None for {', '.join(equal)}, for which the draws are all equal, or an end would be infinite."
+        )
+    if too_large:
+        largest = max(part.scores.size for part in parts)
+        sentences.append(f"{', '.join(too_large)} have no intervals: {largest:,} scores are more than {MAX_SCORES:,}.")
+    if undrawn := [name for name in missing if name not in intervals]:
+        named = ", ".join(undrawn)
+        sentences.append(
+            f"None over folds for {named}: see the reports of the folds."
+            if len(parts) > 1
+            else f"None for {named}, whose draws would take too long."
+        )
+    return " ".join(sentences)

@@ -378,14 +378,13 @@ def write_json(
     """Writes `metrics.json`, and returns its content; see [`write_report`]."""
     parts = list(evidence.folds.values()) or [predictions]
     intervals = {**metric_intervals(parts), **evidence.intervals}
-    missing = [name for name, value in metrics.items() if value is not None and intervals.get(name) is None]
     report = {
         "description": dict(description),
         "num_clips": predictions.num_clips,
         **({"num_moments": len(predictions.names)} if predictions.of_moments else {}),
         "metrics": {name: None if value is None else float(value) for name, value in metrics.items()},
         "intervals": {name: intervals.get(name) for name in metrics},
-        "intervals_by": describe_intervals(parts, evidence.intervals, missing),
+        "intervals_by": describe_intervals(parts, metrics, intervals),
         "per_class": per_class(predictions),
         "notes": evidence.notes,
     }

@@ -28,7 +28,7 @@ SETTINGS = "settings.json"
 # What a search for hyperparameters has found, and what it was asked.
 SEARCH_FILE = "search.json"
 NO_STEP = (
-    "The training has no step, since there are fewer clips than a batch takes: add clips, or set a smaller "
+    "The training has no step, since there are fewer clips than the batches of all processes: add clips, or a smaller "
     "`per_device_train_batch_size`, or `dataloader_drop_last: false`."
 )
 
@@ -105,8 +105,9 @@ def train_and_save(
         [`DivergenceError`]: if the loss or a weight is not finite; nothing is written.
     """
     clips: Any = trainer.train_dataset
-    is_too_small = has_length(clips) and len(clips) < trainer.args.train_batch_size
-    if is_too_small and trainer.args.dataloader_drop_last:
+    # Without a whole batch for each process, there is none for any.
+    needed = trainer.args.train_batch_size * (1 if trainer.accelerator.split_batches else trainer.args.world_size)
+    if trainer.args.dataloader_drop_last and has_length(clips) and len(clips) < needed:
         raise UsageError(NO_STEP)
     directory = training_directory(output_dir)
     with hold(directory) if trainer.is_world_process_zero() else nullcontext():

@@ -58,12 +58,14 @@ class EventLogits:
                 )
             filenames = file[FILENAMES][:]
         recordings = Recordings(names)
-        self.row_of: dict[int, int] = {}
+        found: dict[int, int] = {}
         for row, name in enumerate(filenames):
             text = name.decode("utf-8") if isinstance(name, bytes) else str(name)
             clip = recordings.find(Row(f"{path}, file {row + 1}", text, named_by="segment"))
             if clip is not None:
-                self.row_of[clip] = row
+                found[clip] = row
+        # Clips of one name are one recording.
+        self.row_of = {clip: found[number] for clip, number in enumerate(recordings.numbers) if number in found}
         if not self.row_of:
             raise BeatsError(f"`event_logits`: {path} has none of the clips, such as {names[0]!r}.")
         if len(self.row_of) < len(names):

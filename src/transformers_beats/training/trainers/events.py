@@ -12,6 +12,7 @@ from transformers_beats.modeling_beats import at_least_float32
 from transformers_beats.training.config.event_arguments import EventTrainingArguments
 
 from .classification import ClassificationTrainer
+from .pretraining import WarnOfWarmup
 
 
 # Steepness of the rise of the weight of a mean teacher (Laine and Aila, 2017; Tarvainen and Valpola, 2017).
@@ -78,6 +79,19 @@ def consistency_share(step: int, num_steps: float) -> float:
     return math.exp(-STEEPNESS * (1 - min(1.0, step / max(1.0, num_steps))) ** 2)
 
 
+class WarnOfConsistency(WarnOfWarmup):
+    """Says where a training is over before the weight of the mean teacher has risen to what was asked for."""
+
+    name, target = "consistency_warmup", "consistency_weight"
+
+    def __init__(self, events: EventTrainingArguments):
+        # Up to 1, it is a share.
+        self.warmup = events.consistency_warmup if events.consistency_weight else 0.0
+
+    def count_steps(self, args, max_steps):
+        return self.warmup
+
+
 class EventTrainer(ClassificationTrainer):
     """
     [`ClassificationTrainer`] of a classifier of moments. The loss is the sum of that of the moments and classes whose
@@ -87,6 +101,7 @@ class EventTrainer(ClassificationTrainer):
     def __init__(self, *args: Any, events: EventTrainingArguments, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.events = events
+        self.add_callback(WarnOfConsistency(events))
 
     def _prepare_inputs(self, inputs):
         inputs = super()._prepare_inputs(inputs)

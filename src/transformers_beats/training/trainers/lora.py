@@ -20,6 +20,14 @@ DEFAULTS: dict[str, Any] = {
 ADAPTER = "adapter"
 
 
+def check_peft() -> None:
+    """Raises a [`BeatsError`] if PEFT is not installed."""
+    try:
+        import peft  # noqa: F401
+    except ImportError as error:
+        raise BeatsError(f"`lora` needs PEFT: {install_command('training')}") from error
+
+
 def add_lora(model: PreTrainedModel, values: dict[str, Any]) -> Any:
     """
     Freezes the encoder of a classifier and adds low-rank adapters to it (Hu et al., 2021). `values` are fields of
@@ -28,10 +36,9 @@ def add_lora(model: PreTrainedModel, values: dict[str, Any]) -> Any:
     Raises:
         [`BeatsError`]: if PEFT is not installed, or does not accept the fields.
     """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise BeatsError(f"`lora` needs PEFT: {install_command('training')}") from error
+    check_peft()
+    from peft import LoraConfig, get_peft_model
+
     try:
         heads = [name for name in HEAD_MODULES if getattr(model, name, None) is not None]
         fields: dict[str, Any] = {"modules_to_save": heads} | DEFAULTS | values

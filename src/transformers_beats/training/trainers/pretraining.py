@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, SchedulerType, Trainer, TrainerCallback, TrainingArguments
+from transformers.utils import logging
 
 from transformers_beats.feature_extraction_beats import BeatsFeatureExtractor
 from transformers_beats.inference.layers import choose_layers
@@ -27,6 +28,10 @@ from .progress import print_lines
 from .streaming import EpochOfStream, build_stream_loader, keep_positions
 
 
+logger = logging.get_logger(__name__)
+
+# Schedules of the learning rate that have none.
+WITHOUT_WARMUP = (SchedulerType.CONSTANT, SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
 # Parameters that multiply others: that of the gate of relative positions, and the norms of weight normalisation.
 FACTORS = ("gru_rel_pos_const", "parametrizations.weight.original0", "weight_g")
 
@@ -63,6 +68,24 @@ class EpochOfData(TrainerCallback):
             dataset.set_epoch(int(state.epoch or 0))
 
 
+class WarnOfWarmup(TrainerCallback):
+    """Says where a training is over before its learning rate has risen to what was asked for."""
+
+    name, target = "warmup_steps", "learning_rate"
+
+    def count_steps(self, args: TrainingArguments, max_steps: int) -> float:
+        """Returns the number of steps of the warm-up."""
+        return 0 if args.lr_scheduler_type in WITHOUT_WARMUP else args.get_warmup_steps(max_steps)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        warmup = self.count_steps(args, state.max_steps)
+        if warmup > state.max_steps and state.is_world_process_zero:
+            logger.warning_once(
+                f"`{self.name}` is {warmup:g}, but the training has {state.max_steps} step(s): `{self.target}` is "
+                "never reached. Set fewer steps, or a share, such as 0.1."
+            )
+
+
 class WaveformTrainer(Trainer):
     """
     [`Trainer`] that computes the fbank on the training device.
@@ -77,6 +100,7 @@ class WaveformTrainer(Trainer):
         self.feature_extractor = feature_extractor
         self.add_callback(SeedEachProcess())
         self.add_callback(EpochOfData())
+        self.add_callback(WarnOfWarmup())
         print_lines(self)
 
     def train(self, *args, **kwargs):

@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from transformers.utils import logging
 
 from transformers_beats.training.config.arguments import BeatsTrainingArguments, FineTuningArguments
-from transformers_beats.utils.errors import BeatsError, DivergenceError, UsageError, did_you_mean, install_command
+from transformers_beats.utils.errors import BeatsError, DivergenceError, UsageError, install_command
 from transformers_beats.utils.files import make_directory, replace_file, work_directory
 from transformers_beats.utils.numbers import format_number
 from transformers_beats.utils.resume import as_json, read_settings
@@ -41,13 +41,12 @@ def search_hyperparameters(
     same `settings`: all that decides the result.
 
     Raises:
-        [`UsageError`]: if the space cannot be used, or the metric is undefined in all trials.
+        [`UsageError`]: if the metric is undefined in all trials.
         [`BeatsError`]: if Optuna is not installed.
         [`DivergenceError`]: if no trial comes to its end.
     """
-    space = check_space(tuning.search_space or {}, training)
-    if importlib.util.find_spec("optuna") is None:
-        raise BeatsError(f"`search_space` needs Optuna: {install_command('search')}")
+    space = tuning.search_space or {}
+    check_optuna()
     from optuna.samplers import TPESampler
 
     sampler = TPESampler(seed=training.seed)
@@ -70,6 +69,13 @@ def search_hyperparameters(
         trial_arguments.eval_strategy = "no"
     objectives: list[float] = []
 
+    def propose(trial: Any) -> dict[str, Any]:
+        for name in space:
+            # `Trainer` gives a value the type of the one before: a share of warm-up would be the integer 0.
+            if type(getattr(trial_arguments, name)) in (int, float):
+                setattr(trial_arguments, name, None)
+        return {name: suggest(trial, name, values) for name, values in space.items()}
+
     def objective(metrics: dict[str, float]) -> float:
         objectives.append(metrics[metric])
         return metrics[metric]
@@ -78,7 +84,7 @@ def search_hyperparameters(
         trial_arguments.output_dir = str(directory)
         try:
             best: Any = build(trial_arguments).hyperparameter_search(
-                hp_space=lambda trial: {name: suggest(trial, name, values) for name, values in space.items()},
+                hp_space=propose,
                 compute_objective=objective,
                 n_trials=tuning.num_trials,
                 direction="maximize" if is_greater_better else "minimize",
@@ -109,6 +115,12 @@ def search_hyperparameters(
     set_values(training, tuning, broadcast_object_list([found])[0], metric)
 
 
+def check_optuna() -> None:
+    """Raises a [`BeatsError`] if Optuna is not installed."""
+    if importlib.util.find_spec("optuna") is None:
+        raise BeatsError(f"`search_space` needs Optuna: {install_command('search')}")
+
+
 def set_values(
     training: BeatsTrainingArguments, tuning: FineTuningArguments, found: dict[str, Any], metric: str
 ) -> None:
@@ -118,24 +130,6 @@ def set_values(
     chosen = ", ".join(f"{name} {value}" for name, value in found["values"].items())
     objective = format_number(found["objective"])
     logger.warning(f"Best of {tuning.num_trials} trials: {chosen} ({metric} {objective}).")
-
-
-def check_space(space: dict[str, Any], training: BeatsTrainingArguments) -> dict[str, Any]:
-    """Returns a search space; raises a [`UsageError`] if it is empty, or an entry is of no known kind."""
-    if not space:
-        raise UsageError("`search_space` is empty: name values to try, such as {learning_rate: [1e-4, 1e-3]}.")
-    for name, values in space.items():
-        if not hasattr(training, name):
-            hint = did_you_mean(name, vars(training))
-            raise UsageError(f"`search_space` holds {name!r}, which is no training argument{hint}")
-        if name == "label_smoothing_factor":
-            raise UsageError(f"`search_space` holds {name!r}, which is read when a trainer is made: leave it out.")
-        if name == "num_train_epochs" and training.max_steps > 0 and "max_steps" not in space:
-            raise UsageError("`search_space` holds 'num_train_epochs', but `max_steps` counts: leave it out.")
-        has_range = isinstance(values, dict) and {"low", "high"} <= values.keys() <= {"low", "high", "log"}
-        if not has_range and not (isinstance(values, list) and values):
-            raise UsageError(f"`search_space.{name}` must be a list or {{low: ..., high: ...}}, got {values!r}.")
-    return space
 
 
 def suggest(trial: Any, name: str, values: list | dict[str, Any]) -> Any:

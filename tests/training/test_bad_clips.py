@@ -5,14 +5,12 @@ import io
 import json
 import os
 import re
-import tarfile
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 import soundfile
-from tiny import make_recipe
+from tiny import make_recipe, write_shards
 
 from transformers_beats import BeatsModel
 from transformers_beats.training.compute_codes import tokenize
@@ -57,25 +55,6 @@ def write_folder(folder: Path, contents: dict[str, bytes]) -> Path:
     for name, data in contents.items():
         (folder / name).write_bytes(data)
     os.mkfifo(folder / "clip.wav")
-    return folder
-
-
-def write_shards(folder: Path, contents: dict[str, bytes], kind: str) -> Path:
-    folder.mkdir()
-    items = list(contents.items())
-    for number in range(4):
-        part = items[number::4]
-        if kind == "tar":
-            with tarfile.open(folder / f"{number}.tar", "w") as archive:
-                for name, data in part:
-                    info = tarfile.TarInfo(name)
-                    info.size = len(data)
-                    archive.addfile(info, io.BytesIO(data))
-        else:
-            struct = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
-            rows = [{"bytes": data, "path": name} for name, data in part]
-            features = datasets.Features({"audio": struct})
-            datasets.Dataset.from_dict({"audio": rows}, features=features).to_parquet(folder / f"{number}.parquet")
     return folder
 
 

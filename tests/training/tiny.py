@@ -1,10 +1,13 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Settings of small models and short trainings, and a few sounds for them."""
 
+import io
+import tarfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import soundfile
@@ -87,3 +90,22 @@ def write_pitches(folder: Path, num_clips: int, lengths: tuple[int, ...] = (6400
                 samples += 0.5 * np.sin(np.arange(len(samples)) * 2 * np.pi * frequency / 16000)
             soundfile.write(folder / label / f"{number}.wav", samples, 16000)
     return folder
+
+
+def write_shards(folder: Path, contents: dict[str, bytes], kind: str, num_shards: int = 4, column: str = "audio"):
+    """Writes files of these names and contents to the tar or Parquet shards of a folder."""
+    folder.mkdir()
+    items = list(contents.items())
+    for number in range(num_shards):
+        part = items[number::num_shards]
+        if kind == "tar":
+            with tarfile.open(folder / f"{number}.tar", "w") as archive:
+                for name, data in part:
+                    info = tarfile.TarInfo(name)
+                    info.size = len(data)
+                    archive.addfile(info, io.BytesIO(data))
+        else:
+            struct = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+            rows = {column: [{"bytes": data, "path": name} for name, data in part]}
+            dataset = datasets.Dataset.from_dict(rows, features=datasets.Features({column: struct}))
+            dataset.to_parquet(folder / f"{number}.parquet")

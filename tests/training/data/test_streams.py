@@ -13,6 +13,7 @@ import datasets
 import numpy as np
 import pytest
 import soundfile
+from tiny import write_shards
 
 from transformers_beats.audio.decoding import AudioError
 from transformers_beats.training.data import reading, streams
@@ -343,25 +344,12 @@ def test_streams_have_the_shares_that_were_asked_for(tmp_path):
 
 def write_kind(kind, source, contents: dict[str, bytes]) -> None:
     """Writes a folder of files, or of three shards, of these contents by name."""
-    source.mkdir()
-    if kind == "folder":
-        for name, data in contents.items():
-            (source / name).write_bytes(data)
+    if kind != "folder":
+        write_shards(source, contents, kind, 3, "sound")
         return
-    items = list(contents.items())
-    for number in range(3):
-        part = items[number::3]
-        if kind == "tar":
-            with tarfile.open(source / f"{number}.tar", "w") as archive:
-                for name, data in part:
-                    info = tarfile.TarInfo(name)
-                    info.size = len(data)
-                    archive.addfile(info, io.BytesIO(data))
-        else:
-            rows = [{"bytes": data, "path": name} for name, data in part]
-            features = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
-            dataset = datasets.Dataset.from_dict({"sound": rows}, features=datasets.Features({"sound": features}))
-            dataset.to_parquet(source / f"{number}.parquet")
+    source.mkdir()
+    for name, data in contents.items():
+        (source / name).write_bytes(data)
 
 
 KINDS = ["folder", "tar", "parquet"]

@@ -253,6 +253,11 @@ def test_subclasses_of_subclasses_keep_the_rules_they_inherit(tiny_config):
     class Grandchild(StrictConfig):
         pass
 
+    class AnyArguments(BeatsConfig):
+        @classmethod
+        def validate_architecture(cls, is_strict=True):
+            raise ValueError("of the class")
+
     class OwnValidate(BeatsConfig):
         def validate(self):
             raise NotImplementedError("mine")
@@ -266,6 +271,9 @@ def test_subclasses_of_subclasses_keep_the_rules_they_inherit(tiny_config):
         Grandchild(mask_ratio=2.0).validate()
     with pytest.raises(NotImplementedError, match="mine"):
         Heir().validate()
+    assert AnyArguments(mask_ratio=0.5).mask_ratio == 0.5
+    with pytest.raises(StrictDataclassError, match="'validate_architecture'"):
+        AnyArguments(mask_ratio=0.5).validate()
     # Only what is a validator in the class that is decorated.
     RelaxedTokenizerConfig(num_codebooks=2).validate()
 

@@ -2,10 +2,10 @@
 """BEATs model configurations."""
 
 import math
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 
@@ -46,11 +46,18 @@ class BeatsBaseConfig(SavedWithCode, PreTrainedConfig):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        # `validate` of `@strict` calls the functions of the class that it decorates, also where a subclass without it
-        # has its own. A `validate` that an author wrote is kept.
-        names = [validator.__name__ for validator in getattr(cls, "__class_validators__", [])]
-        if names and cls.validate.__module__ == strict.__module__:
-            cls.validate = strict(dataclass(type("Own", (), {name: getattr(cls, name) for name in names}))).validate
+        # `validate` of `@strict` leaves out the functions of a subclass without it. One that an author wrote is kept.
+        if cls.validate.__module__ == strict.__module__ and hasattr(cls, "__class_validators__"):
+            cls.validate = cls._validate_by_name
+
+    def _validate_by_name(self) -> None:
+        for name in [validator.__name__ for validator in self.__class_validators__]:
+            try:
+                getattr(self, name)()
+            except (TypeError, ValueError) as error:
+                raise StrictDataclassClassValidationError(validator=name, cause=error) from error
+
+    _validate_by_name.__is_defined_by_strict_decorator__ = True  # ty: ignore[missing-attribute]
 
     @property
     def num_freq_patches(self) -> int:
@@ -305,13 +312,9 @@ class BeatsConfig(BeatsBaseConfig):
 
     @property
     def frames_per_step(self) -> int:
-        """
-        Number of frames of 10 ms from one score of `BeatsForAudioFrameClassification` to the next: a time column, or a
-        step of `frame_pooling="sequence"`.
-        """
-        if self.frame_pooling == "sequence":
-            return FBANK_FRAMES_PER_SECOND // self.frames_per_second
-        return self.patch_size
+        """Frames of 10 ms from one score of frames to the next: a column, or a step of `frame_pooling="sequence"`."""
+        is_step = self.frame_pooling == "sequence"
+        return FBANK_FRAMES_PER_SECOND // self.frames_per_second if is_step else self.patch_size
 
     @property
     def frame_seconds(self) -> float:
@@ -329,10 +332,10 @@ class BeatsConfig(BeatsBaseConfig):
 
     def validate_architecture(self):
         super().validate_architecture()
-        self._check_least("embed_dim", "hidden_size", "num_hidden_layers", "num_attention_heads")
+        self._check_least("embed_dim", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_prototypes")
         self._check_least("intermediate_size", "num_conv_pos_embeddings", "num_conv_pos_embedding_groups")
         self._check_least("codebook_size", "num_codebooks", "label_predictor_num_hidden_layers", "mask_block_size")
-        self._check_least("num_prototypes", "frame_recurrent_size")
+        self._check_least("frame_recurrent_size")
         self._check_least("frame_recurrent_layers", least=0)
         if self.problem_type not in (None, *PROBLEM_TYPES):
             raise ValueError(f"`problem_type` must be one of {', '.join(PROBLEM_TYPES)}, got {self.problem_type!r}.")
@@ -439,10 +442,7 @@ class BeatsTokenizerConfig(BeatsConfig):
         self._check_least("codebook_dim")
         self._check_least("estimator_num_hidden_layers", least=0)
         if self.num_codebooks != 1:
-            raise ValueError(
-                f"`num_codebooks` of a self-distilled tokenizer must be 1, got {self.num_codebooks}: only random "
-                "projections have several."
-            )
+            raise ValueError(f"`num_codebooks` of a self-distilled tokenizer must be 1, got {self.num_codebooks}.")
         if self.teacher_output_size is not None:
             self._check_least("teacher_output_size")
         if not 0 <= self.codebook_decay < 1:

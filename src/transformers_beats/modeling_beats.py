@@ -164,15 +164,20 @@ def check_normalisation(input_values: torch.Tensor) -> None:
             )
 
 
+def find_unknown(keywords: dict) -> set[str]:
+    """Returns the arguments of `forward` that no model reads, of those without a place of their own."""
+    # Sets and dicts alone, which compile.
+    unknown = {name for name, value in keywords.items() if value is not None} - COMMON_KEYWORDS
+    # What the models do.
+    return unknown - ({"is_causal"} if keywords.get("is_causal") is False else set())
+
+
 def check_keywords(model: PreTrainedModel, keywords: dict) -> None:
     """
     Raises a `TypeError` for an argument of `forward` that nothing reads, where `keywords` are those without a place of
     their own: they would be ignored. PEFT passes `None` for arguments of other models, which means nothing.
     """
-    # Sets and dicts alone, which compile.
-    unknown = {name for name, value in keywords.items() if value is not None} - COMMON_KEYWORDS
-    # What the model does.
-    unknown -= {"is_causal"} if keywords.get("is_causal") is False else set()
+    unknown = find_unknown(keywords)
     if not unknown:
         return
     # An attention function that was registered with transformers has arguments of its own.

@@ -478,3 +478,17 @@ def test_silence_is_in_blocks():
         blocks = list(ffmpeg._fill_jumps(samples, log, 100, 1, list, []))
     assert max(map(len, blocks)) == 100
     assert sum(map(len, blocks)) == 720_009
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("offset", ["12", "100"])
+@pytest.mark.parametrize(("form", "codec"), [("webm", "libopus"), ("matroska", "aac")])
+def test_a_live_recording_begins_where_its_sound_does(offset, form, codec, tmp_path):
+    # Written to a pipe, without a length, by a clock that began before the recording.
+    path = write(tmp_path / "source.mka", "-c:a", codec)
+    command = ["ffmpeg", "-v", "error", "-nostdin", "-i", path, "-c:a", "copy", "-output_ts_offset", offset]
+    made = subprocess.run([*command, "-f", form, "pipe:1"], capture_output=True, check=True).stdout
+    waveform, stream = read(made)
+    assert len(waveform) == pytest.approx(2 * 16000, abs=2000)
+    assert click_of(waveform) == pytest.approx(1, abs=0.05)
+    assert stream.report.warnings == []

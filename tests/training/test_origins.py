@@ -17,6 +17,7 @@ from transformers_beats.training.config.iterations import IterateArguments
 from transformers_beats.training.fbank_statistics import main as statistics_main
 from transformers_beats.training.iterate import iterate
 from transformers_beats.utils.errors import BeatsError
+from transformers_beats.utils.fingerprint import FINGERPRINT_VERSION
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +175,31 @@ def test_results_of_an_earlier_version_are_kept(recipe, run):
     assert {path: after.get(path) for path in before} == before
 
 
+def test_fingerprints_of_another_rule_are_not_compared(recipe, run):
+    for file in (*run.rglob("origin.json"), *run.rglob("codes.json")):
+        change_json(file, fingerprint_version=0)
+    change_weights(run / "iteration-1/model")
+    before = files_of(run)
+    iterate(IterateArguments(**recipe))
+    assert files_of(run) == before
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_the_model_that_a_model_started_from_is_compared(recipe, run, is_gone):
+    recipe["initialize_from_last"] = True
+    shutil.rmtree(run / "iteration-2")
+    iterate(IterateArguments(**recipe))
+    # As with a classifier that was given, the tokenizer does not know the model.
+    change_json(run / "iteration-2/tokenizer/origin.json", teacher_fingerprint=None)
+    model = run / "iteration-1/model"
+    if is_gone:
+        shutil.rmtree(model)
+    else:
+        change_weights(model)
+    message = f"was made from {model}, which is gone" if is_gone else f"was made from another model than {model}:"
+    assert refusal_of(recipe).startswith(f"{run}/iteration-2/model: {message}")
+
+
 def test_a_file_that_is_no_origin_is_named(recipe, run):
     (run / "iteration-2/tokenizer/origin.json").write_text("{")
     assert refusal_of(recipe).startswith(f"{run}/iteration-2/tokenizer/origin.json: cannot be read")
@@ -296,6 +322,7 @@ def test_the_command_says_of_what_its_statistics_are(sounds, tmp_path):
     origin = json.loads((tmp_path / "extractor" / "origin.json").read_text())
     clips = origin.pop("clips")
     assert clips.startswith("24 clips, digest ")
+    assert origin.pop("fingerprint_version") == FINGERPRINT_VERSION
     expected = {"crop_seconds": 10.0, "num_crops": None, "crop_seed": 0, "num_clips": 5, "seed": 0}
     assert origin == expected | {"dataset_weights": [1, 2], "dataset_temperature": None}
     assert (

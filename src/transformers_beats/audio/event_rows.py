@@ -264,12 +264,12 @@ class Recordings:
         # An end of the row's path must be all of the recording's, unless the row's folders are not those of it.
         tables = [self.by_end, *[self.by_end if kind == "track" else self.by_name] * len(parts)]
         ends = [parts[first:] for first in range(len(parts))]
-        # Without this folder, another clip of the same path would be found.
-        folders = [place for place, part in enumerate(parts[:-1]) if ROW_FOLDER.fullmatch(part)]
-        if folders:
-            ends = ends[: folders[-1] + 1]
+        # Without the first folder of [`name_row`], another clip of the same path would be found.
+        is_of_row = len(parts) > 1 and ROW_FOLDER.fullmatch(parts[0]) is not None
+        if is_of_row:
+            ends = ends[:1]
         found = next((table[end] for table, end in zip(tables, ends) if end in table), [])
-        if not found and not folders and parts and kind == "segment" and (segment := CLIP_NAME.fullmatch(parts[-1])):
+        if not found and not is_of_row and parts and kind == "segment" and (segment := CLIP_NAME.fullmatch(parts[-1])):
             start, kind = segment["start"], "video"
             of_video = self.by_video.get(segment["ytid"], [])
             found = [index for index in of_video if start is None or self._has_start(index, float(start) / 1000)]

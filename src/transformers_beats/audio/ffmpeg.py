@@ -104,7 +104,7 @@ UNKNOWN_FORMAT_CODES = (1, 3, 7, *RESOURCE_FORK_CODES)
 UNKNOWN_CODEC_CODES = (4, 18, 64)
 # Lines of ffmpeg: modules, level, message. Those with tags, which may hold any text, begin with more spaces.
 LINE = re.compile(r"((?:\[[^]]* @ [^]]*\] )*)\[(\w+)\] (.*)")
-DURATION = re.compile(r"  Duration: (\d+):(\d+):(\d+\.\d+)(?:, start: (-?\d+\.\d+))?")
+DURATION = re.compile(r"  Duration: (?:N/A|(\d+):(\d+):(\d+\.\d+))(?:, start: (-?\d+\.\d+))?")
 INPUT = re.compile(r"Input #0, (\S+), from ")
 # With more spaces before ffmpeg 5.
 STREAM = re.compile(r" +Stream #0:[^ ]+: (Audio|Video|Subtitle): ")
@@ -305,7 +305,8 @@ class _Log:
             self.num_streams += 1
         elif (found := DURATION.match(message)) and not self._is_begun:
             hours, minutes, seconds, self.start = map(float, found.groups(default="0"))
-            self.seconds = None if self._is_estimated else 3600 * hours + 60 * minutes + seconds
+            is_stated = found[1] is not None and not self._is_estimated
+            self.seconds = 3600 * hours + 60 * minutes + seconds if is_stated else None
 
 
 def _open_with_ffmpeg(program: str, source: Source, name: str, end: int, refusal: str, notes: list[str]) -> Recording:

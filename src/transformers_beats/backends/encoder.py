@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from transformers_beats.modeling_beats import COMMON_KEYWORDS
+from transformers_beats.modeling_beats import find_unknown
 from transformers_beats.utils.cache import cache_directory, mark_used, remove_unused
 from transformers_beats.utils.errors import BeatsError, UsageError, first_line
 from transformers_beats.utils.files import replace_file
@@ -277,7 +277,7 @@ class OnnxEncoder(_InGraph):
     def _check_keywords(self, keywords: dict[str, Any]) -> None:
         """Raises a [`UsageError`] for arguments, and settings of the model, that onnxruntime would ignore."""
         asked = {name for name in OUTPUTS if keywords.get(name, getattr(self.config, name, False))}
-        asked |= {name for name, value in keywords.items() if value is not None and name not in COMMON_KEYWORDS}
+        asked |= find_unknown(keywords)
         if asked:
             raise UsageError(
                 f"onnxruntime gives the last hidden states of all patches alone: without `{min(asked)}`, or with the "

@@ -173,7 +173,9 @@ def load_model(
         check_model_repository(name, "config.json", options)
     with _errors_of_loading(name):
         # Read without the values that are given, so that a wrong one in the file is known as such.
-        if model_class is None or "config" not in options:
+        # A class of somebody else may have a configuration of its own, with other rules.
+        is_ours = model_class is not None and model_class.__module__.startswith("transformers_beats.")
+        if model_class is None or (is_ours and "config" not in options):
             saved_class = _saved_class(name, options)
             model_class = model_class or saved_class
     with _errors_of_loading(name, of_values=True):

@@ -34,7 +34,7 @@ from transformers_beats.training.data.manifest import map_arrow
 from transformers_beats.training.data.sources import DataArguments
 from transformers_beats.utils.errors import BeatsError, run_command
 from transformers_beats.utils.files import new_directory
-from transformers_beats.utils.fingerprint import model_fingerprint
+from transformers_beats.utils.fingerprint import FINGERPRINT_VERSION, model_fingerprint
 from transformers_beats.utils.lock import hold
 from transformers_beats.utils.resume import begin_or_resume, check_settings, read_settings
 
@@ -192,6 +192,7 @@ def tokenize(arguments: TokenizeArguments, data: DataArguments) -> None:
     starts = range(0, len(crops), arguments.shard_size)
     description = {
         "tokenizer": model_fingerprint(tokenizer, extractor),
+        "fingerprint_version": FINGERPRINT_VERSION,
         "codebook_size": tokenizer.config.codebook_size,
         "num_codebooks": tokenizer.config.num_codebooks,
         "num_items": len(crops),

@@ -45,7 +45,7 @@ from transformers_beats.training.reports.codes import DIAGNOSIS
 from transformers_beats.training.trainers.checkpoints import training_directory
 from transformers_beats.utils.errors import BeatsError, run_command
 from transformers_beats.utils.files import new_directory
-from transformers_beats.utils.fingerprint import model_fingerprint
+from transformers_beats.utils.fingerprint import FINGERPRINT_VERSION, model_fingerprint
 from transformers_beats.utils.messages import without_weight_bars
 from transformers_beats.utils.resume import read_settings
 
@@ -54,7 +54,7 @@ from .compute_codes import DESCRIPTION, codes_fingerprint, load_tokenizer_and_ex
 from .diagnose_codes import diagnose_if_possible
 from .fbank_statistics import StatisticsArguments, compute_statistics, find_change
 from .finetune import finetune
-from .pretrain import pretrain
+from .pretrain import pretrain, start_fingerprint
 from .stages import (
     FBANK_SETTINGS,
     announce,
@@ -125,9 +125,9 @@ def refuse(arguments: IterateArguments, result: Path, source: str | Path, what: 
 
 
 def stored_fingerprint(result: Path, name: str) -> str | None:
-    """Reads a fingerprint of what a result was made from; None if it is not there, or an earlier version made it."""
-    description = read_settings(result / DESCRIPTION) if result.name == "codes" else read_origin(result)
-    return (description or {}).get(name)
+    """Reads a fingerprint of what a result was made from; None if it is not there, or was made by another rule."""
+    description = (read_settings(result / DESCRIPTION) if result.name == "codes" else read_origin(result)) or {}
+    return description.get(name) if description.get("fingerprint_version") == FINGERPRINT_VERSION else None
 
 
 def check_source(
@@ -188,13 +188,15 @@ def check_codes(arguments: IterateArguments, codes: Path, tokenizer: Path) -> No
     )
 
 
-def check_model(arguments: IterateArguments, model: Path, codes: Path) -> None:
-    """Raises a [`BeatsError`] for a model that has learned other codes."""
+def check_model(arguments: IterateArguments, model: Path, codes: Path, start: str | None) -> None:
+    """Raises a [`BeatsError`] for a model that has learned other codes, or started from another model."""
 
     def find() -> str:
         return codes_fingerprint(read_settings(codes / DESCRIPTION) or {})
 
     check_source(arguments, model, "codes_fingerprint", codes, "other codes", find)
+    if start is not None:
+        check_source(arguments, model, "start_fingerprint", start, "another model", partial(start_fingerprint, start))
 
 
 def check_nothing_is_gone(arguments: IterateArguments) -> None:
@@ -214,6 +216,8 @@ def check_nothing_is_gone(arguments: IterateArguments) -> None:
             elif not name.endswith("+"):
                 pairs.append((tokenizer, "teacher_fingerprint", last))
             pairs += [(codes, "tokenizer", tokenizer), (model, "tokenizer_fingerprint", tokenizer)]
+            if arguments.initialize_from_last:
+                pairs.append((model, "start_fingerprint", last))
         last = model
 
     def check() -> None:
@@ -336,7 +340,7 @@ def run_iteration(
         values = arguments.stage_values("model", codes=str(codes), output_dir=str(model), **start)
         pretrain(*build_arguments(PRETRAIN_ARGUMENTS, values))
     else:
-        check_model(arguments, model, codes)
+        check_model(arguments, model, codes, start.get("model_name_or_path"))
     return model
 
 

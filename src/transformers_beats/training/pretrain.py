@@ -131,13 +131,21 @@ def pretrain(
     settings["tokenizer_fingerprint"] = (
         description.get("tokenizer") if tokenizer is None else model_fingerprint(tokenizer, extractor)
     )
-    origin = {"tokenizer_fingerprint": settings["tokenizer_fingerprint"], "clips": crops.description}
+    if model_arguments.model_name_or_path is not None:
+        settings["start_fingerprint"] = start_fingerprint(model_arguments.model_name_or_path)
+    origin = {name: value for name, value in settings.items() if name.endswith("_fingerprint")}
+    origin["clips"] = crops.description
     if codes is not None:
         origin["codes_fingerprint"] = codes_fingerprint(description)
     if model_arguments.average_checkpoints:
         prepare_average(trainer, model_arguments.average_checkpoints)
     finish = partial(save_model, trainer=trainer, origin=origin, num_checkpoints=model_arguments.average_checkpoints)
     train_and_save(trainer, output_dir, settings, finish)
+
+
+def start_fingerprint(name: str) -> str:
+    """Returns the fingerprint of the encoder that a model starts from, and of its feature extractor."""
+    return model_fingerprint(load_model(name, dtype="float32"), own_extractor(name))
 
 
 def save_model(final: Path, trainer: BeatsPreTrainer, origin: dict[str, Any], num_checkpoints: int | None) -> None:

@@ -31,6 +31,7 @@ from transformers_beats.training.data.streams import StreamingCrops
 from transformers_beats.training.trainers.checkpoints import training_directory
 from transformers_beats.utils.errors import BeatsError, UsageError, one_line
 from transformers_beats.utils.files import check_new, make_directory, replace_file
+from transformers_beats.utils.fingerprint import FINGERPRINT_VERSION
 from transformers_beats.utils.messages import next_command, note
 from transformers_beats.utils.resume import read_settings
 
@@ -109,8 +110,9 @@ def on_main_process(call: Callable[[], T]) -> T:
 
 def write_origin(directory: Path, origin: Mapping[str, Any]) -> None:
     """Writes, beside the result in a directory, what it was made from."""
+    content = {"fingerprint_version": FINGERPRINT_VERSION, **origin}
     with replace_file(directory / ORIGIN) as temporary:
-        temporary.write_text(json.dumps(dict(origin), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_origin(directory: Path) -> dict[str, Any]:

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from transformers import FeatureExtractionMixin, PreTrainedModel
 
 
+# Beside a fingerprint that a later version reads, this says by which rule it was made.
+FINGERPRINT_VERSION = 1
+
+
 def model_fingerprint(model: "PreTrainedModel", feature_extractor: "FeatureExtractionMixin | None" = None) -> str:
     """
     Returns 40 hexadecimal digits, as many as a commit has, that change with weights, dtype and settings of a model,

@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from tiny import ENCODER
 
-from transformers_beats import BeatsConfig, BeatsRandomProjectionTokenizerConfig, BeatsTokenizerConfig
+from transformers_beats import (
+    BeatsConfig,
+    BeatsFeatureExtractor,
+    BeatsForAudioClassification,
+    BeatsRandomProjectionTokenizerConfig,
+    BeatsTokenizerConfig,
+)
 from transformers_beats.training.config.arguments import (
     FINETUNE_ARGUMENTS,
     PRETRAIN_ARGUMENTS,
@@ -199,6 +206,7 @@ def test_a_training_of_other_epochs_has_the_share_of_the_warm_up(name):
 
     whole, short = parse(), parse("--num_train_epochs", "1")
     assert short.max_steps == -1
+    assert parse("--num_train_epochs", "1", "--max_steps", "-1").warmup_steps == short.warmup_steps
     if whole.max_steps > 0:
         assert short.get_warmup_steps(1000) == math.ceil(1000 * (whole.warmup_steps / whole.max_steps))
 
@@ -246,3 +254,28 @@ def test_recipes_that_change_others_fit_all_of_them(changed, name):
     assert arguments.data == plain.data
     assert (arguments.supervised_teacher is None) == (name == "iterate_large")
     assert (arguments.model == plain.model) == (name == "iterate_supervised")
+
+
+def test_a_mapping_of_recipes_may_become_something_else(tmp_path):
+    # Of a teacher that is trained, and of one that is given.
+    (tmp_path / "mine.yaml").write_text("supervised_teacher: {dataset: labelled, num_train_epochs: 3}\n")
+    recipes = ["folder_iterate", "iterate_supervised", str(tmp_path / "mine.yaml")]
+    words = [word for recipe in recipes for word in ("--config", recipe)]
+    words += ["--data.dataset", "sounds", "--output_dir", str(tmp_path / "run")]
+    classifier = str(tmp_path / "classifier")
+    BeatsForAudioClassification(BeatsConfig(**ENCODER)).save_pretrained(classifier)
+    BeatsFeatureExtractor().save_pretrained(classifier)
+    (arguments,) = parse_arguments((IterateArguments,), [*words, "--supervised_teacher", classifier])
+    assert arguments.supervised_teacher == classifier
+    with pytest.raises(UsageError):
+        parse_arguments(
+            (IterateArguments,), ["--config", "audioset_iterate", "--config", "iterate_large", "--model", "null"]
+        )
+
+
+def test_steps_of_a_recipe_give_way_to_epochs_of_evaluation(tmp_path):
+    text = "eval_strategy: steps\neval_steps: 200\nearly_stopping_patience: 3\neval_share: 0.2\n"
+    (tmp_path / "mine.yaml").write_text(text + "dataset: sounds\noutput_dir: run\nnum_train_epochs: 3\n")
+    parts = parse_arguments(FINETUNE_ARGUMENTS, ["--config", str(tmp_path / "mine.yaml"), "--eval_strategy", "epoch"])
+    training = next(part for part in parts if isinstance(part, BeatsTrainingArguments))
+    assert (training.eval_strategy, training.save_strategy) == ("epoch", "epoch")

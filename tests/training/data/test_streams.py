@@ -378,18 +378,18 @@ def test_a_stream_that_loses_too_many_clips_ends_in_one_line(kind, tmp_path, cap
     write_kind(kind, tmp_path / "source", contents)
     crops = crops_of(tmp_path / "source", shuffle_buffer_size=100)
     message = (
-        r"^11 clips that a reader of the stream asked for cannot be read, more than `max_lost_share` \(0\.05\) of "
-        r"200: .*\d+\.wav: holds text.* A larger `max_lost_share` leaves more of them out\.$"
+        r"^24 clips that a reader of the stream asked for cannot be read, more than `max_lost_share` \(0\.05\) of "
+        r"200 can be by chance: .*\d+\.wav: holds text.* A larger `max_lost_share` leaves more of them out\.$"
     )
     with pytest.raises(BeatsError, match=message):
         read_epochs(crops, 0, 1, 1)
-    assert crops.losses.num_lost == 11
-    assert caplog.text.count("A clip of the stream is lost") == 10
+    assert crops.losses.num_lost == 24
+    assert caplog.text.count("A clip of the stream is lost") == 23
     # Workers count their own.
     loader = StreamLoader(crops_of(tmp_path / "source", shuffle_buffer_size=100), 1, lengths, num_workers=2)
     with pytest.raises(BeatsError) as caught:
         list(islice(loader, 1000))
-    assert one_line(caught.value).startswith("11 clips that a reader of the stream asked for cannot be read")
+    assert one_line(caught.value).startswith("24 clips that a reader of the stream asked for cannot be read")
     (found,) = read_epochs(crops_of(tmp_path / "source", shuffle_buffer_size=100, max_lost_share=0.5), 0, 1, 1)
     assert len(found) == 240
 
@@ -398,9 +398,54 @@ def test_the_share_of_a_short_stream_is_that_of_all_its_epochs(tmp_path):
     contents = {f"{number}.wav": b"RIFF nonsense" if number % 10 == 0 else encode(3200) for number in range(30)}
     write_kind("tar", tmp_path / "source", contents)
     crops = crops_of(tmp_path / "source", shuffle_buffer_size=30)
-    with pytest.raises(BeatsError, match=r"^11 clips .* more than `max_lost_share` \(0\.05\) of 200: "):
-        read_epochs(crops, 0, 1, 6)
+    with pytest.raises(BeatsError, match=r"^3\d clips .* more than `max_lost_share` \(0\.05\) of 3\d\d can be "):
+        read_epochs(crops, 0, 1, 20)
     assert len(read_epochs(crops_of(tmp_path / "source", max_lost_share=0.2), 0, 1, 20)) == 20
+
+
+def test_chance_ends_none_of_many_readers(caplog):
+    generator = np.random.default_rng(0)
+    arguments = DataArguments(dataset="", read_attempts=1, max_lost_share=0.05)
+
+    def fail():
+        raise AudioError("is damaged")
+
+    for _ in range(64):
+        losses = reading.Losses(arguments, "clips", "A clip is lost")
+        for is_damaged in generator.random(3000) < 0.045:
+            losses.num_asked += 1
+            # The others are not read, which takes a thread each.
+            losses.num_in_a_row = 0
+            if is_damaged:
+                losses.read(fail, lambda: "clip")
+        assert losses.num_lost > 90
+
+
+def test_a_row_is_reached_again_however_long_the_rows_before_it_took(tmp_path, monkeypatch, pauses):
+    write_kind("tar", tmp_path / "source", {f"{length}.wav": encode(length) for length in LENGTHS})
+    failed = []
+
+    class Slow:
+        num_shards = 1
+
+        def shard(self, num_shards, index):
+            return self
+
+        def iter(self, batch_size):
+            for number in range(12):
+                threading.Event().wait(0.1)
+                if number == 10 and not failed:
+                    failed.append(number)
+                    raise OSError(5, "reset by peer")
+                yield {"audio": [number]}
+
+    corpus = streams.Corpus([], arguments(tmp_path / "source", read_seconds=0.5))
+    corpus.shards = [(Slow(), 0)]
+    assert [row["audio"] for row in corpus.rows(0)] == list(range(12))
+    failed.clear()
+    corpus.arguments.read_attempts = 1
+    with pytest.raises(BeatsError, match=r"Row 11 of shard 1 of 1 cannot be read: .*reset by peer"):
+        list(corpus.rows(0))
 
 
 def test_no_share_may_be_lost(tmp_path):

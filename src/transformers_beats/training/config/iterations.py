@@ -108,6 +108,9 @@ class IterateArguments:
 
     def __post_init__(self):
         check_numbers(self)
+        for name in ("data", *STAGES):
+            if not isinstance(section := getattr(self, name), dict):
+                raise UsageError(f"`{name}` must be a mapping of its arguments, got {section!r}: leave it out.")
         check_config(BeatsRandomProjectionTokenizerConfig, self.random_projection)
         self._set_size()
         # A mistake in the last stage must not show only when the others are done, perhaps days later.

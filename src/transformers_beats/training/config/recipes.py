@@ -273,8 +273,10 @@ def give_way(values: dict[str, Any], later: dict[str, Any], whole: dict[str, Any
     older: `max_steps` where `later` has epochs alone, and, where the best model is kept, when checkpoints are written,
     which is when the training evaluates. `whole` is all that is given together.
     """
-    if "num_train_epochs" in later and "max_steps" not in later:
+    if "num_train_epochs" in later and str(later.get("max_steps", -1)) == "-1":
         share_warmup(values, values.pop("max_steps", None))
+    if later.get("eval_strategy") not in (None, "steps") and "eval_steps" not in later:
+        values.pop("eval_steps", None)
     if keeps_best(whole):
         for evaluation, save in (("eval_strategy", "save_strategy"), ("eval_steps", "save_steps")):
             # What is saved where it is best is compared with all evaluations.
@@ -282,8 +284,9 @@ def give_way(values: dict[str, Any], later: dict[str, Any], whole: dict[str, Any
                 values.pop(save, None)
     for key, value in later.items():
         if isinstance(value, dict) and isinstance(values.get(key), dict):
-            # A null may follow.
-            give_way(values[key], value, whole[key] or {})
+            inner = whole.get(key)
+            # Something else, such as a null, may follow.
+            give_way(values[key], value, inner if isinstance(inner, dict) else {})
 
 
 def share_warmup(values: dict[str, Any], steps: Any) -> None:

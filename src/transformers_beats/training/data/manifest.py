@@ -208,7 +208,8 @@ def _keep_list(
         with replace_file(directory / LATEST) as temporary:
             temporary.write_text(json.dumps({"digest": digest, "source": source}), encoding="utf-8")
         known = _open_list(directory, place)
-        remove_unused(f"{directory.name}/list-*.arrow")
+        # Also those of other places: of one that is gone, or a dataset that has changed, nothing else would.
+        remove_unused("files-*/list-*.arrow")
     return known
 
 

@@ -28,6 +28,8 @@ FIRST_PAUSE = 0.5
 MAX_LOST_IN_A_ROW = 10
 # The share of lost items is taken of at least so many: of the first few, one would be a large one.
 MIN_COUNTED = 200
+# Standard deviations by which the number of lost items of a stream may exceed its share.
+NUM_DEVIATIONS = 4
 
 
 class ReadTimeoutError(TimeoutError):
@@ -61,22 +63,32 @@ def within(seconds: float, function: Callable[..., Item], *args: Any) -> Item:
 
 
 def attempt(
-    arguments: DataArguments, read: Callable[[], Item], pauses_after: Callable[[], bool] | None = None
+    arguments: DataArguments,
+    read: Callable[[], Item],
+    pauses_after: Callable[[], bool] | None = None,
+    prepare: Callable[[], None] | None = None,
 ) -> Item:
     """
     Calls `read` until it succeeds, `read_attempts` times at most and each with the time limit `read_seconds`. There
-    is a pause before each further attempt, if `pauses_after` is not given or returns True after the failure.
+    is a pause before each further attempt, if `pauses_after` is not given or returns True after the failure; then
+    `prepare` is called, which has no limit.
 
     Raises:
-        [`AudioError`], `OSError`: that of the last attempt; [`ReadTimeoutError`] if it has not ended in time.
+        [`AudioError`], `OSError`: that of the last attempt that says more than the time; [`ReadTimeoutError`] if none
+            has ended in time.
     """
-    for number in range(arguments.read_attempts - 1):
+    failures: list[Exception] = []
+    for number in range(arguments.read_attempts):
         try:
+            if number and prepare is not None:
+                prepare()
             return within(arguments.read_seconds, read)
-        except (AudioError, OSError):
-            if pauses_after is None or pauses_after():
+        except (AudioError, OSError) as error:
+            failures.append(error)
+            if number + 1 < arguments.read_attempts and (pauses_after is None or pauses_after()):
                 time.sleep(FIRST_PAUSE * 4**number)
-    return within(arguments.read_seconds, read)
+    others = [failure for failure in failures if not isinstance(failure, ReadTimeoutError)]
+    raise (others or failures)[-1]
 
 
 class Losses:
@@ -109,7 +121,8 @@ class Losses:
 
         Raises:
             [`BeatsError`]: if more than `max_lost_share` of the items that were asked for (`num_asked`, counted by
-                the caller), rounded up, are lost, or ten in a row.
+                the caller), rounded up, are lost; if their number is not known, more than can be by chance where that
+                share of all is damaged. Or if ten in a row are lost.
         """
         try:
             found = attempt(self.arguments, read, pauses_after)
@@ -123,17 +136,23 @@ class Losses:
     def _add(self, error: Exception) -> None:
         self.num_lost += 1
         self.num_in_a_row += 1
-        share, counted, most = self.arguments.max_lost_share, max(self.num_asked, MIN_COUNTED), math.inf
-        if self.max_items is not None:
-            counted, most = min(counted, self.max_items), self.max_items - 1
-        if self.num_lost <= min(math.ceil(share * counted), most) and self.num_in_a_row < MAX_LOST_IN_A_ROW:
+        share, counted = self.arguments.max_lost_share, max(self.num_asked, MIN_COUNTED)
+        if self.max_items is None:
+            # Of many readers of a stream, some find more than their share.
+            most = math.ceil(share * counted + NUM_DEVIATIONS * math.sqrt(share * counted))
+        else:
+            counted = min(counted, self.max_items)
+            most = min(math.ceil(share * counted), self.max_items - 1)
+        are_in_a_row = self.num_in_a_row >= MAX_LOST_IN_A_ROW
+        if self.num_lost <= most and not are_in_a_row:
             logger.warning(f"{self.then}, {self.num_lost} so far: {error}")
             return
         limit, advice = "", self.advice
-        if self.num_in_a_row >= MAX_LOST_IN_A_ROW:
+        if are_in_a_row:
             limit, advice = f", the last {self.num_in_a_row} in a row", ""
         elif share:
             limit = f", more than `max_lost_share` ({share:g}) of {counted}"
+            limit += "" if self.max_items is not None else " can be by chance"
         raise BeatsError(f"{self.num_lost} {self.what}{limit}: {error}{advice}") from error
 
 

@@ -86,19 +86,22 @@ class Corpus:
         dataset, index = self.shards[shard]
         opened: list[Iterator[dict[str, list]]] = []
 
-        def read_row(number: int) -> tuple[Iterator[dict[str, list]], dict[str, list] | None]:
+        def open_at(number: int) -> None:
+            # Not the iterator of a dataset, which in a worker of a `DataLoader` gives a part of the shards only.
+            batches = dataset.shard(dataset.num_shards, index).iter(batch_size=1)
+            for _ in range(number):
+                within(self.arguments.read_seconds, next, batches, None)
+            opened.append(batches)
+
+        def read_row() -> tuple[Iterator[dict[str, list]], dict[str, list] | None]:
             # Taken out: an attempt that does not end still holds the rows that it reads.
-            if opened:
-                batches = opened.pop()
-            else:
-                # Not the iterator of a dataset, which in a worker of a `DataLoader` gives a part of the shards only.
-                shard_rows = dataset.shard(dataset.num_shards, index).iter(batch_size=1)
-                batches = itertools.islice(shard_rows, number, None)
+            batches = opened.pop()
             return batches, next(batches, None)
 
+        open_at(0)
         for number in itertools.count():
             try:
-                batches, batch = attempt(self.arguments, partial(read_row, number))
+                batches, batch = attempt(self.arguments, read_row, prepare=partial(open_at, number))
             except OSError as error:
                 is_slow = isinstance(error, ReadTimeoutError)
                 problem = (
@@ -279,6 +282,8 @@ class StreamingCrops(IterableDataset):
             "A clip of the stream is lost",
             advice=" A larger `max_lost_share` leaves more of them out.",
         )
+        # Paths of clips that were lost: others wait for each of them once.
+        self.waited_for: set[str] = set()
         # Positions of the readers of this process, and the reader that is the first worker.
         self.positions: list[dict[str, Any] | None] = [None]
         self.first_reader = 0
@@ -364,14 +369,16 @@ class StreamingCrops(IterableDataset):
             return read_samples(stream)
 
         def pauses_after() -> bool:
-            # Audio that can be read and not decoded is damaged, which no pause changes.
+            # Audio that can be read and not decoded is damaged, which no pause changes, nor did the pauses before.
             try:
-                return not within(self.arguments.read_seconds, can_be_read, row)
+                return path not in self.waited_for and not within(self.arguments.read_seconds, can_be_read, row)
             except ReadTimeoutError:
                 return True
 
         self.losses.num_asked += 1
         waveform = self.losses.read(read, lambda: path, pauses_after)
+        if waveform is None:
+            self.waited_for.add(path)
         if waveform is not None and len(waveform) < (min_seconds := self.arguments.min_seconds) * self.sampling_rate:
             # As of other datasets, it is no loss.
             self.num_short += 1

@@ -2,6 +2,7 @@
 """Back ends, pooling and banks of a detector against independent computations."""
 
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from sklearn.decomposition import PCA
 from transformers_beats.anomalies.backends import make_backend
 from transformers_beats.anomalies.bank import MemoryBank
 from transformers_beats.anomalies.choices import DetectorSettings
-from transformers_beats.anomalies.pooling import arrange_bands, deviation_weights, pool_time
+from transformers_beats.anomalies.pooling import arrange_bands, deviation_weights, pool_blocks, pool_time
 from transformers_beats.utils.errors import BeatsError, UsageError
 
 
@@ -57,6 +58,23 @@ def test_poolings_of_one_column_and_of_equal_columns_are_the_mean(generator):
     for pooling in ("mean", "gem", "rdp", "rdp-gem"):
         for values in (column, np.repeat(column, 5, axis=0)):
             np.testing.assert_allclose(pool_time(values, pooling), column[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "gem", "rdp", "rdp-gem"])
+def test_blocks_of_columns_are_pooled_as_the_whole(pooling):
+    values = np.random.default_rng(0).standard_normal((50, 2, 3, 8)).astype(np.float32)
+    held = []
+
+    def blocks():
+        for start in range(0, 50, 7):
+            block = values[start : start + 7].copy()
+            held.append(weakref.ref(block))
+            # One before may still have a name where it is added.
+            assert "rdp" in pooling or sum(each() is not None for each in held) <= 2
+            yield block
+
+    np.testing.assert_allclose(pool_blocks(blocks(), pooling), pool_time(values, pooling), rtol=1e-6)
+    assert len(held) == 8
 
 
 def test_a_power_of_0_weighs_all_columns_alike(generator):

@@ -1,6 +1,8 @@
 # Copyright 2026 The transformers-beats authors. Licensed under the Apache License, Version 2.0.
 """Vectors of a clip for each layer and frequency band, from the hidden states of its time columns."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from .choices import GEM_POWER, RDP_POWER, Bands, TimePooling
@@ -47,12 +49,28 @@ def pool_time(values: np.ndarray, pooling: TimePooling = "mean") -> np.ndarray:
     Returns:
         `np.ndarray` of shape `(..., hidden_size)`, float32
     """
-    weighted = deviation_weights(values)[..., None] if "rdp" in pooling else np.full(1, 1 / len(values))
-    if "gem" in pooling:
-        pooled = (weighted * np.maximum(values, 0, dtype=np.float64) ** GEM_POWER).sum(axis=0) ** (1 / GEM_POWER)
+    return pool_blocks([values], pooling)
+
+
+def pool_blocks(blocks: Iterable[np.ndarray], pooling: TimePooling = "mean") -> np.ndarray:
+    """
+    Pools the columns of a clip that come in blocks, as [`pool_time`] does. For `"rdp"`, whose weights depend on the
+    mean over time, all columns are held; for other kinds, one block.
+    """
+    if "rdp" in pooling:
+        values = np.concatenate([*blocks])
+        total, count = (deviation_weights(values)[..., None] * _to_power(values, pooling)).sum(axis=0), 1
     else:
-        pooled = (weighted * values).sum(axis=0)
-    return pooled.astype(np.float32)
+        total, count = np.zeros(()), 0
+        for values in blocks:
+            total, count = total + _to_power(values, pooling).sum(axis=0), count + len(values)
+    mean = total / count
+    return (mean ** (1 / GEM_POWER) if "gem" in pooling else mean).astype(np.float32)
+
+
+def _to_power(values: np.ndarray, pooling: TimePooling) -> np.ndarray:
+    """Returns what is averaged, in float64."""
+    return np.maximum(values, 0, dtype=np.float64) ** GEM_POWER if "gem" in pooling else values.astype(np.float64)
 
 
 def arrange_bands(pooled: np.ndarray, bands: Bands = "separate") -> np.ndarray:
@@ -67,4 +85,4 @@ def arrange_bands(pooled: np.ndarray, bands: Bands = "separate") -> np.ndarray:
     return pooled
 
 
-__all__ = ["arrange_bands", "deviation_weights", "pool_time"]
+__all__ = ["arrange_bands", "deviation_weights", "pool_blocks", "pool_time"]

@@ -42,6 +42,7 @@ from .stages import (
     finetune_words,
     load_crops,
     load_tokenizer,
+    on_main_process,
     own_extractor,
     prepare_training,
     save_with_origin,
@@ -131,8 +132,9 @@ def pretrain(
     settings["tokenizer_fingerprint"] = (
         description.get("tokenizer") if tokenizer is None else model_fingerprint(tokenizer, extractor)
     )
-    if model_arguments.model_name_or_path is not None:
-        settings["start_fingerprint"] = start_fingerprint(model_arguments.model_name_or_path)
+    if (start := model_arguments.model_name_or_path) is not None:
+        # Read once more, without what is new in the model: on one process, as only this one compares it.
+        settings["start_fingerprint"] = on_main_process(lambda: start_fingerprint(start))
     origin = {name: value for name, value in settings.items() if name.endswith("_fingerprint")}
     origin["clips"] = crops.description
     if codes is not None:

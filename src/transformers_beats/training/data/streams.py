@@ -282,7 +282,7 @@ class StreamingCrops(IterableDataset):
             "A clip of the stream is lost",
             advice=" A larger `max_lost_share` leaves more of them out.",
         )
-        # Paths of clips that were lost: others wait for each of them once.
+        # Paths of clips that were lost: for these there are no pauses again.
         self.waited_for: set[str] = set()
         # Positions of the readers of this process, and the reader that is the first worker.
         self.positions: list[dict[str, Any] | None] = [None]
